@@ -1,0 +1,47 @@
+"""A latency table as a file: json lines, appended as they are measured, so that a kill loses none."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+from bneck.costs.table import LatencyTable, RowShape, TableError, Widths
+from bneck.records.ledger import Ledger
+
+FORMAT = 1
+
+
+def read_table(path: Path) -> LatencyTable:
+    """Read a table; a last line torn by a kill is left out.
+
+    Raises:
+        TableError: no such file, or not a table of this version.
+    """
+    entries = Ledger(path).entries if path.is_file() else []
+    if not entries or entries[0].get("table") != FORMAT:
+        raise TableError(f"{path} is not a latency table of this version; fill it again")
+    header = {key: value for key, value in entries[0].items() if key != "table"}
+    table = LatencyTable(header)
+    for entry in entries[1:]:
+        if "row" in entry:
+            table.add_row(RowShape(*entry["row"]), tuple(entry["widths"]), entry["ms"])
+        else:
+            table.add_network(*entry["network"])
+    return table
+
+
+def header_line(header: dict[str, Any]) -> dict[str, Any]:
+    """The first line of a table file."""
+    return {"table": FORMAT, **header}
+
+
+def row_line(shape: RowShape, widths: Widths, ms: float) -> dict[str, Any]:
+    """The line of one measured row."""
+    return {"row": list(astuple(shape)), "widths": list(widths), "ms": ms}
+
+
+def network_line(rows_ms: float, measured_ms: float, held_out: bool) -> dict[str, Any]:
+    """The line of one measured network."""
+    return {"network": [rows_ms, measured_ms, held_out]}
+

@@ -1,0 +1,1 @@
+"""Datasets and image pipelines: from a folder of pictures to normalised batches."""

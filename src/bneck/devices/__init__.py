@@ -1,0 +1,1 @@
+"""Runtimes and places, the timing protocol, and filling a latency table by measuring."""

@@ -1,0 +1,243 @@
+"""Fill a latency table: measure fused rows on a grid of widths, then whole networks.
+
+A row is timed between two pointwise convolutions of 16 channels, whose own time (the "context"
+entries) is taken off again. Alone, a row would be charged for layout changes at its borders that
+do not happen inside a network; docs/decisions.md has the comparison.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from bneck.costs.table import LatencyTable, RowShape, TableError, Widths, row_keys
+from bneck.costs.table_file import header_line, network_line, read_table, row_line
+from bneck.devices.measure import REFERENCE_NAME, Candidate
+from bneck.devices.places import describe
+from bneck.devices.protocol import REFERENCE, Protocol, Run, race
+from bneck.devices.runtimes import Runtime, runtime
+from bneck.graphs.onnx_graph import layers_graph, random_weights
+from bneck.records.ledger import Ledger
+from bneck.specs.network import Layer, NetSpec, bneck_layers
+from bneck.specs.rows import Bneck, round8, squeeze_width
+from bneck.specs.transforms import random_widths
+from bneck.specs.zoo import network
+
+CONTEXT = 16  # channels on the far side of the convolutions around a row
+BATCH = 40  # graphs that race each other; what is lost when a fill is killed
+LEAST = 0.2  # the narrowest width of the grid, as a share of the seed's
+CALIBRATING, HELD_OUT = 30, 40
+ROWS = Protocol(rounds=7, burst_ms=3.0, least_runs=4, warmup=1, first_warmup=3, max_repeats=3, max_spread=5)
+NETWORKS = Protocol(rounds=9, burst_ms=12.0, max_spread=5)
+
+Progress = Callable[[str, int, int], None]
+Entry = tuple[RowShape, Widths]
+
+
+def fill_table(
+    seed: NetSpec,
+    path: Path,
+    *,
+    runtime_name: str = "onnxruntime",
+    place: str = "local",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> LatencyTable:
+    """Measure what is missing of the table for every narrower version of `seed`.
+
+    Args:
+        seed: the widest network that the table shall answer for.
+        path: the table's file; entries that it holds are not measured again.
+        runtime_name: the engine.
+        place: the device.
+        threads: of the engine.
+        progress: called with (what, done, all) as entries come in.
+
+    Raises:
+        TableError: `path` is a table of something else.
+        InputError: no such runtime or device.
+    """
+    engine = runtime(runtime_name)
+    reference = Candidate(network(REFERENCE_NAME)).prepare(engine, threads)
+    table, file = _open(seed, path, engine, place, threads, reference)
+    nominal = float(table.header["reference_ms"])
+    wanted = [entry for entry in grid(seed) if entry[1] not in table.rows.get(entry[0], {})]
+    done, total = 0, len(wanted)
+    for start in range(0, total, BATCH):
+        batch = wanted[start : start + BATCH]
+        runs = {str(i): _row_run(engine, entry, threads) for i, entry in enumerate(batch)}
+        samples = race(runs, reference, ROWS, nominal_ms=nominal)
+        times = {entry: statistics.median(samples[str(i)].paced_ms) for i, entry in enumerate(batch)}
+        _enter_rows(table, file, times)
+        done += len(batch)
+        if progress:
+            progress("rows", done, total)
+    _fill_networks(seed, table, file, engine, threads, reference, progress)
+    return table
+
+
+def _enter_rows(table: LatencyTable, file: Ledger, times: dict[Entry, float]) -> None:
+    lines = []
+    for (shape, widths), raw in sorted(times.items(), key=lambda item: item[0][0].kind != "context"):
+        ms = raw
+        if shape.kind != "context":
+            ms -= sum(table.rows[context[0]][context[1]] for context in _contexts(shape, widths)) / 2
+        table.add_row(shape, widths, ms)
+        lines.append(row_line(shape, widths, ms))
+    file.append(*lines)
+
+
+def grid(seed: NetSpec) -> list[Entry]:
+    """The entries of a table for `seed`: every row shape on a grid of widths, contexts first."""
+    by_shape: dict[RowShape, list[Widths]] = {}
+    for shape, widths in row_keys(seed):
+        by_shape.setdefault(shape, []).append(widths)
+    rows = [
+        (shape, widths)
+        for shape, seen in by_shape.items()
+        for widths in product(*_axes(shape, seen, seed))
+    ]
+    contexts = dict.fromkeys(c for entry in rows for c in _contexts(*entry))
+    return [*contexts, *rows]
+
+
+def _axes(shape: RowShape, seen: list[Widths], seed: NetSpec) -> Iterator[list[int]]:
+    names = {"conv": ("in", "out"), "pool": ("in",), "bneck": ("in", "expanded", "out")}[shape.kind]
+    if shape.kind == "bneck" and not shape.expands:
+        names = ("expanded", "out")
+    fixed = {seed.channels, seed.classes, *_head_widths(seed)}
+    for axis, name in enumerate(names):
+        widths = {w[axis] for w in seen}
+        if widths <= fixed:
+            yield sorted(widths)
+            continue
+        low, high = round8(LEAST * min(widths - fixed)), max(widths)
+        points = 5 if name == "expanded" else 4 if shape.kind == "conv" else 3
+        steps = (low + (high - low) * i / (points - 1) for i in range(points))
+        yield sorted({low, high, *(round8(step) for step in steps)})
+
+
+def _head_widths(seed: NetSpec) -> set[int]:
+    # No search narrows the convs behind the pool (scale_width keeps them too).
+    return {seed.width_into(i + 1) for i in range(seed.pool_at + 1, len(seed.rows))}
+
+
+def _contexts(shape: RowShape, widths: Widths) -> list[Entry]:
+    """The context entries, half of each of which is part of a row's raw time."""
+    behind = (1, 1) if shape.kind == "pool" else _out_size(shape)
+    after = (RowShape("context", *behind), (widths[-1],))
+    if widths[0] <= 4:  # the image: nothing stands before the stem
+        return [after]
+    return [(RowShape("context", shape.height, shape.width), (widths[0],)), after]
+
+
+def _out_size(shape: RowShape) -> tuple[int, int]:
+    return -(-shape.height // shape.stride), -(-shape.width // shape.stride)
+
+
+def _row_run(engine: Runtime, entry: Entry, threads: int) -> Run:
+    walk = list(_walk(*entry))
+    rng = np.random.default_rng(0)
+    model = layers_graph(
+        walk, random_weights(walk, rng), padding=entry[0].padding, gate=entry[0].gate or "hsigmoid"
+    )
+    session = engine.load(model.SerializeToString(), threads=threads)
+    image = rng.standard_normal((1, walk[0].width_in, *walk[0].size_in), dtype=np.float32)
+    return lambda: session.run(image)
+
+
+def _walk(shape: RowShape, widths: Widths) -> Iterator[Layer]:
+    """The layers of one entry's graph: a narrow conv, the row, a narrow conv."""
+    size, behind = (shape.height, shape.width), _out_size(shape)
+    if widths[0] > 4:
+        yield _pointwise("before", 0, CONTEXT, widths[0], size)
+    match shape.kind:
+        case "pool":
+            behind = (1, 1)
+            yield Layer(
+                name="row", kind="pool", row=1, width_in=widths[0], out=widths[0], size_in=size, size_out=behind
+            )
+        case "conv":
+            yield Layer(
+                name="row", kind="conv", row=1, width_in=widths[0], out=widths[1], size_in=size,
+                size_out=behind, kernel=shape.kernel, stride=shape.stride, act=shape.act,
+            )  # fmt: skip
+        case "bneck":
+            expanded = widths[-2]
+            se = squeeze_width(expanded) if shape.se == "quarter" else int(shape.se or 0)
+            row = Bneck(shape.kernel, expanded, widths[-1], se, shape.act, shape.stride, shape.dilation)
+            yield from bneck_layers(1, row, widths[0], size, expands=shape.expands, skip=False)
+    yield _pointwise("after", 2, widths[-1], CONTEXT, behind)
+
+
+def _pointwise(name: str, row: int, width_in: int, out: int, size: tuple[int, int]) -> Layer:
+    return Layer(name=name, kind="conv", row=row, width_in=width_in, out=out, size_in=size, size_out=size)
+
+
+def _open(
+    seed: NetSpec, path: Path, engine: Runtime, place: str, threads: int, reference: Run
+) -> tuple[LatencyTable, Ledger]:
+    """The table at `path`, begun with a header if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = Ledger(path)
+    if not file.entries:
+        race_ms = race({}, reference, Protocol(), nominal_ms=None)[REFERENCE].round_ms
+        device = describe(place)
+        file.append(
+            header_line(
+                {
+                    "seed": seed.name,
+                    "digest": seed.digest(),
+                    "resolution": seed.resolution,
+                    "place": place,
+                    "processor": device.processor,
+                    "runtime": engine.name,
+                    "runtime_version": engine.version,
+                    "precision": "fp32",
+                    "threads": threads,
+                    "reference": REFERENCE_NAME,
+                    "reference_ms": statistics.median(race_ms),
+                }
+            )
+        )
+    table = read_table(path)
+    if table.header["digest"] != seed.digest():
+        raise TableError(
+            f"{path} is a latency table for {table.header['seed']}; this is for {seed.name}, "
+            "name another file"
+        )
+    return table, file
+
+
+def _fill_networks(
+    seed: NetSpec,
+    table: LatencyTable,
+    file: Ledger,
+    engine: Runtime,
+    threads: int,
+    reference: Run,
+    progress: Progress | None,
+) -> None:
+    """Measure random narrower networks: some calibrate the table, the others judge it."""
+    rng = random.Random(0)
+    specs = [random_widths(seed, rng) for _ in range(CALIBRATING + HELD_OUT)]
+    nominal = float(table.header["reference_ms"])
+    while (done := len(table.networks)) < len(specs):
+        batch = specs[done : done + BATCH // 2]
+        runs = {str(i): Candidate(spec).prepare(engine, threads) for i, spec in enumerate(batch)}
+        samples = race(runs, reference, NETWORKS, nominal_ms=nominal)
+        lines = []
+        for i, spec in enumerate(batch):
+            # Every other network is held out until enough calibrate, so both see the same minutes.
+            held_out = (done + i) % 2 == 1 or done + i >= 2 * CALIBRATING
+            entry = (table.sum_rows(spec), statistics.median(samples[str(i)].paced_ms), held_out)
+            table.add_network(*entry)
+            lines.append(network_line(*entry))
+        file.append(*lines)
+        if progress:
+            progress("networks", len(table.networks), len(specs))

@@ -1,0 +1,1 @@
+"""Spec and weights -> ONNX graph, written operator by operator. No torch."""

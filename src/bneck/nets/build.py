@@ -1,0 +1,47 @@
+"""Build the module of a spec. Parameter names follow the rows: `rows.4.expand.conv.weight`."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from bneck.nets.ops import BneckRow, ConvBnAct, GlobalPool, initialise
+from bneck.specs.network import NetSpec, layers
+from bneck.specs.rows import Bneck, Pool
+
+
+class Net(nn.Module):
+    """A network: `rows` as the spec lists them, dropout, classifier. `spec` says what it is."""
+
+    def __init__(self, spec: NetSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.rows = nn.ModuleList()
+        for index, group in groupby(layers(spec), key=lambda layer: layer.row):
+            walk = list(group)
+            if index == len(spec.rows):
+                self.dropout = nn.Dropout(spec.dropout)
+                self.classifier = nn.Conv2d(walk[0].width_in, walk[0].out, 1)
+            elif isinstance(spec.rows[index], Bneck):
+                self.rows.append(BneckRow(walk, spec))
+            elif isinstance(spec.rows[index], Pool):
+                self.rows.append(GlobalPool())
+            else:
+                self.rows.append(ConvBnAct(walk[0], spec))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, channels, H, W) -> class scores (N, classes), before softmax."""
+        for row in self.rows:
+            x = row(x)
+        return self.classifier(self.dropout(x)).flatten(1)
+
+
+def build(spec: NetSpec, *, seed: int = 0) -> Net:
+    """The module of a spec, freshly initialised; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = Net(spec)
+        initialise(net)
+    return net

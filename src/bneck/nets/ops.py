@@ -1,0 +1,122 @@
+"""The operators that rows are made of, as modules. Each decides in `__init__`; `forward` only flows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bneck.specs.network import Gate, Layer, NetSpec
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "linear": nn.Identity,
+    "relu": lambda: nn.ReLU(inplace=True),
+    "relu6": lambda: nn.ReLU6(inplace=True),
+    "hswish": lambda: nn.Hardswish(inplace=True),  # section 5.2
+}
+GATES: dict[Gate, Callable[[], nn.Module]] = {"hsigmoid": nn.Hardsigmoid, "sigmoid": nn.Sigmoid}
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's SAME padding, which depends on the input size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
+        pads: list[int] = []
+        for axis in (1, 0):  # F.pad takes the last axis first
+            size = x.shape[2 + axis]
+            reach = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+            total = max(0, (-(-size // self.stride[axis]) - 1) * self.stride[axis] + reach - size)
+            pads += [total // 2, total - total // 2]
+        return super().forward(F.pad(x, pads))
+
+
+class ConvBnAct(nn.Module):
+    """Convolution, then batch norm (or a bias), then the nonlinearity, of one `Layer`."""
+
+    def __init__(self, layer: Layer, spec: NetSpec) -> None:
+        super().__init__()
+        same = spec.padding == "same" and layer.kernel > 1
+        self.conv = (SameConv2d if same else nn.Conv2d)(
+            layer.width_in,
+            layer.out,
+            layer.kernel,
+            layer.stride,
+            padding=0 if same else layer.dilation * (layer.kernel - 1) // 2,
+            dilation=layer.dilation,
+            groups=layer.out if layer.kind == "depthwise" else 1,
+            bias=not layer.bn,
+        )
+        self.bn = (
+            nn.BatchNorm2d(layer.out, eps=spec.bn_eps, momentum=spec.bn_momentum)
+            if layer.bn
+            else nn.Identity()
+        )
+        self.act = ACTIVATIONS[layer.act]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, out, H', W')."""
+        return self.act(self.bn(self.conv(x)))
+
+
+class SqueezeExcite(nn.Module):
+    """Pool, reduce, ReLU, gate, multiply (section 5.3, Fig. 4)."""
+
+    def __init__(self, layer: Layer, gate: Gate) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(layer.out, layer.mid, 1)
+        self.gate = nn.Conv2d(layer.mid, layer.out, 1)
+        self.sigmoid = GATES[gate]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
+        squeezed = F.relu(self.reduce(x.mean((2, 3), keepdim=True)))
+        return x * self.sigmoid(self.gate(squeezed))
+
+
+class GlobalPool(nn.Module):
+    """Mean over the map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, 1, 1)."""
+        return x.mean((2, 3), keepdim=True)
+
+
+class BneckRow(nn.Module):
+    """Expand, depthwise, squeeze-and-excite, project, add: the layers of one bneck row."""
+
+    def __init__(self, walk: list[Layer], spec: NetSpec) -> None:
+        super().__init__()
+        self.adds = walk[-1].adds
+        for layer in walk:
+            part = layer.name.rpartition(".")[2]
+            module = (
+                SqueezeExcite(layer, spec.se_gate) if layer.kind == "squeeze" else ConvBnAct(layer, spec)
+            )
+            self.add_module(part, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, out, H', W')."""
+        y = x
+        for part in self.children():
+            y = part(y)
+        return x + y if self.adds else y
+
+
+def initialise(module: nn.Module) -> None:
+    """Weights before training: convolutions by fan-out, the classifier small, biases zero."""
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Conv2d):
+            if name.endswith("classifier"):
+                nn.init.normal_(part.weight, std=0.01)
+            else:
+                nn.init.kaiming_normal_(part.weight, mode="fan_out")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator of random numbers with its own state."""
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,1 @@
+"""What a run wrote down: measurements, the trial ledger, the run folder. No torch."""

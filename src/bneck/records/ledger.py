@@ -1,0 +1,62 @@
+"""The ledger of a run: finished trials, one json line each, appended and never changed.
+
+A line is on the disk before the trial counts as finished, so a run can be killed at any instant.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from bneck.specs.errors import InputError
+
+
+class Ledger:
+    """Append-only json lines in one file. A last line torn by a kill is dropped when opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries: list[dict[str, Any]] = []
+        if path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            try:
+                self.entries.append(json.loads(line))
+            except ValueError:
+                # A line without its end, overwritten by a later append of another process.
+                continue
+        if len(whole) != len(data):
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+
+    def append(self, *entries: dict[str, Any]) -> None:
+        """Write entries through to the disk, all in one stroke."""
+        lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries)
+        try:
+            with self.path.open("ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be written: {error.strerror or error}; what was finished before "
+                "is kept, free some space and resume"
+            ) from None
+        self.entries.extend(entries)
+
+    def find(self, **keys: Any) -> dict[str, Any] | None:
+        """The first entry whose fields equal `keys`, or None."""
+        for entry in self.entries:
+            if all(entry.get(key) == value for key, value in keys.items()):
+                return entry
+        return None
+
+    def all(self, **keys: Any) -> list[dict[str, Any]]:
+        """Every entry whose fields equal `keys`, in the order written."""
+        return [e for e in self.entries if all(e.get(key) == value for key, value in keys.items())]

@@ -1,0 +1,69 @@
+"""A measurement: what a clock said of a network on a device, with all that is needed to repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Median and 10th and 90th percentile, in milliseconds."""
+
+    median: float
+    p10: float
+    p90: float
+
+    @staticmethod
+    def of(samples_ms: Sequence[float]) -> Spread:
+        """The spread of at least one sample, in milliseconds."""
+        p10, median, p90 = np.percentile(np.asarray(samples_ms, dtype=np.float64), [10, 50, 90])
+        return Spread(median=float(median), p10=float(p10), p90=float(p90))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """Where a clock ran: what the machine calls its processor, and how many cores it has."""
+
+    place: str
+    processor: str
+    cores: int
+    system: str
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """Latency of one network at batch 1.
+
+    `latency_ms` is wall time, `cpu_ms` process CPU time. `pace` is how slow the reference network
+    ran in the same rounds against its nominal time (1.0: as fast as then); where a nominal time
+    is known, `latency_ms` is divided by it, and `raw_latency_ms` is what the clock said.
+    """
+
+    network: str
+    digest: str
+    resolution: int
+    runtime: str
+    runtime_version: str
+    precision: str
+    threads: int
+    device: Device
+    warmup: int
+    n: int
+    rounds: int
+    repeated: int
+    latency_ms: Spread
+    raw_latency_ms: Spread
+    cpu_ms: float
+    reference: str
+    reference_ms: float
+    pace: float
+    commit: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for a json file."""
+        return asdict(self)

@@ -1,0 +1,1 @@
+"""What a network is: rows, specs, the zoo, edits, text. Standard library and yaml only."""

@@ -1,0 +1,194 @@
+"""`NetSpec`: a network as a value, and the one traversal that everything else reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from bneck.specs.rows import ACTS, Act, Bneck, Conv, Pool, Row, SpecError
+
+Padding: TypeAlias = Literal["symmetric", "same"]
+Gate: TypeAlias = Literal["hsigmoid", "sigmoid"]
+Size: TypeAlias = int | tuple[int, int]
+PADDINGS: tuple[str, ...] = get_args(Padding)
+GATES: tuple[str, ...] = get_args(Gate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetSpec:
+    """A network: its rows from stem to head, and what holds for all of them.
+
+    Widths of inputs are never stored; they follow from the row above. The classifier (1 x 1
+    convolution to `classes`, the tables' last line) stands behind the last row.
+
+    Raises:
+        SpecError: the rows cannot be a network; the message names the row.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    resolution: int = 224
+    channels: int = 3
+    classes: int = 1000
+    padding: Padding = "symmetric"
+    se_gate: Gate = "hsigmoid"
+    bn_eps: float = 1e-3
+    bn_momentum: float = 0.01
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("resolution", "channels", "classes"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise SpecError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        for name, known in (("padding", PADDINGS), ("se_gate", GATES)):
+            if getattr(self, name) not in known:
+                raise SpecError(f"{name} is {getattr(self, name)!r}; allowed are {', '.join(known)}")
+        if not 0 <= self.dropout < 1:
+            raise SpecError(f"dropout is {self.dropout!r}; it must be from 0 to below 1")
+        if not self.bn_eps > 0 or not 0 < self.bn_momentum <= 1:
+            raise SpecError("bn_eps must be above 0 and bn_momentum above 0 and at most 1")
+        self._check_rows()
+
+    def _check_rows(self) -> None:
+        pools = [i for i, row in enumerate(self.rows) if isinstance(row, Pool)]
+        if not self.rows or not isinstance(self.rows[0], Conv):
+            raise SpecError("row 0 must be a conv: a network starts with its stem")
+        if len(pools) != 1:
+            raise SpecError(f"there are {len(pools)} pool rows; a network has exactly one")
+        width = self.channels
+        for i, row in enumerate(self.rows):
+            if isinstance(row, Pool):
+                continue
+            if i > pools[0] and (not isinstance(row, Conv) or row.kernel != 1 or row.stride != 1):
+                raise SpecError(f"row {i} stands behind the pool; only 1x1 convs may stand there")
+            if isinstance(row, Bneck) and row.skip == "yes" and not _adds_up(row, width):
+                raise SpecError(
+                    f"row {i} asks for a residual that cannot add up: stride {row.stride}, "
+                    f"{width} channels in and {row.out} out; it needs stride 1 and equal widths"
+                )
+            width = row.out
+
+    @property
+    def pool_at(self) -> int:
+        """Index of the pool row: rows before it are the features, rows behind it the head."""
+        return next(i for i, row in enumerate(self.rows) if isinstance(row, Pool))
+
+    def width_into(self, index: int) -> int:
+        """Channels that enter row `index`; `len(rows)` gives what enters the classifier."""
+        for row in reversed(self.rows[:index]):
+            if not isinstance(row, Pool):
+                return row.out
+        return self.channels
+
+    def has_skip(self, index: int) -> bool:
+        """Whether row `index` adds its input to its output."""
+        row = self.rows[index]
+        if not isinstance(row, Bneck) or row.skip == "no":
+            return False
+        return _adds_up(row, self.width_into(index))
+
+    def digest(self) -> str:
+        """Twelve hex digits that name this network's content, whatever it is called."""
+        content = repr([getattr(self, f) for f in self.__dataclass_fields__ if f != "name"])
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def _adds_up(row: Bneck, width_in: int) -> bool:
+    return row.stride == 1 and row.out == width_in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One primitive operator of a network, with its place and sizes; height and width in pixels.
+
+    `kind` is "conv", "depthwise", "squeeze" (SE's pool, two 1x1 convs, gate, product) or "pool".
+    `row` is the index of its row, `len(spec.rows)` for the classifier. `adds` marks the layer
+    behind which the row's input is added. `mid` is the squeeze width of a "squeeze" layer.
+    """
+
+    name: str
+    kind: Literal["conv", "depthwise", "squeeze", "pool"]
+    row: int
+    width_in: int
+    out: int
+    size_in: tuple[int, int]
+    size_out: tuple[int, int]
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+    act: Act = "linear"
+    bn: bool = True
+    mid: int = 0
+    adds: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.act in ACTS
+
+
+def layers(spec: NetSpec, resolution: Size | None = None) -> Iterator[Layer]:
+    """Walk the network's operators from the image to the class scores.
+
+    Counting, building, graph writing and latency tables all read this walk, so they cannot
+    disagree. `resolution` is a side or (height, width) in pixels; None takes the spec's own.
+    """
+    size = as_size(spec.resolution if resolution is None else resolution)
+    width = spec.channels
+    for i, row in enumerate(spec.rows):
+        if isinstance(row, Pool):
+            yield Layer(
+                name=f"rows.{i}", kind="pool", row=i, width_in=width, out=width, size_in=size, size_out=(1, 1)
+            )
+            size = (1, 1)
+        elif isinstance(row, Conv):
+            size_out = _strided(size, row.stride)
+            yield Layer(
+                name=f"rows.{i}", kind="conv", row=i, width_in=width, out=row.out, size_in=size,
+                size_out=size_out, kernel=row.kernel, stride=row.stride, act=row.act, bn=row.bn,
+            )  # fmt: skip
+            width, size = row.out, size_out
+        else:
+            expands = row.expanded != width
+            yield from bneck_layers(i, row, width, size, expands=expands, skip=spec.has_skip(i))
+            width, size = row.out, _strided(size, row.stride)
+    yield Layer(
+        name="classifier", kind="conv", row=len(spec.rows), width_in=width, out=spec.classes,
+        size_in=size, size_out=size, bn=False,
+    )  # fmt: skip
+
+
+def bneck_layers(
+    index: int, row: Bneck, width: int, size: tuple[int, int], *, expands: bool, skip: bool
+) -> Iterator[Layer]:
+    """The operators of one bneck row that `width` channels of `size` pixels enter."""
+    wide, size_out = row.expanded, _strided(size, row.stride)
+    if expands:
+        yield Layer(
+            name=f"rows.{index}.expand", kind="conv", row=index, width_in=width, out=wide,
+            size_in=size, size_out=size, act=row.act,
+        )  # fmt: skip
+    yield Layer(
+        name=f"rows.{index}.depthwise", kind="depthwise", row=index, width_in=wide, out=wide, size_in=size,
+        size_out=size_out, kernel=row.kernel, stride=row.stride, dilation=row.dilation, act=row.act,
+    )  # fmt: skip
+    if row.se:
+        yield Layer(
+            name=f"rows.{index}.se", kind="squeeze", row=index, width_in=wide, out=wide,
+            size_in=size_out, size_out=size_out, mid=row.se, bn=False,
+        )  # fmt: skip
+    yield Layer(
+        name=f"rows.{index}.project", kind="conv", row=index, width_in=wide, out=row.out,
+        size_in=size_out, size_out=size_out, adds=skip,
+    )  # fmt: skip
+
+
+def as_size(resolution: Size) -> tuple[int, int]:
+    """(height, width) of a side or a pair, in pixels."""
+    return (resolution, resolution) if isinstance(resolution, int) else resolution
+
+
+def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    # Odd kernels under either padding give ceil(size / stride).
+    return (-(-size[0] // stride), -(-size[1] // stride))

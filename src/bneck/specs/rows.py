@@ -1,0 +1,114 @@
+"""The rows of a network: one line each of the paper's Tables 1 and 2, with final numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from bneck.specs.errors import InputError
+
+Act: TypeAlias = Literal["linear", "relu", "relu6", "hswish"]
+Skip: TypeAlias = Literal["auto", "yes", "no"]
+
+ACTS: tuple[str, ...] = get_args(Act)
+SKIPS: tuple[str, ...] = get_args(Skip)
+
+
+class SpecError(InputError):
+    """A spec that cannot be a network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conv:
+    """conv2d, batch norm (or a bias where `bn` is false, the tables' NBN), nonlinearity."""
+
+    kernel: int
+    out: int
+    act: Act
+    stride: int = 1
+    bn: bool = True
+    op = "conv"
+
+    def __post_init__(self) -> None:
+        _check_sizes(self, kernel=self.kernel, out=self.out, stride=self.stride)
+        _check_shape(self, self.kernel, self.stride, self.act)
+
+
+@dataclass(frozen=True, slots=True)
+class Bneck:
+    """Expand 1x1, depthwise k x k, squeeze-and-excite, project 1x1, add (section 3, Fig. 4).
+
+    `expanded` is the tables' "exp size": channels, never a ratio; where it equals the row's input
+    there is no expand convolution. `se` is the squeeze width in channels, 0 for none. `skip` is
+    "auto" (add when stride is 1 and input and output widths agree), "yes" or "no".
+    """
+
+    kernel: int
+    expanded: int
+    out: int
+    se: int
+    act: Act
+    stride: int = 1
+    dilation: int = 1
+    skip: Skip = "auto"
+    op = "bneck"
+
+    def __post_init__(self) -> None:
+        _check_sizes(
+            self,
+            kernel=self.kernel,
+            expanded=self.expanded,
+            out=self.out,
+            stride=self.stride,
+            dilation=self.dilation,
+        )
+        if not _is_int(self.se) or self.se < 0:
+            raise SpecError(f"se is {self.se!r}; it must be a squeeze width in channels, 0 for none")
+        _check_shape(self, self.kernel, self.stride, self.act)
+        if self.skip not in SKIPS:
+            raise SpecError(f"skip is {self.skip!r}; allowed are {', '.join(SKIPS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Global average pool. Rows behind it work on a 1 x 1 map and make up the head."""
+
+    op = "pool"
+
+
+Row: TypeAlias = Conv | Bneck | Pool
+ROW_KINDS: dict[str, type[Row]] = {kind.op: kind for kind in (Conv, Bneck, Pool)}
+
+
+def round8(value: float) -> int:
+    """The nearest multiple of 8, at least 8, never below 0.9 of `value`.
+
+    >>> round8(72 / 4), round8(120 / 4), round8(11)
+    (24, 32, 16)
+    """
+    rounded = max(8, int(value + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * value else rounded
+
+
+def squeeze_width(expanded: int) -> int:
+    """Squeeze width of a row: a quarter of the expansion, rounded to 8 (section 5.3)."""
+    return round8(expanded / 4)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_sizes(row: object, **sizes: int) -> None:
+    for name, size in sizes.items():
+        if not _is_int(size) or size < 1:
+            raise SpecError(f"{name} is {size!r}; it must be a whole number of at least 1")
+
+
+def _check_shape(row: object, kernel: int, stride: int, act: str) -> None:
+    if kernel % 2 == 0:
+        raise SpecError(f"kernel is {kernel}; it must be odd, or input and output would not line up")
+    if stride not in (1, 2):
+        raise SpecError(f"stride is {stride}; it must be 1 or 2")
+    if act not in ACTS:
+        raise SpecError(f"act is {act!r}; allowed are {', '.join(ACTS)}")
