@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,9 @@ def list_images(root: Path, *, val_share: float = 0.2, seed: int = 0) -> Listing
             f"own, as {root / 'CLASS'} or {root / 'train' / 'CLASS'}"
         )
     if len(folders) == 1:
-        raise DataError(f"{train_root} has one class, {next(iter(folders))!r}; at least two are needed")
+        raise DataError(
+            f"{train_root} has one class, {next(iter(folders))!r}; at least two are needed"
+        )
     labels = {name: label for label, name in enumerate(folders)}
     found = {name: _images(folder) for name, folder in folders.items()}
     if val_root is not None:
@@ -114,7 +116,7 @@ def _images(folder: Path) -> tuple[Path, ...]:
     for place, inner, files in os.walk(folder, onerror=stop, followlinks=True):
         real = os.path.realpath(place)
         # A link to a folder above would be walked for ever.
-        inner[:] = [] if real in seen else [name for name in inner if not name.startswith(".")]
+        inner[:] = [] if real in seen else sorted(n for n in inner if not n.startswith("."))
         paths += [Path(place, name) for name in files if real not in seen and _is_image(name)]
         seen.add(real)
     if not paths:
@@ -153,8 +155,8 @@ def _split(
     """(train, val) of one class; chosen by hash, so that the order of `paths` does not matter."""
     if len(paths) < 2:
         raise DataError(
-            f"class {paths[0].parent.name!r} has a single image, {paths[0]}; it cannot be split into "
-            "train and val: add images of it, or delete its folder"
+            f"class {paths[0].relative_to(root).parts[0]!r} has a single image, {paths[0]}; it "
+            "cannot be split into train and val: add images of it, or delete its folder"
         )
 
     def rank(path: Path) -> bytes:
@@ -166,7 +168,7 @@ def _split(
     return tuple(p for p in paths if p not in val), tuple(p for p in paths if p in val)
 
 
-def _items(found: dict[str, Iterable[Path]], labels: dict[str, int]) -> tuple[Item, ...]:
+def _items(found: Mapping[str, tuple[Path, ...]], labels: dict[str, int]) -> tuple[Item, ...]:
     return tuple(Item(path, labels[name]) for name, paths in found.items() for path in paths)
 
 

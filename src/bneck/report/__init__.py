@@ -1,1 +1,1 @@
-
+"""Tables, pictures and the page of a run, from its records alone. No torch."""

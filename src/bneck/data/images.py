@@ -1,0 +1,67 @@
+"""One image file into one square array, whatever odd but whole image it is."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+
+# Named, because Pillow would start Ghostscript for a PostScript file that is called .jpg.
+DECODERS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+
+
+def read_square(path: Path, side: int) -> Pixels | str:
+    """The central square of an image file, resized to (3, side, side) RGB, or why there is none.
+
+    EXIF orientation is applied, transparency is laid on white, 16 bits a pixel become 8, and of
+    several frames the first is taken. Resizing is bilinear and antialiased.
+    """
+    try:
+        with Image.open(path, formats=DECODERS) as image:
+            image.draft(None, (2 * side, 2 * side))  # lets a JPEG be decoded at 1/2, 1/4 or 1/8
+            image.load()
+            with suppress(Exception):  # an image whose EXIF block is damaged is taken as upright
+                ImageOps.exif_transpose(image, in_place=True)
+            upright = _rgb(image)
+    except Exception as error:  # on damaged files decoders raise errors of every kind
+        return _reason(path, error)
+    short = min(upright.size)
+    left, top = (upright.width - short) // 2, (upright.height - short) // 2
+    square = upright.resize(
+        (side, side),
+        Image.Resampling.BILINEAR,
+        box=(left, top, left + short, top + short),
+        reducing_gap=2.0,
+    )
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any readable image as 8-bit RGB; what shows through it is white."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        # Pillow's own conversion would clip the upper 255 / 256 of the range to white.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("it has 32 bits a pixel without a known range; 8 and 16 are read")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    page = Image.new("RGBA", image.size, "white")
+    page.alpha_composite(image.convert("RGBA"))
+    return page.convert("RGB")
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    with suppress(OSError):
+        if path.stat().st_size == 0:
+            return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is not an image of a known format ({', '.join(DECODERS)})"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

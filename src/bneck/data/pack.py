@@ -1,0 +1,337 @@
+"""Images decoded once into memory-mapped arrays that all worker processes share.
+
+A pack is a folder: `train.u8` and `val.u8` hold the pixels, `pack.json`, written last, the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from bneck.data.folders import DataError, Item, Listing
+from bneck.data.images import Pixels, read_square
+
+FORMAT = 1
+INDEX = "pack.json"
+CENTRE = 0.875  # the central share of the side that evaluation looks at, as in the paper
+
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Images (N, 3, side, side) uint8 RGB, labels (N,) int64, and N names: paths in the dataset."""
+
+    images: Pixels
+    labels: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """An image that was left out, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Packed:
+    """An opened pack. `side` is the stored images' side in pixels, resolution / 0.875.
+
+    Another process opens `folder` for itself; sent to it, the arrays would be copied.
+    """
+
+    folder: Path
+    fingerprint: str
+    classes: tuple[str, ...]
+    resolution: int
+    side: int
+    train: Split
+    val: Split
+    bad: tuple[Bad, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image on its way into a pack: its pixels, or the reason why there are none."""
+
+    path: Path
+    name: str
+    label: int
+    pixels: Pixels | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What is to be packed. A folder whose pack has the same `fingerprint` is left as it is."""
+
+    fingerprint: str
+    classes: tuple[str, ...]
+    resolution: int
+    count: int
+    bad_share: float = 0.0
+
+
+def stored_side(resolution: int) -> int:
+    """Side in pixels of the stored images, of which evaluation sees the central `resolution`.
+
+    >>> stored_side(224), stored_side(64)
+    (256, 73)
+    """
+    if not isinstance(resolution, int) or isinstance(resolution, bool) or resolution < 1:
+        raise DataError(f"resolution is {resolution!r}; it must be a whole number of at least 1")
+    return round(resolution / CENTRE)
+
+
+def pack(
+    listing: Listing,
+    resolution: int,
+    folder: Path,
+    *,
+    bad_share: float = 0.01,
+    progress: Progress | None = None,
+) -> Packed:
+    """Decode a listing's images into `folder`, or open the pack of them that it already holds.
+
+    Unreadable images are left out and listed in `bad`. `progress` gets (images done, images in
+    all). May be killed at any instant and started again.
+
+    Raises:
+        DataError: more than `bad_share` of the images are bad, a class or val has no readable
+            image, or the folder cannot be written.
+    """
+    if not 0 <= bad_share <= 1:
+        raise DataError(f"bad_share is {bad_share!r}; it must be from 0 to 1")
+    everything = [*listing.train, *listing.val]
+    if not listing.train or not listing.val:
+        raise DataError("the listing has no images for train or for val; make it with list_images")
+    root = Path(os.path.commonpath([os.path.abspath(item.path.parent) for item in everything]))
+    side = stored_side(resolution)
+    head = Head(
+        fingerprint=_fingerprint(listing, resolution, root),
+        classes=listing.classes,
+        resolution=resolution,
+        count=len(everything),
+        bad_share=bad_share,
+    )
+
+    def records(items: tuple[Item, ...], before: int) -> Iterator[Record]:
+        for item, pixels in zip(items, _read_all(items, side), strict=True):
+            yield Record(item.path, _name(item, root), item.label, pixels)
+            before += 1
+            if progress is not None:
+                progress(before, head.count)
+
+    train, val = records(listing.train, 0), records(listing.val, len(listing.train))
+    return write_pack(folder, head, {"train": train, "val": val})
+
+
+def open_pack(folder: Path) -> Packed:
+    """Open the pack in a folder; pixels stay on disk until they are looked at.
+
+    Raises:
+        DataError: the folder holds no pack, or a damaged one.
+    """
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="ascii"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{folder} holds no pack; make one with pack(listing, ...)") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / INDEX} cannot be read: {error}; pack again") from None
+    try:
+        return _opened(folder, index)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise DataError(f"the pack in {folder} is damaged: {error}; pack again") from None
+
+
+def decode(path: Path, side: int) -> Pixels:
+    """The central square of an image file, resized to (3, side, side) uint8 RGB.
+
+    Raises:
+        DataError: the file is not a whole image; the reason is named.
+    """
+    pixels = read_square(path, side)
+    if isinstance(pixels, str):
+        raise DataError(f"{path} cannot be used: {pixels}; replace it by a whole image file")
+    return pixels
+
+
+def write_pack(folder: Path, head: Head, splits: Mapping[str, Iterable[Record]]) -> Packed:
+    """Write the splits "train" and "val" as a pack, unless the folder already holds that pack.
+
+    Raises:
+        DataError: as `pack` does; nothing half-written is left behind.
+    """
+    side = stored_side(head.resolution)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder):
+            packed = _held(folder, head.fingerprint)
+            if packed is None:
+                _write(folder, head, splits, side)
+                packed = open_pack(folder)
+    except OSError as error:
+        needed_mb = head.count * 3 * side * side / 1e6
+        raise DataError(
+            f"the pack cannot be written into {folder}: {error.strerror or error}; it needs "
+            f"{max(1, round(needed_mb))} MB there: make room, or choose another folder"
+        ) from None
+    _check_bad(packed.bad, head)
+    return packed
+
+
+def _write(folder: Path, head: Head, splits: Mapping[str, Iterable[Record]], side: int) -> None:
+    index: dict[str, Any] = {
+        "bneck_pack": FORMAT,
+        "fingerprint": head.fingerprint,
+        "classes": head.classes,
+        "resolution": head.resolution,
+        "side": side,
+    }
+    bad: list[Bad] = []
+    try:
+        for split, records in splits.items():
+            with (folder / f"{split}.u8.part").open("wb") as file:
+                index[split] = _write_split(file, records, bad)
+        _check_bad(bad, head)
+        _check_classes(head, index)
+        index["bad"] = [[str(entry.path), entry.reason] for entry in bad]
+        (folder / f"{INDEX}.part").write_text(json.dumps(index), encoding="ascii")
+        # Without its index a pack does not count: killed between these lines, it is made again.
+        (folder / INDEX).unlink(missing_ok=True)
+        for name in (*(f"{split}.u8" for split in splits), INDEX):
+            os.replace(folder / f"{name}.part", folder / name)
+    finally:
+        for part in folder.glob("*.part"):
+            part.unlink(missing_ok=True)
+
+
+def _write_split(file: BinaryIO, records: Iterable[Record], bad: list[Bad]) -> dict[str, Any]:
+    names: list[str] = []
+    labels: list[int] = []
+    for record in records:
+        if isinstance(record.pixels, str):
+            bad.append(Bad(record.path, record.pixels))
+            continue
+        _append(file, record.pixels)
+        names.append(record.name)
+        labels.append(record.label)
+    return {"names": names, "labels": labels}
+
+
+def _append(file: BinaryIO, pixels: Pixels) -> None:
+    # Not through a memory map: on a full disk that would end the process by a signal.
+    file.write(pixels.tobytes())
+
+
+def _check_bad(bad: Iterable[Bad], head: Head) -> None:
+    bad = list(bad)
+    if len(bad) <= head.bad_share * head.count:
+        return
+    named = ", ".join(f"{entry.path} ({entry.reason})" for entry in bad[:3])
+    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+    raise DataError(
+        f"{len(bad)} of {head.count} images ({len(bad) / head.count:.1%}) cannot be read, more "
+        f"than the allowed {head.bad_share:.1%}: {named}{more}; replace or delete them, or raise "
+        "bad_share"
+    )
+
+
+def _check_classes(head: Head, index: dict[str, Any]) -> None:
+    seen = set(index["train"]["labels"])
+    for label, name in enumerate(head.classes):
+        if label not in seen:
+            raise DataError(f"no training image of class {name!r} can be read; replace its images")
+    if not index["val"]["labels"]:
+        raise DataError("no validation image can be read; replace them, or split val off train")
+
+
+def _opened(folder: Path, index: Any) -> Packed:
+    if not isinstance(index, dict) or index.get("bneck_pack") != FORMAT:
+        raise ValueError(f"{INDEX} is of another format")
+    return Packed(
+        folder=folder,
+        fingerprint=index["fingerprint"],
+        classes=tuple(index["classes"]),
+        resolution=index["resolution"],
+        side=index["side"],
+        train=_opened_split(folder, index, "train"),
+        val=_opened_split(folder, index, "val"),
+        bad=tuple(Bad(Path(path), reason) for path, reason in index["bad"]),
+    )
+
+
+def _opened_split(folder: Path, index: dict[str, Any], split: str) -> Split:
+    path, side = folder / f"{split}.u8", index["side"]
+    names, labels = index[split]["names"], np.array(index[split]["labels"], dtype=np.int64)
+    shape = (len(names), 3, side, side)
+    if path.stat().st_size != np.prod(shape) or labels.shape != shape[:1]:
+        raise ValueError(f"{path.name} is not of the size that {INDEX} says")
+    return Split(np.memmap(path, np.uint8, "r", shape=shape), labels, tuple(names))
+
+
+def _held(folder: Path, fingerprint: str) -> Packed | None:
+    try:
+        packed = open_pack(folder)
+    except DataError:
+        return None
+    return packed if packed.fingerprint == fingerprint else None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time write into a folder; a killed one lets go by itself."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _fingerprint(listing: Listing, resolution: int, root: Path) -> str:
+    """Names the content of a pack: what goes in, and the state of the files it comes from."""
+    digest = hashlib.sha256(repr((FORMAT, resolution, listing.classes)).encode())
+    for split, items in (("train", listing.train), ("val", listing.val)):
+        for item in items:
+            try:
+                state = item.path.stat()
+                size, changed = state.st_size, state.st_mtime_ns
+            except OSError:
+                size, changed = -1, 0  # decoding will say what is wrong with it
+            digest.update(repr((split, _name(item, root), item.label, size, changed)).encode())
+    return digest.hexdigest()
+
+
+def _name(item: Item, root: Path) -> str:
+    return Path(os.path.abspath(item.path)).relative_to(root).as_posix()
+
+
+def _read_all(items: tuple[Item, ...], side: int) -> Iterator[Pixels | str]:
+    """Decode in order, a few images ahead. Threads do: Pillow decodes outside Python's lock."""
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        ahead = deque(pool.submit(read_square, item.path, side) for item in items[: 4 * workers])
+        for position in range(len(items)):
+            yield ahead.popleft().result()
+            if position + 4 * workers < len(items):
+                ahead.append(pool.submit(read_square, items[position + 4 * workers].path, side))

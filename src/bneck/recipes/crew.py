@@ -1,0 +1,105 @@
+"""A crew of worker processes that outlives the death of its members.
+
+A worker that dies (killed, out of memory) takes nothing finished with it: what it had not
+finished is given to a fresh crew.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from bneck.specs.errors import InputError
+
+T = TypeVar("T")
+MAX_TRIES = 3
+
+
+class Crew:
+    """Worker processes with one torch thread each; use it in a `with` block."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._pool: Any = None
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End all workers, busy or not."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, kill_workers=True)
+            self._pool = None
+
+    def run(
+        self,
+        task: Callable[..., T],
+        arguments: Sequence[tuple[Any, ...]],
+        on_done: Callable[[int, T], None],
+    ) -> None:
+        """Call `task` with every tuple of arguments, in parallel.
+
+        `on_done` is called in this process with (index, result), in the order of finishing, once for
+        every index.
+
+        Raises:
+            InputError: one task broke its worker three times.
+        """
+        open_tries = dict.fromkeys(range(len(arguments)), 0)
+        while open_tries:
+            futures: dict[Future[T], int] = {}
+            try:
+                for index in open_tries:
+                    futures[self._start().submit(task, *arguments[index])] = index
+                for future in as_completed(futures):
+                    result = future.result()
+                    index = futures[future]
+                    del open_tries[index]
+                    on_done(index, result)
+            except BrokenProcessPool:
+                self.stop()
+                open_tries = {index: tries + 1 for index, tries in open_tries.items()}
+                if max(open_tries.values()) >= MAX_TRIES:
+                    raise InputError(
+                        f"a worker process died {MAX_TRIES} times over the same work, most likely for want "
+                        "of memory; run it again with --workers 1"
+                    ) from None
+
+    def _start(self) -> Any:
+        if self._pool is None:
+            from loky import ProcessPoolExecutor
+
+            self._pool = ProcessPoolExecutor(
+                max_workers=self.workers, initializer=_begin, initargs=(os.getpid(),)
+            )
+        return self._pool
+
+
+def _begin(parent: int) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    # A run that was killed outright cannot end its workers; they notice and go by themselves.
+    while _alive(parent):
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError:
+        return False
+    return True

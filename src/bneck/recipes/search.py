@@ -1,0 +1,410 @@
+"""The main job: from images and a device to the network that meets a latency, and its report.
+
+Stages: pack the images, fill the device's latency table, settle the target, train the seed
+network, adapt it (section 4.2), check by measuring, train the result and the uniform-width
+baseline from scratch, export, measure, report. Every stage writes what it finished; a run that
+was killed goes on from its folder.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from bneck.costs.count import count
+from bneck.costs.table import LatencyTable
+from bneck.data.batches import eval_batches
+from bneck.data.pack import Packed
+from bneck.devices.measure import Candidate, measure
+from bneck.devices.protocol import Protocol
+from bneck.export.onnx_file import export_onnx
+from bneck.nets.weights import load_net
+from bneck.recipes.crew import Crew
+from bneck.recipes.jobs import Images, Outcome, TrainJob, TrialJob, train_job, trial_job
+from bneck.recipes.run import Clock, Run
+from bneck.recipes.stages import measured_ms, pack_images, table_for
+from bneck.recipes.target import target_ms
+from bneck.records.files import write_text
+from bneck.records.measurement import Measurement
+from bneck.records.run import NetworkRecord, StepRecord
+from bneck.report.page import write_report
+from bneck.search.netadapt import Proposal, Step, Trial, adapt, narrowest
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.text import from_text, resolve, to_text
+from bneck.specs.transforms import fix_skips, rename, scale_width, with_classes, with_resolution
+from bneck.specs.zoo import NETWORKS
+
+FINAL = Protocol(rounds=20, burst_ms=30.0)
+MAX_CORRECTIONS = 5
+CHECK_IMAGES = 256
+
+
+def run_search(run: Run) -> None:
+    """Carry a run from wherever it stands to its report.
+
+    Raises:
+        InputError: the data, the network or the target cannot be; nothing was trained then.
+    """
+    with Crew(run.settings.workers) as crew:
+        with run.stage("images"):
+            packed, images = pack_images(run)
+        seed = _seed_spec(run, packed)
+        with run.stage("latency table"):
+            table = table_for(run, seed)
+        with run.stage("target"):
+            limit_ms = _settle_target(run, seed, table)
+            uniform = _uniform(run, seed, table, limit_ms)
+        _train_seed_and_uniform(run, crew, images, seed, uniform)
+        found, steps = _adapt(run, crew, images, seed, table, limit_ms)
+        _train_finals(run, crew, images, found)
+    with run.stage("export and measure"):
+        _export(run, packed, found)
+        _measure_finals(run, seed, found, uniform, limit_ms)
+    _finish(run, steps)
+
+
+def _seed_spec(run: Run, packed: Packed) -> NetSpec:
+    spec = with_classes(resolve(run.settings.seed_network), len(packed.classes))
+    return with_resolution(spec, run.settings.resolution)
+
+
+def _settle_target(run: Run, seed: NetSpec, table: LatencyTable) -> float:
+    """The target in milliseconds; refuses one that is met already or out of reach."""
+    seed_ms = measured_ms(run, [seed], table)[0]
+    limit_ms = target_ms(run.settings.target, seed_ms)
+    run.record["target"], run.record["target_ms"] = run.settings.target, limit_ms
+    run.record["seed_network"] = {**_network_record(seed, table), "measured_ms": seed_ms}
+    run.save()
+    if seed_ms <= limit_ms:
+        raise InputError(
+            f"{seed.name} at {seed.resolution} px already runs in {seed_ms:.3f} ms here, so a target of "
+            f"{limit_ms:.3f} ms is met without a search; {_larger(run, seed, table, limit_ms)}"
+        )
+    fastest_ms = table.estimate_ms(narrowest(seed))
+    if fastest_ms > limit_ms:
+        raise InputError(
+            f"{limit_ms:.3f} ms cannot be reached from {seed.name} at {seed.resolution} px: its narrowest "
+            f"version is estimated at {fastest_ms:.3f} ms; choose a target above that, a smaller "
+            "--resolution or a smaller --seed-network"
+        )
+    return limit_ms
+
+
+def _larger(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> str:
+    """Advice for a loose target: the smallest network of the zoo that is slower than it."""
+    names = [f"{name}{width}" for name in NETWORKS for width in ("", "-1.25")]
+    specs = [with_resolution(with_classes(resolve(n), seed.classes), seed.resolution) for n in names]
+    times = measured_ms(run, specs, table)
+    slower = sorted((ms, name) for ms, name in zip(times, names, strict=True) if ms > limit_ms)
+    if slower:
+        return f"search from --seed-network {slower[0][1]} ({slower[0][0]:.3f} ms) or set a lower target"
+    ms, name = max(zip(times, names, strict=True))
+    return f"even {name} runs in {ms:.3f} ms: train that one as it is, or set a lower target"
+
+
+def _uniform(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> NetSpec:
+    """The widest uniform-width version of the seed that measures within the limit."""
+    within = {}
+    for percent in range(25, 100):
+        spec = scale_width(seed, percent / 100)
+        if table.covers(spec):
+            within.setdefault(spec.digest(), (table.estimate_ms(spec), percent, spec))
+    for ms, percent, spec in sorted(within.values(), key=lambda entry: -entry[0]):
+        if ms > limit_ms * 1.05:
+            continue
+        measured = _verified(run, spec, table, limit_ms)
+        if measured <= limit_ms:
+            spec = rename(spec, f"{seed.name}-{percent / 100:g}")
+            run.record["uniform"] = {**_network_record(spec, table), "width": percent / 100}
+            run.save()
+            return spec
+    raise InputError(
+        f"no uniform width of {seed.name} from 0.25 to 0.99 runs in {limit_ms:.3f} ms; choose a higher target"
+    )
+
+
+def _verified(run: Run, spec: NetSpec, table: LatencyTable, limit_ms: float) -> float:
+    """Measured latency of a candidate, remembered so that a resumed run decides alike."""
+    known = run.ledger.find(event="verified", digest=spec.digest())
+    if known is None:
+        ms = measured_ms(run, [spec], table)[0]
+        known = {
+            "event": "verified",
+            "digest": spec.digest(),
+            "measured_ms": ms,
+            "estimated_ms": table.estimate_ms(spec),
+            "target_ms": limit_ms,
+        }
+        run.ledger.append(known)
+    return float(known["measured_ms"])
+
+
+def _train_seed_and_uniform(
+    run: Run, crew: Crew, images: Images, seed: NetSpec, uniform: NetSpec
+) -> None:
+    """The seed network for the search; beside it, what the search is compared with."""
+    jobs = {"seed-heldout": _train_job(run, images, fix_skips(seed), "seed-heldout", 0, heldout=True)}
+    jobs |= _final_jobs(run, images, {"uniform": uniform, "seed": seed})
+    with run.stage("train seed and baseline"):
+        outcomes = _train_all(run, crew, jobs)
+    run.record["seed_network"]["heldout_top1"] = outcomes["seed-heldout"]["top1"]
+    _record_outcomes(run, outcomes)
+
+
+def _train_finals(run: Run, crew: Crew, images: Images, found: NetSpec) -> None:
+    with run.stage("train result"):
+        outcomes = _train_all(run, crew, _final_jobs(run, images, {"found": found}))
+    _record_outcomes(run, outcomes)
+
+
+def _final_jobs(run: Run, images: Images, specs: dict[str, NetSpec]) -> dict[str, TrainJob]:
+    return {
+        f"{role}-{n}": _train_job(run, images, spec, f"{role}-{n}", n, heldout=False)
+        for n in range(run.settings.repeats)
+        for role, spec in specs.items()
+    }
+
+
+def _train_job(
+    run: Run, images: Images, spec: NetSpec, name: str, repeat: int, *, heldout: bool
+) -> TrainJob:
+    seed = run.settings.seed + 1000 * repeat
+    return TrainJob(
+        spec=to_text(spec),
+        images=images,
+        settings=replace(run.settings.training, seed=seed),
+        weights=run.folder.scratch / f"{name}.safetensors",
+        checkpoint=run.folder.scratch / f"{name}.checkpoint",
+        heldout=heldout,
+    )
+
+
+def _train_all(run: Run, crew: Crew, jobs: dict[str, TrainJob]) -> dict[str, dict[str, Any]]:
+    """Outcomes by job name; those in the ledger are not trained again."""
+    open_jobs = [name for name in jobs if run.ledger.find(event="trained", name=name) is None]
+    run.progress.stage("training networks", len(jobs))
+    run.progress.advance(len(jobs) - len(open_jobs))
+
+    def done(index: int, outcome: Outcome) -> None:
+        name = open_jobs[index]
+        run.ledger.append({"event": "trained", "name": name, **outcome})
+        run.progress.advance(1, f"{name}: top-1 {outcome['top1']:.1%}")
+
+    crew.run(train_job, [(jobs[name],) for name in open_jobs], done)
+    found = {name: run.ledger.find(event="trained", name=name) for name in jobs}
+    return {name: outcome for name, outcome in found.items() if outcome is not None}
+
+
+def _record_outcomes(run: Run, outcomes: dict[str, dict[str, Any]]) -> None:
+    for role, key in (("seed", "seed_network"), ("uniform", "uniform"), ("found", "found")):
+        repeats = [outcomes[f"{role}-{n}"] for n in range(run.settings.repeats) if f"{role}-{n}" in outcomes]
+        if repeats:
+            record: dict[str, Any] = run.record[key]  # type: ignore[literal-required]
+            record["top1"] = [r["top1"] for r in repeats]
+            record["loss"] = [r["loss"] for r in repeats]
+    run.save()
+
+
+def _adapt(
+    run: Run, crew: Crew, images: Images, seed: NetSpec, table: LatencyTable, limit_ms: float
+) -> tuple[NetSpec, list[StepRecord]]:
+    """NetAdapt until a network also measures within the limit."""
+    judge = _Judge(run, crew, images, fix_skips(seed))
+    spec, accuracy = fix_skips(seed), run.record["seed_network"]["heldout_top1"]
+    aim_ms = limit_ms * (1 - table.error().median)
+    steps: list[StepRecord] = []
+    with run.stage("adapt"):
+        for _ in range(MAX_CORRECTIONS):
+            judge.clock.start()
+            for step in adapt(
+                seed,
+                start=spec,
+                first=len(steps) + 1,
+                accuracy=accuracy,
+                target_ms=aim_ms,
+                delta_ms=run.settings.delta * table.estimate_ms(fix_skips(seed)),
+                estimate=table.estimate_ms,
+                judge=judge,
+            ):
+                judge.keep(step)
+                steps.append(_step_record(step))
+                spec, accuracy = step.kept.proposal.spec, step.kept.accuracy
+            judge.clock.stop()
+            measured = _verified(run, spec, table, limit_ms)
+            if measured <= limit_ms:
+                break
+            # The table was too hopeful for this network; go on by what the clock said.
+            aim_ms = table.estimate_ms(spec) * min(0.995, limit_ms / measured)
+            run.progress.say(
+                f"measured {measured:.3f} ms, above the target of {limit_ms:.3f} ms: narrowing further"
+            )
+    found = rename(spec, f"{seed.name}-adapted")
+    run.record["found"] = {**_network_record(found, table), "heldout_top1": accuracy}
+    run.record["steps"] = steps
+    run.record["overhead_seconds"] = judge.overhead_seconds
+    run.save()
+    write_text(run.folder.spec, to_text(found))
+    return found, steps
+
+
+class _Judge:
+    """Judges the proposals of a step in the crew; finished trials come from the ledger."""
+
+    def __init__(self, run: Run, crew: Crew, images: Images, seed: NetSpec) -> None:
+        self.run, self.crew, self.images = run, crew, images
+        self.parent = run.folder.scratch / "seed-heldout.safetensors"
+        self.clock = Clock()
+
+    @property
+    def overhead_seconds(self) -> float:
+        """Seconds spent on everything but training: proposing, estimating, shrinking, choosing."""
+        trials = self.run.ledger.all(event="trial")
+        return self.clock.seconds + sum(t["setup_seconds"] for t in trials)
+
+    def __call__(self, number: int, spec: NetSpec, proposals: Sequence[Proposal]) -> list[Trial]:
+        self.clock.stop()
+        run = self.run
+        open_ = [p for p in proposals if self._known(number, p) is None]
+        run.progress.stage(f"step {number}, {len(proposals)} proposals", len(proposals))
+        run.progress.advance(len(proposals) - len(open_))
+        jobs = [(self._job(number, spec, p),) for p in open_]
+
+        def done(index: int, outcome: Outcome) -> None:
+            proposal = open_[index]
+            run.ledger.append(
+                {
+                    "event": "trial",
+                    "step": number,
+                    "digest": proposal.spec.digest(),
+                    "proposal": _proposal_record(proposal),
+                    "estimated_ms": proposal.estimated_ms,
+                    "accuracy": outcome["top1"],
+                    **outcome,
+                }
+            )
+            run.progress.advance(1)
+
+        self.crew.run(trial_job, jobs, done)
+        known = [self._known(number, p) for p in proposals]
+        self.clock.start()
+        return [Trial(p, float(k["accuracy"])) for p, k in zip(proposals, known, strict=True) if k]
+
+    def keep(self, step: Step) -> None:
+        """Make the kept trial's weights the next parent; drop the others of its step."""
+        self.parent = self._weights(step.number, step.kept.proposal)
+        # Only this step's and the last one's: a resumed run replays early steps while files of a
+        # later one wait to be used.
+        for number in (step.number - 1, step.number):
+            for file in self.run.folder.scratch.glob(f"step-{number:03d}-*.safetensors"):
+                if file != self.parent:
+                    file.unlink()
+        kept = step.kept
+        self.run.progress.say(
+            f"step {step.number}: {kept.proposal}, {kept.proposal.estimated_ms:.3f} ms estimated, "
+            f"held-out top-1 {kept.accuracy:.1%}"
+        )
+
+    def _known(self, number: int, proposal: Proposal) -> dict[str, Any] | None:
+        return self.run.ledger.find(event="trial", step=number, digest=proposal.spec.digest())
+
+    def _weights(self, number: int, proposal: Proposal) -> Path:
+        return self.run.folder.scratch / f"step-{number:03d}-{proposal.spec.digest()}.safetensors"
+
+    def _job(self, number: int, spec: NetSpec, proposal: Proposal) -> TrialJob:
+        settings = self.run.settings
+        return TrialJob(
+            spec=to_text(proposal.spec),
+            parent_spec=to_text(spec),
+            parent_weights=self.parent,
+            images=self.images,
+            # One seed for all proposals of a step: they see the same images in the same order.
+            settings=replace(settings.tuning, seed=settings.seed + number),
+            steps=settings.steps,
+            weights=self._weights(number, proposal),
+        )
+
+
+def _export(run: Run, packed: Packed, found: NetSpec) -> None:
+    # The first training ships, not the best: picking by val accuracy would flatter the figure.
+    weights = run.folder.scratch / "found-0.safetensors"
+    shutil.copyfile(weights, run.folder.weights)
+    net = load_net(found, run.folder.weights)
+    split = packed.val
+    indices = np.unique(np.linspace(0, len(split.labels) - 1, CHECK_IMAGES).astype(np.int64))
+    batches = eval_batches(split, indices, resolution=found.resolution, batch=len(indices))
+    images = next(iter(batches))[0]
+    check = export_onnx(net, run.folder.model, images, classes=packed.classes)
+    run.record["export"] = check.as_json()
+    run.save()
+
+
+def _measure_finals(
+    run: Run, seed: NetSpec, found: NetSpec, uniform: NetSpec, limit_ms: float
+) -> None:
+    candidates = [
+        Candidate(seed),
+        Candidate(found, run.folder.model.read_bytes()),
+        Candidate(uniform),
+    ]
+    nominal = float(run.record["table"]["reference_ms"])
+    results: list[Measurement] = measure(candidates, protocol=FINAL, nominal_ms=nominal)
+    for key, result in zip(("seed_network", "found", "uniform"), results, strict=True):
+        record: NetworkRecord = run.record[key]  # type: ignore[literal-required]
+        record["measurement"] = result.as_json()
+        record["measured_ms"] = result.latency_ms.median
+    run.record["measured_latency_ms"] = results[1].latency_ms.median
+    run.record["estimated_latency_ms"] = run.record["found"]["estimated_ms"]
+    run.record["meets_target"] = results[1].latency_ms.median <= limit_ms
+    run.record["top1"] = mean(run.record["found"]["top1"])
+    run.record["baseline"] = {
+        "latency_ms": results[2].latency_ms.median,
+        "top1": mean(run.record["uniform"]["top1"]),
+    }
+    run.record["device"] = asdict(results[1].device)
+    run.save()
+
+
+def _finish(run: Run, steps: list[StepRecord]) -> None:
+    run.finish()
+    write_report(run.folder.path)
+    shutil.rmtree(run.folder.scratch, ignore_errors=True)
+
+
+def _network_record(spec: NetSpec, table: LatencyTable) -> NetworkRecord:
+    costs = count(spec)
+    return NetworkRecord(
+        name=spec.name,
+        digest=spec.digest(),
+        spec=to_text(spec),
+        params=costs.params,
+        madds=costs.madds,
+        estimated_ms=table.estimate_ms(spec),
+    )
+
+
+def _step_record(step: Step) -> StepRecord:
+    kept = step.kept
+    return StepRecord(
+        number=step.number,
+        proposal=_proposal_record(kept.proposal),  # type: ignore[typeddict-item]
+        digest=kept.proposal.spec.digest(),
+        estimated_ms=kept.proposal.estimated_ms,
+        accuracy=kept.accuracy,
+        trials=len(step.trials),
+    )
+
+
+def _proposal_record(proposal: Proposal) -> dict[str, Any]:
+    return {
+        "kind": proposal.kind,
+        "rows": list(proposal.rows),
+        "before": proposal.before,
+        "after": proposal.after,
+    }

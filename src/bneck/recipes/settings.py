@@ -1,0 +1,98 @@
+"""Which settings a search runs with: one function per kind of data, evidence in its docstring."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+from bneck.data.batches import Augment
+from bneck.specs.errors import InputError
+from bneck.train.loop import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """Everything that a search depends on besides the data and the device.
+
+    `delta` is the least cut of a step as a share of the seed's latency (the paper: 0.01), `steps`
+    its T, `heldout` the share of the train images that judges proposals, `repeats` the number of
+    final trainings of each network.
+    """
+
+    seed_network: str
+    resolution: int
+    target: str
+    training: Settings
+    tuning: Settings
+    steps: int
+    delta: float
+    heldout: float
+    repeats: int
+    seed: int
+    workers: int
+
+    def check(self) -> None:
+        """Raise InputError for a value that cannot be."""
+        for name, value, least in (
+            ("resolution", self.resolution, 32),
+            ("steps", self.steps, 1),
+            ("repeats", self.repeats, 1),
+            ("workers", self.workers, 1),
+            ("seed", self.seed, 0),
+        ):
+            if value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
+        if not 0 < self.delta < 0.5:
+            raise InputError(f"delta is {self.delta}; it must be a share above 0 and below 0.5")
+        if self.training.epochs <= 0:
+            raise InputError(f"epochs is {self.training.epochs}; it must be above 0")
+
+
+def small_data(
+    *,
+    seed_network: str = "v3-small",
+    resolution: int,
+    target: str = "70%",
+    epochs: float,
+    steps: int,
+    delta: float = 0.01,
+    repeats: int = 2,
+    seed: int = 0,
+    workers: int | None = None,
+) -> SearchSettings:
+    """The paper's RMSProp recipe (6.1.1) scaled to some thousand images.
+
+    Kept: RMSProp with momentum 0.9 and decay 0.9, L2 1e-5, dropout 0.2, weight average with a
+    warm-up. Changed, with the figures in docs/lab-log.md: batches of 64 at a peak rate of 0.002, one
+    epoch of warm-up and a cosine instead of steps of 0.99, batch norm's momentum 0.1, an average
+    over some 100 steps instead of 10,000.
+    """
+    training = Settings(
+        epochs=epochs,
+        batch=64,
+        lr=0.002,
+        schedule="cosine",
+        warmup=min(1.0, epochs / 4),
+        smoothing=0.1,
+        average=0.99,
+        bn_momentum=0.1,
+        augment=Augment(area=(0.6, 1.0)),
+        seed=seed,
+    )
+    return SearchSettings(
+        seed_network=seed_network,
+        resolution=resolution,
+        target=target,
+        training=training,
+        tuning=replace(training, lr=0.001, warmup=0.0, average=0.0),
+        steps=steps,
+        delta=delta,
+        heldout=0.2,
+        repeats=repeats,
+        seed=seed,
+        workers=workers or _cores(),
+    )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

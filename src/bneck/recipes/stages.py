@@ -1,0 +1,118 @@
+"""The first stages of a run: images packed, the device's latency table filled, networks measured."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from bneck.costs.table import LatencyTable
+from bneck.costs.table_file import read_table
+from bneck.data.builtin import fashion_pack
+from bneck.data.folders import list_images
+from bneck.data.pack import Packed, pack
+from bneck.devices.fill import fill_table
+from bneck.devices.measure import Candidate, measure
+from bneck.devices.places import describe
+from bneck.devices.runtimes import runtime
+from bneck.recipes.jobs import Images
+from bneck.recipes.run import Run
+from bneck.records.files import locked, write_bytes
+from bneck.specs.network import NetSpec
+
+RUNTIME = "onnxruntime"
+
+
+def pack_images(run: Run) -> tuple[Packed, Images]:
+    """Decode the run's images once, for all its processes.
+
+    Raises:
+        InputError: no such folder, an empty class, too many bad images.
+    """
+    settings, folder = run.settings, run.folder.scratch / "pack"
+    if run.data is None:
+        packed, name = fashion_pack(folder, settings.resolution), "Fashion-MNIST (built in)"
+    else:
+        listing, name = list_images(run.data, seed=settings.seed), run.data.name
+        run.progress.stage("reading images", len(listing.train) + len(listing.val))
+        packed = pack(listing, settings.resolution, folder, progress=_Advances(run))
+    images = Images(pack=folder, heldout_share=settings.heldout, seed=settings.seed)
+    run.record["data"] = {
+        "name": name,
+        "classes": list(packed.classes),
+        "resolution": settings.resolution,
+        "train": len(packed.train.labels),
+        "val": len(packed.val.labels),
+        "heldout": len(images.open()[2]),
+        "bad": [[str(bad.path), bad.reason] for bad in packed.bad],
+    }
+    run.save()
+    if packed.bad:
+        run.progress.say(f"{len(packed.bad)} unreadable images left out, listed in {run.folder.run_json}")
+    return packed, images
+
+
+class _Advances:
+    """Turns (done, all) into steps of a progress bar."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.before = run, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self.run.progress.advance(done - self.before)
+        self.before = done
+
+
+def table_for(run: Run, seed: NetSpec) -> LatencyTable:
+    """The latency table of this device for `seed`: the run's own copy, else the device's, filled.
+
+    The device's table is kept in the user's cache folder and serves every later run; a copy goes
+    into the run's folder, so that a resumed run decides by the same figures.
+    """
+    if not run.folder.table.is_file():
+        path = table_path(seed)
+        with locked(path.with_suffix(".lock"), wait=True):
+            advances = [("", 0)]
+
+            def progress(what: str, done: int, total: int) -> None:
+                if advances[-1][0] != what:
+                    run.progress.stage(f"measuring {what}", total)
+                    advances.append((what, 0))
+                run.progress.advance(done - advances[-1][1])
+                advances.append((what, done))
+
+            fill_table(seed, path, progress=progress)
+            write_bytes(run.folder.table, path.read_bytes())
+    table = read_table(run.folder.table)
+    error, (scale, offset) = table.error(), table.line()
+    run.record["table"] = {
+        "entries": sum(len(widths) for widths in table.rows.values()),
+        "scale": scale,
+        "offset_ms": offset,
+        "networks": error.networks,
+        "median": error.median,
+        "p95": error.p95,
+        "reference": table.header["reference"],
+        "reference_ms": table.header["reference_ms"],
+    }
+    run.record["runtime"] = table.header["runtime"]
+    run.record["runtime_version"] = table.header["runtime_version"]
+    run.save()
+    run.progress.say(f"latency table: {error}")
+    return table
+
+
+def table_path(seed: NetSpec, *, threads: int = 1) -> Path:
+    """Where this machine's table for a seed network lies, in the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    engine = runtime(RUNTIME)
+    content = f"{describe('local').processor} {engine.name} {engine.version} fp32 {threads} {seed.digest()}"
+    key = hashlib.sha256(content.encode()).hexdigest()[:12]
+    return cache / "bneck" / "tables" / f"{seed.name.partition('@')[0]}-{seed.resolution}-{key}.jsonl"
+
+
+def measured_ms(run: Run, specs: Sequence[NetSpec], table: LatencyTable) -> list[float]:
+    """Measured latency of networks in milliseconds, at the pace of the table's reference."""
+    nominal = float(table.header["reference_ms"])
+    return [m.latency_ms.median for m in measure([Candidate(s) for s in specs], nominal_ms=nominal)]

@@ -1,0 +1,160 @@
+"""The run folder of a search: what `run.json` holds, and where its other files lie.
+
+`run.json` is rewritten whole at the end of every stage; the ledger beside it is appended trial by
+trial. A report is made from these alone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+from bneck.records.files import write_json
+from bneck.specs.errors import InputError
+
+FORMAT = 1
+
+
+class ProposalRecord(TypedDict):
+    """What a step or trial changed: `kind` is "expansion" or "bottleneck"; widths in channels."""
+
+    kind: str
+    rows: list[int]
+    before: int
+    after: int
+
+
+class StepRecord(TypedDict):
+    """One accepted step; `accuracy` is top-1 on held-out images after the short fine-tuning."""
+
+    number: int
+    proposal: ProposalRecord
+    digest: str
+    estimated_ms: float
+    accuracy: float
+    trials: int
+
+
+class NetworkRecord(TypedDict, total=False):
+    """One network of the run. `top1` and `loss` have one value for every final training.
+
+    `measured_ms` is the median paced wall time, `measurement` its whole record. `width` is the
+    multiplier of a uniform-width baseline.
+    """
+
+    name: str
+    digest: str
+    spec: str
+    params: int
+    madds: int
+    estimated_ms: float
+    measured_ms: float
+    measurement: dict[str, Any]
+    heldout_top1: float
+    top1: list[float]
+    loss: list[float]
+    width: float
+
+
+class StageRecord(TypedDict):
+    """One stage of the run and the wall time it took, over all resumes."""
+
+    name: str
+    seconds: float
+
+
+class SearchRecord(TypedDict, total=False):
+    """`run.json` of a search. Shares are of 1, times in the unit of their name."""
+
+    format: int
+    kind: str
+    state: str  # "running" or "finished"
+    version: str
+    commit: str
+    command: str
+    started: str
+    finished: str
+    settings: dict[str, Any]
+    data: dict[str, Any]  # name, classes, train, val, heldout, bad [[path, reason], ...]
+    device: dict[str, Any]
+    runtime: str
+    runtime_version: str
+    table: dict[str, Any]  # entries, scale, offset_ms, networks, median, p95, reference, reference_ms
+    target: str  # as the user wrote it: "5ms", "70%"
+    target_ms: float
+    meets_target: bool
+    measured_latency_ms: float
+    estimated_latency_ms: float
+    top1: float  # mean over the final trainings
+    baseline: dict[str, float]  # latency_ms, top1 of the uniform-width baseline
+    seconds: float
+    seed_network: NetworkRecord
+    found: NetworkRecord
+    uniform: NetworkRecord
+    steps: list[StepRecord]
+    stages: list[StageRecord]
+    overhead_seconds: float  # proposing, shrinking, estimating: all of the search but training
+    export: dict[str, Any]  # images, label_agreement, largest_difference
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths inside a run folder."""
+
+    path: Path
+
+    @property
+    def run_json(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "ledger.jsonl"
+
+    @property
+    def table(self) -> Path:
+        return self.path / "table.jsonl"
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.yaml"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.onnx"
+
+    @property
+    def scratch(self) -> Path:
+        """What only an unfinished run needs: packed images, trial weights, checkpoints."""
+        return self.path / "scratch"
+
+    def read(self) -> dict[str, Any]:
+        """The run's record.
+
+        Raises:
+            InputError: no run folder, or one of another version.
+        """
+        if not self.run_json.is_file():
+            raise InputError(f"{self.path} is not a run folder: it has no run.json")
+        try:
+            record = json.loads(self.run_json.read_text(encoding="utf-8"))
+            version = record["format"]
+        except (OSError, ValueError, LookupError, TypeError):
+            raise InputError(f"{self.run_json} cannot be read as a run's record") from None
+        if version != FORMAT:
+            raise InputError(
+                f"{self.path} was written by another version of bneck (run format {version}, this one "
+                f"reads {FORMAT}); open it with that version or start a new run"
+            )
+        assert isinstance(record, dict)
+        return record
+
+    def write(self, record: SearchRecord) -> None:
+        """Replace the run's record, whole or not at all."""
+        write_json(self.run_json, record)

@@ -1,0 +1,163 @@
+"""What a page is made of, and each of it as html and as Markdown."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from bneck.report.tables import Table, html_table, html_text, markdown_table, markdown_text
+
+Tone = Literal["good", "bad", "even", "plain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """Title of a section."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paragraph:
+    """Plain sentences. A "lead" is set larger, a "note" smaller, a "warning" is framed."""
+
+    text: str
+    kind: Literal["lead", "text", "note", "warning"] = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One number to see first; only html shows it, its sentence says the same."""
+
+    label: str
+    value: str
+    remark: str
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Tiles side by side."""
+
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A drawing as svg: `panels` one by one for html, `whole` for a file called `name`.svg."""
+
+    name: str
+    title: str
+    description: str
+    panels: tuple[str, ...]
+    whole: str
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Text to be copied as it stands."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """A list."""
+
+    items: tuple[str, ...]
+
+
+Block: TypeAlias = Heading | Paragraph | Tiles | Picture | Code | Items | Table
+
+
+def html_block(block: Block) -> str:
+    """One block as html."""
+    match block:
+        case Heading(text):
+            return f"<h2>{html_text(text)}</h2>"
+        case Paragraph(text, kind):
+            return f'<p class="{kind}">{html_text(text)}</p>'
+        case Tiles(tiles):
+            return f'<div class="tiles">{"".join(map(_html_tile, tiles))}</div>'
+        case Picture():
+            panels = "".join(f'<div class="panel">{svg}</div>' for svg in block.panels)
+            return (
+                f'<figure><div class="panels">{panels}</div>'
+                f"<figcaption>{html_text(block.description)}</figcaption></figure>"
+            )
+        case Code(text):
+            return f'<pre tabindex="0"><code>{html.escape(_storable(text))}</code></pre>'
+        case Items(items):
+            return f"<ul>{''.join(f'<li>{html_text(item)}</li>' for item in items)}</ul>"
+        case Table():
+            return html_table(block)
+
+
+def markdown_block(block: Block) -> str:
+    """One block in Markdown; "" for what only html shows."""
+    match block:
+        case Heading(text):
+            return f"## {markdown_text(text)}"
+        case Paragraph(text, kind):
+            return f"> **{markdown_text(text)}**" if kind == "warning" else markdown_text(text)
+        case Tiles():
+            return ""
+        case Picture():
+            return (
+                f"![{markdown_text(block.title)}]({block.name}.svg)\n\n"
+                f"{markdown_text(block.description)}"
+            )
+        case Code(text):
+            ticks = max((len(run) for run in re.findall("`+", text)), default=0)
+            fence = "`" * max(3, ticks + 1)
+            return f"{fence}text\n{_storable(text)}\n{fence}"
+        case Items(items):
+            return "\n".join(f"- {markdown_text(item)}" for item in items)
+        case Table():
+            return f"{markdown_text(block.title)}\n\n{markdown_table(block)}"
+
+
+def html_page(title: str, blocks: Sequence[Block], *, style: str, running_head: str) -> str:
+    """A whole page in one file: nothing is fetched, and nothing in it may be."""
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    body = []
+    for block in blocks:
+        if isinstance(block, Heading):
+            body.append("</section>\n<section>")
+        body.append(html_block(block))
+    return "\n".join(
+        [
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            f"<title>{html_text(title)}</title>",
+            f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n<section>",
+            f'<p class="head">{html_text(running_head)}</p>',
+            f"<h1>{html_text(title)}</h1>",
+            *body,
+            "</section>\n</main>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def markdown_page(title: str, blocks: Sequence[Block], *, running_head: str) -> str:
+    """The same page in Markdown."""
+    parts = [f"# {markdown_text(title)}", markdown_text(running_head), *map(markdown_block, blocks)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _html_tile(tile: Tile) -> str:
+    return (
+        f'<div class="tile {tile.tone}"><div class="label">{html_text(tile.label)}</div>'
+        f'<div class="value">{html_text(tile.value)}</div>'
+        f'<div class="remark">{html_text(tile.remark)}</div></div>'
+    )
+
+
+def _storable(text: str) -> str:
+    """Text that utf-8 can hold: a path may carry bytes that it cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")

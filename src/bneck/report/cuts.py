@@ -1,0 +1,103 @@
+"""What was cut where: the rows of the seed network beside those of the found one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bneck.costs.count import count
+from bneck.records.run import SearchRecord
+from bneck.report.numbers import ARROW, listed, percent, several
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.rows import Bneck, Pool
+from bneck.specs.text import from_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowCut:
+    """One row's widths as (seed, found), in channels, and the share of its MAdds that was kept.
+
+    `expanded` is None for a row that has no expansion.
+    """
+
+    row: int
+    operator: str
+    expanded: tuple[int, int] | None
+    out: tuple[int, int]
+    madds_kept: float
+
+    @property
+    def changed(self) -> bool:
+        """Whether a width of this row's own differs."""
+        return any(pair is not None and pair[0] != pair[1] for pair in (self.expanded, self.out))
+
+
+def cuts(record: SearchRecord) -> list[RowCut] | None:
+    """Row by row, or None where there are not yet two networks of the same rows."""
+    seed, found = _spec(record, "seed_network"), _spec(record, "found")
+    if seed is None or found is None or len(seed.rows) != len(found.rows):
+        return None
+    before, after = count(seed).rows, count(found).rows
+    rows = []
+    for i, (wide, narrow) in enumerate(zip(seed.rows, found.rows, strict=True)):
+        if type(wide) is not type(narrow):
+            return None
+        if isinstance(wide, Pool) or isinstance(narrow, Pool):
+            continue
+        expanded = None
+        if isinstance(wide, Bneck) and isinstance(narrow, Bneck):
+            expanded = (wide.expanded, narrow.expanded)
+        rows.append(
+            RowCut(
+                row=i,
+                operator=_operator(seed, i),
+                expanded=expanded,
+                out=(wide.out, narrow.out),
+                madds_kept=after[i].madds / before[i].madds,
+            )
+        )
+    return rows
+
+
+def cut_sentences(rows: list[RowCut]) -> str:
+    """How many rows were narrowed, the deepest cuts, and what was left alone."""
+    changed = [row for row in rows if row.changed]
+    if not changed:
+        return "No width was changed: the found network has the seed network's widths."
+    widths = [(row.row, "expanded", row.expanded) for row in changed if row.expanded]
+    widths += [(row.row, "out", row.out) for row in changed]
+    deepest = sorted(widths, key=lambda cut: cut[2][1] / cut[2][0])[:3]
+    named = [
+        f"{kind} of row {row}, {pair[0]} {ARROW} {pair[1]} ({percent(pair[1] / pair[0], 0)} % kept)"
+        for row, kind, pair in deepest
+        if pair[1] < pair[0]
+    ]
+    text = f"{len(changed)} of {several(len(rows), 'row')} became narrower."
+    if named:
+        text += f" The deepest cuts: {listed(named)}."
+    untouched = [str(row.row) for row in rows if not row.changed]
+    if untouched:
+        text += (
+            f" Left as they were: {'row' if len(untouched) == 1 else 'rows'} {listed(untouched)}."
+        )
+    return text
+
+
+def _spec(record: SearchRecord, name: str) -> NetSpec | None:
+    network = record.get("seed_network") if name == "seed_network" else record.get("found")
+    text = network.get("spec") if network else None
+    try:
+        return from_text(text) if text else None
+    except InputError:
+        return None
+
+
+def _operator(spec: NetSpec, index: int) -> str:
+    row = spec.rows[index]
+    assert not isinstance(row, Pool)
+    words = [f"{row.op} {row.kernel}x{row.kernel}"]
+    if row.stride != 1:
+        words.append(f"stride {row.stride}")
+    if isinstance(row, Bneck) and row.se:
+        words.append("SE")
+    return ", ".join(words)

@@ -1,0 +1,403 @@
+"""The report's sections in their order, each a function of what the run wrote down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bneck.records.run import NetworkRecord, ProposalRecord, SearchRecord
+from bneck.report import text
+from bneck.report.blocks import Block, Code, Heading, Items, Paragraph, Tile, Tiles, Tone
+from bneck.report.cuts import RowCut, cut_sentences, cuts
+from bneck.report.numbers import (
+    ARROW,
+    NONE,
+    mean,
+    millions,
+    ms,
+    percent,
+    seconds,
+    several,
+    signed_percent,
+    spread_text,
+)
+from bneck.report.pictures import FinalPoint, SearchPath, draw_tradeoff, draw_widths
+from bneck.report.tables import Column, Table
+
+SHOWN_BAD = 20
+Trial = tuple[float, float]
+
+
+def blocks(
+    record: SearchRecord,
+    entries: Sequence[Mapping[str, Any]],
+    files: Sequence[tuple[str, str, str]],
+) -> list[Block]:
+    """Everything below the headline.
+
+    Args:
+        record: what `run.json` holds, whole or not.
+        entries: the lines of the ledger.
+        files: (name, what it is, size) of the files in the run folder.
+    """
+    rows = cuts(record)
+    return [
+        *_summary(record),
+        *_networks(record),
+        *_tradeoff(record, entries),
+        *_cuts(rows),
+        *_steps(record, entries),
+        *_latency(record),
+        *_time(record),
+        *_checks(record),
+        *_rerun(record, files),
+    ]
+
+
+def _summary(record: SearchRecord) -> Iterator[Block]:
+    if sentence := text.missing_sentence(record):
+        yield Paragraph(sentence, "warning")
+    if sentence := text.disagreement_sentence(record):
+        yield Paragraph(sentence, "warning")
+    if sentence := text.accuracy_sentence(record):
+        yield Paragraph(sentence, "lead")
+    if record.get("found"):
+        yield Paragraph(text.baseline_sentence(record), "lead")
+    if tiles := tuple(_tiles(record)):
+        yield Tiles(tiles)
+
+
+def _tiles(record: SearchRecord) -> Iterator[Tile]:
+    measured, met = text.measured_ms(record), text.meets_target(record)
+    if measured is not None:
+        tones: dict[bool | None, Tone] = {True: "good", False: "bad", None: "plain"}
+        words = {True: "met", False: "NOT met", None: "unknown"}
+        remark = f"target {text.target_text(record)}: {words[met]}"
+        yield Tile("Measured latency", f"{ms(measured)} ms", remark, tones[met])
+    found, uniform = record.get("found", {}), record.get("uniform", {})
+    top1, baseline = found.get("top1"), uniform.get("top1")
+    if top1:
+        yield Tile("Top-1, found network", spread_text(top1), several(len(top1), "final training"))
+    verdict = text.baseline_verdict(record)
+    if top1 and baseline and verdict:
+        gap = f"{signed_percent(mean(top1) - mean(baseline))} points"
+        remark = {
+            "above": "above: the ranges of the trainings are apart",
+            "tie": "a tie: within the spread of the trainings",
+            "below": "BELOW: the ranges of the trainings are apart",
+        }[verdict]
+        side: dict[text.Verdict, Tone] = {"above": "good", "tie": "even", "below": "bad"}
+        yield Tile("Against uniform width", gap, remark, side[verdict])
+
+
+def _networks(record: SearchRecord) -> Iterator[Block]:
+    named = list(_named(record))
+    if not named:
+        return
+    yield Heading("The three networks")
+    rows = []
+    for _, title, network in named:
+        top1 = network.get("top1") or []
+        _, p10, p90 = _measured(network)
+        rows.append(
+            (
+                title,
+                millions(network.get("params")),
+                millions(network.get("madds")),
+                ms(network.get("estimated_ms")),
+                ms(network.get("measured_ms")),
+                NONE if p10 is None or p90 is None else f"{ms(p10)} to {ms(p90)}",
+                signed_percent(text.estimate_error(network)),
+                " / ".join(percent(value) for value in top1) or NONE,
+                percent(mean(top1)) if top1 else NONE,
+            )
+        )
+    yield Table(
+        title="Measured: median, and 10th to 90th percentile. Error: estimate against measurement.",
+        columns=(
+            Column("network", number=False),
+            Column("params (M)"),
+            Column("MAdds (M)"),
+            Column("estimated (ms)"),
+            Column("measured (ms)"),
+            Column("p10 to p90 (ms)"),
+            Column("error (%)"),
+            Column("top-1 per training (%)"),
+            Column("mean (%)"),
+        ),
+        rows=tuple(rows),
+        strong=frozenset(i for i, (role, _, _) in enumerate(named) if role == "found"),
+        narrow="cards",
+    )
+
+
+def _tradeoff(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
+    yield Heading("Accuracy over latency")
+    finals = []
+    for role, _, network in _named(record):
+        median, p10, p90 = _measured(network)
+        if median is not None and network.get("top1"):
+            low, high = median if p10 is None else p10, median if p90 is None else p90
+            top1 = tuple(network["top1"])
+            finals.append(
+                FinalPoint(role=role, latency_ms=median, p10_ms=low, p90_ms=high, top1=top1)
+            )
+    seed, steps, trials = (
+        record.get("seed_network", {}),
+        record.get("steps") or [],
+        _trials(entries),
+    )
+    start = _pair(seed.get("estimated_ms"), seed.get("heldout_top1"))
+    accepted = tuple((step["estimated_ms"], step["accuracy"]) for step in steps)
+    path = SearchPath(start=start, steps=accepted, trials=trials) if accepted or trials else None
+    if not finals:
+        yield Paragraph("Not drawn yet: no network is both finally trained and measured.", "note")
+    if path is None:
+        yield Paragraph("Not drawn yet: the search has judged no trial.", "note")
+    if picture := draw_tradeoff(finals, path, record.get("target_ms")):
+        yield picture
+
+
+def _cuts(rows: list[RowCut] | None) -> Iterator[Block]:
+    yield Heading("What was cut where")
+    if rows is None:
+        yield Paragraph("Missing: the rows of the seed network and of a found network.", "note")
+        return
+    yield Paragraph(cut_sentences(rows))
+    yield draw_widths(rows)
+    yield Table(
+        title="Widths in channels; changed rows in bold. MAdds kept also counts what neighbours lost.",
+        columns=(
+            Column("row"),
+            Column("operator", number=False),
+            Column("expanded, seed"),
+            Column("expanded, found"),
+            Column("out, seed"),
+            Column("out, found"),
+            Column("MAdds kept (%)"),
+        ),
+        rows=tuple(
+            (
+                str(row.row),
+                row.operator,
+                *(map(str, row.expanded) if row.expanded else (NONE, NONE)),
+                *map(str, row.out),
+                percent(row.madds_kept, 0),
+            )
+            for row in rows
+        ),
+        strong=frozenset(i for i, row in enumerate(rows) if row.changed),
+    )
+
+
+def _steps(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
+    yield Heading("Accepted steps")
+    steps, judged = record.get("steps") or [], len(_trials(entries))
+    if not steps:
+        yield Paragraph(
+            f"No accepted step is on record; {several(judged, 'trial')} judged.", "note"
+        )
+        return
+    seed = record.get("seed_network", {})
+    whole = seed.get("estimated_ms")
+    rows = []
+    if whole is not None:
+        held = percent(seed.get("heldout_top1"))
+        rows.append(("0", "the seed network", NONE, ms(whole), "100.0", held, NONE))
+    for step in steps:
+        change = step["proposal"]
+        rows.append(
+            (
+                str(step["number"]),
+                _change(change),
+                f"{change['before']} {ARROW} {change['after']}",
+                ms(step["estimated_ms"]),
+                percent(step["estimated_ms"] / whole) if whole else NONE,
+                percent(step["accuracy"]),
+                str(step["trials"]),
+            )
+        )
+    yield Paragraph(
+        f"{several(len(steps), 'step')}, {several(judged, 'trial')} judged. Held-out top-1 is on images "
+        "kept out of training, after the short fine-tuning; it is not the final accuracy."
+    )
+    yield Table(
+        title="Each step kept the trial with the best change of accuracy per change of latency.",
+        columns=(
+            Column("step"),
+            Column("what changed", number=False),
+            Column("width (channels)"),
+            Column("estimated (ms)"),
+            Column("of the seed (%)"),
+            Column("held-out top-1 (%)"),
+            Column("trials"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _latency(record: SearchRecord) -> Iterator[Block]:
+    yield Heading("Predicted against measured latency")
+    yield Paragraph(text.table_sentence(record) or "Missing: the latency table's error.")
+    rows = []
+    for _, title, network in _named(record):
+        measurement = network.get("measurement") or {}
+        raw = (measurement.get("raw_latency_ms") or {}).get("median")
+        if network.get("measured_ms") is not None:
+            rows.append(
+                (
+                    title,
+                    ms(network.get("estimated_ms")),
+                    ms(network.get("measured_ms")),
+                    signed_percent(text.estimate_error(network)),
+                    ms(raw),
+                    _plain(measurement.get("pace"), 3),
+                )
+            )
+    if not rows:
+        yield Paragraph("Missing: no network has been measured yet.", "note")
+        return
+    yield Table(
+        title="Measured is wall time divided by the pace of the machine in the same rounds; raw is what "
+        "the clock said.",
+        columns=(
+            Column("network", number=False),
+            Column("estimated (ms)"),
+            Column("measured (ms)"),
+            Column("error (%)"),
+            Column("raw (ms)"),
+            Column("pace (1 = nominal)"),
+        ),
+        rows=tuple(rows),
+        narrow="cards",
+    )
+
+
+def _time(record: SearchRecord) -> Iterator[Block]:
+    yield Heading("Where the time went")
+    stages, total = record.get("stages") or [], text.total_seconds(record)
+    if not stages or not total:
+        yield Paragraph("Missing: no stage has ended yet.", "note")
+        return
+    yield Paragraph(text.time_sentence(record))
+    parts = [(stage["name"], stage["seconds"]) for stage in stages]
+    rest = total - sum(stage["seconds"] for stage in stages)
+    if rest > 0.005 * total:
+        parts.append(("between stages", rest))
+    yield Table(
+        title="Wall time of each stage, over all resumes.",
+        columns=(Column("stage", number=False), Column("time (s)"), Column("share (%)")),
+        rows=tuple((name, seconds(spent), percent(spent / total)) for name, spent in parts),
+    )
+
+
+def _checks(record: SearchRecord) -> Iterator[Block]:
+    yield Heading("Checks")
+    yield Paragraph(text.export_sentence(record) or "Missing: the check of the exported file.")
+    bad = text.bad_images(record)
+    if not bad:
+        return
+    sentence = f"{several(len(bad), 'image')} could not be read and took no part."
+    if len(bad) > SHOWN_BAD:
+        sentence += f" The first {SHOWN_BAD}:"
+    yield Paragraph(sentence)
+    yield Items(tuple(f"{path}: {reason}" for path, reason in bad[:SHOWN_BAD]))
+
+
+def _rerun(record: SearchRecord, files: Sequence[tuple[str, str, str]]) -> Iterator[Block]:
+    yield Heading("How to run it again")
+    if record.get("command"):
+        yield Code(record["command"])
+    facts = [(name, value) for name, value in _facts(record) if value not in (None, "")]
+    yield Table(
+        title="What the run was made with.",
+        columns=(Column("what", number=False), Column("value", number=False)),
+        rows=tuple((name, _words(value)) for name, value in facts),
+    )
+    yield Table(
+        title="Files in the run folder.",
+        columns=(Column("file", number=False), Column("what it is", number=False), Column("size")),
+        rows=tuple(files),
+    )
+
+
+def _facts(record: SearchRecord) -> Iterator[tuple[str, object]]:
+    data, device = record.get("data", {}), record.get("device", {})
+    measurement = next((n["measurement"] for _, _, n in _named(record) if n.get("measurement")), {})
+    device = device or measurement.get("device") or {}
+    yield "target", text.target_text(record)
+    for name in ("started", "finished", "state"):
+        yield name, record.get(name)
+    yield "bneck", record.get("version")
+    yield "commit", record.get("commit")
+    yield "data", data.get("name")
+    yield "classes", data.get("classes")
+    for name in ("train", "heldout", "val"):
+        yield f"images, {name}", data.get(name)
+    yield from ((f"setting: {name}", value) for name, value in record.get("settings", {}).items())
+    for name in ("place", "processor", "cores", "pinned", "system"):
+        yield f"device: {name}", device.get(name)
+    yield "runtime", record.get("runtime") or measurement.get("runtime")
+    yield "runtime version", record.get("runtime_version") or measurement.get("runtime_version")
+    yield "precision", measurement.get("precision")
+    yield "threads", measurement.get("threads")
+    yield "measurement: timed runs (n)", measurement.get("n")
+    yield "measurement: warm-up runs", measurement.get("warmup")
+    yield "measurement: rounds", measurement.get("rounds")
+    yield "measurement: repeated bursts", measurement.get("repeated")
+    yield "measurement: reference", measurement.get("reference")
+
+
+def _named(record: SearchRecord) -> Iterator[tuple[str, str, NetworkRecord]]:
+    """(role, title, network) of those networks that are there."""
+    seed, found, uniform = (record.get(k) for k in ("seed_network", "found", "uniform"))
+    for role, network in (("seed", seed), ("found", found), ("uniform", uniform)):
+        if isinstance(network, dict) and network:
+            name = network.get("name", "")
+            if role == "uniform" and network.get("width") is not None:
+                name = f"width {network['width']:.3g}"
+            yield role, f"{role}: {name}" if name else role, network  # type: ignore[misc]
+
+
+def _measured(network: NetworkRecord) -> tuple[float | None, float | None, float | None]:
+    """Median, 10th and 90th percentile, as far as they are known."""
+    spread = (network.get("measurement") or {}).get("latency_ms") or {}
+    return network.get("measured_ms"), spread.get("p10"), spread.get("p90")
+
+
+def _trials(entries: Sequence[Mapping[str, Any]]) -> tuple[Trial, ...]:
+    pairs = (
+        _pair(entry.get("estimated_ms"), entry.get("accuracy"))
+        for entry in entries
+        if entry.get("event") == "trial"
+    )
+    return tuple(pair for pair in pairs if pair)
+
+
+def _pair(first: object, second: object) -> tuple[float, float] | None:
+    if isinstance(first, int | float) and isinstance(second, int | float):
+        return float(first), float(second)
+    return None
+
+
+def _change(proposal: ProposalRecord) -> str:
+    rows = proposal["rows"]
+    where = f"row {rows[0]}" if len(rows) == 1 else f"rows {rows[0]} to {rows[-1]}"
+    return f"{proposal['kind']} of {where}"
+
+
+def _plain(value: object, decimals: int) -> str:
+    return f"{value:.{decimals}f}" if isinstance(value, int | float) else NONE
+
+
+def _words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if value >= 10_000 else str(value)
+    if isinstance(value, list):
+        names = ", ".join(map(str, value[:SHOWN_BAD]))
+        more = f", and {len(value) - SHOWN_BAD} more" if len(value) > SHOWN_BAD else ""
+        return f"{len(value)}: {names}{more}"
+    return value if isinstance(value, str) else json.dumps(value)

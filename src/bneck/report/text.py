@@ -1,0 +1,255 @@
+"""What the report says in words, each sentence a function of the record alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from bneck.records.run import NetworkRecord, SearchRecord
+from bneck.report.numbers import (
+    NONE,
+    duration,
+    listed,
+    mean,
+    ms,
+    percent,
+    several,
+    signed_percent,
+    spread_text,
+)
+
+Verdict = Literal["above", "tie", "below"]
+EQUAL_LATENCY = 0.02  # measured latencies closer than this share are not remarked upon
+
+
+def compare(found: Sequence[float], uniform: Sequence[float]) -> Verdict:
+    """Hold repeated trainings of two networks against each other; overlapping ranges are a tie."""
+    if min(found) > max(uniform):
+        return "above"
+    return "below" if max(found) < min(uniform) else "tie"
+
+
+def measured_ms(record: SearchRecord) -> float | None:
+    """The found network's measured latency."""
+    return record.get("found", {}).get("measured_ms", record.get("measured_latency_ms"))
+
+
+def meets_target(record: SearchRecord) -> bool | None:
+    """Whether the measured latency is within the target; None as long as nobody knows."""
+    measured, target = measured_ms(record), record.get("target_ms")
+    if measured is None or target is None:
+        return record.get("meets_target")
+    return measured <= target
+
+
+def target_text(record: SearchRecord) -> str:
+    """The target in milliseconds, and as the user wrote it where that differs."""
+    target, written = record.get("target_ms"), record.get("target")
+    if target is None:
+        return written or NONE
+    text = f"{ms(target)} ms"
+    in_ms = written is None or written.replace(" ", "").endswith("ms")
+    return text if in_ms else f"{text} ({written} of the seed network)"
+
+
+def headline(record: SearchRecord) -> str:
+    """The report's first sentence: what was found, how fast it is, and whether that was asked for."""
+    found, target = record.get("found"), record.get("target_ms")
+    if not found:
+        return _searching(record)
+    name = found.get("name", "a network")
+    measured = measured_ms(record)
+    if measured is None:
+        text = f"Found {name}, not yet measured"
+        estimated = found.get("estimated_ms", record.get("estimated_latency_ms"))
+        if estimated is not None:
+            text += f": estimated at {ms(estimated)} ms"
+        if target is not None:
+            text += f"; whether it meets the target of {target_text(record)} is open"
+        return text + "."
+    text = f"Found {name}: {ms(measured)} ms measured"
+    if target is None:
+        return text + "; no target is on record."
+    gap = measured / target - 1
+    side = "above" if gap > 0 else "below"
+    size = "under 0.1" if abs(gap) < 0.001 else percent(abs(gap))
+    verdict = "met" if meets_target(record) else "NOT met"
+    return f"{text}, {size} % {side} the target of {target_text(record)}: target {verdict}."
+
+
+def _searching(record: SearchRecord) -> str:
+    steps = record.get("steps") or []
+    text = "No network found yet"
+    if steps:
+        text += (
+            f": step {steps[-1]['number']} is at an estimated {ms(steps[-1]['estimated_ms'])} ms"
+        )
+    if record.get("target_ms") is not None:
+        text += f"{' on the way to' if steps else '; the target is'} {target_text(record)}"
+    return text + "."
+
+
+def disagreement_sentence(record: SearchRecord) -> str:
+    """Say so where the run's own verdict is another than the numbers'; "" where it is not."""
+    verdict, noted = meets_target(record), record.get("meets_target")
+    if noted is None or noted == verdict:
+        return ""
+    return f"The run itself noted the target as {'met' if noted else 'not met'}; the numbers above say otherwise."
+
+
+def accuracy_sentence(record: SearchRecord) -> str:
+    """Top-1 of the found network over its final trainings; "" without any."""
+    top1 = record.get("found", {}).get("top1")
+    if not top1:
+        return ""
+    text = f"Top-1 is {spread_text(top1)} ({_repeats(top1)}"
+    images = record.get("data", {}).get("val")
+    if isinstance(images, int):
+        text += f", {images:,} validation images"
+    seed = record.get("seed_network", {})
+    text += ")."
+    if seed.get("top1"):
+        text += f" The seed network, {seed.get('name', 'unnamed')}, has {spread_text(seed['top1'])}"
+        slow = seed.get("measured_ms")
+        text += f" at {ms(slow)} ms measured." if slow is not None else "."
+    return text
+
+
+def baseline_verdict(record: SearchRecord) -> Verdict | None:
+    """The found network against the uniform-width baseline; None before both are trained."""
+    found, uniform = record.get("found", {}).get("top1"), record.get("uniform", {}).get("top1")
+    return compare(found, uniform) if found and uniform else None
+
+
+def baseline_sentence(record: SearchRecord) -> str:
+    """The found network against a uniform-width one of equal latency, wins and losses alike."""
+    uniform, verdict = record.get("uniform", {}), baseline_verdict(record)
+    found_top1, top1 = record.get("found", {}).get("top1"), uniform.get("top1")
+    if verdict is None or not found_top1 or not top1:
+        return "The comparison with a uniform-width baseline of equal latency is still missing."
+    latency = uniform.get("measured_ms")
+    text = f"The uniform-width baseline{_width(uniform)} reaches {spread_text(top1)} ({_repeats(top1)})"
+    text += f" at {ms(latency)} ms measured" if latency is not None else ", not yet measured"
+    gap = mean(found_top1) - mean(top1)
+    if verdict == "tie":
+        text += (
+            f"; the difference of {signed_percent(gap)} points is a tie: it is within the spread of "
+            "the trainings."
+        )
+    else:
+        size = "less than 0.1" if abs(gap) < 0.0005 else percent(abs(gap))
+        text += f"; the found network is {size} points {verdict.upper()} it."
+    if verdict == "below":
+        text += " For this data and device, narrowing all widths alike did better than the search."
+    if len(found_top1) == 1 or len(top1) == 1:
+        text += " One training tells nothing of the spread: a small difference may be chance."
+    return text + _unequal(measured_ms(record), latency)
+
+
+def _unequal(found_ms: float | None, uniform_ms: float | None) -> str:
+    if found_ms is None or uniform_ms is None:
+        return ""
+    gap = uniform_ms / found_ms - 1
+    if abs(gap) <= EQUAL_LATENCY:
+        return ""
+    side = "slower" if gap > 0 else "faster"
+    whom = "baseline" if gap > 0 else "found network"
+    return (
+        f" The latencies are not quite equal: measured, the baseline is {percent(abs(gap))} % {side}, "
+        f"which favours the {whom}."
+    )
+
+
+def missing(record: SearchRecord) -> list[str]:
+    """What a finished search has and this record has not, in the order of the stages."""
+    found, uniform = record.get("found", {}), record.get("uniform", {})
+    parts = {
+        "the latency table": record.get("table"),
+        "the seed network": record.get("seed_network"),
+        "the search": found,
+        "the final training of the found network": found.get("top1"),
+        "the uniform-width baseline": uniform.get("top1"),
+        "the measurement on the device": measured_ms(record) is not None,
+        "the export check": record.get("export"),
+    }
+    return [name for name, present in parts.items() if not present]
+
+
+def missing_sentence(record: SearchRecord) -> str:
+    """Which stages are missing; "" for a whole record."""
+    lacks = missing(record)
+    if record.get("state") == "finished":
+        return f"This record is not whole: it lacks {listed(lacks)}." if lacks else ""
+    text = "This run is not finished, and the report shows what there is so far."
+    return f"{text} Still missing: {listed(lacks)}." if lacks else text
+
+
+def table_sentence(record: SearchRecord) -> str:
+    """How well the latency table predicts; "" without one."""
+    table = record.get("table", {})
+    if table.get("median") is None or table.get("p95") is None:
+        return ""
+    entries = table.get("entries")
+    size = f" ({entries:,} entries)" if isinstance(entries, int) else ""
+    networks = table.get("networks")
+    on = several(networks, "network") if isinstance(networks, int) else "networks"
+    return (
+        f"The latency table{size} was {percent(table['median'])} % off in the median and "
+        f"{percent(table['p95'])} % at the 95th percentile, on {on} measured and held out of its "
+        "calibration."
+    )
+
+
+def estimate_error(network: NetworkRecord) -> float | None:
+    """(estimate - measurement) / measurement of one network, a share of 1."""
+    estimated, measured = network.get("estimated_ms"), network.get("measured_ms")
+    return None if estimated is None or not measured else estimated / measured - 1
+
+
+def total_seconds(record: SearchRecord) -> float:
+    """Wall time of the run: as noted, or the sum of its stages where that is more."""
+    stages = sum(stage["seconds"] for stage in record.get("stages") or [])
+    return max(stages, record.get("seconds") or 0.0)
+
+
+def time_sentence(record: SearchRecord) -> str:
+    """The whole time, and the search's own work as a share of it."""
+    total, own = total_seconds(record), record.get("overhead_seconds")
+    if not total:
+        return ""
+    text = f"{duration(total)} in all."
+    if own is not None:
+        text += (
+            f" The search's own work (proposing, shrinking, estimating; all of it but training) took "
+            f"{duration(own)}, {percent(own / total, 2)} % of that."
+        )
+    return text
+
+
+def bad_images(record: SearchRecord) -> list[tuple[str, str]]:
+    """(path, reason) of the images that could not be read."""
+    return [(str(path), str(reason)) for path, reason in record.get("data", {}).get("bad") or []]
+
+
+def export_sentence(record: SearchRecord) -> str:
+    """What the check of the exported file said; "" before it was made."""
+    check: dict[str, Any] = record.get("export", {})
+    agree, largest = check.get("label_agreement"), check.get("largest_difference")
+    if agree is None:
+        return ""
+    text = f"The exported file against the trained network, on {several(check.get('images', 0), 'image')}: "
+    text += "every label agrees" if agree == 1 else f"{percent(agree, 2)} % of the labels agree"
+    return text + (
+        f", and no score differs by more than {largest:.1e}." if largest is not None else "."
+    )
+
+
+def _repeats(top1: Sequence[float]) -> str:
+    if len(top1) == 1:
+        return "one training"
+    return f"mean and half the range of {several(len(top1), 'training')}"
+
+
+def _width(uniform: NetworkRecord) -> str:
+    width = uniform.get("width")
+    return "" if width is None else f" (width {width:.3g})"

@@ -1,0 +1,241 @@
+"""NetAdapt as section 4.2 has it: layer-wise search from a trained seed network to a latency.
+
+Each step proposes networks at least delta faster than the last, has each judged (fine-tuned for T
+steps from the last network's weights), and keeps the one with the best change of accuracy per
+change of latency, until the target is met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.rows import Bneck, Pool, round8
+from bneck.specs.transforms import fix_skips, stages, with_expanded, with_out
+
+Estimate = Callable[[NetSpec], float]
+Metric = Literal["ratio", "accuracy"]
+LEAST = 0.25  # no width is proposed below this share of the seed's
+
+
+class Unreachable(InputError):
+    """A target latency below what narrowing the seed network can reach."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """One row's expansion ("expansion") or one stage's width ("bottleneck") made narrower."""
+
+    kind: Literal["expansion", "bottleneck"]
+    rows: tuple[int, ...]
+    before: int
+    after: int
+    spec: NetSpec
+    estimated_ms: float
+
+    def __str__(self) -> str:
+        names = f"row {self.rows[0]}" if len(self.rows) == 1 else f"rows {self.rows[0]}-{self.rows[-1]}"
+        return f"{self.kind} of {names}: {self.before} -> {self.after}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A judged proposal: its accuracy on held-out images after T steps of fine-tuning."""
+
+    proposal: Proposal
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of the search: every trial, and the one that was kept."""
+
+    number: int
+    trials: tuple[Trial, ...]
+    kept: Trial
+
+
+Judge = Callable[[int, NetSpec, Sequence[Proposal]], Sequence[Trial]]
+
+
+def narrowest(seed: NetSpec, least: float = LEAST) -> NetSpec:
+    """The narrowest network that a search from `seed` may reach."""
+    spec = fix_skips(seed)
+    for group in _bottlenecks(seed):
+        spec = with_out(spec, group, _floor(_out(seed, group), least))
+    for i in _expansions(seed):
+        floor = _floor(_bneck(seed, i).expanded, least)
+        spec = with_expanded(spec, i, floor + 8 if floor == spec.width_into(i) else floor)
+    return spec
+
+
+def propose(
+    spec: NetSpec, delta_ms: float, estimate: Estimate, *, seed: NetSpec, least: float = LEAST
+) -> list[Proposal]:
+    """All single changes that make `spec` at least `delta_ms` faster, each as wide as it can be.
+
+    Args:
+        spec: the network to change; its residuals are written down (`fix_skips`).
+        delta_ms: the least cut of the estimated latency.
+        estimate: spec -> latency in milliseconds.
+        seed: the network that the search began with; widths stay above `least` of its widths.
+        least: share of the seed's widths.
+
+    Returns:
+        Expansions by row, then bottlenecks by stage. A change that cannot save enough is left out.
+    """
+    limit_ms = estimate(spec) - delta_ms
+    found = []
+    for i in _expansions(spec):
+        before = _bneck(spec, i).expanded
+        floor = _floor(_bneck(seed, i).expanded, least)
+        # A width equal to the input would drop the expand convolution, which is no mere narrowing.
+        widths = [w for w in _narrower(before, floor) if w != spec.width_into(i)]
+        change = _widest(widths, lambda w, i=i: with_expanded(spec, i, w), limit_ms, estimate)  # type: ignore[misc]
+        if change:
+            width, narrow, ms = change
+            found.append(
+                Proposal(kind="expansion", rows=(i,), before=before, after=width, spec=narrow, estimated_ms=ms)
+            )
+    for group in _bottlenecks(spec):
+        before = _out(spec, group)
+        widths = [w for w in _narrower(before, _floor(_out(seed, group), least)) if _keeps_expands(spec, group, w)]
+        change = _widest(widths, lambda w, group=group: with_out(spec, group, w), limit_ms, estimate)  # type: ignore[misc]
+        if change:
+            width, narrow, ms = change
+            found.append(
+                Proposal(kind="bottleneck", rows=group, before=before, after=width, spec=narrow, estimated_ms=ms)
+            )
+    return found
+
+
+def choose(
+    trials: Sequence[Trial], *, accuracy: float, latency_ms: float, metric: Metric = "ratio"
+) -> Trial:
+    """The trial to keep. Ties go to the larger cut, then to the earlier proposal.
+
+    Args:
+        trials: at least one.
+        accuracy: of the network before this step.
+        latency_ms: of the network before this step, estimated.
+        metric: "ratio" is section 4.2's change of accuracy over change of latency; "accuracy" is
+            the original NetAdapt's, the most accurate trial whatever it saves.
+    """
+
+    def merit(trial: Trial) -> tuple[float, float]:
+        cut_ms = latency_ms - trial.proposal.estimated_ms
+        gain = trial.accuracy - accuracy
+        return (gain / cut_ms if metric == "ratio" else gain, cut_ms)
+
+    return max(trials, key=merit)
+
+
+def adapt(
+    seed: NetSpec,
+    *,
+    accuracy: float,
+    target_ms: float,
+    delta_ms: float,
+    estimate: Estimate,
+    judge: Judge,
+    start: NetSpec | None = None,
+    first: int = 1,
+    metric: Metric = "ratio",
+    least: float = LEAST,
+) -> Iterator[Step]:
+    """Narrow `seed` step by step until its estimated latency is at most `target_ms`.
+
+    Every step cuts at least `delta_ms`, the last one only what is missing. Steps are yielded as
+    they are made; the last one's kept proposal holds the result.
+
+    Args:
+        seed: the trained network to begin with.
+        accuracy: of the network to begin with, on the images that trials are judged on.
+        target_ms: where to stop.
+        delta_ms: least cut a step; the paper takes 1 % of the seed's latency.
+        estimate: spec -> latency in milliseconds.
+        judge: (step, network before, proposals) -> their trials, in any order.
+        start: a narrower version to begin with instead of the seed itself.
+        first: number of the first step.
+        metric: see `choose`.
+        least: see `propose`.
+
+    Raises:
+        Unreachable: no narrower network of this seed is fast enough; the fastest is named.
+    """
+    fastest_ms = estimate(narrowest(seed, least))
+    if fastest_ms > target_ms:
+        raise Unreachable(
+            f"{target_ms:.3f} ms cannot be reached from {seed.name}: its narrowest version is estimated "
+            f"at {fastest_ms:.3f} ms; choose a target above that, a smaller resolution or a smaller seed"
+        )
+    spec, number = fix_skips(start or seed), first
+    while (latency_ms := estimate(spec)) > target_ms:
+        cut_ms = min(delta_ms, latency_ms - target_ms)
+        proposals = propose(spec, cut_ms, estimate, seed=seed, least=least)
+        while not proposals:  # no single change saves that much any more: take smaller steps
+            cut_ms /= 2
+            proposals = propose(spec, cut_ms, estimate, seed=seed, least=least)
+        trials = {t.proposal.spec.digest(): t for t in judge(number, spec, proposals)}
+        ordered = tuple(trials[p.spec.digest()] for p in proposals)
+        kept = choose(ordered, accuracy=accuracy, latency_ms=latency_ms, metric=metric)
+        yield Step(number=number, trials=ordered, kept=kept)
+        spec, accuracy, number = kept.proposal.spec, kept.accuracy, number + 1
+
+
+def _widest(
+    widths: Sequence[int], edit: Callable[[int], NetSpec], limit_ms: float, estimate: Estimate
+) -> tuple[int, NetSpec, float] | None:
+    """The first of falling `widths` whose network is estimated within the limit."""
+    if not widths or estimate(edit(widths[-1])) > limit_ms:
+        return None  # most hopeless rows are settled by their narrowest width alone
+    for width in widths:
+        spec = edit(width)
+        ms = estimate(spec)
+        if ms <= limit_ms:
+            return width, spec, ms
+    return None
+
+
+def _expansions(spec: NetSpec) -> list[int]:
+    """Rows that have an expand convolution."""
+    return [
+        i
+        for i, row in enumerate(spec.rows)
+        if isinstance(row, Bneck) and row.expanded != spec.width_into(i)
+    ]
+
+
+def _bottlenecks(spec: NetSpec) -> list[tuple[int, ...]]:
+    """Stages that share one bottleneck width; the stem only where a residual ties it to one."""
+    return [group for group in stages(spec) if any(isinstance(spec.rows[i], Bneck) for i in group)]
+
+
+def _keeps_expands(spec: NetSpec, group: tuple[int, ...], width: int) -> bool:
+    """Whether no row behind the stage would lose its expand convolution at this width."""
+    behind = [i + 1 for i in group if isinstance(spec.rows[i + 1], Bneck)]
+    rows = [i for i in behind if _bneck(spec, i).expanded != spec.width_into(i)]
+    return all(_bneck(spec, i).expanded != width for i in rows)
+
+
+def _narrower(width: int, floor: int) -> list[int]:
+    return list(range((width - 1) // 8 * 8, floor - 1, -8))
+
+
+def _floor(width: int, least: float) -> int:
+    return min(width, round8(least * width))
+
+
+def _bneck(spec: NetSpec, index: int) -> Bneck:
+    row = spec.rows[index]
+    assert isinstance(row, Bneck)
+    return row
+
+
+def _out(spec: NetSpec, group: tuple[int, ...]) -> int:
+    row = spec.rows[group[0]]
+    assert not isinstance(row, Pool)
+    return row.out

@@ -1,0 +1,55 @@
+"""Classification: cross-entropy, top-1, and scores that a person can read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """Over `n` images: share whose best score is the label, and mean cross-entropy in nats."""
+
+    n: int
+    top1: float
+    loss: float
+
+
+def loss(scores: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy of scores (N, classes) against labels (N,), labels smoothed."""
+    return F.cross_entropy(scores, labels, label_smoothing=smoothing)
+
+
+@torch.inference_mode()
+def evaluate(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Accuracy:
+    """Accuracy of a net, put into evaluation mode, over batches of (images, labels)."""
+    net.eval()
+    n = right = 0
+    total = 0.0
+    for images, labels in batches:
+        scores = net(images.contiguous(memory_format=torch.channels_last))
+        right += int((scores.argmax(1) == labels).sum())
+        total += float(F.cross_entropy(scores, labels, reduction="sum"))
+        n += len(labels)
+    return Accuracy(n=n, top1=right / max(n, 1), loss=total / max(n, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A class and its softmax probability."""
+
+    label: str
+    score: float
+
+
+def guesses(scores: Tensor, classes: Sequence[str], *, top: int = 5) -> list[list[Guess]]:
+    """For scores (N, classes): the `top` classes of every image, best first."""
+    best = scores.softmax(1).topk(min(top, len(classes)), 1)
+    return [
+        [Guess(classes[int(i)], float(p)) for p, i in zip(*pair, strict=True)]
+        for pair in zip(best.values, best.indices, strict=True)
+    ]

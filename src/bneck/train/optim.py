@@ -1,0 +1,122 @@
+"""RMSProp as TensorFlow has it, the learning-rate schedules and the weight average of 6.1.1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Schedule = Literal["exponential", "cosine"]
+
+
+class RmsPropTF(torch.optim.Optimizer):
+    """RMSProp with epsilon inside the root, squares that start at 1, and lr inside the momentum.
+
+    square <- decay square + (1 - decay) g^2; step <- momentum step + lr g / sqrt(square + eps);
+    weight <- weight - step. `weight_decay` is L2: it is added to the gradient.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: float,
+        decay: float = 0.9,
+        momentum: float = 0.9,
+        eps: float = 2e-3,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(
+            params, {"lr": lr, "decay": decay, "momentum": momentum, "eps": eps, "weight_decay": weight_decay}
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        assert closure is None
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            squares, steps = [], []
+            for p in params:
+                state = self.state[p]
+                if not state:
+                    state["square"] = torch.ones_like(p)
+                    state["step"] = torch.zeros_like(p)
+                squares.append(state["square"])
+                steps.append(state["step"])
+            grads = [p.grad for p in params if p.grad is not None]
+            if group["weight_decay"]:
+                grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
+            torch._foreach_mul_(squares, group["decay"])
+            torch._foreach_addcmul_(squares, grads, grads, 1 - group["decay"])
+            roots = torch._foreach_add(squares, group["eps"])
+            torch._foreach_sqrt_(roots)
+            torch._foreach_mul_(steps, group["momentum"])
+            torch._foreach_addcdiv_(steps, grads, roots, group["lr"])
+            torch._foreach_sub_(params, steps)
+
+
+def decayed_apart(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two parameter groups: weights of full convolutions decay; depthwise, batch norm, biases do not."""
+    decayed, free = [], []
+    for module in net.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            full = isinstance(module, nn.Conv2d) and module.groups == 1 and name == "weight"
+            (decayed if full else free).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+
+
+def learning_rate(
+    schedule: Schedule, peak: float, *, epoch: float, epochs: float, warmup: float
+) -> float:
+    """Learning rate at a fractional epoch: a linear warm-up, then the schedule.
+
+    "exponential" is the paper's: x 0.99 every 3 epochs, in steps. "cosine" falls to 0 at `epochs`.
+    """
+    if epoch < warmup:
+        return peak * epoch / warmup
+    if schedule == "exponential":
+        return peak * 0.99 ** int((epoch - warmup) / 3)
+    progress = (epoch - warmup) / max(epochs - warmup, 1e-9)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+class WeightAverage:
+    """Exponential moving average of weights and batch norm's statistics.
+
+    The decay at update t is min(decay, (1 + t) / (10 + t)), so that short runs are not held back
+    by their random start.
+    """
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.state = {k: v.detach().clone() for k, v in net.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, net: nn.Module) -> None:
+        """Move towards the net's weights."""
+        self.updates += 1
+        share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        mine, theirs = [], []
+        for name, value in net.state_dict().items():
+            if value.is_floating_point():
+                mine.append(self.state[name])
+                theirs.append(value)
+            else:
+                self.state[name].copy_(value)
+        torch._foreach_lerp_(mine, theirs, share)
+
+    def restore(self, state: dict[str, Tensor], updates: int) -> None:
+        """Continue from a checkpoint."""
+        self.updates = updates
+        for name, value in state.items():
+            self.state[name].copy_(value)
