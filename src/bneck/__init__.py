@@ -1,1 +1,53 @@
+"""Find, train, shrink and ship the vision network that fits your data and your device.
 
+A complete implementation of "Searching for MobileNetV3". The names here are the package's public
+ones; nothing inside the package imports this module, and torch is only loaded by what needs it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bneck.costs.count import Count as Count
+    from bneck.recipes.main import search as search
+    from bneck.recipes.networks import build as build
+    from bneck.recipes.networks import count as count
+    from bneck.recipes.networks import measure as measure
+    from bneck.recipes.networks import network as network
+    from bneck.recipes.predict import predict as predict
+    from bneck.report.page import write_report as write_report
+    from bneck.specs.errors import InputError as InputError
+    from bneck.specs.network import NetSpec as NetSpec
+    from bneck.specs.text import from_text as from_text
+    from bneck.specs.text import to_text as to_text
+    from bneck.specs.transforms import scale_width as scale_width
+
+_HOMES = {
+    "Count": "bneck.costs.count",
+    "InputError": "bneck.specs.errors",
+    "NetSpec": "bneck.specs.network",
+    "build": "bneck.recipes.networks",
+    "count": "bneck.recipes.networks",
+    "from_text": "bneck.specs.text",
+    "measure": "bneck.recipes.networks",
+    "network": "bneck.recipes.networks",
+    "predict": "bneck.recipes.predict",
+    "scale_width": "bneck.specs.transforms",
+    "search": "bneck.recipes.main",
+    "to_text": "bneck.specs.text",
+    "write_report": "bneck.report.page",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"bneck has no {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

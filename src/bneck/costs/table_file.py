@@ -44,4 +44,3 @@ def row_line(shape: RowShape, widths: Widths, ms: float) -> dict[str, Any]:
 def network_line(rows_ms: float, measured_ms: float, held_out: bool) -> dict[str, Any]:
     """The line of one measured network."""
     return {"network": [rows_ms, measured_ms, held_out]}
-

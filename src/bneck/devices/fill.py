@@ -32,7 +32,9 @@ CONTEXT = 16  # channels on the far side of the convolutions around a row
 BATCH = 40  # graphs that race each other; what is lost when a fill is killed
 LEAST = 0.2  # the narrowest width of the grid, as a share of the seed's
 CALIBRATING, HELD_OUT = 30, 40
-ROWS = Protocol(rounds=7, burst_ms=3.0, least_runs=4, warmup=1, first_warmup=3, max_repeats=3, max_spread=5)
+ROWS = Protocol(
+    rounds=7, burst_ms=3.0, least_runs=4, warmup=1, first_warmup=3, max_repeats=3, max_spread=5
+)
 NETWORKS = Protocol(rounds=9, burst_ms=12.0, max_spread=5)
 
 Progress = Callable[[str, int, int], None]
@@ -72,7 +74,9 @@ def fill_table(
         batch = wanted[start : start + BATCH]
         runs = {str(i): _row_run(engine, entry, threads) for i, entry in enumerate(batch)}
         samples = race(runs, reference, ROWS, nominal_ms=nominal)
-        times = {entry: statistics.median(samples[str(i)].paced_ms) for i, entry in enumerate(batch)}
+        times = {
+            entry: statistics.median(samples[str(i)].paced_ms) for i, entry in enumerate(batch)
+        }
         _enter_rows(table, file, times)
         done += len(batch)
         if progress:
@@ -83,10 +87,14 @@ def fill_table(
 
 def _enter_rows(table: LatencyTable, file: Ledger, times: dict[Entry, float]) -> None:
     lines = []
-    for (shape, widths), raw in sorted(times.items(), key=lambda item: item[0][0].kind != "context"):
+    for (shape, widths), raw in sorted(
+        times.items(), key=lambda item: item[0][0].kind != "context"
+    ):
         ms = raw
         if shape.kind != "context":
-            ms -= sum(table.rows[context[0]][context[1]] for context in _contexts(shape, widths)) / 2
+            ms -= (
+                sum(table.rows[context[0]][context[1]] for context in _contexts(shape, widths)) / 2
+            )
         table.add_row(shape, widths, ms)
         lines.append(row_line(shape, widths, ms))
     file.append(*lines)
@@ -160,7 +168,13 @@ def _walk(shape: RowShape, widths: Widths) -> Iterator[Layer]:
         case "pool":
             behind = (1, 1)
             yield Layer(
-                name="row", kind="pool", row=1, width_in=widths[0], out=widths[0], size_in=size, size_out=behind
+                name="row",
+                kind="pool",
+                row=1,
+                width_in=widths[0],
+                out=widths[0],
+                size_in=size,
+                size_out=behind,
             )
         case "conv":
             yield Layer(
@@ -170,13 +184,17 @@ def _walk(shape: RowShape, widths: Widths) -> Iterator[Layer]:
         case "bneck":
             expanded = widths[-2]
             se = squeeze_width(expanded) if shape.se == "quarter" else int(shape.se or 0)
-            row = Bneck(shape.kernel, expanded, widths[-1], se, shape.act, shape.stride, shape.dilation)
+            row = Bneck(
+                shape.kernel, expanded, widths[-1], se, shape.act, shape.stride, shape.dilation
+            )
             yield from bneck_layers(1, row, widths[0], size, expands=shape.expands, skip=False)
     yield _pointwise("after", 2, widths[-1], CONTEXT, behind)
 
 
 def _pointwise(name: str, row: int, width_in: int, out: int, size: tuple[int, int]) -> Layer:
-    return Layer(name=name, kind="conv", row=row, width_in=width_in, out=out, size_in=size, size_out=size)
+    return Layer(
+        name=name, kind="conv", row=row, width_in=width_in, out=out, size_in=size, size_out=size
+    )
 
 
 def _open(

@@ -32,7 +32,7 @@ class Candidate:
         if self.model is not None:
             return self.model
         weights = random_weights(layers(self.spec), np.random.default_rng(0))
-        return network_graph(self.spec, weights).SerializeToString()
+        return bytes(network_graph(self.spec, weights).SerializeToString())
 
     def prepare(self, engine: Runtime, threads: int) -> Run:
         """Load it; what comes back runs it once on a fixed image."""

@@ -61,7 +61,9 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         try:
-            session = self._engine.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            session = self._engine.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # the engine raises its own unrelated kinds
             reason = str(error).strip().splitlines()[0]
             raise EngineError(f"onnxruntime cannot load this file: {reason}") from None

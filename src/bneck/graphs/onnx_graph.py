@@ -104,7 +104,9 @@ class _Graph:
         return output
 
     def weight(self, name: str) -> str:
-        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(self.weights[name]), name)
+        self.initializers[name] = numpy_helper.from_array(
+            np.ascontiguousarray(self.weights[name]), name
+        )
         return name
 
     def layers(self, walk: Iterable[Layer], x: str) -> str:
@@ -148,7 +150,9 @@ class _Graph:
             case "hswish":
                 return self.node("HardSwish", [x], f"{x}.hswish")
             case "relu6":
-                return self.node("Clip", [x, self.scalar("zero", 0), self.scalar("six", 6)], f"{x}.relu6")
+                return self.node(
+                    "Clip", [x, self.scalar("zero", 0), self.scalar("six", 6)], f"{x}.relu6"
+                )
 
     def scalar(self, name: str, value: float) -> str:
         self.initializers[name] = numpy_helper.from_array(np.float32(value).reshape(()), name)
@@ -167,7 +171,10 @@ class _Graph:
 
     def _pointwise(self, name: str, x: str) -> str:
         return self.node(
-            "Conv", [x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")], name, kernel_shape=[1, 1]
+            "Conv",
+            [x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")],
+            name,
+            kernel_shape=[1, 1],
         )
 
     def model(
@@ -182,11 +189,17 @@ class _Graph:
             self.nodes,
             name,
             [helper.make_tensor_value_info(image[0], TensorProto.FLOAT, image[1])],
-            [helper.make_tensor_value_info(key, TensorProto.FLOAT, shape) for key, shape in outputs],
+            [
+                helper.make_tensor_value_info(key, TensorProto.FLOAT, shape)
+                for key, shape in outputs
+            ],
             initializer=list(self.initializers.values()),
         )
         model = helper.make_model(
-            graph, producer_name="bneck", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+            graph,
+            producer_name="bneck",
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
         )
         helper.set_model_props(model, dict(metadata or {}))
         return model

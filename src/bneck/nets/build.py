@@ -35,7 +35,8 @@ class Net(nn.Module):
         """Images (N, channels, H, W) -> class scores (N, classes), before softmax."""
         for row in self.rows:
             x = row(x)
-        return self.classifier(self.dropout(x)).flatten(1)
+        scores: Tensor = self.classifier(self.dropout(x)).flatten(1)
+        return scores
 
 
 def build(spec: NetSpec, *, seed: int = 0) -> Net:

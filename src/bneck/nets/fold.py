@@ -21,7 +21,10 @@ def folded_weights(net: Net) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]
             folded[f"{name}.weight"], folded[f"{name}.bias"] = _fold(module)
         elif isinstance(module, SqueezeExcite):
             for part in ("reduce", "gate"):
-                folded |= {f"{name}.{part}.{k}": v for k, v in module.get_submodule(part).state_dict().items()}
+                folded |= {
+                    f"{name}.{part}.{k}": v
+                    for k, v in module.get_submodule(part).state_dict().items()
+                }
     folded |= {f"classifier.{key}": value for key, value in net.classifier.state_dict().items()}
     return {name: value.float().cpu().numpy() for name, value in folded.items()}
 

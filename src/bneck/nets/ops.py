@@ -58,7 +58,8 @@ class ConvBnAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, out, H', W')."""
-        return self.act(self.bn(self.conv(x)))
+        y: Tensor = self.act(self.bn(self.conv(x)))
+        return y
 
 
 class SqueezeExcite(nn.Module):
@@ -73,7 +74,8 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
         squeezed = F.relu(self.reduce(x.mean((2, 3), keepdim=True)))
-        return x * self.sigmoid(self.gate(squeezed))
+        scaled: Tensor = x * self.sigmoid(self.gate(squeezed))
+        return scaled
 
 
 class GlobalPool(nn.Module):
@@ -93,7 +95,9 @@ class BneckRow(nn.Module):
         for layer in walk:
             part = layer.name.rpartition(".")[2]
             module = (
-                SqueezeExcite(layer, spec.se_gate) if layer.kind == "squeeze" else ConvBnAct(layer, spec)
+                SqueezeExcite(layer, spec.se_gate)
+                if layer.kind == "squeeze"
+                else ConvBnAct(layer, spec)
             )
             self.add_module(part, module)
 

@@ -53,7 +53,7 @@ def shrink(net: Net, spec: NetSpec) -> Net:
 
 def strength(conv: ConvBnAct) -> Tensor:
     """L2 norm of every output filter, batch norm's scale folded in: (out,)."""
-    norms = conv.conv.weight.flatten(1).norm(dim=1)
+    norms: Tensor = conv.conv.weight.flatten(1).norm(dim=1)
     if isinstance(conv.bn, nn.BatchNorm2d):
         assert conv.bn.running_var is not None
         norms = norms * conv.bn.weight.abs() / (conv.bn.running_var + conv.bn.eps).sqrt()
@@ -72,7 +72,9 @@ def _check(wide: NetSpec, narrow: NetSpec) -> None:
         )
     for i, (a, b) in enumerate(zip(wide.rows, narrow.rows, strict=True)):
         if type(a) is not type(b) or wide.has_skip(i) != narrow.has_skip(i):
-            raise ShrinkError(f"row {i} of {narrow.name} is of another kind, or its residual differs")
+            raise ShrinkError(
+                f"row {i} of {narrow.name} is of another kind, or its residual differs"
+            )
         if isinstance(a, Pool) or isinstance(b, Pool):
             continue
         pairs = [(a.out, b.out), (a.kernel, a.kernel)]
@@ -123,9 +125,13 @@ def _slice_bneck(wide: BneckRow, narrow: BneckRow, row: object, out: Tensor, int
     else:
         kept = into
     everything = torch.arange(1)  # a depthwise filter has one input
-    _slice_conv(_as(ConvBnAct, parts["depthwise"]), _as(ConvBnAct, slim["depthwise"]), kept, everything)
+    _slice_conv(
+        _as(ConvBnAct, parts["depthwise"]), _as(ConvBnAct, slim["depthwise"]), kept, everything
+    )
     if "se" in parts:
-        _slice_squeeze(_as(SqueezeExcite, parts["se"]), _as(SqueezeExcite, slim["se"]), kept, row.se)
+        _slice_squeeze(
+            _as(SqueezeExcite, parts["se"]), _as(SqueezeExcite, slim["se"]), kept, row.se
+        )
     _slice_conv(_as(ConvBnAct, parts["project"]), _as(ConvBnAct, slim["project"]), out, kept)
 
 
@@ -145,7 +151,9 @@ def _slice_conv(wide: ConvBnAct, narrow: ConvBnAct, out: Tensor, into: Tensor) -
         narrow.conv.bias.copy_(wide.conv.bias[out])
     if isinstance(wide.bn, nn.BatchNorm2d):
         for name, value in wide.bn.state_dict().items():
-            target = narrow.bn.get_buffer(name) if name in _BUFFERS else narrow.bn.get_parameter(name)
+            target = (
+                narrow.bn.get_buffer(name) if name in _BUFFERS else narrow.bn.get_parameter(name)
+            )
             target.copy_(value if value.dim() == 0 else value[out])
 
 

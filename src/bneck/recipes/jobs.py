@@ -73,12 +73,17 @@ def train_job(job: TrainJob) -> Outcome:
     packed, fit, heldout = job.images.open()
     indices = fit if job.heldout else np.arange(len(packed.train.labels))
     net = build(spec, seed=job.settings.seed)
-    train(net, Data(packed.train, indices, spec.resolution), job.settings, checkpoint=job.checkpoint)
+    train(
+        net, Data(packed.train, indices, spec.resolution), job.settings, checkpoint=job.checkpoint
+    )
     accuracy = _judge(net, packed, heldout if job.heldout else None)
     save_weights(net.state_dict(), job.weights)
     job.checkpoint.unlink(missing_ok=True)
     return Outcome(
-        top1=accuracy.top1, loss=accuracy.loss, seconds=time.perf_counter() - start, setup_seconds=0.0
+        top1=accuracy.top1,
+        loss=accuracy.loss,
+        seconds=time.perf_counter() - start,
+        setup_seconds=0.0,
     )
 
 

@@ -93,7 +93,9 @@ def new_run(
     settings.check()
     folder = RunFolder(path)
     if folder.run_json.exists():
-        raise InputError(f"{path} holds a run already; go on with --resume {path} or choose another --out")
+        raise InputError(
+            f"{path} holds a run already; go on with --resume {path} or choose another --out"
+        )
     if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
         raise InputError(f"{path} exists and is not an empty folder; choose another --out")
     record = SearchRecord(
@@ -124,15 +126,23 @@ def resumed_run(path: Path, progress: Progress) -> Run:
         stored = dict(record["settings"])
         data = stored.pop("data")
         settings = SearchSettings(
-            **{**stored, "training": _settings(stored["training"]), "tuning": _settings(stored["tuning"])}
+            **{
+                **stored,
+                "training": _settings(stored["training"]),
+                "tuning": _settings(stored["tuning"]),
+            }
         )
     except (LookupError, TypeError):
-        raise InputError(f"{folder.run_json} lacks the settings of a search; start a new run") from None
+        raise InputError(
+            f"{folder.run_json} lacks the settings of a search; start a new run"
+        ) from None
     return Run(folder, settings, Path(data) if data else None, record, progress)
 
 
 def _settings(stored: dict[str, Any]) -> Settings:
-    augment = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["augment"].items()}
+    augment: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in stored["augment"].items()
+    }
     return Settings(**{**stored, "augment": Augment(**augment)})
 
 

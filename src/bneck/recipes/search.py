@@ -100,7 +100,9 @@ def _settle_target(run: Run, seed: NetSpec, table: LatencyTable) -> float:
 def _larger(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> str:
     """Advice for a loose target: the smallest network of the zoo that is slower than it."""
     names = [f"{name}{width}" for name in NETWORKS for width in ("", "-1.25")]
-    specs = [with_resolution(with_classes(resolve(n), seed.classes), seed.resolution) for n in names]
+    specs = [
+        with_resolution(with_classes(resolve(n), seed.classes), seed.resolution) for n in names
+    ]
     times = measured_ms(run, specs, table)
     slower = sorted((ms, name) for ms, name in zip(times, names, strict=True) if ms > limit_ms)
     if slower:
@@ -111,7 +113,7 @@ def _larger(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> st
 
 def _uniform(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> NetSpec:
     """The widest uniform-width version of the seed that measures within the limit."""
-    within = {}
+    within: dict[str, tuple[float, int, NetSpec]] = {}
     for percent in range(25, 100):
         spec = scale_width(seed, percent / 100)
         if table.covers(spec):
@@ -150,7 +152,9 @@ def _train_seed_and_uniform(
     run: Run, crew: Crew, images: Images, seed: NetSpec, uniform: NetSpec
 ) -> None:
     """The seed network for the search; beside it, what the search is compared with."""
-    jobs = {"seed-heldout": _train_job(run, images, fix_skips(seed), "seed-heldout", 0, heldout=True)}
+    jobs = {
+        "seed-heldout": _train_job(run, images, fix_skips(seed), "seed-heldout", 0, heldout=True)
+    }
     jobs |= _final_jobs(run, images, {"uniform": uniform, "seed": seed})
     with run.stage("train seed and baseline"):
         outcomes = _train_all(run, crew, jobs)
@@ -167,8 +171,9 @@ def _train_finals(run: Run, crew: Crew, images: Images, found: NetSpec) -> None:
 def _final_jobs(run: Run, images: Images, specs: dict[str, NetSpec]) -> dict[str, TrainJob]:
     return {
         f"{role}-{n}": _train_job(run, images, spec, f"{role}-{n}", n, heldout=False)
-        for n in range(run.settings.repeats)
         for role, spec in specs.items()
+        # The seed network is only a landmark; what is compared is trained several times.
+        for n in range(1 if role == "seed" else run.settings.repeats)
     }
 
 
@@ -204,7 +209,11 @@ def _train_all(run: Run, crew: Crew, jobs: dict[str, TrainJob]) -> dict[str, dic
 
 def _record_outcomes(run: Run, outcomes: dict[str, dict[str, Any]]) -> None:
     for role, key in (("seed", "seed_network"), ("uniform", "uniform"), ("found", "found")):
-        repeats = [outcomes[f"{role}-{n}"] for n in range(run.settings.repeats) if f"{role}-{n}" in outcomes]
+        repeats = [
+            outcomes[f"{role}-{n}"]
+            for n in range(run.settings.repeats)
+            if f"{role}-{n}" in outcomes
+        ]
         if repeats:
             record: dict[str, Any] = run.record[key]  # type: ignore[literal-required]
             record["top1"] = [r["top1"] for r in repeats]
@@ -266,7 +275,7 @@ class _Judge:
     def overhead_seconds(self) -> float:
         """Seconds spent on everything but training: proposing, estimating, shrinking, choosing."""
         trials = self.run.ledger.all(event="trial")
-        return self.clock.seconds + sum(t["setup_seconds"] for t in trials)
+        return self.clock.seconds + float(sum(t["setup_seconds"] for t in trials))
 
     def __call__(self, number: int, spec: NetSpec, proposals: Sequence[Proposal]) -> list[Trial]:
         self.clock.stop()

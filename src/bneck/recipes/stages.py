@@ -49,7 +49,9 @@ def pack_images(run: Run) -> tuple[Packed, Images]:
     }
     run.save()
     if packed.bad:
-        run.progress.say(f"{len(packed.bad)} unreadable images left out, listed in {run.folder.run_json}")
+        run.progress.say(
+            f"{len(packed.bad)} unreadable images left out, listed in {run.folder.run_json}"
+        )
     return packed, images
 
 
@@ -109,7 +111,9 @@ def table_path(seed: NetSpec, *, threads: int = 1) -> Path:
     engine = runtime(RUNTIME)
     content = f"{describe('local').processor} {engine.name} {engine.version} fp32 {threads} {seed.digest()}"
     key = hashlib.sha256(content.encode()).hexdigest()[:12]
-    return cache / "bneck" / "tables" / f"{seed.name.partition('@')[0]}-{seed.resolution}-{key}.jsonl"
+    return (
+        cache / "bneck" / "tables" / f"{seed.name.partition('@')[0]}-{seed.resolution}-{key}.jsonl"
+    )
 
 
 def measured_ms(run: Run, specs: Sequence[NetSpec], table: LatencyTable) -> list[float]:

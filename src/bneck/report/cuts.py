@@ -64,15 +64,15 @@ def cut_sentences(rows: list[RowCut]) -> str:
     changed = [row for row in rows if row.changed]
     if not changed:
         return "No width was changed: the found network has the seed network's widths."
-    widths = [(row.row, "expanded", row.expanded) for row in changed if row.expanded]
-    widths += [(row.row, "out", row.out) for row in changed]
+    widths = [(row.row, "expansion", row.expanded) for row in changed if row.expanded]
+    widths += [(row.row, "output", row.out) for row in changed]
     deepest = sorted(widths, key=lambda cut: cut[2][1] / cut[2][0])[:3]
     named = [
-        f"{kind} of row {row}, {pair[0]} {ARROW} {pair[1]} ({percent(pair[1] / pair[0], 0)} % kept)"
+        f"the {kind} of row {row} ({pair[0]} {ARROW} {pair[1]}, {percent(pair[1] / pair[0], 0)} % kept)"
         for row, kind, pair in deepest
         if pair[1] < pair[0]
     ]
-    text = f"{len(changed)} of {several(len(rows), 'row')} became narrower."
+    text = f"{len(changed)} of {several(len(rows), 'row')} changed in width."
     if named:
         text += f" The deepest cuts: {listed(named)}."
     untouched = [str(row.row) for row in rows if not row.changed]

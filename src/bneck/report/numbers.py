@@ -97,10 +97,10 @@ def mean(values: Sequence[float]) -> float:
 
 def spread_text(shares: Sequence[float]) -> str:
     """Mean of repeated trainings in percent, with half their range where there are several."""
-    text = f"{percent(mean(shares))} %"
+    text = percent(mean(shares))
     if len(shares) > 1:
         text += f" {PLUS_MINUS} {percent((max(shares) - min(shares)) / 2)}"
-    return text
+    return f"{text} %"
 
 
 def printable(text: str) -> str:

@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -35,9 +36,9 @@ SEARCH = (
 )
 WIDTHS = (
     "Widths in channels, from the image (top) to the classifier. Pale: the seed network. Solid: what "
-    "the search left of it. Numbers with an arrow were changed."
+    "the search left of it. Numbers with an arrow were changed; a bar with a gap is longer than drawn."
 )
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": ["sans-serif"],
@@ -120,19 +121,17 @@ def draw_tradeoff(
 
 def draw_widths(rows: Sequence[RowCut]) -> Picture:
     """Seed width and found width of every row as paired bars: expansions, and outputs."""
-    expanded = [(f"{row.row}  {row.operator}", row.expanded) for row in rows if row.expanded]
-    out = [(f"{row.row}  {row.operator}", row.out) for row in rows]
-    panels = [Panel("Output width (channels)", WIDTHS, lambda axes: _draw_bars(axes, out))]
-    if expanded:
-        panels.insert(
-            0, Panel("Expanded width (channels)", "", lambda axes: _draw_bars(axes, expanded))
-        )
+    labels = [f"{row.row}  {row.operator}" for row in rows]
+    expanded, out = [row.expanded for row in rows], [row.out for row in rows]
+    panels = [
+        Panel("Expanded width (channels)", "", lambda axes: _draw_bars(axes, labels, expanded)),
+        Panel("Output width (channels)", WIDTHS, lambda axes: _draw_bars(axes, labels, out)),
+    ]
     title = "Widths of the seed network and of the found network, row by row"
     return _picture("report-widths", title, panels, width=420, height=60 + 21 * len(out))
 
 
 def _draw_finals(axes: Axes, finals: Sequence[FinalPoint], target_ms: float | None) -> None:
-    _draw_target(axes, target_ms)
     for point in finals:
         marker, colour = MARKS[point.role]
         top1 = 100 * np.asarray(point.top1)
@@ -142,15 +141,16 @@ def _draw_finals(axes: Axes, finals: Sequence[FinalPoint], target_ms: float | No
             xerr=[[max(0.0, point.latency_ms - point.p10_ms)], [max(0.0, point.p90_ms - point.latency_ms)]],
             yerr=[[max(0.0, y - top1.min())], [max(0.0, top1.max() - y)]],
             fmt=marker, color=colour, markersize=8, markeredgecolor=PAPER, markeredgewidth=0.8,
-            elinewidth=1.3, capsize=4, label=LABELS[point.role], zorder=4,
+            elinewidth=1.3, capsize=4, zorder=4,
         )  # fmt: skip
-        axes.plot([point.latency_ms] * len(top1), top1, "_", color=colour, markersize=9, zorder=3)
+        axes.plot([], [], marker, color=colour, markersize=8, label=LABELS[point.role])
+        axes.plot([point.latency_ms] * len(top1), top1, "_", color=colour, markersize=8, zorder=3)
+    _draw_target(axes, target_ms)
     axes.margins(0.16, 0.2)
     _finish(axes, "measured latency (ms)", "top-1, validation images (%)")
 
 
 def _draw_search(axes: Axes, path: SearchPath, target_ms: float | None) -> None:
-    _draw_target(axes, target_ms)
     if path.trials:
         x, y = _columns(path.trials)
         axes.plot(x, y, "x", color=FAINT, markersize=4, label="judged trial", zorder=2)
@@ -165,6 +165,7 @@ def _draw_search(axes: Axes, path: SearchPath, target_ms: float | None) -> None:
         marker, colour = MARKS["seed"]
         axes.plot(*_columns([path.start]), marker, color=colour, markersize=8,
                   markeredgecolor=PAPER, label=LABELS["seed"], zorder=5)  # fmt: skip
+    _draw_target(axes, target_ms)
     axes.margins(0.08, 0.1)
     _finish(axes, "estimated latency (ms)", "top-1, held-out images (%)")
     _hide_strays(axes, path, line)
@@ -208,24 +209,32 @@ def _finish(axes: Axes, x: str, y: str) -> None:
     )
 
 
-def _draw_bars(axes: Axes, rows: Sequence[tuple[str, tuple[int, int] | None]]) -> None:
-    places = np.arange(len(rows))
-    pairs = [pair for _, pair in rows if pair]
-    seed, found = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    axes.barh(places, seed, height=0.74, color="#dfe3e6", edgecolor="#8a8a8a", linewidth=0.7)
-    axes.barh(places, found, height=0.4, color=BLUE)
-    widest = max(*seed, *found)
+def _draw_bars(axes: Axes, labels: Sequence[str], widths: Sequence[tuple[int, int] | None]) -> None:
+    """Paired bars. Widths that nothing changed may be cut off, so that the cuts can be seen."""
+    pairs = [pair or (0, 0) for pair in widths]
+    limit = 1.25 * max((max(pair) for pair in pairs if pair[0] != pair[1]), default=10**9)
+    limit = min(limit, max(map(max, pairs)))
     for place, (before, after) in enumerate(pairs):
-        cut = before != after
+        if not before:
+            axes.annotate("none", (0.01 * limit, place), va="center", fontsize=9, color="#8a8a8a")
+            continue
+        long, cut = max(before, after), before != after
+        axes.barh(place, min(before, limit), height=0.74, color="#dfe3e6", edgecolor="#8a8a8a",
+                  linewidth=0.7)  # fmt: skip
+        axes.barh(place, min(after, limit), height=0.4, color=BLUE)
+        if long > limit:
+            gap = np.array([0.88, 0.91]) * limit
+            axes.fill_betweenx([place - 0.5, place + 0.5], gap - 0.01 * limit, gap + 0.01 * limit,
+                               color=PAPER, linewidth=0, zorder=5)  # fmt: skip
         axes.annotate(
             f"{before} {ARROW} {after}" if cut else f"{before}",
-            (max(before, after) + 0.02 * widest, place),
+            (min(long, limit) + 0.02 * limit, place),
             va="center", fontsize=9.5, color=INK if cut else "#767676",
             fontweight="bold" if cut else "normal",
         )  # fmt: skip
-    axes.set_yticks(places, [label for label, _ in rows], fontsize=9.5)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlim(0, 1.3 * widest)
+    axes.set_yticks(range(len(labels)), labels, fontsize=9.5)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set_xlim(0, 1.3 * limit)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)

@@ -25,7 +25,7 @@ from bneck.report.numbers import (
 from bneck.report.pictures import FinalPoint, SearchPath, draw_tradeoff, draw_widths
 from bneck.report.tables import Column, Table
 
-SHOWN_BAD = 20
+SHOWN = 20  # of a list that may be long: bad images, classes
 Trial = tuple[float, float]
 
 
@@ -95,7 +95,7 @@ def _networks(record: SearchRecord) -> Iterator[Block]:
     named = list(_named(record))
     if not named:
         return
-    yield Heading("The three networks")
+    yield Heading("Networks compared")
     rows = []
     for _, title, network in named:
         top1 = network.get("top1") or []
@@ -167,7 +167,7 @@ def _cuts(rows: list[RowCut] | None) -> Iterator[Block]:
     yield Paragraph(cut_sentences(rows))
     yield draw_widths(rows)
     yield Table(
-        title="Widths in channels; changed rows in bold. MAdds kept also counts what neighbours lost.",
+        title="Widths in channels. MAdds kept also counts what a row saves by its neighbours' cuts.",
         columns=(
             Column("row"),
             Column("operator", number=False),
@@ -187,7 +187,6 @@ def _cuts(rows: list[RowCut] | None) -> Iterator[Block]:
             )
             for row in rows
         ),
-        strong=frozenset(i for i, row in enumerate(rows) if row.changed),
     )
 
 
@@ -223,7 +222,7 @@ def _steps(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Iterat
         "kept out of training, after the short fine-tuning; it is not the final accuracy."
     )
     yield Table(
-        title="Each step kept the trial with the best change of accuracy per change of latency.",
+        title="Accepted steps in their order; step 0 is where the search began.",
         columns=(
             Column("step"),
             Column("what changed", number=False),
@@ -299,22 +298,23 @@ def _checks(record: SearchRecord) -> Iterator[Block]:
     if not bad:
         return
     sentence = f"{several(len(bad), 'image')} could not be read and took no part."
-    if len(bad) > SHOWN_BAD:
-        sentence += f" The first {SHOWN_BAD}:"
+    if len(bad) > SHOWN:
+        sentence += f" The first {SHOWN}:"
     yield Paragraph(sentence)
-    yield Items(tuple(f"{path}: {reason}" for path, reason in bad[:SHOWN_BAD]))
+    yield Items(tuple(f"{path}: {reason}" for path, reason in bad[:SHOWN]))
 
 
 def _rerun(record: SearchRecord, files: Sequence[tuple[str, str, str]]) -> Iterator[Block]:
     yield Heading("How to run it again")
     if record.get("command"):
         yield Code(record["command"])
-    facts = [(name, value) for name, value in _facts(record) if value not in (None, "")]
-    yield Table(
-        title="What the run was made with.",
-        columns=(Column("what", number=False), Column("value", number=False)),
-        rows=tuple((name, _words(value)) for name, value in facts),
-    )
+    facts = tuple((name, value) for name, value in _facts(record) if value)
+    if facts:
+        yield Table(
+            title="What the run was made with.",
+            columns=(Column("what", number=False), Column("value", number=False)),
+            rows=facts,
+        )
     yield Table(
         title="Files in the run folder.",
         columns=(Column("file", number=False), Column("what it is", number=False), Column("size")),
@@ -322,42 +322,67 @@ def _rerun(record: SearchRecord, files: Sequence[tuple[str, str, str]]) -> Itera
     )
 
 
-def _facts(record: SearchRecord) -> Iterator[tuple[str, object]]:
-    data, device = record.get("data", {}), record.get("device", {})
+def _facts(record: SearchRecord) -> Iterator[tuple[str, str]]:
+    data = record.get("data", {})
     measurement = next((n["measurement"] for _, _, n in _named(record) if n.get("measurement")), {})
-    device = device or measurement.get("device") or {}
-    yield "target", text.target_text(record)
-    for name in ("started", "finished", "state"):
-        yield name, record.get(name)
-    yield "bneck", record.get("version")
-    yield "commit", record.get("commit")
-    yield "data", data.get("name")
-    yield "classes", data.get("classes")
-    for name in ("train", "heldout", "val"):
-        yield f"images, {name}", data.get(name)
-    yield from ((f"setting: {name}", value) for name, value in record.get("settings", {}).items())
-    for name in ("place", "processor", "cores", "pinned", "system"):
-        yield f"device: {name}", device.get(name)
-    yield "runtime", record.get("runtime") or measurement.get("runtime")
-    yield "runtime version", record.get("runtime_version") or measurement.get("runtime_version")
-    yield "precision", measurement.get("precision")
-    yield "threads", measurement.get("threads")
-    yield "measurement: timed runs (n)", measurement.get("n")
-    yield "measurement: warm-up runs", measurement.get("warmup")
-    yield "measurement: rounds", measurement.get("rounds")
-    yield "measurement: repeated bursts", measurement.get("repeated")
-    yield "measurement: reference", measurement.get("reference")
+    device = record.get("device") or measurement.get("device") or {}
+    yield "target", text.target_text(record) if record.get("target") else ""
+    yield "settings", _joined(record.get("settings", {}), "{0} {1}")
+    yield "data", _words(data.get("name"))
+    yield (
+        "images",
+        _joined({name: data.get(name) for name in ("train", "heldout", "val")}, "{1} {0}"),
+    )
+    yield "classes", _words(data.get("classes"))
+    yield "device", _device(device)
+    names = ("runtime", "runtime_version", "precision")
+    runtime = [_words(record.get(name, measurement.get(name))) for name in names]  # type: ignore[misc]
+    yield "runtime", " ".join(word for word in runtime if word)
+    yield "threads", _words(measurement.get("threads"))
+    timing = {
+        "timed runs (n)": measurement.get("n"),
+        "rounds": measurement.get("rounds"),
+        "warm-up runs": measurement.get("warmup"),
+        "repeated bursts": measurement.get("repeated"),
+    }
+    yield "timing, a network", _joined(timing, "{1} {0}")
+    yield "reference network", _words(measurement.get("reference"))
+    yield "bneck", _words(record.get("version"))
+    yield "commit", _words(record.get("commit"))
+    yield "started", _words(record.get("started"))
+    yield "finished", _words(record.get("finished"))
+
+
+def _device(device: Mapping[str, Any]) -> str:
+    cores, pinned = device.get("cores"), device.get("pinned")
+    words = [
+        _words(device.get("processor")),
+        several(cores, "core") if isinstance(cores, int) else "",
+        "" if pinned is None else "pinned" if pinned else "not pinned",
+        _words(device.get("system")),
+        _words(device.get("place")),
+    ]
+    return ", ".join(word for word in words if word)
+
+
+def _joined(values: Mapping[str, object], form: str) -> str:
+    named = [(name.replace("_", " "), _words(value)) for name, value in values.items()]
+    return ", ".join(form.format(name, value) for name, value in named if value)
 
 
 def _named(record: SearchRecord) -> Iterator[tuple[str, str, NetworkRecord]]:
     """(role, title, network) of those networks that are there."""
-    seed, found, uniform = (record.get(k) for k in ("seed_network", "found", "uniform"))
-    for role, network in (("seed", seed), ("found", found), ("uniform", uniform)):
-        if isinstance(network, dict) and network:
+    networks = (
+        ("seed", record.get("seed_network")),
+        ("found", record.get("found")),
+        ("uniform", record.get("uniform")),
+    )
+    for role, network in networks:
+        if network:
             name = network.get("name", "")
             if role == "uniform" and network.get("width") is not None:
                 name = f"width {network['width']:.3g}"
-            yield role, f"{role}: {name}" if name else role, network  # type: ignore[misc]
+            yield role, f"{role}: {name}" if name else role, network
 
 
 def _measured(network: NetworkRecord) -> tuple[float | None, float | None, float | None]:
@@ -392,12 +417,15 @@ def _plain(value: object, decimals: int) -> str:
 
 
 def _words(value: object) -> str:
+    """Any value of a json file on one line; "" for none."""
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}" if value >= 10_000 else str(value)
+        return f"{value:,}"
     if isinstance(value, list):
-        names = ", ".join(map(str, value[:SHOWN_BAD]))
-        more = f", and {len(value) - SHOWN_BAD} more" if len(value) > SHOWN_BAD else ""
+        names = ", ".join(map(str, value[:SHOWN]))
+        more = f", and {len(value) - SHOWN} more" if len(value) > SHOWN else ""
         return f"{len(value)}: {names}{more}"
     return value if isinstance(value, str) else json.dumps(value)

@@ -39,13 +39,14 @@ p { margin: 0 0 0.85rem; max-width: 46rem; }
 .bad .value { color: var(--bad); }
 .frame { overflow-x: auto; margin: 1rem 0 1.25rem; }
 .frame:focus-visible, pre:focus-visible { outline: 2px solid var(--accent); }
-table { border-collapse: collapse; min-width: 100%; font-size: 0.9rem; line-height: 1.35; }
+table { border-collapse: collapse; min-width: min(100%, 36rem); font-size: 0.9rem; line-height: 1.35; }
 caption { text-align: left; padding-bottom: 0.4rem; }
 th, td { text-align: left; vertical-align: top; padding: 0.42rem 0.7rem; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0.2rem; }
 thead th { font-weight: 500; color: var(--soft); font-size: 0.82rem; vertical-align: bottom; border-bottom-color: var(--soft); }
 tbody th { font-weight: 400; }
+.cards tbody th { min-width: 9.5rem; overflow-wrap: anywhere; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 td.number, tbody th.number { white-space: nowrap; }
 tr.strong > * { font-weight: 650; }
@@ -61,7 +62,7 @@ pre {
   background: var(--tint); border-radius: 4px; padding: 0.8rem 1rem; overflow-x: auto; margin: 0 0 1.25rem;
   font: 0.85rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
 }
-ul { padding-left: 1.2rem; margin: 0 0 0.85rem; }
+ul { padding-left: 1.2rem; margin: 0 0 0.85rem; columns: 22rem; font-size: 0.85rem; overflow-wrap: anywhere; }
 @media screen and (max-width: 40rem) {
   main { padding: 1.75rem 1rem 3rem; }
   section + section { margin-top: 2.5rem; }
@@ -76,7 +77,7 @@ ul { padding-left: 1.2rem; margin: 0 0 0.85rem; }
     white-space: normal;
   }
   .cards td::before { content: attr(data-label); color: var(--soft); font-weight: 400; text-align: left; }
-  .cards tbody th { font-weight: 650; text-align: left; }
+  .cards tbody th { font-weight: 650; text-align: left; min-width: 0; }
 }
 @media print {
   @page { margin: 16mm; }

@@ -57,19 +57,19 @@ def html_table(table: Table) -> str:
         f'<th scope="col"{_class(column)}>{title}</th>'
         for column, title in zip(table.columns, titles, strict=True)
     )
+    title = html_text(table.title)
     lines = [
-        f'<div class="frame {table.narrow}" role="region" tabindex="0" '
-        f'aria-label="{html_text(table.title)}"><table>',
-        f"<caption>{html_text(table.title)}</caption>",
+        f'<div class="frame {table.narrow}" role="region" tabindex="0" aria-label="{title}"><table>',
+        f"<caption>{title}</caption>",
         f"<thead><tr>{head}</tr></thead>",
         "<tbody>",
     ]
     for index, row in enumerate(table.rows):
         cells = []
-        for place, (column, title, cell) in enumerate(zip(table.columns, titles, row, strict=True)):
+        for place, (column, label, cell) in enumerate(zip(table.columns, titles, row, strict=True)):
             tag, scope = ("th", ' scope="row"') if place == 0 else ("td", "")
             cells.append(
-                f'<{tag}{scope}{_class(column)} data-label="{title}">{html_text(cell)}</{tag}>'
+                f'<{tag}{scope}{_class(column)} data-label="{label}">{html_text(cell)}</{tag}>'
             )
         strong = ' class="strong"' if index in table.strong else ""
         lines.append(f"<tr{strong}>{''.join(cells)}</tr>")

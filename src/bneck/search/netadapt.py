@@ -37,7 +37,9 @@ class Proposal:
     estimated_ms: float
 
     def __str__(self) -> str:
-        names = f"row {self.rows[0]}" if len(self.rows) == 1 else f"rows {self.rows[0]}-{self.rows[-1]}"
+        names = (
+            f"row {self.rows[0]}" if len(self.rows) == 1 else f"rows {self.rows[0]}-{self.rows[-1]}"
+        )
         return f"{self.kind} of {names}: {self.before} -> {self.after}"
 
 
@@ -98,16 +100,36 @@ def propose(
         if change:
             width, narrow, ms = change
             found.append(
-                Proposal(kind="expansion", rows=(i,), before=before, after=width, spec=narrow, estimated_ms=ms)
+                Proposal(
+                    kind="expansion",
+                    rows=(i,),
+                    before=before,
+                    after=width,
+                    spec=narrow,
+                    estimated_ms=ms,
+                )
             )
     for group in _bottlenecks(spec):
         before = _out(spec, group)
-        widths = [w for w in _narrower(before, _floor(_out(seed, group), least)) if _keeps_expands(spec, group, w)]
-        change = _widest(widths, lambda w, group=group: with_out(spec, group, w), limit_ms, estimate)  # type: ignore[misc]
+        widths = [
+            w
+            for w in _narrower(before, _floor(_out(seed, group), least))
+            if _keeps_expands(spec, group, w)
+        ]
+        change = _widest(
+            widths, lambda w, group=group: with_out(spec, group, w), limit_ms, estimate
+        )  # type: ignore[misc]
         if change:
             width, narrow, ms = change
             found.append(
-                Proposal(kind="bottleneck", rows=group, before=before, after=width, spec=narrow, estimated_ms=ms)
+                Proposal(
+                    kind="bottleneck",
+                    rows=group,
+                    before=before,
+                    after=width,
+                    spec=narrow,
+                    estimated_ms=ms,
+                )
             )
     return found
 

@@ -45,7 +45,9 @@ class NetSpec:
                 raise SpecError(f"{name} is {value!r}; it must be a whole number of at least 1")
         for name, known in (("padding", PADDINGS), ("se_gate", GATES)):
             if getattr(self, name) not in known:
-                raise SpecError(f"{name} is {getattr(self, name)!r}; allowed are {', '.join(known)}")
+                raise SpecError(
+                    f"{name} is {getattr(self, name)!r}; allowed are {', '.join(known)}"
+                )
         if not 0 <= self.dropout < 1:
             raise SpecError(f"dropout is {self.dropout!r}; it must be from 0 to below 1")
         if not self.bn_eps > 0 or not 0 < self.bn_momentum <= 1:
@@ -139,7 +141,13 @@ def layers(spec: NetSpec, resolution: Size | None = None) -> Iterator[Layer]:
     for i, row in enumerate(spec.rows):
         if isinstance(row, Pool):
             yield Layer(
-                name=f"rows.{i}", kind="pool", row=i, width_in=width, out=width, size_in=size, size_out=(1, 1)
+                name=f"rows.{i}",
+                kind="pool",
+                row=i,
+                width_in=width,
+                out=width,
+                size_in=size,
+                size_out=(1, 1),
             )
             size = (1, 1)
         elif isinstance(row, Conv):

@@ -63,7 +63,9 @@ class Bneck:
             dilation=self.dilation,
         )
         if not _is_int(self.se) or self.se < 0:
-            raise SpecError(f"se is {self.se!r}; it must be a squeeze width in channels, 0 for none")
+            raise SpecError(
+                f"se is {self.se!r}; it must be a squeeze width in channels, 0 for none"
+            )
         _check_shape(self, self.kernel, self.stride, self.act)
         if self.skip not in SKIPS:
             raise SpecError(f"skip is {self.skip!r}; allowed are {', '.join(SKIPS)}")
@@ -107,7 +109,9 @@ def _check_sizes(row: object, **sizes: int) -> None:
 
 def _check_shape(row: object, kernel: int, stride: int, act: str) -> None:
     if kernel % 2 == 0:
-        raise SpecError(f"kernel is {kernel}; it must be odd, or input and output would not line up")
+        raise SpecError(
+            f"kernel is {kernel}; it must be odd, or input and output would not line up"
+        )
     if stride not in (1, 2):
         raise SpecError(f"stride is {stride}; it must be 1 or 2")
     if act not in ACTS:

@@ -32,7 +32,8 @@ def to_text(spec: NetSpec) -> str:
             widths[row.op, column] = max(widths.get((row.op, column), 0), len(cell))
     for row, row_cells in zip(spec.rows, cells, strict=True):
         padded = [
-            f"{cell},".ljust(widths[row.op, column] + 1) for column, cell in enumerate(row_cells[:-1])
+            f"{cell},".ljust(widths[row.op, column] + 1)
+            for column, cell in enumerate(row_cells[:-1])
         ]
         lines.append("- {" + " ".join([*padded, row_cells[-1]]) + "}")
     return "\n".join(lines) + "\n"
@@ -49,7 +50,9 @@ def from_text(text: str) -> NetSpec:
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
         where = f" near line {place.line + 1}" if place else ""
-        raise SpecError(f"the text is not yaml{where}; a spec begins with 'bneck: {FORMAT}'") from None
+        raise SpecError(
+            f"the text is not yaml{where}; a spec begins with 'bneck: {FORMAT}'"
+        ) from None
     if not isinstance(data, dict) or "bneck" not in data:
         raise SpecError(f"the text is not a spec; a spec begins with 'bneck: {FORMAT}'")
     if data.pop("bneck") != FORMAT:
@@ -97,7 +100,9 @@ def resolve(network: str | Path | NetSpec) -> NetSpec:
 
 def _row(index: int, data: object) -> Row:
     if not isinstance(data, dict) or data.get("op") not in ROW_KINDS:
-        raise SpecError(f"row {index} is {data!r}; it must be {{op: ...}} with op one of {', '.join(ROW_KINDS)}")
+        raise SpecError(
+            f"row {index} is {data!r}; it must be {{op: ...}} with op one of {', '.join(ROW_KINDS)}"
+        )
     kind = ROW_KINDS[data["op"]]
     values = {key: value for key, value in data.items() if key != "op"}
     known = [f.name for f in fields(kind)]
@@ -127,5 +132,7 @@ def _row_items(row: Row) -> list[tuple[str, object]]:
 def _scalar(value: object) -> str:
     if isinstance(value, str):
         # One line of yaml that safe_load gives back as the same string ("no", "1", "a: b" too).
-        return yaml.safe_dump(value, default_style=None, width=10**9).removesuffix("\n...\n").strip()
+        return (
+            yaml.safe_dump(value, default_style=None, width=10**9).removesuffix("\n...\n").strip()
+        )
     return str(value).lower() if isinstance(value, bool) else repr(value)

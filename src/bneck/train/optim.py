@@ -30,7 +30,14 @@ class RmsPropTF(torch.optim.Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(
-            params, {"lr": lr, "decay": decay, "momentum": momentum, "eps": eps, "weight_decay": weight_decay}
+            params,
+            {
+                "lr": lr,
+                "decay": decay,
+                "momentum": momentum,
+                "eps": eps,
+                "weight_decay": weight_decay,
+            },
         )
 
     @torch.no_grad()
@@ -63,7 +70,8 @@ class RmsPropTF(torch.optim.Optimizer):
 
 def decayed_apart(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two parameter groups: weights of full convolutions decay; depthwise, batch norm, biases do not."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for module in net.modules():
         for name, parameter in module.named_parameters(recurse=False):
             full = isinstance(module, nn.Conv2d) and module.groups == 1 and name == "weight"

@@ -1,0 +1,6 @@
+"""`python -m bneck`."""
+
+from bneck.cli.main import run
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,222 @@
+"""`bneck`: the commands. Each is a thin shell over the Python function that its help names."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bneck.cli.bars import Bars
+from bneck.cli.tables import count_table, measurement_table, spec_table
+from bneck.specs.errors import InputError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Find, train, shrink and ship the vision network that fits your data and your device.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print json for programs.")]
+NAMES = "A network (v3-large, v3-small-0.75@192), a spec file or a run's folder."
+
+
+@app.command()
+def show(
+    network: Annotated[str, typer.Argument(help=NAMES)],
+    text: Annotated[bool, typer.Option("--text", help="Print the spec as yaml.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print a network's table with the cost of every row. Python: bneck.count(network).rows"""
+    from bneck.recipes.networks import count as count_network
+    from bneck.recipes.networks import network as find
+    from bneck.specs.text import to_text
+
+    spec = find(network)
+    if text:
+        print(to_text(spec), end="")
+        return
+    costs = count_network(spec)
+    if as_json:
+        _print_json({**_count_json(network, spec, costs), "spec": to_text(spec)})
+        return
+    Console().print(spec_table(spec, costs))
+
+
+@app.command()
+def count(
+    networks: Annotated[list[str], typer.Argument(help=NAMES)],
+    as_json: Json = False,
+) -> None:
+    """Count parameters, multiply-adds and activation memory. Python: bneck.count(network)"""
+    from bneck.recipes.networks import count as count_network
+    from bneck.recipes.networks import network as find
+
+    counted = [(name, find(name), count_network(name)) for name in networks]
+    if as_json:
+        found = [_count_json(*entry) for entry in counted]
+        _print_json(found[0] if len(found) == 1 else found)
+        return
+    Console().print(count_table(counted))
+
+
+@app.command()
+def measure(
+    networks: Annotated[list[str], typer.Argument(help=NAMES)],
+    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    rounds: Annotated[int, typer.Option(help="Shuffled rounds; at least 3.")] = 20,
+    runtime: Annotated[str, typer.Option(help="The engine.")] = "onnxruntime",
+    as_json: Json = False,
+) -> None:
+    """Measure latency on this machine, batch 1, networks interleaved. Python: bneck.measure(...)"""
+    from bneck.recipes.networks import measure as measure_networks
+
+    found = measure_networks(*networks, threads=threads, rounds=rounds, runtime=runtime)
+    if as_json:
+        _print_json([record.as_json() for record in found])
+        return
+    Console().print(measurement_table(found))
+
+
+@app.command()
+def search(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images: train/CLASS/* and val/CLASS/*, or CLASS/*. Default: built-in ones."
+        ),
+    ] = None,
+    target: Annotated[str, typer.Option(help="5ms, 800us, or 70% of the seed network.")] = "70%",
+    device: Annotated[str, typer.Option(help="Where latency is measured.")] = "local",
+    seed_network: Annotated[str, typer.Option(help="The network to narrow.")] = "v3-small",
+    resolution: Annotated[int | None, typer.Option(help="Input side in pixels.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Of every full training.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="T: training steps that judge a proposal.")
+    ] = None,
+    delta: Annotated[
+        float, typer.Option(help="Least cut a step, share of the seed's latency.")
+    ] = 0.01,
+    repeats: Annotated[int, typer.Option(help="Final trainings of result and baseline.")] = 2,
+    seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes; default one a core.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; default runs/search-TIME.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="An unfinished run's folder to go on with.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a network to your images and your device: the main job. Python: bneck.search(...)"""
+    from bneck.recipes.main import search as run_search
+
+    with Bars(Console(stderr=True)) as bars:
+        record = run_search(
+            data,
+            target,
+            device=device,
+            seed_network=seed_network,
+            resolution=resolution,
+            epochs=epochs,
+            steps=steps,
+            delta=delta,
+            repeats=repeats,
+            seed=seed,
+            workers=workers,
+            out=out,
+            resume=resume,
+            progress=bars,
+        )
+    if as_json:
+        _print_json(record)
+        return
+    folder = Path(record["run"])
+    met = "meets" if record["meets_target"] else "MISSES"
+    print(
+        f"{record['found']['name']}: {record['measured_latency_ms']:.3f} ms measured, {met} the target of "
+        f"{record['target_ms']:.3f} ms\n"
+        f"top-1 {record['top1']:.1%}, uniform width {record['baseline']['top1']:.1%} "
+        f"at {record['baseline']['latency_ms']:.3f} ms\n"
+        f"report: {folder / 'report.html'}\nmodel:  {folder / 'model.onnx'}"
+    )
+
+
+@app.command()
+def predict(
+    run: Annotated[str, typer.Argument(help="A finished run's folder or an exported model.onnx.")],
+    images: Annotated[list[Path], typer.Argument(help="Pictures.")],
+    top: Annotated[int, typer.Option(help="How many classes.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Print the top classes of pictures with their scores. Python: bneck.predict(run, images)"""
+    from bneck.recipes.predict import predict as predict_images
+
+    found = predict_images(run, images, top=top)
+    if as_json:
+        _print_json(
+            [
+                {
+                    "image": str(image),
+                    "classes": [{"label": name, "score": score} for name, score in best],
+                }
+                for image, best in zip(images, found, strict=True)
+            ]
+        )
+        return
+    for image, best in zip(images, found, strict=True):
+        print(f"{image}: " + ", ".join(f"{name} {score:.1%}" for name, score in best))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder, finished or not.")],
+    as_json: Json = False,
+) -> None:
+    """Write a run's report.html and report.md anew. Python: bneck.write_report(run)"""
+    from bneck.report.page import write_report
+
+    files = [str(path) for path in write_report(run)]
+    if as_json:
+        _print_json({"files": files})
+    else:
+        print("\n".join(files))
+
+
+def run() -> None:
+    """The entry point: errors of the user's making end in one sentence and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"bneck: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("bneck: stopped; a search goes on with: bneck search --resume RUN", file=sys.stderr)
+        sys.exit(130)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1))
+
+
+def _count_json(name: str, spec: Any, costs: Any) -> dict[str, Any]:
+    return {
+        "network": name,
+        "resolution": spec.resolution,
+        "params": costs.params,
+        "madds": costs.madds,
+        "activation_bytes": costs.activation_bytes,
+        "rows": [
+            {
+                "row": r.row,
+                "params": r.params,
+                "madds": r.madds,
+                "activation_bytes": r.activation_bytes,
+            }
+            for r in costs.rows
+        ],
+    }

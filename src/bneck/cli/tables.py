@@ -1,0 +1,120 @@
+"""What the commands print, as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from bneck.costs.count import Count
+from bneck.records.measurement import Measurement
+from bneck.specs.network import NetSpec
+from bneck.specs.rows import Bneck, Conv, Pool
+
+NAMES = {"hswish": "HS", "relu": "RE", "relu6": "R6", "linear": "-"}
+
+
+def spec_table(spec: NetSpec, costs: Count) -> Table:
+    """A network as in the paper's Tables 1 and 2, with the costs of its rows."""
+    table = _table(
+        f"{spec.name} at {spec.resolution} px, {spec.classes} classes, {spec.padding} padding",
+        (
+            "#",
+            "input",
+            "operator",
+            "k",
+            "exp",
+            "out",
+            "SE",
+            "NL",
+            "s",
+            "add",
+            "params",
+            "MAdds M",
+            "act kB",
+        ),
+        left=(1, 2),
+    )
+    for row, cost in zip([*spec.rows, None], costs.rows, strict=True):
+        size = f"{cost.size_in[0]}x{cost.width_in}"
+        match row:
+            case Bneck():
+                cells = [
+                    "bneck", row.kernel, row.expanded, row.out, row.se or "-", NAMES[row.act], row.stride,
+                    "yes" if spec.has_skip(cost.row) else "-",
+                ]  # fmt: skip
+            case Conv():
+                name = "conv2d" if row.bn else "NBN"
+                cells = [name, row.kernel, "-", row.out, "-", NAMES[row.act], row.stride, "-"]
+            case Pool():
+                cells = ["pool", cost.size_in[0], "-", "-", "-", "-", "-", "-"]
+            case None:
+                cells = ["NBN", 1, "-", spec.classes, "-", "-", 1, "-"]
+        table.add_row(
+            str(cost.row),
+            size,
+            *map(str, cells),
+            f"{cost.params:,}",
+            f"{cost.madds / 1e6:.2f}",
+            f"{cost.activation_bytes / 1024:,.0f}",
+        )
+    table.add_section()
+    table.add_row(
+        "",
+        "total",
+        *[""] * 8,
+        f"{costs.params:,}",
+        f"{costs.madds / 1e6:.2f}",
+        f"{costs.activation_bytes / 1024:,.0f}",
+    )
+    return table
+
+
+def count_table(counted: Sequence[tuple[str, NetSpec, Count]]) -> Table:
+    """Totals of networks."""
+    table = _table(
+        "", ("network", "resolution", "params", "MAdds", "peak activations kB"), left=(0,)
+    )
+    for name, spec, costs in counted:
+        table.add_row(
+            name,
+            str(spec.resolution),
+            f"{costs.params:,}",
+            f"{costs.madds:,}",
+            f"{costs.activation_bytes / 1024:,.0f}",
+        )
+    return table
+
+
+def measurement_table(found: Sequence[Measurement]) -> Table:
+    """Measured latencies, with ratios to the first network."""
+    first = found[0]
+    table = _table(
+        f"{first.device.processor}, {first.runtime} {first.runtime_version}, {first.precision}, "
+        f"{first.threads} thread{'s' if first.threads > 1 else ''}, batch 1",
+        ("network", "median ms", "p10", "p90", "cpu ms", "n", "repeated", "ratio"),
+        left=(0,),
+    )
+    for one in found:
+        ms = one.latency_ms
+        table.add_row(
+            one.network,
+            f"{ms.median:.3f}",
+            f"{ms.p10:.3f}",
+            f"{ms.p90:.3f}",
+            f"{one.cpu_ms:.3f}",
+            str(one.n),
+            str(one.repeated),
+            f"{ms.median / first.latency_ms.median:.3f}",
+        )
+    return table
+
+
+def _table(title: str, columns: Sequence[str], *, left: Sequence[int]) -> Table:
+    table = Table(
+        title=title or None, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0)
+    )
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i in left else "right", no_wrap=True)
+    return table
