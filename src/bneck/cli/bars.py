@@ -64,4 +64,4 @@ class Bars:
 
     def say(self, sentence: str) -> None:
         """A line above the bar."""
-        self._progress.console.print(sentence, highlight=False, markup=False)
+        self._progress.console.print(sentence, highlight=False, markup=False, soft_wrap=True)

@@ -114,6 +114,12 @@ def grid(seed: NetSpec) -> list[Entry]:
     return [*contexts, *rows]
 
 
+def calibration_networks(seed: NetSpec) -> list[NetSpec]:
+    """The random narrower networks of a table for `seed`, the same at every call."""
+    rng = random.Random(0)
+    return [random_widths(seed, rng) for _ in range(CALIBRATING + HELD_OUT)]
+
+
 def _axes(shape: RowShape, seen: list[Widths], seed: NetSpec) -> Iterator[list[int]]:
     names = {"conv": ("in", "out"), "pool": ("in",), "bneck": ("in", "expanded", "out")}[shape.kind]
     if shape.kind == "bneck" and not shape.expands:
@@ -242,8 +248,7 @@ def _fill_networks(
     progress: Progress | None,
 ) -> None:
     """Measure random narrower networks: some calibrate the table, the others judge it."""
-    rng = random.Random(0)
-    specs = [random_widths(seed, rng) for _ in range(CALIBRATING + HELD_OUT)]
+    specs = calibration_networks(seed)
     nominal = float(table.header["reference_ms"])
     while (done := len(table.networks)) < len(specs):
         batch = specs[done : done + BATCH // 2]

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bneck.data.folders import list_images
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.run import new_run, resumed_run
 from bneck.recipes.search import run_search
@@ -15,7 +16,7 @@ from bneck.records.files import locked
 from bneck.specs.errors import InputError
 from bneck.specs.text import resolve
 
-BUILTIN_RESOLUTION, BUILTIN_EPOCHS, BUILTIN_STEPS = 48, 6, 8
+BUILTIN_IMAGES, BUILTIN_RESOLUTION, BUILTIN_EPOCHS, BUILTIN_STEPS = 5_000, 48, 6, 8
 FOLDER_EPOCHS, FOLDER_STEPS = 30, 50
 
 
@@ -68,17 +69,12 @@ def search(
         path = Path(resume)
         with _busy(path):
             return _carry(resumed_run(path, progress or Silent()))
-    builtin = data is None
     folder = None if data is None else Path(data)
-    if folder is not None and not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise InputError(
-            f"the images' folder {folder} {what}; give one with a subfolder for every class"
-        )
+    builtin = folder is None
     settings = small_data(
         seed_network=seed_network,
-        resolution=resolution
-        or (BUILTIN_RESOLUTION if builtin else resolve(seed_network).resolution),
+        resolution=resolution or (BUILTIN_RESOLUTION if builtin else resolve(seed_network).resolution),
+        images=BUILTIN_IMAGES if folder is None else len(list_images(folder, seed=seed).train),
         target=target,
         epochs=epochs or (BUILTIN_EPOCHS if builtin else FOLDER_EPOCHS),
         steps=steps or (BUILTIN_STEPS if builtin else FOLDER_STEPS),

@@ -52,6 +52,7 @@ def small_data(
     *,
     seed_network: str = "v3-small",
     resolution: int,
+    images: int,
     target: str = "70%",
     epochs: float,
     steps: int,
@@ -66,11 +67,15 @@ def small_data(
     warm-up. Changed, with the figures in docs/lab-log.md: batches of 64 at a peak rate of 0.002, one
     epoch of warm-up and a cosine instead of steps of 0.99, batch norm's momentum 0.1, an average
     over some 100 steps instead of 10,000.
+
+    `images` is how many there are to train on; batches get smaller, and the rate with them, where
+    an epoch would have fewer than ten.
     """
+    batch = min(64, max(4, images // 10))
     training = Settings(
         epochs=epochs,
-        batch=64,
-        lr=0.002,
+        batch=batch,
+        lr=0.002 * batch / 64,
         schedule="cosine",
         warmup=min(1.0, epochs / 4),
         smoothing=0.1,
@@ -84,7 +89,7 @@ def small_data(
         resolution=resolution,
         target=target,
         training=training,
-        tuning=replace(training, lr=0.001, warmup=0.0, average=0.0),
+        tuning=replace(training, lr=training.lr / 2, warmup=0.0, average=0.0),
         steps=steps,
         delta=delta,
         heldout=0.2,

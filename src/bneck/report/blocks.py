@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from bneck.report.numbers import ARROW, PLUS_MINUS
 from bneck.report.tables import Table, html_table, html_text, markdown_table, markdown_text
+
+# Spaces before a unit or sign, and behind a sign.
+_BOUND = re.compile(
+    rf"(?<=\d) (?=[%{PLUS_MINUS}{ARROW}]|ms\b|points\b)|(?<=[{PLUS_MINUS}{ARROW}]) "
+)
 
 Tone = Literal["good", "bad", "even", "plain"]
 
@@ -79,7 +85,7 @@ def html_block(block: Block) -> str:
         case Heading(text):
             return f"<h2>{html_text(text)}</h2>"
         case Paragraph(text, kind):
-            return f'<p class="{kind}">{html_text(text)}</p>'
+            return f'<p class="{kind}">{_prose(text)}</p>'
         case Tiles(tiles):
             return f'<div class="tiles">{"".join(map(_html_tile, tiles))}</div>'
         case Picture():
@@ -137,7 +143,7 @@ def html_page(title: str, blocks: Sequence[Block], *, style: str, running_head: 
             f"<title>{html_text(title)}</title>",
             f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n<section>",
             f'<p class="head">{html_text(running_head)}</p>',
-            f"<h1>{html_text(title)}</h1>",
+            f"<h1>{_prose(title)}</h1>",
             *body,
             "</section>\n</main>\n</body>\n</html>\n",
         ]
@@ -156,6 +162,11 @@ def _html_tile(tile: Tile) -> str:
         f'<div class="value">{html_text(tile.value)}</div>'
         f'<div class="remark">{html_text(tile.remark)}</div></div>'
     )
+
+
+def _prose(text: str) -> str:
+    """Sentences as html; no line ends between a number and what belongs to it."""
+    return _BOUND.sub("&nbsp;", html_text(text))
 
 
 def _storable(text: str) -> str:

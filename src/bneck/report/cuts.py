@@ -68,9 +68,9 @@ def cut_sentences(rows: list[RowCut]) -> str:
     widths += [(row.row, "output", row.out) for row in changed]
     deepest = sorted(widths, key=lambda cut: cut[2][1] / cut[2][0])[:3]
     named = [
-        f"the {kind} of row {row} ({pair[0]} {ARROW} {pair[1]}, {percent(pair[1] / pair[0], 0)} % kept)"
-        for row, kind, pair in deepest
-        if pair[1] < pair[0]
+        f"the {kind} of row {row} ({wide} {ARROW} {narrow}, {percent(narrow / wide, 0)} % kept)"
+        for row, kind, (wide, narrow) in deepest
+        if narrow < wide
     ]
     text = f"{len(changed)} of {several(len(rows), 'row')} changed in width."
     if named:

@@ -1,4 +1,4 @@
-"""The report's drawings, as svg text. The only part that knows matplotlib.
+"""The report's drawings, as svg text. The only module that knows matplotlib, and it may be absent.
 
 Colours are Okabe and Ito's, and every kind of point has a marker of its own, so that a drawing
 reads without colour too.
@@ -11,16 +11,17 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from bneck.report.blocks import Picture
 from bneck.report.cuts import RowCut
 from bneck.report.numbers import ARROW, mean, ms
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 INK, FAINT, PAPER = "#333333", "#b9b9b9", "#ffffff"
 BLUE, VERMILLION, ORANGE = "#0072B2", "#D55E00", "#E69F00"
@@ -28,25 +29,27 @@ MARKS = {"seed": ("s", INK), "found": ("o", BLUE), "uniform": ("^", VERMILLION)}
 LABELS = {"seed": "seed network", "found": "found network", "uniform": "uniform width"}
 FINALS = (
     "Final networks: measured latency (bar from the 10th to the 90th percentile) and top-1 on "
-    "validation images after the final training (bar over the range of the trainings, a dash for each)."
+    "validation images after the final training (a dash for each training, a bar over their range)."
 )
 SEARCH = (
-    "Search: estimated latency, and top-1 on held-out images after a short fine-tuning. Other images "
-    "and other training than the final networks, so heights in the two panels do not compare."
+    "Search: estimated latency, and top-1 on held-out images after a short fine-tuning. Other "
+    "images and other training than the final networks, so heights in the two panels do not "
+    "compare."
 )
 WIDTHS = (
-    "Widths in channels, from the image (top) to the classifier. Pale: the seed network. Solid: what "
-    "the search left of it. Numbers with an arrow were changed; a bar with a gap is longer than drawn."
+    "Widths in channels, from the image (top) to the classifier. Pale: the seed network. Solid: "
+    "what the search left of it. Numbers with an arrow were changed; a bar with a gap is longer "
+    "than drawn."
 )
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": ["sans-serif"],
-    "font.size": 10.5,
+    "font.size": 11.5,
     "text.color": INK,
     "axes.edgecolor": "#8a8a8a",
     "axes.labelcolor": INK,
-    "axes.titlesize": 11.5,
+    "axes.titlesize": 12.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 10.0,
@@ -61,7 +64,7 @@ STYLE: dict[Any, Any] = {
     "figure.facecolor": PAPER,
     "axes.facecolor": PAPER,
     "legend.frameon": False,
-    "legend.fontsize": 10.0,
+    "legend.fontsize": 11.0,
 }
 
 
@@ -94,6 +97,11 @@ class SearchPath:
     trials: tuple[tuple[float, float], ...]
 
 
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
+
+
 def draw_tradeoff(
     finals: Sequence[FinalPoint], path: SearchPath | None, target_ms: float | None
 ) -> Picture | None:
@@ -116,7 +124,7 @@ def draw_tradeoff(
         )
     if not panels:
         return None
-    return _picture("report-tradeoff", "Accuracy over latency", panels, width=420, height=390)
+    return _picture("report-tradeoff", "Accuracy over latency", panels, width=410, height=390)
 
 
 def draw_widths(rows: Sequence[RowCut]) -> Picture:
@@ -128,7 +136,7 @@ def draw_widths(rows: Sequence[RowCut]) -> Picture:
         Panel("Output width (channels)", WIDTHS, lambda axes: _draw_bars(axes, labels, out)),
     ]
     title = "Widths of the seed network and of the found network, row by row"
-    return _picture("report-widths", title, panels, width=420, height=60 + 21 * len(out))
+    return _picture("report-widths", title, panels, width=410, height=60 + 21 * len(out))
 
 
 def _draw_finals(axes: Axes, finals: Sequence[FinalPoint], target_ms: float | None) -> None:
@@ -136,13 +144,13 @@ def _draw_finals(axes: Axes, finals: Sequence[FinalPoint], target_ms: float | No
         marker, colour = MARKS[point.role]
         top1 = 100 * np.asarray(point.top1)
         y = 100 * mean(point.top1)
-        axes.errorbar(
-            point.latency_ms, y,
-            xerr=[[max(0.0, point.latency_ms - point.p10_ms)], [max(0.0, point.p90_ms - point.latency_ms)]],
-            yerr=[[max(0.0, y - top1.min())], [max(0.0, top1.max() - y)]],
-            fmt=marker, color=colour, markersize=8, markeredgecolor=PAPER, markeredgewidth=0.8,
-            elinewidth=1.3, capsize=4, zorder=4,
-        )  # fmt: skip
+        centre = point.latency_ms
+        colours: dict[str, Any] = {"color": colour, "linewidth": 1.4}
+        axes.plot([centre] * len(top1), top1, "-", **colours, zorder=3)
+        axes.plot([centre] * len(top1), top1, "_", color=colour, markersize=11, zorder=3)
+        axes.plot([point.p10_ms, point.p90_ms], [y, y], "-|", **colours, markersize=8, zorder=3)
+        axes.plot(centre, y, marker, color=colour, markersize=9.5, markeredgecolor=PAPER,
+                  markeredgewidth=1, zorder=4)  # fmt: skip
         axes.plot([], [], marker, color=colour, markersize=8, label=LABELS[point.role])
         axes.plot([point.latency_ms] * len(top1), top1, "_", color=colour, markersize=8, zorder=3)
     _draw_target(axes, target_ms)
@@ -151,10 +159,13 @@ def _draw_finals(axes: Axes, finals: Sequence[FinalPoint], target_ms: float | No
 
 
 def _draw_search(axes: Axes, path: SearchPath, target_ms: float | None) -> None:
-    if path.trials:
-        x, y = _columns(path.trials)
-        axes.plot(x, y, "x", color=FAINT, markersize=4, label="judged trial", zorder=2)
     line = ([path.start] if path.start else []) + list(path.steps)
+    trials = _without_strays(path.trials, line)
+    if trials:
+        strays = len(path.trials) - len(trials)
+        x, y = _columns(trials)
+        label = f"judged trial ({strays} lie below)" if strays else "judged trial"
+        axes.plot(x, y, "x", color=FAINT, markersize=4, label=label, zorder=2)
     if path.steps:
         x, y = _columns(line)
         axes.plot(x, y, "-", color=ORANGE, linewidth=1.5, zorder=3)
@@ -168,24 +179,17 @@ def _draw_search(axes: Axes, path: SearchPath, target_ms: float | None) -> None:
     _draw_target(axes, target_ms)
     axes.margins(0.08, 0.1)
     _finish(axes, "estimated latency (ms)", "top-1, held-out images (%)")
-    _hide_strays(axes, path, line)
 
 
-def _hide_strays(axes: Axes, path: SearchPath, line: Sequence[tuple[float, float]]) -> None:
-    """Keep a few ruined trials from flattening the picture, and say how many they are."""
-    shown = [y for _, y in line]
-    if not path.trials or not shown:
-        return
-    trials = np.array([y for _, y in path.trials])
-    room = max(0.02, 2 * (max(shown) - min(shown)))
-    floor = min(shown) - room
-    strays = int((trials < floor).sum())
-    if strays:
-        axes.set_ylim(bottom=100 * (floor - 0.1 * room))
-        axes.annotate(
-            f"{strays} weaker trials lie below", (0.02, 0.02), xycoords="axes fraction",
-            color="#666666", fontsize=9.5,
-        )  # fmt: skip
+def _without_strays(
+    trials: Sequence[tuple[float, float]], line: Sequence[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """Leave out the few ruined trials that would flatten the picture."""
+    kept = [accuracy for _, accuracy in line]
+    if not kept:
+        return list(trials)
+    floor = min(kept) - max(0.03, 3 * (max(kept) - min(kept)))
+    return [trial for trial in trials if trial[1] >= floor]
 
 
 def _draw_target(axes: Axes, target_ms: float | None) -> None:
@@ -216,7 +220,7 @@ def _draw_bars(axes: Axes, labels: Sequence[str], widths: Sequence[tuple[int, in
     limit = min(limit, max(map(max, pairs)))
     for place, (before, after) in enumerate(pairs):
         if not before:
-            axes.annotate("none", (0.01 * limit, place), va="center", fontsize=9, color="#8a8a8a")
+            axes.annotate("none", (0.01 * limit, place), va="center", fontsize=10, color="#8a8a8a")
             continue
         long, cut = max(before, after), before != after
         axes.barh(place, min(before, limit), height=0.74, color="#dfe3e6", edgecolor="#8a8a8a",
@@ -229,10 +233,10 @@ def _draw_bars(axes: Axes, labels: Sequence[str], widths: Sequence[tuple[int, in
         axes.annotate(
             f"{before} {ARROW} {after}" if cut else f"{before}",
             (min(long, limit) + 0.02 * limit, place),
-            va="center", fontsize=9.5, color=INK if cut else "#767676",
+            va="center", fontsize=10.5, color=INK if cut else "#767676",
             fontweight="bold" if cut else "normal",
         )  # fmt: skip
-    axes.set_yticks(range(len(labels)), labels, fontsize=9.5)
+    axes.set_yticks(range(len(labels)), labels, fontsize=10.5)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_xlim(0, 1.3 * limit)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
@@ -258,6 +262,9 @@ def _picture(name: str, title: str, panels: Sequence[Panel], *, width: int, heig
 
 def _svg(panels: Sequence[Panel], width: int, height: int, salt: str) -> str:
     """Panels side by side; the same numbers give the same text."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
         figure = Figure(figsize=(width * len(panels) / 72, height / 72), layout="constrained")
         axes = np.atleast_1d(np.asarray(figure.subplots(1, len(panels)), dtype=object))

@@ -22,10 +22,17 @@ from bneck.report.numbers import (
     signed_percent,
     spread_text,
 )
-from bneck.report.pictures import FinalPoint, SearchPath, draw_tradeoff, draw_widths
+from bneck.report.pictures import (
+    FinalPoint,
+    SearchPath,
+    can_draw,
+    draw_tradeoff,
+    draw_widths,
+)
 from bneck.report.tables import Column, Table
 
 SHOWN = 20  # of a list that may be long: bad images, classes
+NO_PICTURE = "Not drawn: matplotlib is not installed here; install bneck[search] and report again."
 Trial = tuple[float, float]
 
 
@@ -78,17 +85,28 @@ def _tiles(record: SearchRecord) -> Iterator[Tile]:
     found, uniform = record.get("found", {}), record.get("uniform", {})
     top1, baseline = found.get("top1"), uniform.get("top1")
     if top1:
-        yield Tile("Top-1, found network", spread_text(top1), several(len(top1), "final training"))
+        yield Tile("Top-1, found network", spread_text(top1), _remark(top1))
     verdict = text.baseline_verdict(record)
     if top1 and baseline and verdict:
         gap = f"{signed_percent(mean(top1) - mean(baseline))} points"
+        apart = "the ranges of the trainings are apart"
+        if min(len(top1), len(baseline)) == 1:
+            apart = "from one training, so it may be chance"
         remark = {
-            "above": "above: the ranges of the trainings are apart",
+            "above": f"above: {apart}",
             "tie": "a tie: within the spread of the trainings",
-            "below": "BELOW: the ranges of the trainings are apart",
+            "below": f"BELOW: {apart}",
         }[verdict]
         side: dict[text.Verdict, Tone] = {"above": "good", "tie": "even", "below": "bad"}
         yield Tile("Against uniform width", gap, remark, side[verdict])
+
+
+def _remark(top1: Sequence[float]) -> str:
+    return (
+        f"mean and half the range of {len(top1)} trainings"
+        if len(top1) > 1
+        else "one final training"
+    )
 
 
 def _networks(record: SearchRecord) -> Iterator[Block]:
@@ -155,7 +173,9 @@ def _tradeoff(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Ite
         yield Paragraph("Not drawn yet: no network is both finally trained and measured.", "note")
     if path is None:
         yield Paragraph("Not drawn yet: the search has judged no trial.", "note")
-    if picture := draw_tradeoff(finals, path, record.get("target_ms")):
+    if not can_draw():
+        yield Paragraph(NO_PICTURE, "note")
+    elif picture := draw_tradeoff(finals, path, record.get("target_ms")):
         yield picture
 
 
@@ -165,24 +185,22 @@ def _cuts(rows: list[RowCut] | None) -> Iterator[Block]:
         yield Paragraph("Missing: the rows of the seed network and of a found network.", "note")
         return
     yield Paragraph(cut_sentences(rows))
-    yield draw_widths(rows)
+    yield draw_widths(rows) if can_draw() else Paragraph(NO_PICTURE, "note")
     yield Table(
-        title="Widths in channels. MAdds kept also counts what a row saves by its neighbours' cuts.",
+        title=f"Widths, seed {ARROW} found. MAdds kept includes what the neighbours' cuts save.",
         columns=(
             Column("row"),
             Column("operator", number=False),
-            Column("expanded, seed"),
-            Column("expanded, found"),
-            Column("out, seed"),
-            Column("out, found"),
+            Column("expanded (channels)"),
+            Column("out (channels)"),
             Column("MAdds kept (%)"),
         ),
         rows=tuple(
             (
                 str(row.row),
                 row.operator,
-                *(map(str, row.expanded) if row.expanded else (NONE, NONE)),
-                *map(str, row.out),
+                NONE if row.expanded is None else _widths(row.expanded),
+                _widths(row.out),
                 percent(row.madds_kept, 0),
             )
             for row in rows
@@ -210,7 +228,7 @@ def _steps(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Iterat
             (
                 str(step["number"]),
                 _change(change),
-                f"{change['before']} {ARROW} {change['after']}",
+                _widths((change["before"], change["after"])),
                 ms(step["estimated_ms"]),
                 percent(step["estimated_ms"] / whole) if whole else NONE,
                 percent(step["accuracy"]),
@@ -218,8 +236,8 @@ def _steps(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Iterat
             )
         )
     yield Paragraph(
-        f"{several(len(steps), 'step')}, {several(judged, 'trial')} judged. Held-out top-1 is on images "
-        "kept out of training, after the short fine-tuning; it is not the final accuracy."
+        f"{several(len(steps), 'step')}, {several(judged, 'trial')} judged. Held-out top-1 is on "
+        "images kept out of training, after the short fine-tuning; it is not the final accuracy."
     )
     yield Table(
         title="Accepted steps in their order; step 0 is where the search began.",
@@ -229,7 +247,7 @@ def _steps(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Iterat
             Column("width (channels)"),
             Column("estimated (ms)"),
             Column("of the seed (%)"),
-            Column("held-out top-1 (%)"),
+            Column("top-1 held out (%)"),
             Column("trials"),
         ),
         rows=tuple(rows),
@@ -258,8 +276,8 @@ def _latency(record: SearchRecord) -> Iterator[Block]:
         yield Paragraph("Missing: no network has been measured yet.", "note")
         return
     yield Table(
-        title="Measured is wall time divided by the pace of the machine in the same rounds; raw is what "
-        "the clock said.",
+        title="Measured is wall time divided by the pace of the machine in the same rounds; raw is "
+        "what the clock said.",
         columns=(
             Column("network", number=False),
             Column("estimated (ms)"),
@@ -336,7 +354,7 @@ def _facts(record: SearchRecord) -> Iterator[tuple[str, str]]:
     yield "classes", _words(data.get("classes"))
     yield "device", _device(device)
     names = ("runtime", "runtime_version", "precision")
-    runtime = [_words(record.get(name, measurement.get(name))) for name in names]  # type: ignore[misc]
+    runtime = [_words(record.get(name, measurement.get(name))) for name in names]
     yield "runtime", " ".join(word for word in runtime if word)
     yield "threads", _words(measurement.get("threads"))
     timing = {
@@ -404,6 +422,11 @@ def _pair(first: object, second: object) -> tuple[float, float] | None:
     if isinstance(first, int | float) and isinstance(second, int | float):
         return float(first), float(second)
     return None
+
+
+def _widths(pair: tuple[int, int]) -> str:
+    before, after = pair
+    return str(before) if before == after else f"{before} {ARROW} {after}"
 
 
 def _change(proposal: ProposalRecord) -> str:

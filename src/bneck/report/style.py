@@ -19,32 +19,53 @@ body {
 }
 main { max-width: 60rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; overflow-wrap: break-word; }
 section + section { margin-top: 3.25rem; }
-h1 { font-size: 1.75rem; line-height: 1.25; font-weight: 650; letter-spacing: -0.01em; margin: 0 0 1.25rem; }
+h1 {
+  font-size: 1.75rem; line-height: 1.25; font-weight: 650; letter-spacing: -0.01em;
+  margin: 0 0 1.25rem;
+}
 h2 { font-size: 1.15rem; font-weight: 650; margin: 0 0 0.75rem; }
 p { margin: 0 0 0.85rem; max-width: 46rem; }
 .head { color: var(--soft); font-size: 0.85rem; margin-bottom: 0.6rem; }
 .lead { font-size: 1.06rem; }
-.note, figcaption, caption, .label, .remark { color: var(--soft); font-size: 0.85rem; line-height: 1.45; }
+.note, figcaption, caption, .label, .remark {
+  color: var(--soft); font-size: 0.85rem; line-height: 1.45;
+}
 .warning {
   border-left: 4px solid var(--bad); background: var(--tint); padding: 0.7rem 1rem;
   font-weight: 600;
 }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: 1rem; margin: 1.75rem 0; }
-.tile { background: var(--tint); border-top: 3px solid var(--line); border-radius: 3px; padding: 0.8rem 1rem 0.9rem; }
+.tiles {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: 1rem;
+  margin: 1.75rem 0;
+}
+.tile {
+  background: var(--tint); border-top: 3px solid var(--line); border-radius: 3px;
+  padding: 0.8rem 1rem 0.9rem;
+}
 .tile.good { border-top-color: var(--good); }
 .tile.bad { border-top-color: var(--bad); }
 .tile.even { border-top-color: var(--even); }
-.value { font-size: 1.5rem; font-weight: 600; line-height: 1.4; font-variant-numeric: tabular-nums; }
+.value {
+  font-size: 1.5rem; font-weight: 600; line-height: 1.4; font-variant-numeric: tabular-nums;
+}
 .good .value { color: var(--good); }
 .bad .value { color: var(--bad); }
 .frame { overflow-x: auto; margin: 1rem 0 1.25rem; }
 .frame:focus-visible, pre:focus-visible { outline: 2px solid var(--accent); }
-table { border-collapse: collapse; min-width: min(100%, 36rem); font-size: 0.9rem; line-height: 1.35; }
+table {
+  border-collapse: collapse; min-width: min(100%, 36rem); font-size: 0.9rem; line-height: 1.35;
+}
 caption { text-align: left; padding-bottom: 0.4rem; }
-th, td { text-align: left; vertical-align: top; padding: 0.42rem 0.7rem; border-bottom: 1px solid var(--line); }
+th, td {
+  text-align: left; vertical-align: top; padding: 0.42rem 0.7rem;
+  border-bottom: 1px solid var(--line);
+}
 th:first-child, td:first-child { padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0.2rem; }
-thead th { font-weight: 500; color: var(--soft); font-size: 0.82rem; vertical-align: bottom; border-bottom-color: var(--soft); }
+thead th {
+  font-weight: 500; color: var(--soft); font-size: 0.82rem; vertical-align: bottom;
+  border-bottom-color: var(--soft);
+}
 tbody th { font-weight: 400; }
 .cards tbody th { min-width: 9.5rem; overflow-wrap: anywhere; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
@@ -52,45 +73,65 @@ td.number, tbody th.number { white-space: nowrap; }
 tr.strong > * { font-weight: 650; }
 figure { margin: 1.25rem 0 1.5rem; }
 .panels {
-  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 0.75rem;
-  background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: 0.9rem;
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr));
+  gap: 0.75rem; background: #fff; border: 1px solid var(--line); border-radius: 6px;
+  padding: 0.9rem;
 }
 .panel svg { display: block; width: 100%; height: auto; max-width: 34rem; margin: 0 auto; }
 .panel svg text { font-family: inherit !important; }
 figcaption { margin-top: 0.6rem; max-width: 46rem; }
 pre {
-  background: var(--tint); border-radius: 4px; padding: 0.8rem 1rem; overflow-x: auto; margin: 0 0 1.25rem;
+  background: var(--tint); border-radius: 4px; padding: 0.8rem 1rem; overflow-x: auto;
+  margin: 0 0 1.25rem;
   font: 0.85rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
 }
-ul { padding-left: 1.2rem; margin: 0 0 0.85rem; columns: 22rem; font-size: 0.85rem; overflow-wrap: anywhere; }
+ul {
+  padding-left: 1.2rem; margin: 0 0 0.85rem; columns: 22rem; font-size: 0.85rem;
+  overflow-wrap: anywhere;
+}
 @media screen and (max-width: 40rem) {
   main { padding: 1.75rem 1rem 3rem; }
   section + section { margin-top: 2.5rem; }
   h1 { font-size: 1.35rem; }
+  .tiles { gap: 0.7rem; }
+  .tile { padding: 0.55rem 0.9rem 0.6rem; }
   .panels { padding: 0.4rem; }
-  th, td { padding: 0.4rem 0.45rem; }
+  table { font-size: 0.79rem; }
+  thead th { font-size: 0.75rem; min-width: 2.6rem; }
+  th, td { padding: 0.38rem 0.24rem; }
+  caption span { display: block; max-width: calc(100vw - 2rem); }
   .cards thead { display: none; }
+  .cards table { font-size: 0.9rem; }
   .cards table, .cards tbody, .cards tr, .cards th, .cards td, .cards caption { display: block; }
-  .cards tr { border: 1px solid var(--line); border-radius: 6px; padding: 0.5rem 0.85rem; margin-bottom: 0.8rem; }
-  .cards td, .cards tbody th {
-    display: flex; justify-content: space-between; gap: 1rem; padding: 0.25rem 0; border: 0; text-align: right;
-    white-space: normal;
+  .cards tr {
+    border: 1px solid var(--line); border-radius: 6px; padding: 0.5rem 0.85rem;
+    margin-bottom: 0.8rem;
   }
-  .cards td::before { content: attr(data-label); color: var(--soft); font-weight: 400; text-align: left; }
+  .cards td, .cards tbody th {
+    display: flex; justify-content: space-between; gap: 1rem; padding: 0.25rem 0; border: 0;
+    text-align: right; white-space: normal;
+  }
+  .cards td::before {
+    content: attr(data-label); color: var(--soft); font-weight: 400; text-align: left;
+  }
   .cards tbody th { font-weight: 650; text-align: left; min-width: 0; }
 }
 @media print {
   @page { margin: 16mm; }
   body { font-size: 9.5pt; background: none; }
   main { max-width: none; padding: 0; }
+  h1 { font-size: 15pt; }
   section + section { margin-top: 1.6rem; }
-  h2 { break-after: avoid; }
+  h2, caption, thead { break-after: avoid; }
   tr, .tiles, figure { break-inside: avoid; }
   thead { display: table-header-group; }
   .frame { overflow: visible; }
+  .tiles { grid-template-columns: repeat(3, 1fr); margin: 1rem 0; }
   .tile, .warning, pre { background: none; border: 1px solid #bbb; }
   pre { white-space: pre-wrap; }
-  th, td { padding: 0.25rem 0.45rem; }
-  .panels { grid-template-columns: repeat(auto-fit, minmax(40%, 1fr)); border: 0; padding: 0; }
+  table { font-size: 8.5pt; }
+  thead th { font-size: 8pt; }
+  th, td { padding: 0.2rem 0.4rem; }
+  .panels { grid-template-columns: 1fr 1fr; border: 0; padding: 0; }
 }
 """

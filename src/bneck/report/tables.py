@@ -59,8 +59,8 @@ def html_table(table: Table) -> str:
     )
     title = html_text(table.title)
     lines = [
-        f'<div class="frame {table.narrow}" role="region" tabindex="0" aria-label="{title}"><table>',
-        f"<caption>{title}</caption>",
+        f'<div class="frame {table.narrow}" role="region" tabindex="0" aria-label="{title}">',
+        f"<table><caption><span>{title}</span></caption>",
         f"<thead><tr>{head}</tr></thead>",
         "<tbody>",
     ]

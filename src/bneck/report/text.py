@@ -53,7 +53,7 @@ def target_text(record: SearchRecord) -> str:
 
 
 def headline(record: SearchRecord) -> str:
-    """The report's first sentence: what was found, how fast it is, and whether that was asked for."""
+    """The report's first sentence: what was found, how fast it is, and whether that suffices."""
     found, target = record.get("found"), record.get("target_ms")
     if not found:
         return _searching(record)
@@ -94,7 +94,8 @@ def disagreement_sentence(record: SearchRecord) -> str:
     verdict, noted = meets_target(record), record.get("meets_target")
     if noted is None or noted == verdict:
         return ""
-    return f"The run itself noted the target as {'met' if noted else 'not met'}; the numbers above say otherwise."
+    word = "met" if noted else "not met"
+    return f"The run itself noted the target as {word}; the numbers above say otherwise."
 
 
 def accuracy_sentence(record: SearchRecord) -> str:
@@ -128,13 +129,14 @@ def baseline_sentence(record: SearchRecord) -> str:
     if verdict is None or not found_top1 or not top1:
         return "The comparison with a uniform-width baseline of equal latency is still missing."
     latency = uniform.get("measured_ms")
-    text = f"The uniform-width baseline{_width(uniform)} reaches {spread_text(top1)} ({_repeats(top1)})"
+    text = f"The uniform-width baseline{_width(uniform)} reaches {spread_text(top1)}"
+    text += f" ({_repeats(top1)})"
     text += f" at {ms(latency)} ms measured" if latency is not None else ", not yet measured"
     gap = mean(found_top1) - mean(top1)
     if verdict == "tie":
         text += (
-            f"; the difference of {signed_percent(gap)} points is a tie: it is within the spread of "
-            "the trainings."
+            f"; the difference of {signed_percent(gap)} points is a tie: it is within the spread "
+            "of the trainings."
         )
     else:
         size = "less than 0.1" if abs(gap) < 0.0005 else percent(abs(gap))
@@ -155,7 +157,7 @@ def _unequal(found_ms: float | None, uniform_ms: float | None) -> str:
     side = "slower" if gap > 0 else "faster"
     whom = "baseline" if gap > 0 else "found network"
     return (
-        f" The latencies are not quite equal: measured, the baseline is {percent(abs(gap))} % {side}, "
+        f" The latencies are not quite equal: the baseline is {percent(abs(gap))} % {side}, "
         f"which favours the {whom}."
     )
 
@@ -220,8 +222,8 @@ def time_sentence(record: SearchRecord) -> str:
     text = f"{duration(total)} in all."
     if own is not None:
         text += (
-            f" The search's own work (proposing, shrinking, estimating; all of it but training) took "
-            f"{duration(own)}, {percent(own / total, 2)} % of that."
+            " The search's own work (proposing, shrinking, estimating; all of it but training) "
+            f"took {duration(own)}, {percent(own / total, 2)} % of that."
         )
     return text
 
@@ -237,7 +239,8 @@ def export_sentence(record: SearchRecord) -> str:
     agree, largest = check.get("label_agreement"), check.get("largest_difference")
     if agree is None:
         return ""
-    text = f"The exported file against the trained network, on {several(check.get('images', 0), 'image')}: "
+    images = several(check.get("images", 0), "image")
+    text = f"The exported file against the trained network, on {images}: "
     text += "every label agrees" if agree == 1 else f"{percent(agree, 2)} % of the labels agree"
     return text + (
         f", and no score differs by more than {largest:.1e}." if largest is not None else "."

@@ -1,0 +1,84 @@
+"""Kill a search ten times at random moments, resume it each time, compare with an unbroken one.
+
+Both runs have the same seed and decide by the same latency table. Prints what differs; exits 1 if
+the choices do, or if a finished trial was judged twice.
+
+    python benchmarks/kill_resume.py [KILLS]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+ARGUMENTS = ["--epochs", "1", "--steps", "2", "--repeats", "1", "--target", "80%", "--delta", "0.02"]
+
+
+def start(folder: Path, *, resume: bool) -> subprocess.Popen[bytes]:
+    """A search in a process group of its own."""
+    how = ["--resume", str(folder)] if resume else ["--out", str(folder), *ARGUMENTS]
+    return subprocess.Popen(
+        [sys.executable, "-m", "bneck", "search", *how],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def finish(folder: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait for a search that must succeed."""
+    if process.wait() != 0:
+        sys.exit(f"the search in {folder} ended with {process.returncode}")
+
+
+def choices(folder: Path) -> list[str]:
+    """Digests of the accepted steps, then of the result."""
+    record = json.loads((folder / "run.json").read_text())
+    return [step["digest"] for step in record["steps"]] + [record["found"]["digest"]]
+
+
+def trials(folder: Path) -> Counter[tuple[int, str]]:
+    """How often each finished trial stands in the ledger."""
+    entries = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    return Counter((e["step"], e["digest"]) for e in entries if e["event"] == "trial")
+
+
+def main(kills: int) -> None:
+    """Run unbroken, then broken, then compare."""
+    rng = random.Random(0)
+    with tempfile.TemporaryDirectory() as scratch:
+        whole, broken = Path(scratch) / "whole", Path(scratch) / "broken"
+        begun = time.perf_counter()
+        finish(whole, start(whole, resume=False))
+        seconds = time.perf_counter() - begun
+        moments = []
+        for n in range(kills):
+            process = start(broken, resume=n > 0)
+            # Enough for start-up, then anywhere in what remains of a run.
+            moment = rng.uniform(6, 6 + max(6, 1.6 * seconds / kills))
+            try:
+                process.wait(moment)
+                break
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+                moments.append(round(moment, 1))
+        finish(broken, start(broken, resume=True))
+        twice = {key: n for key, n in trials(broken).items() if n > 1}
+        same = choices(whole) == choices(broken)
+        print(f"unbroken run {seconds:.0f} s; killed {len(moments)} times after {moments} s")
+        print(f"{len(choices(whole)) - 1} steps, {sum(trials(whole).values())} trials unbroken, "
+              f"{sum(trials(broken).values())} broken; judged twice: {len(twice)}; same choices: {same}")
+        sys.exit(0 if same and not twice else 1)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
