@@ -19,7 +19,18 @@ import time
 from collections import Counter
 from pathlib import Path
 
-ARGUMENTS = ["--epochs", "1", "--steps", "2", "--repeats", "1", "--target", "80%", "--delta", "0.02"]
+ARGUMENTS = [
+    "--epochs",
+    "1",
+    "--steps",
+    "2",
+    "--repeats",
+    "1",
+    "--target",
+    "80%",
+    "--delta",
+    "0.02",
+]
 
 
 def start(folder: Path, *, resume: bool) -> subprocess.Popen[bytes]:
@@ -75,8 +86,10 @@ def main(kills: int) -> None:
         twice = {key: n for key, n in trials(broken).items() if n > 1}
         same = choices(whole) == choices(broken)
         print(f"unbroken run {seconds:.0f} s; killed {len(moments)} times after {moments} s")
-        print(f"{len(choices(whole)) - 1} steps, {sum(trials(whole).values())} trials unbroken, "
-              f"{sum(trials(broken).values())} broken; judged twice: {len(twice)}; same choices: {same}")
+        print(
+            f"{len(choices(whole)) - 1} steps, {sum(trials(whole).values())} trials unbroken, "
+            f"{sum(trials(broken).values())} broken; judged twice: {len(twice)}; same choices: {same}"
+        )
         sys.exit(0 if same and not twice else 1)
 
 

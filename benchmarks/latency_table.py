@@ -19,7 +19,7 @@ import numpy as np
 
 from bneck.costs.table import LatencyTable
 from bneck.devices import fill
-from bneck.devices.measure import REFERENCE_NAME, Candidate
+from bneck.devices.measure import Candidate
 from bneck.devices.protocol import Run, race
 from bneck.devices.runtimes import Runtime, runtime
 from bneck.graphs.onnx_graph import layers_graph, random_weights
@@ -45,7 +45,7 @@ def alone(engine: Runtime, entry: fill.Entry) -> Run:
 def table_of_rows_alone(seed: NetSpec, between: LatencyTable) -> LatencyTable:
     """The same grid measured alone, calibrated and judged on the same measured networks."""
     engine = runtime("onnxruntime")
-    reference = Candidate(network(REFERENCE_NAME)).prepare(engine, 1)
+    reference = Candidate(seed).prepare(engine, 1)
     entries = [entry for entry in fill.grid(seed) if entry[0].kind != "context"]
     table = LatencyTable(between.header)
     for start in range(0, len(entries), fill.BATCH):
@@ -63,7 +63,9 @@ def table_of_rows_alone(seed: NetSpec, between: LatencyTable) -> LatencyTable:
 
 def main(names: list[str]) -> None:
     """Print one line a seed network and way of measuring."""
-    print("| seed | rows measured | entries | fill s | s an entry | scale | offset ms | held out | median | p95 |")
+    print(
+        "| seed | rows measured | entries | fill s | s an entry | scale | offset ms | held out | median | p95 |"
+    )
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for name in names:
         seed = network(name)

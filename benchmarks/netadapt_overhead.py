@@ -1,6 +1,6 @@
 """What NetAdapt costs besides training: proposing for V3-Large, and its share of a whole run.
 
-    python benchmarks/netadapt_overhead.py [RUN ...]
+python benchmarks/netadapt_overhead.py [RUN ...]
 """
 
 from __future__ import annotations
@@ -30,12 +30,16 @@ def main(runs: list[str]) -> None:
         start = time.perf_counter()
         proposals = propose(seed, 0.01 * latency_ms, table.estimate_ms, seed=seed)
         times.append((time.perf_counter() - start) * 1e3)
-    print(f"{len(proposals)} proposals for v3-large: median {statistics.median(times):.1f} ms, "
-          f"most {max(times):.1f} ms, over {len(times)} repeats")
+    print(
+        f"{len(proposals)} proposals for v3-large: median {statistics.median(times):.1f} ms, "
+        f"most {max(times):.1f} ms, over {len(times)} repeats"
+    )
     for run in runs:
         record = RunFolder(Path(run)).read()
         share = record["overhead_seconds"] / record["seconds"]
-        print(f"{run}: overhead {record['overhead_seconds']:.1f} s of {record['seconds']:.0f} s = {share:.2%}")
+        print(
+            f"{run}: overhead {record['overhead_seconds']:.1f} s of {record['seconds']:.0f} s = {share:.2%}"
+        )
 
 
 if __name__ == "__main__":

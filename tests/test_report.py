@@ -24,6 +24,22 @@ from bneck.specs.zoo import network
 
 VOID = {"meta", "br", "path", "use"}  # what html or svg leaves open or closes by itself
 
+DATA: dict[str, Any] = {
+    "name": "fashion-mnist",
+    "classes": ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt"],
+    "train": 54_000,
+    "heldout": 6_000,
+    "val": 10_000,
+    "bad": [[f"train/coat/{i:04}.png", "the file is cut short"] for i in range(23)],
+}
+DEVICE = {
+    "place": "local",
+    "processor": "AMD EPYC 9B14",
+    "cores": 2,
+    "system": "Linux 6.1 x86_64",
+    "pinned": True,
+}
+
 
 def estimate_ms(spec: NetSpec) -> float:
     """A plausible device: time grows with the multiply-adds over a fixed start."""
@@ -142,21 +158,8 @@ def whole_run(folder: Path) -> SearchRecord:
             "repeats": 3,
             "metric": "ratio",
         },
-        "data": {
-            "name": "fashion-mnist",
-            "classes": ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt"],
-            "train": 54_000,
-            "heldout": 6_000,
-            "val": 10_000,
-            "bad": [[f"train/coat/{i:04}.png", "the file is cut short"] for i in range(23)],
-        },
-        "device": {
-            "place": "local",
-            "processor": "AMD EPYC 9B14",
-            "cores": 2,
-            "system": "Linux 6.1 x86_64",
-            "pinned": True,
-        },
+        "data": DATA,
+        "device": DEVICE,
         "runtime": "onnxruntime",
         "runtime_version": "1.22.0",
         "table": {"entries": 412, "networks": 24, "median": 0.013, "p95": 0.041, "scale": 1.02},

@@ -20,15 +20,22 @@ def read_table(path: Path) -> LatencyTable:
     """
     entries = Ledger(path).entries if path.is_file() else []
     if not entries or entries[0].get("table") != FORMAT:
-        raise TableError(f"{path} is not a latency table of this version; fill it again")
+        raise _not_a_table(path)
     header = {key: value for key, value in entries[0].items() if key != "table"}
     table = LatencyTable(header)
-    for entry in entries[1:]:
-        if "row" in entry:
-            table.add_row(RowShape(*entry["row"]), tuple(entry["widths"]), entry["ms"])
-        else:
-            table.add_network(*entry["network"])
+    try:
+        for entry in entries[1:]:
+            if "row" in entry:
+                table.add_row(RowShape(*entry["row"]), tuple(entry["widths"]), entry["ms"])
+            else:
+                table.add_network(*entry["network"])
+    except (LookupError, TypeError):
+        raise _not_a_table(path) from None
     return table
+
+
+def _not_a_table(path: Path) -> TableError:
+    return TableError(f"{path} is not a latency table of this version; fill it again")
 
 
 def header_line(header: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def read_square(path: Path, side: int) -> Pixels | str:
             with suppress(Exception):  # an image whose EXIF block is damaged is taken as upright
                 ImageOps.exif_transpose(image, in_place=True)
             upright = _rgb(image)
-    except Exception as error:  # noqa: BLE001 - on damaged files decoders raise errors of every kind
+    except Exception as error:
         return _reason(path, error)
     short = min(upright.size)
     left, top = (upright.width - short) // 2, (upright.height - short) // 2

@@ -17,7 +17,7 @@ import numpy as np
 
 from bneck.costs.table import LatencyTable, RowShape, TableError, Widths, row_keys
 from bneck.costs.table_file import header_line, network_line, read_table, row_line
-from bneck.devices.measure import REFERENCE_NAME, Candidate
+from bneck.devices.measure import Candidate
 from bneck.devices.places import describe
 from bneck.devices.protocol import REFERENCE, Protocol, Run, race
 from bneck.devices.runtimes import Runtime, runtime
@@ -26,14 +26,19 @@ from bneck.records.ledger import Ledger
 from bneck.specs.network import Layer, NetSpec, bneck_layers
 from bneck.specs.rows import Bneck, round8, squeeze_width
 from bneck.specs.transforms import random_widths
-from bneck.specs.zoo import network
 
 CONTEXT = 16  # channels on the far side of the convolutions around a row
 BATCH = 40  # graphs that race each other; what is lost when a fill is killed
 LEAST = 0.2  # the narrowest width of the grid, as a share of the seed's
 CALIBRATING, HELD_OUT = 30, 40
 ROWS = Protocol(
-    rounds=7, burst_ms=3.0, least_runs=4, warmup=1, first_warmup=3, max_repeats=3, max_spread=5
+    rounds=9,
+    burst_ms=5.0,
+    least_runs=4,
+    warmup=1,
+    first_warmup=3,
+    max_repeats=3,
+    max_spread=5,
 )
 NETWORKS = Protocol(rounds=9, burst_ms=12.0, max_spread=5)
 
@@ -65,7 +70,8 @@ def fill_table(
         InputError: no such runtime or device.
     """
     engine = runtime(runtime_name)
-    reference = Candidate(network(REFERENCE_NAME)).prepare(engine, threads)
+    # The seed itself: what disturbs the machine slows it as it slows its narrower versions.
+    reference = Candidate(seed).prepare(engine, threads)
     table, file = _open(seed, path, engine, place, threads, reference)
     nominal = float(table.header["reference_ms"])
     wanted = [entry for entry in grid(seed) if entry[1] not in table.rows.get(entry[0], {})]
@@ -102,15 +108,17 @@ def _enter_rows(table: LatencyTable, file: Ledger, times: dict[Entry, float]) ->
 
 def grid(seed: NetSpec) -> list[Entry]:
     """The entries of a table for `seed`: every row shape on a grid of widths, contexts first."""
-    by_shape: dict[RowShape, list[Widths]] = {}
-    for shape, widths in row_keys(seed):
-        by_shape.setdefault(shape, []).append(widths)
+    by_shape: dict[RowShape, list[tuple[Widths, tuple[bool, ...]]]] = {}
+    for index, (shape, widths) in enumerate(row_keys(seed)):
+        by_shape.setdefault(shape, []).append((widths, _free(seed, index, widths)))
     rows = [
         (shape, widths)
         for shape, seen in by_shape.items()
-        for widths in product(*_axes(shape, seen, seed))
+        for widths in product(*_axes(shape, seen))
     ]
     contexts = dict.fromkeys(c for entry in rows for c in _contexts(*entry))
+    # Shuffled, so that what disturbs one batch does not fall on one shape alone.
+    random.Random(0).shuffle(rows)
     return [*contexts, *rows]
 
 
@@ -120,25 +128,26 @@ def calibration_networks(seed: NetSpec) -> list[NetSpec]:
     return [random_widths(seed, rng) for _ in range(CALIBRATING + HELD_OUT)]
 
 
-def _axes(shape: RowShape, seen: list[Widths], seed: NetSpec) -> Iterator[list[int]]:
+def _free(seed: NetSpec, index: int, widths: Widths) -> tuple[bool, ...]:
+    """Which widths of row `index` a search narrows: not the image's channels, not those of the head."""
+    into = 0 < index <= seed.pool_at + 1
+    return (into, *[index < seed.pool_at] * (len(widths) - 1))
+
+
+def _axes(shape: RowShape, seen: list[tuple[Widths, tuple[bool, ...]]]) -> Iterator[list[int]]:
     names = {"conv": ("in", "out"), "pool": ("in",), "bneck": ("in", "expanded", "out")}[shape.kind]
     if shape.kind == "bneck" and not shape.expands:
         names = ("expanded", "out")
-    fixed = {seed.channels, seed.classes, *_head_widths(seed)}
     for axis, name in enumerate(names):
-        widths = {w[axis] for w in seen}
-        if widths <= fixed:
+        widths = {w[axis] for w, _ in seen}
+        narrowed = {w[axis] for w, free in seen if free[axis]}
+        if not narrowed:
             yield sorted(widths)
             continue
-        low, high = round8(LEAST * min(widths - fixed)), max(widths)
+        low, high = round8(LEAST * min(narrowed)), max(widths)
         points = 5 if name == "expanded" else 4 if shape.kind == "conv" else 3
         steps = (low + (high - low) * i / (points - 1) for i in range(points))
         yield sorted({low, high, *(round8(step) for step in steps)})
-
-
-def _head_widths(seed: NetSpec) -> set[int]:
-    # No search narrows the convs behind the pool (scale_width keeps them too).
-    return {seed.width_into(i + 1) for i in range(seed.pool_at + 1, len(seed.rows))}
 
 
 def _contexts(shape: RowShape, widths: Widths) -> list[Entry]:
@@ -224,7 +233,7 @@ def _open(
                     "runtime_version": engine.version,
                     "precision": "fp32",
                     "threads": threads,
-                    "reference": REFERENCE_NAME,
+                    "reference": seed.name,
                     "reference_ms": statistics.median(race_ms),
                 }
             )

@@ -48,6 +48,7 @@ def measure(
     runtime_name: str = "onnxruntime",
     place: str = "local",
     protocol: Protocol | None = None,
+    reference: Candidate | None = None,
     nominal_ms: float | None = None,
     on_round: Callable[[int, int], None] | None = None,
 ) -> list[Measurement]:
@@ -58,6 +59,7 @@ def measure(
         runtime_name: the engine.
         place: the device.
         protocol: the timing protocol; None takes the usual one.
+        reference: what runs in every round to tell drift; None takes a small network of the zoo.
         nominal_ms: the reference's time that means pace 1, from an earlier measurement on this
             device, so that latencies of different minutes compare; None corrects nothing.
         on_round: called with (rounds done, rounds) for progress.
@@ -70,8 +72,9 @@ def measure(
     device = describe(place)
     engine = runtime(runtime_name)
     runs = {str(i): c.prepare(engine, protocol.threads) for i, c in enumerate(candidates)}
-    reference = Candidate(network(REFERENCE_NAME)).prepare(engine, protocol.threads)
-    samples = race(runs, reference, protocol, nominal_ms=nominal_ms, on_round=on_round)
+    reference = reference or Candidate(network(REFERENCE_NAME))
+    reference_run = reference.prepare(engine, protocol.threads)
+    samples = race(runs, reference_run, protocol, nominal_ms=nominal_ms, on_round=on_round)
     reference_ms = statistics.median(samples[REFERENCE].round_ms)
     pace = reference_ms / nominal_ms if nominal_ms else 1.0
     found = []
@@ -96,7 +99,7 @@ def measure(
                 latency_ms=paced,
                 raw_latency_ms=raw,
                 cpu_ms=statistics.median(sample.cpu_ms),
-                reference=REFERENCE_NAME,
+                reference=reference.spec.name,
                 reference_ms=reference_ms,
                 pace=pace,
                 commit=commit(),

@@ -34,7 +34,8 @@ def _fold(module: ConvBnAct) -> tuple[Tensor, Tensor]:
     if not isinstance(bn, nn.BatchNorm2d):
         assert conv.bias is not None
         return conv.weight, conv.bias
-    assert bn.running_var is not None and bn.running_mean is not None
+    assert bn.running_var is not None
+    assert bn.running_mean is not None
     # In float64, so that folding itself adds no error to the comparison with the module.
     scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
     weight = conv.weight.double() * scale[:, None, None, None]

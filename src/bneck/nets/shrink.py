@@ -7,6 +7,7 @@ that a residual adds together keep the same channels.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -15,10 +16,9 @@ from torch import Tensor, nn
 from bneck.nets.build import Net
 from bneck.nets.ops import BneckRow, ConvBnAct, SqueezeExcite
 from bneck.specs.errors import InputError
-from bneck.specs.network import NetSpec
-from bneck.specs.rows import Bneck, Pool
+from bneck.specs.network import Layer, NetSpec, layers
+from bneck.specs.rows import Bneck, Conv, Pool, Row
 from bneck.specs.transforms import stages
-
 
 _T = TypeVar("_T")
 
@@ -46,8 +46,7 @@ def shrink(net: Net, spec: NetSpec) -> Net:
             _slice_bneck(wide_row, _as(BneckRow, narrow_row), spec.rows[index], kept_out, kept_in)
         kept_in = kept_out
     narrow.classifier.weight.copy_(net.classifier.weight[:, kept_in])
-    assert net.classifier.bias is not None and narrow.classifier.bias is not None
-    narrow.classifier.bias.copy_(net.classifier.bias)
+    _bias(narrow.classifier).copy_(_bias(net.classifier))
     return narrow.train(net.training)
 
 
@@ -61,33 +60,43 @@ def strength(conv: ConvBnAct) -> Tensor:
 
 
 def _check(wide: NetSpec, narrow: NetSpec) -> None:
-    same = (
-        len(wide.rows) == len(narrow.rows)
-        and wide.channels == narrow.channels
-        and wide.classes == narrow.classes
-    )
-    if not same:
-        raise ShrinkError(
-            f"{narrow.name} is not a narrower {wide.name}: rows, image channels or classes differ in number"
-        )
-    for i, (a, b) in enumerate(zip(wide.rows, narrow.rows, strict=True)):
-        if type(a) is not type(b) or wide.has_skip(i) != narrow.has_skip(i):
+    for name in ("channels", "classes", "padding", "se_gate", "bn_eps"):
+        if getattr(wide, name) != getattr(narrow, name):
             raise ShrinkError(
-                f"row {i} of {narrow.name} is of another kind, or its residual differs"
+                f"{name} is {getattr(wide, name)} in {wide.name} and {getattr(narrow, name)} in "
+                f"{narrow.name}; shrinking can only drop channels"
             )
-        if isinstance(a, Pool) or isinstance(b, Pool):
-            continue
-        pairs = [(a.out, b.out), (a.kernel, a.kernel)]
-        if isinstance(a, Bneck) and isinstance(b, Bneck):
-            pairs += [(a.expanded, b.expanded), (a.se, b.se)]
-            expands = a.expanded != wide.width_into(i)
-            if expands != (b.expanded != narrow.width_into(i)) or bool(a.se) != bool(b.se):
-                raise ShrinkError(f"row {i} of {narrow.name} has gained or lost an operator")
-        if a.kernel != b.kernel or a.stride != b.stride or any(was < now for was, now in pairs):
+    if len(wide.rows) != len(narrow.rows):
+        raise ShrinkError(
+            f"{wide.name} has {len(wide.rows)} rows and {narrow.name} {len(narrow.rows)}; shrinking can "
+            "only drop channels"
+        )
+    operators = _operators(wide), _operators(narrow)
+    for i, (was, now) in enumerate(zip(wide.rows, narrow.rows, strict=True)):
+        same = operators[0][i] == operators[1][i]
+        if not same or any(map(int.__lt__, _widths(was), _widths(now))):
             raise ShrinkError(
                 f"row {i} of {narrow.name} is not a narrower row {i} of {wide.name}; "
                 "shrinking can only drop channels"
             )
+
+
+def _widths(row: Row) -> tuple[int, ...]:
+    match row:
+        case Bneck():
+            return row.expanded, row.se, row.out
+        case Conv():
+            return (row.out,)
+        case Pool():
+            return ()
+
+
+def _operators(spec: NetSpec) -> list[list[Layer]]:
+    """The operators of every row, widths left out."""
+    rows: list[list[Layer]] = [[] for _ in range(len(spec.rows) + 1)]
+    for layer in layers(spec, 1):
+        rows[layer.row].append(replace(layer, width_in=0, out=0, mid=0))
+    return rows
 
 
 def _kept_outputs(net: Net, spec: NetSpec) -> dict[int, Tensor]:
@@ -137,12 +146,10 @@ def _slice_bneck(wide: BneckRow, narrow: BneckRow, row: object, out: Tensor, int
 
 def _slice_squeeze(wide: SqueezeExcite, narrow: SqueezeExcite, kept: Tensor, width: int) -> None:
     squeezed = strongest(wide.reduce.weight.flatten(1).norm(dim=1), width)
-    assert wide.reduce.bias is not None and wide.gate.bias is not None
-    assert narrow.reduce.bias is not None and narrow.gate.bias is not None
     narrow.reduce.weight.copy_(wide.reduce.weight[squeezed][:, kept])
-    narrow.reduce.bias.copy_(wide.reduce.bias[squeezed])
+    _bias(narrow.reduce).copy_(_bias(wide.reduce)[squeezed])
     narrow.gate.weight.copy_(wide.gate.weight[kept][:, squeezed])
-    narrow.gate.bias.copy_(wide.gate.bias[kept])
+    _bias(narrow.gate).copy_(_bias(wide.gate)[kept])
 
 
 def _slice_conv(wide: ConvBnAct, narrow: ConvBnAct, out: Tensor, into: Tensor) -> None:
@@ -158,6 +165,11 @@ def _slice_conv(wide: ConvBnAct, narrow: ConvBnAct, out: Tensor, into: Tensor) -
 
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
 
 
 def _as(kind: type[_T], module: nn.Module) -> _T:

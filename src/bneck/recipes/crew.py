@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from bneck.specs.errors import InputError
@@ -56,22 +57,25 @@ class Crew:
         open_tries = dict.fromkeys(range(len(arguments)), 0)
         while open_tries:
             futures: dict[Future[T], int] = {}
-            try:
+            with suppress(BrokenProcessPool):
                 for index in open_tries:
                     futures[self._start().submit(task, *arguments[index])] = index
-                for future in as_completed(futures):
+            for future in as_completed(futures):
+                try:
                     result = future.result()
-                    index = futures[future]
-                    del open_tries[index]
-                    on_done(index, result)
-            except BrokenProcessPool:
+                except BrokenProcessPool:
+                    continue  # the others go on: what finished before the death counts
+                index = futures[future]
+                del open_tries[index]
+                on_done(index, result)
+            if open_tries:
                 self.stop()
                 open_tries = {index: tries + 1 for index, tries in open_tries.items()}
                 if max(open_tries.values()) >= MAX_TRIES:
                     raise InputError(
                         f"a worker process died {MAX_TRIES} times over the same work, most likely for want "
                         "of memory; run it again with --workers 1"
-                    ) from None
+                    )
 
     def _start(self) -> Any:
         if self._pool is None:
@@ -91,15 +95,8 @@ def _begin(parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    # A run that was killed outright cannot end its workers; they notice and go by themselves.
-    while _alive(parent):
+    # A run that was killed outright cannot end its workers; they notice and go by themselves. Its
+    # process id may live on, as a zombie or another process, but it is no longer theirs.
+    while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except OSError:
-        return False
-    return True

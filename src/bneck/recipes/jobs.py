@@ -46,6 +46,7 @@ class Outcome(TypedDict):
 
     top1: float
     loss: float
+    expected: float
     seconds: float
     setup_seconds: float
 
@@ -79,12 +80,7 @@ def train_job(job: TrainJob) -> Outcome:
     accuracy = _judge(net, packed, heldout if job.heldout else None)
     save_weights(net.state_dict(), job.weights)
     job.checkpoint.unlink(missing_ok=True)
-    return Outcome(
-        top1=accuracy.top1,
-        loss=accuracy.loss,
-        seconds=time.perf_counter() - start,
-        setup_seconds=0.0,
-    )
+    return _outcome(accuracy, start, setup_seconds=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +108,16 @@ def trial_job(job: TrialJob) -> Outcome:
     train(net, data, replace(job.settings, epochs=epochs, warmup=0.0))
     accuracy = _judge(net, packed, heldout)
     save_weights(net.state_dict(), job.weights)
+    return _outcome(accuracy, start, setup_seconds=setup)
+
+
+def _outcome(accuracy: Accuracy, start: float, *, setup_seconds: float) -> Outcome:
     return Outcome(
         top1=accuracy.top1,
         loss=accuracy.loss,
+        expected=accuracy.expected,
         seconds=time.perf_counter() - start,
-        setup_seconds=setup,
+        setup_seconds=setup_seconds,
     )
 
 

@@ -73,7 +73,8 @@ def search(
     builtin = folder is None
     settings = small_data(
         seed_network=seed_network,
-        resolution=resolution or (BUILTIN_RESOLUTION if builtin else resolve(seed_network).resolution),
+        resolution=resolution
+        or (BUILTIN_RESOLUTION if builtin else resolve(seed_network).resolution),
         images=BUILTIN_IMAGES if folder is None else len(list_images(folder, seed=seed).train),
         target=target,
         epochs=epochs or (BUILTIN_EPOCHS if builtin else FOLDER_EPOCHS),

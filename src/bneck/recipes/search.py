@@ -9,9 +9,7 @@ was killed goes on from its folder.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -26,18 +24,19 @@ from bneck.devices.protocol import Protocol
 from bneck.export.onnx_file import export_onnx
 from bneck.nets.weights import load_net
 from bneck.recipes.crew import Crew
-from bneck.recipes.jobs import Images, Outcome, TrainJob, TrialJob, train_job, trial_job
-from bneck.recipes.run import Clock, Run
+from bneck.recipes.jobs import Images, Outcome, TrainJob, train_job
+from bneck.recipes.judge import Judge, proposal_record
+from bneck.recipes.run import Run
 from bneck.recipes.stages import measured_ms, pack_images, table_for
 from bneck.recipes.target import target_ms
 from bneck.records.files import write_text
 from bneck.records.measurement import Measurement
 from bneck.records.run import NetworkRecord, StepRecord
 from bneck.report.page import write_report
-from bneck.search.netadapt import Proposal, Step, Trial, adapt, narrowest
+from bneck.search.netadapt import Step, adapt, narrowest
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.text import from_text, resolve, to_text
+from bneck.specs.text import resolve, to_text
 from bneck.specs.transforms import fix_skips, rename, scale_width, with_classes, with_resolution
 from bneck.specs.zoo import NETWORKS
 
@@ -77,7 +76,7 @@ def _seed_spec(run: Run, packed: Packed) -> NetSpec:
 
 def _settle_target(run: Run, seed: NetSpec, table: LatencyTable) -> float:
     """The target in milliseconds; refuses one that is met already or out of reach."""
-    seed_ms = measured_ms(run, [seed], table)[0]
+    seed_ms = measured_ms(seed, [seed], table)[0]
     limit_ms = target_ms(run.settings.target, seed_ms)
     run.record["target"], run.record["target_ms"] = run.settings.target, limit_ms
     run.record["seed_network"] = {**_network_record(seed, table), "measured_ms": seed_ms}
@@ -85,7 +84,7 @@ def _settle_target(run: Run, seed: NetSpec, table: LatencyTable) -> float:
     if seed_ms <= limit_ms:
         raise InputError(
             f"{seed.name} at {seed.resolution} px already runs in {seed_ms:.3f} ms here, so a target of "
-            f"{limit_ms:.3f} ms is met without a search; {_larger(run, seed, table, limit_ms)}"
+            f"{limit_ms:.3f} ms is met without a search; {_larger(seed, table, limit_ms)}"
         )
     fastest_ms = table.estimate_ms(narrowest(seed))
     if fastest_ms > limit_ms:
@@ -97,13 +96,13 @@ def _settle_target(run: Run, seed: NetSpec, table: LatencyTable) -> float:
     return limit_ms
 
 
-def _larger(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> str:
+def _larger(seed: NetSpec, table: LatencyTable, limit_ms: float) -> str:
     """Advice for a loose target: the smallest network of the zoo that is slower than it."""
     names = [f"{name}{width}" for name in NETWORKS for width in ("", "-1.25")]
     specs = [
         with_resolution(with_classes(resolve(n), seed.classes), seed.resolution) for n in names
     ]
-    times = measured_ms(run, specs, table)
+    times = measured_ms(seed, specs, table)
     slower = sorted((ms, name) for ms, name in zip(times, names, strict=True) if ms > limit_ms)
     if slower:
         return f"search from --seed-network {slower[0][1]} ({slower[0][0]:.3f} ms) or set a lower target"
@@ -121,7 +120,7 @@ def _uniform(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> N
     for ms, percent, spec in sorted(within.values(), key=lambda entry: -entry[0]):
         if ms > limit_ms * 1.05:
             continue
-        measured = _verified(run, spec, table, limit_ms)
+        measured = _verified(run, seed, spec, table, limit_ms)
         if measured <= limit_ms:
             spec = rename(spec, f"{seed.name}-{percent / 100:g}")
             run.record["uniform"] = {**_network_record(spec, table), "width": percent / 100}
@@ -132,11 +131,13 @@ def _uniform(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> N
     )
 
 
-def _verified(run: Run, spec: NetSpec, table: LatencyTable, limit_ms: float) -> float:
+def _verified(
+    run: Run, seed: NetSpec, spec: NetSpec, table: LatencyTable, limit_ms: float
+) -> float:
     """Measured latency of a candidate, remembered so that a resumed run decides alike."""
     known = run.ledger.find(event="verified", digest=spec.digest())
     if known is None:
-        ms = measured_ms(run, [spec], table)[0]
+        ms = measured_ms(seed, [spec], table)[0]
         known = {
             "event": "verified",
             "digest": spec.digest(),
@@ -225,8 +226,8 @@ def _adapt(
     run: Run, crew: Crew, images: Images, seed: NetSpec, table: LatencyTable, limit_ms: float
 ) -> tuple[NetSpec, list[StepRecord]]:
     """NetAdapt until a network also measures within the limit."""
-    judge = _Judge(run, crew, images, fix_skips(seed))
-    spec, accuracy = fix_skips(seed), run.record["seed_network"]["heldout_top1"]
+    judge = Judge(run, crew, images)
+    spec, accuracy = fix_skips(seed), judge.accuracy
     aim_ms = limit_ms * (1 - table.error().median)
     steps: list[StepRecord] = []
     with run.stage("adapt"):
@@ -241,12 +242,13 @@ def _adapt(
                 delta_ms=run.settings.delta * table.estimate_ms(fix_skips(seed)),
                 estimate=table.estimate_ms,
                 judge=judge,
+                control=judge.control,
             ):
                 judge.keep(step)
-                steps.append(_step_record(step))
+                steps.append(_step_record(step, judge.top1))
                 spec, accuracy = step.kept.proposal.spec, step.kept.accuracy
             judge.clock.stop()
-            measured = _verified(run, spec, table, limit_ms)
+            measured = _verified(run, seed, spec, table, limit_ms)
             if measured <= limit_ms:
                 break
             # The table was too hopeful for this network; go on by what the clock said.
@@ -255,89 +257,12 @@ def _adapt(
                 f"measured {measured:.3f} ms, above the target of {limit_ms:.3f} ms: narrowing further"
             )
     found = rename(spec, f"{seed.name}-adapted")
-    run.record["found"] = {**_network_record(found, table), "heldout_top1": accuracy}
+    run.record["found"] = {**_network_record(found, table), "heldout_top1": judge.top1}
     run.record["steps"] = steps
     run.record["overhead_seconds"] = judge.overhead_seconds
     run.save()
     write_text(run.folder.spec, to_text(found))
     return found, steps
-
-
-class _Judge:
-    """Judges the proposals of a step in the crew; finished trials come from the ledger."""
-
-    def __init__(self, run: Run, crew: Crew, images: Images, seed: NetSpec) -> None:
-        self.run, self.crew, self.images = run, crew, images
-        self.parent = run.folder.scratch / "seed-heldout.safetensors"
-        self.clock = Clock()
-
-    @property
-    def overhead_seconds(self) -> float:
-        """Seconds spent on everything but training: proposing, estimating, shrinking, choosing."""
-        trials = self.run.ledger.all(event="trial")
-        return self.clock.seconds + float(sum(t["setup_seconds"] for t in trials))
-
-    def __call__(self, number: int, spec: NetSpec, proposals: Sequence[Proposal]) -> list[Trial]:
-        self.clock.stop()
-        run = self.run
-        open_ = [p for p in proposals if self._known(number, p) is None]
-        run.progress.stage(f"step {number}, {len(proposals)} proposals", len(proposals))
-        run.progress.advance(len(proposals) - len(open_))
-        jobs = [(self._job(number, spec, p),) for p in open_]
-
-        def done(index: int, outcome: Outcome) -> None:
-            proposal = open_[index]
-            run.ledger.append(
-                {
-                    "event": "trial",
-                    "step": number,
-                    "digest": proposal.spec.digest(),
-                    "proposal": _proposal_record(proposal),
-                    "estimated_ms": proposal.estimated_ms,
-                    "accuracy": outcome["top1"],
-                    **outcome,
-                }
-            )
-            run.progress.advance(1)
-
-        self.crew.run(trial_job, jobs, done)
-        known = [self._known(number, p) for p in proposals]
-        self.clock.start()
-        return [Trial(p, float(k["accuracy"])) for p, k in zip(proposals, known, strict=True) if k]
-
-    def keep(self, step: Step) -> None:
-        """Make the kept trial's weights the next parent; drop the others of its step."""
-        self.parent = self._weights(step.number, step.kept.proposal)
-        # Only this step's and the last one's: a resumed run replays early steps while files of a
-        # later one wait to be used.
-        for number in (step.number - 1, step.number):
-            for file in self.run.folder.scratch.glob(f"step-{number:03d}-*.safetensors"):
-                if file != self.parent:
-                    file.unlink()
-        kept = step.kept
-        self.run.progress.say(
-            f"step {step.number}: {kept.proposal}, {kept.proposal.estimated_ms:.3f} ms estimated, "
-            f"held-out top-1 {kept.accuracy:.1%}"
-        )
-
-    def _known(self, number: int, proposal: Proposal) -> dict[str, Any] | None:
-        return self.run.ledger.find(event="trial", step=number, digest=proposal.spec.digest())
-
-    def _weights(self, number: int, proposal: Proposal) -> Path:
-        return self.run.folder.scratch / f"step-{number:03d}-{proposal.spec.digest()}.safetensors"
-
-    def _job(self, number: int, spec: NetSpec, proposal: Proposal) -> TrialJob:
-        settings = self.run.settings
-        return TrialJob(
-            spec=to_text(proposal.spec),
-            parent_spec=to_text(spec),
-            parent_weights=self.parent,
-            images=self.images,
-            # One seed for all proposals of a step: they see the same images in the same order.
-            settings=replace(settings.tuning, seed=settings.seed + number),
-            steps=settings.steps,
-            weights=self._weights(number, proposal),
-        )
 
 
 def _export(run: Run, packed: Packed, found: NetSpec) -> None:
@@ -363,7 +288,9 @@ def _measure_finals(
         Candidate(uniform),
     ]
     nominal = float(run.record["table"]["reference_ms"])
-    results: list[Measurement] = measure(candidates, protocol=FINAL, nominal_ms=nominal)
+    results: list[Measurement] = measure(
+        candidates, protocol=FINAL, reference=candidates[0], nominal_ms=nominal
+    )
     for key, result in zip(("seed_network", "found", "uniform"), results, strict=True):
         record: NetworkRecord = run.record[key]  # type: ignore[literal-required]
         record["measurement"] = result.as_json()
@@ -398,22 +325,13 @@ def _network_record(spec: NetSpec, table: LatencyTable) -> NetworkRecord:
     )
 
 
-def _step_record(step: Step) -> StepRecord:
+def _step_record(step: Step, top1: float) -> StepRecord:
     kept = step.kept
     return StepRecord(
         number=step.number,
-        proposal=_proposal_record(kept.proposal),  # type: ignore[typeddict-item]
+        proposal=proposal_record(kept.proposal),
         digest=kept.proposal.spec.digest(),
         estimated_ms=kept.proposal.estimated_ms,
-        accuracy=kept.accuracy,
+        accuracy=top1,
         trials=len(step.trials),
     )
-
-
-def _proposal_record(proposal: Proposal) -> dict[str, Any]:
-    return {
-        "kind": proposal.kind,
-        "rows": list(proposal.rows),
-        "before": proposal.before,
-        "after": proposal.after,
-    }

@@ -116,7 +116,9 @@ def table_path(seed: NetSpec, *, threads: int = 1) -> Path:
     )
 
 
-def measured_ms(run: Run, specs: Sequence[NetSpec], table: LatencyTable) -> list[float]:
-    """Measured latency of networks in milliseconds, at the pace of the table's reference."""
+def measured_ms(seed: NetSpec, specs: Sequence[NetSpec], table: LatencyTable) -> list[float]:
+    """Measured latency of networks in milliseconds, at the pace that the seed had for the table."""
     nominal = float(table.header["reference_ms"])
-    return [m.latency_ms.median for m in measure([Candidate(s) for s in specs], nominal_ms=nominal)]
+    candidates = [Candidate(spec) for spec in specs]
+    found = measure(candidates, reference=Candidate(seed), nominal_ms=nominal)
+    return [measurement.latency_ms.median for measurement in found]

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bneck.specs.errors import InputError
 
@@ -19,20 +19,21 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         InputError: the disk is full or not writable; nothing half-written is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        write(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(partial)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written: {error.strerror or error}; free some space or choose "
             "another folder, then run the same command again"
         ) from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -55,10 +56,9 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes out while this one works; a killed process lets go.
 
     Raises:
-        InputError: another process holds the lock and `wait` is false.
+        InputError: another process holds the lock and `wait` is false, or there is no place for it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with _opened(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
@@ -66,6 +66,16 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
                 f"another process works on {path.parent}; wait for it or choose another folder"
             ) from None
         yield
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w")
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror or error}; choose another folder"
+        ) from None
 
 
 def _write_text(path: Path, text: str) -> None:

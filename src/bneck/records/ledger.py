@@ -14,32 +14,45 @@ from bneck.specs.errors import InputError
 
 
 class Ledger:
-    """Append-only json lines in one file. A last line torn by a kill is dropped when opened."""
+    """Append-only json lines in one file. A last line torn by a kill is left out.
+
+    Reading changes nothing, so a report may look on while a run writes; the first append cuts a
+    torn line off.
+
+    Raises:
+        InputError: the file cannot be read or written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.entries: list[dict[str, Any]] = []
+        self._torn_at: int | None = None
         if path.exists():
             self._read()
 
     def _read(self) -> None:
-        data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        for line in whole.splitlines():
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read: {error.strerror or error}") from None
+        end = data.rfind(b"\n") + 1
+        self._torn_at = end if end < len(data) else None
+        for line in data[:end].splitlines():
             try:
-                self.entries.append(json.loads(line))
+                entry = json.loads(line)
             except ValueError:
-                # A line without its end, overwritten by a later append of another process.
-                continue
-        if len(whole) != len(data):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
+                continue  # rubbish, from a failing disk or an editor
+            if isinstance(entry, dict):
+                self.entries.append(entry)
 
     def append(self, *entries: dict[str, Any]) -> None:
         """Write entries through to the disk, all in one stroke."""
         lines = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries)
         try:
             with self.path.open("ab") as file:
+                if self._torn_at is not None:
+                    file.truncate(self._torn_at)
+                self._torn_at = file.seek(0, os.SEEK_END)  # until all of it is there
                 file.write(lines.encode())
                 file.flush()
                 os.fsync(file.fileno())
@@ -48,6 +61,7 @@ class Ledger:
                 f"{self.path} cannot be written: {error.strerror or error}; what was finished before "
                 "is kept, free some space and resume"
             ) from None
+        self._torn_at = None
         self.entries.extend(entries)
 
     def find(self, **keys: Any) -> dict[str, Any] | None:

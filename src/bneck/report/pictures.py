@@ -62,6 +62,8 @@ STYLE: dict[Any, Any] = {
     "xtick.color": "#666666",
     "ytick.color": "#666666",
     "figure.facecolor": PAPER,
+    "figure.constrained_layout.w_pad": 0.12,
+    "figure.constrained_layout.h_pad": 0.1,
     "axes.facecolor": PAPER,
     "legend.frameon": False,
     "legend.fontsize": 11.0,
@@ -257,6 +259,8 @@ def _picture(name: str, title: str, panels: Sequence[Panel], *, width: int, heig
     )
     description = " ".join(panel.description for panel in panels).strip()
     whole = _svg(panels, width, height, name)
+    titled = rf"\g<0><title>{html.escape(title)}</title>"
+    whole = re.sub(r"<svg[^>]*>", titled, whole, count=1)
     return Picture(name=name, title=title, description=description, panels=singles, whole=whole)
 
 

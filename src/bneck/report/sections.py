@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bneck.records.run import NetworkRecord, ProposalRecord, SearchRecord
 from bneck.report import text
-from bneck.report.blocks import Block, Code, Heading, Items, Paragraph, Tile, Tiles, Tone
+from bneck.report.blocks import Block, Heading, Items, Paragraph, Tile, Tiles, Tone
 from bneck.report.cuts import RowCut, cut_sentences, cuts
 from bneck.report.numbers import (
     ARROW,
@@ -29,9 +28,9 @@ from bneck.report.pictures import (
     draw_tradeoff,
     draw_widths,
 )
+from bneck.report.rerun import SHOWN, rerun
 from bneck.report.tables import Column, Table
 
-SHOWN = 20  # of a list that may be long: bad images, classes
 NO_PICTURE = "Not drawn: matplotlib is not installed here; install bneck[search] and report again."
 Trial = tuple[float, float]
 
@@ -58,7 +57,7 @@ def blocks(
         *_latency(record),
         *_time(record),
         *_checks(record),
-        *_rerun(record, files),
+        *rerun(record, files),
     ]
 
 
@@ -110,7 +109,7 @@ def _remark(top1: Sequence[float]) -> str:
 
 
 def _networks(record: SearchRecord) -> Iterator[Block]:
-    named = list(_named(record))
+    named = list(text.named(record))
     if not named:
         return
     yield Heading("Networks compared")
@@ -153,7 +152,7 @@ def _networks(record: SearchRecord) -> Iterator[Block]:
 def _tradeoff(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
     yield Heading("Accuracy over latency")
     finals = []
-    for role, _, network in _named(record):
+    for role, _, network in text.named(record):
         median, p10, p90 = _measured(network)
         if median is not None and network.get("top1"):
             low, high = median if p10 is None else p10, median if p90 is None else p90
@@ -258,7 +257,7 @@ def _latency(record: SearchRecord) -> Iterator[Block]:
     yield Heading("Predicted against measured latency")
     yield Paragraph(text.table_sentence(record) or "Missing: the latency table's error.")
     rows = []
-    for _, title, network in _named(record):
+    for _, title, network in text.named(record):
         measurement = network.get("measurement") or {}
         raw = (measurement.get("raw_latency_ms") or {}).get("median")
         if network.get("measured_ms") is not None:
@@ -322,87 +321,6 @@ def _checks(record: SearchRecord) -> Iterator[Block]:
     yield Items(tuple(f"{path}: {reason}" for path, reason in bad[:SHOWN]))
 
 
-def _rerun(record: SearchRecord, files: Sequence[tuple[str, str, str]]) -> Iterator[Block]:
-    yield Heading("How to run it again")
-    if record.get("command"):
-        yield Code(record["command"])
-    facts = tuple((name, value) for name, value in _facts(record) if value)
-    if facts:
-        yield Table(
-            title="What the run was made with.",
-            columns=(Column("what", number=False), Column("value", number=False)),
-            rows=facts,
-        )
-    yield Table(
-        title="Files in the run folder.",
-        columns=(Column("file", number=False), Column("what it is", number=False), Column("size")),
-        rows=tuple(files),
-    )
-
-
-def _facts(record: SearchRecord) -> Iterator[tuple[str, str]]:
-    data = record.get("data", {})
-    measurement = next((n["measurement"] for _, _, n in _named(record) if n.get("measurement")), {})
-    device = record.get("device") or measurement.get("device") or {}
-    yield "target", text.target_text(record) if record.get("target") else ""
-    yield "settings", _joined(record.get("settings", {}), "{0} {1}")
-    yield "data", _words(data.get("name"))
-    yield (
-        "images",
-        _joined({name: data.get(name) for name in ("train", "heldout", "val")}, "{1} {0}"),
-    )
-    yield "classes", _words(data.get("classes"))
-    yield "device", _device(device)
-    names = ("runtime", "runtime_version", "precision")
-    runtime = [_words(record.get(name, measurement.get(name))) for name in names]
-    yield "runtime", " ".join(word for word in runtime if word)
-    yield "threads", _words(measurement.get("threads"))
-    timing = {
-        "timed runs (n)": measurement.get("n"),
-        "rounds": measurement.get("rounds"),
-        "warm-up runs": measurement.get("warmup"),
-        "repeated bursts": measurement.get("repeated"),
-    }
-    yield "timing, a network", _joined(timing, "{1} {0}")
-    yield "reference network", _words(measurement.get("reference"))
-    yield "bneck", _words(record.get("version"))
-    yield "commit", _words(record.get("commit"))
-    yield "started", _words(record.get("started"))
-    yield "finished", _words(record.get("finished"))
-
-
-def _device(device: Mapping[str, Any]) -> str:
-    cores, pinned = device.get("cores"), device.get("pinned")
-    words = [
-        _words(device.get("processor")),
-        several(cores, "core") if isinstance(cores, int) else "",
-        "" if pinned is None else "pinned" if pinned else "not pinned",
-        _words(device.get("system")),
-        _words(device.get("place")),
-    ]
-    return ", ".join(word for word in words if word)
-
-
-def _joined(values: Mapping[str, object], form: str) -> str:
-    named = [(name.replace("_", " "), _words(value)) for name, value in values.items()]
-    return ", ".join(form.format(name, value) for name, value in named if value)
-
-
-def _named(record: SearchRecord) -> Iterator[tuple[str, str, NetworkRecord]]:
-    """(role, title, network) of those networks that are there."""
-    networks = (
-        ("seed", record.get("seed_network")),
-        ("found", record.get("found")),
-        ("uniform", record.get("uniform")),
-    )
-    for role, network in networks:
-        if network:
-            name = network.get("name", "")
-            if role == "uniform" and network.get("width") is not None:
-                name = f"width {network['width']:.3g}"
-            yield role, f"{role}: {name}" if name else role, network
-
-
 def _measured(network: NetworkRecord) -> tuple[float | None, float | None, float | None]:
     """Median, 10th and 90th percentile, as far as they are known."""
     spread = (network.get("measurement") or {}).get("latency_ms") or {}
@@ -437,18 +355,3 @@ def _change(proposal: ProposalRecord) -> str:
 
 def _plain(value: object, decimals: int) -> str:
     return f"{value:.{decimals}f}" if isinstance(value, int | float) else NONE
-
-
-def _words(value: object) -> str:
-    """Any value of a json file on one line; "" for none."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, list):
-        names = ", ".join(map(str, value[:SHOWN]))
-        more = f", and {len(value) - SHOWN} more" if len(value) > SHOWN else ""
-        return f"{len(value)}: {names}{more}"
-    return value if isinstance(value, str) else json.dumps(value)

@@ -97,7 +97,8 @@ ul {
   .tile { padding: 0.55rem 0.9rem 0.6rem; }
   .panels { padding: 0.4rem; }
   table { font-size: 0.79rem; }
-  thead th { font-size: 0.75rem; min-width: 2.6rem; }
+  thead th { font-size: 0.75rem; }
+  thead th.number + th.number { min-width: 2.6rem; }
   th, td { padding: 0.38rem 0.24rem; }
   caption span { display: block; max-width: calc(100vw - 2rem); }
   .cards thead { display: none; }
@@ -117,11 +118,12 @@ ul {
   .cards tbody th { font-weight: 650; text-align: left; min-width: 0; }
 }
 @media print {
-  @page { margin: 16mm; }
-  body { font-size: 9.5pt; background: none; }
+  @page { margin: 15mm; }
+  html { font-size: 11.5px; }
+  body { font-size: 1rem; background: none; }
   main { max-width: none; padding: 0; }
-  h1 { font-size: 15pt; }
-  section + section { margin-top: 1.6rem; }
+  p, figcaption { max-width: none; }
+  section + section { margin-top: 1.75rem; }
   h2, caption, thead { break-after: avoid; }
   tr, .tiles, figure { break-inside: avoid; }
   thead { display: table-header-group; }
@@ -129,9 +131,9 @@ ul {
   .tiles { grid-template-columns: repeat(3, 1fr); margin: 1rem 0; }
   .tile, .warning, pre { background: none; border: 1px solid #bbb; }
   pre { white-space: pre-wrap; }
-  table { font-size: 8.5pt; }
-  thead th { font-size: 8pt; }
-  th, td { padding: 0.2rem 0.4rem; }
+  ul { columns: 2; }
+  table { min-width: 60%; }
+  th, td { padding: 0.25rem 0.5rem; }
   .panels { grid-template-columns: 1fr 1fr; border: 0; padding: 0; }
 }
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from bneck.records.run import NetworkRecord, SearchRecord
@@ -27,6 +27,21 @@ def compare(found: Sequence[float], uniform: Sequence[float]) -> Verdict:
     if min(found) > max(uniform):
         return "above"
     return "below" if max(found) < min(uniform) else "tie"
+
+
+def named(record: SearchRecord) -> Iterator[tuple[str, str, NetworkRecord]]:
+    """(role, title, network) of those networks that are there."""
+    networks = (
+        ("seed", record.get("seed_network")),
+        ("found", record.get("found")),
+        ("uniform", record.get("uniform")),
+    )
+    for role, network in networks:
+        if network:
+            name = network.get("name", "")
+            if role == "uniform" and network.get("width") is not None:
+                name = f"width {network['width']:.3g}"
+            yield role, f"{role}: {name}" if name else role, network
 
 
 def measured_ms(record: SearchRecord) -> float | None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Pool, round8
-from bneck.specs.transforms import fix_skips, stages, with_expanded, with_out
+from bneck.specs.transforms import beside, fix_skips, stages, with_expanded, with_out
 
 Estimate = Callable[[NetSpec], float]
 Metric = Literal["ratio", "accuracy"]
 LEAST = 0.25  # no width is proposed below this share of the seed's
+SMALLEST = 1e-6  # a cut of latency, as a share, that is none
 
 
 class Unreachable(InputError):
@@ -61,16 +63,18 @@ class Step:
 
 
 Judge = Callable[[int, NetSpec, Sequence[Proposal]], Sequence[Trial]]
+Control = Callable[[int, NetSpec], float]
 
 
 def narrowest(seed: NetSpec, least: float = LEAST) -> NetSpec:
-    """The narrowest network that a search from `seed` may reach."""
+    """The narrowest network that a search from `seed` may reach; its widths are the floors."""
     spec = fix_skips(seed)
     for group in _bottlenecks(seed):
         spec = with_out(spec, group, _floor(_out(seed, group), least))
     for i in _expansions(seed):
-        floor = _floor(_bneck(seed, i).expanded, least)
-        spec = with_expanded(spec, i, floor + 8 if floor == spec.width_into(i) else floor)
+        most = _bneck(seed, i).expanded
+        floor = beside(spec.width_into(i), _floor(most, least), most=most)
+        spec = with_expanded(spec, i, floor)
     return spec
 
 
@@ -89,14 +93,15 @@ def propose(
     Returns:
         Expansions by row, then bottlenecks by stage. A change that cannot save enough is left out.
     """
-    limit_ms = estimate(spec) - delta_ms
+    limit_ms, bottom = estimate(spec) - delta_ms, narrowest(seed, least)
     found = []
     for i in _expansions(spec):
         before = _bneck(spec, i).expanded
-        floor = _floor(_bneck(seed, i).expanded, least)
         # A width equal to the input would drop the expand convolution, which is no mere narrowing.
-        widths = [w for w in _narrower(before, floor) if w != spec.width_into(i)]
-        change = _widest(widths, lambda w, i=i: with_expanded(spec, i, w), limit_ms, estimate)  # type: ignore[misc]
+        widths = [
+            w for w in _narrower(before, _bneck(bottom, i).expanded) if w != spec.width_into(i)
+        ]
+        change = _widest(widths, partial(with_expanded, spec, i), limit_ms, estimate)
         if change:
             width, narrow, ms = change
             found.append(
@@ -112,13 +117,9 @@ def propose(
     for group in _bottlenecks(spec):
         before = _out(spec, group)
         widths = [
-            w
-            for w in _narrower(before, _floor(_out(seed, group), least))
-            if _keeps_expands(spec, group, w)
+            w for w in _narrower(before, _out(bottom, group)) if _keeps_expands(spec, group, w)
         ]
-        change = _widest(
-            widths, lambda w, group=group: with_out(spec, group, w), limit_ms, estimate
-        )  # type: ignore[misc]
+        change = _widest(widths, partial(with_out, spec, group), limit_ms, estimate)
         if change:
             width, narrow, ms = change
             found.append(
@@ -163,6 +164,7 @@ def adapt(
     delta_ms: float,
     estimate: Estimate,
     judge: Judge,
+    control: Control | None = None,
     start: NetSpec | None = None,
     first: int = 1,
     metric: Metric = "ratio",
@@ -180,13 +182,18 @@ def adapt(
         delta_ms: least cut a step; the paper takes 1 % of the seed's latency.
         estimate: spec -> latency in milliseconds.
         judge: (step, network before, proposals) -> their trials, in any order.
+        control: (step, network before) -> the accuracy to compare its trials with: that network's after
+            the same T steps, asked for once the trials are judged. None compares with the network
+            as it was, as the paper does; that favours the smallest cut wherever T steps alone
+            still make the network better.
         start: a narrower version to begin with instead of the seed itself.
         first: number of the first step.
         metric: see `choose`.
         least: see `propose`.
 
     Raises:
-        Unreachable: no narrower network of this seed is fast enough; the fastest is named.
+        Unreachable: no narrower network of this seed is fast enough, or (with an estimate that does
+            not always fall with the widths) no single change makes the network faster any more.
     """
     fastest_ms = estimate(narrowest(seed, least))
     if fastest_ms > target_ms:
@@ -197,13 +204,17 @@ def adapt(
     spec, number = fix_skips(start or seed), first
     while (latency_ms := estimate(spec)) > target_ms:
         cut_ms = min(delta_ms, latency_ms - target_ms)
-        proposals = propose(spec, cut_ms, estimate, seed=seed, least=least)
-        while not proposals:  # no single change saves that much any more: take smaller steps
-            cut_ms /= 2
-            proposals = propose(spec, cut_ms, estimate, seed=seed, least=least)
+        while not (proposals := propose(spec, cut_ms, estimate, seed=seed, least=least)):
+            if cut_ms < SMALLEST * latency_ms:
+                raise Unreachable(
+                    f"{target_ms:.3f} ms cannot be reached from {seed.name}: at {latency_ms:.3f} ms no single "
+                    "narrower width is estimated to be faster; choose a higher target"
+                )
+            cut_ms /= 2  # no single change saves that much any more: take smaller steps
         trials = {t.proposal.spec.digest(): t for t in judge(number, spec, proposals)}
         ordered = tuple(trials[p.spec.digest()] for p in proposals)
-        kept = choose(ordered, accuracy=accuracy, latency_ms=latency_ms, metric=metric)
+        before = control(number, spec) if control else accuracy
+        kept = choose(ordered, accuracy=before, latency_ms=latency_ms, metric=metric)
         yield Step(number=number, trials=ordered, kept=kept)
         spec, accuracy, number = kept.proposal.spec, kept.accuracy, number + 1
 

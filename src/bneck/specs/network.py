@@ -39,6 +39,8 @@ class NetSpec:
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise SpecError(f"name is {self.name!r}; it must be text, in a spec file in quotes")
         for name in ("resolution", "channels", "classes"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -48,13 +50,21 @@ class NetSpec:
                 raise SpecError(
                     f"{name} is {getattr(self, name)!r}; allowed are {', '.join(known)}"
                 )
-        if not 0 <= self.dropout < 1:
-            raise SpecError(f"dropout is {self.dropout!r}; it must be from 0 to below 1")
-        if not self.bn_eps > 0 or not 0 < self.bn_momentum <= 1:
-            raise SpecError("bn_eps must be above 0 and bn_momentum above 0 and at most 1")
+        self._check_shares()
         self._check_rows()
 
+    def _check_shares(self) -> None:
+        for name in ("bn_eps", "bn_momentum", "dropout"):
+            value, drops = getattr(self, name), name == "dropout"
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not (0 <= value < 1 if drops else 0 < value <= 1):
+                allowed = "from 0 to below 1" if drops else "above 0 and at most 1"
+                raise SpecError(f"{name} is {value!r}; it must be a number {allowed}")
+            object.__setattr__(self, name, float(value))  # 0 and 0.0 have one digest
+
     def _check_rows(self) -> None:
+        if not isinstance(self.rows, tuple) or not all(isinstance(row, Row) for row in self.rows):
+            raise SpecError(f"rows is {self.rows!r}; it must be a tuple of Conv, Bneck and Pool")
         pools = [i for i, row in enumerate(self.rows) if isinstance(row, Pool)]
         if not self.rows or not isinstance(self.rows[0], Conv):
             raise SpecError("row 0 must be a conv: a network starts with its stem")

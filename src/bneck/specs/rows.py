@@ -30,8 +30,10 @@ class Conv:
     op = "conv"
 
     def __post_init__(self) -> None:
-        _check_sizes(self, kernel=self.kernel, out=self.out, stride=self.stride)
-        _check_shape(self, self.kernel, self.stride, self.act)
+        _check_sizes(kernel=self.kernel, out=self.out, stride=self.stride)
+        _check_shape(self.kernel, self.stride, self.act)
+        if not isinstance(self.bn, bool):
+            raise SpecError(f"bn is {self.bn!r}; it must be true or false")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,6 @@ class Bneck:
 
     def __post_init__(self) -> None:
         _check_sizes(
-            self,
             kernel=self.kernel,
             expanded=self.expanded,
             out=self.out,
@@ -66,7 +67,7 @@ class Bneck:
             raise SpecError(
                 f"se is {self.se!r}; it must be a squeeze width in channels, 0 for none"
             )
-        _check_shape(self, self.kernel, self.stride, self.act)
+        _check_shape(self.kernel, self.stride, self.act)
         if self.skip not in SKIPS:
             raise SpecError(f"skip is {self.skip!r}; allowed are {', '.join(SKIPS)}")
 
@@ -101,13 +102,13 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check_sizes(row: object, **sizes: int) -> None:
+def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if not _is_int(size) or size < 1:
             raise SpecError(f"{name} is {size!r}; it must be a whole number of at least 1")
 
 
-def _check_shape(row: object, kernel: int, stride: int, act: str) -> None:
+def _check_shape(kernel: int, stride: int, act: str) -> None:
     if kernel % 2 == 0:
         raise SpecError(
             f"kernel is {kernel}; it must be odd, or input and output would not line up"

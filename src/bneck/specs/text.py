@@ -5,7 +5,9 @@ Reading what was written gives the same spec, exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import reprlib
+from collections.abc import Mapping, Set
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,36 @@ FORMAT = 1
 _HEADER = tuple(f.name for f in fields(NetSpec) if f.name != "rows")
 
 
+class _Loader(yaml.SafeLoader):
+    """Takes 1e-3 for a number, as people do; yaml 1.1 wants 1.0e-3."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts a text that `_Loader` would take for a number in quotes."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
+        list("-+0123456789"),
+    )
+
+
 def to_text(spec: NetSpec) -> str:
-    """The spec as yaml, one line a row, columns aligned."""
+    """The spec as yaml, one line a row, columns aligned; columns that hold only defaults are left out."""
     lines = [f"bneck: {FORMAT}"]
     lines += [f"{key}: {_scalar(getattr(spec, key))}" for key in _HEADER]
     lines.append("rows:")
-    cells = [[f"{key}: {_scalar(value)}" for key, value in _row_items(row)] for row in spec.rows]
+    shown = {
+        (row.op, column.name)
+        for row in spec.rows
+        for column in fields(row)
+        if getattr(row, column.name) != column.default
+    }
+    cells = [
+        [f"{key}: {_scalar(value)}" for key, value in _row_items(row, shown)] for row in spec.rows
+    ]
     widths: dict[tuple[str, int], int] = {}
     for row, row_cells in zip(spec.rows, cells, strict=True):
         for column, cell in enumerate(row_cells):
@@ -46,8 +72,8 @@ def from_text(text: str) -> NetSpec:
         SpecError: not yaml, an unknown or missing key, a value that cannot be; the row is named.
     """
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        data = yaml.load(text, Loader=_Loader)
+    except Exception as error:  # not only YAMLError: a date that cannot be is a plain ValueError
         place = getattr(error, "problem_mark", None)
         where = f" near line {place.line + 1}" if place else ""
         raise SpecError(
@@ -55,13 +81,12 @@ def from_text(text: str) -> NetSpec:
         ) from None
     if not isinstance(data, dict) or "bneck" not in data:
         raise SpecError(f"the text is not a spec; a spec begins with 'bneck: {FORMAT}'")
-    if data.pop("bneck") != FORMAT:
-        raise SpecError(f"the spec is of another format; this version reads 'bneck: {FORMAT}'")
+    if (version := data.pop("bneck")) != FORMAT:
+        raise SpecError(f"the spec has format {version!r}; this version reads 'bneck: {FORMAT}'")
     rows = data.pop("rows", None)
     if not isinstance(rows, list) or not rows:
         raise SpecError("the spec has no rows; write one '- {op: ..., ...}' a row under 'rows:'")
     _check_keys(data, _HEADER, {"name"}, "the spec")
-    data["name"] = str(data["name"])
     return NetSpec(rows=tuple(_row(i, row) for i, row in enumerate(rows)), **data)
 
 
@@ -99,11 +124,13 @@ def resolve(network: str | Path | NetSpec) -> NetSpec:
 
 
 def _row(index: int, data: object) -> Row:
-    if not isinstance(data, dict) or data.get("op") not in ROW_KINDS:
+    op = data.get("op") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(op, str) or op not in ROW_KINDS:
         raise SpecError(
-            f"row {index} is {data!r}; it must be {{op: ...}} with op one of {', '.join(ROW_KINDS)}"
+            f"row {index} is {reprlib.repr(data)}; it must be {{op: ...}} with op one of "
+            f"{', '.join(ROW_KINDS)}"
         )
-    kind = ROW_KINDS[data["op"]]
+    kind = ROW_KINDS[op]
     values = {key: value for key, value in data.items() if key != "op"}
     known = [f.name for f in fields(kind)]
     needed = {f.name for f in fields(kind) if f.default is MISSING}
@@ -125,14 +152,13 @@ def _check_keys(data: Mapping[str, Any], known: Any, needed: set[str], what: str
         raise SpecError(f"{what} lacks {', '.join(missing)}")
 
 
-def _row_items(row: Row) -> list[tuple[str, object]]:
-    return [("op", row.op), *((f.name, getattr(row, f.name)) for f in fields(row))]
+def _row_items(row: Row, shown: Set[tuple[str, str]]) -> list[tuple[str, object]]:
+    columns = [column.name for column in fields(row) if (row.op, column.name) in shown]
+    return [("op", row.op), *((name, getattr(row, name)) for name in columns)]
 
 
 def _scalar(value: object) -> str:
-    if isinstance(value, str):
-        # One line of yaml that safe_load gives back as the same string ("no", "1", "a: b" too).
-        return (
-            yaml.safe_dump(value, default_style=None, width=10**9).removesuffix("\n...\n").strip()
-        )
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    """One line of yaml that is read back as the same value: "no", "1" and "a: b" as text, 1e-05."""
+    style = '"' if isinstance(value, str) and not value.isprintable() else None
+    text = yaml.dump(value, Dumper=_Dumper, default_style=style, width=10**9, allow_unicode=True)
+    return text.removesuffix("\n...\n").strip()

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Literal
 
 from bneck.specs.network import NetSpec
-from bneck.specs.rows import Bneck, Conv, Pool, Row, SpecError, round8, squeeze_width
+from bneck.specs.rows import Bneck, Pool, Row, SpecError, round8, squeeze_width
 
 Head = Literal["fixed", "scaled"]
 
@@ -117,11 +117,15 @@ def random_widths(spec: NetSpec, rng: random.Random, *, least: float = 0.25) -> 
         drawn = with_out(drawn, group, width(spec.rows[group[0]].out))  # type: ignore[union-attr]
     for i, row in enumerate(spec.rows):
         if isinstance(row, Bneck) and row.expanded != spec.width_into(i):
-            expanded = width(row.expanded)
-            if expanded == drawn.width_into(i):  # would lose its expand convolution
-                expanded += 8
+            expanded = beside(drawn.width_into(i), width(row.expanded), most=row.expanded)
             drawn = with_expanded(drawn, i, expanded)
     return drawn
+
+
+def beside(width_in: int, expanded: int, *, most: int) -> int:
+    """`expanded`, or a width near it where it equals the input: the expand convolution must stay."""
+    near = (expanded, expanded + 8, most, expanded - 8, 1)
+    return next(width for width in near if width != width_in and 0 < width <= most)
 
 
 def with_classes(spec: NetSpec, classes: int) -> NetSpec:

@@ -12,11 +12,16 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Over `n` images: share whose best score is the label, and mean cross-entropy in nats."""
+    """Over `n` images: share whose best score is the label, and mean cross-entropy in nats.
+
+    `expected` is the mean probability of the right class: the top-1 to be expected if answers were
+    drawn from the scores. It tells nearly equal nets apart where counting answers cannot.
+    """
 
     n: int
     top1: float
     loss: float
+    expected: float
 
 
 def loss(scores: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
@@ -29,13 +34,15 @@ def evaluate(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Accura
     """Accuracy of a net, put into evaluation mode, over batches of (images, labels)."""
     net.eval()
     n = right = 0
-    total = 0.0
+    total = expected = 0.0
     for images, labels in batches:
         scores = net(images.contiguous(memory_format=torch.channels_last))
         right += int((scores.argmax(1) == labels).sum())
         total += float(F.cross_entropy(scores, labels, reduction="sum"))
+        expected += float(scores.softmax(1).gather(1, labels[:, None]).sum())
         n += len(labels)
-    return Accuracy(n=n, top1=right / max(n, 1), loss=total / max(n, 1))
+    count = max(n, 1)
+    return Accuracy(n=n, top1=right / count, loss=total / count, expected=expected / count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,96 @@
+"""How to run it again: the command, what the run was made with, and what lies in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bneck.records.run import SearchRecord
+from bneck.report import text
+from bneck.report.blocks import Block, Code, Heading
+from bneck.report.numbers import several
+from bneck.report.tables import Column, Table
+
+SHOWN = 20  # of a list that may be long: bad images, classes
+
+
+def rerun(record: SearchRecord, files: Sequence[tuple[str, str, str]]) -> Iterator[Block]:
+    """The report's last section; `files` as `sections.blocks` takes them."""
+    yield Heading("How to run it again")
+    if record.get("command"):
+        yield Code(record["command"])
+    facts = tuple((name, value) for name, value in _facts(record) if value)
+    if facts:
+        yield Table(
+            title="What the run was made with.",
+            columns=(Column("what", number=False), Column("value", number=False)),
+            rows=facts,
+        )
+    yield Table(
+        title="Files in the run folder.",
+        columns=(Column("file", number=False), Column("what it is", number=False), Column("size")),
+        rows=tuple(files),
+    )
+
+
+def _facts(record: SearchRecord) -> Iterator[tuple[str, str]]:
+    data = record.get("data", {})
+    networks = sorted(text.named(record), key=lambda named: named[0] != "found")
+    measurement = next((n["measurement"] for _, _, n in networks if n.get("measurement")), {})
+    device = record.get("device") or measurement.get("device") or {}
+    yield "target", text.target_text(record) if record.get("target") else ""
+    yield "settings", _joined(record.get("settings", {}), "{0} {1}")
+    yield "data", _words(data.get("name"))
+    images = {name: data.get(name) for name in ("train", "heldout", "val")}
+    yield "images", _joined(images, "{1} {0}")
+    yield "classes", _words(data.get("classes"))
+    yield "device", _device(device)
+    names = ("runtime", "runtime_version", "precision")
+    runtime = [_words(record.get(name, measurement.get(name))) for name in names]
+    yield "runtime", " ".join(word for word in runtime if word)
+    yield "threads", _words(measurement.get("threads"))
+    timing = {
+        "timed runs (n)": measurement.get("n"),
+        "rounds": measurement.get("rounds"),
+        "warm-up runs": measurement.get("warmup"),
+        "repeated bursts": measurement.get("repeated"),
+    }
+    yield "timing, a network", _joined(timing, "{1} {0}")
+    yield "reference network", _words(measurement.get("reference"))
+    yield "bneck", _words(record.get("version"))
+    yield "commit", _words(record.get("commit"))
+    yield "started", _words(record.get("started"))
+    yield "finished", _words(record.get("finished"))
+
+
+def _device(device: Mapping[str, Any]) -> str:
+    cores, pinned = device.get("cores"), device.get("pinned")
+    words = [
+        _words(device.get("processor")),
+        several(cores, "core") if isinstance(cores, int) else "",
+        "" if pinned is None else "pinned" if pinned else "not pinned",
+        _words(device.get("system")),
+        _words(device.get("place")),
+    ]
+    return ", ".join(word for word in words if word)
+
+
+def _joined(values: Mapping[str, object], form: str) -> str:
+    named = [(name.replace("_", " "), _words(value)) for name, value in values.items()]
+    return ", ".join(form.format(name, value) for name, value in named if value)
+
+
+def _words(value: object) -> str:
+    """Any value of a json file on one line; "" for none."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        names = ", ".join(map(str, value[:SHOWN]))
+        more = f", and {len(value) - SHOWN} more" if len(value) > SHOWN else ""
+        return f"{len(value)}: {names}{more}"
+    return value if isinstance(value, str) else json.dumps(value)

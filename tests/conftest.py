@@ -1,0 +1,139 @@
+"""What several test files share: a tiny network, learnable pictures, a cache of their own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from bneck.data.folders import list_images
+from bneck.data.pack import Packed, pack
+from bneck.devices import fill
+from bneck.devices.protocol import Protocol
+from bneck.specs.network import NetSpec
+from bneck.specs.rows import Bneck, Conv, Pool
+from bneck.specs.text import to_text
+
+COLOURS = {"circle": (200, 60, 50), "square": (60, 180, 70), "stripes": (70, 80, 210)}
+TRAIN, VAL = 32, 10  # pictures a class
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache() -> Iterator[Path]:
+    """The user's cache folder of this session and of all its children: an empty one, then gone."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setenv("XDG_CACHE_HOME", folder)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> NetSpec:
+    """A network of every kind of row, small enough to search in seconds."""
+    return NetSpec(
+        name="tiny",
+        resolution=32,
+        classes=3,
+        rows=(
+            Conv(3, 16, "hswish", 2),  # 16 x 16 behind it
+            Bneck(3, 16, 16, 8, "relu", 2),  # no expand convolution; 8 x 8 behind it
+            Bneck(3, 48, 24, 0, "relu", 2),  # 4 x 4 behind it
+            Bneck(5, 64, 24, 16, "hswish", 1),  # adds its input
+            Conv(1, 96, "hswish"),
+            Pool(),
+            Conv(1, 64, "hswish", bn=False),
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("specs") / "tiny.yaml"
+    path.write_text(to_text(tiny), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`train/CLASS/*.png` and `val/CLASS/*.png`: three shapes, each mostly of its own colour."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for split, count in (("train", TRAIN), ("val", VAL)):
+        for name in COLOURS:
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                draw_picture(name, rng).save(folder / f"{i:02d}.png")
+    return root
+
+
+def draw_picture(name: str, rng: np.random.Generator) -> Image.Image:
+    """A shape at a random place on grey noise, 32 to 48 pixels wide."""
+    width, height = (int(side) for side in rng.integers(32, 49, 2))
+    image = Image.fromarray(rng.integers(90, 160, (height, width, 3), dtype=np.uint8))
+    draw = ImageDraw.Draw(image)
+    colour = tuple(int(c) for c in np.array(COLOURS[name]) + rng.integers(-40, 41, 3))
+    left, top = (int(v) for v in rng.integers(4, 10, 2))
+    box = (left, top, left + 20, top + 20)
+    match name:
+        case "circle":
+            draw.ellipse(box, fill=colour)
+        case "square":
+            draw.rectangle(box, fill=colour)
+        case _:
+            for x in range(left, left + 20, 6):
+                draw.rectangle((x, top, x + 2, top + 20), fill=colour)
+    return image
+
+
+@pytest.fixture(scope="session")
+def packed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Packed:
+    """The pictures as the tiny network takes them."""
+    return pack(list_images(pictures), 32, tmp_path_factory.mktemp("pack"))
+
+
+def fill_quickly(patch: pytest.MonkeyPatch) -> None:
+    """Make filling a table a matter of a second; its figures are coarse, and never too coarse."""
+    quick = Protocol(
+        rounds=5, burst_ms=0.5, least_runs=3, warmup=1, first_warmup=1, max_repeats=1, max_spread=1e9
+    )
+    patch.setattr(fill, "ROWS", quick)
+    patch.setattr(fill, "NETWORKS", quick)
+    patch.setattr(fill, "BATCH", 16)
+    patch.setattr(fill, "CALIBRATING", 8)  # fewer make no line
+    patch.setattr(fill, "HELD_OUT", 8)
+
+
+@pytest.fixture
+def quick_fill(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_quickly(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def tiny_table(tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table for the tiny network, really measured. Copy it before changing it."""
+    path = tmp_path_factory.mktemp("tables") / "tiny.jsonl"
+    with pytest.MonkeyPatch.context() as patch:
+        fill_quickly(patch)
+        fill.fill_table(tiny, path)
+    return path
+
+
+def gone(process: int) -> bool:
+    """Whether a process has ended; one that nobody has asked about yet (a zombie) has."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return not gone(process)

@@ -1,0 +1,269 @@
+"""Filling a latency table: what it holds, what it answers, and how it survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bneck.costs.table import LatencyTable, RowShape, TableError, row_keys
+from bneck.costs.table_file import read_table
+from bneck.devices import fill
+from bneck.devices.fill import fill_table, grid
+from bneck.devices.protocol import REFERENCE, Protocol, Run, Samples
+from bneck.search.netadapt import narrowest
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.rows import Bneck, Conv, Pool
+from bneck.specs.text import to_text
+from bneck.specs.transforms import random_widths, scale_width, with_classes, with_resolution
+from bneck.specs.zoo import network
+
+V3_SMALL, V3_LARGE = network("v3-small"), network("v3-large@96")
+
+
+def narrower(seed: NetSpec, count: int = 10) -> list[NetSpec]:
+    """The widest, the narrowest, and others between."""
+    rng = random.Random(1)
+    return [seed, narrowest(seed), *(random_widths(seed, rng) for _ in range(count))]
+
+
+class TestGrid:
+    # 16, 24, 96 and 576 classes are widths of V3-Small's rows as well.
+    @pytest.mark.parametrize("classes", [2, 16, 24, 96, 576, 1000])
+    @pytest.mark.parametrize("seed", [V3_SMALL, V3_LARGE], ids=lambda seed: seed.name)
+    def test_it_covers_every_narrower_network(self, seed: NetSpec, classes: int) -> None:
+        seed = with_classes(seed, classes)
+        table = LatencyTable({})
+        for entry in grid(seed):
+            table.add_row(*entry, 1.0)
+        assert [spec for spec in narrower(seed, 30) if not table.covers(spec)] == []
+
+    def test_it_covers_a_network_whose_head_is_as_wide_as_a_row(self) -> None:
+        rows = (Conv(3, 32, "relu", 2), Bneck(3, 64, 32, 0, "relu"), Pool(), Conv(1, 32, "relu"))
+        seed = NetSpec(name="same", rows=rows, resolution=32, classes=32)
+        table = LatencyTable({})
+        for entry in grid(seed):
+            table.add_row(*entry, 1.0)
+        assert [spec for spec in narrower(seed, 30) if not table.covers(spec)] == []
+
+    @pytest.mark.parametrize("width", [0.25, 0.35, 0.5, 0.75, 0.9])
+    def test_it_covers_uniform_widths_that_keep_every_row(self, width: float) -> None:
+        table = LatencyTable({})
+        for entry in grid(V3_SMALL):
+            table.add_row(*entry, 1.0)
+        uniform = scale_width(V3_SMALL, width)
+        kept = {shape for shape, _ in row_keys(V3_SMALL)} == {s for s, _ in row_keys(uniform)}
+        assert table.covers(uniform) or not kept
+
+    @pytest.mark.parametrize("seed", [V3_SMALL, V3_LARGE], ids=lambda seed: seed.name)
+    def test_each_shape_has_a_complete_grid(self, seed: NetSpec) -> None:
+        widths: dict[RowShape, set[tuple[int, ...]]] = {}
+        for shape, entry in grid(seed):
+            assert entry not in widths.setdefault(shape, set()), "an entry occurs twice"
+            widths[shape].add(entry)
+        for shape, seen in widths.items():
+            axes = [set(axis) for axis in zip(*seen, strict=True)]
+            assert seen == set(product(*axes)), shape
+
+    def test_the_seed_lies_on_its_corners(self) -> None:
+        entries = set(grid(V3_SMALL))
+        top = {key for key in row_keys(V3_SMALL) if key in entries}
+        # Where one shape has several rows, only the widest need be a corner.
+        assert {shape for shape, _ in top} == {shape for shape, _ in row_keys(V3_SMALL)}
+
+    def test_contexts_of_all_borders_come_before_all_rows(self, tiny: NetSpec) -> None:
+        entries = grid(tiny)
+        kinds = [shape.kind for shape, _ in entries]
+        contexts = kinds.count("context")
+        assert set(kinds[:contexts]) == {"context"}
+        known = set(entries[:contexts])
+        for shape, widths in entries[contexts:]:
+            behind = -(-shape.height // shape.stride) if shape.kind != "pool" else 1
+            assert (RowShape("context", behind, behind), widths[-1:]) in known
+            if widths[0] != tiny.channels:
+                assert (RowShape("context", shape.height, shape.width), widths[:1]) in known
+
+    def test_channels_of_the_image_and_of_the_head_are_not_varied(self, tiny: NetSpec) -> None:
+        seen = {(s.kind, s.height, s.act): set() for s, _ in grid(tiny)}  # type: ignore[var-annotated]
+        for shape, widths in grid(tiny):
+            seen[shape.kind, shape.height, shape.act].add(widths)
+        assert {widths[0] for widths in seen["conv", 32, "hswish"]} == {3}  # the stem
+        assert {widths[1] for widths in seen["conv", 1, "hswish"]} == {64}  # behind the pool
+        assert seen["conv", 1, "linear"] == {(64, 3)}  # the classifier
+
+
+@pytest.mark.usefixtures("quick_fill")
+class TestFill:
+    def test_it_answers_for_every_narrower_network(self, tiny: NetSpec, tiny_table: Path) -> None:
+        table = read_table(tiny_table)
+        estimates = [table.estimate_ms(spec) for spec in narrower(tiny)]
+        assert min(estimates) > 0
+        assert {entry for entry in grid(tiny)} == {
+            (shape, widths) for shape, known in table.rows.items() for widths in known
+        }
+
+    def test_it_holds_its_error_on_networks_that_did_not_calibrate_it(
+        self, tiny_table: Path
+    ) -> None:
+        table = read_table(tiny_table)
+        assert [held_out for *_, held_out in table.networks] == [False, True] * 8
+        error = table.error()
+        assert error.networks == 8
+        assert 0 <= error.median <= error.p95
+        assert str(error).startswith("error on 8 held-out networks: median ")
+
+    def test_its_head_says_where_and_how_it_was_measured(
+        self, tiny: NetSpec, tiny_table: Path
+    ) -> None:
+        header = read_table(tiny_table).header
+        assert header["digest"] == tiny.digest()
+        assert header["resolution"] == 32
+        assert (header["runtime"], header["threads"], header["place"]) == ("onnxruntime", 1, "local")
+        assert header["reference_ms"] > 0
+
+    def test_a_second_fill_measures_nothing(
+        self, tiny: NetSpec, tiny_table: Path, tmp_path: Path
+    ) -> None:
+        path = shutil.copy(tiny_table, tmp_path / "table.jsonl")
+        told: list[tuple[Any, ...]] = []
+        again = fill_table(tiny, path, progress=lambda *at: told.append(at))
+        assert told == []
+        assert path.read_bytes() == tiny_table.read_bytes()
+        assert again.estimate_ms(tiny) == read_table(tiny_table).estimate_ms(tiny)
+
+    @pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
+    def test_a_file_cut_off_is_completed_and_keeps_what_it_had(
+        self, tiny: NetSpec, tiny_table: Path, tmp_path: Path, share: float
+    ) -> None:
+        whole = tiny_table.read_bytes()
+        torn = whole[: int(len(whole) * share)]
+        path = tmp_path / "table.jsonl"
+        path.write_bytes(torn)
+        fill_table(tiny, path)
+        kept = torn[: torn.rfind(b"\n") + 1]
+        assert path.read_bytes()[: len(kept)] == kept
+        assert_complete(tiny, path)
+
+    def test_only_what_is_missing_is_measured(
+        self, tiny: NetSpec, tiny_table: Path, tmp_path: Path
+    ) -> None:
+        lines = tiny_table.read_text().splitlines(keepends=True)
+        path = tmp_path / "table.jsonl"
+        missing = [i for i, line in enumerate(lines) if '"bneck"' in line][:3]
+        path.write_text("".join(line for i, line in enumerate(lines) if i not in missing))
+        told: list[tuple[str, int, int]] = []
+        fill_table(tiny, path, progress=lambda *at: told.append(at))
+        assert told == [("rows", 3, 3)]
+        assert_complete(tiny, path)
+
+    def test_kill_9_at_any_moment_loses_nothing_finished(
+        self, tiny: NetSpec, tmp_path: Path
+    ) -> None:
+        path, rng = tmp_path / "table.jsonl", random.Random(os.getpid())
+        for _ in range(2):
+            before = path.stat().st_size if path.exists() else 0
+            child = subprocess.Popen(
+                [sys.executable, "-c", FILL, str(Path(__file__).parent), str(path)],
+                stdin=subprocess.PIPE,
+            )
+            assert child.stdin is not None
+            child.stdin.write(to_text(tiny).encode())
+            child.stdin.close()
+            wait_for(lambda: path.exists() and path.stat().st_size > before, child)  # noqa: B023
+            time.sleep(rng.uniform(0, 0.3))
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            data = path.read_bytes()
+            kept = data[: data.rfind(b"\n") + 1]
+        fill_table(tiny, path)
+        assert path.read_bytes()[: len(kept)] == kept
+        assert_complete(tiny, path)
+
+    def test_a_row_is_its_time_without_half_of_the_convolutions_around_it(
+        self, tiny: NetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def one_ms_each(
+            runs: Mapping[str, Run], reference: Run, protocol: Protocol, *, nominal_ms: float | None
+        ) -> dict[str, Samples]:
+            return {
+                name: Samples(wall_ms=[1.0], cpu_ms=[1.0], round_ms=[1.0], pace=[1.0])
+                for name in [*runs, REFERENCE]
+            }
+
+        monkeypatch.setattr(fill, "race", one_ms_each)
+        table = fill_table(tiny, tmp_path / "table.jsonl")
+        for shape, known in table.rows.items():
+            # A context is timed as it is; only the stem has no convolution before it.
+            expected = {"context": 1.0}.get(shape.kind, 0.5 if shape.height == 32 else 0.0)
+            assert set(known.values()) == {expected}, shape
+
+
+FILL = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import pytest
+from pathlib import Path
+from conftest import fill_quickly
+from bneck.devices.fill import fill_table
+from bneck.specs.text import from_text
+fill_quickly(pytest.MonkeyPatch())
+fill_table(from_text(sys.stdin.read()), Path(sys.argv[2]))
+"""
+
+
+def wait_for(happened: Any, child: subprocess.Popen[bytes]) -> None:
+    """Until something happened, or its process has ended without it."""
+    while not happened() and child.poll() is None:
+        time.sleep(0.01)
+
+
+def assert_complete(seed: NetSpec, path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert all(isinstance(json.loads(line), dict) for line in lines)
+    table = read_table(path)
+    entries = [(shape, w) for shape, known in table.rows.items() for w in known]
+    assert set(entries) == set(grid(seed))
+    assert len(table.networks) == 16
+    assert len(lines) == 1 + len(entries) + 16, "something was measured twice"
+    assert table.error().networks == 8
+
+
+@pytest.mark.usefixtures("quick_fill")
+class TestRefused:
+    @pytest.mark.parametrize("change", [lambda s: with_classes(s, 5), lambda s: with_resolution(s, 64)])
+    def test_a_table_of_another_network_is_left_alone(
+        self, tiny: NetSpec, tiny_table: Path, tmp_path: Path, change: Any
+    ) -> None:
+        path = shutil.copy(tiny_table, tmp_path / "table.jsonl")
+        with pytest.raises(TableError, match=r"is a latency table for tiny; .* name another file$"):
+            fill_table(change(tiny), path)
+        assert path.read_bytes() == tiny_table.read_bytes()
+
+    def test_a_ledger_of_something_else_is_no_table(self, tiny: NetSpec, tmp_path: Path) -> None:
+        path = tmp_path / "ledger.jsonl"
+        path.write_text('{"event": "trial"}\n')
+        with pytest.raises(TableError, match="is not a latency table of this version"):
+            fill_table(tiny, path)
+        assert path.read_text() == '{"event": "trial"}\n'
+
+    def test_unknown_runtimes_and_places_leave_no_file(
+        self, tiny: NetSpec, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "table.jsonl"
+        with pytest.raises(InputError, match="no runtime 'litert'; known are onnxruntime"):
+            fill_table(tiny, path, runtime_name="litert")
+        with pytest.raises(InputError, match="no device 'moon'; known are local"):
+            fill_table(tiny, path, place="moon")
+        assert not path.exists()

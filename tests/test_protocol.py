@@ -1,0 +1,309 @@
+"""The timing protocol: what is repeated, how rounds are mixed, paced, and refused.
+
+Most tests run on a clock of their own, so that their figures can be worked out by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+import pytest
+
+from bneck.devices import protocol
+from bneck.devices.protocol import (
+    REFERENCE,
+    REFERENCE_BURSTS,
+    Protocol,
+    Samples,
+    TimingError,
+    pinned,
+    race,
+)
+
+
+class Clock:
+    """Time that passes only when a run spends it."""
+
+    def __init__(self) -> None:
+        self.wall_ns = self.cpu_ns = 0
+
+    def spend(self, cpu_ms: float, wait_ms: float = 0.0) -> None:
+        self.cpu_ns += round(cpu_ms * 1e6)
+        self.wall_ns += round((cpu_ms + wait_ms) * 1e6)
+
+    def perf_counter(self) -> float:
+        return self.wall_ns / 1e9
+
+    def perf_counter_ns(self) -> int:
+        return self.wall_ns
+
+    def process_time_ns(self) -> int:
+        return self.cpu_ns
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(protocol, "time", made)
+    return made
+
+
+def plan(**changes: Any) -> Protocol:
+    """No warm-up, bursts of two runs, three rounds, any spread."""
+    usual: dict[str, Any] = {
+        "rounds": 3, "burst_ms": 0.0, "least_runs": 2, "warmup": 0, "first_warmup": 0, "max_spread": 1e9,
+    }  # fmt: skip
+    return Protocol(**{**usual, **changes})
+
+
+class TestDisturbance:
+    def test_a_run_that_sleeps_is_repeated_and_the_repeats_are_counted(self) -> None:
+        calls = []
+
+        def sleepy() -> None:
+            calls.append(1)
+            time.sleep(0.003)
+
+        samples = race({"sleepy": sleepy}, lambda: None, plan(max_repeats=2))["sleepy"]
+        assert samples.repeated == 3 * 2  # rounds x repeats
+        assert len(calls) == 1 + 3 * 3 * 2  # to size the burst; rounds x attempts x runs
+        assert len(samples.wall_ms) == len(samples.cpu_ms) == 3 * 2
+        assert min(samples.wall_ms) >= 3
+        assert sum(samples.wall_ms) > 2 * sum(samples.cpu_ms)
+
+    def test_a_steady_run_is_not_repeated(self, clock: Clock) -> None:
+        samples = race({"busy": lambda: clock.spend(4)}, lambda: clock.spend(1), plan())
+        assert samples["busy"].repeated == samples[REFERENCE].repeated == 0
+        assert samples["busy"].wall_ms == samples["busy"].cpu_ms == [4.0] * 6
+
+    def test_a_busy_run_ends_even_on_a_busy_machine(self) -> None:
+        def busy() -> None:
+            sum(range(20_000))
+
+        samples = race({"busy": busy}, busy, plan(max_repeats=1))["busy"]
+        assert samples.repeated <= 3
+        assert len(samples.wall_ms) == 6
+
+    def test_a_disturbed_burst_is_replaced_by_the_quiet_one_behind_it(self, clock: Clock) -> None:
+        calls = iter(range(100))
+
+        def disturbed_once() -> None:
+            clock.spend(10, wait_ms=7 if next(calls) == 2 else 0)  # 0 sizes the burst, 1 is quiet
+
+        samples = race({"a": disturbed_once}, lambda: clock.spend(1), plan(rounds=1))["a"]
+        assert samples.repeated == 1
+        assert samples.wall_ms == [10.0, 10.0]
+
+    def test_of_bursts_that_are_all_disturbed_the_least_disturbed_counts(
+        self, clock: Clock
+    ) -> None:
+        waits = iter([0, 5, 5, 2, 2, 4, 4])
+
+        def disturbed() -> None:
+            clock.spend(10, wait_ms=next(waits))
+
+        samples = race({"a": disturbed}, lambda: clock.spend(1), plan(rounds=1, max_repeats=2))["a"]
+        assert samples.repeated == 2
+        assert samples.wall_ms == [12.0, 12.0]
+        assert samples.cpu_ms == [10.0, 10.0]
+
+    def test_a_wait_of_five_per_cent_is_tolerated(self, clock: Clock) -> None:
+        runs = {"within": lambda: clock.spend(100, 5), "above": lambda: clock.spend(100, 6)}
+        samples = race(runs, lambda: clock.spend(1), plan(rounds=1, max_repeats=1))
+        assert [samples[name].repeated for name in runs] == [0, 1]
+
+    def test_several_threads_cannot_be_judged_by_their_cpu_time(self, clock: Clock) -> None:
+        samples = race({"a": lambda: clock.spend(1, 9)}, lambda: clock.spend(1), plan(threads=2))
+        assert samples["a"].repeated == 0
+
+
+class TestBursts:
+    def test_a_burst_lasts_as_long_as_asked_and_no_fewer_than_the_least_runs(
+        self, clock: Clock
+    ) -> None:
+        runs = {"quick": lambda: clock.spend(4), "slow": lambda: clock.spend(15)}
+        samples = race(runs, lambda: clock.spend(5), plan(burst_ms=22.0, rounds=1))
+        assert len(samples["quick"].wall_ms) == 5  # 22 / 4
+        assert len(samples["slow"].wall_ms) == 2  # 22 / 15, but two at least
+        assert len(samples[REFERENCE].wall_ms) == 22 * REFERENCE_BURSTS // 5
+
+    def test_warm_up_runs_are_not_among_the_samples(self, clock: Clock) -> None:
+        calls = iter(range(100))
+
+        def cold_at_first() -> None:
+            clock.spend(50 if next(calls) < 5 else 1)  # 4 first warm-ups and the one that sizes
+
+        counted = plan(first_warmup=4, warmup=3, rounds=2)
+        samples = race({"a": cold_at_first}, lambda: clock.spend(1), counted)["a"]
+        assert samples.wall_ms == [1.0] * 4
+        assert next(calls) == 4 + 1 + 2 * (3 + 2)
+
+
+class TestRounds:
+    @staticmethod
+    def order(clock: Clock, *, seed: int, rounds: int = 6) -> list[list[str]]:
+        """Who ran in each round, in order."""
+        seen: list[list[str]] = [[]]
+
+        def run(name: str) -> Callable[[], None]:
+            def once() -> None:
+                seen[-1].append(name)
+                clock.spend(1)
+
+            return once
+
+        race(
+            {name: run(name) for name in "abc"},
+            run(REFERENCE),
+            plan(rounds=rounds),
+            seed=seed,
+            on_round=lambda done, total: seen.append([]),
+        )
+        sizing = 4  # runs before the first round
+        seen[0] = seen[0][sizing:]
+        assert seen.pop() == []
+        return [[name for name, _ in groupby(names)] for names in seen]
+
+    def test_every_round_runs_every_model_once_in_one_burst(self, clock: Clock) -> None:
+        for names in self.order(clock, seed=0):
+            assert Counter(names) == {"a": 1, "b": 1, "c": 1, REFERENCE: 1}
+
+    def test_the_order_changes_from_round_to_round_and_follows_the_seed(self, clock: Clock) -> None:
+        first = self.order(clock, seed=1)
+        assert len({tuple(names) for names in first}) > 1
+        assert self.order(clock, seed=1) == first
+        assert self.order(clock, seed=2) != first
+
+    def test_rounds_are_reported_as_they_end(self, clock: Clock) -> None:
+        told: list[tuple[int, int]] = []
+        race({}, lambda: clock.spend(1), plan(), on_round=lambda *at: told.append(at))
+        assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+class TestPace:
+    @staticmethod
+    def slowed(clock: Clock, factors: list[int], nominal_ms: float | None) -> dict[str, Samples]:
+        """Race 30 ms against a reference of 10 ms on a machine slowed in some rounds."""
+        at = [0]
+        runs = {"a": lambda: clock.spend(30 * factors[at[0]])}
+        return race(
+            runs,
+            lambda: clock.spend(10 * factors[at[0]]),
+            plan(rounds=len(factors)),
+            nominal_ms=nominal_ms,
+            on_round=lambda done, total: at.__setitem__(0, done),
+        )
+
+    def test_a_round_is_divided_by_the_pace_of_the_reference_in_it(self, clock: Clock) -> None:
+        samples = self.slowed(clock, [1, 2, 1], None)
+        assert samples[REFERENCE].round_ms == [10.0, 20.0, 10.0]
+        assert samples["a"].round_ms == [30.0, 60.0, 30.0]
+        assert samples["a"].pace == [1.0, 2.0, 1.0]  # against the reference's median, 10
+        assert samples["a"].paced_ms == [30.0, 30.0, 30.0]
+        assert samples[REFERENCE].paced_ms == [10.0, 10.0, 10.0]
+
+    def test_a_nominal_time_of_the_reference_means_pace_one(self, clock: Clock) -> None:
+        samples = self.slowed(clock, [1, 4, 1], 5.0)["a"]
+        assert samples.pace == [2.0, 8.0, 2.0]
+        assert samples.paced_ms == [15.0, 15.0, 15.0]
+
+    def test_a_round_counts_by_its_median(self, clock: Clock) -> None:
+        times = iter([7, 1, 9, 2, 3, 8, 4])
+        runs = {"a": lambda: clock.spend(next(times))}
+        samples = race(runs, lambda: clock.spend(1), plan(rounds=2, least_runs=3))["a"]
+        assert samples.round_ms == [2.0, 4.0]
+
+
+class TestSpread:
+    def test_absurd_times_are_refused_in_one_sentence(self, clock: Clock) -> None:
+        at = [0]
+        with pytest.raises(TimingError) as caught:
+            race(
+                {"v3-odd": lambda: clock.spend([1, 100][at[0] % 2])},
+                lambda: clock.spend(1),
+                plan(rounds=4, max_spread=0.5),
+                on_round=lambda done, total: at.__setitem__(0, done),
+            )
+        # 1, 100, 1, 100: (100 - 1) / 50.5
+        assert str(caught.value) == (
+            "the times of v3-odd spread by 196% after 0 repeated bursts, so a median would mean "
+            "nothing; stop what else runs on this machine and measure again"
+        )
+
+    def test_real_work_that_jumps_between_rounds_is_refused(self) -> None:
+        at = [0]
+
+        def spin() -> None:
+            end = time.process_time() + (0.03 if at[0] % 2 else 0.0003)
+            while time.process_time() < end:
+                pass
+
+        with pytest.raises(TimingError, match=r"^the times of odd spread by \d+%"):
+            race(
+                {"odd": spin},
+                lambda: sum(range(10_000)),
+                Protocol(rounds=6, burst_ms=1, max_repeats=1),
+                on_round=lambda done, total: at.__setitem__(0, done),
+            )
+
+    def test_one_odd_round_in_ten_at_either_end_is_no_reason_to_refuse(self, clock: Clock) -> None:
+        at = [0]
+        times = [1, 10, 10, 10, 10, 10, 10, 10, 10, 1000]
+        samples = race(
+            {"a": lambda: clock.spend(times[min(at[0], 9)])},
+            lambda: clock.spend(1),
+            plan(rounds=10, max_spread=0.5),
+            on_round=lambda done, total: at.__setitem__(0, done),
+        )
+        assert samples["a"].round_ms == times
+
+
+needs_affinity = pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="this system cannot pin"
+)
+
+
+class TestPinning:
+    @needs_affinity
+    def test_as_many_cores_as_threads_and_afterwards_all_again(self) -> None:
+        before = os.sched_getaffinity(0)
+        with pinned(1) as can_pin:
+            inside = os.sched_getaffinity(0)
+        assert can_pin
+        assert len(inside) == 1
+        assert inside <= before
+        assert os.sched_getaffinity(0) == before
+
+    @needs_affinity
+    def test_more_threads_than_cores_leave_all_cores(self) -> None:
+        before = os.sched_getaffinity(0)
+        with pinned(10_000):
+            assert os.sched_getaffinity(0) == before
+
+    @needs_affinity
+    def test_an_error_inside_gives_the_cores_back_too(self) -> None:
+        before = os.sched_getaffinity(0)
+        with pytest.raises(KeyError), pinned(1):
+            raise KeyError
+        assert os.sched_getaffinity(0) == before
+
+    def test_a_system_that_cannot_pin_runs_unpinned(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+        with pinned(1) as can_pin:
+            assert not can_pin
+
+    @needs_affinity
+    def test_a_sandbox_that_forbids_pinning_runs_unpinned(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def forbid(process: int, cores: object) -> None:
+            raise PermissionError("not permitted")
+
+        monkeypatch.setattr(os, "sched_setaffinity", forbid)
+        with pinned(1) as can_pin:
+            assert not can_pin
