@@ -7,13 +7,16 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from bneck.nets.ops import BneckRow, ConvBnAct, GlobalPool, initialise
+from bneck.nets.ops import BneckRow, Conv2d, ConvBnAct, GlobalPool, initialise
 from bneck.specs.network import NetSpec, layers
 from bneck.specs.rows import Bneck, Pool
 
 
 class Net(nn.Module):
-    """A network: `rows` as the spec lists them, dropout, classifier. `spec` says what it is."""
+    """A network: `rows` as the spec lists them, dropout, classifier. `spec` says what it is.
+
+    Weights are not initialised; `build` does that, `load_net` and `shrink` fill them.
+    """
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
@@ -23,7 +26,7 @@ class Net(nn.Module):
             walk = list(group)
             if index == len(spec.rows):
                 self.dropout = nn.Dropout(spec.dropout)
-                self.classifier = nn.Conv2d(walk[0].width_in, walk[0].out, 1)
+                self.classifier = Conv2d(walk[0].width_in, walk[0].out, 1)
             elif isinstance(spec.rows[index], Bneck):
                 self.rows.append(BneckRow(walk, spec))
             elif isinstance(spec.rows[index], Pool):
@@ -46,3 +49,4 @@ def build(spec: NetSpec, *, seed: int = 0) -> Net:
         net = Net(spec)
         initialise(net)
     return net
+

@@ -19,7 +19,17 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 GATES: dict[Gate, Callable[[], nn.Module]] = {"hsigmoid": nn.Hardsigmoid, "sigmoid": nn.Sigmoid}
 
 
-class SameConv2d(nn.Conv2d):
+class Conv2d(nn.Conv2d):
+    """Convolution whose weights are whatever the memory holds until `initialise` or a load.
+
+    Torch's own initialisation takes longer than all else when a shrunk net is made.
+    """
+
+    def reset_parameters(self) -> None:
+        """Leave the weights alone."""
+
+
+class SameConv2d(Conv2d):
     """Convolution with TensorFlow's SAME padding, which depends on the input size."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,7 +49,7 @@ class ConvBnAct(nn.Module):
     def __init__(self, layer: Layer, spec: NetSpec) -> None:
         super().__init__()
         same = spec.padding == "same" and layer.kernel > 1
-        self.conv = (SameConv2d if same else nn.Conv2d)(
+        self.conv = (SameConv2d if same else Conv2d)(
             layer.width_in,
             layer.out,
             layer.kernel,
@@ -67,8 +77,8 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, layer: Layer, gate: Gate) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(layer.out, layer.mid, 1)
-        self.gate = nn.Conv2d(layer.mid, layer.out, 1)
+        self.reduce = Conv2d(layer.out, layer.mid, 1)
+        self.gate = Conv2d(layer.mid, layer.out, 1)
         self.sigmoid = GATES[gate]()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,194 @@
+"""Imports point down, torch stays out of the instant parts, and every file is one room."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "bneck"
+
+# Lowest line first. A part imports from lower lines and from itself, never from its neighbours.
+LINES = (
+    "specs",
+    "records",
+    "costs graphs",
+    "search report",
+    "nets data",
+    "tasks devices",
+    "train export",
+    "recipes",
+    "cli",
+)
+RANK = {part: rank for rank, line in enumerate(LINES) for part in line.split()}
+TORCH_BELOW = {"search/controller.py"}  # the one module below `nets, data` that may import torch
+VAGUE = {"utils", "util", "misc", "common", "helpers", "helper", "base"}
+
+
+def violations(path: str, source: str) -> list[str]:
+    """What one module may not do but does; `path` is below the package, as in `specs/rows.py`."""
+    place = PurePosixPath(path)
+    found = [
+        f"{path}: {name} says nothing" for name in (*place.parts[:-1], place.stem) if name in VAGUE
+    ]
+    part = place.parts[0] if len(place.parts) > 1 else ""
+    if part and part not in RANK:
+        return [*found, f"{path}: the folder {part} has no rank"]
+    rank = RANK.get(part, len(LINES))  # the facade and __main__ stand above all parts
+    for line, name in imports(place, ast.parse(source)):
+        top, _, rest = name.partition(".")
+        target = rest.partition(".")[0]
+        if top == "torch" or name == "safetensors.torch":
+            if rank < RANK["nets"] and path not in TORCH_BELOW:
+                found.append(f"{path}:{line} imports torch")
+        elif top == "bneck" and not target:
+            found.append(f"{path}:{line} imports the facade")
+        elif top == "bneck" and target != part and RANK.get(target, len(LINES)) >= rank:
+            found.append(f"{path}:{line} imports {target}, which is not below {part or 'it'}")
+    return found
+
+
+def imports(place: PurePosixPath, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, absolute name of the module) of every import, wherever it hides."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import():
+                yield from ((node.lineno, alias.name) for alias in node.names)
+            case ast.ImportFrom():
+                package = ["bneck", *place.parts[:-1]]
+                base = package[: len(package) + 1 - node.level] if node.level else []
+                yield node.lineno, ".".join([*base, *([node.module] if node.module else [])])
+            case ast.Call(
+                func=ast.Name(id=called) | ast.Attribute(attr=called),
+                args=[ast.Constant(value=str(name)), *_],
+            ) if called in ("import_module", "__import__"):
+                yield node.lineno, name
+
+
+PLANTED = {
+    "upward": ("specs/rows.py", "from bneck.costs.count import count", "imports costs"),
+    "upward, as a module": ("costs/table.py", "import bneck.nets.build", "imports nets"),
+    "upward, second of two": ("specs/rows.py", "import os, bneck.cli.main", "imports cli"),
+    "sibling": ("costs/count.py", "from bneck.graphs.onnx_graph import pads", "imports graphs"),
+    "sibling, the other way": ("data/pack.py", "from bneck.nets.ops import F", "imports nets"),
+    "hidden in a function": (
+        "report/page.py",
+        "def f() -> None:\n    if True:\n        from bneck.recipes.main import search\n",
+        "report/page.py:3 imports recipes",
+    ),
+    "hidden in a method": (
+        "train/loop.py",
+        "class A:\n    def f(self) -> None:\n        import bneck.export.onnx_file as e\n",
+        "train/loop.py:3 imports export",
+    ),
+    "only for types": (
+        "records/run.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bneck.search.netadapt import Step\n",
+        "imports search",
+    ),
+    "relative": ("specs/text.py", "from ..costs.count import count", "imports costs"),
+    "relative, of a part": ("specs/__init__.py", "from ..costs import count", "imports costs"),
+    "relative, of the facade": ("nets/ops.py", "from .. import specs", "imports the facade"),
+    "by its name as text": (
+        "specs/zoo.py",
+        "import importlib\nimportlib.import_module('bneck.nets.build')",
+        "imports nets",
+    ),
+    "facade": ("cli/main.py", "import bneck", "imports the facade"),
+    "facade, under another name": ("recipes/main.py", "import bneck as b", "imports the facade"),
+    "facade, by its content": ("cli/main.py", "from bneck import count", "imports the facade"),
+    "facade, by a part of it": ("recipes/run.py", "from bneck import specs", "imports the facade"),
+    "torch too low": ("costs/count.py", "import torch", "imports torch"),
+    "torch too low, hidden": (
+        "search/netadapt.py",
+        "def f():\n    from torch import nn",
+        "imports torch",
+    ),
+    "torch too low, a part": ("report/page.py", "import torch.nn.functional as F", "imports torch"),
+    "torch too low, in disguise": (
+        "records/run.py",
+        "from safetensors.torch import load_file",
+        "torch",
+    ),
+    "unranked folder": ("quantize/main.py", "", "the folder quantize has no rank"),
+    "unranked folder, imported": ("cli/main.py", "import bneck.quantize.main", "imports quantize"),
+    "vague module": ("specs/utils.py", "", "utils says nothing"),
+    "vague folder": ("common/rows.py", "", "common says nothing"),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_violation_is_found(name: str) -> None:
+    path, source, message = PLANTED[name]
+    assert message in "\n".join(violations(path, source))
+
+
+LEGAL = {
+    "downward": ("nets/build.py", "from bneck.specs.rows import Bneck\nimport torch"),
+    "own part": ("specs/text.py", "from bneck.specs import zoo\nfrom bneck.specs.rows import Row"),
+    "own part, relative": ("specs/text.py", "from . import zoo\nfrom .rows import Row"),
+    "downward, relative": ("costs/count.py", "from ..specs.network import layers"),
+    "downward, hidden": ("cli/main.py", "def f():\n    from bneck.recipes.main import search"),
+    "torch in the controller": ("search/controller.py", "import torch\nfrom torch import nn"),
+    "torch above": ("tasks/classify.py", "import torch"),
+    "the facade's own": ("__init__.py", "from bneck.recipes.main import search"),
+    "a foreign name": (
+        "specs/rows.py",
+        "import torchlight, bneckish.nets\nfrom safetensors import x",
+    ),
+    "another's utils": ("specs/rows.py", "from elsewhere.utils import base"),
+}
+
+
+@pytest.mark.parametrize("name", LEGAL)
+def test_what_is_legal_passes(name: str) -> None:
+    assert violations(*LEGAL[name]) == []
+
+
+def modules() -> list[str]:
+    return sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def test_the_package_keeps_the_order() -> None:
+    found = [violations(path, (PACKAGE / path).read_text(encoding="utf-8")) for path in modules()]
+    assert sum(found, []) == []
+
+
+def test_every_ranked_part_is_there_and_the_check_sees_its_files() -> None:
+    folders = {PurePosixPath(path).parts[0] for path in modules() if "/" in path}
+    assert folders == set(RANK)
+
+
+def test_files_stay_under_450_lines_and_functions_under_70() -> None:
+    for path in modules():
+        source = (PACKAGE / path).read_text(encoding="utf-8")
+        assert source.count("\n") <= 450, path
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                assert length <= 70, f"{path}:{node.lineno} {node.name} has {length} lines"
+
+
+def test_what_must_be_instant_does_not_load_torch() -> None:
+    """In a fresh process, since this one has torch from the other tests."""
+    low = [path for path in modules() if RANK.get(path.partition("/")[0], 99) < RANK["nets"]]
+    dotted = ["bneck", "bneck.cli.main", *(name(path) for path in low if path not in TORCH_BELOW)]
+    assert {"bneck.specs.zoo", "bneck.report.page", "bneck.search.netadapt"} <= set(dotted)
+    program = (
+        "import importlib, sys\n"
+        f"for name in {dotted}:\n"
+        "    importlib.import_module(name)\n"
+        "    assert 'torch' not in sys.modules, name + ' loads torch'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def name(path: str) -> str:
+    return "bneck." + path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
