@@ -85,9 +85,9 @@ class TestRecords:
             assert set(plain["latency_ms"]) == {"median", "p10", "p90"}
             assert plain["latency_ms"]["median"] == one.latency_ms.median
 
-    def test_a_network_that_does_forty_times_the_work_takes_longer(self, tiny: NetSpec) -> None:
+    def test_a_network_that_does_thirty_times_the_work_takes_longer(self, tiny: NetSpec) -> None:
         large = bneck.network("v3-small@96")
-        assert count(large).madds > 40 * count(tiny).madds
+        assert count(large).madds > 30 * count(tiny).madds
         slow, quick = measure([Candidate(large), Candidate(tiny)], protocol=QUICK)
         assert slow.latency_ms.median > quick.latency_ms.median
 

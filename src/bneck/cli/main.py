@@ -98,6 +98,9 @@ def search(
     steps: Annotated[
         int | None, typer.Option(help="T: training steps that judge a proposal.")
     ] = None,
+    tail: Annotated[
+        bool, typer.Option(help="Also narrow the convs behind the last bneck (the paper does not).")
+    ] = True,
     delta: Annotated[
         float, typer.Option(help="Least cut a step, share of the seed's latency.")
     ] = 0.01,
@@ -125,6 +128,7 @@ def search(
             epochs=epochs,
             steps=steps,
             delta=delta,
+            tail=tail,
             repeats=repeats,
             seed=seed,
             workers=workers,

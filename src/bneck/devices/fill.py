@@ -129,9 +129,8 @@ def calibration_networks(seed: NetSpec) -> list[NetSpec]:
 
 
 def _free(seed: NetSpec, index: int, widths: Widths) -> tuple[bool, ...]:
-    """Which widths of row `index` a search narrows: not the image's channels, not those of the head."""
-    into = 0 < index <= seed.pool_at + 1
-    return (into, *[index < seed.pool_at] * (len(widths) - 1))
+    """Which widths of row `index` a search narrows: not the image's channels, not the classes."""
+    return (index > 0, *[index < len(seed.rows)] * (len(widths) - 1))
 
 
 def _axes(shape: RowShape, seen: list[tuple[Widths, tuple[bool, ...]]]) -> Iterator[list[int]]:

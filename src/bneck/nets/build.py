@@ -49,4 +49,3 @@ def build(spec: NetSpec, *, seed: int = 0) -> Net:
         net = Net(spec)
         initialise(net)
     return net
-

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bneck.data.folders import list_images
 from bneck.recipes.progress import Progress, Silent
-from bneck.recipes.run import new_run, resumed_run
+from bneck.recipes.run import check_new, new_run, resumed_run
 from bneck.recipes.search import run_search
 from bneck.recipes.settings import small_data
 from bneck.records.files import locked
+from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 from bneck.specs.text import resolve
 
 BUILTIN_IMAGES, BUILTIN_RESOLUTION, BUILTIN_EPOCHS, BUILTIN_STEPS = 5_000, 48, 6, 8
 FOLDER_EPOCHS, FOLDER_STEPS = 30, 50
+
+_T = TypeVar("_T")
 
 
 def search(
@@ -30,6 +34,7 @@ def search(
     epochs: float | None = None,
     steps: int | None = None,
     delta: float = 0.01,
+    tail: bool = True,
     repeats: int = 2,
     seed: int = 0,
     workers: int | None = None,
@@ -49,6 +54,7 @@ def search(
         epochs: of every full training.
         steps: T, the training steps that judge a proposal.
         delta: least cut of a step as a share of the seed's latency.
+        tail: also narrow the convs behind the last bneck, which section 4.2 leaves alone.
         repeats: final trainings of the result and of the uniform-width baseline.
         seed: everything random follows from it.
         workers: processes that judge proposals; None takes one a core.
@@ -67,27 +73,31 @@ def search(
         raise InputError(f"there is no device {device!r}; known are local")
     if resume is not None:
         path = Path(resume)
+        RunFolder(path).read()  # what is no run is refused before a lock is left in it
         with _busy(path):
             return _carry(resumed_run(path, progress or Silent()))
     folder = None if data is None else Path(data)
-    builtin = folder is None
+    builtin, spec = folder is None, resolve(seed_network)
     settings = small_data(
         seed_network=seed_network,
-        resolution=resolution
-        or (BUILTIN_RESOLUTION if builtin else resolve(seed_network).resolution),
+        resolution=_given(resolution, BUILTIN_RESOLUTION if builtin else spec.resolution),
         images=BUILTIN_IMAGES if folder is None else len(list_images(folder, seed=seed).train),
         target=target,
-        epochs=epochs or (BUILTIN_EPOCHS if builtin else FOLDER_EPOCHS),
-        steps=steps or (BUILTIN_STEPS if builtin else FOLDER_STEPS),
+        epochs=_given(epochs, BUILTIN_EPOCHS if builtin else FOLDER_EPOCHS),
+        steps=_given(steps, BUILTIN_STEPS if builtin else FOLDER_STEPS),
         delta=delta,
+        tail=tail,
         repeats=repeats,
         seed=seed,
         workers=workers,
     )
     path = Path(out) if out is not None else _fresh_folder()
     command = (
-        " ".join(["bneck", *sys.argv[1:]]) if sys.argv[0].endswith("bneck") else "bneck.search(...)"
+        shlex.join(["bneck", *sys.argv[1:]])
+        if sys.argv[0].endswith("bneck")
+        else "bneck.search(...)"
     )
+    check_new(path, settings)
     with _busy(path):
         return _carry(new_run(path, settings, folder, progress or Silent(), command))
 
@@ -97,9 +107,17 @@ def _carry(run: Any) -> dict[str, Any]:
     return {"run": str(run.folder.path), **run.record}
 
 
+def _given(value: _T | None, default: _T) -> _T:
+    return default if value is None else value
+
+
 def _busy(path: Path) -> Any:
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; a run needs a folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the run's folder {path} cannot be made: {error.strerror}; choose another --out"
+        ) from None
     return locked(path / ".lock")
 
 

@@ -15,9 +15,11 @@ from bneck.data.batches import Augment
 from bneck.recipes.progress import Progress
 from bneck.recipes.settings import SearchSettings
 from bneck.records.commit import commit
+from bneck.records.files import write_text
 from bneck.records.ledger import Ledger
 from bneck.records.run import FORMAT, RunFolder, SearchRecord, StageRecord
 from bneck.specs.errors import InputError
+from bneck.specs.text import resolve, to_text
 from bneck.train.loop import Settings
 
 
@@ -55,6 +57,8 @@ class Run:
         self.data = data
         self.record = record
         self.progress = progress
+        # A copy, so that a resumed run narrows what it began with, from wherever it is resumed.
+        self.seed_file = folder.scratch / "seed.yaml"
         folder.scratch.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(folder.ledger)
 
@@ -90,14 +94,8 @@ def new_run(
     Raises:
         InputError: a setting that cannot be, or a folder that holds something else.
     """
-    settings.check()
-    folder = RunFolder(path)
-    if folder.run_json.exists():
-        raise InputError(
-            f"{path} holds a run already; go on with --resume {path} or choose another --out"
-        )
-    if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
-        raise InputError(f"{path} exists and is not an empty folder; choose another --out")
+    check_new(path, settings)
+    seed = resolve(settings.seed_network)
     record = SearchRecord(
         format=FORMAT,
         kind="search",
@@ -109,9 +107,21 @@ def new_run(
         settings={**asdict(settings), "data": str(data.resolve()) if data else None},
     )
     path.mkdir(parents=True, exist_ok=True)
-    run = Run(folder, settings, data, record, progress)
+    run = Run(RunFolder(path), settings, data, record, progress)
+    write_text(run.seed_file, to_text(seed))
     run.save()
     return run
+
+
+def check_new(path: Path, settings: SearchSettings) -> None:
+    """Raise InputError for a setting that cannot be, or a folder that holds something else."""
+    settings.check()
+    if RunFolder(path).run_json.exists():
+        raise InputError(
+            f"{path} holds a run already; go on with --resume {path} or choose another --out"
+        )
+    if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
+        raise InputError(f"{path} exists and is not an empty folder; choose another --out")
 
 
 def resumed_run(path: Path, progress: Progress) -> Run:
@@ -128,6 +138,7 @@ def resumed_run(path: Path, progress: Progress) -> Run:
         settings = SearchSettings(
             **{
                 **stored,
+                "kinds": tuple(stored["kinds"]),
                 "training": _settings(stored["training"]),
                 "tuning": _settings(stored["tuning"]),
             }

@@ -86,7 +86,7 @@ def _settle_target(run: Run, seed: NetSpec, table: LatencyTable) -> float:
             f"{seed.name} at {seed.resolution} px already runs in {seed_ms:.3f} ms here, so a target of "
             f"{limit_ms:.3f} ms is met without a search; {_larger(seed, table, limit_ms)}"
         )
-    fastest_ms = table.estimate_ms(narrowest(seed))
+    fastest_ms = table.estimate_ms(narrowest(seed, kinds=run.settings.kinds))
     if fastest_ms > limit_ms:
         raise InputError(
             f"{limit_ms:.3f} ms cannot be reached from {seed.name} at {seed.resolution} px: its narrowest "
@@ -242,6 +242,7 @@ def _adapt(
                 delta_ms=run.settings.delta * table.estimate_ms(fix_skips(seed)),
                 estimate=table.estimate_ms,
                 judge=judge,
+                kinds=run.settings.kinds,
                 control=judge.control,
             ):
                 judge.keep(step)

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, replace
 
 from bneck.data.batches import Augment
+from bneck.search.netadapt import ALL, PAPER, Kind
+from bneck.recipes.target import target_ms
 from bneck.specs.errors import InputError
 from bneck.train.loop import Settings
 
@@ -14,7 +16,7 @@ from bneck.train.loop import Settings
 class SearchSettings:
     """Everything that a search depends on besides the data and the device.
 
-    `delta` is the least cut of a step as a share of the seed's latency (the paper: 0.01), `steps`
+    `kinds` are the proposals that NetAdapt makes, `delta` is the least cut of a step as a share of the seed's latency (the paper: 0.01), `steps`
     its T, `heldout` the share of the train images that judges proposals, `repeats` the number of
     final trainings of each network.
     """
@@ -26,6 +28,7 @@ class SearchSettings:
     tuning: Settings
     steps: int
     delta: float
+    kinds: tuple[Kind, ...]
     heldout: float
     repeats: int
     seed: int
@@ -40,12 +43,13 @@ class SearchSettings:
             ("workers", self.workers, 1),
             ("seed", self.seed, 0),
         ):
-            if value < least:
-                raise InputError(f"{name} is {value}; it must be at least {least}")
+            if not least <= value < 2**32:
+                raise InputError(f"{name} is {value}; it must be at least {least} and below 2^32")
         if not 0 < self.delta < 0.5:
             raise InputError(f"delta is {self.delta}; it must be a share above 0 and below 0.5")
-        if self.training.epochs <= 0:
-            raise InputError(f"epochs is {self.training.epochs}; it must be above 0")
+        if not 0 < self.training.epochs < float("inf"):
+            raise InputError(f"epochs is {self.training.epochs}; it must be a number above 0")
+        target_ms(self.target, 1.0)
 
 
 def small_data(
@@ -57,6 +61,7 @@ def small_data(
     epochs: float,
     steps: int,
     delta: float = 0.01,
+    tail: bool = True,
     repeats: int = 2,
     seed: int = 0,
     workers: int | None = None,
@@ -92,10 +97,11 @@ def small_data(
         tuning=replace(training, lr=training.lr / 2, warmup=0.0, average=0.0),
         steps=steps,
         delta=delta,
+        kinds=ALL if tail else PAPER,
         heldout=0.2,
         repeats=repeats,
         seed=seed,
-        workers=workers or _cores(),
+        workers=_cores() if workers is None else workers,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.data.builtin import fashion_pack
 from bneck.data.folders import list_images
-from bneck.data.pack import Packed, pack
+from bneck.data.pack import Packed, open_pack, pack
 from bneck.devices.fill import fill_table
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.places import describe
@@ -31,13 +32,15 @@ def pack_images(run: Run) -> tuple[Packed, Images]:
         InputError: no such folder, an empty class, too many bad images.
     """
     settings, folder = run.settings, run.folder.scratch / "pack"
+    images = Images(pack=folder, heldout_share=settings.heldout, seed=settings.seed)
+    if "data" in run.record:  # a resumed run goes on with the images it began with
+        return open_pack(folder), images
     if run.data is None:
         packed, name = fashion_pack(folder, settings.resolution), "Fashion-MNIST (built in)"
     else:
         listing, name = list_images(run.data, seed=settings.seed), run.data.name
         run.progress.stage("reading images", len(listing.train) + len(listing.val))
         packed = pack(listing, settings.resolution, folder, progress=_Advances(run))
-    images = Images(pack=folder, heldout_share=settings.heldout, seed=settings.seed)
     run.record["data"] = {
         "name": name,
         "classes": list(packed.classes),
@@ -111,9 +114,10 @@ def table_path(seed: NetSpec, *, threads: int = 1) -> Path:
     engine = runtime(RUNTIME)
     content = f"{describe('local').processor} {engine.name} {engine.version} fp32 {threads} {seed.digest()}"
     key = hashlib.sha256(content.encode()).hexdigest()[:12]
-    return (
-        cache / "bneck" / "tables" / f"{seed.name.partition('@')[0]}-{seed.resolution}-{key}.jsonl"
-    )
+    name = re.sub(r"[^\w.-]", "-", seed.name.partition("@")[0])[
+        :40
+    ]  # whatever a spec file calls it
+    return cache / "bneck" / "tables" / f"{name}-{seed.resolution}-{key}.jsonl"
 
 
 def measured_ms(seed: NetSpec, specs: Sequence[NetSpec], table: LatencyTable) -> list[float]:

@@ -7,18 +7,21 @@ change of latency, until the target is met.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.rows import Bneck, Pool, round8
+from bneck.specs.rows import Bneck, Conv, Pool, round8
 from bneck.specs.transforms import beside, fix_skips, stages, with_expanded, with_out
 
 Estimate = Callable[[NetSpec], float]
 Metric = Literal["ratio", "accuracy"]
+Kind = Literal["expansion", "bottleneck", "tail"]
+PAPER: tuple[Kind, ...] = ("expansion", "bottleneck")  # section 4.2
+ALL: tuple[Kind, ...] = (*PAPER, "tail")
 LEAST = 0.25  # no width is proposed below this share of the seed's
 SMALLEST = 1e-6  # a cut of latency, as a share, that is none
 
@@ -29,9 +32,13 @@ class Unreachable(InputError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """One row's expansion ("expansion") or one stage's width ("bottleneck") made narrower."""
+    """One width made narrower.
 
-    kind: Literal["expansion", "bottleneck"]
+    "expansion" is that of one row, "bottleneck" that of all rows of a stage (section 4.2's two
+    kinds); "tail" is a conv behind the last bneck, which section 4.2 leaves alone.
+    """
+
+    kind: Kind
     rows: tuple[int, ...]
     before: int
     after: int
@@ -66,20 +73,31 @@ Judge = Callable[[int, NetSpec, Sequence[Proposal]], Sequence[Trial]]
 Control = Callable[[int, NetSpec], float]
 
 
-def narrowest(seed: NetSpec, least: float = LEAST) -> NetSpec:
+def narrowest(seed: NetSpec, least: float = LEAST, kinds: Collection[Kind] = PAPER) -> NetSpec:
     """The narrowest network that a search from `seed` may reach; its widths are the floors."""
     spec = fix_skips(seed)
-    for group in _bottlenecks(seed):
-        spec = with_out(spec, group, _floor(_out(seed, group), least))
-    for i in _expansions(seed):
-        most = _bneck(seed, i).expanded
-        floor = beside(spec.width_into(i), _floor(most, least), most=most)
-        spec = with_expanded(spec, i, floor)
+    if "tail" in kinds:
+        for i in _tail(seed):
+            spec = with_out(spec, (i,), _floor(_out(seed, (i,)), least))
+    if "bottleneck" in kinds:
+        for group in _bottlenecks(seed):
+            spec = with_out(spec, group, _floor(_out(seed, group), least))
+    if "expansion" in kinds:
+        for i in _expansions(seed):
+            most = _bneck(seed, i).expanded
+            floor = beside(spec.width_into(i), _floor(most, least), most=most)
+            spec = with_expanded(spec, i, floor)
     return spec
 
 
 def propose(
-    spec: NetSpec, delta_ms: float, estimate: Estimate, *, seed: NetSpec, least: float = LEAST
+    spec: NetSpec,
+    delta_ms: float,
+    estimate: Estimate,
+    *,
+    seed: NetSpec,
+    least: float = LEAST,
+    kinds: Collection[Kind] = PAPER,
 ) -> list[Proposal]:
     """All single changes that make `spec` at least `delta_ms` faster, each as wide as it can be.
 
@@ -89,47 +107,28 @@ def propose(
         estimate: spec -> latency in milliseconds.
         seed: the network that the search began with; widths stay above `least` of its widths.
         least: share of the seed's widths.
+        kinds: which changes; the paper's two unless told otherwise.
 
     Returns:
-        Expansions by row, then bottlenecks by stage. A change that cannot save enough is left out.
+        Expansions by row, bottlenecks by stage, convs of the tail. A change that cannot save
+        enough is left out.
     """
-    limit_ms, bottom = estimate(spec) - delta_ms, narrowest(seed, least)
+    limit_ms, bottom = estimate(spec) - delta_ms, narrowest(seed, least, kinds)
     found = []
-    for i in _expansions(spec):
-        before = _bneck(spec, i).expanded
-        # A width equal to the input would drop the expand convolution, which is no mere narrowing.
-        widths = [
-            w for w in _narrower(before, _bneck(bottom, i).expanded) if w != spec.width_into(i)
-        ]
-        change = _widest(widths, partial(with_expanded, spec, i), limit_ms, estimate)
-        if change:
-            width, narrow, ms = change
+    for kind, rows in _places(spec, kinds):
+        edit: Callable[[int], NetSpec]
+        if kind == "expansion":
+            before, floor = (_bneck(s, rows[0]).expanded for s in (spec, bottom))
+            edit = partial(with_expanded, spec, rows[0])
+        else:
+            before, floor = (_out(s, rows) for s in (spec, bottom))
+            edit = partial(with_out, spec, rows)
+        widths = [w for w in _narrower(before, floor) if _keeps_expands(spec, kind, rows, w)]
+        if change := _widest(widths, edit, limit_ms, estimate):
+            after, narrow, ms = change
             found.append(
                 Proposal(
-                    kind="expansion",
-                    rows=(i,),
-                    before=before,
-                    after=width,
-                    spec=narrow,
-                    estimated_ms=ms,
-                )
-            )
-    for group in _bottlenecks(spec):
-        before = _out(spec, group)
-        widths = [
-            w for w in _narrower(before, _out(bottom, group)) if _keeps_expands(spec, group, w)
-        ]
-        change = _widest(widths, partial(with_out, spec, group), limit_ms, estimate)
-        if change:
-            width, narrow, ms = change
-            found.append(
-                Proposal(
-                    kind="bottleneck",
-                    rows=group,
-                    before=before,
-                    after=width,
-                    spec=narrow,
-                    estimated_ms=ms,
+                    kind=kind, rows=rows, before=before, after=after, spec=narrow, estimated_ms=ms
                 )
             )
     return found
@@ -169,6 +168,7 @@ def adapt(
     first: int = 1,
     metric: Metric = "ratio",
     least: float = LEAST,
+    kinds: Collection[Kind] = PAPER,
 ) -> Iterator[Step]:
     """Narrow `seed` step by step until its estimated latency is at most `target_ms`.
 
@@ -190,12 +190,13 @@ def adapt(
         first: number of the first step.
         metric: see `choose`.
         least: see `propose`.
+        kinds: see `propose`.
 
     Raises:
         Unreachable: no narrower network of this seed is fast enough, or (with an estimate that does
             not always fall with the widths) no single change makes the network faster any more.
     """
-    fastest_ms = estimate(narrowest(seed, least))
+    fastest_ms = estimate(narrowest(seed, least, kinds))
     if fastest_ms > target_ms:
         raise Unreachable(
             f"{target_ms:.3f} ms cannot be reached from {seed.name}: its narrowest version is estimated "
@@ -204,7 +205,9 @@ def adapt(
     spec, number = fix_skips(start or seed), first
     while (latency_ms := estimate(spec)) > target_ms:
         cut_ms = min(delta_ms, latency_ms - target_ms)
-        while not (proposals := propose(spec, cut_ms, estimate, seed=seed, least=least)):
+        while not (
+            proposals := propose(spec, cut_ms, estimate, seed=seed, least=least, kinds=kinds)
+        ):
             if cut_ms < SMALLEST * latency_ms:
                 raise Unreachable(
                     f"{target_ms:.3f} ms cannot be reached from {seed.name}: at {latency_ms:.3f} ms no single "
@@ -233,6 +236,14 @@ def _widest(
     return None
 
 
+def _places(spec: NetSpec, kinds: Collection[Kind]) -> list[tuple[Kind, tuple[int, ...]]]:
+    """Every width that may change, as kind and rows."""
+    places: list[tuple[Kind, tuple[int, ...]]] = [("expansion", (i,)) for i in _expansions(spec)]
+    places += [("bottleneck", group) for group in _bottlenecks(spec)]
+    places += [("tail", (i,)) for i in _tail(spec)]
+    return [place for place in places if place[0] in kinds]
+
+
 def _expansions(spec: NetSpec) -> list[int]:
     """Rows that have an expand convolution."""
     return [
@@ -247,11 +258,18 @@ def _bottlenecks(spec: NetSpec) -> list[tuple[int, ...]]:
     return [group for group in stages(spec) if any(isinstance(spec.rows[i], Bneck) for i in group)]
 
 
-def _keeps_expands(spec: NetSpec, group: tuple[int, ...], width: int) -> bool:
-    """Whether no row behind the stage would lose its expand convolution at this width."""
-    behind = [i + 1 for i in group if isinstance(spec.rows[i + 1], Bneck)]
-    rows = [i for i in behind if _bneck(spec, i).expanded != spec.width_into(i)]
-    return all(_bneck(spec, i).expanded != width for i in rows)
+def _tail(spec: NetSpec) -> list[int]:
+    """Convs behind the last bneck, before and behind the pool."""
+    last = max(i for i, row in enumerate(spec.rows) if not isinstance(row, Conv | Pool) or i == 0)
+    return [i for i in range(last + 1, len(spec.rows)) if isinstance(spec.rows[i], Conv)]
+
+
+def _keeps_expands(spec: NetSpec, kind: Kind, rows: tuple[int, ...], width: int) -> bool:
+    """Whether no row would lose its expand convolution at this width, which is no mere narrowing."""
+    if kind == "expansion":
+        return width != spec.width_into(rows[0])
+    behind = [i + 1 for i in rows if i + 1 in _expansions(spec)]
+    return all(_bneck(spec, i).expanded != width for i in behind)
 
 
 def _narrower(width: int, floor: int) -> list[int]:

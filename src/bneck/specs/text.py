@@ -5,6 +5,7 @@ Reading what was written gives the same spec, exactly.
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 from collections.abc import Mapping, Set
@@ -116,9 +117,9 @@ def resolve(network: str | Path | NetSpec) -> NetSpec:
     if isinstance(network, NetSpec):
         return network
     path = Path(network)
-    if path.is_dir() and (path / "spec.yaml").is_file():
+    if os.path.isfile(path / "spec.yaml"):  # False, not an error, for what cannot be a path
         return load(path / "spec.yaml")
-    if isinstance(network, Path) or path.is_file() or path.suffix in (".yaml", ".yml"):
+    if isinstance(network, Path) or os.path.isfile(path) or path.suffix in (".yaml", ".yml"):
         return load(path)
     return zoo.network(network)
 
@@ -132,7 +133,7 @@ def _row(index: int, data: object) -> Row:
         )
     kind = ROW_KINDS[op]
     values = {key: value for key, value in data.items() if key != "op"}
-    known = [f.name for f in fields(kind)]
+    known = ["op", *(f.name for f in fields(kind))]
     needed = {f.name for f in fields(kind) if f.default is MISSING}
     _check_keys(values, known, needed, f"row {index} ({kind.op})")
     if isinstance(values.get("skip"), bool):  # yaml reads a bare yes and no as truth values

@@ -113,7 +113,8 @@ def random_widths(spec: NetSpec, rng: random.Random, *, least: float = 0.25) -> 
         share = min(1.0, max(least, scale * rng.uniform(0.7, 1.3)))
         return min(seed_width, round8(seed_width * share))
 
-    for group in stages(spec):
+    head = [(i,) for i in range(spec.pool_at + 1, len(spec.rows))]
+    for group in [*stages(spec), *head]:
         drawn = with_out(drawn, group, width(spec.rows[group[0]].out))  # type: ignore[union-attr]
     for i, row in enumerate(spec.rows):
         if isinstance(row, Bneck) and row.expanded != spec.width_into(i):
