@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass, replace
 
 from bneck.data.batches import Augment
-from bneck.search.netadapt import ALL, PAPER, Kind
 from bneck.recipes.target import target_ms
+from bneck.search.netadapt import ALL, PAPER, Kind
 from bneck.specs.errors import InputError
 from bneck.train.loop import Settings
 
@@ -16,9 +16,9 @@ from bneck.train.loop import Settings
 class SearchSettings:
     """Everything that a search depends on besides the data and the device.
 
-    `kinds` are the proposals that NetAdapt makes, `delta` is the least cut of a step as a share of the seed's latency (the paper: 0.01), `steps`
-    its T, `heldout` the share of the train images that judges proposals, `repeats` the number of
-    final trainings of each network.
+    `kinds` are the proposals that NetAdapt makes, `delta` is the least cut of a step as a share of
+    the seed's latency (the paper: 0.01), `steps` its T, `heldout` the share of the train images that
+    judges proposals, `repeats` the number of final trainings of each network.
     """
 
     seed_network: str
