@@ -64,9 +64,10 @@ def table_of_rows_alone(seed: NetSpec, between: LatencyTable) -> LatencyTable:
 def main(names: list[str]) -> None:
     """Print one line a seed network and way of measuring."""
     print(
-        "| seed | rows measured | entries | fill s | s an entry | scale | offset ms | held out | median | p95 |"
+        "| seed | rows measured | entries | fill s | s an entry "
+        "| rounding | scale | offset ms | held out | median | p95 |"
     )
-    print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for name in names:
         seed = network(name)
         with tempfile.TemporaryDirectory() as folder:
@@ -75,11 +76,12 @@ def main(names: list[str]) -> None:
             seconds = time.perf_counter() - start
         for how, table in (("between", between), ("alone", table_of_rows_alone(seed, between))):
             entries = sum(len(widths) for widths in table.rows.values())
-            (scale, offset), error = table.line(), table.error()
+            line, error = table.line(), table.error()
             filled = f"{seconds:.0f} | {seconds / entries:.3f}" if how == "between" else "- | -"
             print(
-                f"| {name} | {how} | {entries} | {filled} | {scale:.3f} | {offset:.4f} | "
-                f"{error.networks} | {error.median:.1%} | {error.p95:.1%} |",
+                f"| {name} | {how} | {entries} | {filled} "
+                f"| {line.rounding:.2f} | {line.scale:.3f} | {line.offset_ms:.4f} "
+                f"| {error.networks} | {error.median:.1%} | {error.p95:.1%} |",
                 flush=True,
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from bneck.data.folders import list_images
 from bneck.data.pack import Packed, pack
-from bneck.devices import fill
+from bneck.devices import fill, measure
 from bneck.devices.protocol import Protocol
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
@@ -39,13 +40,13 @@ def tiny() -> NetSpec:
         resolution=32,
         classes=3,
         rows=(
-            Conv(3, 16, "hswish", 2),  # 16 x 16 behind it
-            Bneck(3, 16, 16, 8, "relu", 2),  # no expand convolution; 8 x 8 behind it
-            Bneck(3, 48, 24, 0, "relu", 2),  # 4 x 4 behind it
-            Bneck(5, 64, 24, 16, "hswish", 1),  # adds its input
-            Conv(1, 96, "hswish"),
+            Conv(3, 32, "hswish", 2),  # 16 x 16 behind it
+            Bneck(3, 32, 32, 8, "relu", 2),  # no expand convolution; 8 x 8 behind it
+            Bneck(3, 128, 48, 0, "relu", 2),  # 4 x 4 behind it
+            Bneck(5, 192, 48, 48, "hswish", 1),  # adds its input
+            Conv(1, 256, "hswish"),
             Pool(),
-            Conv(1, 64, "hswish", bn=False),
+            Conv(1, 256, "hswish", bn=False),
         ),
     )
 
@@ -95,16 +96,27 @@ def packed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Packed:
     return pack(list_images(pictures), 32, tmp_path_factory.mktemp("pack"))
 
 
+QUICK = Protocol(
+    rounds=5, burst_ms=0.5, least_runs=3, warmup=1, first_warmup=1, max_repeats=1, max_spread=1e9
+)
+
+
 def fill_quickly(patch: pytest.MonkeyPatch) -> None:
     """Make filling a table a matter of a second; its figures are coarse, and never too coarse."""
-    quick = Protocol(
-        rounds=5, burst_ms=0.5, least_runs=3, warmup=1, first_warmup=1, max_repeats=1, max_spread=1e9
-    )
-    patch.setattr(fill, "ROWS", quick)
-    patch.setattr(fill, "NETWORKS", quick)
+    patch.setattr(fill, "ROWS", QUICK)
+    patch.setattr(fill, "NETWORKS", QUICK)
     patch.setattr(fill, "BATCH", 16)
     patch.setattr(fill, "CALIBRATING", 8)  # fewer make no line
     patch.setattr(fill, "HELD_OUT", 8)
+
+
+def measure_quickly(patch: pytest.MonkeyPatch) -> None:
+    """Fill and measure in moments, and refuse no figure of a busy machine."""
+    from bneck.recipes import search
+
+    fill_quickly(patch)
+    patch.setattr(measure, "Protocol", lambda: replace(QUICK, burst_ms=3.0))
+    patch.setattr(search, "FINAL", replace(QUICK, burst_ms=3.0))
 
 
 @pytest.fixture

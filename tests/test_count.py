@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from torch import Tensor, nn
 
 from bneck.costs.count import RowCount, count
@@ -139,13 +139,6 @@ class TestByHand:
         rows = (HAND.rows[0], Bneck(3, 8, 8, 0, "relu"), Pool())
         assert self.rows(replace(HAND, rows=rows))[1].activation_bytes == 4 * (128 + 128 + 128)
 
-    def test_squeeze_and_excite_reads_and_writes_the_whole_map(self) -> None:
-        # Its 256 in, 256 out and the waiting 128 are the most here: the stride makes all else smaller.
-        rows = (HAND.rows[0], Bneck(1, 16, 8, 4, "relu", 2), Pool())
-        assert self.rows(replace(HAND, rows=rows))[1].activation_bytes == 4 * (128 + 256)
-        plain = (HAND.rows[0], Bneck(1, 8, 64, 4, "relu"), Pool())
-        assert self.rows(replace(HAND, rows=plain))[1].activation_bytes == 4 * (128 + 64 * 16)
-
     def test_a_resolution_may_be_a_pair(self) -> None:
         # 8 x 5 pixels become 4 x 3, then 2 x 2.
         rows = count(HAND, (8, 5)).rows
@@ -191,6 +184,7 @@ class TestAgainstTheNet:
         counted = count(spec, resolution)
         assert (counted.params, counted.madds) == measured(spec, size)
 
+    @settings(max_examples=50, deadline=None)
     @given(specs())
     def test_any_network(self, spec: NetSpec) -> None:
         counted = count(spec)

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import alive, gone
 
 from bneck.recipes.crew import MAX_TRIES, Crew
 from bneck.specs.errors import InputError
+from conftest import alive, gone
 
 PATIENCE = 60  # seconds until a test gives up on what should happen within one
 
@@ -87,7 +87,7 @@ class TestResults:
             assert crew._pool is None
 
     def test_an_error_of_the_work_keeps_its_kind_and_sentence(self) -> None:
-        with pytest.raises(InputError, match="^the worker does not like this$"), Crew(1) as crew:
+        with pytest.raises(InputError, match=r"^the worker does not like this$"), Crew(1) as crew:
             crew.run(refuse, [()], lambda *at: None)
 
 
@@ -102,16 +102,16 @@ class TestDeath:
             (tmp_path / f"heard-{index}").touch()
 
         with Crew(2) as crew:
-            crew.run(
-                work_or_die_once, [(tmp_path, i, 2, (0, 1)) for i in range(5)], on_done
-            )
+            crew.run(work_or_die_once, [(tmp_path, i, 2, (0, 1)) for i in range(5)], on_done)
         assert (tmp_path / "died").exists()
         assert sorted(heard) == [0, 1, 2, 3, 4]
         assert [times_done(tmp_path, i) for i in (0, 1, 2)] == [1, 1, 1]
 
     def test_work_that_kills_every_worker_is_given_up(self, tmp_path: Path) -> None:
         with (
-            pytest.raises(InputError, match="died 3 times over the same work, most likely for want"),
+            pytest.raises(
+                InputError, match="died 3 times over the same work, most likely for want"
+            ),
             Crew(1) as crew,
         ):
             crew.run(die_always, [(tmp_path,)], lambda *at: None)

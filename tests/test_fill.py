@@ -77,13 +77,16 @@ class TestGrid:
             axes = [set(axis) for axis in zip(*seen, strict=True)]
             assert seen == set(product(*axes)), shape
 
-    def test_an_axis_ends_at_the_widest_row_of_its_shape(self) -> None:
+    def test_an_axis_goes_from_a_fifth_of_the_narrowest_row_to_the_widest(self) -> None:
         # Rows 4 to 8 of Table 2 at 14 x 14: (40, 240, 40) twice, (40, 120, 48), (48, 144, 48).
         shape = RowShape("bneck", 14, 14, 5, 1, 1, "hswish", "quarter", "hsigmoid", expands=True)
         widths = [w for s, w in grid(V3_SMALL) if s == shape]
-        assert [max(axis) for axis in zip(*widths, strict=True)] == [48, 240, 48]
-        # round8(0.2 x the narrowest of them): 8, round8(24), 8
-        assert [min(axis) for axis in zip(*widths, strict=True)] == [8, 24, 8]
+        for axis, least, most in zip(
+            zip(*widths, strict=True), (8, 24, 8), (48, 240, 48), strict=True
+        ):
+            assert min(axis) <= least
+            assert max(axis) >= most
+            assert len(set(axis)) >= 3, "a line through two points knows no bend"
 
     def test_contexts_of_all_borders_come_before_all_rows(self, tiny: NetSpec) -> None:
         entries = grid(tiny)
@@ -97,13 +100,11 @@ class TestGrid:
             if widths[0] != tiny.channels:
                 assert (RowShape("context", shape.height, shape.width), widths[:1]) in known
 
-    def test_channels_of_the_image_and_of_the_head_are_not_varied(self, tiny: NetSpec) -> None:
-        seen = {(s.kind, s.height, s.act): set() for s, _ in grid(tiny)}  # type: ignore[var-annotated]
-        for shape, widths in grid(tiny):
-            seen[shape.kind, shape.height, shape.act].add(widths)
-        assert {widths[0] for widths in seen["conv", 32, "hswish"]} == {3}  # the stem
-        assert {widths[1] for widths in seen["conv", 1, "hswish"]} == {64}  # behind the pool
-        assert seen["conv", 1, "linear"] == {(64, 3)}  # the classifier
+    def test_channels_of_the_image_and_classes_are_not_varied(self, tiny: NetSpec) -> None:
+        stem = [w for s, w in grid(tiny) if s.kind == "conv" and s.height == 32]
+        classifier = [w for s, w in grid(tiny) if s.kind == "conv" and s.act == "linear"]
+        assert {into for into, _ in stem} == {3}
+        assert {out for _, out in classifier} == {3}
 
 
 @pytest.mark.usefixtures("quick_fill")
@@ -112,7 +113,7 @@ class TestFill:
         table = read_table(tiny_table)
         estimates = [table.estimate_ms(spec) for spec in narrower(tiny)]
         assert min(estimates) > 0
-        assert {entry for entry in grid(tiny)} == {
+        assert set(grid(tiny)) == {
             (shape, widths) for shape, known in table.rows.items() for widths in known
         }
 
@@ -132,7 +133,11 @@ class TestFill:
         header = read_table(tiny_table).header
         assert header["digest"] == tiny.digest()
         assert header["resolution"] == 32
-        assert (header["runtime"], header["threads"], header["place"]) == ("onnxruntime", 1, "local")
+        assert (header["runtime"], header["threads"], header["place"]) == (
+            "onnxruntime",
+            1,
+            "local",
+        )
         assert header["reference_ms"] > 0
 
     def test_a_second_fill_measures_nothing(
@@ -244,7 +249,9 @@ def assert_complete(seed: NetSpec, path: Path) -> None:
 
 @pytest.mark.usefixtures("quick_fill")
 class TestRefused:
-    @pytest.mark.parametrize("change", [lambda s: with_classes(s, 5), lambda s: with_resolution(s, 64)])
+    @pytest.mark.parametrize(
+        "change", [lambda s: with_classes(s, 5), lambda s: with_resolution(s, 64)]
+    )
     def test_a_table_of_another_network_is_left_alone(
         self, tiny: NetSpec, tiny_table: Path, tmp_path: Path, change: Any
     ) -> None:
@@ -260,9 +267,7 @@ class TestRefused:
             fill_table(tiny, path)
         assert path.read_text() == '{"event": "trial"}\n'
 
-    def test_unknown_runtimes_and_places_leave_no_file(
-        self, tiny: NetSpec, tmp_path: Path
-    ) -> None:
+    def test_unknown_runtimes_and_places_leave_no_file(self, tiny: NetSpec, tmp_path: Path) -> None:
         path = tmp_path / "table.jsonl"
         with pytest.raises(InputError, match="no runtime 'litert'; known are onnxruntime"):
             fill_table(tiny, path, runtime_name="litert")

@@ -85,9 +85,9 @@ class TestRecords:
             assert set(plain["latency_ms"]) == {"median", "p10", "p90"}
             assert plain["latency_ms"]["median"] == one.latency_ms.median
 
-    def test_a_network_that_does_thirty_times_the_work_takes_longer(self, tiny: NetSpec) -> None:
+    def test_a_network_that_does_eight_times_the_work_takes_longer(self, tiny: NetSpec) -> None:
         large = bneck.network("v3-small@96")
-        assert count(large).madds > 30 * count(tiny).madds
+        assert count(large).madds > 8 * count(tiny).madds
         slow, quick = measure([Candidate(large), Candidate(tiny)], protocol=QUICK)
         assert slow.latency_ms.median > quick.latency_ms.median
 
@@ -120,7 +120,9 @@ class TestCandidates:
 
 class TestRefused:
     def test_an_unknown_runtime_lists_the_known_ones(self, tiny: NetSpec) -> None:
-        with pytest.raises(InputError, match=r"^there is no runtime 'tflite'; known are onnxruntime"):
+        with pytest.raises(
+            InputError, match=r"^there is no runtime 'tflite'; known are onnxruntime"
+        ):
             measure([Candidate(tiny)], runtime_name="tflite")
 
     def test_an_unknown_device_lists_the_known_ones(self, tiny: NetSpec) -> None:
@@ -129,7 +131,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("data", [b"", b"no model", b"\x08\x09" * 40])
     def test_bytes_that_are_no_model_end_in_one_line(self, tiny: NetSpec, data: bytes) -> None:
-        with pytest.raises(EngineError, match="^onnxruntime cannot load this file: ") as caught:
+        with pytest.raises(EngineError, match=r"^onnxruntime cannot load this file: ") as caught:
             measure([Candidate(tiny, data)], protocol=QUICK)
         assert "\n" not in str(caught.value)
 

@@ -33,7 +33,12 @@ def trace(
 class TestRmsProp:
     @pytest.mark.parametrize(
         ("decay", "momentum", "eps", "weight_decay"),
-        [(0.9, 0.9, 2e-3, 0.0), (0.9, 0.9, 2e-3, 0.1), (0.5, 0.0, 1e-3, 0.0), (0.99, 0.5, 1.0, 1e-2)],
+        [
+            (0.9, 0.9, 2e-3, 0.0),
+            (0.9, 0.9, 2e-3, 0.1),
+            (0.5, 0.0, 1e-3, 0.0),
+            (0.99, 0.5, 1.0, 1e-2),
+        ],
     )
     def test_five_steps_follow_the_recurrence(
         self, decay: float, momentum: float, eps: float, weight_decay: float

@@ -17,7 +17,7 @@ import pytest
 from bneck.devices import protocol
 from bneck.devices.protocol import (
     REFERENCE,
-    REFERENCE_BURSTS,
+    REFERENCE_SHARE,
     Protocol,
     Samples,
     TimingError,
@@ -130,7 +130,9 @@ class TestBursts:
         samples = race(runs, lambda: clock.spend(5), plan(burst_ms=22.0, rounds=1))
         assert len(samples["quick"].wall_ms) == 5  # 22 / 4
         assert len(samples["slow"].wall_ms) == 2  # 22 / 15, but two at least
-        assert len(samples[REFERENCE].wall_ms) == 22 * REFERENCE_BURSTS // 5
+        # Before, between and behind them: 22 x 0.5 / 5 in each.
+        assert REFERENCE_SHARE == 0.5
+        assert len(samples[REFERENCE].wall_ms) == 3 * 2
 
     def test_warm_up_runs_are_not_among_the_samples(self, clock: Clock) -> None:
         calls = iter(range(100))
@@ -169,9 +171,12 @@ class TestRounds:
         assert seen.pop() == []
         return [[name for name, _ in groupby(names)] for names in seen]
 
-    def test_every_round_runs_every_model_once_in_one_burst(self, clock: Clock) -> None:
+    def test_every_round_runs_every_model_once_between_two_bursts_of_the_reference(
+        self, clock: Clock
+    ) -> None:
         for names in self.order(clock, seed=0):
-            assert Counter(names) == {"a": 1, "b": 1, "c": 1, REFERENCE: 1}
+            assert names[::2] == [REFERENCE] * 4
+            assert Counter(names[1::2]) == {"a": 1, "b": 1, "c": 1}
 
     def test_the_order_changes_from_round_to_round_and_follows_the_seed(self, clock: Clock) -> None:
         first = self.order(clock, seed=1)
@@ -199,13 +204,20 @@ class TestPace:
             on_round=lambda done, total: at.__setitem__(0, done),
         )
 
-    def test_a_round_is_divided_by_the_pace_of_the_reference_in_it(self, clock: Clock) -> None:
+    def test_a_burst_is_divided_by_the_pace_of_the_reference_beside_it(self, clock: Clock) -> None:
         samples = self.slowed(clock, [1, 2, 1], None)
-        assert samples[REFERENCE].round_ms == [10.0, 20.0, 10.0]
+        assert samples[REFERENCE].round_ms == [10.0, 10.0, 20.0, 20.0, 10.0, 10.0]
         assert samples["a"].round_ms == [30.0, 60.0, 30.0]
         assert samples["a"].pace == [1.0, 2.0, 1.0]  # against the reference's median, 10
         assert samples["a"].paced_ms == [30.0, 30.0, 30.0]
-        assert samples[REFERENCE].paced_ms == [10.0, 10.0, 10.0]
+        assert samples[REFERENCE].paced_ms == [10.0] * 6
+
+    def test_the_pace_is_the_mean_of_before_and_behind(self, clock: Clock) -> None:
+        times = iter([10, 10, 10, 30, 30])  # to size the burst, twice before, twice behind
+        runs = {"a": lambda: clock.spend(50)}
+        samples = race(runs, lambda: clock.spend(next(times)), plan(rounds=1), nominal_ms=10.0)
+        assert samples["a"].pace == [2.0]
+        assert samples["a"].paced_ms == [25.0]
 
     def test_a_nominal_time_of_the_reference_means_pace_one(self, clock: Clock) -> None:
         samples = self.slowed(clock, [1, 4, 1], 5.0)["a"]

@@ -51,7 +51,9 @@ def unbroken(tiny: NetSpec, data: Data) -> dict[str, Tensor]:
     return trained(tiny, data)
 
 
-def trained(spec: NetSpec, data: Data, settings: Settings = SETTINGS, **more: Any) -> dict[str, Tensor]:
+def trained(
+    spec: NetSpec, data: Data, settings: Settings = SETTINGS, **more: Any
+) -> dict[str, Tensor]:
     return train(build(spec, seed=3), data, settings, **more).state_dict()
 
 
@@ -136,7 +138,9 @@ class TestResume:
         path = tmp_path / "run.checkpoint"
         trained(scale_width(tiny, 0.5), data, checkpoint=path)
         before = path.read_bytes()
-        with pytest.raises(InputError, match=r"run\.checkpoint is a checkpoint of another network$"):
+        with pytest.raises(
+            InputError, match=r"run\.checkpoint is a checkpoint of another network$"
+        ):
             trained(tiny, data, checkpoint=path)
         assert path.read_bytes() == before
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from bneck.cli.bars import Bars
 from bneck.cli.tables import count_table, measurement_table, spec_table
@@ -20,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find, train, shrink and ship the vision network that fits your data and your device.",
 )
+
+STOPPED = 130  # what Ctrl-C ends in
 
 Json = Annotated[bool, typer.Option("--json", help="Print json for programs.")]
 NAMES = "A network (v3-large, v3-small-0.75@192), a spec file or a run's folder."
@@ -44,7 +47,7 @@ def show(
     if as_json:
         _print_json({**_count_json(network, spec, costs), "spec": to_text(spec)})
         return
-    Console().print(spec_table(spec, costs))
+    _print_table(spec_table(spec, costs))
 
 
 @app.command()
@@ -61,7 +64,7 @@ def count(
         found = [_count_json(*entry) for entry in counted]
         _print_json(found[0] if len(found) == 1 else found)
         return
-    Console().print(count_table(counted))
+    _print_table(count_table(counted))
 
 
 @app.command()
@@ -79,7 +82,7 @@ def measure(
     if as_json:
         _print_json([record.as_json() for record in found])
         return
-    Console().print(measurement_table(found))
+    _print_table(measurement_table(found))
 
 
 @app.command()
@@ -194,13 +197,25 @@ def report(
 def run() -> None:
     """The entry point: errors of the user's making end in one sentence and exit code 2."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except InputError as error:
         print(f"bneck: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except typer.TyperException as error:
+        if message := error.format_message().strip().removesuffix("."):  # empty: help was printed
+            print(f"bneck: {message}; see --help", file=sys.stderr)
+        sys.exit(2)
+    if code == STOPPED:
         print("bneck: stopped; a search goes on with: bneck search --resume RUN", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(code)
+
+
+def _print_table(table: Table) -> None:
+    console = Console()
+    # On a narrow terminal, and in a file, lines may get long, but no digit is cut off.
+    wide = console.options.update(max_width=1_000)
+    console.width = max(console.width, console.measure(table, options=wide).maximum)
+    console.print(table)
 
 
 def _print_json(value: Any) -> None:

@@ -8,7 +8,7 @@ networks, and the error on networks left out of that is kept with the table.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
@@ -21,6 +21,11 @@ from bneck.specs.network import NetSpec, Padding
 from bneck.specs.rows import Act, Bneck, Conv, Pool, squeeze_width
 
 Widths: TypeAlias = tuple[int, ...]
+Sums: TypeAlias = tuple[float, float]  # interpolated between widths, and at widths rounded up
+
+BLOCK = 16  # channels that a vector unit takes at once, as a rule; the calibration tells how far
+ROUNDINGS = tuple(step / 4 for step in range(6))
+LEAST_NETWORKS = 8
 
 
 class TableError(InputError):
@@ -94,7 +99,7 @@ def row_keys(spec: NetSpec) -> Iterator[tuple[RowShape, Widths]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TableError95:
+class HeldOutError:
     """How far estimates were from measured networks that calibrated nothing, as shares of 1."""
 
     networks: int
@@ -108,39 +113,64 @@ class TableError95:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """From the two sums of a network's rows to the whole: how a table is calibrated.
+
+    Vector units work on blocks of channels, so a width costs up to as much as the next multiple of
+    16. `rounding` says how far: 0, widths cost what lies between their neighbours; 1, what the next
+    multiple costs. Then latency = scale x sum of rows + offset.
+    """
+
+    rounding: float
+    scale: float
+    offset_ms: float
+
+    def __call__(self, sums: Sums) -> float:
+        """Milliseconds of a network with these (between, rounded up) sums."""
+        between, up = sums
+        return self.scale * (between + self.rounding * (up - between)) + self.offset_ms
+
+
 @dataclass(slots=True)
 class LatencyTable:
     """Measured rows of one device, runtime and precision, and whole networks to calibrate them.
 
     `header` says where and how it was measured. `rows` maps shape -> widths -> milliseconds;
-    `networks` holds (sum of row entries, measured milliseconds, held out?) of whole networks.
+    `networks` holds (sums of row entries, measured milliseconds, held out?) of whole networks.
     """
 
     header: dict[str, Any]
     rows: dict[RowShape, dict[Widths, float]] = field(default_factory=dict)
-    networks: list[tuple[float, float, bool]] = field(default_factory=list)
-    _cache: dict[tuple[RowShape, Widths], float] = field(default_factory=dict, repr=False)
-    _line: tuple[float, float] | None = field(default=None, repr=False)
+    networks: list[tuple[Sums, float, bool]] = field(default_factory=list)
+    _cache: dict[tuple[RowShape, Widths], Sums] = field(default_factory=dict, repr=False)
+    _line: Line | None = field(default=None, repr=False)
 
     def add_row(self, shape: RowShape, widths: Widths, ms: float) -> None:
         """Enter one measured row."""
         self.rows.setdefault(shape, {})[widths] = ms
         self._cache.clear()
 
-    def add_network(self, rows_ms: float, measured_ms: float, held_out: bool) -> None:
-        """Enter one measured network beside the sum of its rows."""
-        self.networks.append((rows_ms, measured_ms, held_out))
+    def add_network(self, sums: Sums, measured_ms: float, held_out: bool) -> None:
+        """Enter one measured network beside the sums of its rows."""
+        self.networks.append((sums, measured_ms, held_out))
         self._line = None
 
-    def row_ms(self, shape: RowShape, widths: Widths) -> float:
-        """Milliseconds of one row, interpolated between measured widths.
+    def row_ms(self, shape: RowShape, widths: Widths) -> Sums:
+        """Milliseconds of one row: interpolated between measured widths, and at widths rounded up.
 
         Raises:
             TableError: the shape was never measured, or the widths lie outside what was.
         """
         key = (shape, widths)
         if key not in self._cache:
-            self._cache[key] = _interpolate(shape, self.rows.get(shape, {}), widths)
+            known = self.rows.get(shape, {})
+            grids = [sorted({w[axis] for w in known}) for axis in range(len(widths))]
+            up = tuple(_rounded_up(*pair) for pair in zip(widths, grids, strict=True))
+            self._cache[key] = (
+                _interpolate(shape, known, grids, widths),
+                _interpolate(shape, known, grids, up),
+            )
         return self._cache[key]
 
     def covers(self, spec: NetSpec) -> bool:
@@ -151,26 +181,26 @@ class LatencyTable:
             return False
         return True
 
-    def sum_rows(self, spec: NetSpec) -> float:
-        """Milliseconds of all rows added up, not calibrated."""
-        return sum(self.row_ms(shape, widths) for shape, widths in row_keys(spec))
+    def sum_rows(self, spec: NetSpec) -> Sums:
+        """Milliseconds of all rows added up, not calibrated; see `row_ms`."""
+        rows = [self.row_ms(shape, widths) for shape, widths in row_keys(spec)]
+        return sum(between for between, _ in rows), sum(up for _, up in rows)
 
-    def line(self) -> tuple[float, float]:
-        """(scale, offset in ms): the straight line from sums of rows to whole networks.
+    def line(self) -> Line:
+        """The calibration: least relative error on the networks that are not held out.
 
-        Fitted by least relative error on the networks that are not held out.
+        Raises:
+            TableError: fewer than 8 networks to calibrate on.
         """
         if self._line is None:
-            known = [(rows, ms) for rows, ms, held_out in self.networks if not held_out]
-            if len(known) < 8:
+            known = [(sums, ms) for sums, ms, held_out in self.networks if not held_out]
+            if len(known) < LEAST_NETWORKS:
                 raise TableError(
-                    f"the latency table is calibrated on {len(known)} networks; it needs 8 or more, "
-                    "fill it again"
+                    f"the latency table is calibrated on {len(known)} networks; it needs "
+                    f"{LEAST_NETWORKS} or more, fill it again"
                 )
-            sums, measured = np.array(known).T
-            design = np.stack([sums, np.ones_like(sums)], 1) / measured[:, None]
-            scale, offset = np.linalg.lstsq(design, np.ones_like(sums), rcond=None)[0]
-            self._line = (float(scale), float(offset))
+            fits = [_fit(known, rounding) for rounding in ROUNDINGS]
+            self._line = min(fits, key=lambda fit: fit[0])[1]
         return self._line
 
     def estimate_ms(self, spec: NetSpec) -> float:
@@ -179,27 +209,42 @@ class LatencyTable:
         Raises:
             TableError: the table does not cover the network or is not calibrated.
         """
-        scale, offset = self.line()
-        return scale * self.sum_rows(spec) + offset
+        return self.line()(self.sum_rows(spec))
 
-    def error(self) -> TableError95:
+    def error(self) -> HeldOutError:
         """Error of the estimates on the held-out networks."""
-        scale, offset = self.line()
-        held_out = [(rows, ms) for rows, ms, out in self.networks if out]
+        line = self.line()
+        held_out = [(sums, ms) for sums, ms, out in self.networks if out]
         if not held_out:
             raise TableError("the latency table has no held-out networks; fill it again")
-        errors = [abs(scale * rows + offset - ms) / ms for rows, ms in held_out]
+        errors = [abs(line(sums) - ms) / ms for sums, ms in held_out]
         median, p95 = np.percentile(errors, [50, 95])
-        return TableError95(networks=len(errors), median=float(median), p95=float(p95))
+        return HeldOutError(networks=len(errors), median=float(median), p95=float(p95))
 
 
-def _interpolate(shape: RowShape, known: dict[Widths, float], widths: Widths) -> float:
+def _fit(known: Sequence[tuple[Sums, float]], rounding: float) -> tuple[float, Line]:
+    """(sum of squared relative errors, line) for one degree of rounding up."""
+    measured = np.array([ms for _, ms in known])
+    rows = np.array([between + rounding * (up - between) for (between, up), _ in known])
+    design = np.stack([rows, np.ones_like(rows)], 1) / measured[:, None]
+    solution = np.linalg.lstsq(design, np.ones_like(rows), rcond=None)[0]
+    error = float(np.square(design @ solution - 1).sum())
+    scale, offset = map(float, solution)
+    return error, Line(rounding=rounding, scale=scale, offset_ms=offset)
+
+
+def _rounded_up(width: int, grid: list[int]) -> int:
+    return width if width in grid else -(-width // BLOCK) * BLOCK
+
+
+def _interpolate(
+    shape: RowShape, known: dict[Widths, float], grids: list[list[int]], widths: Widths
+) -> float:
     """Multilinear between the corners of the grid cell that `widths` lies in."""
     if widths in known:
         return known[widths]
     cells = []
-    for axis, width in enumerate(widths):
-        grid = sorted({w[axis] for w in known})
+    for width, grid in zip(widths, grids, strict=True):
         if not grid or not grid[0] <= width <= grid[-1]:
             measured = f"{grid[0]} to {grid[-1]}" if grid else "nothing"
             raise TableError(

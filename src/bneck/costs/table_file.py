@@ -6,10 +6,10 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from bneck.costs.table import LatencyTable, RowShape, TableError, Widths
+from bneck.costs.table import LatencyTable, RowShape, Sums, TableError, Widths
 from bneck.records.ledger import Ledger
 
-FORMAT = 1
+FORMAT = 2
 
 
 def read_table(path: Path) -> LatencyTable:
@@ -28,7 +28,8 @@ def read_table(path: Path) -> LatencyTable:
             if "row" in entry:
                 table.add_row(RowShape(*entry["row"]), tuple(entry["widths"]), entry["ms"])
             else:
-                table.add_network(*entry["network"])
+                sums, measured_ms, held_out = entry["network"]
+                table.add_network(tuple(sums), measured_ms, held_out)
     except (LookupError, TypeError):
         raise _not_a_table(path) from None
     return table
@@ -48,6 +49,6 @@ def row_line(shape: RowShape, widths: Widths, ms: float) -> dict[str, Any]:
     return {"row": list(astuple(shape)), "widths": list(widths), "ms": ms}
 
 
-def network_line(rows_ms: float, measured_ms: float, held_out: bool) -> dict[str, Any]:
+def network_line(sums: Sums, measured_ms: float, held_out: bool) -> dict[str, Any]:
     """The line of one measured network."""
-    return {"network": [rows_ms, measured_ms, held_out]}
+    return {"network": [list(sums), measured_ms, held_out]}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bneck.costs.table import LatencyTable, RowShape, TableError, Widths, row_keys
+from bneck.costs.table import BLOCK, LatencyTable, RowShape, TableError, Widths, row_keys
 from bneck.costs.table_file import header_line, network_line, read_table, row_line
 from bneck.devices.measure import Candidate
 from bneck.devices.places import describe
@@ -146,7 +146,9 @@ def _axes(shape: RowShape, seen: list[tuple[Widths, tuple[bool, ...]]]) -> Itera
         low, high = round8(LEAST * min(narrowed)), max(widths)
         points = 5 if name == "expanded" else 4 if shape.kind == "conv" else 3
         steps = (low + (high - low) * i / (points - 1) for i in range(points))
-        yield sorted({low, high, *(round8(step) for step in steps)})
+        # Whole blocks, and 8 where narrower than one: see `costs.table.Line`.
+        least = 8 if low < BLOCK else low // BLOCK * BLOCK
+        yield sorted({least, *(-(-int(step) // BLOCK) * BLOCK for step in steps)})
 
 
 def _contexts(shape: RowShape, widths: Widths) -> list[Entry]:

@@ -1,8 +1,9 @@
 """The timing protocol (6.1.2): one thread, pinned, warmed up, interleaved in shuffled rounds.
 
 Wall time and process CPU time are both recorded; a burst in which they differ was disturbed by
-another process and is repeated. A reference that runs in every round tells drift apart from
-difference: each round is divided by the reference's pace in that round.
+another process and is repeated. A reference runs before and behind every burst and tells what
+slows the machine (its clock, a neighbour on the same core or cache) apart from what makes models
+differ: every burst is divided by the reference's pace beside it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from bneck.specs.errors import InputError
 
 Run = Callable[[], object]
 REFERENCE = "reference"
-REFERENCE_BURSTS = 4
+REFERENCE_SHARE = 0.5  # length of its bursts, of which there are twice as many
 
 
 class TimingError(InputError):
@@ -49,7 +50,7 @@ class Protocol:
 
 @dataclass(slots=True)
 class Samples:
-    """Times of one model: every run's wall time, and medians per round, in milliseconds."""
+    """Times of one model: every run's wall time, and medians per burst, in milliseconds."""
 
     wall_ms: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
@@ -59,7 +60,7 @@ class Samples:
 
     @property
     def paced_ms(self) -> list[float]:
-        """Round medians divided by the reference's pace in that round."""
+        """Medians of bursts divided by the reference's pace beside them."""
         return [ms / pace for ms, pace in zip(self.round_ms, self.pace, strict=True)]
 
 
@@ -76,7 +77,7 @@ def race(
 
     Args:
         runs: what to time; each call is one inference at batch 1.
-        reference: runs in every round; its samples come back under `REFERENCE`.
+        reference: runs before and behind every burst; its samples come back under `REFERENCE`.
         protocol: how often, and when to distrust.
         seed: of the order within rounds.
         nominal_ms: the reference's time that means pace 1; None takes its median here.
@@ -86,23 +87,24 @@ def race(
         TimingError: a model's paced times still spread too far, so no figure would mean much.
     """
     rng = random.Random(seed)
-    everyone = {**runs, REFERENCE: reference}
-    samples = {name: Samples() for name in everyone}
-    bursts = {}
+    samples = {name: Samples() for name in (*runs, REFERENCE)}
+    beside: dict[str, list[float]] = {name: [] for name in runs}
     with pinned(protocol.threads):
-        for name, run in everyone.items():
-            # All others are divided by the reference, so its own noise must be the smallest.
-            burst_ms = protocol.burst_ms * (REFERENCE_BURSTS if name == REFERENCE else 1)
-            bursts[name] = _size_burst(run, burst_ms, protocol)
+        bursts = {name: _size_burst(run, protocol.burst_ms, protocol) for name, run in runs.items()}
+        few = _size_burst(reference, protocol.burst_ms * REFERENCE_SHARE, protocol)
         for number in range(protocol.rounds):
-            for name in rng.sample(list(everyone), len(everyone)):
-                _burst(everyone[name], bursts[name], protocol, samples[name])
+            before = _burst(reference, few, protocol, samples[REFERENCE])
+            for name in rng.sample(list(runs), len(runs)):
+                _burst(runs[name], bursts[name], protocol, samples[name])
+                behind = _burst(reference, few, protocol, samples[REFERENCE])
+                beside[name].append((before + behind) / 2)
+                before = behind
             if on_round:
                 on_round(number + 1, protocol.rounds)
+    beside[REFERENCE] = samples[REFERENCE].round_ms
     nominal = nominal_ms or statistics.median(samples[REFERENCE].round_ms)
-    pace = [ms / nominal for ms in samples[REFERENCE].round_ms]
     for name, sample in samples.items():
-        sample.pace = pace
+        sample.pace = [ms / nominal for ms in beside[name]]
         _check_spread(name, sample, protocol)
     return samples
 
@@ -116,7 +118,8 @@ def _size_burst(run: Run, burst_ms: float, protocol: Protocol) -> int:
     return max(protocol.least_runs, int(burst_ms / max(once_ms, 1e-3)))
 
 
-def _burst(run: Run, n: int, protocol: Protocol, samples: Samples) -> None:
+def _burst(run: Run, n: int, protocol: Protocol, samples: Samples) -> float:
+    """Time a burst, again while it is disturbed; its median in milliseconds."""
     best: tuple[float, list[float], list[float]] | None = None
     for attempt in range(protocol.max_repeats + 1):
         for _ in range(protocol.warmup):
@@ -133,6 +136,7 @@ def _burst(run: Run, n: int, protocol: Protocol, samples: Samples) -> None:
     samples.wall_ms += best[1]
     samples.cpu_ms += best[2]
     samples.round_ms.append(statistics.median(best[1]))
+    return samples.round_ms[-1]
 
 
 def _time_runs(run: Run, n: int) -> tuple[list[float], list[float]]:

@@ -65,7 +65,7 @@ class OnnxRuntime:
                 model, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # the engine raises its own unrelated kinds
-            reason = str(error).strip().splitlines()[0]
+            reason = str(error).strip().splitlines()[0].rstrip(".")
             raise EngineError(f"onnxruntime cannot load this file: {reason}") from None
         return OnnxSession(session)
 

@@ -104,7 +104,7 @@ def search(
 
 def _carry(run: Any) -> dict[str, Any]:
     run_search(run)
-    return {"run": str(run.folder.path), **run.record}
+    return {"run": str(run.folder.path), **run.folder.read()}
 
 
 def _given(value: _T | None, default: _T) -> _T:

@@ -28,6 +28,8 @@ def predict(
     Raises:
         InputError: no exported model there, or a picture that cannot be read.
     """
+    if top < 1:
+        raise InputError(f"top is {top}; it must be at least 1")
     path = Path(run)
     model = RunFolder(path).model if path.is_dir() else path
     if not model.is_file():

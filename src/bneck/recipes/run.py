@@ -143,7 +143,7 @@ def resumed_run(path: Path, progress: Progress) -> Run:
                 "tuning": _settings(stored["tuning"]),
             }
         )
-    except (LookupError, TypeError):
+    except (LookupError, TypeError, ValueError):
         raise InputError(
             f"{folder.run_json} lacks the settings of a search; start a new run"
         ) from None

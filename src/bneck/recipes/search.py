@@ -20,27 +20,25 @@ from bneck.costs.table import LatencyTable
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed
 from bneck.devices.measure import Candidate, measure
-from bneck.devices.protocol import Protocol
 from bneck.export.onnx_file import export_onnx
 from bneck.nets.weights import load_net
 from bneck.recipes.crew import Crew
 from bneck.recipes.jobs import Images, Outcome, TrainJob, train_job
 from bneck.recipes.judge import Judge, proposal_record
 from bneck.recipes.run import Run
-from bneck.recipes.stages import measured_ms, pack_images, table_for
+from bneck.recipes.stages import CAREFUL, measured_ms, pack_images, patiently, table_for
 from bneck.recipes.target import target_ms
-from bneck.records.files import write_text
+from bneck.records.files import write_bytes, write_text
 from bneck.records.measurement import Measurement
 from bneck.records.run import NetworkRecord, StepRecord
 from bneck.report.page import write_report
 from bneck.search.netadapt import Step, adapt, narrowest
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.text import resolve, to_text
+from bneck.specs.text import load, resolve, to_text
 from bneck.specs.transforms import fix_skips, rename, scale_width, with_classes, with_resolution
 from bneck.specs.zoo import NETWORKS
 
-FINAL = Protocol(rounds=20, burst_ms=30.0)
 MAX_CORRECTIONS = 5
 CHECK_IMAGES = 256
 
@@ -51,6 +49,9 @@ def run_search(run: Run) -> None:
     Raises:
         InputError: the data, the network or the target cannot be; nothing was trained then.
     """
+    if run.record["state"] == "finished":
+        _close(run)
+        return
     with Crew(run.settings.workers) as crew:
         with run.stage("images"):
             packed, images = pack_images(run)
@@ -61,22 +62,23 @@ def run_search(run: Run) -> None:
             limit_ms = _settle_target(run, seed, table)
             uniform = _uniform(run, seed, table, limit_ms)
         _train_seed_and_uniform(run, crew, images, seed, uniform)
-        found, steps = _adapt(run, crew, images, seed, table, limit_ms)
+        found = _adapt(run, crew, images, seed, table, limit_ms)
         _train_finals(run, crew, images, found)
     with run.stage("export and measure"):
         _export(run, packed, found)
         _measure_finals(run, seed, found, uniform, limit_ms)
-    _finish(run, steps)
+    run.finish()
+    _close(run)
 
 
 def _seed_spec(run: Run, packed: Packed) -> NetSpec:
-    spec = with_classes(resolve(run.settings.seed_network), len(packed.classes))
+    spec = with_classes(load(run.seed_file), len(packed.classes))
     return with_resolution(spec, run.settings.resolution)
 
 
 def _settle_target(run: Run, seed: NetSpec, table: LatencyTable) -> float:
     """The target in milliseconds; refuses one that is met already or out of reach."""
-    seed_ms = measured_ms(seed, [seed], table)[0]
+    seed_ms = _verified(run, seed, seed, table)
     limit_ms = target_ms(run.settings.target, seed_ms)
     run.record["target"], run.record["target_ms"] = run.settings.target, limit_ms
     run.record["seed_network"] = {**_network_record(seed, table), "measured_ms": seed_ms}
@@ -86,14 +88,23 @@ def _settle_target(run: Run, seed: NetSpec, table: LatencyTable) -> float:
             f"{seed.name} at {seed.resolution} px already runs in {seed_ms:.3f} ms here, so a target of "
             f"{limit_ms:.3f} ms is met without a search; {_larger(seed, table, limit_ms)}"
         )
-    fastest_ms = table.estimate_ms(narrowest(seed, kinds=run.settings.kinds))
-    if fastest_ms > limit_ms:
+    fastest_ms = _fastest_ms(run, seed, table)
+    if fastest_ms > _aim_ms(limit_ms, table):
         raise InputError(
             f"{limit_ms:.3f} ms cannot be reached from {seed.name} at {seed.resolution} px: its narrowest "
             f"version is estimated at {fastest_ms:.3f} ms; choose a target above that, a smaller "
             "--resolution or a smaller --seed-network"
         )
     return limit_ms
+
+
+def _aim_ms(limit_ms: float, table: LatencyTable) -> float:
+    """The estimate at which to stop: below the limit by the table's usual error."""
+    return limit_ms * (1 - table.error().median)
+
+
+def _fastest_ms(run: Run, seed: NetSpec, table: LatencyTable) -> float:
+    return table.estimate_ms(narrowest(seed, kinds=run.settings.kinds))
 
 
 def _larger(seed: NetSpec, table: LatencyTable, limit_ms: float) -> str:
@@ -120,7 +131,7 @@ def _uniform(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> N
     for ms, percent, spec in sorted(within.values(), key=lambda entry: -entry[0]):
         if ms > limit_ms * 1.05:
             continue
-        measured = _verified(run, seed, spec, table, limit_ms)
+        measured = _verified(run, seed, spec, table)
         if measured <= limit_ms:
             spec = rename(spec, f"{seed.name}-{percent / 100:g}")
             run.record["uniform"] = {**_network_record(spec, table), "width": percent / 100}
@@ -131,10 +142,8 @@ def _uniform(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> N
     )
 
 
-def _verified(
-    run: Run, seed: NetSpec, spec: NetSpec, table: LatencyTable, limit_ms: float
-) -> float:
-    """Measured latency of a candidate, remembered so that a resumed run decides alike."""
+def _verified(run: Run, seed: NetSpec, spec: NetSpec, table: LatencyTable) -> float:
+    """Measured latency of a network, remembered so that a resumed run decides alike."""
     known = run.ledger.find(event="verified", digest=spec.digest())
     if known is None:
         ms = measured_ms(seed, [spec], table)[0]
@@ -143,7 +152,6 @@ def _verified(
             "digest": spec.digest(),
             "measured_ms": ms,
             "estimated_ms": table.estimate_ms(spec),
-            "target_ms": limit_ms,
         }
         run.ledger.append(known)
     return float(known["measured_ms"])
@@ -224,11 +232,11 @@ def _record_outcomes(run: Run, outcomes: dict[str, dict[str, Any]]) -> None:
 
 def _adapt(
     run: Run, crew: Crew, images: Images, seed: NetSpec, table: LatencyTable, limit_ms: float
-) -> tuple[NetSpec, list[StepRecord]]:
+) -> NetSpec:
     """NetAdapt until a network also measures within the limit."""
     judge = Judge(run, crew, images)
     spec, accuracy = fix_skips(seed), judge.accuracy
-    aim_ms = limit_ms * (1 - table.error().median)
+    aim_ms, fastest_ms = _aim_ms(limit_ms, table), _fastest_ms(run, seed, table)
     steps: list[StepRecord] = []
     with run.stage("adapt"):
         for _ in range(MAX_CORRECTIONS):
@@ -249,11 +257,13 @@ def _adapt(
                 steps.append(_step_record(step, judge.top1))
                 spec, accuracy = step.kept.proposal.spec, step.kept.accuracy
             judge.clock.stop()
-            measured = _verified(run, seed, spec, table, limit_ms)
+            measured = _verified(run, seed, spec, table)
             if measured <= limit_ms:
                 break
             # The table was too hopeful for this network; go on by what the clock said.
             aim_ms = table.estimate_ms(spec) * min(0.995, limit_ms / measured)
+            if aim_ms < fastest_ms:
+                break  # the record will say that the target is missed
             run.progress.say(
                 f"measured {measured:.3f} ms, above the target of {limit_ms:.3f} ms: narrowing further"
             )
@@ -263,13 +273,13 @@ def _adapt(
     run.record["overhead_seconds"] = judge.overhead_seconds
     run.save()
     write_text(run.folder.spec, to_text(found))
-    return found, steps
+    return found
 
 
 def _export(run: Run, packed: Packed, found: NetSpec) -> None:
     # The first training ships, not the best: picking by val accuracy would flatter the figure.
     weights = run.folder.scratch / "found-0.safetensors"
-    shutil.copyfile(weights, run.folder.weights)
+    write_bytes(run.folder.weights, weights.read_bytes())
     net = load_net(found, run.folder.weights)
     split = packed.val
     indices = np.unique(np.linspace(0, len(split.labels) - 1, CHECK_IMAGES).astype(np.int64))
@@ -289,8 +299,8 @@ def _measure_finals(
         Candidate(uniform),
     ]
     nominal = float(run.record["table"]["reference_ms"])
-    results: list[Measurement] = measure(
-        candidates, protocol=FINAL, reference=candidates[0], nominal_ms=nominal
+    results: list[Measurement] = patiently(
+        lambda: measure(candidates, protocol=CAREFUL, reference=candidates[0], nominal_ms=nominal)
     )
     for key, result in zip(("seed_network", "found", "uniform"), results, strict=True):
         record: NetworkRecord = run.record[key]  # type: ignore[literal-required]
@@ -308,8 +318,8 @@ def _measure_finals(
     run.save()
 
 
-def _finish(run: Run, steps: list[StepRecord]) -> None:
-    run.finish()
+def _close(run: Run) -> None:
+    """What a finished run still needs; the same again where it was killed in the middle of it."""
     write_report(run.folder.path)
     shutil.rmtree(run.folder.scratch, ignore_errors=True)
 

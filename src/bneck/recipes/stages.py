@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from bneck.costs.table import LatencyTable
-from bneck.costs.table_file import read_table
+from bneck.costs.table_file import FORMAT, read_table
 from bneck.data.builtin import fashion_pack
 from bneck.data.folders import list_images
 from bneck.data.pack import Packed, open_pack, pack
 from bneck.devices.fill import fill_table
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.places import describe
+from bneck.devices.protocol import Protocol, TimingError
 from bneck.devices.runtimes import runtime
 from bneck.recipes.jobs import Images
 from bneck.recipes.run import Run
@@ -23,6 +26,10 @@ from bneck.records.files import locked, write_bytes
 from bneck.specs.network import NetSpec
 
 RUNTIME = "onnxruntime"
+CAREFUL = Protocol(rounds=20, burst_ms=30.0)
+PATIENCE, PAUSE_S = 6, 10.0
+
+T = TypeVar("T")
 
 
 def pack_images(run: Run) -> tuple[Packed, Images]:
@@ -90,11 +97,12 @@ def table_for(run: Run, seed: NetSpec) -> LatencyTable:
             fill_table(seed, path, progress=progress)
             write_bytes(run.folder.table, path.read_bytes())
     table = read_table(run.folder.table)
-    error, (scale, offset) = table.error(), table.line()
+    error, line = table.error(), table.line()
     run.record["table"] = {
         "entries": sum(len(widths) for widths in table.rows.values()),
-        "scale": scale,
-        "offset_ms": offset,
+        "rounding": line.rounding,
+        "scale": line.scale,
+        "offset_ms": line.offset_ms,
         "networks": error.networks,
         "median": error.median,
         "p95": error.p95,
@@ -112,11 +120,10 @@ def table_path(seed: NetSpec, *, threads: int = 1) -> Path:
     """Where this machine's table for a seed network lies, in the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     engine = runtime(RUNTIME)
-    content = f"{describe('local').processor} {engine.name} {engine.version} fp32 {threads} {seed.digest()}"
+    content = f"{describe('local').processor} {engine.name} {engine.version} fp32 {threads} {seed.digest()} {FORMAT}"
     key = hashlib.sha256(content.encode()).hexdigest()[:12]
-    name = re.sub(r"[^\w.-]", "-", seed.name.partition("@")[0])[
-        :40
-    ]  # whatever a spec file calls it
+    # A spec file may be called anything, "../x" too.
+    name = re.sub(r"[^\w.-]", "-", seed.name.partition("@")[0])[:40]
     return cache / "bneck" / "tables" / f"{name}-{seed.resolution}-{key}.jsonl"
 
 
@@ -124,5 +131,21 @@ def measured_ms(seed: NetSpec, specs: Sequence[NetSpec], table: LatencyTable) ->
     """Measured latency of networks in milliseconds, at the pace that the seed had for the table."""
     nominal = float(table.header["reference_ms"])
     candidates = [Candidate(spec) for spec in specs]
-    found = measure(candidates, reference=Candidate(seed), nominal_ms=nominal)
+    found = patiently(
+        lambda: measure(candidates, protocol=CAREFUL, reference=Candidate(seed), nominal_ms=nominal)
+    )
     return [measurement.latency_ms.median for measurement in found]
+
+
+def patiently(measurement: Callable[[], T]) -> T:
+    """Measure, again after a pause while the machine is too busy.
+
+    Raises:
+        TimingError: it still was after a minute.
+    """
+    for _ in range(PATIENCE):
+        try:
+            return measurement()
+        except TimingError:
+            time.sleep(PAUSE_S)
+    return measurement()

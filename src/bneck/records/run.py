@@ -83,7 +83,7 @@ class SearchRecord(TypedDict, total=False):
     runtime_version: str
     table: dict[
         str, Any
-    ]  # entries, scale, offset_ms, networks, median, p95, reference, reference_ms
+    ]  # entries, rounding, scale, offset_ms, networks, median, p95, reference, reference_ms
     target: str  # as the user wrote it: "5ms", "70%"
     target_ms: float
     meets_target: bool

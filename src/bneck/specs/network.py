@@ -39,8 +39,10 @@ class NetSpec:
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str):
-            raise SpecError(f"name is {self.name!r}; it must be text, in a spec file in quotes")
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise SpecError(
+                f"name is {self.name!r}; it must be text (in a spec file: in quotes) and not blank"
+            )
         for name in ("resolution", "channels", "classes"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:

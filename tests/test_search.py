@@ -1,0 +1,409 @@
+"""The main job from end to end on small pictures, and what it leaves behind when it is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+import bneck
+from bneck.costs.count import count
+from bneck.costs.table_file import read_table
+from bneck.nets.weights import load_net
+from bneck.recipes.main import search
+from bneck.recipes.progress import Silent
+from bneck.recipes.stages import table_path
+from bneck.search.netadapt import narrowest
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.text import from_text, to_text
+from conftest import measure_quickly
+
+SMALL: dict[str, Any] = {"epochs": 1.0, "steps": 1, "repeats": 1, "delta": 0.08}
+FILES = {
+    "ledger.jsonl", "model.onnx", "report.html", "report.md", "run.json", "spec.yaml", "table.jsonl",
+    "weights.safetensors",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table(tiny: NetSpec, tiny_table: Path) -> Path:
+    """The tiny network's table where searches look for it, so that none of them fills one."""
+    path = table_path(tiny)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(tiny_table, path))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    path: Path
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return dict(json.loads((self.path / "run.json").read_text()))
+
+    @property
+    def ledger(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.path / "ledger.jsonl").read_text().splitlines()]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.ledger if entry["event"] == name]
+
+    def contents(self) -> dict[str, bytes]:
+        return {p.name: p.read_bytes() for p in self.path.iterdir() if p.is_file()}
+
+    def assert_nothing_done_twice(self) -> None:
+        judged = Counter((entry["step"], entry["digest"]) for entry in self.events("trial"))
+        controls = Counter(entry["step"] for entry in self.events("control"))
+        trained = Counter(entry["name"] for entry in self.events("trained"))
+        verified = Counter(entry["digest"] for entry in self.events("verified"))
+        for counted in (judged, controls, trained, verified):
+            assert counted
+            assert set(counted.values()) == {1}
+
+
+@pytest.fixture(scope="module")
+def run(pictures: Path, tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        measure_quickly(patch)
+        returned = search(
+            pictures, "85%", seed_network=str(tiny_file), out=path, workers=1, **SMALL
+        )
+    found = Run(path)
+    assert returned == {"run": str(path), **found.record}
+    return found
+
+
+class TestFinished:
+    def test_the_folder_holds_the_network_and_its_history_and_no_scraps(self, run: Run) -> None:
+        names = {p.name for p in run.path.iterdir()}
+        assert names >= FILES
+        assert {n for n in names - FILES if not n.endswith(".svg")} == {".lock"}
+        assert all((run.path / name).stat().st_size > 0 for name in FILES)
+
+    def test_run_json_says_what_was_asked_and_what_came_of_it(
+        self, run: Run, tiny: NetSpec, pictures: Path
+    ) -> None:
+        record = run.record
+        assert record["state"] == "finished"
+        assert record["target"] == "85%"
+        seed_ms = run.events("verified")[0]["measured_ms"]
+        assert record["target_ms"] == pytest.approx(0.85 * seed_ms)
+        for key in ("measured_latency_ms", "estimated_latency_ms", "seconds"):
+            assert record[key] > 0
+        assert set(record["baseline"]) == {"latency_ms", "top1"}
+        assert 0 <= record["top1"] <= 1
+        assert 0 <= record["baseline"]["top1"] <= 1
+        assert record["meets_target"] == (record["measured_latency_ms"] <= record["target_ms"])
+        assert record["settings"]["data"] == str(pictures)
+        data = record["data"]
+        assert data["classes"] == ["circle", "square", "stripes"]
+        # A fifth of 32 pictures a class is held out: 6 x 3.
+        assert (data["train"], data["val"], data["heldout"], data["bad"]) == (96, 30, 18, [])
+        assert record["seed_network"]["digest"] == tiny.digest()
+        assert [stage["name"] for stage in record["stages"]] == [
+            "images", "latency table", "target", "train seed and baseline", "adapt", "train result",
+            "export and measure",
+        ]  # fmt: skip
+        assert record["seconds"] == pytest.approx(sum(s["seconds"] for s in record["stages"]))
+        assert 0 < record["overhead_seconds"] < record["seconds"]
+
+    def test_the_network_is_the_same_in_every_file(self, run: Run) -> None:
+        spec = bneck.network(run.path)
+        record = run.record["found"]
+        assert spec == from_text(record["spec"])
+        assert spec.name == "tiny-adapted"
+        metadata = {
+            entry.key: entry.value for entry in onnx.load(run.path / "model.onnx").metadata_props
+        }
+        assert from_text(metadata["spec"]) == spec
+        load_net(spec, run.path / "weights.safetensors")
+        counted = count(spec)
+        assert (record["params"], record["madds"]) == (counted.params, counted.madds)
+        assert bneck.build(run.path).spec == spec
+
+    def test_it_is_narrower_than_the_seed_and_keeps_its_residual(
+        self, run: Run, tiny: NetSpec
+    ) -> None:
+        spec = bneck.network(run.path)
+        assert count(spec).madds < count(tiny).madds
+        assert [spec.has_skip(i) for i in range(len(spec.rows))] == [
+            tiny.has_skip(i) for i in range(len(tiny.rows))
+        ]
+
+    def test_estimates_come_from_the_table_beside_them(self, run: Run, tiny_table: Path) -> None:
+        assert (run.path / "table.jsonl").read_bytes() == tiny_table.read_bytes()
+        table, record = read_table(run.path / "table.jsonl"), run.record
+        assert record["estimated_latency_ms"] == table.estimate_ms(bneck.network(run.path))
+        assert record["table"]["median"] == table.error().median
+        limit_ms = record["target_ms"] * (1 - table.error().median)
+        assert record["estimated_latency_ms"] <= limit_ms
+
+    def test_every_step_kept_one_of_its_trials_and_made_the_network_faster(self, run: Run) -> None:
+        record = run.record
+        assert record["steps"]
+        before = record["seed_network"]["estimated_ms"]
+        for number, step in enumerate(record["steps"], 1):
+            trials = [e for e in run.events("trial") if e["step"] == number]
+            assert (step["number"], step["trials"]) == (number, len(trials))
+            kept = next(e for e in trials if e["digest"] == step["digest"])
+            assert kept["proposal"] == step["proposal"]
+            assert step["estimated_ms"] == kept["estimated_ms"] < before
+            before = step["estimated_ms"]
+        assert record["steps"][-1]["digest"] == record["found"]["digest"]
+
+    def test_a_step_cuts_at_least_delta_until_the_last(self, run: Run) -> None:
+        record = run.record
+        times = [record["seed_network"]["estimated_ms"]]
+        times += [step["estimated_ms"] for step in record["steps"]]
+        cuts = [before - after for before, after in pairwise(times)]
+        # Corrections begin anew with a smaller aim, so a last, smaller step may come before them.
+        assert sum(cut < 0.0799 * times[0] for cut in cuts) <= 1 + len(run.events("verified"))
+        assert max(cuts) >= 0.0799 * times[0]
+
+    def test_nothing_was_judged_or_trained_twice(self, run: Run) -> None:
+        run.assert_nothing_done_twice()
+        assert {e["name"] for e in run.events("trained")} == {
+            "seed-heldout", "seed-0", "uniform-0", "found-0",
+        }  # fmt: skip
+
+    def test_the_export_was_checked_on_real_images(self, run: Run) -> None:
+        check = run.record["export"]
+        assert (check["images"], check["label_agreement"]) == (30, 1.0)
+        assert check["largest_difference"] <= 1e-4
+
+    def test_measured_networks_have_full_records(self, run: Run) -> None:
+        for role in ("seed_network", "found", "uniform"):
+            measurement = run.record[role]["measurement"]
+            assert measurement["latency_ms"]["median"] == run.record[role]["measured_ms"]
+            assert measurement["reference"] == "tiny"
+
+    def test_predict_prints_the_classes_of_a_picture(self, run: Run, pictures: Path) -> None:
+        picture = pictures / "val" / "circle" / "00.png"
+        done = subprocess.run(
+            [sys.executable, "-m", "bneck", "predict", run.path, picture],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+        name, _, scores = done.stdout.strip().partition(": ")
+        assert name == str(picture)
+        best = bneck.predict(run.path, [picture])[0]
+        assert scores == ", ".join(f"{label} {score:.1%}" for label, score in best)
+        assert sorted(label for label, _ in best) == ["circle", "square", "stripes"]
+
+    def test_resuming_it_changes_nothing(self, run: Run) -> None:
+        before = run.contents()
+        returned = search(resume=run.path)
+        assert returned["state"] == "finished"
+        assert run.contents() == before
+        assert not (run.path / "scratch").exists()
+
+    def test_a_report_lost_in_a_kill_is_made_when_resumed(self, run: Run) -> None:
+        before = run.contents()
+        (run.path / "report.html").unlink()
+        (run.path / "scratch" / "pack").mkdir(parents=True)
+        search(resume=run.path)
+        assert run.contents() == before
+        assert not (run.path / "scratch").exists()
+
+
+# The clock is replaced by the table's own estimates: two runs then decide alike for certain.
+SEARCH = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import pytest
+from conftest import measure_quickly
+from bneck.recipes import search
+measure_quickly(pytest.MonkeyPatch())
+search.measured_ms = lambda seed, specs, table: [table.estimate_ms(spec) for spec in specs]
+from bneck.cli.main import run
+run()
+"""
+
+
+def start(*arguments: str, folder: Path) -> subprocess.Popen[bytes]:
+    """`bneck search` in a process and a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SEARCH, str(Path(__file__).parent), "search", *arguments],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+
+
+def arguments(data: Path, spec: Path, out: Path, *, delta: float, workers: int) -> list[str]:
+    return [
+        "--data", str(data), "--target", "75%", "--seed-network", str(spec), "--epochs", "2",
+        "--steps", "1", "--repeats", "1", "--delta", str(delta), "--workers", str(workers),
+        "--out", str(out),
+    ]  # fmt: skip
+
+
+def kill_and_resume(
+    folder: Path, data: Path, spec: Path, *, kills: int, delta: float, workers: int
+) -> None:
+    """Kill a search at random moments, resume it each time, and hold it against an unbroken one."""
+    whole, broken = Run(folder / "whole"), Run(folder / "broken")
+    given = arguments(data, spec, whole.path, delta=delta, workers=workers)
+    finish(start(*given, folder=folder))
+    lines = len(whole.ledger)
+    # What a run was begun with may be gone when it is resumed.
+    lost_data, lost_spec = folder / "data", folder / "seed.yaml"
+    shutil.copytree(data, lost_data)
+    shutil.copy(spec, lost_spec)
+    given = arguments(Path("data"), Path("seed.yaml"), Path("broken"), delta=delta, workers=workers)
+    rng = random.Random(os.getpid())
+    ledger = broken.path / "ledger.jsonl"
+    for moment in sorted(rng.sample(range(1, lines - 1), kills)):
+        process = start(*given, folder=folder)
+        while process.poll() is None:
+            if ledger.exists() and ledger.read_bytes().count(b"\n") >= moment:
+                time.sleep(rng.uniform(0, 0.2))
+                break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        shutil.rmtree(lost_data, ignore_errors=True)
+        lost_spec.unlink(missing_ok=True)
+        given = ["--resume", "broken"]
+    finish(start(*given, folder=folder))
+
+    broken.assert_nothing_done_twice()
+    assert broken.record["steps"] == whole.record["steps"]
+    assert broken.record["target_ms"] == whole.record["target_ms"]
+    for name in ("spec.yaml", "weights.safetensors", "model.onnx", "table.jsonl"):
+        assert (broken.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+    for key in ("top1", "estimated_latency_ms", "export"):
+        assert broken.record[key] == whole.record[key]
+    assert not (broken.path / "scratch").exists()
+
+
+class TestKilled:
+    def test_killed_twice_it_chooses_as_if_unbroken(
+        self, tmp_path: Path, pictures: Path, tiny_file: Path
+    ) -> None:
+        kill_and_resume(tmp_path, pictures, tiny_file, kills=2, delta=0.08, workers=1)
+
+    @pytest.mark.slow
+    def test_killed_ten_times_it_chooses_as_if_unbroken(
+        self, tmp_path: Path, pictures: Path, tiny_file: Path
+    ) -> None:
+        kill_and_resume(tmp_path, pictures, tiny_file, kills=10, delta=0.02, workers=2)
+
+    def test_ctrl_c_ends_in_one_sentence_that_says_how_to_go_on(
+        self, tmp_path: Path, pictures: Path, tiny_file: Path
+    ) -> None:
+        out = tmp_path / "run"
+        process = start(
+            *arguments(pictures, tiny_file, out, delta=0.08, workers=1), folder=tmp_path
+        )
+        while not list((out / "scratch").glob("*.checkpoint")) and process.poll() is None:
+            time.sleep(0.01)  # until the workers work
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, errors = process.communicate()
+        assert process.returncode == 130
+        assert b"Traceback" not in errors
+        assert errors.decode().splitlines()[-1] == (
+            "bneck: stopped; a search goes on with: bneck search --resume RUN"
+        )
+
+
+class Stopped(Exception):
+    """Somebody pulled the plug."""
+
+
+class PlugPuller(Silent):
+    """Stops a run when its first training is due."""
+
+    def stage(self, name: str, total: int) -> None:
+        if name == "training networks":
+            raise Stopped
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    measure_quickly(monkeypatch)
+
+
+@pytest.mark.usefixtures("quick")
+class TestTargets:
+    def test_what_was_measured_to_settle_it_is_not_measured_again(
+        self, pictures: Path, tiny_file: Path, tmp_path: Path
+    ) -> None:
+        out, plug = tmp_path / "run", PlugPuller()
+        with pytest.raises(Stopped):
+            search(pictures, "80%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
+        before, events = Run(out).record, Run(out).events("verified")
+        with pytest.raises(Stopped):
+            search(resume=out, progress=plug)
+        after = Run(out).record
+        assert after["target_ms"] == before["target_ms"]
+        assert after["uniform"] == before["uniform"]
+        assert Run(out).events("verified") == events
+
+    @pytest.mark.parametrize("target", ["100%", "300%", "9s"])
+    def test_one_that_the_seed_meets_is_refused_with_advice(
+        self, target: str, pictures: Path, tiny_file: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(InputError) as caught:
+            search(pictures, target, seed_network=str(tiny_file), out=tmp_path / "run", workers=1)
+        sentence = str(caught.value)
+        assert sentence.startswith("tiny at 32 px already runs in ")
+        assert " is met without a search; " in sentence
+        if target == "9s":
+            assert "even v3-large" in sentence
+        else:
+            assert "search from --seed-network v3-" in sentence
+        assert not list((tmp_path / "run").glob("*.safetensors")), "something was trained"
+
+    @pytest.mark.parametrize("target", ["1us", "0.5%"])
+    def test_one_out_of_reach_is_refused_before_any_training(
+        self, target: str, pictures: Path, tiny: NetSpec, tiny_file: Path, tiny_table: Path,
+        tmp_path: Path,
+    ) -> None:  # fmt: skip
+        with pytest.raises(InputError) as caught:
+            search(pictures, target, seed_network=str(tiny_file), out=tmp_path / "run", workers=1)
+        lowest = read_table(tiny_table).estimate_ms(
+            narrowest(tiny, kinds=("expansion", "bottleneck", "tail"))
+        )
+        assert (
+            "cannot be reached from tiny at 32 px: its narrowest version is estimated at "
+            in str(caught.value)
+        )
+        assert f"{lowest:.3f} ms; choose a target above that" in str(caught.value)
+        assert "trained" not in (tmp_path / "run" / "ledger.jsonl").read_text()
+
+
+def test_a_spec_may_be_called_anything(
+    tiny: NetSpec, pictures: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure_quickly(monkeypatch)
+    for name in ("../../up", "a/b", "x" * 300, "netz für Bäume"):
+        spec = bneck.from_text(to_text(tiny).replace("name: tiny", f"name: {name}"))
+        path = table_path(spec)
+        assert path.parent == cache / "bneck" / "tables"
+        assert len(path.name) < 100

@@ -1,0 +1,320 @@
+"""Shrinking: the narrow net keeps the strongest channels and computes what the wide one did with them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bneck.nets.build import Net, build
+from bneck.nets.ops import BneckRow, ConvBnAct, SqueezeExcite
+from bneck.nets.shrink import ShrinkError, shrink, strength, strongest
+from bneck.specs.network import NetSpec
+from bneck.specs.rows import Bneck, Conv, Pool
+from bneck.specs.transforms import (
+    fix_skips,
+    random_widths,
+    rename,
+    scale_width,
+    stages,
+    with_classes,
+    with_expanded,
+    with_out,
+    with_resolution,
+)
+from bneck.specs.zoo import V3_LARGE, V3_SMALL
+
+WIDE = NetSpec(  # every kind of row, two stages of residuals, one of them with the stem
+    name="wide",
+    classes=7,
+    rows=(
+        Conv(3, 16, "hswish", 2),
+        Bneck(3, 16, 16, 8, "relu"),  # no expand convolution, tied to the stem
+        Bneck(3, 64, 24, 0, "relu", 2),
+        Bneck(5, 72, 24, 24, "hswish"),
+        Bneck(3, 48, 24, 16, "relu6"),
+        Bneck(3, 24, 40, 8, "hswish", 2),  # no expand convolution
+        Conv(1, 96, "hswish"),
+        Pool(),
+        Conv(1, 64, "hswish", bn=False),
+    ),
+)
+
+
+def numbers(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def trained(spec: NetSpec, seed: int = 0) -> Net:
+    """A net whose every number, batch norm's statistics included, differs from every other."""
+    net, rng = build(spec, seed=seed).eval(), torch.Generator().manual_seed(seed)
+    for name, value in net.state_dict().items():
+        if name.endswith(("running_var", "bn.weight")):
+            value.copy_(torch.rand(value.shape, generator=rng) + 0.5)
+        elif value.dim() == 1:
+            value.copy_(torch.randn(value.shape, generator=rng) / 4)
+    return net
+
+
+def same_weights(a: Net, b: Net) -> bool:
+    pairs = zip(a.state_dict().items(), b.state_dict().items(), strict=True)
+    return all(name == other and torch.equal(x, y) for (name, x), (other, y) in pairs)
+
+
+class TestStrongest:
+    def test_the_largest_votes_stay_in_their_old_order(self) -> None:
+        assert strongest(torch.tensor([3.0, 1, 5, 4]), 3).tolist() == [0, 2, 3]
+
+    def test_of_equal_votes_the_first_stay(self) -> None:
+        assert strongest(torch.tensor([2.0, 2, 2, 2]), 2).tolist() == [0, 1]
+        assert strongest(torch.tensor([1.0, 2, 1, 1]), 2).tolist() == [0, 1]
+
+    def test_strength_is_the_filters_norm_through_batch_norm(self) -> None:
+        conv = trained(replace(WIDE, bn_eps=0.25)).rows[0]
+        assert isinstance(conv, ConvBnAct)
+        assert isinstance(conv.bn, nn.BatchNorm2d)
+        with torch.no_grad():
+            conv.conv.weight[0] = 0
+            conv.conv.weight[0, :2, 0, 0] = torch.tensor([3.0, -4.0])  # norm 5
+            conv.bn.weight[0] = -2
+            conv.bn.get_buffer("running_var")[0] = 0.75  # with eps 0.25: divided by 1
+        assert strength(conv)[0].item() == pytest.approx(10)
+
+
+class TestSame:
+    @pytest.mark.parametrize(
+        "spec", [WIDE, V3_SMALL, replace(WIDE, padding="same", se_gate="sigmoid")]
+    )
+    def test_the_same_spec_gives_the_same_net(self, spec: NetSpec) -> None:
+        net = trained(spec)
+        assert same_weights(shrink(net, spec), net)
+        assert same_weights(shrink(net, fix_skips(rename(spec, "another"))), net)
+
+    def test_the_mode_is_kept_and_the_wide_net_untouched(self) -> None:
+        net = trained(WIDE)
+        before = {name: value.clone() for name, value in net.state_dict().items()}
+        narrow = shrink(net, with_expanded(WIDE, 2, 32))
+        assert not narrow.training
+        with torch.no_grad():
+            for value in narrow.parameters():
+                value.zero_()
+        assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+        assert shrink(net.train(), WIDE).training
+
+
+@torch.no_grad()
+def scale_filters(conv: ConvBnAct, votes: list[float]) -> None:
+    """Make `votes` the strengths, whatever batch norm says."""
+    conv.conv.weight.mul_((torch.tensor(votes) / strength(conv)).view(-1, 1, 1, 1))
+
+
+class TestKept:
+    def test_an_expansion_keeps_its_strongest_channels_everywhere(self) -> None:
+        spec = NetSpec(
+            name="x", classes=2, rows=(Conv(1, 4, "relu"), Bneck(3, 6, 5, 3, "relu", 2), Pool())
+        )
+        net = trained(spec)
+        wide = net.rows[1]
+        assert isinstance(wide, BneckRow)
+        scale_filters(wide.get_submodule("expand"), [1, 9, 2, 8, 7, 3])  # type: ignore[arg-type]
+        narrow = shrink(net, with_expanded(spec, 1, 3)).rows[1]
+        kept = [1, 3, 4]
+        for name, old in wide.state_dict().items():
+            new = narrow.state_dict()[name]
+            if name.startswith(("expand", "depthwise")) and old.dim():
+                assert torch.equal(new, old[kept]), name
+            elif name in ("project.conv.weight", "se.reduce.weight"):
+                assert torch.equal(new, old[:, kept]), name
+            elif name.startswith("se.gate"):
+                assert torch.equal(new, old[kept]), name
+            else:
+                assert torch.equal(new, old), name
+
+    def test_a_squeeze_keeps_its_strongest_channels(self) -> None:
+        spec = NetSpec(
+            name="x", classes=2, rows=(Conv(1, 4, "relu"), Bneck(3, 6, 5, 4, "relu"), Pool())
+        )
+        net = trained(spec)
+        wide: Any = net.get_submodule("rows.1.se")
+        with torch.no_grad():
+            for i, norm in enumerate([2.0, 5.0, 1.0, 3.0]):
+                wide.reduce.weight[i] = norm
+        narrow: Any = shrink(
+            net, replace(spec, rows=(spec.rows[0], Bneck(3, 6, 5, 2, "relu"), Pool()))
+        )
+        slim = narrow.get_submodule("rows.1.se")
+        assert torch.equal(slim.reduce.weight, wide.reduce.weight[[1, 3]])
+        assert torch.equal(slim.reduce.bias, wide.reduce.bias[[1, 3]])
+        assert torch.equal(slim.gate.weight, wide.gate.weight[:, [1, 3]])
+        assert torch.equal(slim.gate.bias, wide.gate.bias)
+
+    def test_tied_rows_keep_the_channels_that_are_strong_together(self) -> None:
+        spec = NetSpec(
+            name="x", classes=2,
+            rows=(Conv(1, 4, "relu"), Bneck(3, 6, 4, 0, "relu"), Bneck(3, 6, 4, 0, "relu"), Pool()),
+        )  # fmt: skip
+        net = trained(spec)
+        # Sums of squares are 27, 30.25, 32, 24.25; plain sums, or any row alone, would keep channel 0.
+        tied = [
+            net.rows[0],
+            net.get_submodule("rows.1.project"),
+            net.get_submodule("rows.2.project"),
+        ]
+        for conv, votes in zip(tied, ([3, 0, 4, 3], [3, 5.5, 0, 3], [3, 0, 4, 2.5]), strict=True):
+            scale_filters(conv, [vote or 1e-6 for vote in votes])  # type: ignore[arg-type]
+        kept = [1, 2]
+        narrow = shrink(net, with_out(fix_skips(spec), (0, 1, 2), 2))
+        old, new = net.state_dict(), narrow.state_dict()
+        assert torch.equal(new["rows.0.conv.weight"], old["rows.0.conv.weight"][kept])
+        for i in (1, 2):
+            name = f"rows.{i}.project.conv.weight"
+            assert torch.equal(new[name], old[name][kept])
+            name = f"rows.{i}.project.bn.running_mean"
+            assert torch.equal(new[name], old[name][kept])
+            name = f"rows.{i}.expand.conv.weight"
+            assert torch.equal(new[name], old[name][:, kept])
+        assert torch.equal(new["classifier.weight"], old["classifier.weight"][:, kept])
+        assert torch.equal(new["classifier.bias"], old["classifier.bias"])
+
+    def test_the_head_is_narrowed_too(self) -> None:
+        net = trained(WIDE)
+        with torch.no_grad():
+            net.get_submodule("rows.8.conv").weight[::2] *= 0.01  # type: ignore[index, operator]
+        narrow = shrink(net, with_out(WIDE, (8,), 32))
+        old, new = net.state_dict(), narrow.state_dict()
+        assert torch.equal(new["rows.8.conv.bias"], old["rows.8.conv.bias"][1::2])
+        assert torch.equal(new["classifier.weight"], old["classifier.weight"][:, 1::2])
+
+
+@torch.no_grad()
+def silence(module: nn.Module, dead: Tensor) -> None:
+    """Make channels of a convolution put out zero, before and behind every nonlinearity."""
+    if isinstance(module, ConvBnAct):
+        silence(module.conv, dead)
+        if isinstance(module.bn, nn.BatchNorm2d):
+            module.bn.weight[dead] = 0
+            module.bn.bias[dead] = 0
+    elif isinstance(module, nn.Conv2d):
+        module.weight[dead] = 0
+        if module.bias is not None:
+            module.bias[dead] = 0
+
+
+def silence_down_to(net: Net, narrow: NetSpec, rng: random.Random) -> None:
+    """Silence randomly chosen channels of `net` until no more are heard than `narrow` has."""
+
+    def some(wide: int, keep: int) -> Tensor:
+        return torch.tensor(rng.sample(range(wide), wide - keep), dtype=torch.long)
+
+    out: dict[int, Tensor] = {}
+    for group in [*stages(net.spec), *((i,) for i in range(net.spec.pool_at + 1, len(net.rows)))]:
+        dead = some(net.spec.width_into(group[0] + 1), narrow.width_into(group[0] + 1))
+        out |= dict.fromkeys(group, dead)
+    for i, row in enumerate(net.rows):
+        if isinstance(row, ConvBnAct):
+            silence(row, out[i])
+        elif isinstance(row, BneckRow):
+            parts, slim, wide = dict(row.named_children()), narrow.rows[i], net.spec.rows[i]
+            assert isinstance(slim, Bneck)
+            assert isinstance(wide, Bneck)
+            inner = some(wide.expanded, slim.expanded) if "expand" in parts else out[i - 1]
+            for part in ("expand", "depthwise"):
+                silence(parts.get(part, nn.Identity()), inner)
+            if isinstance(squeeze := parts.get("se"), SqueezeExcite):
+                silence(squeeze.reduce, some(wide.se, slim.se))
+            silence(parts["project"], out[i])
+
+
+CASES: dict[str, Callable[[random.Random], tuple[NetSpec, NetSpec]]] = {
+    "every kind of row": lambda rng: (WIDE, with_out(random_widths(WIDE, rng), (8,), 24)),
+    "another padding and gate": lambda rng: (
+        replace(WIDE, padding="same", se_gate="sigmoid"),
+        random_widths(replace(WIDE, padding="same", se_gate="sigmoid"), rng),
+    ),
+    "v3-small": lambda rng: (V3_SMALL, random_widths(V3_SMALL, rng)),
+    "v3-large": lambda rng: (V3_LARGE, random_widths(V3_LARGE, rng)),
+    "v3-small by half": lambda rng: (fix_skips(V3_SMALL), scale_width(fix_skips(V3_SMALL), 0.5)),
+}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_dropping_silent_channels_changes_nothing(case: str, seed: int) -> None:
+    """The decisive one: every slice, of every operator, must be the right one."""
+    rng = random.Random(seed)
+    wide, slim = CASES[case](rng)
+    net = trained(wide, seed)
+    silence_down_to(net, slim, rng)
+    image = numbers(2, 3, 32, 40, seed=seed)
+    with torch.inference_mode():
+        expected, scores = net(image), shrink(net, slim)(image)
+    assert expected.abs().max() > 0.1
+    assert torch.allclose(scores, expected, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_narrower_net_runs_and_learns(seed: int) -> None:
+    spec = random_widths(V3_SMALL, random.Random(seed))
+    narrow = shrink(trained(V3_SMALL), spec).train()
+    assert narrow.spec == spec
+    narrow(numbers(2, 3, 32, 32)).square().sum().backward()
+    assert all(value.grad is not None for value in narrow.parameters())
+
+
+def test_shrinking_twice_is_shrinking_once_where_the_order_of_strength_holds() -> None:
+    net = trained(WIDE)
+    step, both = with_expanded(WIDE, 2, 48), with_expanded(WIDE, 2, 24)
+    assert same_weights(shrink(shrink(net, step), both), shrink(net, both))
+
+
+def changed(index: int, **columns: Any) -> NetSpec:
+    rows = list(WIDE.rows)
+    rows[index] = replace(rows[index], **columns)
+    return replace(WIDE, name="other", rows=tuple(rows))
+
+
+REFUSED: dict[str, tuple[NetSpec, str]] = {
+    "wider out": (changed(5, out=48), "row 5 of other is not a narrower row 5 of wide"),
+    "wider expansion": (changed(2, expanded=72), "row 2 of other is not a narrower row 2 of wide"),
+    "wider squeeze": (changed(3, se=32), "row 3 of other is not a narrower row 3 of wide"),
+    "wider conv": (changed(6, out=104), "row 6 of other is not a narrower row 6 of wide"),
+    "another kernel": (changed(2, kernel=5), "row 2 of other is not a narrower row 2 of wide"),
+    "another stride": (changed(2, stride=1), "row 2 of other is not a narrower row 2 of wide"),
+    "another dilation": (changed(2, dilation=2), "row 2 of other is not a narrower row 2 of wide"),
+    "another nonlinearity": (changed(2, act="hswish"), "row 2 of other is not a narrower row 2 of wide"),
+    "no batch norm": (changed(6, bn=False), "row 6 of other is not a narrower row 6 of wide"),
+    "no squeeze-and-excite": (changed(3, se=0), "row 3 of other is not a narrower row 3 of wide"),
+    "a new squeeze-and-excite": (changed(2, se=1), "row 2 of other is not a narrower row 2 of wide"),
+    "a lost residual": (changed(4, skip="no"), "row 4 of other is not a narrower row 4 of wide"),
+    "a lost expand conv": (changed(4, expanded=24), "row 4 of other is not a narrower row 4 of wide"),
+    "a new expand conv": (changed(5, expanded=16), "row 5 of other is not a narrower row 5 of wide"),
+    "a row of another kind": (
+        replace(WIDE, name="other", rows=(*WIDE.rows[:6], Bneck(1, 96, 40, 0, "relu"), *WIDE.rows[7:])),
+        "row 6 of other is not a narrower row 6 of wide",
+    ),
+    "fewer rows": (replace(WIDE, name="other", rows=WIDE.rows[:-1]), "wide has 9 rows and other 8"),
+    "other classes": (rename(with_classes(WIDE, 8), "other"), "classes is 7 in wide and 8 in other"),
+    "other channels": (replace(WIDE, name="other", channels=1), "channels is 3 in wide and 1 in other"),
+    "other padding": (replace(WIDE, name="other", padding="same"), "padding is symmetric in wide and same in"),
+    "another gate": (replace(WIDE, name="other", se_gate="sigmoid"), "se_gate is hsigmoid in wide and sigmoid"),
+    "another eps": (replace(WIDE, name="other", bn_eps=1e-5), "bn_eps is 0.001 in wide and 1e-05 in other"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_narrower_network_is_refused(case: str) -> None:
+    other, message = REFUSED[case]
+    with pytest.raises(ShrinkError, match="shrinking can only drop channels") as caught:
+        shrink(build(WIDE), other)
+    assert message in str(caught.value)
+
+
+def test_resolution_dropout_and_momentum_may_differ() -> None:
+    other = replace(with_resolution(WIDE, 96), dropout=0.0, bn_momentum=0.1)
+    assert shrink(build(WIDE), other).spec == other
