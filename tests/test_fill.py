@@ -143,7 +143,7 @@ class TestFill:
     def test_a_second_fill_measures_nothing(
         self, tiny: NetSpec, tiny_table: Path, tmp_path: Path
     ) -> None:
-        path = shutil.copy(tiny_table, tmp_path / "table.jsonl")
+        path = Path(shutil.copy(tiny_table, tmp_path / "table.jsonl"))
         told: list[tuple[Any, ...]] = []
         again = fill_table(tiny, path, progress=lambda *at: told.append(at))
         assert told == []
@@ -255,7 +255,7 @@ class TestRefused:
     def test_a_table_of_another_network_is_left_alone(
         self, tiny: NetSpec, tiny_table: Path, tmp_path: Path, change: Any
     ) -> None:
-        path = shutil.copy(tiny_table, tmp_path / "table.jsonl")
+        path = Path(shutil.copy(tiny_table, tmp_path / "table.jsonl"))
         with pytest.raises(TableError, match=r"is a latency table for tiny; .* name another file$"):
             fill_table(change(tiny), path)
         assert path.read_bytes() == tiny_table.read_bytes()

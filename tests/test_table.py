@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bneck.costs.table import LatencyTable, RowShape, TableError, Widths, row_keys
+from bneck.costs.table import LatencyTable, Line, RowShape, TableError, Widths, row_keys
 from bneck.costs.table_file import header_line, network_line, read_table, row_line
 from bneck.records.ledger import Ledger
 from bneck.specs.errors import InputError
@@ -21,7 +23,7 @@ CONV = RowShape("conv", 8, 8, act="relu")
 POOL = RowShape("pool", 8, 8)
 
 
-def table(shape: RowShape, rows: dict[Widths, float]) -> LatencyTable:
+def table(shape: RowShape, rows: Mapping[Any, float]) -> LatencyTable:
     filled = LatencyTable({"processor": "by hand"})
     for widths, ms in rows.items():
         filled.add_row(shape, widths, ms)
@@ -29,20 +31,21 @@ def table(shape: RowShape, rows: dict[Widths, float]) -> LatencyTable:
 
 
 SQUARE = {(8, 16): 1.0, (8, 32): 3.0, (24, 16): 5.0, (24, 32): 11.0}
+LINE = {(8,): 1.0, (16,): 2.0, (32,): 6.0}
 
 
-class TestRows:
+class TestBetween:
+    """The first of a row's two sums: between its measured neighbours."""
+
     def test_a_measured_width_is_answered_exactly(self) -> None:
         filled = table(CONV, SQUARE)
-        assert [filled.row_ms(CONV, widths) for widths in SQUARE] == [1.0, 3.0, 5.0, 11.0]
+        assert [filled.row_ms(CONV, widths)[0] for widths in SQUARE] == [1.0, 3.0, 5.0, 11.0]
 
     @pytest.mark.parametrize(
         ("width", "ms"), [(8, 1.0), (12, 1.5), (16, 2.0), (24, 4.0), (32, 6.0)]
     )
     def test_one_width_lies_on_the_line_between_its_neighbours(self, width: int, ms: float) -> None:
-        assert table(POOL, {(8,): 1.0, (16,): 2.0, (32,): 6.0}).row_ms(
-            POOL, (width,)
-        ) == pytest.approx(ms)
+        assert table(POOL, LINE).row_ms(POOL, (width,))[0] == pytest.approx(ms)
 
     @pytest.mark.parametrize(
         ("widths", "ms"),
@@ -54,10 +57,12 @@ class TestRows:
         ],
     )
     def test_two_widths_weigh_the_corners_of_their_cell(self, widths: Widths, ms: float) -> None:
-        assert table(CONV, SQUARE).row_ms(CONV, widths) == pytest.approx(ms)
+        assert table(CONV, SQUARE).row_ms(CONV, widths)[0] == pytest.approx(ms)
 
     def test_a_width_that_never_varied_needs_no_neighbour(self) -> None:
-        assert table(CONV, {(3, 8): 1.0, (3, 16): 2.0}).row_ms(CONV, (3, 12)) == pytest.approx(1.5)
+        assert table(CONV, {(3, 8): 1.0, (3, 16): 2.0}).row_ms(CONV, (3, 12))[0] == pytest.approx(
+            1.5
+        )
 
     @settings(deadline=None)
     @given(st.tuples(st.integers(8, 40), st.integers(8, 40), st.integers(8, 40)))
@@ -68,8 +73,31 @@ class TestRows:
         grid = [(a, b, c) for a in (8, 16, 40) for b in (8, 24, 32, 40) for c in (8, 40)]
         shape = RowShape("bneck", 8, 8, expands=True)
         filled = table(shape, {w: law(*w) for w in grid})
-        assert filled.row_ms(shape, widths) == pytest.approx(law(*widths))
+        assert filled.row_ms(shape, widths)[0] == pytest.approx(law(*widths))
 
+
+class TestRoundedUp:
+    """The second: at the next multiple of 16, where a width itself was not measured."""
+
+    @pytest.mark.parametrize(
+        ("width", "ms"), [(8, 1.0), (9, 2.0), (16, 2.0), (17, 6.0), (24, 6.0), (32, 6.0)]
+    )
+    def test_a_width_costs_what_the_next_block_costs(self, width: int, ms: float) -> None:
+        assert table(POOL, LINE).row_ms(POOL, (width,))[1] == pytest.approx(ms)
+
+    def test_two_widths_are_rounded_each(self) -> None:
+        # (12, 24) becomes (16, 32): halfway between (8, 32) and (24, 32).
+        assert table(CONV, SQUARE).row_ms(CONV, (12, 24))[1] == pytest.approx((3 + 11) / 2)
+
+    def test_the_widest_measured_is_never_exceeded(self) -> None:
+        filled = table(POOL, {(8,): 1.0, (20,): 4.0})
+        assert filled.row_ms(POOL, (14,)) == pytest.approx((2.5, 3.0))  # 16 lies two thirds along
+        assert filled.row_ms(POOL, (17,)) == pytest.approx(
+            (3.25, 4.0)
+        )  # 32 was not measured, 20 was
+
+
+class TestUnanswered:
     @pytest.mark.parametrize("widths", [(7, 16), (25, 16), (8, 15), (24, 33), (0, 0)])
     def test_outside_what_was_measured_the_shape_is_named(self, widths: Widths) -> None:
         with pytest.raises(
@@ -92,16 +120,16 @@ class TestRows:
     def test_a_hole_in_the_grid_is_noticed(self) -> None:
         holed = table(CONV, {k: v for k, v in SQUARE.items() if k != (24, 32)})
         assert holed.row_ms(CONV, (8, 24)) == pytest.approx(
-            2.0
-        )  # needs only the two that are there
+            (2.0, 3.0)
+        )  # needs only two that are there
         with pytest.raises(TableError, match="only partly filled; fill it again"):
             holed.row_ms(CONV, (16, 24))
 
     def test_a_row_measured_later_is_seen(self) -> None:
-        filled = table(POOL, {(8,): 1.0, (16,): 2.0})
-        assert filled.row_ms(POOL, (12,)) == pytest.approx(1.5)
+        filled = table(POOL, LINE)
+        assert filled.row_ms(POOL, (12,)) == pytest.approx((1.5, 2.0))
         filled.add_row(POOL, (12,), 9.0)
-        assert filled.row_ms(POOL, (12,)) == 9.0
+        assert filled.row_ms(POOL, (12,)) == (9.0, 9.0)
 
 
 SMALL = NetSpec(
@@ -154,25 +182,49 @@ def filled_for(spec: NetSpec) -> LatencyTable:
     for n, (shape, widths) in enumerate(row_keys(spec)):
         filled.add_row(shape, widths, 2.0**n)
     for ms in range(1, 9):
-        filled.add_network(float(ms), 1.5 * ms + 0.25, held_out=False)
+        filled.add_network((float(ms), float(ms)), 1.5 * ms + 0.25, held_out=False)
     return filled
+
+
+# Sums of rows, between and rounded up, of networks that rounding meets in different degrees.
+SUMS = [
+    (1.0, 1.2),
+    (1.5, 2.0),
+    (2.0, 2.1),
+    (4.0, 5.0),
+    (4.5, 4.6),
+    (8.0, 10.0),
+    (16.0, 17.0),
+    (40.0, 41.0),
+]
 
 
 class TestNetworks:
     def test_an_estimate_is_the_line_through_the_sum_of_the_rows(self) -> None:
         filled = filled_for(SMALL)
-        assert filled.sum_rows(SMALL) == 1 + 2 + 4 + 8 + 16 + 32 + 64
-        assert filled.line() == pytest.approx((1.5, 0.25))
+        assert filled.sum_rows(SMALL) == (127.0, 127.0)  # 1 + 2 + 4 + 8 + 16 + 32 + 64
+        assert (filled.line().scale, filled.line().offset_ms) == pytest.approx((1.5, 0.25))
         assert filled.estimate_ms(SMALL) == pytest.approx(1.5 * 127 + 0.25)
 
+    def test_a_line_by_hand(self) -> None:
+        # Halfway from 10 to 14 is 12.
+        assert Line(rounding=0.5, scale=1.5, offset_ms=0.25)((10.0, 14.0)) == pytest.approx(
+            1.5 * 12 + 0.25
+        )
+
     @settings(deadline=None)
-    @given(st.floats(0.5, 2.0), st.floats(-0.4, 3.0))
-    def test_the_line_is_recovered(self, scale: float, offset: float) -> None:
+    @given(
+        st.sampled_from([0, 0.25, 0.5, 0.75, 1, 1.25]), st.floats(0.5, 2.0), st.floats(-0.4, 3.0)
+    )
+    def test_the_line_is_recovered(self, rounding: float, scale: float, offset: float) -> None:
         filled = LatencyTable({})
-        for ms in (1.0, 1.5, 2.0, 4.0, 4.5, 8.0, 16.0, 40.0):
-            filled.add_network(ms, scale * ms + offset, held_out=False)
-            filled.add_network(ms, 1000 * ms, held_out=True)  # what is held out calibrates nothing
-        assert filled.line() == pytest.approx((scale, offset), abs=1e-8)
+        for between, up in SUMS:
+            ms = scale * (between + rounding * (up - between)) + offset
+            filled.add_network((between, up), ms, held_out=False)
+            filled.add_network((between, up), 1000 * ms, held_out=True)  # calibrates nothing
+        line = filled.line()
+        assert line.rounding == rounding
+        assert (line.scale, line.offset_ms) == pytest.approx((scale, offset), abs=1e-8)
 
     def test_the_line_is_of_least_relative_error(self) -> None:
         # The small networks are met exactly. At 10 ms of rows the line is at the y where
@@ -180,21 +232,20 @@ class TestNetworks:
         # squares would say 20.
         filled = LatencyTable({})
         for ms in (10.0, 10.0, 30.0, 30.0):
-            filled.add_network(1.0, 1.0, held_out=False)
-            filled.add_network(10.0, ms, held_out=False)
-        scale, offset = filled.line()
-        assert scale + offset == pytest.approx(1)
-        assert 10 * scale + offset == pytest.approx(12)
+            filled.add_network((1.0, 1.0), 1.0, held_out=False)
+            filled.add_network((10.0, 10.0), ms, held_out=False)
+        assert filled.line()((1.0, 1.0)) == pytest.approx(1)
+        assert filled.line()((10.0, 10.0)) == pytest.approx(12)
 
     def test_a_network_measured_later_moves_the_line(self) -> None:
         filled = filled_for(SMALL)
         before = filled.line()
-        filled.add_network(8.0, 99.0, held_out=False)
+        filled.add_network((8.0, 8.0), 99.0, held_out=False)
         assert filled.line() != before
 
     def test_fewer_than_8_networks_calibrate_nothing(self) -> None:
         filled = filled_for(SMALL)
-        filled.networks = [(rows, ms, rows > 7) for rows, ms, _ in filled.networks]
+        filled.networks = [(sums, ms, sums[0] > 7) for sums, ms, _ in filled.networks]
         with pytest.raises(
             TableError, match="is calibrated on 7 networks; it needs 8 or more, fill it again"
         ):
@@ -205,8 +256,8 @@ class TestNetworks:
         with pytest.raises(TableError, match="no held-out networks; fill it again"):
             filled.error()
         # Estimated 3.25 ms and 6.25 ms; measured so that one is 10 % too low and one 30 % too high.
-        filled.add_network(2.0, 3.25 / 0.9, held_out=True)
-        filled.add_network(4.0, 6.25 / 1.3, held_out=True)
+        filled.add_network((2.0, 2.0), 3.25 / 0.9, held_out=True)
+        filled.add_network((4.0, 4.0), 6.25 / 1.3, held_out=True)
         error = filled.error()
         assert error.networks == 2
         assert error.median == pytest.approx(0.2)
@@ -256,16 +307,17 @@ class TestFile:
         "content",
         [
             b"",
-            b'{"table": 2, "threads": 1}\n',
+            b'{"table": 1, "threads": 1}\n',
             b'{"threads": 1}\n',
-            b'{"table": 1',
+            b'{"table": 2',
             b"not a table\n",
             b"\x89PNG\r\n\x1a\n\x00\x00",
             b'[1, 2]\n"text"\n3\n',
-            b'{"table": 1}\n{"row": ["conv"], "widths": [8]}\n',
-            b'{"table": 1}\n{"row": 5, "widths": [8], "ms": 1}\n',
-            b'{"table": 1}\n{"network": [1, 2]}\n',
-            b'{"table": 1}\n{"event": "trial"}\n',
+            b'{"table": 2}\n{"row": ["conv"], "widths": [8]}\n',
+            b'{"table": 2}\n{"row": 5, "widths": [8], "ms": 1}\n',
+            b'{"table": 2}\n{"network": [1, 2]}\n',
+            b'{"table": 2}\n{"network": [5, 2, true]}\n',
+            b'{"table": 2}\n{"event": "trial"}\n',
         ],
     )
     def test_what_is_no_table_of_this_version_is_refused(

@@ -234,7 +234,8 @@ def _fit(known: Sequence[tuple[Sums, float]], rounding: float) -> tuple[float, L
 
 
 def _rounded_up(width: int, grid: list[int]) -> int:
-    return width if width in grid else -(-width // BLOCK) * BLOCK
+    up = min(-(-width // BLOCK) * BLOCK, max(grid, default=width))
+    return width if width in grid else up
 
 
 def _interpolate(

@@ -120,16 +120,29 @@ def table_path(seed: NetSpec, *, threads: int = 1) -> Path:
     """Where this machine's table for a seed network lies, in the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     engine = runtime(RUNTIME)
-    content = f"{describe('local').processor} {engine.name} {engine.version} fp32 {threads} {seed.digest()} {FORMAT}"
+    what = (
+        FORMAT,
+        describe("local").processor,
+        engine.name,
+        engine.version,
+        threads,
+        seed.digest(),
+    )
+    content = " ".join(map(str, what))
     key = hashlib.sha256(content.encode()).hexdigest()[:12]
     # A spec file may be called anything, "../x" too.
     name = re.sub(r"[^\w.-]", "-", seed.name.partition("@")[0])[:40]
     return cache / "bneck" / "tables" / f"{name}-{seed.resolution}-{key}.jsonl"
 
 
-def measured_ms(seed: NetSpec, specs: Sequence[NetSpec], table: LatencyTable) -> list[float]:
-    """Measured latency of networks in milliseconds, at the pace that the seed had for the table."""
-    nominal = float(table.header["reference_ms"])
+def measured_ms(
+    seed: NetSpec, specs: Sequence[NetSpec], table: LatencyTable | None = None
+) -> list[float]:
+    """Measured latency of networks in milliseconds, at the pace that the seed had for the table.
+
+    Without a table, at the seed's pace of the moment.
+    """
+    nominal = float(table.header["reference_ms"]) if table else None
     candidates = [Candidate(spec) for spec in specs]
     found = patiently(
         lambda: measure(candidates, protocol=CAREFUL, reference=Candidate(seed), nominal_ms=nominal)
