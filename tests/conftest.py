@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from bneck.data.folders import list_images
 from bneck.data.pack import Packed, pack
-from bneck.devices import fill, measure
+from bneck.devices import fill
 from bneck.devices.protocol import Protocol
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
@@ -112,11 +112,11 @@ def fill_quickly(patch: pytest.MonkeyPatch) -> None:
 
 def measure_quickly(patch: pytest.MonkeyPatch) -> None:
     """Fill and measure in moments, and refuse no figure of a busy machine."""
-    from bneck.recipes import search
+    from bneck.recipes import search, stages
 
     fill_quickly(patch)
-    patch.setattr(measure, "Protocol", lambda: replace(QUICK, burst_ms=3.0))
-    patch.setattr(search, "FINAL", replace(QUICK, burst_ms=3.0))
+    for module in (search, stages):
+        patch.setattr(module, "CAREFUL", replace(QUICK, burst_ms=3.0))
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ class TestByHand:
     def test_a_residual_waits_while_its_row_works(self) -> None:
         # Expanded 16 x 4 x 4 = 256 numbers, input and output 128: the depthwise conv holds 256 + 256
         # and, with a residual, the 128 that wait. The expand conv's input is the residual itself.
-        alone = replace(HAND.rows[1], skip="no")
+        alone = Bneck(3, 16, 8, 4, "relu", skip="no")
         parted = replace(HAND, rows=(HAND.rows[0], alone, *HAND.rows[2:]))
         assert self.rows()[1].activation_bytes == 4 * (256 + 256 + 128)
         assert self.rows(parted)[1].activation_bytes == 4 * (256 + 256)

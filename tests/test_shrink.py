@@ -166,8 +166,9 @@ class TestKept:
             net.get_submodule("rows.1.project"),
             net.get_submodule("rows.2.project"),
         ]
-        for conv, votes in zip(tied, ([3, 0, 4, 3], [3, 5.5, 0, 3], [3, 0, 4, 2.5]), strict=True):
-            scale_filters(conv, [vote or 1e-6 for vote in votes])  # type: ignore[arg-type]
+        votes = ([3, 1e-6, 4, 3], [3, 5.5, 1e-6, 3], [3, 1e-6, 4, 2.5])
+        for conv, strengths in zip(tied, votes, strict=True):
+            scale_filters(conv, strengths)  # type: ignore[arg-type]
         kept = [1, 2]
         narrow = shrink(net, with_out(fix_skips(spec), (0, 1, 2), 2))
         old, new = net.state_dict(), narrow.state_dict()

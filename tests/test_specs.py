@@ -39,12 +39,10 @@ def net(*rows: Row, **header: Any) -> NetSpec:
 @st.composite
 def specs(draw: st.DrawFn, *, widths: st.SearchStrategy[int] | None = None) -> NetSpec:
     """Any network: widths of any kind, with and without expand convs, residuals, SE and a head."""
-    width = (
-        widths
-        if widths is not None
-        else st.one_of(st.integers(1, 40), st.sampled_from([8, 16, 24, 32, 64]))
-    )
-    kernel, stride, act = st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]), st.sampled_from(ACTS)
+    usual = st.one_of(st.integers(1, 40), st.sampled_from([8, 16, 24, 32, 64]))
+    width = usual if widths is None else widths
+    kernel, stride = st.sampled_from([1, 3, 5]), st.sampled_from([1, 2])
+    act: st.SearchStrategy[Any] = st.sampled_from(ACTS)
     rows: list[Row] = [
         Conv(draw(kernel), draw(width), draw(act), draw(stride), draw(st.booleans()))
     ]
@@ -57,7 +55,7 @@ def specs(draw: st.DrawFn, *, widths: st.SearchStrategy[int] | None = None) -> N
         expanded = draw(st.one_of(st.just(above.out), width))
         out, steps = draw(st.one_of(st.just(above.out), width)), draw(stride)
         se = draw(st.one_of(st.just(0), st.just(squeeze_width(expanded)), st.integers(1, 9)))
-        skips = ["auto", "no", *(["yes"] if steps == 1 and out == above.out else [])]
+        skips: list[Any] = ["auto", "no", *(["yes"] if steps == 1 and out == above.out else [])]
         rows.append(
             Bneck(
                 draw(kernel), expanded, out, se, draw(act), steps,
@@ -165,9 +163,9 @@ BAD_ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     "stride 0": (lambda: Bneck(3, 8, 8, 0, "relu", 0), f"stride is 0; {WHOLE}"),
     "dilation 0": (lambda: Bneck(3, 8, 8, 0, "relu", dilation=0), f"dilation is 0; {WHOLE}"),
     "act unknown": (
-        lambda: Conv(3, 8, "gelu"),
+        lambda: Conv(3, 8, "gelu"),  # type: ignore[arg-type]
         "act is 'gelu'; allowed are linear, relu, relu6, hswish",
-    ),  # type: ignore[arg-type]
+    ),
     "act a list": (lambda: Conv(3, 8, ["relu"]), "act is ['relu']; allowed are"),  # type: ignore[arg-type]
     "skip unknown": (
         lambda: Bneck(3, 8, 8, 0, "relu", skip="maybe"),  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ def read_table(path: Path) -> LatencyTable:
             else:
                 sums, measured_ms, held_out = entry["network"]
                 table.add_network(tuple(sums), measured_ms, held_out)
-    except (LookupError, TypeError):
+    except (LookupError, TypeError, ValueError):
         raise _not_a_table(path) from None
     return table
 

@@ -248,8 +248,8 @@ def _adapt(
     """NetAdapt until a network also measures within the limit."""
     judge = Judge(run, crew, images)
     spec, accuracy = fix_skips(seed), judge.accuracy
-    aim_ms = _aim_ms(limit_ms, table)
     fastest_ms = table.estimate_ms(narrowest(seed, kinds=run.settings.kinds))
+    aim_ms = max(fastest_ms, _aim_ms(limit_ms, table))
     steps: list[StepRecord] = []
     with run.stage("adapt"):
         for _ in range(MAX_CORRECTIONS):
