@@ -334,7 +334,7 @@ class TestSettings:
         ("target", "sentence"),
         [
             ("120%", "tiny at 32 px already runs in "),
-            ("1us", "0.001 ms cannot be reached from tiny at 32 px: its narrowest version is "),
+            ("1us", "0.001 ms cannot be reached from tiny at 32 px: its narrowest version runs "),
         ],
     )
     def test_targets_that_need_no_search_or_no_search_can_reach(

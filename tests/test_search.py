@@ -24,7 +24,7 @@ import bneck
 from bneck.costs.count import count
 from bneck.costs.table_file import read_table
 from bneck.nets.weights import load_net
-from bneck.recipes.main import search
+from bneck.recipes.main import resume, search
 from bneck.recipes.progress import Silent
 from bneck.recipes.stages import table_path
 from bneck.specs.errors import InputError
@@ -211,7 +211,7 @@ class TestFinished:
 
     def test_resuming_it_changes_nothing(self, run: Run) -> None:
         before = run.contents()
-        returned = search(resume=run.path)
+        returned = resume(run.path)
         assert returned["state"] == "finished"
         assert run.contents() == before
         assert not (run.path / "scratch").exists()
@@ -220,7 +220,7 @@ class TestFinished:
         before = run.contents()
         (run.path / "report.html").unlink()
         (run.path / "scratch" / "pack").mkdir(parents=True)
-        search(resume=run.path)
+        resume(run.path)
         assert run.contents() == before
         assert not (run.path / "scratch").exists()
 
@@ -363,7 +363,7 @@ class TestTargets:
             search(pictures, "80%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
         before, events = Run(out).record, Run(out).events("verified")
         with pytest.raises(Stopped):
-            search(resume=out, progress=plug)
+            resume(out, progress=plug)
         after = Run(out).record
         assert after["target_ms"] == before["target_ms"]
         assert after["uniform"] == before["uniform"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
+    from bneck.recipes.main import resume as resume
     from bneck.recipes.main import search as search
     from bneck.recipes.networks import build as build
     from bneck.recipes.networks import count as count
@@ -34,6 +35,7 @@ _HOMES = {
     "measure": "bneck.recipes.networks",
     "network": "bneck.recipes.networks",
     "predict": "bneck.recipes.predict",
+    "resume": "bneck.recipes.main",
     "scale_width": "bneck.specs.transforms",
     "search": "bneck.recipes.main",
     "to_text": "bneck.specs.text",

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bneck.cli.bars import Bars
-from bneck.cli.tables import count_table, measurement_table, spec_table
+from bneck.cli.tables import count_table, measurement_table, search_summary, spec_table
 from bneck.specs.errors import InputError
 
 app = typer.Typer(
@@ -118,39 +118,33 @@ def search(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit a network to your images and your device: the main job. Python: bneck.search(...)"""
-    from bneck.recipes.main import search as run_search
+    """Fit a network to your images and your device: the main job. Python: bneck.search(...), bneck.resume(RUN)"""
+    from bneck.recipes import main as recipes
 
     with Bars(Console(stderr=True)) as bars:
-        record = run_search(
-            data,
-            target,
-            device=device,
-            seed_network=seed_network,
-            resolution=resolution,
-            epochs=epochs,
-            steps=steps,
-            delta=delta,
-            tail=tail,
-            repeats=repeats,
-            seed=seed,
-            workers=workers,
-            out=out,
-            resume=resume,
-            progress=bars,
-        )
+        if resume is not None:
+            record = recipes.resume(resume, progress=bars)
+        else:
+            record = recipes.search(
+                data,
+                target,
+                device=device,
+                seed_network=seed_network,
+                resolution=resolution,
+                epochs=epochs,
+                steps=steps,
+                delta=delta,
+                tail=tail,
+                repeats=repeats,
+                seed=seed,
+                workers=workers,
+                out=out,
+                progress=bars,
+            )
     if as_json:
         _print_json(record)
-        return
-    folder = Path(record["run"])
-    met = "meets" if record["meets_target"] else "MISSES"
-    print(
-        f"{record['found']['name']}: {record['measured_latency_ms']:.3f} ms measured, {met} the target of "
-        f"{record['target_ms']:.3f} ms\n"
-        f"top-1 {record['top1']:.1%}, uniform width {record['baseline']['top1']:.1%} "
-        f"at {record['baseline']['latency_ms']:.3f} ms\n"
-        f"report: {folder / 'report.html'}\nmodel:  {folder / 'model.onnx'}"
-    )
+    else:
+        print(search_summary(record))
 
 
 @app.command()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -109,6 +111,20 @@ def measurement_table(found: Sequence[Measurement]) -> Table:
             f"{ms.median / first.latency_ms.median:.3f}",
         )
     return table
+
+
+def search_summary(record: Mapping[str, Any]) -> str:
+    """What a finished search found, in four lines."""
+    folder = Path(record["run"])
+    met = "meets" if record["meets_target"] else "MISSES"
+    baseline = record["baseline"]
+    return (
+        f"{record['found']['name']}: {record['measured_latency_ms']:.3f} ms measured, {met} the target of "
+        f"{record['target_ms']:.3f} ms\n"
+        f"top-1 {record['top1']:.1%}; uniform width {baseline['top1']:.1%} at "
+        f"{baseline['latency_ms']:.3f} ms\n"
+        f"report: {folder / 'report.html'}\nmodel:  {folder / 'model.onnx'}"
+    )
 
 
 def _table(title: str, columns: Sequence[str], *, left: Sequence[int]) -> Table:

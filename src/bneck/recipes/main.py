@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 from bneck.data.folders import list_images
 from bneck.recipes.progress import Progress, Silent
-from bneck.recipes.run import check_new, new_run, resumed_run
+from bneck.recipes.run import Run, check_new, new_run, resumed_run
 from bneck.recipes.search import run_search
 from bneck.recipes.settings import small_data
 from bneck.records.files import locked
@@ -39,7 +40,6 @@ def search(
     seed: int = 0,
     workers: int | None = None,
     out: str | Path | None = None,
-    resume: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Find the network for these images that meets a latency on this device, and ship it.
@@ -50,7 +50,7 @@ def search(
         target: a latency, as "5ms", or a share of the seed network's, as "70%".
         device: where latency is measured; "local" is this machine.
         seed_network: the network to narrow: a zoo name, a spec file, a run folder.
-        resolution: input side in pixels; None takes 48 for the built-in images, else the network's.
+        resolution: input side in pixels; None: 48 for the built-in images, else the network's own.
         epochs: of every full training.
         steps: T, the training steps that judge a proposal.
         delta: least cut of a step as a share of the seed's latency.
@@ -59,7 +59,6 @@ def search(
         seed: everything random follows from it.
         workers: processes that judge proposals; None takes one a core.
         out: the run's folder, new or empty; None makes one under runs/.
-        resume: an unfinished run's folder to go on with; every other argument is taken from it.
         progress: receives what happens; None tells nobody.
 
     Returns:
@@ -71,11 +70,6 @@ def search(
     """
     if device != "local":
         raise InputError(f"there is no device {device!r}; known are local")
-    if resume is not None:
-        path = Path(resume)
-        RunFolder(path).read()  # what is no run is refused before a lock is left in it
-        with _busy(path):
-            return _carry(resumed_run(path, progress or Silent()))
     folder = None if data is None else Path(data)
     builtin, spec = folder is None, resolve(seed_network)
     settings = small_data(
@@ -92,19 +86,44 @@ def search(
         workers=workers,
     )
     path = Path(out) if out is not None else _fresh_folder()
-    command = (
-        shlex.join(["bneck", *sys.argv[1:]])
-        if sys.argv[0].endswith("bneck")
-        else "bneck.search(...)"
-    )
     check_new(path, settings)
     with _busy(path):
-        return _carry(new_run(path, settings, folder, progress or Silent(), command))
+        run = new_run(path, settings, folder, progress or Silent(), _command())
+        try:
+            return _carry(run)
+        except InputError:
+            if run.ledger.find(event="trained") is None:  # refused, not broken off
+                shutil.rmtree(path)
+            raise
 
 
-def _carry(run: Any) -> dict[str, Any]:
+def resume(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Go on with a search that was broken off; a finished one gets its report written anew.
+
+    Args:
+        run: the run's folder.
+        progress: receives what happens; None tells nobody.
+
+    Returns:
+        The run's record, as `search` returns it.
+
+    Raises:
+        InputError: no run, one of another version, or one that another process works on.
+    """
+    path = Path(run)
+    RunFolder(path).read()  # what is no run is refused before a lock is left in it
+    with _busy(path):
+        return _carry(resumed_run(path, progress or Silent()))
+
+
+def _carry(run: Run) -> dict[str, Any]:
     run_search(run)
     return {"run": str(run.folder.path), **run.folder.read()}
+
+
+def _command() -> str:
+    by_shell = Path(sys.argv[0]).name in ("bneck", "__main__.py")
+    return shlex.join(["bneck", *sys.argv[1:]]) if by_shell else "bneck.search(...)"
 
 
 def _given(value: _T | None, default: _T) -> _T:
