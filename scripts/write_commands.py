@@ -19,7 +19,12 @@ PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 def page() -> str:
     """The page as it should be."""
     group: Any = typer.main.get_command(app)
-    lines = ["# Commands", "", "Written by `scripts/write_commands.py`; a test compares it with the code.", ""]
+    lines = [
+        "# Commands",
+        "",
+        "Written by `scripts/write_commands.py`; a test compares it with the code.",
+        "",
+    ]
     for name, command in group.commands.items():
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         options = [p for p in command.params if p.param_type_name == "option"]
@@ -27,7 +32,9 @@ def page() -> str:
         lines += [f"## bneck {name}", "", f"`{usage}`", "", command.help.strip(), ""]
         lines += ["| argument or option | default | what |", "|---|---|---|"]
         lines += [f"| `{_shape(a)}` | | {a.help} |" for a in arguments]
-        lines += [f"| `{o.opts[0]}` | {_default(o)} | {o.help} |" for o in options if o.name != "help"]
+        lines += [
+            f"| `{o.opts[0]}` | {_default(o)} | {o.help} |" for o in options if o.name != "help"
+        ]
         lines.append("")
     return "\n".join(lines)
 

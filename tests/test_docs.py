@@ -49,4 +49,4 @@ def test_every_command_in_the_readme_exists() -> None:
     known = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
     named = set(re.findall(r"bneck ([a-z]+)(?=[ `\n])", README))
     assert named & known
-    assert {n for n in re.findall(r"`bneck ([a-z]+)", README)} <= known
+    assert set(re.findall(r"`bneck ([a-z]+)", README)) <= known

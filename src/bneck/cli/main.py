@@ -118,7 +118,10 @@ def search(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit a network to your images and your device: the main job. Python: bneck.search(...), bneck.resume(RUN)"""
+    """Fit a network to your images and your device: the main job.
+
+    Python: bneck.search(...), bneck.resume(run)
+    """
     from bneck.recipes import main as recipes
 
     with Bars(Console(stderr=True)) as bars:
