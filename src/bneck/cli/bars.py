@@ -55,12 +55,10 @@ class Bars:
         if not self.live:
             self.console.print(f"{name} ({total})", highlight=False)
 
-    def advance(self, done: int, note: str = "") -> None:
-        """Move the bar; a note stays on the screen."""
+    def advance(self, done: int) -> None:
+        """Move the bar."""
         if self._task is not None:
             self._progress.advance(self._task, done)
-        if note:
-            self.say(note)
 
     def say(self, sentence: str) -> None:
         """A line above the bar."""

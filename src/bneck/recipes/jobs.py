@@ -15,6 +15,7 @@ from bneck.data.pack import Packed, open_pack
 from bneck.nets.build import Net, build
 from bneck.nets.shrink import shrink
 from bneck.nets.weights import load_net, save_weights
+from bneck.recipes.progress import POLL_S, write_mark
 from bneck.specs.text import from_text
 from bneck.tasks.classify import Accuracy, evaluate
 from bneck.train.loop import Data, Settings, train
@@ -56,7 +57,8 @@ class TrainJob:
     """Train a spec from scratch.
 
     With `heldout` the held-out images judge it and are not trained on; else all train images are
-    used and the val images judge it.
+    used and the val images judge it. `mark` is where it says how far it is, see
+    `recipes.progress.Following`.
     """
 
     spec: str
@@ -64,6 +66,7 @@ class TrainJob:
     settings: Settings
     weights: Path
     checkpoint: Path
+    mark: Path
     heldout: bool
 
 
@@ -75,7 +78,11 @@ def train_job(job: TrainJob) -> Outcome:
     indices = fit if job.heldout else np.arange(len(packed.train.labels))
     net = build(spec, seed=job.settings.seed)
     train(
-        net, Data(packed.train, indices, spec.resolution), job.settings, checkpoint=job.checkpoint
+        net,
+        Data(packed.train, indices, spec.resolution),
+        job.settings,
+        checkpoint=job.checkpoint,
+        on_step=_Marker(job.mark),
     )
     accuracy = _judge(net, packed, heldout if job.heldout else None)
     save_weights(net.state_dict(), job.weights)
@@ -109,6 +116,19 @@ def trial_job(job: TrialJob) -> Outcome:
     accuracy = _judge(net, packed, heldout)
     save_weights(net.state_dict(), job.weights)
     return _outcome(accuracy, start, setup_seconds=setup)
+
+
+class _Marker:
+    """Writes a job's mark now and then."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark, self.last = mark, 0.0
+
+    def __call__(self, done: int, total: int, loss: float) -> None:
+        now = time.perf_counter()
+        if done == total or now - self.last > POLL_S:
+            write_mark(self.mark, done / total)
+            self.last = now
 
 
 def _outcome(accuracy: Accuracy, start: float, *, setup_seconds: float) -> Outcome:

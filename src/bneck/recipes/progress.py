@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
 from typing import Protocol
+
+PERCENT = 100
+POLL_S = 0.5
 
 
 class Progress(Protocol):
@@ -12,7 +20,7 @@ class Progress(Protocol):
         """A new stage begins, of `total` units of work."""
         ...
 
-    def advance(self, done: int, note: str = "") -> None:
+    def advance(self, done: int) -> None:
         """`done` of the stage's units are finished."""
         ...
 
@@ -27,8 +35,56 @@ class Silent:
     def stage(self, name: str, total: int) -> None:
         """Ignore."""
 
-    def advance(self, done: int, note: str = "") -> None:
+    def advance(self, done: int) -> None:
         """Ignore."""
 
     def say(self, sentence: str) -> None:
         """Ignore."""
+
+
+class Following:
+    """Moves a stage's bar by what worker processes write into their mark files, while in `with`.
+
+    A mark file holds the share of a job that is done, from 0 to 1. The stage counts percent of jobs.
+    `Progress.advance` is called from a thread of its own.
+    """
+
+    def __init__(self, progress: Progress, marks: Iterable[Path]) -> None:
+        self.progress, self.marks, self.shown = progress, list(marks), 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Following:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        for mark in self.marks:
+            mark.unlink(missing_ok=True)
+
+    def _follow(self) -> None:
+        while not self._over.wait(POLL_S):
+            done = int(PERCENT * sum(map(_read, self.marks)))
+            if done > self.shown:
+                self.progress.advance(done - self.shown)
+                self.shown = done
+
+
+def write_mark(mark: Path, share: float) -> None:
+    """Write down the share of a job that is done; a mark that cannot be written is no loss."""
+    with suppress(OSError):
+        mark.write_text(f"{share:.4f}", encoding="ascii")
+
+
+def _read(mark: Path) -> float:
+    try:
+        return float(mark.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # not begun, or read in the middle of a write
+        return 0.0

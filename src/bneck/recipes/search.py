@@ -25,6 +25,7 @@ from bneck.nets.weights import load_net
 from bneck.recipes.crew import Crew
 from bneck.recipes.jobs import Images, Outcome, TrainJob, train_job
 from bneck.recipes.judge import Judge, proposal_record
+from bneck.recipes.progress import PERCENT, Following
 from bneck.recipes.run import Run
 from bneck.recipes.stages import CAREFUL, measured_ms, pack_images, patiently, table_for
 from bneck.recipes.target import target_ms
@@ -208,6 +209,7 @@ def _train_job(
         settings=replace(run.settings.training, seed=seed),
         weights=run.folder.scratch / f"{name}.safetensors",
         checkpoint=run.folder.scratch / f"{name}.checkpoint",
+        mark=run.folder.scratch / f"{name}.mark",
         heldout=heldout,
     )
 
@@ -215,15 +217,16 @@ def _train_job(
 def _train_all(run: Run, crew: Crew, jobs: dict[str, TrainJob]) -> dict[str, dict[str, Any]]:
     """Outcomes by job name; those in the ledger are not trained again."""
     open_jobs = [name for name in jobs if run.ledger.find(event="trained", name=name) is None]
-    run.progress.stage("training networks", len(jobs))
-    run.progress.advance(len(jobs) - len(open_jobs))
+    if open_jobs:
+        run.progress.stage(f"training {len(open_jobs)} networks, percent", PERCENT * len(open_jobs))
 
     def done(index: int, outcome: Outcome) -> None:
         name = open_jobs[index]
         run.ledger.append({"event": "trained", "name": name, **outcome})
-        run.progress.advance(1, f"{name}: top-1 {outcome['top1']:.1%}")
+        run.progress.say(f"{name}: top-1 {outcome['top1']:.1%}")
 
-    crew.run(train_job, [(jobs[name],) for name in open_jobs], done)
+    with Following(run.progress, [jobs[name].mark for name in open_jobs]):
+        crew.run(train_job, [(jobs[name],) for name in open_jobs], done)
     found = {name: run.ledger.find(event="trained", name=name) for name in jobs}
     return {name: outcome for name, outcome in found.items() if outcome is not None}
 
