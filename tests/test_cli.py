@@ -11,9 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import bneck
 from bneck.cli import main
@@ -266,26 +264,6 @@ class TestData:
         )
         assert str(torn) in said
         assert f"{empty} (the file is empty)" in said
-
-    def test_an_odd_picture_in_a_hundred_is_left_out_or_read_and_named(
-        self, call: Call, few: Path, tmp_path: Path, tiny_file: Path, quick: None
-    ) -> None:
-        bad = few / "train" / "circle" / "00.png"
-        bad.write_bytes(b"")
-        rng = np.random.default_rng(0)
-        rgb = Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
-        rgb.convert("CMYK").save(few / "train" / "circle" / "cmyk.jpg")
-        rgb.convert("P").save(few / "train" / "square" / "palette.png")
-        deep = rng.integers(0, 65536, (40, 40), dtype=np.uint16)
-        Image.fromarray(deep).save(few / "train" / "stripes" / "16bit.png")
-        out = tmp_path / "run"
-        answer = call(
-            "search", "--data", few, "--seed-network", tiny_file, "--out", out, "--target", "100%"
-        )
-        assert f"1 unreadable images left out, listed in {out / 'run.json'}" in answer.err
-        data = json.loads((out / "run.json").read_text())["data"]
-        assert data["bad"] == [[str(bad), "the file is empty"]]
-        assert data["train"] == 96 - 1 + 3
 
 
 @pytest.fixture

@@ -17,8 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 import bneck
 from bneck.costs.count import count
@@ -341,11 +343,18 @@ class Stopped(Exception):
 
 
 class PlugPuller(Silent):
-    """Stops a run when its first training is due."""
+    """Stops a run when its first training is due, and remembers what it said before."""
+
+    def __init__(self, error: type[Exception] = Stopped) -> None:
+        self.error = error
+        self.said: list[str] = []
 
     def stage(self, name: str, total: int) -> None:
-        if name == "training networks":
-            raise Stopped
+        if name.startswith("training"):
+            raise self.error
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
 
 
 @pytest.fixture
@@ -382,7 +391,7 @@ class TestTargets:
             assert "even v3-large" in sentence
         else:
             assert "search from --seed-network v3-" in sentence
-        assert not list((tmp_path / "run").glob("*.safetensors")), "something was trained"
+        assert not (tmp_path / "run").exists(), "a second try could not use the folder"
 
     @pytest.mark.parametrize("target", ["1us", "0.5%"])
     def test_one_out_of_reach_is_refused_before_any_training(
@@ -396,9 +405,39 @@ class TestTargets:
             "--seed-network",
             str(caught.value),
         )
-        names = {p.name for p in (tmp_path / "run").iterdir()}
-        assert "table.jsonl" not in names, "a table was filled for it"
-        assert Run(tmp_path / "run").events("trained") == []
+        assert not (tmp_path / "run").exists(), "a second try could not use the folder"
+
+    def test_a_run_that_fails_once_training_has_begun_is_kept(
+        self, pictures: Path, tiny_file: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "run"
+        plug = PlugPuller(InputError)  # as a disk that is full in the middle of it
+        with pytest.raises(InputError):
+            search(pictures, "80%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
+        with pytest.raises(Stopped):
+            resume(out, progress=PlugPuller())
+
+
+@pytest.mark.usefixtures("quick")
+def test_odd_pictures_are_read_and_one_unreadable_in_a_hundred_is_named(
+    pictures: Path, tiny_file: Path, tmp_path: Path
+) -> None:
+    data, out, plug = tmp_path / "data", tmp_path / "run", PlugPuller()
+    shutil.copytree(pictures, data)
+    bad = data / "train" / "circle" / "00.png"
+    bad.write_bytes(b"")
+    rng = np.random.default_rng(0)
+    rgb = Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    rgb.convert("CMYK").save(data / "train" / "circle" / "cmyk.jpg")
+    rgb.convert("P").save(data / "train" / "square" / "palette.png")
+    deep = rng.integers(0, 65536, (40, 40), dtype=np.uint16)
+    Image.fromarray(deep).save(data / "train" / "stripes" / "16bit.png")
+    with pytest.raises(Stopped):
+        search(data, "80%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
+    record = Run(out).record["data"]
+    assert record["bad"] == [[str(bad), "the file is empty"]]
+    assert record["train"] == 96 - 1 + 3
+    assert plug.said[0] == f"1 unreadable images left out, listed in {out / 'run.json'}"
 
 
 def test_a_spec_may_be_called_anything(

@@ -38,7 +38,6 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, resolve, to_text
 from bneck.specs.transforms import fix_skips, rename, scale_width, with_classes, with_resolution
-from bneck.specs.zoo import NETWORKS
 
 MAX_CORRECTIONS = 5
 CHECK_IMAGES = 256
@@ -122,7 +121,7 @@ def _aim_ms(limit_ms: float, table: LatencyTable) -> float:
 
 def _larger(seed: NetSpec, limit_ms: float) -> str:
     """Advice for a loose target: the smallest network of the zoo that is slower than it."""
-    names = [f"{name}{width}" for name in NETWORKS for width in ("", "-1.25")]
+    names = [f"{family}{width}" for family in ("v3-small", "v3-large") for width in ("", "-1.25")]
     specs = [
         with_resolution(with_classes(resolve(n), seed.classes), seed.resolution) for n in names
     ]

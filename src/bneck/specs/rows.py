@@ -98,6 +98,11 @@ def squeeze_width(expanded: int) -> int:
     return round8(expanded / 4)
 
 
+def squeeze_of_input(width_in: int) -> int:
+    """MnasNet's squeeze width: a quarter of the row's input, not rounded."""
+    return max(1, width_in // 4)
+
+
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 

@@ -3,22 +3,49 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
 from bneck.specs.network import NetSpec
-from bneck.specs.rows import Bneck, Pool, Row, SpecError, round8, squeeze_width
+from bneck.specs.rows import (
+    Bneck,
+    Conv,
+    Pool,
+    Row,
+    SpecError,
+    round8,
+    squeeze_of_input,
+    squeeze_width,
+)
 
-Head = Literal["fixed", "scaled"]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WidthRule:
+    """Which widths a family of networks keeps when all others are multiplied.
+
+    Up to 1.0 the convs behind the pool keep theirs ("head"), or all convs behind the last bneck
+    ("tail"). Above 1.0 these are "fixed" too, or "scaled" like the rest.
+    """
+
+    keeps: Literal["head", "tail"] = "head"
+    above_one: Literal["fixed", "scaled"] = "fixed"
+
+    def kept(self, spec: NetSpec, width: float) -> range:
+        """Indices of the rows that keep their width."""
+        if width > 1 and self.above_one == "scaled":
+            return range(0)
+        last = max((i for i, row in enumerate(spec.rows) if isinstance(row, Bneck)), default=0)
+        return range((last if self.keeps == "tail" else spec.pool_at) + 1, len(spec.rows))
 
 
-def scale_width(spec: NetSpec, width: float, *, head: Head = "fixed") -> NetSpec:
+def scale_width(spec: NetSpec, width: float, rule: WidthRule | None = None) -> NetSpec:
     """Multiply every width by `width`, rounded to 8, as the paper's Table 9 needs it.
 
-    Outputs become round8(width x out), expansions round8(ratio x rounded input). Convs behind the
-    pool keep their width up to 1.0; above, `head` says whether they are "fixed" or "scaled" (the
-    paper's Large 1.25 has 7.5M parameters only when fixed, Small 1.25 has 3.6M only when scaled).
+    Outputs become round8(width x out), expansions round8(ratio x rounded input); squeeze widths
+    stay a quarter of the expansion, or of the row's input (MnasNet), whichever they were. `rule`
+    says which rows keep their width; None takes the paper's for V3-Large: its 1.25 has 7.5M
+    parameters only so, while Small's 1.25 has 3.6M only with a scaled head.
 
     Raises:
         SpecError: `width` is not between 0.05 and 10.
@@ -27,22 +54,41 @@ def scale_width(spec: NetSpec, width: float, *, head: Head = "fixed") -> NetSpec
         raise SpecError(f"the width multiplier is {width!r}; it must be from 0.05 to 10")
     if width == 1:
         return spec
+    kept = (rule or WidthRule()).kept(spec, width)
     rows: list[Row] = []
-    wide_in, pooled = spec.channels, False
+    into = spec.channels
     for i, row in enumerate(spec.rows):
         if isinstance(row, Pool):
             rows.append(row)
-            pooled = True
             continue
-        keep = pooled and (width < 1 or head == "fixed")
-        out = row.out if keep else round8(row.out * width)
+        out = row.out if i in kept else round8(row.out * width)
         if isinstance(row, Bneck):
-            ratio = Fraction(row.expanded, spec.width_into(i))
-            rows.append(_with_expanded(replace(row, out=out), round8(float(ratio * wide_in))))
+            before = spec.width_into(i)
+            expanded = round8(float(Fraction(row.expanded, before) * into))
+            scaled = _with_expanded(replace(row, out=out), expanded)
+            if row.se == squeeze_of_input(before):
+                scaled = replace(scaled, se=squeeze_of_input(into))
+            rows.append(scaled)
         else:
             rows.append(replace(row, out=out))
-        wide_in = out
+        into = out
     return replace(spec, name=f"{spec.name}-{width:g}", rows=tuple(rows))
+
+
+def minimalistic(spec: NetSpec) -> NetSpec:
+    """Same channels and strides for simple hardware: no squeeze-and-excite, ReLU and 3x3 only.
+
+    The authors' "minimalistic" networks; 1x1 convs stay 1x1, linear projections linear.
+    """
+    rows: list[Row] = []
+    for row in spec.rows:
+        if isinstance(row, Bneck):
+            rows.append(replace(row, kernel=3, se=0, act="relu"))
+        elif isinstance(row, Conv):
+            rows.append(replace(row, act="relu"))
+        else:
+            rows.append(row)
+    return replace(spec, name=f"{spec.name}-minimalistic", rows=tuple(rows))
 
 
 def _with_expanded(row: Bneck, expanded: int) -> Bneck:

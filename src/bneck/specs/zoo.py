@@ -10,7 +10,13 @@ import re
 
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool, SpecError
-from bneck.specs.transforms import Head, rename, scale_width, with_resolution
+from bneck.specs.transforms import (
+    WidthRule,
+    minimalistic,
+    rename,
+    scale_width,
+    with_resolution,
+)
 
 V3_LARGE = NetSpec(  # Table 1
     name="v3-large",
@@ -60,10 +66,141 @@ V3_SMALL = NetSpec(  # Table 2, without the squeeze-and-excite it prints at the 
     ),
 )
 
-NETWORKS: dict[str, NetSpec] = {spec.name: spec for spec in (V3_LARGE, V3_SMALL)}
+V2 = NetSpec(  # "MobileNetV2", Table 2
+    name="v2",
+    rows=(
+        Conv(3, 32, "relu6", 2),
+        #     k  exp  out  se  act     s
+        Bneck(3, 32, 16, 0, "relu6", 1),
+        Bneck(3, 96, 24, 0, "relu6", 2),
+        Bneck(3, 144, 24, 0, "relu6", 1),
+        Bneck(3, 144, 32, 0, "relu6", 2),
+        Bneck(3, 192, 32, 0, "relu6", 1),
+        Bneck(3, 192, 32, 0, "relu6", 1),
+        Bneck(3, 192, 64, 0, "relu6", 2),
+        Bneck(3, 384, 64, 0, "relu6", 1),
+        Bneck(3, 384, 64, 0, "relu6", 1),
+        Bneck(3, 384, 64, 0, "relu6", 1),
+        Bneck(3, 384, 96, 0, "relu6", 1),
+        Bneck(3, 576, 96, 0, "relu6", 1),
+        Bneck(3, 576, 96, 0, "relu6", 1),
+        Bneck(3, 576, 160, 0, "relu6", 2),
+        Bneck(3, 960, 160, 0, "relu6", 1),
+        Bneck(3, 960, 160, 0, "relu6", 1),
+        Bneck(3, 960, 320, 0, "relu6", 1),
+        Conv(1, 1280, "relu6"),
+        Pool(),
+    ),
+)
 
-# What the convs behind the pool do above width 1.0 (Table 9; see scale_width).
-WIDE_HEADS: dict[str, Head] = {"v3-large": "fixed", "v3-small": "scaled"}
+MNASNET_A1 = NetSpec(  # "MnasNet", Fig. 7(a)
+    name="mnasnet-a1",
+    se_gate="sigmoid",
+    rows=(
+        Conv(3, 32, "relu", 2),
+        #     k  exp  out  se  act    s
+        Bneck(3, 32, 16, 0, "relu", 1),
+        Bneck(3, 96, 24, 0, "relu", 2),
+        Bneck(3, 144, 24, 0, "relu", 1),
+        Bneck(5, 72, 40, 6, "relu", 2),
+        Bneck(5, 120, 40, 10, "relu", 1),
+        Bneck(5, 120, 40, 10, "relu", 1),
+        Bneck(3, 240, 80, 0, "relu", 2),
+        Bneck(3, 480, 80, 0, "relu", 1),
+        Bneck(3, 480, 80, 0, "relu", 1),
+        Bneck(3, 480, 80, 0, "relu", 1),
+        Bneck(3, 480, 112, 20, "relu", 1),
+        Bneck(3, 672, 112, 28, "relu", 1),
+        Bneck(5, 672, 160, 28, "relu", 2),
+        Bneck(5, 960, 160, 40, "relu", 1),
+        Bneck(5, 960, 160, 40, "relu", 1),
+        Bneck(3, 960, 320, 0, "relu", 1),
+        Conv(1, 1280, "relu"),
+        Pool(),
+    ),
+)
+
+MNAS_SMALL = NetSpec(  # the authors' public code; the 65.1M of Table 3 has no public definition
+    name="mnas-small",
+    se_gate="sigmoid",
+    dropout=0.0,
+    rows=(
+        Conv(3, 8, "relu", 2),
+        #     k  exp  out  se  act    s
+        Bneck(3, 8, 8, 0, "relu", 1, skip="no"),
+        Bneck(3, 24, 16, 0, "relu", 2),
+        Bneck(3, 96, 16, 0, "relu", 2),
+        Bneck(3, 96, 16, 0, "relu", 1),
+        Bneck(5, 96, 32, 4, "relu", 2),
+        Bneck(5, 192, 32, 8, "relu", 1),
+        Bneck(5, 192, 32, 8, "relu", 1),
+        Bneck(5, 192, 32, 8, "relu", 1),
+        Bneck(3, 192, 32, 8, "relu", 1),
+        Bneck(3, 192, 32, 8, "relu", 1),
+        Bneck(3, 192, 32, 8, "relu", 1),
+        Bneck(5, 192, 88, 8, "relu", 2),
+        Bneck(5, 528, 88, 22, "relu", 1),
+        Bneck(5, 528, 88, 22, "relu", 1),
+        Bneck(3, 528, 144, 0, "relu", 1),
+        Conv(1, 1280, "relu"),
+        Pool(),
+    ),
+)
+
+PROXYLESS_MOBILE = NetSpec(  # "ProxylessNAS", Fig. 4(c); depths 2 4 4 4 4 1
+    name="proxyless-mobile",
+    rows=(
+        Conv(3, 32, "relu6", 2),
+        #     k  exp  out  se  act     s
+        Bneck(3, 32, 16, 0, "relu6", 1),
+        Bneck(5, 48, 32, 0, "relu6", 2),
+        Bneck(3, 96, 32, 0, "relu6", 1),
+        Bneck(7, 96, 40, 0, "relu6", 2),
+        Bneck(3, 120, 40, 0, "relu6", 1),
+        Bneck(5, 120, 40, 0, "relu6", 1),
+        Bneck(5, 120, 40, 0, "relu6", 1),
+        Bneck(7, 240, 80, 0, "relu6", 2),
+        Bneck(5, 240, 80, 0, "relu6", 1),
+        Bneck(5, 240, 80, 0, "relu6", 1),
+        Bneck(5, 240, 80, 0, "relu6", 1),
+        Bneck(5, 480, 96, 0, "relu6", 1),
+        Bneck(5, 288, 96, 0, "relu6", 1),
+        Bneck(5, 288, 96, 0, "relu6", 1),
+        Bneck(5, 288, 96, 0, "relu6", 1),
+        Bneck(7, 576, 192, 0, "relu6", 2),
+        Bneck(7, 1152, 192, 0, "relu6", 1),
+        Bneck(7, 576, 192, 0, "relu6", 1),
+        Bneck(7, 576, 192, 0, "relu6", 1),
+        Bneck(7, 1152, 320, 0, "relu6", 1),
+        Conv(1, 1280, "relu6"),
+        Pool(),
+    ),
+)
+
+NETWORKS: dict[str, NetSpec] = {
+    spec.name: spec
+    for spec in (
+        V3_LARGE,
+        V3_SMALL,
+        minimalistic(V3_LARGE),
+        minimalistic(V3_SMALL),
+        V2,
+        MNASNET_A1,
+        MNAS_SMALL,
+        PROXYLESS_MOBILE,
+    )
+}
+
+# Where a family's width rule is not V3-Large's (see scale_width).
+_V3_SMALL_RULE = WidthRule(above_one="scaled")
+WIDTH_RULES: dict[str, WidthRule] = {
+    "v3-small": _V3_SMALL_RULE,
+    "v3-small-minimalistic": _V3_SMALL_RULE,
+    "v2": WidthRule(keeps="tail", above_one="scaled"),
+    "mnasnet-a1": WidthRule(keeps="tail"),
+    "mnas-small": WidthRule(keeps="tail"),
+    "proxyless-mobile": WidthRule(keeps="tail", above_one="scaled"),
+}
 
 _NAME = re.compile(r"(?P<family>[a-z0-9-]+?)(-(?P<width>\d+\.\d+))?(@(?P<resolution>\d+))?")
 
@@ -77,14 +214,17 @@ def network(name: str) -> NetSpec:
     match = _NAME.fullmatch(name.strip().lower())
     family = match["family"] if match else name
     if match is None or family not in NETWORKS:
-        near = difflib.get_close_matches(family, NETWORKS, n=3, cutoff=0.4) or sorted(NETWORKS)
+        near = difflib.get_close_matches(family, NETWORKS, n=3, cutoff=0.5)
+        offer = (
+            f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(NETWORKS)}."
+        )
         raise SpecError(
-            f"there is no network {name!r}; did you mean {' or '.join(near)}? "
-            "A width and a resolution may follow, as in v3-small-0.75@192"
+            f"there is no network {name!r}; {offer} A width and a resolution may follow, as in "
+            "v3-small-0.75@192"
         )
     spec = NETWORKS[family]
     if match["width"]:
-        spec = scale_width(spec, float(match["width"]), head=WIDE_HEADS[family])
+        spec = scale_width(spec, float(match["width"]), WIDTH_RULES.get(family))
     if match["resolution"]:
         spec = with_resolution(spec, int(match["resolution"]))
     return rename(spec, name.strip().lower())
