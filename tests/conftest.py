@@ -6,16 +6,20 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from bneck.costs.table import LatencyTable, RowShape, Widths
+from bneck.costs.table_file import header_line, network_line, row_line
 from bneck.data.folders import list_images
 from bneck.data.pack import Packed, pack
 from bneck.devices import fill
 from bneck.devices.protocol import Protocol
+from bneck.records.ledger import Ledger
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import to_text
@@ -40,8 +44,8 @@ def tiny() -> NetSpec:
         resolution=32,
         classes=3,
         rows=(
-            Conv(3, 32, "hswish", 2),  # 16 x 16 behind it
-            Bneck(3, 32, 32, 8, "relu", 2),  # no expand convolution; 8 x 8 behind it
+            Conv(3, 24, "hswish", 2),  # 16 x 16 behind it
+            Bneck(3, 24, 24, 8, "relu", 2),  # no expand convolution; 8 x 8 behind it
             Bneck(3, 128, 48, 0, "relu", 2),  # 4 x 4 behind it
             Bneck(5, 192, 48, 48, "hswish", 1),  # adds its input
             Conv(1, 256, "hswish"),
@@ -132,6 +136,46 @@ def tiny_table(tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
         fill_quickly(patch)
         fill.fill_table(tiny, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def made_up_table(tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table for the tiny network as an ideal device would give it: the same on every machine.
+
+    A row takes 3 us and 20 ns for every 1,000 multiply-adds of its pointwise convolutions, a network
+    5 us more than its rows. That is near what processors of 2020 take.
+    """
+
+    def row_ms(shape: RowShape, widths: Widths) -> float:
+        products = sum(a * b for a, b in pairwise(widths))
+        return 0.003 + 2e-8 * shape.height * shape.width * products
+
+    table = LatencyTable({})
+    rows = [
+        (shape, widths, 0.0 if shape.kind == "context" else row_ms(shape, widths))
+        for shape, widths in fill.grid(tiny)
+    ]
+    for row in rows:
+        table.add_row(*row)
+    networks = [table.sum_rows(spec) for spec in fill.calibration_networks(tiny)[:16]]
+    header = {
+        "seed": tiny.name,
+        "digest": tiny.digest(),
+        "resolution": tiny.resolution,
+        "place": "local",
+        "processor": "ideal",
+        "runtime": "onnxruntime",
+        "runtime_version": "ideal",
+        "precision": "fp32",
+        "threads": 1,
+        "reference": tiny.name,
+        "reference_ms": table.sum_rows(tiny)[0] + 0.005,
+    }
+    file = Ledger(tmp_path_factory.mktemp("tables") / "ideal.jsonl")
+    file.append(header_line(header), *(row_line(*row) for row in rows))
+    for i, sums in enumerate(networks):
+        file.append(network_line(sums, sums[0] + 0.005, i % 2 == 1))
+    return file.path
 
 
 def gone(process: int) -> bool:

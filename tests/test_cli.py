@@ -16,8 +16,6 @@ import pytest
 import bneck
 from bneck.cli import main
 from bneck.devices import protocol
-from bneck.recipes.stages import table_path
-from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
 from bneck.specs.zoo import NETWORKS, network
 from conftest import measure_quickly
@@ -267,12 +265,8 @@ class TestData:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, tiny: NetSpec, tiny_table: Path) -> None:
-    """Measure in moments, with the tiny network's table at hand."""
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     measure_quickly(monkeypatch)
-    path = table_path(tiny)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(tiny_table, path)
 
 
 class TestSettings:
@@ -474,7 +468,6 @@ print(json.dumps({"helps": helps, "heavy": sorted(heavy)}))
 """
 
 
-@pytest.mark.xfail(reason="the part bneck/search takes the name once it is imported", strict=False)
 def test_the_packages_search_stays_the_function() -> None:
     done = subprocess.run(
         [

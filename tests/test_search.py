@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -25,6 +26,7 @@ from PIL import Image
 import bneck
 from bneck.costs.count import count
 from bneck.costs.table_file import read_table
+from bneck.devices.fill import grid
 from bneck.nets.weights import load_net
 from bneck.recipes.main import resume, search
 from bneck.recipes.progress import Silent
@@ -42,11 +44,11 @@ FILES = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def table(tiny: NetSpec, tiny_table: Path) -> Path:
+def table(tiny: NetSpec, made_up_table: Path) -> Path:
     """The tiny network's table where searches look for it, so that none of them fills one."""
     path = table_path(tiny)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copy(tiny_table, path))
+    return Path(shutil.copy(made_up_table, path))
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,8 @@ class TestFinished:
             tiny.has_skip(i) for i in range(len(tiny.rows))
         ]
 
-    def test_estimates_come_from_the_table_beside_them(self, run: Run, tiny_table: Path) -> None:
-        assert (run.path / "table.jsonl").read_bytes() == tiny_table.read_bytes()
+    def test_estimates_come_from_the_table_beside_them(self, run: Run, made_up_table: Path) -> None:
+        assert (run.path / "table.jsonl").read_bytes() == made_up_table.read_bytes()
         table, record = read_table(run.path / "table.jsonl"), run.record
         assert record["estimated_latency_ms"] == table.estimate_ms(bneck.network(run.path))
         assert record["table"]["median"] == table.error().median
@@ -343,14 +345,16 @@ class Stopped(Exception):
 
 
 class PlugPuller(Silent):
-    """Stops a run when its first training is due, and remembers what it said before."""
+    """Stops a run when its first training is due, or earlier, and remembers what was told before."""
 
-    def __init__(self, error: type[Exception] = Stopped) -> None:
-        self.error = error
+    def __init__(self, error: type[Exception] = Stopped, *, at: str = "training") -> None:
+        self.error, self.at = error, at
+        self.stages: list[str] = []
         self.said: list[str] = []
 
     def stage(self, name: str, total: int) -> None:
-        if name.startswith("training"):
+        self.stages.append(name)
+        if name.startswith(self.at):
             raise self.error
 
     def say(self, sentence: str) -> None:
@@ -416,6 +420,30 @@ class TestTargets:
             search(pictures, "80%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
         with pytest.raises(Stopped):
             resume(out, progress=PlugPuller())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_table_half_filled_when_a_run_stops_serves_it_again(
+    tiny: NetSpec, table: Path, made_up_table: Path, pictures: Path, tiny_file: Path, tmp_path: Path
+) -> None:
+    out, plug = tmp_path / "run", PlugPuller(at="measuring networks")
+    table.unlink()
+    try:
+        with pytest.raises(Stopped):
+            search(pictures, "80%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
+        assert plug.stages == ["reading images", "measuring rows", "measuring networks"]
+        assert not (out / "table.jsonl").exists(), "a run takes a whole table or none"
+        rows = table.read_bytes()
+        # The second time only what is missing; a fill that is stopped again has all it measured.
+        again = PlugPuller(at="measuring networks")
+        with contextlib.suppress(Stopped, InputError):
+            resume(out, progress=again)
+        assert "measuring rows" not in again.stages
+        assert table.read_bytes().startswith(rows)
+        entries = [json.loads(line) for line in rows.splitlines()]
+        assert {tuple(e["widths"]) for e in entries if "row" in e} == {w for _, w in grid(tiny)}
+    finally:
+        shutil.copy(made_up_table, table)
 
 
 @pytest.mark.usefixtures("quick")

@@ -66,7 +66,9 @@ def scale_width(spec: NetSpec, width: float, rule: WidthRule | None = None) -> N
             before = spec.width_into(i)
             expanded = round8(float(Fraction(row.expanded, before) * into))
             scaled = _with_expanded(replace(row, out=out), expanded)
-            if row.se == squeeze_of_input(before):
+            if row.se not in (0, squeeze_width(row.expanded)) and row.se == squeeze_of_input(
+                before
+            ):
                 scaled = replace(scaled, se=squeeze_of_input(into))
             rows.append(scaled)
         else:
