@@ -87,7 +87,7 @@ def run(pictures: Path, tiny_file: Path, tmp_path_factory: pytest.TempPathFactor
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
         returned = search(
-            pictures, "85%", seed_network=str(tiny_file), out=path, workers=1, **SMALL
+            pictures, "92%", seed_network=str(tiny_file), out=path, workers=1, **SMALL
         )
     found = Run(path)
     assert returned == {"run": str(path), **found.record}
@@ -106,9 +106,9 @@ class TestFinished:
     ) -> None:
         record = run.record
         assert record["state"] == "finished"
-        assert record["target"] == "85%"
+        assert record["target"] == "92%"
         seed_ms = run.events("verified")[0]["measured_ms"]
-        assert record["target_ms"] == pytest.approx(0.85 * seed_ms)
+        assert record["target_ms"] == pytest.approx(0.92 * seed_ms)
         for key in ("measured_latency_ms", "estimated_latency_ms", "seconds"):
             assert record[key] > 0
         assert set(record["baseline"]) == {"latency_ms", "top1"}
@@ -373,7 +373,7 @@ class TestTargets:
     ) -> None:
         out, plug = tmp_path / "run", PlugPuller()
         with pytest.raises(Stopped):
-            search(pictures, "80%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
+            search(pictures, "92%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
         before, events = Run(out).record, Run(out).events("verified")
         with pytest.raises(Stopped):
             resume(out, progress=plug)
@@ -417,7 +417,7 @@ class TestTargets:
         out = tmp_path / "run"
         plug = PlugPuller(InputError)  # as a disk that is full in the middle of it
         with pytest.raises(InputError):
-            search(pictures, "80%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
+            search(pictures, "92%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
         with pytest.raises(Stopped):
             resume(out, progress=PlugPuller())
 
@@ -430,7 +430,7 @@ def test_a_table_half_filled_when_a_run_stops_serves_it_again(
     table.unlink()
     try:
         with pytest.raises(Stopped):
-            search(pictures, "80%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
+            search(pictures, "92%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
         assert plug.stages == ["reading images", "measuring rows", "measuring networks"]
         assert not (out / "table.jsonl").exists(), "a run takes a whole table or none"
         rows = table.read_bytes()
@@ -461,7 +461,7 @@ def test_odd_pictures_are_read_and_one_unreadable_in_a_hundred_is_named(
     deep = rng.integers(0, 65536, (40, 40), dtype=np.uint16)
     Image.fromarray(deep).save(data / "train" / "stripes" / "16bit.png")
     with pytest.raises(Stopped):
-        search(data, "80%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
+        search(data, "92%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
     record = Run(out).record["data"]
     assert record["bad"] == [[str(bad), "the file is empty"]]
     assert record["train"] == 96 - 1 + 3

@@ -263,7 +263,7 @@ class TestResolve:
             load(tmp_path / "a.yaml")
 
     def test_what_is_nothing_of_these_is_an_unknown_name(self, tmp_path: Path) -> None:
-        with pytest.raises(SpecError, match=r"there is no network .* did you mean"):
+        with pytest.raises(SpecError, match=r"there is no network .* (did you mean|known are)"):
             resolve(str(tmp_path))
 
     def test_a_whole_text_given_as_a_name_is_an_unknown_name(self) -> None:
