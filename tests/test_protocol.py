@@ -18,6 +18,7 @@ from bneck.devices import protocol
 from bneck.devices.protocol import (
     REFERENCE,
     REFERENCE_SHARE,
+    REFERENCE_WARMUP,
     Protocol,
     Samples,
     TimingError,
@@ -213,7 +214,9 @@ class TestPace:
         assert samples[REFERENCE].paced_ms == [10.0] * 6
 
     def test_the_pace_is_the_mean_of_before_and_behind(self, clock: Clock) -> None:
-        times = iter([10, 10, 10, 30, 30])  # to size the burst, twice before, twice behind
+        # Once to size the burst, then warmed up and timed twice, before and behind.
+        cold = [99] * REFERENCE_WARMUP
+        times = iter([10, *cold, 10, 10, *cold, 30, 30])
         runs = {"a": lambda: clock.spend(50)}
         samples = race(runs, lambda: clock.spend(next(times)), plan(rounds=1), nominal_ms=10.0)
         assert samples["a"].pace == [2.0]

@@ -14,13 +14,15 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bneck.specs.errors import InputError
 
 Run = Callable[[], object]
 REFERENCE = "reference"
 REFERENCE_SHARE = 0.5  # length of its bursts, of which there are twice as many
+# Whatever ran before has cleared the caches; how far depends on what it was, and must not show.
+REFERENCE_WARMUP = 3
 
 
 class TimingError(InputError):
@@ -89,14 +91,15 @@ def race(
     rng = random.Random(seed)
     samples = {name: Samples() for name in (*runs, REFERENCE)}
     beside: dict[str, list[float]] = {name: [] for name in runs}
+    patient = replace(protocol, warmup=max(protocol.warmup, REFERENCE_WARMUP))
     with pinned(protocol.threads):
         bursts = {name: _size_burst(run, protocol.burst_ms, protocol) for name, run in runs.items()}
         few = _size_burst(reference, protocol.burst_ms * REFERENCE_SHARE, protocol)
         for number in range(protocol.rounds):
-            before = _burst(reference, few, protocol, samples[REFERENCE])
+            before = _burst(reference, few, patient, samples[REFERENCE])
             for name in rng.sample(list(runs), len(runs)):
                 _burst(runs[name], bursts[name], protocol, samples[name])
-                behind = _burst(reference, few, protocol, samples[REFERENCE])
+                behind = _burst(reference, few, patient, samples[REFERENCE])
                 beside[name].append((before + behind) / 2)
                 before = behind
             if on_round:
