@@ -88,11 +88,17 @@ def main(kills: int) -> None:
                 moments.append(round(moment, 1))
         finish(broken, start(broken, target, resume=True))
         twice = {key: n for key, n in trials(broken).items() if n > 1}
-        same = choices(whole) == choices(broken)
+        ours, theirs = choices(whole), choices(broken)
+        same = ours == theirs
+        alike = next(
+            (i for i, pair in enumerate(zip(ours, theirs, strict=False)) if len(set(pair)) > 1),
+            len(ours),
+        )
         print(f"unbroken run {seconds:.0f} s; killed {len(moments)} times after {moments} s")
         print(
             f"{len(choices(whole)) - 1} steps, {sum(trials(whole).values())} trials unbroken, "
-            f"{sum(trials(broken).values())} broken; judged twice: {len(twice)}; same choices: {same}"
+            f"{sum(trials(broken).values())} broken; judged twice: {len(twice)}; same choices: {same} "
+            f"(alike for the first {alike})"
         )
         sys.exit(0 if same and not twice else 1)
 
