@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from itertools import takewhile
 from pathlib import Path
 
 ARGUMENTS = [
