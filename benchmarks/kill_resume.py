@@ -91,10 +91,8 @@ def main(kills: int) -> None:
         twice = {key: n for key, n in trials(broken).items() if n > 1}
         ours, theirs = choices(whole), choices(broken)
         same = ours == theirs
-        alike = next(
-            (i for i, pair in enumerate(zip(ours, theirs, strict=False)) if len(set(pair)) > 1),
-            len(ours),
-        )
+        pairs = zip(ours, theirs, strict=False)
+        alike = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
         print(f"unbroken run {seconds:.0f} s; killed {len(moments)} times after {moments} s")
         print(
             f"{len(choices(whole)) - 1} steps, {sum(trials(whole).values())} trials unbroken, "
