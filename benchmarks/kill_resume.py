@@ -78,8 +78,8 @@ def main(kills: int) -> None:
         moments = []
         for n in range(kills):
             process = start(broken, target, resume=n > 0)
-            # Enough for start-up, then anywhere in what remains of a run.
-            moment = rng.uniform(6, 6 + max(6, 1.6 * seconds / kills))
+            # Start-up, then a share of the run, small enough on average that all kills land.
+            moment = rng.uniform(6, 6 + 1.2 * seconds / kills)
             try:
                 process.wait(moment)
                 break

@@ -237,9 +237,9 @@ sys.path.insert(0, sys.argv.pop(1))
 import pytest
 from conftest import measure_quickly
 from bneck.costs.count import count
-from bneck.recipes import search
+from bneck.recipes import search, verify
 measure_quickly(pytest.MonkeyPatch())
-search.measured_ms = lambda seed, specs, table=None: [
+search.measured_ms = verify.measured_ms = lambda seed, specs, table=None: [
     table.estimate_ms(spec) if table else count(spec).madds for spec in specs
 ]
 from bneck.cli.main import run

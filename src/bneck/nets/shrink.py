@@ -45,7 +45,8 @@ def shrink(net: Net, spec: NetSpec) -> Net:
         elif isinstance(wide_row, BneckRow):
             _slice_bneck(wide_row, _as(BneckRow, narrow_row), spec.rows[index], kept_out, kept_in)
         kept_in = kept_out
-    narrow.classifier.weight.copy_(net.classifier.weight[:, kept_in])
+    every_class = torch.arange(spec.classes)
+    narrow.classifier.weight.copy_(_taken(net.classifier.weight, every_class, kept_in))
     _bias(narrow.classifier).copy_(_bias(net.classifier))
     return narrow.train(net.training)
 
@@ -146,25 +147,30 @@ def _slice_bneck(wide: BneckRow, narrow: BneckRow, row: object, out: Tensor, int
 
 def _slice_squeeze(wide: SqueezeExcite, narrow: SqueezeExcite, kept: Tensor, width: int) -> None:
     squeezed = strongest(wide.reduce.weight.flatten(1).norm(dim=1), width)
-    narrow.reduce.weight.copy_(wide.reduce.weight[squeezed][:, kept])
-    _bias(narrow.reduce).copy_(_bias(wide.reduce)[squeezed])
-    narrow.gate.weight.copy_(wide.gate.weight[kept][:, squeezed])
-    _bias(narrow.gate).copy_(_bias(wide.gate)[kept])
+    narrow.reduce.weight.copy_(_taken(wide.reduce.weight, squeezed, kept))
+    _bias(narrow.reduce).copy_(_taken(_bias(wide.reduce), squeezed))
+    narrow.gate.weight.copy_(_taken(wide.gate.weight, kept, squeezed))
+    _bias(narrow.gate).copy_(_taken(_bias(wide.gate), kept))
 
 
 def _slice_conv(wide: ConvBnAct, narrow: ConvBnAct, out: Tensor, into: Tensor) -> None:
-    narrow.conv.weight.copy_(wide.conv.weight[out][:, into])
+    narrow.conv.weight.copy_(_taken(wide.conv.weight, out, into))
     if wide.conv.bias is not None and narrow.conv.bias is not None:
-        narrow.conv.bias.copy_(wide.conv.bias[out])
+        narrow.conv.bias.copy_(_taken(wide.conv.bias, out))
     if isinstance(wide.bn, nn.BatchNorm2d):
-        for name, value in wide.bn.state_dict().items():
-            target = (
-                narrow.bn.get_buffer(name) if name in _BUFFERS else narrow.bn.get_parameter(name)
-            )
-            target.copy_(value if value.dim() == 0 else value[out])
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            getattr(narrow.bn, name).copy_(_taken(getattr(wide.bn, name), out))
+        seen = "num_batches_tracked"
+        narrow.bn.get_buffer(seen).copy_(wide.bn.get_buffer(seen))
 
 
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+def _taken(values: Tensor, out: Tensor, into: Tensor | None = None) -> Tensor:
+    """Rows `out` of a tensor, then columns `into`; an axis of which all is kept is not copied."""
+    if len(out) < values.shape[0]:
+        values = values[out]
+    if into is not None and len(into) < values.shape[1]:
+        values = values[:, into]
+    return values
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:

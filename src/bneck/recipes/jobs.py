@@ -16,7 +16,7 @@ from bneck.nets.build import Net, build
 from bneck.nets.shrink import shrink
 from bneck.nets.weights import load_net, save_weights
 from bneck.recipes.progress import POLL_S, write_mark
-from bneck.specs.text import from_text
+from bneck.specs.network import NetSpec
 from bneck.tasks.classify import Accuracy, evaluate
 from bneck.train.loop import Data, Settings, train
 
@@ -61,7 +61,7 @@ class TrainJob:
     `recipes.progress.Following`.
     """
 
-    spec: str
+    spec: NetSpec
     images: Images
     settings: Settings
     weights: Path
@@ -73,13 +73,12 @@ class TrainJob:
 def train_job(job: TrainJob) -> Outcome:
     """Train, save the averaged weights, judge. Goes on from the job's checkpoint if there is one."""
     start = time.perf_counter()
-    spec = from_text(job.spec)
     packed, fit, heldout = job.images.open()
     indices = fit if job.heldout else np.arange(len(packed.train.labels))
-    net = build(spec, seed=job.settings.seed)
+    net = build(job.spec, seed=job.settings.seed)
     train(
         net,
-        Data(packed.train, indices, spec.resolution),
+        Data(packed.train, indices, job.spec.resolution),
         job.settings,
         checkpoint=job.checkpoint,
         on_step=_Marker(job.mark),
@@ -94,8 +93,8 @@ def train_job(job: TrainJob) -> Outcome:
 class TrialJob:
     """Judge a proposal: the parent's weights shrunk into it, T steps of fine-tuning."""
 
-    spec: str
-    parent_spec: str
+    spec: NetSpec
+    parent_spec: NetSpec
     parent_weights: Path
     images: Images
     settings: Settings
@@ -108,13 +107,15 @@ def trial_job(job: TrialJob) -> Outcome:
     start = time.perf_counter()
     packed, fit, heldout = job.images.open()
     parent = _parent(job.parent_spec, job.parent_weights)
-    net = shrink(parent, from_text(job.spec))
+    net = shrink(parent, job.spec)
     setup = time.perf_counter() - start
     epochs = job.steps / (len(fit) // job.settings.batch)
     data = Data(packed.train, fit, net.spec.resolution)
     train(net, data, replace(job.settings, epochs=epochs, warmup=0.0))
     accuracy = _judge(net, packed, heldout)
+    judged = time.perf_counter()
     save_weights(net.state_dict(), job.weights)
+    setup += time.perf_counter() - judged
     return _outcome(accuracy, start, setup_seconds=setup)
 
 
@@ -142,8 +143,8 @@ def _outcome(accuracy: Accuracy, start: float, *, setup_seconds: float) -> Outco
 
 
 @lru_cache(maxsize=1)
-def _parent(spec: str, weights: Path) -> Net:
-    return load_net(from_text(spec), weights)
+def _parent(spec: NetSpec, weights: Path) -> Net:
+    return load_net(spec, weights)
 
 
 def _judge(net: Net, packed: Packed, heldout: np.ndarray | None) -> Accuracy:

@@ -13,7 +13,6 @@ from bneck.recipes.run import Clock, Run
 from bneck.records.run import ProposalRecord
 from bneck.search.netadapt import Proposal, Step, Trial
 from bneck.specs.network import NetSpec
-from bneck.specs.text import to_text
 
 
 class Judge:
@@ -33,9 +32,15 @@ class Judge:
 
     @property
     def overhead_seconds(self) -> float:
-        """Seconds spent on everything but training: proposing, estimating, shrinking, choosing."""
-        trials = self.run.ledger.all(event="trial")
-        return self.clock.seconds + float(sum(t["setup_seconds"] for t in trials))
+        """Seconds by which all that is no training made the run longer.
+
+        Proposing, estimating and choosing here; shrinking, loading and saving in the workers, who
+        do it side by side.
+        """
+        ledger = self.run.ledger
+        trials = [*ledger.all(event="trial"), *ledger.all(event="control")]
+        in_workers = float(sum(t["setup_seconds"] for t in trials))
+        return self.clock.seconds + in_workers / self.crew.workers
 
     def __call__(self, number: int, spec: NetSpec, proposals: Sequence[Proposal]) -> list[Trial]:
         """The trials of a step, judged in parallel; see `search.netadapt.adapt`."""
@@ -93,8 +98,8 @@ class Judge:
     def _job(self, number: int, parent: NetSpec, spec: NetSpec) -> TrialJob:
         settings = self.run.settings
         return TrialJob(
-            spec=to_text(spec),
-            parent_spec=to_text(parent),
+            spec=spec,
+            parent_spec=parent,
             parent_weights=self.parent,
             images=self.images,
             # One seed for all proposals of a step: they see the same images in the same order.

@@ -29,6 +29,7 @@ from bneck.recipes.progress import PERCENT, Following
 from bneck.recipes.run import Run
 from bneck.recipes.stages import CAREFUL, measured_ms, pack_images, patiently, table_for
 from bneck.recipes.target import target_ms
+from bneck.recipes.verify import verified_ms
 from bneck.records.files import write_bytes, write_text
 from bneck.records.measurement import Measurement
 from bneck.records.run import NetworkRecord, StepRecord
@@ -106,7 +107,7 @@ def _check_target(run: Run, seed: NetSpec) -> None:
 
 def _settle_target(run: Run, seed: NetSpec, table: LatencyTable) -> float:
     """The target in milliseconds, at the pace of the table."""
-    seed_ms = _verified(run, seed, seed, table)
+    seed_ms = verified_ms(run, seed, seed, table)
     limit_ms = target_ms(run.settings.target, seed_ms)
     run.record["target"], run.record["target_ms"] = run.settings.target, limit_ms
     run.record["seed_network"] = {**_network_record(seed, table), "measured_ms": seed_ms}
@@ -143,7 +144,7 @@ def _uniform(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> N
     for ms, percent, spec in sorted(within.values(), key=lambda entry: -entry[0]):
         if ms > limit_ms * 1.05:
             continue
-        measured = _verified(run, seed, spec, table)
+        measured = verified_ms(run, seed, spec, table)
         if measured <= limit_ms * SURE:
             spec = rename(spec, f"{seed.name}-{percent / 100:g}")
             run.record["uniform"] = {**_network_record(spec, table), "width": percent / 100}
@@ -152,21 +153,6 @@ def _uniform(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> N
     raise InputError(
         f"no uniform width of {seed.name} from 0.25 to 0.99 runs in {limit_ms:.3f} ms; choose a higher target"
     )
-
-
-def _verified(run: Run, seed: NetSpec, spec: NetSpec, table: LatencyTable) -> float:
-    """Measured latency of a network, remembered so that a resumed run decides alike."""
-    known = run.ledger.find(event="verified", digest=spec.digest())
-    if known is None:
-        ms = measured_ms(seed, [spec], table)[0]
-        known = {
-            "event": "verified",
-            "digest": spec.digest(),
-            "measured_ms": ms,
-            "estimated_ms": table.estimate_ms(spec),
-        }
-        run.ledger.append(known)
-    return float(known["measured_ms"])
 
 
 def _train_seed_and_uniform(
@@ -203,7 +189,7 @@ def _train_job(
 ) -> TrainJob:
     seed = run.settings.seed + 1000 * repeat
     return TrainJob(
-        spec=to_text(spec),
+        spec=spec,
         images=images,
         settings=replace(run.settings.training, seed=seed),
         weights=run.folder.scratch / f"{name}.safetensors",
@@ -272,7 +258,7 @@ def _adapt(
                 steps.append(_step_record(step, judge.top1))
                 spec, accuracy = step.kept.proposal.spec, step.kept.accuracy
             judge.clock.stop()
-            measured = _verified(run, seed, spec, table)
+            measured = verified_ms(run, seed, spec, table)
             if measured <= limit_ms * SURE:
                 break
             # The table was too hopeful for this network; go on by what the clock said.
