@@ -77,7 +77,7 @@ def main(kills: int) -> None:
         target = f"{json.loads((whole / 'run.json').read_text())['target_ms']:.6f}ms"
         moments = []
         for n in range(kills):
-            process = start(broken, target, resume=n > 0)
+            process = start(broken, target, resume=(broken / "run.json").exists())
             # Start-up, then a share of the run, small enough on average that all kills land.
             moment = rng.uniform(6, 6 + 1.2 * seconds / kills)
             try:

@@ -120,7 +120,9 @@ def check_new(path: Path, settings: SearchSettings) -> None:
         raise InputError(
             f"{path} holds a run already; go on with --resume {path} or choose another --out"
         )
-    if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
+    # A run killed before its record was written leaves these two.
+    begun = (".lock", "scratch")
+    if path.exists() and (not path.is_dir() or any(p.name not in begun for p in path.iterdir())):
         raise InputError(f"{path} exists and is not an empty folder; choose another --out")
 
 

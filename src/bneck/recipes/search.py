@@ -27,7 +27,14 @@ from bneck.recipes.jobs import Images, Outcome, TrainJob, train_job
 from bneck.recipes.judge import Judge, proposal_record
 from bneck.recipes.progress import PERCENT, Following
 from bneck.recipes.run import Run
-from bneck.recipes.stages import CAREFUL, measured_ms, pack_images, patiently, table_for
+from bneck.recipes.stages import (
+    CAREFUL,
+    known_table,
+    measured_ms,
+    pack_images,
+    patiently,
+    table_for,
+)
 from bneck.recipes.target import target_ms
 from bneck.recipes.verify import verified_ms
 from bneck.records.files import write_bytes, write_text
@@ -83,18 +90,21 @@ def _seed_spec(run: Run, packed: Packed) -> NetSpec:
 def _check_target(run: Run, seed: NetSpec) -> None:
     """Refuse a target that is met already or out of reach, by the clock, before anything long.
 
+    At the pace of the device's table where there is one, as the whole search goes by it.
+
     Raises:
         InputError: it is one of them; a better way is named.
     """
     if run.ledger.find(event="target checked"):
         return
     fastest = narrowest(seed, kinds=run.settings.kinds)
-    seed_ms, fastest_ms = measured_ms(seed, [seed, fastest])
+    table = known_table(seed)
+    seed_ms, fastest_ms = measured_ms(seed, [seed, fastest], table)
     limit_ms = target_ms(run.settings.target, seed_ms)
     if seed_ms <= limit_ms:
         raise InputError(
             f"{seed.name} at {seed.resolution} px already runs in {seed_ms:.3f} ms here, so a target of "
-            f"{limit_ms:.3f} ms is met without a search; {_larger(seed, limit_ms)}"
+            f"{limit_ms:.3f} ms is met without a search; {_larger(seed, limit_ms, table)}"
         )
     if fastest_ms > limit_ms:
         raise InputError(
@@ -120,13 +130,13 @@ def _aim_ms(limit_ms: float, table: LatencyTable) -> float:
     return limit_ms * (1 - table.error().median)
 
 
-def _larger(seed: NetSpec, limit_ms: float) -> str:
+def _larger(seed: NetSpec, limit_ms: float, table: LatencyTable | None) -> str:
     """Advice for a loose target: the smallest network of the zoo that is slower than it."""
     names = [f"{family}{width}" for family in ("v3-small", "v3-large") for width in ("", "-1.25")]
     specs = [
         with_resolution(with_classes(resolve(n), seed.classes), seed.resolution) for n in names
     ]
-    times = measured_ms(seed, specs)
+    times = measured_ms(seed, specs, table)
     slower = sorted((ms, name) for ms, name in zip(times, names, strict=True) if ms > limit_ms)
     if slower:
         return f"search from --seed-network {slower[0][1]} ({slower[0][0]:.3f} ms) or set a lower target"

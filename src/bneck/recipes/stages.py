@@ -7,10 +7,11 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from bneck.costs.table import LatencyTable
+from bneck.costs.table import LatencyTable, TableError
 from bneck.costs.table_file import FORMAT, read_table
 from bneck.data.builtin import fashion_pack
 from bneck.data.folders import list_images
@@ -133,6 +134,14 @@ def table_path(seed: NetSpec, *, threads: int = 1) -> Path:
     # A spec file may be called anything, "../x" too.
     name = re.sub(r"[^\w.-]", "-", seed.name.partition("@")[0])[:40]
     return cache / "bneck" / "tables" / f"{name}-{seed.resolution}-{key}.jsonl"
+
+
+def known_table(seed: NetSpec) -> LatencyTable | None:
+    """The table of this device for `seed` as an earlier run left it, or None."""
+    path = table_path(seed)
+    with suppress(TableError):
+        return read_table(path) if path.is_file() else None
+    return None
 
 
 def measured_ms(
