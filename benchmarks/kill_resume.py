@@ -76,7 +76,7 @@ def main(kills: int) -> None:
         # Both shall aim at one latency, not each at a share of its own measurement.
         target = f"{json.loads((whole / 'run.json').read_text())['target_ms']:.6f}ms"
         moments = []
-        for n in range(kills):
+        for _ in range(kills):
             process = start(broken, target, resume=(broken / "run.json").exists())
             # Start-up, then a share of the run, small enough on average that all kills land.
             moment = rng.uniform(6, 6 + 1.2 * seconds / kills)
