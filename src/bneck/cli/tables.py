@@ -42,8 +42,9 @@ def spec_table(spec: NetSpec, costs: Count) -> Table:
         size = f"{cost.size_in[0]}x{cost.width_in}"
         match row:
             case Bneck():
+                operator = "fused" if row.fused else "bneck"
                 cells = [
-                    "bneck", row.kernel, row.expanded, row.out, row.se or "-", NAMES[row.act], row.stride,
+                    operator, row.kernel, row.expanded, row.out, row.se or "-", NAMES[row.act], row.stride,
                     "yes" if spec.has_skip(cost.row) else "-",
                 ]  # fmt: skip
             case Conv():

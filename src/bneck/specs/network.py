@@ -97,6 +97,11 @@ class NetSpec:
                 return row.out
         return self.channels
 
+    def expands(self, index: int) -> bool:
+        """Whether row `index` has an expand convolution, 1 x 1 or fused."""
+        row = self.rows[index]
+        return isinstance(row, Bneck) and (row.fused or row.expanded != self.width_into(index))
+
     def has_skip(self, index: int) -> bool:
         """Whether row `index` adds its input to its output."""
         row = self.rows[index]
@@ -170,8 +175,8 @@ def layers(spec: NetSpec, resolution: Size | None = None) -> Iterator[Layer]:
             )  # fmt: skip
             width, size = row.out, size_out
         else:
-            expands = row.expanded != width
-            yield from bneck_layers(i, row, width, size, expands=expands, skip=spec.has_skip(i))
+            expands, skip = spec.expands(i), spec.has_skip(i)
+            yield from bneck_layers(i, row, width, size, expands=expands, skip=skip)
             width, size = row.out, _strided(size, row.stride)
     yield Layer(
         name="classifier", kind="conv", row=len(spec.rows), width_in=width, out=spec.classes,
@@ -184,15 +189,22 @@ def bneck_layers(
 ) -> Iterator[Layer]:
     """The operators of one bneck row that `width` channels of `size` pixels enter."""
     wide, size_out = row.expanded, _strided(size, row.stride)
-    if expands:
+    if row.fused:
+        yield Layer(
+            name=f"rows.{index}.expand", kind="conv", row=index, width_in=width, out=wide, size_in=size,
+            size_out=size_out, kernel=row.kernel, stride=row.stride, dilation=row.dilation, act=row.act,
+        )  # fmt: skip
+    elif expands:
         yield Layer(
             name=f"rows.{index}.expand", kind="conv", row=index, width_in=width, out=wide,
             size_in=size, size_out=size, act=row.act,
         )  # fmt: skip
-    yield Layer(
-        name=f"rows.{index}.depthwise", kind="depthwise", row=index, width_in=wide, out=wide, size_in=size,
-        size_out=size_out, kernel=row.kernel, stride=row.stride, dilation=row.dilation, act=row.act,
-    )  # fmt: skip
+    if not row.fused:
+        yield Layer(
+            name=f"rows.{index}.depthwise", kind="depthwise", row=index, width_in=wide, out=wide,
+            size_in=size, size_out=size_out, kernel=row.kernel, stride=row.stride,
+            dilation=row.dilation, act=row.act,
+        )  # fmt: skip
     if row.se:
         yield Layer(
             name=f"rows.{index}.se", kind="squeeze", row=index, width_in=wide, out=wide,
@@ -200,7 +212,7 @@ def bneck_layers(
         )  # fmt: skip
     yield Layer(
         name=f"rows.{index}.project", kind="conv", row=index, width_in=wide, out=row.out,
-        size_in=size_out, size_out=size_out, adds=skip,
+        size_in=size_out, size_out=size_out, act=row.out_act, adds=skip,
     )  # fmt: skip
 
 

@@ -25,24 +25,31 @@ class WidthRule:
     """Which widths a family of networks keeps when all others are multiplied.
 
     Up to 1.0 the convs behind the pool keep theirs ("head"), or all convs behind the last bneck
-    ("tail"). Above 1.0 these are "fixed" too, or "scaled" like the rest.
+    ("tail"), or none do. Above 1.0 these are "fixed" too, or "scaled" like the rest. What is scaled
+    is rounded to 8 (`round8`), or down to the next whole number but not below 8 (MobileNetV1).
     """
 
-    keeps: Literal["head", "tail"] = "head"
+    keeps: Literal["head", "tail", "none"] = "head"
     above_one: Literal["fixed", "scaled"] = "fixed"
+    rounding: Literal["by8", "down"] = "by8"
 
     def kept(self, spec: NetSpec, width: float) -> range:
         """Indices of the rows that keep their width."""
-        if width > 1 and self.above_one == "scaled":
+        if self.keeps == "none" or (width > 1 and self.above_one == "scaled"):
             return range(0)
         last = max((i for i, row in enumerate(spec.rows) if isinstance(row, Bneck)), default=0)
         return range((last if self.keeps == "tail" else spec.pool_at) + 1, len(spec.rows))
+
+    def rounded(self, value: float) -> int:
+        """A scaled width as a whole number of channels."""
+        return round8(value) if self.rounding == "by8" else max(8, int(value))
 
 
 def scale_width(spec: NetSpec, width: float, rule: WidthRule | None = None) -> NetSpec:
     """Multiply every width by `width`, rounded to 8, as the paper's Table 9 needs it.
 
-    Outputs become round8(width x out), expansions round8(ratio x rounded input); squeeze widths
+    Outputs become round8(width x out), expansions round8(ratio x rounded input), and no row gains
+    or loses its expand convolution; squeeze widths
     stay a quarter of the expansion, or of the row's input (MnasNet), whichever they were. `rule`
     says which rows keep their width; None takes the paper's for V3-Large: its 1.25 has 7.5M
     parameters only so, while Small's 1.25 has 3.6M only with a scaled head.
@@ -54,17 +61,19 @@ def scale_width(spec: NetSpec, width: float, rule: WidthRule | None = None) -> N
         raise SpecError(f"the width multiplier is {width!r}; it must be from 0.05 to 10")
     if width == 1:
         return spec
-    kept = (rule or WidthRule()).kept(spec, width)
+    rule = rule or WidthRule()
+    kept = rule.kept(spec, width)
     rows: list[Row] = []
     into = spec.channels
     for i, row in enumerate(spec.rows):
         if isinstance(row, Pool):
             rows.append(row)
             continue
-        out = row.out if i in kept else round8(row.out * width)
+        out = row.out if i in kept else rule.rounded(row.out * width)
         if isinstance(row, Bneck):
             before = spec.width_into(i)
-            expanded = round8(float(Fraction(row.expanded, before) * into))
+            ratio = Fraction(row.expanded, before)
+            expanded = rule.rounded(float(ratio * into)) if spec.expands(i) else into
             scaled = _with_expanded(replace(row, out=out), expanded)
             if row.se not in (0, squeeze_width(row.expanded)) and row.se == squeeze_of_input(
                 before
@@ -86,7 +95,7 @@ def minimalistic(spec: NetSpec) -> NetSpec:
     for row in spec.rows:
         if isinstance(row, Bneck):
             rows.append(replace(row, kernel=3, se=0, act="relu"))
-        elif isinstance(row, Conv):
+        elif isinstance(row, Conv) and row.act != "linear":
             rows.append(replace(row, act="relu"))
         else:
             rows.append(row)
@@ -122,7 +131,7 @@ def with_out(spec: NetSpec, indices: tuple[int, ...], out: int) -> NetSpec:
         rows[i] = replace(row, out=out)
     width = spec.channels
     for i, row in enumerate(rows):
-        if isinstance(row, Bneck) and row.expanded == spec.width_into(i):
+        if isinstance(row, Bneck) and not spec.expands(i):
             rows[i] = _with_expanded(row, width)
         width = width if isinstance(row, Pool) else row.out
     return replace(spec, rows=tuple(rows))
@@ -165,7 +174,7 @@ def random_widths(spec: NetSpec, rng: random.Random, *, least: float = 0.25) -> 
     for group in [*stages(spec), *head]:
         drawn = with_out(drawn, group, width(spec.rows[group[0]].out))  # type: ignore[union-attr]
     for i, row in enumerate(spec.rows):
-        if isinstance(row, Bneck) and row.expanded != spec.width_into(i):
+        if isinstance(row, Bneck) and spec.expands(i):
             expanded = beside(drawn.width_into(i), width(row.expanded), most=row.expanded)
             drawn = with_expanded(drawn, i, expanded)
     return drawn

@@ -66,6 +66,67 @@ V3_SMALL = NetSpec(  # Table 2, without the squeeze-and-excite it prints at the 
     ),
 )
 
+V3_EDGETPU = NetSpec(  # the authors' network for the EdgeTPU, "mobilenet_edgetpu"
+    name="v3-edgetpu",
+    rows=(
+        Conv(3, 32, "relu", 2),
+        Conv(1, 16, "linear"),  # a fused row that expands nothing
+        #     k  exp  out  se  act    s
+        Bneck(3, 128, 32, 0, "relu", 2, fused=True),
+        Bneck(3, 128, 32, 0, "relu", 1, fused=True),
+        Bneck(3, 128, 32, 0, "relu", 1, fused=True),
+        Bneck(3, 128, 32, 0, "relu", 1, fused=True),
+        Bneck(3, 256, 48, 0, "relu", 2, fused=True),
+        Bneck(3, 192, 48, 0, "relu", 1, fused=True),
+        Bneck(3, 192, 48, 0, "relu", 1, fused=True),
+        Bneck(3, 192, 48, 0, "relu", 1, fused=True),
+        Bneck(3, 384, 96, 0, "relu", 2),
+        Bneck(3, 384, 96, 0, "relu", 1),
+        Bneck(3, 384, 96, 0, "relu", 1),
+        Bneck(3, 384, 96, 0, "relu", 1),
+        Bneck(3, 768, 96, 0, "relu", 1, skip="no"),
+        Bneck(3, 384, 96, 0, "relu", 1),
+        Bneck(3, 384, 96, 0, "relu", 1),
+        Bneck(3, 384, 96, 0, "relu", 1),
+        Bneck(5, 768, 160, 0, "relu", 2),
+        Bneck(5, 640, 160, 0, "relu", 1),
+        Bneck(5, 640, 160, 0, "relu", 1),
+        Bneck(5, 640, 160, 0, "relu", 1),
+        Bneck(3, 1280, 192, 0, "relu", 1),
+        Conv(1, 1280, "relu"),
+        Pool(),
+    ),
+)
+
+
+def _pair(width_in: int, out: int, stride: int) -> Bneck:
+    """V1's row: depthwise, then 1x1, a nonlinearity behind both; nothing expands, nothing adds."""
+    return Bneck(3, width_in, out, 0, "relu6", stride, skip="no", out_act="relu6")
+
+
+V1 = NetSpec(  # "MobileNets", Table 1
+    name="v1",
+    dropout=0.001,
+    rows=(
+        Conv(3, 32, "relu6", 2),
+        #     in  out  s
+        _pair(32, 64, 1),
+        _pair(64, 128, 2),
+        _pair(128, 128, 1),
+        _pair(128, 256, 2),
+        _pair(256, 256, 1),
+        _pair(256, 512, 2),
+        _pair(512, 512, 1),
+        _pair(512, 512, 1),
+        _pair(512, 512, 1),
+        _pair(512, 512, 1),
+        _pair(512, 512, 1),
+        _pair(512, 1024, 2),
+        _pair(1024, 1024, 1),
+        Pool(),
+    ),
+)
+
 V2 = NetSpec(  # "MobileNetV2", Table 2
     name="v2",
     rows=(
@@ -184,6 +245,8 @@ NETWORKS: dict[str, NetSpec] = {
         V3_SMALL,
         minimalistic(V3_LARGE),
         minimalistic(V3_SMALL),
+        V3_EDGETPU,
+        V1,
         V2,
         MNASNET_A1,
         MNAS_SMALL,
@@ -191,16 +254,25 @@ NETWORKS: dict[str, NetSpec] = {
     )
 }
 
-# Where a family's width rule is not V3-Large's (see scale_width).
+# Where a family's width rule is not V3-Large's (see `width_rule`).
 _V3_SMALL_RULE = WidthRule(above_one="scaled")
 WIDTH_RULES: dict[str, WidthRule] = {
     "v3-small": _V3_SMALL_RULE,
     "v3-small-minimalistic": _V3_SMALL_RULE,
+    "v3-edgetpu": WidthRule(keeps="tail"),
+    "v1": WidthRule(keeps="none", rounding="down"),
     "v2": WidthRule(keeps="tail", above_one="scaled"),
     "mnasnet-a1": WidthRule(keeps="tail"),
     "mnas-small": WidthRule(keeps="tail"),
     "proxyless-mobile": WidthRule(keeps="tail", above_one="scaled"),
 }
+
+
+def width_rule(name: str) -> WidthRule:
+    """The width rule of the family that a network's name begins with; V3-Large's for any other."""
+    families = [family for family in NETWORKS if name.startswith(family)]
+    return WIDTH_RULES.get(max(families, key=len, default=""), WidthRule())
+
 
 _NAME = re.compile(r"(?P<family>[a-z0-9-]+?)(-(?P<width>\d+\.\d+))?(@(?P<resolution>\d+))?")
 
@@ -224,7 +296,7 @@ def network(name: str) -> NetSpec:
         )
     spec = NETWORKS[family]
     if match["width"]:
-        spec = scale_width(spec, float(match["width"]), WIDTH_RULES.get(family))
+        spec = scale_width(spec, float(match["width"]), width_rule(family))
     if match["resolution"]:
         spec = with_resolution(spec, int(match["resolution"]))
     return rename(spec, name.strip().lower())
