@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias, get_args
 
 from bneck.specs.rows import ACTS, Act, Bneck, Conv, Pool, Row, SpecError
@@ -110,9 +110,16 @@ class NetSpec:
         return _adds_up(row, self.width_into(index))
 
     def digest(self) -> str:
-        """Twelve hex digits that name this network's content, whatever it is called."""
-        content = repr([getattr(self, f) for f in self.__dataclass_fields__ if f != "name"])
-        return hashlib.sha256(content.encode()).hexdigest()[:12]
+        """Twelve hex digits that name this network's content, whatever it is called.
+
+        Columns at their default are left out, so that a new column leaves old digests alone.
+        """
+        head = [getattr(self, f.name) for f in fields(self) if f.name not in ("name", "rows")]
+        rows = [
+            (row.op, [(f.name, v) for f in fields(row) if (v := getattr(row, f.name)) != f.default])
+            for row in self.rows
+        ]
+        return hashlib.sha256(repr((head, rows)).encode()).hexdigest()[:12]
 
 
 def _adds_up(row: Bneck, width_in: int) -> bool:

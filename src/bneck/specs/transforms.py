@@ -74,12 +74,7 @@ def scale_width(spec: NetSpec, width: float, rule: WidthRule | None = None) -> N
             before = spec.width_into(i)
             ratio = Fraction(row.expanded, before)
             expanded = rule.rounded(float(ratio * into)) if spec.expands(i) else into
-            scaled = _with_expanded(replace(row, out=out), expanded)
-            if row.se not in (0, squeeze_width(row.expanded)) and row.se == squeeze_of_input(
-                before
-            ):
-                scaled = replace(scaled, se=squeeze_of_input(into))
-            rows.append(scaled)
+            rows.append(_refit(replace(row, out=out), expanded, before, into))
         else:
             rows.append(replace(row, out=out))
         into = out
@@ -102,10 +97,17 @@ def minimalistic(spec: NetSpec) -> NetSpec:
     return replace(spec, name=f"{spec.name}-minimalistic", rows=tuple(rows))
 
 
-def _with_expanded(row: Bneck, expanded: int) -> Bneck:
-    """`row` with another expansion. A squeeze width follows it where it followed it before."""
-    follows = row.se == squeeze_width(row.expanded)
-    return replace(row, expanded=expanded, se=squeeze_width(expanded) if follows else row.se)
+def _refit(row: Bneck, expanded: int, before: int, into: int) -> Bneck:
+    """`row` with another expansion, and `into` channels entering it where `before` did.
+
+    A squeeze width that was a quarter of the expansion, or of the input (MnasNet), stays so.
+    """
+    se = row.se
+    if se == squeeze_width(row.expanded):
+        se = squeeze_width(expanded)
+    elif se == squeeze_of_input(before):
+        se = squeeze_of_input(into)
+    return replace(row, expanded=expanded, se=se)
 
 
 def with_expanded(spec: NetSpec, index: int, expanded: int) -> NetSpec:
@@ -114,7 +116,8 @@ def with_expanded(spec: NetSpec, index: int, expanded: int) -> NetSpec:
     if not isinstance(row, Bneck):
         raise SpecError(f"row {index} is a {row.op}; only a bneck has an expansion")
     rows = list(spec.rows)
-    rows[index] = _with_expanded(row, expanded)
+    width = spec.width_into(index)
+    rows[index] = _refit(row, expanded, width, width)
     return replace(spec, rows=tuple(rows))
 
 
@@ -131,8 +134,9 @@ def with_out(spec: NetSpec, indices: tuple[int, ...], out: int) -> NetSpec:
         rows[i] = replace(row, out=out)
     width = spec.channels
     for i, row in enumerate(rows):
-        if isinstance(row, Bneck) and not spec.expands(i):
-            rows[i] = _with_expanded(row, width)
+        if isinstance(row, Bneck):
+            expanded = row.expanded if spec.expands(i) else width
+            rows[i] = _refit(row, expanded, spec.width_into(i), width)
         width = width if isinstance(row, Pool) else row.out
     return replace(spec, rows=tuple(rows))
 

@@ -268,10 +268,14 @@ WIDTH_RULES: dict[str, WidthRule] = {
 }
 
 
+def family(name: str) -> str:
+    """The zoo's network that a name begins with, "" for none: v3-small of v3-small-0.75@96."""
+    return max((known for known in NETWORKS if name.startswith(known)), key=len, default="")
+
+
 def width_rule(name: str) -> WidthRule:
-    """The width rule of the family that a network's name begins with; V3-Large's for any other."""
-    families = [family for family in NETWORKS if name.startswith(family)]
-    return WIDTH_RULES.get(max(families, key=len, default=""), WidthRule())
+    """The width rule of a network by name; V3-Large's for one that is not of the zoo."""
+    return WIDTH_RULES.get(family(name), WidthRule())
 
 
 _NAME = re.compile(r"(?P<family>[a-z0-9-]+?)(-(?P<width>\d+\.\d+))?(@(?P<resolution>\d+))?")
@@ -284,9 +288,9 @@ def network(name: str) -> NetSpec:
         SpecError: no such network; the nearest names are offered.
     """
     match = _NAME.fullmatch(name.strip().lower())
-    family = match["family"] if match else name
-    if match is None or family not in NETWORKS:
-        near = difflib.get_close_matches(family, NETWORKS, n=3, cutoff=0.5)
+    stem = match["family"] if match else name
+    if match is None or stem not in NETWORKS:
+        near = difflib.get_close_matches(stem, NETWORKS, n=3, cutoff=0.5)
         offer = (
             f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(NETWORKS)}."
         )
@@ -294,9 +298,9 @@ def network(name: str) -> NetSpec:
             f"there is no network {name!r}; {offer} A width and a resolution may follow, as in "
             "v3-small-0.75@192"
         )
-    spec = NETWORKS[family]
+    spec = NETWORKS[stem]
     if match["width"]:
-        spec = scale_width(spec, float(match["width"]), width_rule(family))
+        spec = scale_width(spec, float(match["width"]), width_rule(stem))
     if match["resolution"]:
         spec = with_resolution(spec, int(match["resolution"]))
     return rename(spec, name.strip().lower())
