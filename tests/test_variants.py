@@ -80,7 +80,7 @@ def test_every_variant_gives_a_network_or_is_refused_in_a_sentence(name: str) ->
 def test_a_variant_that_a_network_has_already_changes_nothing(name: str) -> None:
     """Only a halved tail can be halved again, which names do not allow."""
     for variant, edit in VARIANTS.items():
-        if (name, variant) not in REFUSED and edit.kind != "tail":
+        if (name, variant) not in REFUSED and edit.kind != "reduced tail":
             spec = network(f"{name}+{variant}")
             assert edit.edit(spec).rows == spec.rows
 
@@ -314,7 +314,7 @@ def test_functions_name_what_they_return() -> None:
         ("v3-large+hswish0", "there is no variant 'hswish0'; did you mean hswish80"),
         ("v3-large+hswish5000", "v3-large has no row with 5000 channels"),
         ("v3-large+relu+relu", "relu and relu are both about the nonlinearity; give one"),
-        ("v3-large+dagger+rf2", "dagger and rf2 are both about the tail; give one"),
+        ("v3-large+dagger+rf2", "dagger and rf2 are both about the reduced tail; give one"),
         ("v3-large+os8+os16", "os8 and os16 are both about the output stride"),
         ("v3-lerge+relu", r"there is no network 'v3-lerge\+relu'; did you mean v3-large"),
         ("v3-large+relu-0.5", "there is no variant 'relu-0.5'; did you mean relu"),

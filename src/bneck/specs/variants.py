@@ -30,7 +30,7 @@ from bneck.specs.transforms import beside, with_out
 
 # One variant of each kind at most. They are applied in this order, whatever order a name has.
 Kind: TypeAlias = Literal[
-    "nonlinearity", "stem", "squeeze width", "last stage", "tail", "output stride"
+    "nonlinearity", "stem", "squeeze width", "last stage", "reduced tail", "output stride"
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # These speak of the full-width table's channels; the others shape what the width has left.
@@ -328,8 +328,8 @@ VARIANTS: dict[str, Variant] = {
     ),
     "original-tail": Variant("last stage", original_tail, "original last stage (Fig. 5)"),
     "efficient-tail": Variant("last stage", efficient_tail, "efficient last stage (Fig. 5)"),
-    "dagger": Variant("tail", dagger, "tail halved for detection (section 6.3, Table 6)"),
-    "rf2": Variant("tail", rf2, "tail halved for segmentation (section 6.4, Table 7)"),
+    "dagger": Variant("reduced tail", dagger, "tail halved for detection (section 6.3, Table 6)"),
+    "rf2": Variant("reduced tail", rf2, "tail halved for segmentation (section 6.4, Table 7)"),
     "os8": _stride(8),
     "os16": _stride(16),
     "os32": _stride(32),
