@@ -1,6 +1,7 @@
 """The networks of the paper as tables that read like its own, and names for their variants.
 
-`NAME[-WIDTH][@RESOLUTION]`: `v3-large`, `v3-small-0.75`, `v3-large@192`, `v3-small-1.25@96`.
+`FAMILY[-WIDTH][+VARIANT...][@RESOLUTION]`: `v3-large`, `v3-small-0.75`, `v3-large@192`,
+`v3-large+relu`, `v3-small-1.25+rf2+os16@96`. `specs.variants` has the variants.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 
+from bneck.specs import variants
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool, SpecError
 from bneck.specs.transforms import (
@@ -278,29 +280,34 @@ def width_rule(name: str) -> WidthRule:
     return WIDTH_RULES.get(family(name), WidthRule())
 
 
-_NAME = re.compile(r"(?P<family>[a-z0-9-]+?)(-(?P<width>\d+\.\d+))?(@(?P<resolution>\d+))?")
+_NAME = re.compile(
+    r"(?P<family>[a-z0-9-]+?)(-(?P<width>\d+\.\d+))?(?P<variants>(\+[^+@]*)*)(@(?P<resolution>\d+))?"
+)
 
 
 def network(name: str) -> NetSpec:
-    """The spec that a name means: `v3-small`, `v3-small-0.75`, `v3-large@192`.
+    """The spec that a name means: `v3-small`, `v3-small-0.75`, `v3-large+relu@192`.
 
     Raises:
-        SpecError: no such network; the nearest names are offered.
+        SpecError: no such network or variant, the nearest names are offered; or the variant does
+            not fit the network.
     """
     match = _NAME.fullmatch(name.strip().lower())
-    stem = match["family"] if match else name
-    if match is None or stem not in NETWORKS:
-        near = difflib.get_close_matches(stem, NETWORKS, n=3, cutoff=0.5)
+    base = match["family"] if match else name
+    if match is None or base not in NETWORKS:
+        near = difflib.get_close_matches(base, NETWORKS, n=3, cutoff=0.5)
         offer = (
             f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(NETWORKS)}."
         )
         raise SpecError(
-            f"there is no network {name!r}; {offer} A width and a resolution may follow, as in "
-            "v3-small-0.75@192"
+            f"there is no network {name!r}; {offer} A width, variants and a resolution may follow, as "
+            "in v3-small-0.75+relu@192"
         )
-    spec = NETWORKS[stem]
+    chosen = variants.find(match["variants"].split("+")[1:])
+    spec = variants.vary(NETWORKS[base], chosen, before_width=True)
     if match["width"]:
-        spec = scale_width(spec, float(match["width"]), width_rule(stem))
+        spec = scale_width(spec, float(match["width"]), width_rule(base))
+    spec = variants.vary(spec, chosen, before_width=False)
     if match["resolution"]:
         spec = with_resolution(spec, int(match["resolution"]))
     return rename(spec, name.strip().lower())
