@@ -14,6 +14,7 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 # Named, because Pillow would start Ghostscript for a PostScript file that is called .jpg.
 DECODERS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+_ORIENTATION = 0x0112  # the EXIF tag
 
 
 def read_square(path: Path, side: int) -> Pixels | str:
@@ -22,15 +23,9 @@ def read_square(path: Path, side: int) -> Pixels | str:
     EXIF orientation is applied, transparency is laid on white, 16 bits a pixel become 8, and of
     several frames the first is taken. Resizing is bilinear and antialiased.
     """
-    try:
-        with Image.open(path, formats=DECODERS) as image:
-            image.draft(None, (2 * side, 2 * side))  # lets a JPEG be decoded at 1/2, 1/4 or 1/8
-            image.load()
-            with suppress(Exception):  # an image whose EXIF block is damaged is taken as upright
-                ImageOps.exif_transpose(image, in_place=True)
-            upright = _rgb(image)
-    except Exception as error:
-        return _reason(path, error)
+    upright = _upright(path, side)
+    if isinstance(upright, str):
+        return upright
     short = min(upright.size)
     left, top = (upright.width - short) // 2, (upright.height - short) // 2
     square = upright.resize(
@@ -39,7 +34,56 @@ def read_square(path: Path, side: int) -> Pixels | str:
         box=(left, top, left + short, top + short),
         reducing_gap=2.0,
     )
-    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+    return _channels_first(square)
+
+
+def read_stretched(path: Path, side: int) -> Pixels | str:
+    """The whole of an image file, stretched to (3, side, side) RGB, or why there is none.
+
+    As `read_square` else; what a detector looks at.
+    """
+    upright = _upright(path, side)
+    if isinstance(upright, str):
+        return upright
+    return _channels_first(
+        upright.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    )
+
+
+def image_size(path: Path) -> tuple[int, int] | str:
+    """(width, height) of an image file the right way up, without decoding it; or why there is none."""
+    try:
+        with Image.open(path, formats=DECODERS) as image:
+            turned = False
+            with suppress(Exception):
+                turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            width, height = image.size
+            return (height, width) if turned else (width, height)
+    except Exception as error:
+        return _reason(path, error)
+
+
+def read_picture(path: Path) -> Image.Image | str:
+    """A whole image file as 8-bit RGB the right way up, to draw on; or why there is none."""
+    return _upright(path, None)
+
+
+def _upright(path: Path, side: int | None) -> Image.Image | str:
+    """An image file as 8-bit RGB the right way up, at least twice `side` where it was; or why not."""
+    try:
+        with Image.open(path, formats=DECODERS) as image:
+            if side is not None:
+                image.draft(None, (2 * side, 2 * side))  # decodes a JPEG at 1/2, 1/4 or 1/8
+            image.load()
+            with suppress(Exception):  # an image whose EXIF block is damaged is taken as upright
+                ImageOps.exif_transpose(image, in_place=True)
+            return _rgb(image)
+    except Exception as error:
+        return _reason(path, error)
+
+
+def _channels_first(image: Image.Image) -> Pixels:
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def _rgb(image: Image.Image) -> Image.Image:
