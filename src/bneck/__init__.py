@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
+    from bneck.recipes.convert import convert_voc as convert_voc
     from bneck.recipes.detectors import count_detector as count_detector
     from bneck.recipes.main import resume as resume
     from bneck.recipes.main import search as search
@@ -34,6 +35,7 @@ _HOMES = {
     "InputError": "bneck.specs.errors",
     "NetSpec": "bneck.specs.network",
     "build": "bneck.recipes.networks",
+    "convert_voc": "bneck.recipes.convert",
     "count": "bneck.recipes.networks",
     "count_detector": "bneck.recipes.detectors",
     "from_text": "bneck.specs.text",

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
-from bneck.cli.options import print_json, print_table
+import typer
+
+from bneck.cli.options import Json, print_json, print_table
 from bneck.cli.tables import new_table
 from bneck.recipes.detectors import count_detector, detector_zoo
 from bneck.specs.detector import COCO_IDS, ssdlite
@@ -68,3 +72,28 @@ def zoo(pattern: str, as_json: bool) -> None:
             f"{row.latency_ms:g}", row.note if differs else "",
         )  # fmt: skip
     print_table(lines)
+
+
+def convert(
+    data: Annotated[Path, typer.Argument(help="The folder with Annotations/*.xml and JPEGImages.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the json files go; default DATA/annotations.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Convert VOC xml to the COCO json that detection is trained on. Python: bneck.convert_voc(data)"""
+    from bneck.recipes.convert import convert_voc
+
+    files, dropped = convert_voc(data, out)
+    if as_json:
+        print_json(
+            {
+                "files": {split: str(path) for split, path in files.items()},
+                "dropped": [asdict(entry) for entry in dropped],
+            }
+        )
+        return
+    for split, path in files.items():
+        print(f"{split}: {path}")
+    for entry in dropped:
+        print(f"- left out: {entry.what}, {entry.reason}")

@@ -235,6 +235,9 @@ def report(
         print("\n".join(files))
 
 
+app.command()(detection.convert)
+
+
 def run() -> None:
     """The entry point: errors of the user's making end in one sentence and exit code 2."""
     try:

@@ -29,7 +29,8 @@ _CHUNK = 256  # candidates compared with one another at a time
 def corners(anchors: Boxes) -> Boxes:
     """Anchors (centre and size) as boxes (corners)."""
     half = anchors[:, 2:] / 2
-    return np.concatenate((anchors[:, :2] - half, anchors[:, :2] + half), axis=1)
+    boxes: Boxes = np.concatenate((anchors[:, :2] - half, anchors[:, :2] + half), axis=1)
+    return boxes
 
 
 def overlaps(a: Boxes, b: Boxes) -> npt.NDArray[np.float32]:
@@ -54,7 +55,8 @@ def encode(boxes: Boxes, anchors: Boxes) -> Boxes:
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], np.float32(1e-6))
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     moved = (centres - anchors[:, :2]) / anchors[:, 2:]
-    return np.concatenate((moved, np.log(sides / anchors[:, 2:])), axis=1) * SCALES
+    offsets: Boxes = np.concatenate((moved, np.log(sides / anchors[:, 2:])), axis=1) * SCALES
+    return offsets
 
 
 def decode(offsets: Boxes, anchors: Boxes) -> Boxes:
@@ -62,7 +64,8 @@ def decode(offsets: Boxes, anchors: Boxes) -> Boxes:
     moved = offsets / SCALES
     centres = anchors[:, :2] + moved[:, :2] * anchors[:, 2:]
     half = np.exp(np.minimum(moved[:, 2:], np.float32(LARGEST_LOG))) * anchors[:, 2:] / 2
-    return np.clip(np.concatenate((centres - half, centres + half), axis=1), 0, 1)
+    boxes: Boxes = np.concatenate((centres - half, centres + half), axis=1).clip(0, 1)
+    return boxes
 
 
 def match(anchors: Boxes, boxes: Boxes) -> Labels:
@@ -151,9 +154,9 @@ def suppress(boxes: Boxes, labels: Labels, *, iou: float = NMS_IOU) -> npt.NDArr
     applying the rule to all at once until nothing changes gives the greedy answer.
     """
     drops = np.triu((overlaps(boxes, boxes) > iou) & (labels[:, None] == labels[None, :]), 1)
-    stays = ~drops.any(0)
+    stays: npt.NDArray[np.bool_] = ~drops.any(0)
     while True:
-        again = ~drops[stays].any(0)
+        again: npt.NDArray[np.bool_] = ~drops[stays].any(0)
         if np.array_equal(again, stays):
             return stays
         stays = again

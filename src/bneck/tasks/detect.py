@@ -13,7 +13,17 @@ from torch import Tensor, nn
 
 from bneck.specs.detector import Detector, anchors
 from bneck.specs.errors import InputError
-from bneck.tasks.boxes import BACKGROUND, Boxes, Found, Labels, corners, detections, encode, match
+from bneck.tasks.boxes import (
+    BACKGROUND,
+    LEAST_SCORE,
+    Boxes,
+    Found,
+    Labels,
+    corners,
+    detections,
+    encode,
+    match,
+)
 
 LossName: TypeAlias = Literal["focal", "mining"]
 LOSSES: tuple[str, ...] = get_args(LossName)
@@ -119,13 +129,12 @@ def _one_hot(labels: Tensor, slots: int) -> Tensor:
 
 @torch.inference_mode()
 def predict(
-    net: nn.Module, detector: Detector, images: Tensor, *, least_score: float = 0.0
+    net: nn.Module, detector: Detector, images: Tensor, *, least_score: float = LEAST_SCORE
 ) -> list[Found]:
     """Detections in every image of (N, channels, H, W), by a net in evaluation mode."""
     places = np.array(anchors(detector), np.float32)
     offsets, logits = net(images.contiguous(memory_format=torch.channels_last))
-    options = {"least_score": least_score} if least_score else {}
     return [
-        detections(one.numpy(), scores.numpy(), places, **options)
+        detections(one.numpy(), scores.numpy(), places, least_score=least_score)
         for one, scores in zip(offsets, logits, strict=True)
     ]
