@@ -13,15 +13,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from bneck.specs.detector import CODER, LARGEST_LOG, LEAST_SCORE, MOST_BOXES, NMS_IOU
+
 Boxes: TypeAlias = npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[np.int64]
 
-SCALES = np.array((10, 10, 5, 5), np.float32)  # the authors' box coder
-LARGEST_LOG = math.log(1000)  # of a box's side over its anchor's; keeps exp finite
+SCALES = np.array(CODER, np.float32)
 POSITIVE_IOU = 0.5
 BACKGROUND = 0
 
-NMS_IOU, LEAST_SCORE, MOST_BOXES = 0.6, 1e-8, 100  # the authors' settings
 _LEVELS = (0.5, 0.2, 0.05, 0.01)  # scores that candidates are looked at down to, one after another
 _CHUNK = 256  # candidates compared with one another at a time
 

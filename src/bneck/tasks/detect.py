@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bneck.specs.detector import Detector, anchors
+from bneck.specs.detector import LEAST_SCORE, Detector, anchors
 from bneck.specs.errors import InputError
 from bneck.tasks.boxes import (
     BACKGROUND,
-    LEAST_SCORE,
     Boxes,
     Found,
     Labels,
