@@ -255,7 +255,8 @@ def _pool(seg: Segmenter, width: int, size: tuple[int, int], grid: tuple[int, in
 
 def _tappable(network: NetSpec, end: int) -> list[int]:
     """Bnecks at 1/8 of the image in front of the first that dilation keeps there."""
-    found, reached = [], 1
+    found: list[int] = []
+    reached = 1
     rows = network.rows[:end]
     for i, row in enumerate(rows):
         if isinstance(row, Pool):
