@@ -1,4 +1,4 @@
-"""One image file into one square array, whatever odd but whole image it is."""
+"""One image file into one array, whatever odd but whole image it is."""
 
 from __future__ import annotations
 
@@ -22,15 +22,9 @@ def read_square(path: Path, side: int) -> Pixels | str:
     EXIF orientation is applied, transparency is laid on white, 16 bits a pixel become 8, and of
     several frames the first is taken. Resizing is bilinear and antialiased.
     """
-    try:
-        with Image.open(path, formats=DECODERS) as image:
-            image.draft(None, (2 * side, 2 * side))  # lets a JPEG be decoded at 1/2, 1/4 or 1/8
-            image.load()
-            with suppress(Exception):  # an image whose EXIF block is damaged is taken as upright
-                ImageOps.exif_transpose(image, in_place=True)
-            upright = _rgb(image)
-    except Exception as error:
-        return _reason(path, error)
+    upright = _read(path, 2 * side)
+    if isinstance(upright, str):
+        return upright
     short = min(upright.size)
     left, top = (upright.width - short) // 2, (upright.height - short) // 2
     square = upright.resize(
@@ -40,6 +34,26 @@ def read_square(path: Path, side: int) -> Pixels | str:
         reducing_gap=2.0,
     )
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+
+
+def read_whole(path: Path) -> Pixels | str:
+    """The whole of an image file as (H, W, 3) RGB, or why there is none; see `read_square`."""
+    upright = _read(path)
+    return upright if isinstance(upright, str) else np.array(upright)
+
+
+def _read(path: Path, side: int | None = None) -> Image.Image | str:
+    """An image file upright and as RGB, both sides at least `side` long if the file's are."""
+    try:
+        with Image.open(path, formats=DECODERS) as image:
+            if side is not None:
+                image.draft(None, (side, side))  # lets a JPEG be decoded at 1/2, 1/4 or 1/8
+            image.load()
+            with suppress(Exception):  # an image whose EXIF block is damaged is taken as upright
+                ImageOps.exif_transpose(image, in_place=True)
+            return _rgb(image)
+    except Exception as error:
+        return _reason(path, error)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
