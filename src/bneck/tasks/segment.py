@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bneck.data.masks import IGNORED
+from bneck.data.scenes import Scenes, as_batch
 from bneck.nets.segmenter import SegmentNet
 
 Matrix = npt.NDArray[np.int64]
@@ -135,3 +136,41 @@ def starts(length: int, window: int) -> Sequence[int]:
         return [0]
     steps = -(-(length - window) // max(1, window * 2 // 3))
     return [round(i * (length - window) / steps) for i in range(steps + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The score of a split, its matrix, and every image's own mIOU (NaN where all is ignored)."""
+
+    score: Score
+    matrix: Matrix
+    images: tuple[float, ...]
+
+
+def evaluate(
+    net: SegmentNet,
+    scenes: Scenes,
+    *,
+    sliding: tuple[int, int] | None = None,
+    on_scene: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Judge a segmenter on all scenes, each at its mask's size, single scale (6.4).
+
+    Args:
+        net: put into evaluation mode.
+        scenes: with `whole_masks`, so that images may be smaller than the masks they are judged by.
+        sliding: a window, see `predict`.
+        on_scene: called with 1 after each.
+
+    Raises:
+        DataError: a bad file.
+    """
+    total, images = Confusion(net.seg.classes), []
+    for index in range(len(scenes)):
+        image, mask = scenes.read(index)
+        size = (mask.shape[0], mask.shape[1])
+        found = predict(net, as_batch(image), size, sliding=sliding)
+        images.append(score(total.add(found, mask)).miou)
+        if on_scene:
+            on_scene(1)
+    return Evaluation(total.score(), total.matrix, tuple(images))
