@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
+    from bneck.recipes.detectors import count_detector as count_detector
     from bneck.recipes.main import resume as resume
     from bneck.recipes.main import search as search
     from bneck.recipes.networks import build as build
@@ -34,6 +35,7 @@ _HOMES = {
     "NetSpec": "bneck.specs.network",
     "build": "bneck.recipes.networks",
     "count": "bneck.recipes.networks",
+    "count_detector": "bneck.recipes.detectors",
     "from_text": "bneck.specs.text",
     "measure": "bneck.recipes.networks",
     "network": "bneck.recipes.networks",

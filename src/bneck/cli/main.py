@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from bneck.cli import detection
 from bneck.cli.bars import Bars
+from bneck.cli.options import TASKS, Json, Task, print_json, print_table
 from bneck.cli.tables import count_table, measurement_table, search_summary, spec_table, zoo_table
 from bneck.specs.errors import InputError
 
@@ -25,7 +25,6 @@ app = typer.Typer(
 
 STOPPED = 130  # what Ctrl-C ends in
 
-Json = Annotated[bool, typer.Option("--json", help="Print json for programs.")]
 NAMES = "A network (v3-large, v3-small-0.75@192), a spec file or a run's folder."
 
 
@@ -46,39 +45,55 @@ def show(
         return
     costs = count_network(spec)
     if as_json:
-        _print_json({**_count_json(network, spec, costs), "spec": to_text(spec)})
+        print_json({**_count_json(network, spec, costs), "spec": to_text(spec)})
         return
-    _print_table(spec_table(spec, costs))
+    print_table(spec_table(spec, costs))
 
 
 @app.command()
 def count(
     networks: Annotated[list[str], typer.Argument(help=NAMES)],
+    task: Annotated[Task, typer.Option(help=TASKS)] = Task.CLASSIFY,
+    classes: Annotated[
+        int | None, typer.Option(help="What can be detected; default COCO's 90.")
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Input side in pixels of a detector; default 320.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Count parameters, multiply-adds and activation memory. Python: bneck.count(network)"""
     from bneck.recipes.networks import count as count_network
     from bneck.recipes.networks import network as find
 
+    if task == Task.DETECT:
+        detection.count(networks, classes, resolution, as_json)
+        return
+    if classes is not None or resolution is not None:
+        raise InputError("--classes and --resolution go with --task detect; a name ends in @192")
     counted = [(name, find(name), count_network(name)) for name in networks]
     if as_json:
         found = [_count_json(*entry) for entry in counted]
-        _print_json(found[0] if len(found) == 1 else found)
+        print_json(found[0] if len(found) == 1 else found)
         return
-    _print_table(count_table(counted))
+    print_table(count_table(counted))
 
 
 @app.command()
 def zoo(
     pattern: Annotated[str, typer.Argument(help="Beginning of a name, or v3-*@96.")] = "*",
+    task: Annotated[Task, typer.Option(help=TASKS)] = Task.CLASSIFY,
     as_json: Json = False,
 ) -> None:
     """List the networks of the paper, their counts beside the printed ones. Python: bneck.zoo()"""
     from bneck.recipes.networks import zoo as list_zoo
 
+    if task == Task.DETECT:
+        detection.zoo(pattern, as_json)
+        return
     entries = list_zoo(pattern)
     if as_json:
-        _print_json(
+        print_json(
             [
                 {
                     "network": entry.name,
@@ -93,7 +108,7 @@ def zoo(
             ]
         )
         return
-    _print_table(zoo_table(entries))
+    print_table(zoo_table(entries))
 
 
 @app.command()
@@ -109,9 +124,9 @@ def measure(
 
     found = measure_networks(*networks, threads=threads, rounds=rounds, runtime=runtime)
     if as_json:
-        _print_json([record.as_json() for record in found])
+        print_json([record.as_json() for record in found])
         return
-    _print_table(measurement_table(found))
+    print_table(measurement_table(found))
 
 
 @app.command()
@@ -174,7 +189,7 @@ def search(
                 progress=bars,
             )
     if as_json:
-        _print_json(record)
+        print_json(record)
     else:
         print(search_summary(record))
 
@@ -191,7 +206,7 @@ def predict(
 
     found = predict_images(run, images, top=top)
     if as_json:
-        _print_json(
+        print_json(
             [
                 {
                     "image": str(image),
@@ -215,7 +230,7 @@ def report(
 
     files = [str(path) for path in write_report(run)]
     if as_json:
-        _print_json({"files": files})
+        print_json({"files": files})
     else:
         print("\n".join(files))
 
@@ -234,18 +249,6 @@ def run() -> None:
     if code == STOPPED:
         print("bneck: stopped; a search goes on with: bneck search --resume RUN", file=sys.stderr)
     sys.exit(code)
-
-
-def _print_table(table: Table) -> None:
-    console = Console()
-    # On a narrow terminal, and in a file, lines may get long, but no digit is cut off.
-    wide = console.options.update(max_width=1_000)
-    console.width = max(console.width, console.measure(table, options=wide).maximum)
-    console.print(table)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1))
 
 
 def _count_json(name: str, spec: Any, costs: Any) -> dict[str, Any]:
