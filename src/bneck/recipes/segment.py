@@ -136,7 +136,12 @@ def train_segment(
     with locked(path / ".lock"):
         write_text(folder.spec, to_text(seg.network))
         write_json(folder.run_json, record)
-        return _carry(folder, progress or Silent())
+        try:
+            return _carry(folder, progress or Silent())
+        except InputError:
+            if not folder.weights.is_file() and not folder.scratch.is_dir():
+                shutil.rmtree(path)  # refused before anything was learnt
+            raise
 
 
 def resume_segment(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:

@@ -69,6 +69,6 @@ def _legend(entries: Sequence[tuple[str, tuple[int, int, int]]], width: int) -> 
     draw = ImageDraw.Draw(page)
     for i, (text, colour) in enumerate(entries):
         x, y = MARGIN + i % columns * column, MARGIN + i // columns * LINE
-        draw.rectangle((x, y, x + SWATCH, y + SWATCH), fill=colour, outline="black")
+        draw.rectangle((x, y, x + SWATCH, y + SWATCH), fill=tuple(colour), outline="black")
         draw.text((x + SWATCH + MARGIN, y), text, fill="black", font=font)
     return page
