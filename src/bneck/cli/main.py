@@ -10,9 +10,19 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bneck.cli import detection
+from bneck.cli import detection, segmentation, train
 from bneck.cli.bars import Bars
-from bneck.cli.options import TASKS, Json, Task, print_json, print_table
+from bneck.cli.options import (
+    TASKS,
+    Filters,
+    HeadName,
+    HeadOption,
+    Json,
+    OutputStride,
+    Task,
+    print_json,
+    print_table,
+)
 from bneck.cli.tables import count_table, measurement_table, search_summary, spec_table, zoo_table
 from bneck.specs.errors import InputError
 
@@ -22,6 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find, train, shrink and ship the vision network that fits your data and your device.",
 )
+
+train.register(app)
 
 STOPPED = 130  # what Ctrl-C ends in
 
@@ -55,11 +67,17 @@ def count(
     networks: Annotated[list[str], typer.Argument(help=NAMES)],
     task: Annotated[Task, typer.Option(help=TASKS)] = Task.CLASSIFY,
     classes: Annotated[
-        int | None, typer.Option(help="What can be detected; default COCO's 90.")
+        int | None, typer.Option(help="Of a detector (default COCO's 90) or segmenter (19).")
     ] = None,
     resolution: Annotated[
         int | None, typer.Option(help="Input side in pixels of a detector; default 320.")
     ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH of a segmenter's image; default 1024x2048.")
+    ] = None,
+    head: HeadOption = HeadName.LRASPP,
+    filters: Filters = 128,
+    output_stride: OutputStride = None,
     as_json: Json = False,
 ) -> None:
     """Count parameters, multiply-adds and activation memory. Python: bneck.count(network)"""
@@ -69,8 +87,13 @@ def count(
     if task == Task.DETECT:
         detection.count(networks, classes, resolution, as_json)
         return
-    if classes is not None or resolution is not None:
-        raise InputError("--classes and --resolution go with --task detect; a name ends in @192")
+    if task == Task.SEGMENT:
+        segmentation.count(networks, classes, size, head.value, filters, output_stride, as_json)
+        return
+    if classes is not None or resolution is not None or size is not None:
+        raise InputError(
+            "--classes, --resolution and --size go with another --task; a name ends in @192"
+        )
     counted = [(name, find(name), count_network(name)) for name in networks]
     if as_json:
         found = [_count_json(*entry) for entry in counted]
@@ -90,6 +113,9 @@ def zoo(
 
     if task == Task.DETECT:
         detection.zoo(pattern, as_json)
+        return
+    if task == Task.SEGMENT:
+        segmentation.zoo(pattern, as_json)
         return
     entries = list_zoo(pattern)
     if as_json:
@@ -199,9 +225,22 @@ def predict(
     run: Annotated[str, typer.Argument(help="A finished run's folder or an exported model.onnx.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures.")],
     top: Annotated[int, typer.Option(help="How many classes.")] = 5,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Of a segmenter: the overlay.png to write, or a folder for several."),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Of a segmenter: the PNG of class ids to write, or a folder."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the top classes of pictures with their scores. Python: bneck.predict(run, images)"""
+    """Print the top classes of pictures, or paint what a segmenter sees. Python: bneck.predict(...)"""
+    if segmentation.is_run(run):
+        segmentation.predict(run, images, out, mask, as_json)
+        return
+    if out is not None or mask is not None:
+        raise InputError(f"--out and --mask go with a segmenter's run, and {run} is none")
     from bneck.recipes.predict import predict as predict_images
 
     found = predict_images(run, images, top=top)
@@ -225,10 +264,14 @@ def report(
     run: Annotated[Path, typer.Argument(help="A run's folder, finished or not.")],
     as_json: Json = False,
 ) -> None:
-    """Write a run's report.html and report.md anew. Python: bneck.write_report(run)"""
+    """Write a run's report anew: report.md, and of a search report.html. Python: bneck.write_report(run)"""
     from bneck.report.page import write_report
+    from bneck.report.segment import write_segment_report
 
-    files = [str(path) for path in write_report(run)]
+    if segmentation.is_run(str(run)):
+        files = [str(write_segment_report(run))]
+    else:
+        files = [str(path) for path in write_report(run)]
     if as_json:
         print_json({"files": files})
     else:
@@ -250,7 +293,10 @@ def run() -> None:
             print(f"bneck: {message}; see --help", file=sys.stderr)
         sys.exit(2)
     if code == STOPPED:
-        print("bneck: stopped; a search goes on with: bneck search --resume RUN", file=sys.stderr)
+        print(
+            "bneck: stopped; it goes on with: bneck search --resume RUN, or bneck train --resume RUN",
+            file=sys.stderr,
+        )
     sys.exit(code)
 
 

@@ -16,11 +16,27 @@ class Task(StrEnum):
 
     CLASSIFY = "classify"
     DETECT = "detect"
+    SEGMENT = "segment"
 
 
-TASKS = "What the network is for; detect puts SSDLite round it."
+TASKS = "What the network is for; detect puts SSDLite round it, segment (LR-)R-ASPP."
 
 Json = Annotated[bool, typer.Option("--json", help="Print json for programs.")]
+
+
+class HeadName(StrEnum):
+    """A segmenter's head."""
+
+    LRASPP = "lraspp"
+    RASPP = "raspp"
+
+
+HeadOption = Annotated[HeadName, typer.Option(help="Of a segmenter.")]
+Filters = Annotated[int, typer.Option(help="F of a segmenter's head (Table 7).")]
+OutputStride = Annotated[
+    int | None,
+    typer.Option(help="8, 16 or 32, of a segmenter; default 16, or the name's (+os32)."),
+]
 
 
 def print_json(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""One image file into one square array, whatever odd but whole image it is."""
+"""One image file into one array, whatever odd but whole image it is."""
 
 from __future__ import annotations
 
@@ -63,11 +63,6 @@ def image_size(path: Path) -> tuple[int, int] | str:
         return _reason(path, error)
 
 
-def read_picture(path: Path) -> Image.Image | str:
-    """A whole image file as 8-bit RGB the right way up, to draw on; or why there is none."""
-    return _upright(path, None)
-
-
 def _upright(path: Path, side: int | None) -> Image.Image | str:
     """An image file as 8-bit RGB the right way up, at least twice `side` where it was; or why not."""
     try:
@@ -84,6 +79,12 @@ def _upright(path: Path, side: int | None) -> Image.Image | str:
 
 def _channels_first(image: Image.Image) -> Pixels:
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def read_whole(path: Path) -> Pixels | str:
+    """The whole of an image file as (H, W, 3) RGB, or why there is none; see `read_square`."""
+    upright = _upright(path, None)
+    return upright if isinstance(upright, str) else np.array(upright)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -1,0 +1,139 @@
+"""`bneck train` and `bneck evaluate`: the tasks that are learnt from a folder, by `--task`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bneck.cli import segmentation
+from bneck.cli.bars import Bars
+from bneck.cli.options import TASKS, Filters, HeadName, HeadOption, Json, OutputStride, Task
+from bneck.specs.errors import InputError
+
+TRAINED = (Task.SEGMENT,)  # the tasks that `bneck train` knows; a search trains classifiers
+
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(help="Images and masks: Cityscapes, train + trainannot, images + masks."),
+]
+ClassList = Annotated[
+    Path | None,
+    typer.Option(help="One class a line, 'name' or 'name R G B'; default DATA/classes.txt."),
+]
+Ignore = Annotated[
+    list[int] | None, typer.Option(help="An id of the masks that means no class; besides 255.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this page to the application."""
+    app.command()(train)
+    app.command()(evaluate)
+
+
+def train(
+    network: Annotated[
+        str | None, typer.Argument(help="A network (v3-large+rf2), a spec file or a run's folder.")
+    ] = None,
+    task: Annotated[Task, typer.Option(help=TASKS)] = Task.SEGMENT,
+    data: DataFolder = None,
+    head: HeadOption = HeadName.LRASPP,
+    filters: Filters = 128,
+    output_stride: OutputStride = None,
+    global_pool: Annotated[
+        bool, typer.Option("--global-pool", help="Pool the whole map, not 49 x 49 windows.")
+    ] = False,
+    classes: ClassList = None,
+    ignore: Ignore = None,
+    size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH that images are brought to; default their own.")
+    ] = None,
+    crop: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH trained on; default the image, at most 769.")
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Of training; default 50.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images a step; default 8.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="First rate; default 0.1 for a batch of 8.")
+    ] = None,
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Weigh rare classes more in the loss.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; default runs/segment-TIME.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="An unfinished run's folder to go on with.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a network for a task on your images, and judge it. Python: bneck.train_segment(...)"""
+    if resume is None and task not in TRAINED:
+        known = ", ".join(TRAINED)
+        raise InputError(f"bneck train does not know the task {task.value}; it knows {known}")
+    from bneck.recipes.segment import resume_segment, train_segment
+    from bneck.recipes.segmenters import parse_size
+
+    with Bars(Console(stderr=True)) as bars:
+        if resume is not None:
+            record = resume_segment(resume, progress=bars)
+        else:
+            if network is None or data is None:
+                raise InputError(
+                    "a network and --data are needed, as in: bneck train v3-small+rf2 --task segment "
+                    "--data FOLDER"
+                )
+            record = train_segment(
+                network,
+                data,
+                head=head.value,
+                filters=filters,
+                output_stride=output_stride,
+                global_pool=global_pool,
+                classes=classes,
+                ignore=ignore or (),
+                size=None if size is None else parse_size(size),
+                crop=None if crop is None else parse_size(crop),
+                epochs=epochs,
+                batch=batch,
+                lr=lr,
+                balance=balance,
+                seed=seed,
+                out=out,
+                progress=bars,
+            )
+    segmentation.scores(record, as_json)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Other data of the same classes; default the run's own.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    classes: ClassList = None,
+    ignore: Ignore = None,
+    sliding: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH of sliding windows; default whole images.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a trained run on a split of its data, or on other data. Python: bneck.evaluate(run)"""
+    from bneck.recipes.segment import evaluate_segment
+    from bneck.recipes.segmenters import parse_size
+
+    with Bars(Console(stderr=True)) as bars:
+        record = evaluate_segment(
+            run,
+            data,
+            split=split,
+            classes=classes,
+            ignore=ignore or None,
+            sliding=None if sliding is None else parse_size(sliding),
+            progress=bars,
+        )
+    segmentation.scores(record, as_json)
