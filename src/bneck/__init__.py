@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
     from bneck.recipes.convert import convert_voc as convert_voc
+    from bneck.recipes.detect import evaluate_detect as evaluate_detect
+    from bneck.recipes.detect import resume_detect as resume_detect
+    from bneck.recipes.detect import train_detect as train_detect
+    from bneck.recipes.detect_pictures import detect as detect
     from bneck.recipes.detectors import count_detector as count_detector
     from bneck.recipes.main import resume as resume
     from bneck.recipes.main import search as search
@@ -38,11 +42,15 @@ _HOMES = {
     "convert_voc": "bneck.recipes.convert",
     "count": "bneck.recipes.networks",
     "count_detector": "bneck.recipes.detectors",
+    "detect": "bneck.recipes.detect_pictures",
+    "evaluate_detect": "bneck.recipes.detect",
     "from_text": "bneck.specs.text",
     "measure": "bneck.recipes.networks",
     "network": "bneck.recipes.networks",
     "predict": "bneck.recipes.predict",
     "resume": "bneck.recipes.main",
+    "resume_detect": "bneck.recipes.detect",
+    "train_detect": "bneck.recipes.detect",
     "scale_width": "bneck.specs.transforms",
     "search": "bneck.recipes.main",
     "to_text": "bneck.specs.text",

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bneck.cli.options import Json, print_json, print_table
 from bneck.cli.tables import new_table
 from bneck.recipes.detectors import count_detector, detector_zoo
+from bneck.records.run import RunFolder
 from bneck.specs.detector import COCO_IDS, ssdlite
+
+
+def is_run(run: str) -> bool:
+    """Whether a path is the folder of a detection run."""
+    folder = RunFolder(Path(run))
+    return folder.run_json.is_file() and folder.read().get("kind") == "detect"
 
 
 def count(
@@ -97,3 +104,44 @@ def convert(
         print(f"{split}: {path}")
     for entry in dropped:
         print(f"- left out: {entry.what}, {entry.reason}")
+
+
+def scores(record: dict[str, Any], as_json: bool) -> None:
+    """Print what a training or an evaluation found."""
+    if as_json:
+        print_json(record)
+        return
+    for found in record.get("evaluations", {"": record}).values():
+        columns = ("class", "objects", "AP", "AP50", "small", "medium", "large")
+        lines = new_table(
+            f"average precision in percent on {found['split']}, {found['images']} images",
+            columns,
+            left=(0,),
+        )
+        keys = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
+        for name, row in [*found["classes"].items(), ("all (mAP)", found)]:
+            lines.add_row(name, str(row["objects"]), *(_percent(row[key]) for key in keys))
+        print_table(lines)
+    print(f"report: {Path(record['run']) / 'report.md'}")
+
+
+def predict(
+    run: str, images: Sequence[Path], score: float | None, out: Path | None, as_json: bool
+) -> None:
+    """Print the objects in pictures, and draw them."""
+    from bneck.recipes.detect_pictures import detect
+
+    found = detect(run, images, score=score, out=out)
+    if as_json:
+        print_json(found)
+        return
+    for one in found:
+        names = [entry["label"] for entry in one["objects"]]
+        text = (
+            ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names)) or "nothing"
+        )
+        print(f"{one['image']}: {text}" + (f" -> {one['picture']}" if one["picture"] else ""))
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -227,7 +227,12 @@ def predict(
     top: Annotated[int, typer.Option(help="How many classes.")] = 5,
     out: Annotated[
         Path | None,
-        typer.Option(help="Of a segmenter: the overlay.png to write, or a folder for several."),
+        typer.Option(
+            help="Of a detector or segmenter: the picture.png to write, or a folder for several."
+        ),
+    ] = None,
+    score: Annotated[
+        float | None, typer.Option(help="Of a detector: least score; default the best on val.")
     ] = None,
     mask: Annotated[
         Path | None,
@@ -235,12 +240,20 @@ def predict(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the top classes of pictures, or paint what a segmenter sees. Python: bneck.predict(...)"""
+    """Print the top classes of pictures, or draw what a detector or segmenter sees.
+
+    Python: bneck.predict(run, images), bneck.detect(run, images)
+    """
+    if detection.is_run(run):
+        detection.predict(run, images, score, out, as_json)
+        return
     if segmentation.is_run(run):
         segmentation.predict(run, images, out, mask, as_json)
         return
-    if out is not None or mask is not None:
-        raise InputError(f"--out and --mask go with a segmenter's run, and {run} is none")
+    if out is not None or mask is not None or score is not None:
+        raise InputError(
+            f"--out, --mask and --score go with a detector's or segmenter's run, and {run} is none"
+        )
     from bneck.recipes.predict import predict as predict_images
 
     found = predict_images(run, images, top=top)
@@ -265,11 +278,14 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write a run's report anew: report.md, and of a search report.html. Python: bneck.write_report(run)"""
+    from bneck.report.detect import write_detect_report
     from bneck.report.page import write_report
     from bneck.report.segment import write_segment_report
 
     if segmentation.is_run(str(run)):
         files = [str(write_segment_report(run))]
+    elif detection.is_run(str(run)):
+        files = [str(write_detect_report(run))]
     else:
         files = [str(path) for path in write_report(run)]
     if as_json:

@@ -8,20 +8,28 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bneck.cli import segmentation
+from bneck.cli import detection, segmentation
 from bneck.cli.bars import Bars
 from bneck.cli.options import TASKS, Filters, HeadName, HeadOption, Json, OutputStride, Task
 from bneck.specs.errors import InputError
 
-TRAINED = (Task.SEGMENT,)  # the tasks that `bneck train` knows; a search trains classifiers
+TRAINED = (
+    Task.DETECT,
+    Task.SEGMENT,
+)  # the tasks that `bneck train` knows; a search trains classifiers
 
 DataFolder = Annotated[
     Path | None,
-    typer.Option(help="Images and masks: Cityscapes, train + trainannot, images + masks."),
+    typer.Option(
+        help="COCO json files and images, or images and masks (Cityscapes, train + trainannot)."
+    ),
 ]
 ClassList = Annotated[
     Path | None,
     typer.Option(help="One class a line, 'name' or 'name R G B'; default DATA/classes.txt."),
+]
+ImageFolder = Annotated[
+    Path | None, typer.Option(help="Of a detector: where images lie, if not beside the json.")
 ]
 Ignore = Annotated[
     list[int] | None, typer.Option(help="An id of the masks that means no class; besides 255.")
@@ -54,27 +62,76 @@ def train(
     crop: Annotated[
         str | None, typer.Option(help="HEIGHTxWIDTH trained on; default the image, at most 769.")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Of training; default 50.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images a step; default 8.")] = None,
+    images: ImageFolder = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Input side in pixels of a detector; default 320.")
+    ] = None,
+    loss: Annotated[
+        str, typer.Option(help="Of a detector: focal, or mining (hard negatives).")
+    ] = "focal",
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="A trained run or safetensors file to take a detector's backbone from."),
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Of training; default 60 (detect) or 50 (segment).")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Images a step; default 16 (detect) or 8 (segment).")
+    ] = None,
     lr: Annotated[
-        float | None, typer.Option(help="First rate; default 0.1 for a batch of 8.")
+        float | None,
+        typer.Option(help="Peak rate; default 0.002 for 16 images (detect), 0.1 for 8 (segment)."),
     ] = None,
     balance: Annotated[
         bool, typer.Option("--balance", help="Weigh rare classes more in the loss.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder; default runs/segment-TIME.")
+        Path | None, typer.Option(help="The run's folder; default runs/TASK-TIME.")
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="An unfinished run's folder to go on with.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a network for a task on your images, and judge it. Python: bneck.train_segment(...)"""
+    """Train a network for a task on your images, and judge it.
+
+    Python: bneck.train_detect(...), bneck.train_segment(...)
+    """
     if resume is None and task not in TRAINED:
         known = ", ".join(TRAINED)
         raise InputError(f"bneck train does not know the task {task.value}; it knows {known}")
+    if resume is None and (network is None or data is None):
+        raise InputError(
+            "a network and --data are needed, as in: bneck train v3-small+dagger --task detect "
+            "--data FOLDER"
+        )
+    if task == Task.DETECT or (resume is not None and detection.is_run(str(resume))):
+        from bneck.recipes.detect import resume_detect, train_detect
+
+        with Bars(Console(stderr=True)) as bars:
+            if resume is not None:
+                found = resume_detect(resume, progress=bars)
+            else:
+                assert network is not None
+                assert data is not None
+                found = train_detect(
+                    network,
+                    data,
+                    images=images,
+                    resolution=resolution,
+                    loss=loss,
+                    weights=weights,
+                    epochs=epochs,
+                    batch=batch,
+                    lr=lr,
+                    seed=seed,
+                    out=out,
+                    progress=bars,
+                )
+        detection.scores(found, as_json)
+        return
     from bneck.recipes.segment import resume_segment, train_segment
     from bneck.recipes.segmenters import parse_size
 
@@ -82,11 +139,8 @@ def train(
         if resume is not None:
             record = resume_segment(resume, progress=bars)
         else:
-            if network is None or data is None:
-                raise InputError(
-                    "a network and --data are needed, as in: bneck train v3-small+rf2 --task segment "
-                    "--data FOLDER"
-                )
+            assert network is not None
+            assert data is not None
             record = train_segment(
                 network,
                 data,
@@ -120,9 +174,20 @@ def evaluate(
     sliding: Annotated[
         str | None, typer.Option(help="HEIGHTxWIDTH of sliding windows; default whole images.")
     ] = None,
+    images: ImageFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Judge a trained run on a split of its data, or on other data. Python: bneck.evaluate(run)"""
+    """Judge a trained run on a split of its data, or on other data.
+
+    Python: bneck.evaluate_detect(run), bneck.evaluate_segment(run)
+    """
+    if detection.is_run(str(run)):
+        from bneck.recipes.detect import evaluate_detect
+
+        with Bars(Console(stderr=True)) as bars:
+            found = evaluate_detect(run, data, split=split, images=images, progress=bars)
+        detection.scores(found, as_json)
+        return
     from bneck.recipes.segment import evaluate_segment
     from bneck.recipes.segmenters import parse_size
 

@@ -73,56 +73,53 @@ class Annotated:
         return replace(self, pictures=kept, dropped=(*self.dropped, *lost))
 
 
-def find_annotations(root: Path) -> dict[str, Path]:
-    """The json files of the splits "train" and "val" (or valid, validation, test) of a dataset.
+def find_annotations(root: Path, splits: Sequence[str] = ("train", "val")) -> dict[str, Path]:
+    """The json files of a dataset's splits.
 
     A file belongs to a split if a word of its name, or of its folder's, is the split's, digits aside:
-    `annotations/instances_train2017.json`, `train/_annotations.coco.json`, `coco_val.json`. Of
-    several files for a split, COCO's `instances_*` counts.
+    `annotations/instances_train2017.json`, `train/_annotations.coco.json`, `coco_val.json`. For "val" the
+    words valid, validation and test do too, in this order. Of several files for a split, COCO's
+    `instances_*` counts.
 
     Raises:
-        DataError: no such folder, no file for train or for val, or several.
+        DataError: no such folder, no file for a split, or several.
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; check the path")
     files = sorted([*root.glob("*.json"), *root.glob("*/*.json")])
-    found = {"train": _pick(root, files, ("train",))}
-    for name in VAL_NAMES:
-        if _candidates(files, (name,)):
-            return {**found, "val": _pick(root, files, (name,))}
-    raise DataError(
-        f"{root} has no json file for val; name one as in annotations/instances_val.json, or convert "
-        "VOC xml with: bneck convert"
-    )
+    found = {}
+    for split in splits:
+        words = VAL_NAMES if split == "val" else (split,)
+        there = [word for word in words if _candidates(files, word)]
+        found[split] = _pick(root, files, there[0] if there else split)
+    return found
 
 
-def _pick(root: Path, files: Sequence[Path], names: tuple[str, ...]) -> Path:
-    found = _candidates(files, names)
+def _pick(root: Path, files: Sequence[Path], name: str) -> Path:
+    found = _candidates(files, name)
     if len(found) > 1:
         found = [path for path in found if path.stem.startswith("instances")] or found
     if not found:
         raise DataError(
-            f"{root} has no json file for {names[0]}; name one as in annotations/instances_train.json, or "
+            f"{root} has no json file for {name}; name one as in annotations/instances_{name}.json, or "
             "convert VOC xml with: bneck convert"
         )
     if len(found) > 1:
         raise DataError(
-            f"{root} has {len(found)} json files for {names[0]}: "
+            f"{root} has {len(found)} json files for {name}: "
             f"{', '.join(str(p.relative_to(root)) for p in found)}; leave one of them"
         )
     return found[0]
 
 
-def _candidates(files: Sequence[Path], names: tuple[str, ...]) -> list[Path]:
+def _candidates(files: Sequence[Path], name: str) -> list[Path]:
     def words(text: str) -> set[str]:
         return set(re.findall(r"[a-z]+", text.lower()))
 
-    named = [path for path in files if words(path.stem) & set(names)]
+    named = [path for path in files if name in words(path.stem)]
     every = {"train", "trainval", *VAL_NAMES}
     in_folder = [
-        path
-        for path in files
-        if not words(path.stem) & every and words(path.parent.name) & set(names)
+        path for path in files if not words(path.stem) & every and name in words(path.parent.name)
     ]
     return named or in_folder
 

@@ -80,6 +80,7 @@ class OnnxSession:
     def __init__(self, session: Any) -> None:
         self._session = session
         self._input = session.get_inputs()[0].name
+        self.outputs = [str(output.name) for output in session.get_outputs()]
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
 
     def run(self, image: Array) -> Array:
