@@ -268,17 +268,17 @@ def _train(folder: RunFolder, record: dict[str, Any], train: Annotated, progress
     net = build_detector(detector, seed=training.seed)
     if settings["weights"] is not None:
         _start_from(net, Path(settings["weights"]))
-    progress.stage("train", 1000)
-    shown = 0
+    losses: list[float] = []
+    last = 0
 
     def on_step(done: int, total: int, loss: float) -> None:
-        nonlocal shown
-        now = 1000 * done // total
-        progress.advance(now - shown)
-        shown = now
+        nonlocal last
+        if not last:
+            progress.stage("train", total)
+        progress.advance(done - last)
+        last = done
         losses.append(loss)
 
-    losses: list[float] = []
     lessons = _lessons(stored, detector, settings, training)
     fit(net, lessons, training, checkpoint=folder.scratch / "checkpoint", on_step=on_step)
     record["final_loss"] = float(np.mean(losses[-20:])) if losses else None
