@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bneck.recipes.detect import train_detect as train_detect
     from bneck.recipes.detect_pictures import detect as detect
     from bneck.recipes.detectors import count_detector as count_detector
+    from bneck.recipes.detectors import measure_detectors as measure_detectors
     from bneck.recipes.main import resume as resume
     from bneck.recipes.main import search as search
     from bneck.recipes.networks import build as build
@@ -46,6 +47,7 @@ _HOMES = {
     "evaluate_detect": "bneck.recipes.detect",
     "from_text": "bneck.specs.text",
     "measure": "bneck.recipes.networks",
+    "measure_detectors": "bneck.recipes.detectors",
     "network": "bneck.recipes.networks",
     "predict": "bneck.recipes.predict",
     "resume": "bneck.recipes.main",

@@ -143,12 +143,19 @@ def measure(
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
     rounds: Annotated[int, typer.Option(help="Shuffled rounds; at least 3.")] = 20,
     runtime: Annotated[str, typer.Option(help="The engine.")] = "onnxruntime",
+    task: Annotated[
+        Task, typer.Option(help="What networks are for; a run is measured by its own file.")
+    ] = Task.CLASSIFY,
     as_json: Json = False,
 ) -> None:
     """Measure latency on this machine, batch 1, networks interleaved. Python: bneck.measure(...)"""
+    from bneck.recipes.detectors import measure_detectors
     from bneck.recipes.networks import measure as measure_networks
 
-    found = measure_networks(*networks, threads=threads, rounds=rounds, runtime=runtime)
+    if task == Task.SEGMENT:
+        raise InputError("bneck measure knows the tasks classify and detect so far")
+    run_measure = measure_detectors if task == Task.DETECT else measure_networks
+    found = run_measure(*networks, threads=threads, rounds=rounds, runtime=runtime)
     if as_json:
         print_json([record.as_json() for record in found])
         return

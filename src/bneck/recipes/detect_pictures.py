@@ -48,7 +48,7 @@ def detect(
     if score is not None and not 0 <= score <= 1:
         raise InputError(f"score is {score}; it must be from 0 to 1")
     places = _outputs(images, out)
-    session, metadata = _session(Path(run))
+    session, metadata = exported_detector(Path(run))
     least = _threshold(Path(run)) if score is None else score
     found = []
     for image, place in zip(images, places, strict=True):
@@ -98,7 +98,12 @@ def _marks(seen: Any, classes: Sequence[str]) -> list[Mark]:
     ]
 
 
-def _session(run: Path) -> tuple[Any, dict[str, Any]]:
+def exported_detector(run: Path) -> tuple[Any, dict[str, Any]]:
+    """The loaded model.onnx of a run's folder (or such a file), and what its metadata says.
+
+    Raises:
+        InputError: no detector without decoding inside.
+    """
     model = RunFolder(run).model if run.is_dir() else run
     if not model.is_file():
         raise InputError(
