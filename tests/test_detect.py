@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 import bneck
 from bneck.data.coco import read_coco
+from bneck.devices import protocol
 from bneck.nets.build import build
 from bneck.nets.weights import load_weights, save_weights
 from bneck.recipes import detect as recipe
@@ -125,6 +127,19 @@ class TestRun:
     def test_a_run_measures_and_counts_as_a_network(self, run: Path) -> None:
         assert bneck.network(run).resolution == 48
         assert bneck.count_detector(load(run / "spec.yaml"), classes=2, resolution=48).params > 0
+
+    def test_latency_is_measured(
+        self, run: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        quick = partial(protocol.Protocol, burst_ms=1.0, max_repeats=1, max_spread=1e9)
+        monkeypatch.setattr(protocol, "Protocol", quick)
+        answer = call("measure", "v3-small-0.35@96", "--task", "detect", "--rounds", 3, "--json")
+        (found,) = json.loads(answer.out)
+        assert found["network"] == "ssdlite v3-small-0.35@96"
+        assert found["resolution"] == 96
+        (trained,) = json.loads(call("measure", run, "--rounds", 3, "--json").out)
+        assert trained["resolution"] == 48
+        assert found["latency_ms"]["median"] > 0
 
     def test_resumed_it_ends_the_same(
         self, run: Path, scene: Path, tiny: NetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
