@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
+    from bneck.costs.segmenter import count_segmenter as count_segmenter
     from bneck.recipes.detectors import count_detector as count_detector
     from bneck.recipes.main import resume as resume
     from bneck.recipes.main import search as search
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from bneck.recipes.networks import network as network
     from bneck.recipes.networks import zoo as zoo
     from bneck.recipes.predict import predict as predict
+    from bneck.recipes.segment import evaluate_segment as evaluate_segment
+    from bneck.recipes.segment import resume_segment as resume_segment
+    from bneck.recipes.segment import train_segment as train_segment
+    from bneck.recipes.segment_pictures import paint as paint
+    from bneck.recipes.segmenters import named_segmenter as named_segmenter
     from bneck.report.page import write_report as write_report
     from bneck.specs.errors import InputError as InputError
     from bneck.specs.network import NetSpec as NetSpec
@@ -36,14 +42,20 @@ _HOMES = {
     "build": "bneck.recipes.networks",
     "count": "bneck.recipes.networks",
     "count_detector": "bneck.recipes.detectors",
+    "count_segmenter": "bneck.costs.segmenter",
+    "evaluate_segment": "bneck.recipes.segment",
     "from_text": "bneck.specs.text",
     "measure": "bneck.recipes.networks",
+    "named_segmenter": "bneck.recipes.segmenters",
     "network": "bneck.recipes.networks",
+    "paint": "bneck.recipes.segment_pictures",
     "predict": "bneck.recipes.predict",
     "resume": "bneck.recipes.main",
     "scale_width": "bneck.specs.transforms",
+    "resume_segment": "bneck.recipes.segment",
     "search": "bneck.recipes.main",
     "to_text": "bneck.specs.text",
+    "train_segment": "bneck.recipes.segment",
     "write_report": "bneck.report.page",
     "zoo": "bneck.recipes.networks",
 }

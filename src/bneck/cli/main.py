@@ -235,7 +235,10 @@ def predict(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the top classes of pictures, or paint what a segmenter sees. Python: bneck.predict(...)"""
+    """Print the top classes of pictures, or paint what a segmenter sees.
+
+    Python: bneck.predict(run, images); of a segmenter bneck.paint(run, images)
+    """
     if segmentation.is_run(run):
         segmentation.predict(run, images, out, mask, as_json)
         return

@@ -28,6 +28,18 @@ Ignore = Annotated[
 ]
 
 
+GlobalPool = Annotated[
+    bool, typer.Option("--global-pool", help="Pool the whole map, not 49 x 49 windows.")
+]
+ImageSize = Annotated[
+    str | None, typer.Option(help="HEIGHTxWIDTH that images are brought to; default their own.")
+]
+Crop = Annotated[
+    str | None, typer.Option(help="HEIGHTxWIDTH trained on; default the image, at most 769.")
+]
+Balance = Annotated[bool, typer.Option("--balance", help="Weigh rare classes more in the loss.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this page to the application."""
     app.command()(train)
@@ -43,25 +55,17 @@ def train(
     head: HeadOption = HeadName.LRASPP,
     filters: Filters = 128,
     output_stride: OutputStride = None,
-    global_pool: Annotated[
-        bool, typer.Option("--global-pool", help="Pool the whole map, not 49 x 49 windows.")
-    ] = False,
+    global_pool: GlobalPool = False,
     classes: ClassList = None,
     ignore: Ignore = None,
-    size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH that images are brought to; default their own.")
-    ] = None,
-    crop: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH trained on; default the image, at most 769.")
-    ] = None,
+    size: ImageSize = None,
+    crop: Crop = None,
     epochs: Annotated[float | None, typer.Option(help="Of training; default 50.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step; default 8.")] = None,
     lr: Annotated[
         float | None, typer.Option(help="First rate; default 0.1 for a batch of 8.")
     ] = None,
-    balance: Annotated[
-        bool, typer.Option("--balance", help="Weigh rare classes more in the loss.")
-    ] = False,
+    balance: Balance = False,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder; default runs/segment-TIME.")
@@ -71,7 +75,10 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a network for a task on your images, and judge it. Python: bneck.train_segment(...)"""
+    """Train a network for a task on your images, and judge it.
+
+    Python: bneck.train_segment(network, data), bneck.resume_segment(run)
+    """
     if resume is None and task not in TRAINED:
         known = ", ".join(TRAINED)
         raise InputError(f"bneck train does not know the task {task.value}; it knows {known}")
@@ -122,7 +129,7 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge a trained run on a split of its data, or on other data. Python: bneck.evaluate(run)"""
+    """Judge a trained run on a split of its data, or on other data. Python: bneck.evaluate_segment(run)"""
     from bneck.recipes.segment import evaluate_segment
     from bneck.recipes.segmenters import parse_size
 
