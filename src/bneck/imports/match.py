@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import log
 from pathlib import Path
-from statistics import median
 from typing import Literal
 
 import torch
@@ -20,7 +20,7 @@ from bneck.specs import zoo
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import SpecError
-from bneck.specs.transforms import with_classes
+from bneck.specs.transforms import scale_width, with_classes
 
 PUBLISHED_CLASSES = (1000, 1001)  # ImageNet's, and with a background class before them
 CLASSIFIER = "classifier.weight"
@@ -87,7 +87,7 @@ def matched(
                 f"{path} holds values that are no numbers in {named.origin[name]}; fetch it again"
             )
         state[name].copy_(value)  # the net's own memory
-    return Matched(net=net.eval(), excused=tuple(entry.foreign for entry in odd))
+    return Matched(net=net.eval(), excused=tuple(dict.fromkeys(entry.foreign for entry in odd)))
 
 
 def _check_classes(spec: NetSpec, held: int, wanted: int | None, path: Path) -> None:
@@ -131,7 +131,7 @@ def _refusal(spec: NetSpec, published: Published, named: Named, path: Path, odd:
         return f"{path} holds {held}, not {spec.name}; import it with --as {held}"
     if all(entry.kind == "shape" for entry in odd) and (share := _width(spec, named.tensors)) != 1:
         return (
-            f"{path} is {share:g} times as wide as {spec.name}, by no rule of width known here; write its "
+            f"{path} is about {share:g} times as wide as {spec.name}, by no rule of width known here; write its "
             f"table as a spec file (bneck show {spec.name} --text prints one) and give that to --as"
         )
     parts = []
@@ -150,14 +150,14 @@ def _refusal(spec: NetSpec, published: Published, named: Named, path: Path, odd:
 
 
 def _width(spec: NetSpec, tensors: dict[str, Tensor]) -> float:
-    """How wide a file's rows are against the spec's, in the median."""
-    inside = [place for place in places(spec) if place.layer.row < spec.pool_at]
-    ratios = [
-        tensors[f"{place.conv}.weight"].shape[0] / place.shape[0]
-        for place in inside
-        if f"{place.conv}.weight" in tensors
-    ]
-    return round(median(ratios), 2)
+    """The multiplier of the spec that comes nearest to a file's widths before the pool."""
+
+    def distance(width: float) -> float:
+        inside = [p for p in places(scale_width(spec, width)) if p.layer.row < spec.pool_at]
+        pairs = [(p.shape[0], tensors.get(f"{p.conv}.weight")) for p in inside]
+        return sum(abs(log(held.shape[0] / out)) for out, held in pairs if held is not None)
+
+    return min(_WIDTHS, key=distance)
 
 
 def which_network(filters: Sequence[Shape], *, first: str = "") -> str | None:

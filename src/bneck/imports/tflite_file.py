@@ -325,4 +325,4 @@ def _same_pads(size: int, kernel: int, stride: int) -> list[int]:
 
 
 def _tensor(values: Array) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    return torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
