@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
+import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import bneck
+from bneck.cli import main
 from bneck.data.folders import DataError
 from bneck.data.images import read_crop
 from bneck.data.labels import read_classes
@@ -26,6 +30,7 @@ from bneck.specs.rows import SpecError
 from bneck.specs.text import to_text
 from bneck.tasks.classify import evaluate
 
+DATA = Path(__file__).parents[2] / "shared" / "data"
 COLOURS = {"n01": (250, 20, 20), "n02": (20, 250, 20), "n03": (20, 20, 250)}
 EACH = 4
 
@@ -349,3 +354,84 @@ class TestNormalisation:
         assert found["normalisation"] == dark
         assert found["top1"] == pytest.approx(1 / 3)
         assert found["loss"] == pytest.approx(float(np.log(3)), abs=1e-3)
+
+
+class TestCommands:
+    @pytest.fixture
+    def call(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> Callable[..., tuple[int, str, str]]:
+        def run(*arguments: object) -> tuple[int, str, str]:
+            monkeypatch.setattr(sys, "argv", ["bneck", *map(str, arguments)])
+            with pytest.raises(SystemExit) as ended:
+                main.run()
+            return int(ended.value.code or 0), *capsys.readouterr()
+
+        return run
+
+    def test_import_then_evaluate(
+        self, call: Any, tiny: NetSpec, tiny_file: Path, images: Path, tmp_path: Path
+    ) -> None:
+        net = colour_net(tiny, tmp_path / "net", 3, {0: 0, 1: 1, 2: 2})
+        names = tmp_path / "names.txt"
+        names.write_text("n01\nn02\nn03\n")
+        code, out, err = call(
+            "import", net / "weights.safetensors", "--as", tiny_file, "--out", tmp_path / "run",
+            "--labels", names, "--mean", "0.4,0.5,0.6", "--json",
+        )  # fmt: skip
+        assert (code, err) == (0, "")
+        record = json.loads(out)
+        assert record["normalisation"] == {"mean": [0.4, 0.5, 0.6], "std": [0.229, 0.224, 0.225]}
+        assert record["classes"] == ["n01", "n02", "n03"]
+        assert record["command"].startswith("bneck import ")
+        code, out, err = call("evaluate", tmp_path / "run", "--data", images, "--json")
+        assert code == 0
+        assert err == "evaluating tiny (12)\n"
+        assert json.loads(out)["top1"] == 1.0
+        code, out, err = call("evaluate", tmp_path / "run", "--data", images, "--crop", "resize")
+        assert out.startswith("tiny: top-1 100.0%, top-5 100.0%, loss 0.0")
+        code, out, err = call("show", tmp_path / "run")
+        assert code == 0
+        assert "tiny at 32 px, 3 classes, symmetric padding" in out
+
+    def test_refusals(self, call: Any, tiny_file: Path, images: Path, tmp_path: Path) -> None:
+        file = tmp_path / "w.pth"
+        file.write_bytes(b"nothing")
+        for arguments, sentence in (
+            (("import", file, "--as", tiny_file), "is no torch, safetensors or TFLite file"),
+            (("import", file), "Missing option '--as'; see --help"),
+            (
+                ("import", file, "--as", tiny_file, "--mean", "grey"),
+                "--mean is 'grey'; write three",
+            ),
+            (("evaluate", "v3-small", "--data", images), "v3-small has no trained weights"),
+            (("evaluate", "v3-small"), "Missing option '--data'; see --help"),
+        ):
+            code, out, err = call(*arguments)
+            assert (code, out) == (2, "")
+            assert err.count("\n") == 1
+            assert sentence in err
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not (DATA / "imagenet_sample").is_dir(), reason=f"{DATA} is not there")
+def test_the_authors_v3_small_on_real_images(tmp_path: Path) -> None:
+    """74 % on the even-numbered sample images by an independent reading of the same file."""
+    pytest.importorskip("tflite")
+    sample = DATA / "imagenet_sample"
+    with (sample / "labels.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["index"]) % 2 == 0]
+    assert len(rows) == 500
+    with tarfile.open(sample / "imagenet_sample_256.tar") as tar:
+        for row in rows:
+            tar.extract(row["path"], tmp_path / "sample", filter="data")
+    with (tmp_path / "sample" / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "index"), *((r["path"], r["index"]) for r in rows)])
+    weights = DATA / "weights" / "v3-small_224_1.0_uint8.tflite"
+    top1 = {}
+    for padding in ("same", "symmetric"):
+        run = tmp_path / padding
+        bneck.import_weights(weights, "v3-small", out=run, padding=padding)
+        top1[padding] = bneck.evaluate(run, tmp_path / "sample")["top1"]
+    assert top1["same"] == pytest.approx(0.74, abs=0.01)
+    assert top1["symmetric"] == pytest.approx(0.56, abs=0.02)

@@ -131,8 +131,8 @@ def _refusal(spec: NetSpec, published: Published, named: Named, path: Path, odd:
         return f"{path} holds {held}, not {spec.name}; import it with --as {held}"
     if all(entry.kind == "shape" for entry in odd) and (share := _width(spec, named.tensors)) != 1:
         return (
-            f"{path} is about {share:g} times as wide as {spec.name}, by no rule of width known here; write its "
-            f"table as a spec file (bneck show {spec.name} --text prints one) and give that to --as"
+            f"{path} is about {share:g} times as wide as {spec.name}, by no rule of width known here; write "
+            f"its table as a spec file (bneck show {spec.name} --text prints one) and give that to --as"
         )
     parts = []
     for kind, what in (
