@@ -270,7 +270,8 @@ class _Graph:
         if len(scale) > 1:
             along[quantisation.QuantizedDimension()] = len(scale)
         real: Array = values.astype(np.float64) - np.resize(zero, len(scale)).reshape(along)
-        return real * scale.astype(np.float64).reshape(along)
+        real *= scale.astype(np.float64).reshape(along)
+        return real
 
     def _dtype(self, tensor: Any) -> np.dtype[Any]:
         kinds = self.schema.TensorType

@@ -87,9 +87,20 @@ def import_weights(
         classes=classes,
     )
     spec, made.net.normalisation = made.net.spec, _normalisation(published, mean, std)
+    record = _record(path, published, made, started, None if labels is None else Path(labels))
+    write_text(folder.spec, to_text(spec))
+    save_weights(made.net.state_dict(), folder.weights)
+    write_json(folder.run_json, record)  # last: a folder without it is no run
+    return {"run": str(folder.path), **record}
+
+
+def _record(
+    path: Path, published: Published, made: Matched, started: str, labels: Path | None
+) -> ImportRecord:
+    spec = made.net.spec
     costs = count(spec)
-    names, ids = _class_names(None if labels is None else Path(labels), spec.classes)
-    record = ImportRecord(
+    names, ids = _class_names(labels, spec.classes)
+    return ImportRecord(
         format=FORMAT,
         kind="import",
         state="finished",
@@ -113,10 +124,6 @@ def import_weights(
         excused=list(made.excused),
         notes=_notes(published, made),
     )
-    write_text(folder.spec, to_text(spec))
-    save_weights(made.net.state_dict(), folder.weights)
-    write_json(folder.run_json, record)  # last: a folder without it is no run
-    return {"run": str(folder.path), **record}
 
 
 def _as_published(
