@@ -15,7 +15,7 @@ from torch import nn
 import bneck
 from bneck.imports.match import which_network
 from bneck.imports.published import filters, places
-from bneck.nets.build import build
+from bneck.nets.build import Net, build
 from bneck.records.run import RunFolder
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
@@ -244,7 +244,7 @@ def test_a_network_is_known_by_the_shapes_of_its_convolutions(name: str) -> None
 
 def test_every_place_of_every_network_is_a_tensor_of_its_net() -> None:
     for spec in NETWORKS.values():
-        state = build(spec).state_dict()
+        state = Net(spec).state_dict()
         wanted = {name for name in state if not name.endswith("num_batches_tracked")}
         assert {name for place in places(spec) for name in place.names()} == wanted
         assert sorted(filters(state)) == sorted(place.shape for place in places(spec))
