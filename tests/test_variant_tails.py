@@ -11,8 +11,8 @@ from bneck.costs.count import count
 from bneck.nets.build import build
 from bneck.specs.network import NetSpec, layers
 from bneck.specs.rows import Bneck, Conv, Pool, SpecError, squeeze_width
+from bneck.specs.tails import dagger, original_tail, output_stride, rf2
 from bneck.specs.transforms import scale_width, with_classes, with_resolution
-from bneck.specs.variants import dagger, original_tail, output_stride, rf2
 from bneck.specs.zoo import NETWORKS, network
 
 
