@@ -12,8 +12,8 @@ from bneck.nets.build import build
 from bneck.specs.network import NetSpec, layers
 from bneck.specs.rows import Bneck, Conv, Pool, SpecError, squeeze_width
 from bneck.specs.tails import dagger, original_tail, output_stride, rf2
-from bneck.specs.transforms import scale_width, with_classes, with_resolution
-from bneck.specs.zoo import NETWORKS, network
+from bneck.specs.transforms import WidthRule, scale_width, with_classes, with_resolution
+from bneck.specs.zoo import NETWORKS, network, width_rule
 
 
 def bnecks(spec: NetSpec) -> list[Bneck]:
@@ -205,3 +205,14 @@ def test_a_dilated_net_computes_the_same_values_on_a_denser_map(stride: int) -> 
     assert features.shape[2:] == (64 // stride, 64 // stride)
     assert (wanted > 0).double().mean() > 0.2
     assert (features[:, :, ::step, ::step] - wanted).abs().max() < 1e-10 * wanted.max()
+
+
+def test_the_uniform_baseline_keeps_the_conv_that_the_other_last_stage_keeps() -> None:
+    """The 1280 conv, on whichever side of the pool it stands; the 960 in front of it is scaled."""
+    for name in ("v3-large+original-tail", "mnasnet-a1+efficient-tail"):
+        spec = network(name)
+        narrow = scale_width(spec, 0.5, width_rule(name))
+        outs = [row.out for row in narrow.rows if isinstance(row, Conv)]
+        assert outs[-1] == 1280
+        assert all(out < 1280 for out in outs[:-1])
+    assert width_rule("v3-large") == WidthRule()

@@ -26,7 +26,7 @@ app = typer.Typer(
 STOPPED = 130  # what Ctrl-C ends in
 
 Json = Annotated[bool, typer.Option("--json", help="Print json for programs.")]
-NAMES = "A network (v3-large, v3-small-0.75@192), a spec file or a run's folder."
+NAMES = "A network (v3-large, v3-small-0.75+relu@192), a spec file or a run's folder."
 
 
 @app.command()

@@ -18,10 +18,8 @@ from bneck.specs.rows import (
     Row,
     SpecError,
     round8,
-    squeeze_of_input,
-    squeeze_width,
 )
-from bneck.specs.transforms import beside
+from bneck.specs.transforms import beside, refit
 
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -208,11 +206,7 @@ def _halved_bneck(spec: NetSpec, index: int, row: Bneck, into: int, share: Fract
     if spec.expands(index):
         expanded = round8(float(Fraction(row.expanded, before) * into * share))
         expanded = beside(into, expanded, most=row.expanded)
-    se = row.se
-    if se == squeeze_width(row.expanded):
-        se = squeeze_width(expanded)
-    elif se and se == squeeze_of_input(before):
-        se = squeeze_of_input(into)
     # Widths that differed may agree once they are halved and rounded; that makes no residual.
     gains = row.stride == 1 and out == into and not spec.has_skip(index)
-    return replace(row, out=out, expanded=expanded, se=se, skip="no" if gains else row.skip)
+    halved = replace(row, out=out, skip="no" if gains else row.skip)
+    return refit(halved, expanded, before, into)
