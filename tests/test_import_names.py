@@ -14,7 +14,7 @@ from torch import nn
 
 import bneck
 from bneck.imports.match import which_network
-from bneck.imports.published import filters, places
+from bneck.imports.source import filters, places
 from bneck.nets.build import Net, build
 from bneck.records.run import RunFolder
 from bneck.specs.network import NetSpec

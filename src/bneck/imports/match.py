@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bneck.imports.published import Named, Published, Shape, places
+from bneck.imports.source import Named, Shape, Source, places
 from bneck.nets.build import Net, build
 from bneck.specs import zoo
 from bneck.specs.errors import InputError
@@ -22,7 +22,7 @@ from bneck.specs.network import NetSpec
 from bneck.specs.rows import SpecError
 from bneck.specs.transforms import scale_width, with_classes
 
-PUBLISHED_CLASSES = (1000, 1001)  # ImageNet's, and with a background class before them
+IMAGENET_CLASSES = (1000, 1001)  # ImageNet's, and with a background class before them
 CLASSIFIER = "classifier.weight"
 _WIDTHS = (1.0, 0.75, 0.5, 0.35, 1.25, 1.4, *(round(0.05 * i, 2) for i in range(2, 41)))
 
@@ -51,7 +51,7 @@ class Odd:
 
 def matched(
     spec: NetSpec,
-    published: Published,
+    source: Source,
     *,
     path: Path,
     excuses: Sequence[str] = (),
@@ -67,10 +67,10 @@ def matched(
             `classes` (None: 1000, 1001 or the spec's own), names unmatched, or values that are no
             numbers.
     """
-    named = published.named(spec)
+    named = source.named(spec)
     odd = list(_odd(spec, named))
     if left := [entry for entry in odd if not entry.excused(excuses)]:
-        raise InputError(_refusal(spec, published, named, path, left))
+        raise InputError(_refusal(spec, source, named, path, left))
     skipped = {entry.own for entry in odd}
     if CLASSIFIER not in skipped:
         _check_classes(spec, int(named.tensors[CLASSIFIER].shape[0]), classes, path)
@@ -96,7 +96,7 @@ def _check_classes(spec: NetSpec, held: int, wanted: int | None, path: Path) -> 
             f"{path} has {held} classes, not {wanted}; leave --classes out, or give the classifier fresh "
             f"weights for {wanted} with --excuse 'classifier.*'"
         )
-    if wanted is None and held not in (*PUBLISHED_CLASSES, spec.classes):
+    if wanted is None and held not in (*IMAGENET_CLASSES, spec.classes):
         raise InputError(
             f"{path} has {held} classes, published weights have 1000, or 1001 with the background; say "
             f"--classes {held} if it is meant to have them"
@@ -125,8 +125,8 @@ def _times(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "one number"
 
 
-def _refusal(spec: NetSpec, published: Published, named: Named, path: Path, odd: list[Odd]) -> str:
-    held = which_network(published.filters, first=spec.name)
+def _refusal(spec: NetSpec, source: Source, named: Named, path: Path, odd: list[Odd]) -> str:
+    held = which_network(source.filters, first=spec.name)
     if held is not None and held != spec.name.partition("@")[0]:
         return f"{path} holds {held}, not {spec.name}; import it with --as {held}"
     if all(entry.kind == "shape" for entry in odd) and (share := _width(spec, named.tensors)) != 1:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bneck.imports.published import Named, Place, Published, folded, places
+from bneck.imports.source import Named, Place, Source, folded, places
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec, Padding
 from bneck.specs.normalisation import MINUS_ONE_TO_ONE, Normalisation
@@ -43,7 +43,7 @@ class Convolution:
     padding: str | None  # of those with stride 2: "same", "symmetric", or "odd"
 
 
-def tflite_weights(path: Path) -> Published:
+def tflite_weights(path: Path) -> Source:
     """What a TFLite file holds; its padding and normalisation are read off its graph.
 
     Raises:
@@ -71,7 +71,7 @@ def tflite_weights(path: Path) -> Published:
             "the file does not say how its input is normalised; from -1 to 1 is taken, as TensorFlow's "
             "own networks have it"
         )
-    return Published(
+    return Source(
         layout="tflite",
         filters=tuple(tuple(c.weight.shape) for c in found),
         named=lambda spec: _named(spec, found, left, path),
