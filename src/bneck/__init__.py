@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
     from bneck.costs.segmenter import count_segmenter as count_segmenter
     from bneck.recipes.detectors import count_detector as count_detector
+    from bneck.recipes.evaluate import evaluate as evaluate
+    from bneck.recipes.imports import import_weights as import_weights
     from bneck.recipes.main import resume as resume
     from bneck.recipes.main import search as search
     from bneck.recipes.networks import build as build
@@ -44,7 +46,9 @@ _HOMES = {
     "count_detector": "bneck.recipes.detectors",
     "count_segmenter": "bneck.costs.segmenter",
     "evaluate_segment": "bneck.recipes.segment",
+    "evaluate": "bneck.recipes.evaluate",
     "from_text": "bneck.specs.text",
+    "import_weights": "bneck.recipes.imports",
     "measure": "bneck.recipes.networks",
     "named_segmenter": "bneck.recipes.segmenters",
     "network": "bneck.recipes.networks",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bneck.cli import detection, segmentation, train
+from bneck.cli import detection, segmentation, train, weights
 from bneck.cli.bars import Bars
 from bneck.cli.options import (
     TASKS,
@@ -37,7 +37,7 @@ train.register(app)
 
 STOPPED = 130  # what Ctrl-C ends in
 
-NAMES = "A network (v3-large, v3-small-0.75@192), a spec file or a run's folder."
+NAMES = "A network (v3-large, v3-small-0.75+relu@192), a spec file or a run's folder."
 
 
 @app.command()
@@ -279,6 +279,10 @@ def report(
         print_json({"files": files})
     else:
         print("\n".join(files))
+
+
+app.command("import")(weights.import_weights)
+app.command()(weights.evaluate)
 
 
 def run() -> None:

@@ -1,4 +1,4 @@
-"""`bneck train` and `bneck evaluate`: the tasks that are learnt from a folder, by `--task`."""
+"""`bneck train`: the tasks that are learnt from a folder, by `--task`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from rich.console import Console
 
 from bneck.cli import segmentation
 from bneck.cli.bars import Bars
-from bneck.cli.options import TASKS, Filters, HeadName, HeadOption, Json, OutputStride, Task
+from bneck.cli.options import (
+    TASKS,
+    ClassList,
+    Filters,
+    HeadName,
+    HeadOption,
+    Ignore,
+    Json,
+    OutputStride,
+    Task,
+)
 from bneck.specs.errors import InputError
 
 TRAINED = (Task.SEGMENT,)  # the tasks that `bneck train` knows; a search trains classifiers
@@ -19,15 +29,6 @@ DataFolder = Annotated[
     Path | None,
     typer.Option(help="Images and masks: Cityscapes, train + trainannot, images + masks."),
 ]
-ClassList = Annotated[
-    Path | None,
-    typer.Option(help="One class a line, 'name' or 'name R G B'; default DATA/classes.txt."),
-]
-Ignore = Annotated[
-    list[int] | None, typer.Option(help="An id of the masks that means no class; besides 255.")
-]
-
-
 GlobalPool = Annotated[
     bool, typer.Option("--global-pool", help="Pool the whole map, not 49 x 49 windows.")
 ]
@@ -41,9 +42,8 @@ Balance = Annotated[bool, typer.Option("--balance", help="Weigh rare classes mor
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this page to the application."""
+    """Add the command of this page to the application."""
     app.command()(train)
-    app.command()(evaluate)
 
 
 def train(
@@ -113,34 +113,4 @@ def train(
                 out=out,
                 progress=bars,
             )
-    segmentation.scores(record, as_json)
-
-
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Other data of the same classes; default the run's own.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
-    classes: ClassList = None,
-    ignore: Ignore = None,
-    sliding: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH of sliding windows; default whole images.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Judge a trained run on a split of its data, or on other data. Python: bneck.evaluate_segment(run)"""
-    from bneck.recipes.segment import evaluate_segment
-    from bneck.recipes.segmenters import parse_size
-
-    with Bars(Console(stderr=True)) as bars:
-        record = evaluate_segment(
-            run,
-            data,
-            split=split,
-            classes=classes,
-            ignore=ignore or None,
-            sliding=None if sliding is None else parse_size(sliding),
-            progress=bars,
-        )
     segmentation.scores(record, as_json)

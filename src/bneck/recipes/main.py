@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bneck.data.folders import list_images
+from bneck.recipes.command import command_line
 from bneck.recipes.progress import Progress, Silent
-from bneck.recipes.run import Run, check_new, command_line, new_run, resumed_run
+from bneck.recipes.run import Run, check_new, new_run, resumed_run
 from bneck.recipes.search import run_search
 from bneck.recipes.settings import small_data
 from bneck.records.files import locked

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,12 +129,6 @@ def check_empty(path: Path) -> None:
     begun = (".lock", "scratch")
     if path.exists() and (not path.is_dir() or any(p.name not in begun for p in path.iterdir())):
         raise InputError(f"{path} exists and is not an empty folder; choose another --out")
-
-
-def command_line(call: str) -> str:
-    """How this process was started; `call` where it was from Python."""
-    by_shell = Path(sys.argv[0]).name in ("bneck", "__main__.py")
-    return shlex.join(["bneck", *sys.argv[1:]]) if by_shell else call
 
 
 def resumed_run(path: Path, progress: Progress) -> Run:

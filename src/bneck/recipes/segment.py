@@ -18,8 +18,9 @@ from bneck.data.pairs import Scenery, list_pairs
 from bneck.data.scenes import Scenes, as_batch
 from bneck.nets.segmenter import SegmentNet, build_segmenter, load_segmenter
 from bneck.nets.weights import save_weights
+from bneck.recipes.command import command_line
 from bneck.recipes.progress import Progress, Silent
-from bneck.recipes.run import check_empty, command_line
+from bneck.recipes.run import check_empty
 from bneck.recipes.segmenters import named_segmenter
 from bneck.records.commit import commit
 from bneck.records.files import locked, write_json, write_text, write_whole

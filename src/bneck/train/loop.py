@@ -118,6 +118,7 @@ def _epoch(
         augment=settings.augment,
         seed=settings.seed,
         epoch=done // steps_per_epoch,
+        normalisation=net.normalisation,
     )
     for images, labels in batches:
         if done == stop:
