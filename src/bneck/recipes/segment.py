@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -197,6 +198,7 @@ def load_run(folder: RunFolder) -> tuple[dict[str, Any], SegmentNet]:
 
 def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     """From wherever the run stands to its end."""
+    start = time.perf_counter()
     record = _record(folder)
     settings = record["settings"]
     scenery = list_pairs(
@@ -215,6 +217,7 @@ def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
         record["scores"].append(_score_record(split, found, scenes))
         if split == "val":
             record["shown"] = _draw(folder, net, scenes, found, record)
+    record["seconds"] = record.get("seconds", 0.0) + time.perf_counter() - start
     record["state"], record["finished"] = "finished", _now()
     write_json(folder.run_json, record)
     write_segment_report(folder.path)
