@@ -22,6 +22,8 @@ COMMANDS = {
     "search": "bneck.search(...)",
     "predict": "bneck.predict(run, images)",
     "report": "bneck.write_report(run)",
+    "import": "bneck.import_weights(file, network)",
+    "evaluate": "bneck.evaluate(network, data)",
 }
 
 

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bneck.data.batches import MEAN, STD
 from bneck.data.coco import Annotated, read_coco
 from bneck.data.folders import DataError
 from bneck.data.pictures import (
@@ -25,6 +24,7 @@ from bneck.data.pictures import (
     store,
     varied,
 )
+from bneck.specs.normalisation import IMAGENET
 
 SIDE, INPUT = 80, 64
 
@@ -56,7 +56,9 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> Annotated:
 
 def white(image: torch.Tensor) -> np.ndarray:
     """Corners of the white area of a normalised image, in shares."""
-    pixels = image * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+    pixels = image * torch.tensor(IMAGENET.std).view(3, 1, 1) + torch.tensor(IMAGENET.mean).view(
+        3, 1, 1
+    )
     rows, columns = np.nonzero((pixels.mean(0) > 0.62).numpy())
     side = image.shape[-1]
     return np.array((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)) / side

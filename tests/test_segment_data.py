@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bneck.data.batches import MEAN
 from bneck.data.folders import DataError
 from bneck.data.masks import (
     CITYSCAPES,
@@ -311,7 +310,6 @@ class TestScenes:
         assert ((masks[0] == IGNORED) == outside).all()
         step = 0.5 / 255 / 0.224  # half a step of 8 bits, in spreads
         assert images[0][:, outside].abs().max() <= step * 1.01
-        assert len(MEAN) == 3
 
     def test_image_and_mask_are_cut_alike(self, tmp_path: Path) -> None:
         """A scene whose image shows its mask: they still agree after scale, crop and flip."""

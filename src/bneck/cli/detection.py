@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
+from bneck.cli.bars import Bars
 from bneck.cli.options import Json, print_json, print_table
 from bneck.cli.tables import new_table
 from bneck.recipes.detectors import count_detector, detector_zoo
@@ -123,6 +125,15 @@ def scores(record: dict[str, Any], as_json: bool) -> None:
             lines.add_row(name, str(row["objects"]), *(_percent(row[key]) for key in keys))
         print_table(lines)
     print(f"report: {Path(record['run']) / 'report.md'}")
+
+
+def evaluate(run: str, data: Path | None, split: str, images: Path | None, as_json: bool) -> None:
+    """Judge a detector and print what was found."""
+    from bneck.recipes.detect import evaluate_detect
+
+    with Bars(Console(stderr=True)) as bars:
+        found = evaluate_detect(run, data, split=split, images=images, progress=bars)
+    scores(found, as_json)
 
 
 def predict(

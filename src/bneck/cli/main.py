@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bneck.cli import detection, segmentation, train
+from bneck.cli import detection, segmentation, train, weights
 from bneck.cli.bars import Bars
 from bneck.cli.options import (
     TASKS,
@@ -37,7 +37,7 @@ train.register(app)
 
 STOPPED = 130  # what Ctrl-C ends in
 
-NAMES = "A network (v3-large, v3-small-0.75@192), a spec file or a run's folder."
+NAMES = "A network (v3-large, v3-small-0.75+relu@192), a spec file or a run's folder."
 
 
 @app.command()
@@ -249,7 +249,8 @@ def predict(
 ) -> None:
     """Print the top classes of pictures, or draw what a detector or segmenter sees.
 
-    Python: bneck.predict(run, images), bneck.detect(run, images)
+    Python: bneck.predict(run, images); of a detector bneck.detect(run, images), of a segmenter
+    bneck.paint(run, images)
     """
     if detection.is_run(run):
         detection.predict(run, images, score, out, as_json)
@@ -302,6 +303,8 @@ def report(
 
 
 app.command()(detection.convert)
+app.command("import")(weights.import_weights)
+app.command()(weights.evaluate)
 
 
 def run() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -36,6 +37,18 @@ Filters = Annotated[int, typer.Option(help="F of a segmenter's head (Table 7).")
 OutputStride = Annotated[
     int | None,
     typer.Option(help="8, 16 or 32, of a segmenter; default 16, or the name's (+os32)."),
+]
+
+
+ClassList = Annotated[
+    Path | None,
+    typer.Option(help="One class a line, 'name' or 'name R G B'; default DATA/classes.txt."),
+]
+ImageFolder = Annotated[
+    Path | None, typer.Option(help="Of a detector: where images lie, if not beside the json.")
+]
+Ignore = Annotated[
+    list[int] | None, typer.Option(help="An id of the masks that means no class; besides 255.")
 ]
 
 

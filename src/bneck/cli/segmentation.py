@@ -7,6 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
+from bneck.cli.bars import Bars
 from bneck.cli.options import print_json, print_table
 from bneck.cli.tables import new_table
 from bneck.costs.segmenter import FULL, count_segmenter, paper_madds
@@ -117,6 +120,26 @@ def scores(record: dict[str, Any], as_json: bool) -> None:
     print_table(lines)
     if "run" in record:
         print(f"report: {Path(record['run']) / 'report.md'}")
+
+
+def evaluate(
+    run: str,
+    data: Path | None,
+    split: str,
+    classes: Path | None,
+    ignore: list[int] | None,
+    sliding: str | None,
+    as_json: bool,
+) -> None:
+    """Print the score of a run on a split."""
+    from bneck.recipes.segment import evaluate_segment
+
+    window = None if sliding is None else parse_size(sliding)
+    with Bars(Console(stderr=True)) as bars:
+        record = evaluate_segment(
+            run, data, split=split, classes=classes, ignore=ignore, sliding=window, progress=bars
+        )
+    scores(record, as_json)
 
 
 def predict(

@@ -1,4 +1,4 @@
-"""`bneck train` and `bneck evaluate`: the tasks that are learnt from a folder, by `--task`."""
+"""`bneck train`: the tasks that are learnt from a folder, by `--task`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from rich.console import Console
 
 from bneck.cli import detection, segmentation
 from bneck.cli.bars import Bars
-from bneck.cli.options import TASKS, Filters, HeadName, HeadOption, Json, OutputStride, Task
+from bneck.cli.options import (
+    TASKS,
+    ClassList,
+    Filters,
+    HeadName,
+    HeadOption,
+    Ignore,
+    ImageFolder,
+    Json,
+    OutputStride,
+    Task,
+)
 from bneck.specs.errors import InputError
 
 TRAINED = (
@@ -24,22 +35,29 @@ DataFolder = Annotated[
         help="COCO json files and images, or images and masks (Cityscapes, train + trainannot)."
     ),
 ]
-ClassList = Annotated[
+GlobalPool = Annotated[
+    bool, typer.Option("--global-pool", help="Pool the whole map, not 49 x 49 windows.")
+]
+ImageSize = Annotated[
+    str | None, typer.Option(help="HEIGHTxWIDTH that images are brought to; default their own.")
+]
+Crop = Annotated[
+    str | None, typer.Option(help="HEIGHTxWIDTH trained on; default the image, at most 769.")
+]
+Resolution = Annotated[
+    int | None, typer.Option(help="Input side in pixels of a detector; default 320.")
+]
+Loss = Annotated[str, typer.Option(help="Of a detector: focal, or mining (hard negatives).")]
+Backbone = Annotated[
     Path | None,
-    typer.Option(help="One class a line, 'name' or 'name R G B'; default DATA/classes.txt."),
+    typer.Option(help="A trained run or safetensors file to take a detector's backbone from."),
 ]
-ImageFolder = Annotated[
-    Path | None, typer.Option(help="Of a detector: where images lie, if not beside the json.")
-]
-Ignore = Annotated[
-    list[int] | None, typer.Option(help="An id of the masks that means no class; besides 255.")
-]
+Balance = Annotated[bool, typer.Option("--balance", help="Weigh rare classes more in the loss.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this page to the application."""
+    """Add the command of this page to the application."""
     app.command()(train)
-    app.command()(evaluate)
 
 
 def train(
@@ -51,28 +69,15 @@ def train(
     head: HeadOption = HeadName.LRASPP,
     filters: Filters = 128,
     output_stride: OutputStride = None,
-    global_pool: Annotated[
-        bool, typer.Option("--global-pool", help="Pool the whole map, not 49 x 49 windows.")
-    ] = False,
+    global_pool: GlobalPool = False,
     classes: ClassList = None,
     ignore: Ignore = None,
-    size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH that images are brought to; default their own.")
-    ] = None,
-    crop: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH trained on; default the image, at most 769.")
-    ] = None,
+    size: ImageSize = None,
+    crop: Crop = None,
     images: ImageFolder = None,
-    resolution: Annotated[
-        int | None, typer.Option(help="Input side in pixels of a detector; default 320.")
-    ] = None,
-    loss: Annotated[
-        str, typer.Option(help="Of a detector: focal, or mining (hard negatives).")
-    ] = "focal",
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="A trained run or safetensors file to take a detector's backbone from."),
-    ] = None,
+    resolution: Resolution = None,
+    loss: Loss = "focal",
+    weights: Backbone = None,
     epochs: Annotated[
         float | None, typer.Option(help="Of training; default 60 (detect) or 50 (segment).")
     ] = None,
@@ -83,9 +88,7 @@ def train(
         float | None,
         typer.Option(help="Peak rate; default 0.002 for 16 images (detect), 0.1 for 8 (segment)."),
     ] = None,
-    balance: Annotated[
-        bool, typer.Option("--balance", help="Weigh rare classes more in the loss.")
-    ] = False,
+    balance: Balance = False,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder; default runs/TASK-TIME.")
@@ -97,7 +100,8 @@ def train(
 ) -> None:
     """Train a network for a task on your images, and judge it.
 
-    Python: bneck.train_detect(...), bneck.train_segment(...)
+    Python: bneck.train_detect(network, data), bneck.train_segment(network, data), bneck.resume_detect(run),
+    bneck.resume_segment(run)
     """
     if resume is None and task not in TRAINED:
         known = ", ".join(TRAINED)
@@ -108,29 +112,10 @@ def train(
             "--data FOLDER"
         )
     if task == Task.DETECT or (resume is not None and detection.is_run(str(resume))):
-        from bneck.recipes.detect import resume_detect, train_detect
-
-        with Bars(Console(stderr=True)) as bars:
-            if resume is not None:
-                found = resume_detect(resume, progress=bars)
-            else:
-                assert network is not None
-                assert data is not None
-                found = train_detect(
-                    network,
-                    data,
-                    images=images,
-                    resolution=resolution,
-                    loss=loss,
-                    weights=weights,
-                    epochs=epochs,
-                    batch=batch,
-                    lr=lr,
-                    seed=seed,
-                    out=out,
-                    progress=bars,
-                )
-        detection.scores(found, as_json)
+        detection.train(
+            network, data, resume, as_json, images=images, resolution=resolution, loss=loss,
+            weights=weights, epochs=epochs, batch=batch, lr=lr, seed=seed, out=out,
+        )  # fmt: skip
         return
     from bneck.recipes.segment import resume_segment, train_segment
     from bneck.recipes.segmenters import parse_size
@@ -160,45 +145,4 @@ def train(
                 out=out,
                 progress=bars,
             )
-    segmentation.scores(record, as_json)
-
-
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Other data of the same classes; default the run's own.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
-    classes: ClassList = None,
-    ignore: Ignore = None,
-    sliding: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH of sliding windows; default whole images.")
-    ] = None,
-    images: ImageFolder = None,
-    as_json: Json = False,
-) -> None:
-    """Judge a trained run on a split of its data, or on other data.
-
-    Python: bneck.evaluate_detect(run), bneck.evaluate_segment(run)
-    """
-    if detection.is_run(str(run)):
-        from bneck.recipes.detect import evaluate_detect
-
-        with Bars(Console(stderr=True)) as bars:
-            found = evaluate_detect(run, data, split=split, images=images, progress=bars)
-        detection.scores(found, as_json)
-        return
-    from bneck.recipes.segment import evaluate_segment
-    from bneck.recipes.segmenters import parse_size
-
-    with Bars(Console(stderr=True)) as bars:
-        record = evaluate_segment(
-            run,
-            data,
-            split=split,
-            classes=classes,
-            ignore=ignore or None,
-            sliding=None if sliding is None else parse_size(sliding),
-            progress=bars,
-        )
     segmentation.scores(record, as_json)

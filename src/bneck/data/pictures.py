@@ -22,6 +22,7 @@ from bneck.data.coco import Annotated, Boxes, Labels, Picture
 from bneck.data.folders import DataError
 from bneck.data.images import Pixels, read_stretched
 from bneck.records.files import write_json
+from bneck.specs.normalisation import IMAGENET, Normalisation
 
 Batch = tuple[Tensor, list[Boxes], list[Labels]]
 
@@ -141,7 +142,14 @@ def _fingerprint(annotated: Annotated, side: int) -> str:
 
 
 def box_batches(
-    stored: Stored, *, resolution: int, batch: int, augment: BoxAugment, seed: int, epoch: int
+    stored: Stored,
+    *,
+    resolution: int,
+    batch: int,
+    augment: BoxAugment,
+    seed: int,
+    epoch: int,
+    normalisation: Normalisation = IMAGENET,
 ) -> Iterator[Batch]:
     """Yield images (N, 3, resolution, resolution) float32 normalised, with every image's boxes and labels.
 
@@ -150,7 +158,8 @@ def box_batches(
     """
     order = np.random.default_rng((seed, epoch, 0)).permutation(len(stored.images))
     for start in range(0, len(order) - batch + 1, batch):
-        yield varied(stored, order[start : start + batch], resolution, augment, (seed, epoch))
+        part = order[start : start + batch]
+        yield varied(stored, part, resolution, augment, (seed, epoch), normalisation)
 
 
 def varied(
@@ -159,6 +168,7 @@ def varied(
     resolution: int,
     augment: BoxAugment,
     seeds: tuple[int, int],
+    normalisation: Normalisation = IMAGENET,
 ) -> Batch:
     """The images of `indices`, each varied by random numbers of its own."""
     windows, factors = np.empty((len(indices), 4)), np.empty((len(indices), 3), np.float32)
@@ -183,7 +193,7 @@ def varied(
     images = sample(images, (x, y, wide, high), resolution)
     if augment.colour:
         images = recoloured(images, torch.from_numpy(factors))
-    return normalise(images), boxes, labels
+    return normalise(images, normalisation), boxes, labels
 
 
 def crop_window(boxes: Boxes, rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -227,7 +237,11 @@ def cropped(boxes: Boxes, labels: Labels, window: npt.NDArray[np.float64]) -> tu
 
 
 def eval_images(
-    annotated: Annotated, *, resolution: int, batch: int
+    annotated: Annotated,
+    *,
+    resolution: int,
+    batch: int,
+    normalisation: Normalisation = IMAGENET,
 ) -> Iterator[tuple[list[Picture], list[str], Tensor]]:
     """Yield (pictures, reasons, images) in order: whole images, stretched and normalised.
 
@@ -242,6 +256,6 @@ def eval_images(
             yield (
                 [picture for picture, _ in pending],
                 [pixels if isinstance(pixels, str) else "" for _, pixels in pending],
-                normalise(torch.from_numpy(stacked)),
+                normalise(torch.from_numpy(stacked), normalisation),
             )
             pending = []

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bneck.data.batches import MEAN, normalise
+from bneck.data.batches import normalise
 from bneck.data.folders import DataError
 from bneck.data.images import Pixels, read_whole
 from bneck.data.masks import IGNORED, Labels, counts, read_mask
 from bneck.data.pairs import Pair
+from bneck.specs.normalisation import IMAGENET
 
 KEPT_BYTES = 2 << 30  # of decoded pairs that stay in memory
 Size = tuple[int, int]
@@ -208,7 +209,7 @@ def _varied(
     box = (left, top, min(right, mask.shape[1]), min(bottom, mask.shape[0]))
     into = (inner[1], inner[0])
     how = Image.Resampling
-    colours = np.full((*crop, 3), [round(255 * m) for m in MEAN], np.uint8)
+    colours = np.full((*crop, 3), [round(255 * m) for m in IMAGENET.mean], np.uint8)
     numbers = np.full(crop, IGNORED, np.uint8)
     inside = np.s_[: inner[0], : inner[1]]
     colours[inside] = np.asarray(Image.fromarray(image).resize(into, how.BILINEAR, box=box))

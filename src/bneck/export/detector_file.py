@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bneck.data.batches import MEAN, STD
 from bneck.devices.runtimes import Session, runtime
 from bneck.export.onnx_file import ExportError
 from bneck.graphs.detector_graph import detector_graph
@@ -52,8 +51,8 @@ def export_detector(
     metadata = {
         "task": "detect",
         "classes": json.dumps(list(classes)),
-        "mean": json.dumps(MEAN),
-        "std": json.dumps(STD),
+        "mean": json.dumps(net.normalisation.mean),
+        "std": json.dumps(net.normalisation.std),
         "resolution": str(detector.resolution),
         "spec": to_text(detector.network),
         "anchors": json.dumps(anchors(detector)),

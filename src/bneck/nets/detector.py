@@ -12,6 +12,7 @@ from bneck.nets.ops import BneckRow, ConvBnAct, initialise
 from bneck.specs.detector import Detector, extra_layers, features, head_layers
 from bneck.specs.errors import InputError
 from bneck.specs.network import Layer
+from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.rows import Bneck
 
 HEAD_STD = 0.03  # of the authors' head convs
@@ -22,12 +23,13 @@ class DetectorNet(nn.Module):
     """A detector: `rows` of its network, `extras`, and heads `boxes` and `scores`.
 
     Parameter names are those of the walk over its layers; those of `rows` are also the
-    classification network's. Weights are not initialised; `build_detector` does that.
+    classification network's. `normalisation` says what input the weights were made for. Weights are not initialised; `build_detector` does that.
     """
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
+        self.normalisation: Normalisation = IMAGENET
         spec = detector.network
         self.rows = nn.ModuleList()
         for index, group in groupby(features(detector), key=lambda layer: layer.row):

@@ -25,6 +25,7 @@ from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.run import check_empty
 from bneck.records.commit import commit
 from bneck.records.files import locked, write_json, write_text
+from bneck.records.imported import normalisation
 from bneck.records.run import FORMAT, RunFolder
 from bneck.report.detect import write_detect_report
 from bneck.specs.detector import Detector, ssdlite
@@ -133,6 +134,7 @@ def train_detect(
     net = build_detector(detector, seed=seed)
     if settings.weights is not None:
         _start_from(net, Path(settings.weights))  # refuses before there is a folder
+    record["normalisation"] = net.normalisation.as_json()
     folder = RunFolder(path)
     with locked(path / ".lock"):
         write_text(folder.spec, to_text(with_resolution(detector.network, detector.resolution)))
@@ -211,6 +213,7 @@ def load_run(folder: RunFolder) -> tuple[dict[str, Any], DetectorNet]:
         raise InputError(
             f"{folder.weights} does not hold the weights of this run's detector; train again"
         ) from None
+    net.normalisation = normalisation(folder)
     return record, net.eval()
 
 
@@ -238,7 +241,12 @@ def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     record, net = load_run(folder)
     found = judge_split(folder, net, val, "val", progress)
     record["evaluations"] = {"val": found}
-    batches = eval_images(val, resolution=net.detector.resolution, batch=EVAL_BATCH)
+    batches = eval_images(
+        val,
+        resolution=net.detector.resolution,
+        batch=EVAL_BATCH,
+        normalisation=net.normalisation,
+    )
     checked = torch.cat([images for _, _, images in _first(batches)])[:CHECKED]
     progress.stage("export", 2)
     record["export"] = {}
@@ -279,7 +287,7 @@ def _train(folder: RunFolder, record: dict[str, Any], train: Annotated, progress
         last = done
         losses.append(loss)
 
-    lessons = _lessons(stored, detector, settings, training)
+    lessons = _lessons(stored, net, settings, training)
     fit(net, lessons, training, checkpoint=folder.scratch / "checkpoint", on_step=on_step)
     record["final_loss"] = float(np.mean(losses[-20:])) if losses else None
     record["train_seconds"] = time.perf_counter() - start
@@ -288,21 +296,22 @@ def _train(folder: RunFolder, record: dict[str, Any], train: Annotated, progress
 
 
 def _lessons(
-    stored: Stored, detector: Detector, settings: dict[str, Any], training: Settings
+    stored: Stored, net: DetectorNet, settings: dict[str, Any], training: Settings
 ) -> Lessons[Batch]:
     augment = BoxAugment(**settings["augment"])
 
     def batches(epoch: int) -> Iterable[Batch]:
         return box_batches(
             stored,
-            resolution=detector.resolution,
+            resolution=net.detector.resolution,
             batch=training.batch,
             augment=augment,
             seed=training.seed,
             epoch=epoch,
+            normalisation=net.normalisation,
         )
 
-    teacher = Teacher(detector, settings["loss"])
+    teacher = Teacher(net.detector, settings["loss"])
     return Lessons(images=len(stored.images), batches=batches, loss=teacher)
 
 
@@ -351,6 +360,8 @@ def _check_classes(annotated: Annotated, classes: tuple[str, ...], where: str) -
 def _start_from(net: DetectorNet, weights: Path) -> None:
     file = RunFolder(weights).weights if weights.is_dir() else weights
     take_backbone(net, load_weights(file), str(weights))
+    if weights.is_dir():
+        net.normalisation = normalisation(RunFolder(weights))
 
 
 def _detector(folder: RunFolder, record: dict[str, Any]) -> Detector:

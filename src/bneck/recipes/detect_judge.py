@@ -93,7 +93,12 @@ def _detected(
     pictures: list[Picture] = []
     found: list[Found] = []
     bad: dict[int, str] = {}
-    batches = eval_images(annotated, resolution=detector.resolution, batch=EVAL_BATCH)
+    batches = eval_images(
+        annotated,
+        resolution=detector.resolution,
+        batch=EVAL_BATCH,
+        normalisation=net.normalisation,
+    )
     for part, reasons, images in batches:
         bad |= {p.id: reason for p, reason in zip(part, reasons, strict=True) if reason}
         pictures += [p for p, reason in zip(part, reasons, strict=True) if not reason]

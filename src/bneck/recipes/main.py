@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bneck.data.folders import list_images
+from bneck.recipes.command import command_line
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.run import Run, check_new, new_run, resumed_run
 from bneck.recipes.search import run_search
@@ -122,8 +121,7 @@ def _carry(run: Run) -> dict[str, Any]:
 
 
 def _command() -> str:
-    by_shell = Path(sys.argv[0]).name in ("bneck", "__main__.py")
-    return shlex.join(["bneck", *sys.argv[1:]]) if by_shell else "bneck.search(...)"
+    return command_line("bneck.search(...)")
 
 
 def _given(value: _T | None, default: _T) -> _T:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from PIL import Image
@@ -18,6 +19,7 @@ from bneck.data.pairs import Scenery, list_pairs
 from bneck.data.scenes import Scenes, as_batch
 from bneck.nets.segmenter import SegmentNet, build_segmenter, load_segmenter
 from bneck.nets.weights import save_weights
+from bneck.recipes.command import command_line
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.run import check_empty
 from bneck.recipes.segmenters import named_segmenter
@@ -28,7 +30,7 @@ from bneck.report.overlay import overlay
 from bneck.report.segment import write_segment_report
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.segmenter import Head, from_settings
+from bneck.specs.segmenter import Head, Segmenter, from_settings
 from bneck.specs.text import load, to_text
 from bneck.tasks.segment import Evaluation, Score, predict
 from bneck.tasks.segment import evaluate as evaluate_scenes
@@ -42,25 +44,39 @@ SHOWN = 3  # best and worst images that are drawn
 Size = tuple[int, int]
 
 
+class SegmentOptions(TypedDict, total=False):
+    """What `train_segment` may be told; every one has a default.
+
+    `head`, `filters`, `output_stride` and `global_pool` are those of `named_segmenter`. `classes` is
+    the class list where the data holds none, `ignore` are ids of masks that mean no class, besides
+    255. Images are brought to `size`, (height, width) in pixels, and stay as they are without;
+    `crop` is trained on, the whole image, at most 769 a side, without. `epochs` is 50, `batch` 8 and
+    `lr`, the first rate, 0.1 for 8 images a step. `balance` weighs classes in the loss by the median
+    class's pixels over theirs. Everything random follows from `seed`.
+    """
+
+    head: Head
+    filters: int
+    output_stride: int | None
+    global_pool: bool
+    classes: str | Path | None
+    ignore: Sequence[int]
+    size: Size | None
+    crop: Size | None
+    epochs: float | None
+    batch: int | None
+    lr: float | None
+    balance: bool
+    seed: int
+
+
 def train_segment(
     network: str | Path | NetSpec,
     data: str | Path,
     *,
-    head: Head = "lraspp",
-    filters: int = 128,
-    output_stride: int | None = None,
-    global_pool: bool = False,
-    classes: str | Path | None = None,
-    ignore: Sequence[int] = (),
-    size: Size | None = None,
-    crop: Size | None = None,
-    epochs: float | None = None,
-    batch: int | None = None,
-    lr: float | None = None,
-    balance: bool = False,
-    seed: int = 0,
     out: str | Path | None = None,
     progress: Progress | None = None,
+    **options: Unpack[SegmentOptions],
 ) -> dict[str, Any]:
     """Train R-ASPP or LR-ASPP round a network from scratch, and judge it.
 
@@ -75,18 +91,9 @@ def train_segment(
     Args:
         network: a zoo name, a spec file, a run's folder; `+rf2` is the paper's reduced tail.
         data: a folder, see `bneck.data.pairs.list_pairs`.
-        head, filters, output_stride, global_pool: see `named_segmenter`.
-        classes: the class list where `data` holds none.
-        ignore: ids of masks that mean no class, besides 255.
-        size: (height, width) in pixels that images are brought to; None leaves them as they are.
-        crop: (height, width) that is trained on; None: the images', at most 769 a side.
-        epochs: of training, 50 by default.
-        batch: images a step, 8 by default.
-        lr: the first learning rate, 0.1 for 8 images a step by default.
-        balance: weigh classes in the loss by the median class's pixels over theirs.
-        seed: everything random follows from it.
         out: the run's folder, new or empty; None makes one under runs/.
         progress: receives what happens; None tells nobody.
+        options: see `SegmentOptions`.
 
     Returns:
         The run's record, as in its `run.json`, with its folder under "run".
@@ -94,53 +101,30 @@ def train_segment(
     Raises:
         InputError: wrong input; the message is one sentence.
     """
-    scenery = list_pairs(Path(data), classes=_path(classes), ignore=ignore, seed=seed)
+    ignore, seed = options.get("ignore", ()), options.get("seed", 0)
+    scenery = list_pairs(
+        Path(data), classes=_path(options.get("classes")), ignore=ignore, seed=seed
+    )
     seg = named_segmenter(
-        network, classes=len(scenery.labels.names), head=head, filters=filters,
-        output_stride=output_stride, global_pool=global_pool,
-    )  # fmt: skip
-    batch = BATCH if batch is None else batch
-    settings = {
-        "data": str(Path(data).resolve()),
-        "classes": None if classes is None else str(Path(classes).resolve()),
-        "ignore": list(ignore),
-        "size": list(size) if size else None,
-        "crop": list(crop or _crop(scenery, size)),
-        "epochs": EPOCHS if epochs is None else epochs,
-        "batch": batch,
-        "lr": LR * batch / BATCH if lr is None else lr,
-        "balance": balance,
-        "seed": seed,
-    }
+        network,
+        classes=len(scenery.labels.names),
+        head=options.get("head", "lraspp"),
+        filters=options.get("filters", 128),
+        output_stride=options.get("output_stride"),
+        global_pool=options.get("global_pool", False),
+    )
+    settings = _settings(scenery, Path(data), options)
     _training(settings).check()
-    path = Path(out) if out is not None else _fresh_folder()
-    check_empty(path)
-    labels = scenery.labels
-    record = {
-        "format": FORMAT,
-        "kind": KIND,
-        "state": "running",
-        "version": metadata.version("bneck"),
-        "commit": commit(),
-        "started": _now(),
-        "segmenter": seg.settings(),
-        "labels": {
-            "names": labels.names,
-            "colours": labels.colours,
-            "ids": [int(v) for v in labels.ids()[: len(labels.names)]],
-        },
-        "images": {name: len(pairs) for name, pairs in scenery.splits.items()},
-        "settings": settings,
-    }
-    folder = RunFolder(path)
-    with locked(path / ".lock"):
+    folder = RunFolder(Path(out) if out is not None else _fresh_folder())
+    check_empty(folder.path)
+    with locked(folder.path / ".lock"):
         write_text(folder.spec, to_text(seg.network))
-        write_json(folder.run_json, record)
+        write_json(folder.run_json, _new_record(seg, scenery, settings))
         try:
             return _carry(folder, progress or Silent())
         except InputError:
             if not folder.weights.is_file() and not folder.scratch.is_dir():
-                shutil.rmtree(path)  # refused before anything was learnt
+                shutil.rmtree(folder.path)  # refused before anything was learnt
             raise
 
 
@@ -214,6 +198,7 @@ def load_run(folder: RunFolder) -> tuple[dict[str, Any], SegmentNet]:
 
 def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     """From wherever the run stands to its end."""
+    start = time.perf_counter()
     record = _record(folder)
     settings = record["settings"]
     scenery = list_pairs(
@@ -232,6 +217,7 @@ def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
         record["scores"].append(_score_record(split, found, scenes))
         if split == "val":
             record["shown"] = _draw(folder, net, scenes, found, record)
+    record["seconds"] = record.get("seconds", 0.0) + time.perf_counter() - start
     record["state"], record["finished"] = "finished", _now()
     write_json(folder.run_json, record)
     write_segment_report(folder.path)
@@ -276,6 +262,46 @@ def _train(folder: RunFolder, record: dict[str, Any], scenery: Scenery, progress
     record["final_loss"] = float(np.mean(losses[-20:])) if losses else None
     write_json(folder.run_json, record)
     save_weights(net.state_dict(), folder.weights)
+
+
+def _settings(scenery: Scenery, data: Path, options: SegmentOptions) -> dict[str, Any]:
+    """Plain values for the record, defaults filled in."""
+    classes, size, crop = options.get("classes"), options.get("size"), options.get("crop")
+    epochs, batch, lr = options.get("epochs"), options.get("batch"), options.get("lr")
+    batch = BATCH if batch is None else batch
+    return {
+        "data": str(data.resolve()),
+        "classes": None if classes is None else str(Path(classes).resolve()),
+        "ignore": list(options.get("ignore", ())),
+        "size": list(size) if size else None,
+        "crop": list(crop or _crop(scenery, size)),
+        "epochs": EPOCHS if epochs is None else epochs,
+        "batch": batch,
+        "lr": LR * batch / BATCH if lr is None else lr,
+        "balance": options.get("balance", False),
+        "seed": options.get("seed", 0),
+    }
+
+
+def _new_record(seg: Segmenter, scenery: Scenery, settings: dict[str, Any]) -> dict[str, Any]:
+    labels = scenery.labels
+    return {
+        "format": FORMAT,
+        "kind": KIND,
+        "state": "running",
+        "version": metadata.version("bneck"),
+        "commit": commit(),
+        "command": command_line("bneck.train_segment(...)"),
+        "started": _now(),
+        "segmenter": seg.settings(),
+        "labels": {
+            "names": labels.names,
+            "colours": labels.colours,
+            "ids": [int(v) for v in labels.ids()[: len(labels.names)]],
+        },
+        "images": {name: len(pairs) for name, pairs in scenery.splits.items()},
+        "settings": settings,
+    }
 
 
 def _training(settings: dict[str, Any]) -> SegmentSettings:

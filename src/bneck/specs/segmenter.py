@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from bneck.specs.network import GATES, Gate, Layer, NetSpec, Size, as_size, layers
 from bneck.specs.rows import Bneck, Pool, SpecError
-from bneck.specs.variants import OUTPUT_STRIDES, output_stride
+from bneck.specs.tails import OUTPUT_STRIDES, output_stride
 
 Head: TypeAlias = Literal["lraspp", "raspp"]
 HEADS: tuple[str, ...] = get_args(Head)

@@ -88,6 +88,7 @@ def train(
             augment=settings.augment,
             seed=settings.seed,
             epoch=epoch,
+            normalisation=net.normalisation,
         )
 
     def loss(net: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

@@ -84,17 +84,7 @@ def train_segmenter(
             longer finite.
     """
     settings.check()
-    steps_per_epoch = len(indices) // settings.batch
-    if steps_per_epoch == 0:
-        raise TrainingError(
-            f"the batch of {settings.batch} is larger than the {len(indices)} training images; choose a "
-            "smaller batch"
-        )
-    if net.seg.head == "raspp" and settings.batch < 2:
-        raise TrainingError(
-            "the batch is 1, and R-ASPP normalises one pooled pixel an image over the batch; choose a "
-            "batch of at least 2, or the head lraspp"
-        )
+    steps_per_epoch = _steps(net, len(indices), settings.batch)
     total = max(1, round(settings.epochs * steps_per_epoch))
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.bn_momentum is not None:
@@ -133,6 +123,20 @@ def train_segmenter(
     if settings.average:
         net.load_state_dict(average.state)
     return net.eval()
+
+
+def _steps(net: SegmentNet, images: int, batch: int) -> int:
+    """Steps of an epoch, or TrainingError."""
+    if images < batch:
+        raise TrainingError(
+            f"the batch of {batch} is larger than the {images} training images; choose a smaller batch"
+        )
+    if net.seg.head == "raspp" and batch < 2:
+        raise TrainingError(
+            "the batch is 1, and R-ASPP normalises one pooled pixel an image over the batch; choose a "
+            "batch of at least 2, or the head lraspp"
+        )
+    return images // batch
 
 
 def _rate(settings: SegmentSettings, epoch: float) -> float:
