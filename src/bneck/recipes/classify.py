@@ -92,31 +92,12 @@ def train_classify(
     images = 5_000 if root is None else len(list_images(root, seed=seed).train)
     settings = _settings(recipe, start is not None, images, epochs, batch, lr, seed, frozen)
     folder = RunFolder(Path(out) if out is not None else _fresh_folder())
-    begun = (".lock",)
-    if folder.path.exists() and (
-        not folder.path.is_dir() or any(p.name not in begun for p in folder.path.iterdir())
-    ):
-        raise InputError(f"{folder.path} exists and is not an empty folder; choose another --out")
+    _check_free(folder.path)
     if start is not None:
         _check_start(Path(start))
     folder.path.mkdir(parents=True, exist_ok=True)
     with locked(folder.path / ".lock"):
-        record = {
-            "format": FORMAT,
-            "kind": KIND,
-            "state": "running",
-            "version": metadata.version("bneck"),
-            "commit": commit(),
-            "command": command_line("bneck.train_classify(...)"),
-            "started": _now(),
-            "settings": {
-                "data": None if root is None else str(root.resolve()),
-                "start": None if start is None else str(Path(start).resolve()),
-                "resolution": side,
-                "seed": seed,
-                "training": asdict(settings),
-            },
-        }
+        record = _new_record(root, start, side, settings)
         write_text(folder.scratch / "begin.yaml", to_text(with_resolution(spec, side)))
         write_json(folder.run_json, record)
         try:
@@ -141,6 +122,27 @@ def resume_classify(run: str | Path, *, progress: Progress | None = None) -> dic
         )
     with locked(folder.path / ".lock"):
         return _carry(folder, record, progress or Silent())
+
+
+def _new_record(
+    root: Path | None, start: str | Path | None, side: int, settings: Settings
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "kind": KIND,
+        "state": "running",
+        "version": metadata.version("bneck"),
+        "commit": commit(),
+        "command": command_line("bneck.train_classify(...)"),
+        "started": _now(),
+        "settings": {
+            "data": None if root is None else str(root.resolve()),
+            "start": None if start is None else str(Path(start).resolve()),
+            "resolution": side,
+            "seed": settings.seed,
+            "training": asdict(settings),
+        },
+    }
 
 
 def _carry(folder: RunFolder, record: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -294,6 +296,14 @@ def _settings(
     if lr is not None:
         settings = replace(settings, lr=lr)
     return replace(settings, frozen=frozen)
+
+
+def _check_free(path: Path) -> None:
+    taken = path.exists() and (
+        not path.is_dir() or any(p.name not in (".lock", "scratch") for p in path.iterdir())
+    )
+    if taken:
+        raise InputError(f"{path} exists and is not an empty folder; choose another --out")
 
 
 def _check_start(path: Path) -> None:
