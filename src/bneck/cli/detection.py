@@ -127,6 +127,22 @@ def scores(record: dict[str, Any], as_json: bool) -> None:
     print(f"report: {Path(record['run']) / 'report.md'}")
 
 
+def train(
+    network: str | None, data: Path | None, resume: Path | None, as_json: bool, **settings: Any
+) -> None:
+    """Train a detector, or go on with one, and print what was found."""
+    from bneck.recipes.detect import resume_detect, train_detect
+
+    with Bars(Console(stderr=True)) as bars:
+        if resume is not None:
+            found = resume_detect(resume, progress=bars)
+        else:
+            assert network is not None
+            assert data is not None
+            found = train_detect(network, data, progress=bars, **settings)
+    scores(found, as_json)
+
+
 def evaluate(run: str, data: Path | None, split: str, images: Path | None, as_json: bool) -> None:
     """Judge a detector and print what was found."""
     from bneck.recipes.detect import evaluate_detect

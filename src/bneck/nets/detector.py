@@ -23,7 +23,8 @@ class DetectorNet(nn.Module):
     """A detector: `rows` of its network, `extras`, and heads `boxes` and `scores`.
 
     Parameter names are those of the walk over its layers; those of `rows` are also the
-    classification network's. `normalisation` says what input the weights were made for. Weights are not initialised; `build_detector` does that.
+    classification network's. `normalisation` says what input the weights were made for;
+    ImageNet's unless set. Weights are not initialised; `build_detector` does that.
     """
 
     def __init__(self, detector: Detector) -> None:

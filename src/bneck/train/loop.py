@@ -27,7 +27,11 @@ class TrainingError(InputError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to train. `lr` is the peak for this batch size; epochs may be fractional."""
+    """How to train. `lr` is the peak for this batch size; epochs may be fractional.
+
+    `frozen` trains the convs behind the pool and the classifier only; the rows before keep weights
+    and statistics.
+    """
 
     epochs: float
     batch: int
@@ -40,6 +44,7 @@ class Settings:
     bn_momentum: float | None = None
     augment: Augment = field(default_factory=Augment)
     seed: int = 0
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,8 @@ def fit(
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.bn_momentum is not None:
         set_bn_momentum(net, settings.bn_momentum)
+    if settings.frozen:
+        features(net).requires_grad_(False)
     optimizer = RmsPropTF(decayed_apart(net, settings.weight_decay), lr=settings.lr)
     average = WeightAverage(net, settings.average)
     saved = Checkpoint(checkpoint, net, optimizer, average)
@@ -141,7 +148,13 @@ def fit(
         done = _epoch(net, lessons, settings, optimizer, average, done, stop, total, on_step)
         saved.save(done)
     net.load_state_dict(average.state)
-    return net.eval()
+    return net.requires_grad_(True).eval()
+
+
+def features(net: nn.Module) -> nn.Module:
+    """The rows before the pool, which `Settings.frozen` leaves alone."""
+    assert isinstance(net, Net)
+    return nn.ModuleList(list(net.rows)[: net.spec.pool_at])
 
 
 def _epoch(
@@ -156,6 +169,8 @@ def _epoch(
     on_step: OnStep | None,
 ) -> int:
     net.train()
+    if settings.frozen:
+        features(net).eval()
     steps_per_epoch = lessons.images // settings.batch
     for batch in lessons.batches(done // steps_per_epoch):
         if done == stop:
