@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from bneck.devices import protocol
 from bneck.nets.build import build
 from bneck.nets.weights import load_weights, save_weights
 from bneck.recipes import detect as recipe
+from bneck.recipes.detect_pictures import exported_detector
 from bneck.records.run import RunFolder
 from bneck.report.boxes import MISSED, Mark, sheet, with_boxes
 from bneck.specs.network import NetSpec
-from bneck.specs.text import load
+from bneck.specs.text import load, to_text
+from bneck.specs.transforms import with_expanded
 from bneck.tasks.boxes import Found, as_boxes
 from bneck.tasks.hits import best_threshold, judge
 from commands import Call, refusal
@@ -172,20 +175,39 @@ class TestRun:
         assert RunFolder(whole).read()["state"] == "finished"
 
     def test_a_backbone_can_be_given(self, scene: Path, tiny: NetSpec, tmp_path: Path) -> None:
-        net = build(tiny, seed=5)
-        save_weights(net.state_dict(), tmp_path / "net.safetensors")
-        out = tmp_path / "run"
+        """Of a wider network, with other padding and other normalisation."""
+        wide = replace(tiny, name="wide", padding="same", classes=5)
+        begin, out = tmp_path / "begin", tmp_path / "run"
+        begin.mkdir()
+        (begin / "spec.yaml").write_text(to_text(wide))
+        save_weights(build(wide, seed=5).state_dict(), begin / "weights.safetensors")
+        said = {"format": 1, "normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+        (begin / "run.json").write_text(json.dumps(said))
+        narrow = with_expanded(tiny, 2, 64)
         record = bneck.train_detect(
-            tiny,
-            scene,
-            resolution=48,
-            epochs=1,
-            batch=8,
-            out=out,
-            weights=tmp_path / "net.safetensors",
+            narrow, scene, resolution=48, epochs=1, batch=8, lr=1e-9, out=out, start=begin
         )
-        assert record["settings"]["weights"].endswith("net.safetensors")
+        assert record["settings"]["start"] == str(begin)
+        assert record["normalisation"]["mean"] == [0.5] * 3
         assert "backbone from" in (out / "report.md").read_text()
+        _, net = recipe.load_run(RunFolder(out))
+        assert net.detector.network.padding == "same"
+        assert net.normalisation.mean == (0.5, 0.5, 0.5)
+        # Hardly trained: the first row is still the start's.
+        stem = load_weights(begin / "weights.safetensors")["rows.0.conv.weight"]
+        assert np.allclose(net.state_dict()["rows.0.conv.weight"], stem, atol=1e-4)
+        session, said = exported_detector(out)
+        assert said["mean"].ravel().tolist() == [0.5] * 3
+        assert session.outputs == ["offsets", "logits"]
+
+    def test_another_network_is_no_start(self, scene: Path, tiny: NetSpec, tmp_path: Path) -> None:
+        (tmp_path / "spec.yaml").write_text(to_text(tiny))
+        with pytest.raises(bneck.InputError, match="has no trained weights"):
+            bneck.train_detect(tiny, scene, resolution=48, start=tmp_path, out=tmp_path / "out")
+        save_weights(build(tiny).state_dict(), tmp_path / "weights.safetensors")
+        with pytest.raises(bneck.InputError, match="shrinking can only drop channels"):
+            bneck.train_detect("v3-small", scene, start=tmp_path, out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
 
 class TestPredict:
@@ -256,7 +278,7 @@ class TestRefusals:
             (("--lr", -1), "lr is -1"),
             (("--seed", -1), "seed is -1"),
             (("--images", "nowhere"), "there is no folder of images nowhere"),
-            (("--weights", "nowhere.safetensors"), "there is no weights file"),
+            (("--start", "nowhere"), "nowhere has no trained weights"),
             (("--resolution", 8), "resolution is 8; it must be a whole number of at least 32"),
         ],
     )

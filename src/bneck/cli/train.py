@@ -48,9 +48,11 @@ Resolution = Annotated[
     int | None, typer.Option(help="Input side in pixels of a detector; default 320.")
 ]
 Loss = Annotated[str, typer.Option(help="Of a detector: focal, or mining (hard negatives).")]
-Backbone = Annotated[
+Start = Annotated[
     Path | None,
-    typer.Option(help="A trained run or safetensors file to take a detector's backbone from."),
+    typer.Option(
+        help="The folder of an import or classification run to take a detector's backbone from."
+    ),
 ]
 Balance = Annotated[bool, typer.Option("--balance", help="Weigh rare classes more in the loss.")]
 
@@ -77,7 +79,7 @@ def train(
     images: ImageFolder = None,
     resolution: Resolution = None,
     loss: Loss = "focal",
-    weights: Backbone = None,
+    start: Start = None,
     epochs: Annotated[
         float | None, typer.Option(help="Of training; default 60 (detect) or 50 (segment).")
     ] = None,
@@ -114,7 +116,7 @@ def train(
     if task == Task.DETECT or (resume is not None and detection.is_run(str(resume))):
         detection.train(
             network, data, resume, as_json, images=images, resolution=resolution, loss=loss,
-            weights=weights, epochs=epochs, batch=batch, lr=lr, seed=seed, out=out,
+            start=start, epochs=epochs, batch=batch, lr=lr, seed=seed, out=out,
         )  # fmt: skip
         return
     from bneck.recipes.segment import resume_segment, train_segment

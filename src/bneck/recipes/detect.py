@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -16,11 +16,22 @@ import torch
 
 from bneck.costs.detector import count_detector
 from bneck.data.coco import Annotated, find_annotations, read_coco
-from bneck.data.pictures import MARGIN, Batch, BoxAugment, Stored, box_batches, eval_images, store
+from bneck.data.pictures import (
+    MARGIN,
+    Batch,
+    BoxAugment,
+    Stored,
+    box_batches,
+    eval_images,
+    store,
+    varied,
+)
 from bneck.export.detector_file import export_detector
 from bneck.nets.detector import DetectorNet, build_detector, take_backbone
+from bneck.nets.transfer import is_folded, restore_statistics, transferred
 from bneck.nets.weights import load_weights, save_weights
 from bneck.recipes.detect_judge import EVAL_BATCH, judge_split
+from bneck.recipes.networks import build
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.run import check_empty
 from bneck.records.commit import commit
@@ -31,13 +42,14 @@ from bneck.report.detect import write_detect_report
 from bneck.specs.detector import Detector, ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.text import load, to_text
+from bneck.specs.text import load, resolve, to_text
 from bneck.specs.transforms import with_resolution
 from bneck.tasks.detect import Teacher
 from bneck.train.loop import Lessons, Settings, fit
 
 KIND = "detect"
 EPOCHS, BATCH, LR = 60.0, 16, 0.002
+STATISTICS_IMAGES = 128  # from which folded batch norms learn their statistics
 CHECKED = 4  # images that an exported file is compared on
 
 
@@ -47,7 +59,7 @@ class DetectSettings:
 
     data: str
     images: str | None
-    weights: str | None
+    start: str | None
     loss: str
     training: Settings
     augment: BoxAugment = field(default_factory=BoxAugment)
@@ -60,7 +72,7 @@ def train_detect(
     images: str | Path | None = None,
     resolution: int | None = None,
     loss: str = "focal",
-    weights: str | Path | None = None,
+    start: str | Path | None = None,
     epochs: float | None = None,
     batch: int | None = None,
     lr: float | None = None,
@@ -82,8 +94,9 @@ def train_detect(
         images: the folder of the images, where they do not lie beside the json files.
         resolution: side of the input; None takes the name's, else 320.
         loss: "focal" as V3 was trained, or "mining" as V1 and V2.
-        weights: a classification run's folder or a safetensors file to take the backbone from; None
-            trains from scratch.
+        start: the folder of an import or a classification run to take the backbone from, with its
+            padding and the normalisation of its input; a narrower `network` (`+dagger`) keeps the
+            strongest channels. None trains from scratch.
         epochs: of training, 60 by default.
         batch: images a step, 16 by default, fewer where an epoch would have fewer than four steps.
         lr: the peak rate, 0.002 for batches of 16 by default.
@@ -99,11 +112,13 @@ def train_detect(
     """
     train, val = _splits(Path(data), images)
     detector = ssdlite(network, classes=len(train.classes), resolution=resolution)
+    if start is not None:
+        detector = _fitting(detector, Path(start))
     size = min(BATCH, max(1, len(train.pictures) // 4)) if batch is None else batch
     settings = DetectSettings(
         data=str(Path(data).resolve()),
         images=None if images is None else str(Path(images).resolve()),
-        weights=None if weights is None else str(Path(weights).resolve()),
+        start=None if start is None else str(Path(start).resolve()),
         loss=loss,
         training=_training(EPOCHS if epochs is None else epochs, size, lr, seed),
     )
@@ -132,8 +147,8 @@ def train_detect(
         "settings": _stored(settings),
     }
     net = build_detector(detector, seed=seed)
-    if settings.weights is not None:
-        _start_from(net, Path(settings.weights))  # refuses before there is a folder
+    if start is not None:
+        _start_from(net, Path(start), ())  # refuses before there is a folder
     record["normalisation"] = net.normalisation.as_json()
     folder = RunFolder(path)
     with locked(path / ".lock"):
@@ -274,8 +289,9 @@ def _train(folder: RunFolder, record: dict[str, Any], train: Annotated, progress
     if not any(len(picture.boxes) for picture in stored.annotated.pictures):
         raise InputError(f"{train.file} has no boxes to learn from; annotate some images")
     net = build_detector(detector, seed=training.seed)
-    if settings["weights"] is not None:
-        _start_from(net, Path(settings["weights"]))
+    if settings["start"] is not None:
+        progress.say(f"the backbone begins as that of {settings['start']}")
+        _start_from(net, Path(settings["start"]), _some(stored, net))
     losses: list[float] = []
     last = 0
 
@@ -357,11 +373,45 @@ def _check_classes(annotated: Annotated, classes: tuple[str, ...], where: str) -
         )
 
 
-def _start_from(net: DetectorNet, weights: Path) -> None:
-    file = RunFolder(weights).weights if weights.is_dir() else weights
-    take_backbone(net, load_weights(file), str(weights))
-    if weights.is_dir():
-        net.normalisation = normalisation(RunFolder(weights))
+def _fitting(detector: Detector, start: Path) -> Detector:
+    """The detector as the start's weights need it: their padding and batch norm's epsilon."""
+    if not RunFolder(start).weights.is_file():
+        raise InputError(
+            f"{start} has no trained weights; give the folder of an import or a finished run"
+        )
+    spec = resolve(start)
+    network = replace(detector.network, padding=spec.padding, bn_eps=spec.bn_eps)
+    return replace(detector, network=network)
+
+
+def _start_from(net: DetectorNet, start: Path, images: Iterable[torch.Tensor]) -> None:
+    """Take the backbone and the normalisation of another run.
+
+    Where batch norm was folded in its weights, statistics are made from `images`.
+    """
+    begin = build(start)
+    net.normalisation = begin.normalisation
+    if images and is_folded(begin):
+        restore_statistics(begin, images)
+    begin = transferred(begin, net.detector.network)
+    take_backbone(net, dict(begin.state_dict()), str(start))
+
+
+def _some(stored: Stored, net: DetectorNet) -> list[torch.Tensor]:
+    """Whole train images, spread evenly, as batches."""
+    indices = np.unique(np.linspace(0, len(stored.images) - 1, STATISTICS_IMAGES).astype(np.int64))
+    plain = BoxAugment(crop=False, flip=False, colour=0.0)
+    return [
+        varied(
+            stored,
+            indices[i : i + BATCH],
+            net.detector.resolution,
+            plain,
+            (0, 0),
+            net.normalisation,
+        )[0]
+        for i in range(0, len(indices), BATCH)
+    ]
 
 
 def _detector(folder: RunFolder, record: dict[str, Any]) -> Detector:

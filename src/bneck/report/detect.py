@@ -45,8 +45,8 @@ def write_detect_report(folder: Path) -> Path:
 
 
 def _start(settings: dict[str, Any]) -> str:
-    weights = settings["weights"]
-    return "from scratch" if weights is None else f"backbone from {weights}"
+    start = settings["start"]
+    return "from scratch" if start is None else f"backbone from {start}"
 
 
 def _evaluation(found: dict[str, Any]) -> list[str]:
