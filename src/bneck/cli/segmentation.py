@@ -103,6 +103,31 @@ def zoo(pattern: str, as_json: bool) -> None:
     print_table(lines)
 
 
+def train(
+    network: str | None,
+    data: Path | None,
+    resume: Path | None,
+    as_json: bool,
+    *,
+    size: str | None,
+    crop: str | None,
+    **settings: Any,
+) -> None:
+    """Train a segmenter, or go on with one, and print what was found."""
+    from bneck.recipes.segment import resume_segment, train_segment
+
+    with Bars(Console(stderr=True)) as bars:
+        if resume is not None:
+            record = resume_segment(resume, progress=bars)
+        else:
+            assert network is not None
+            assert data is not None
+            settings["size"] = None if size is None else parse_size(size)
+            settings["crop"] = None if crop is None else parse_size(crop)
+            record = train_segment(network, data, progress=bars, **settings)
+    scores(record, as_json)
+
+
 def scores(record: dict[str, Any], as_json: bool) -> None:
     """Print what a training or an evaluation found."""
     if as_json:

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from bneck.cli import detection, segmentation
-from bneck.cli.bars import Bars
 from bneck.cli.options import (
     TASKS,
     ClassList,
@@ -54,6 +52,16 @@ Start = Annotated[
         help="The folder of an import or classification run to take a detector's backbone from."
     ),
 ]
+Epochs = Annotated[
+    float | None, typer.Option(help="Of training; default 60 (detect) or 50 (segment).")
+]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Images a step; default 16 (detect) or 8 (segment).")
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(help="Peak rate; default 0.002 for 16 images (detect), 0.1 for 8 (segment)."),
+]
 Balance = Annotated[bool, typer.Option("--balance", help="Weigh rare classes more in the loss.")]
 
 
@@ -80,16 +88,9 @@ def train(
     resolution: Resolution = None,
     loss: Loss = "focal",
     start: Start = None,
-    epochs: Annotated[
-        float | None, typer.Option(help="Of training; default 60 (detect) or 50 (segment).")
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Images a step; default 16 (detect) or 8 (segment).")
-    ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(help="Peak rate; default 0.002 for 16 images (detect), 0.1 for 8 (segment)."),
-    ] = None,
+    epochs: Epochs = None,
+    batch: BatchSize = None,
+    lr: Rate = None,
     balance: Balance = False,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
     out: Annotated[
@@ -119,32 +120,8 @@ def train(
             start=start, epochs=epochs, batch=batch, lr=lr, seed=seed, out=out,
         )  # fmt: skip
         return
-    from bneck.recipes.segment import resume_segment, train_segment
-    from bneck.recipes.segmenters import parse_size
-
-    with Bars(Console(stderr=True)) as bars:
-        if resume is not None:
-            record = resume_segment(resume, progress=bars)
-        else:
-            assert network is not None
-            assert data is not None
-            record = train_segment(
-                network,
-                data,
-                head=head.value,
-                filters=filters,
-                output_stride=output_stride,
-                global_pool=global_pool,
-                classes=classes,
-                ignore=ignore or (),
-                size=None if size is None else parse_size(size),
-                crop=None if crop is None else parse_size(crop),
-                epochs=epochs,
-                batch=batch,
-                lr=lr,
-                balance=balance,
-                seed=seed,
-                out=out,
-                progress=bars,
-            )
-    segmentation.scores(record, as_json)
+    segmentation.train(
+        network, data, resume, as_json, head=head.value, filters=filters, output_stride=output_stride,
+        global_pool=global_pool, classes=classes, ignore=ignore or (), size=size, crop=crop, epochs=epochs,
+        batch=batch, lr=lr, balance=balance, seed=seed, out=out,
+    )  # fmt: skip

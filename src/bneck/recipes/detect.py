@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -24,14 +24,12 @@ from bneck.data.pictures import (
     box_batches,
     eval_images,
     store,
-    varied,
 )
 from bneck.export.detector_file import export_detector
-from bneck.nets.detector import DetectorNet, build_detector, take_backbone
-from bneck.nets.transfer import is_folded, restore_statistics, transferred
+from bneck.nets.detector import DetectorNet, build_detector
 from bneck.nets.weights import load_weights, save_weights
 from bneck.recipes.detect_judge import EVAL_BATCH, judge_split
-from bneck.recipes.networks import build
+from bneck.recipes.detect_start import fitting, some_images, start_from
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.run import check_empty
 from bneck.records.commit import commit
@@ -42,14 +40,13 @@ from bneck.report.detect import write_detect_report
 from bneck.specs.detector import Detector, ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.text import load, resolve, to_text
+from bneck.specs.text import load, to_text
 from bneck.specs.transforms import with_resolution
 from bneck.tasks.detect import Teacher
 from bneck.train.loop import Lessons, Settings, fit
 
 KIND = "detect"
 EPOCHS, BATCH, LR = 60.0, 16, 0.002
-STATISTICS_IMAGES = 128  # from which folded batch norms learn their statistics
 CHECKED = 4  # images that an exported file is compared on
 
 
@@ -113,7 +110,8 @@ def train_detect(
     train, val = _splits(Path(data), images)
     detector = ssdlite(network, classes=len(train.classes), resolution=resolution)
     if start is not None:
-        detector = _fitting(detector, Path(start))
+        detector = fitting(detector, Path(start))
+    Teacher(detector, loss)  # refuses an unknown loss
     size = min(BATCH, max(1, len(train.pictures) // 4)) if batch is None else batch
     settings = DetectSettings(
         data=str(Path(data).resolve()),
@@ -122,11 +120,35 @@ def train_detect(
         loss=loss,
         training=_training(EPOCHS if epochs is None else epochs, size, lr, seed),
     )
-    Teacher(detector, loss)
     path = Path(out) if out is not None else _fresh_folder()
     check_empty(path)
-    costs = count_detector(detector)
-    record = {
+    net = build_detector(detector, seed=seed)
+    if start is not None:
+        start_from(net, Path(start), ())  # refuses before there is a folder
+    return _begin(RunFolder(path), net, _record(net, settings, train, val), progress or Silent())
+
+
+def _begin(
+    folder: RunFolder, net: DetectorNet, record: dict[str, Any], progress: Progress
+) -> dict[str, Any]:
+    detector = net.detector
+    with locked(folder.path / ".lock"):
+        write_text(folder.spec, to_text(with_resolution(detector.network, detector.resolution)))
+        write_json(folder.run_json, record)
+        try:
+            return _carry(folder, progress)
+        except InputError:
+            if not folder.weights.is_file() and not (folder.scratch / "checkpoint").exists():
+                shutil.rmtree(folder.path)  # refused before anything was learnt
+            raise
+
+
+def _record(
+    net: DetectorNet, settings: DetectSettings, train: Annotated, val: Annotated
+) -> dict[str, Any]:
+    """What `run.json` holds at the beginning."""
+    detector, costs = net.detector, count_detector(net.detector)
+    return {
         "format": FORMAT,
         "kind": KIND,
         "state": "running",
@@ -139,6 +161,7 @@ def train_detect(
         "category_ids": list(train.ids),
         "params": costs.params,
         "madds": costs.madds,
+        "normalisation": net.normalisation.as_json(),
         "data": {
             "train": [str(train.file), len(train.pictures), _objects(train)],
             "val": [str(val.file), len(val.pictures), _objects(val)],
@@ -146,20 +169,6 @@ def train_detect(
         },
         "settings": _stored(settings),
     }
-    net = build_detector(detector, seed=seed)
-    if start is not None:
-        _start_from(net, Path(start), ())  # refuses before there is a folder
-    record["normalisation"] = net.normalisation.as_json()
-    folder = RunFolder(path)
-    with locked(path / ".lock"):
-        write_text(folder.spec, to_text(with_resolution(detector.network, detector.resolution)))
-        write_json(folder.run_json, record)
-        try:
-            return _carry(folder, progress or Silent())
-        except InputError:
-            if not folder.weights.is_file() and not (folder.scratch / "checkpoint").exists():
-                shutil.rmtree(path)  # refused before anything was learnt
-            raise
 
 
 def resume_detect(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -291,7 +300,7 @@ def _train(folder: RunFolder, record: dict[str, Any], train: Annotated, progress
     net = build_detector(detector, seed=training.seed)
     if settings["start"] is not None:
         progress.say(f"the backbone begins as that of {settings['start']}")
-        _start_from(net, Path(settings["start"]), _some(stored, net))
+        start_from(net, Path(settings["start"]), some_images(stored, net))
     losses: list[float] = []
     last = 0
 
@@ -371,47 +380,6 @@ def _check_classes(annotated: Annotated, classes: tuple[str, ...], where: str) -
             f"{annotated.file} has the classes {', '.join(annotated.classes)}, and {where} has "
             f"{', '.join(classes)}; they must be the same, in the order of their ids"
         )
-
-
-def _fitting(detector: Detector, start: Path) -> Detector:
-    """The detector as the start's weights need it: their padding and batch norm's epsilon."""
-    if not RunFolder(start).weights.is_file():
-        raise InputError(
-            f"{start} has no trained weights; give the folder of an import or a finished run"
-        )
-    spec = resolve(start)
-    network = replace(detector.network, padding=spec.padding, bn_eps=spec.bn_eps)
-    return replace(detector, network=network)
-
-
-def _start_from(net: DetectorNet, start: Path, images: Iterable[torch.Tensor]) -> None:
-    """Take the backbone and the normalisation of another run.
-
-    Where batch norm was folded in its weights, statistics are made from `images`.
-    """
-    begin = build(start)
-    net.normalisation = begin.normalisation
-    if images and is_folded(begin):
-        restore_statistics(begin, images)
-    begin = transferred(begin, net.detector.network)
-    take_backbone(net, dict(begin.state_dict()), str(start))
-
-
-def _some(stored: Stored, net: DetectorNet) -> list[torch.Tensor]:
-    """Whole train images, spread evenly, as batches."""
-    indices = np.unique(np.linspace(0, len(stored.images) - 1, STATISTICS_IMAGES).astype(np.int64))
-    plain = BoxAugment(crop=False, flip=False, colour=0.0)
-    return [
-        varied(
-            stored,
-            indices[i : i + BATCH],
-            net.detector.resolution,
-            plain,
-            (0, 0),
-            net.normalisation,
-        )[0]
-        for i in range(0, len(indices), BATCH)
-    ]
 
 
 def _detector(folder: RunFolder, record: dict[str, Any]) -> Detector:
