@@ -1,0 +1,29 @@
+"""Engines that run an exported network. One small class each; the table of them is here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bneck.devices.runtimes.engine import Array as Array
+from bneck.devices.runtimes.engine import EngineError as EngineError
+from bneck.devices.runtimes.engine import Runtime as Runtime
+from bneck.devices.runtimes.engine import Session as Session
+from bneck.devices.runtimes.litert import LiteRt
+from bneck.devices.runtimes.onnx import OnnxRuntime as OnnxRuntime
+from bneck.devices.runtimes.openvino import OpenVino as OpenVino
+from bneck.devices.runtimes.torch import Torch, TorchCompiled
+
+RUNTIMES: dict[str, Callable[[], Runtime]] = {
+    kind.name: kind for kind in (OnnxRuntime, LiteRt, OpenVino, Torch, TorchCompiled)
+}
+
+
+def runtime(name: str) -> Runtime:
+    """The engine of that name.
+
+    Raises:
+        InputError: no such engine, or it is not installed.
+    """
+    if name not in RUNTIMES:
+        raise EngineError(f"there is no runtime {name!r}; known are {', '.join(RUNTIMES)}")
+    return RUNTIMES[name]()

@@ -1,0 +1,112 @@
+"""OpenVINO on the CPU. It reads ONNX files and its own format, here both files of it in one archive."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bneck.devices.runtimes.engine import Array, Runtime, Session
+
+KEY = "bneck"  # where metadata stands in a model's runtime information
+XML, BIN = "model.xml", "model.bin"
+
+
+class OpenVino(Runtime):
+    """OpenVINO's CPU plugin."""
+
+    name = "openvino"
+    extra = "openvino"
+    suffix = ".openvino.zip"
+    precisions = ("fp32", "int8")
+
+    def __init__(self) -> None:
+        self._engine = self.needs("openvino")
+        self._core = self._engine.Core()
+        self.version = str(self._engine.__version__).partition("-")[0]
+
+    def load(self, model: bytes, *, threads: int) -> OpenVinoSession:
+        """Load an archive that `convert` has made, or an ONNX file's bytes.
+
+        Raises:
+            EngineError: they are no model that this runtime can run.
+        """
+        try:
+            read = self._unpacked(model)
+            settings = {
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": 1,
+                # Never left to a default: on some processors that is bfloat16.
+                "INFERENCE_PRECISION_HINT": "f32",
+                "ENABLE_CPU_PINNING": False,
+            }
+            compiled = self._core.compile_model(read, "CPU", settings)
+        except (RuntimeError, OSError, zipfile.BadZipFile, KeyError) as error:
+            raise self.refused(error) from None
+        return OpenVinoSession(compiled, _metadata(read))
+
+    def convert(self, model: bytes, metadata: Mapping[str, str]) -> bytes:
+        """ONNX bytes -> an archive with OpenVINO's .xml and .bin, weights as they are.
+
+        Raises:
+            EngineError: this runtime lacks one of the operators.
+        """
+        try:
+            read = self._core.read_model(model)
+        except RuntimeError as error:
+            raise self.refused(error) from None
+        for key, text in metadata.items():
+            read.set_rt_info(text, [KEY, key])
+        archive = io.BytesIO()
+        with tempfile.TemporaryDirectory() as folder:
+            self._engine.save_model(read, Path(folder) / XML, compress_to_fp16=False)
+            with zipfile.ZipFile(archive, "w") as file:
+                for name in (XML, BIN):
+                    # A fixed date: the same network gives the same bytes.
+                    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                    file.writestr(entry, (Path(folder) / name).read_bytes())
+        return archive.getvalue()
+
+    def _unpacked(self, model: bytes) -> Any:
+        if not model.startswith(b"PK"):
+            return self._core.read_model(model)
+        with zipfile.ZipFile(io.BytesIO(model)) as file:
+            return self._core.read_model(file.read(XML), file.read(BIN))
+
+
+class OpenVinoSession(Session):
+    """A network loaded into OpenVINO."""
+
+    def __init__(self, compiled: Any, metadata: dict[str, str]) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self.metadata = metadata
+
+    def run(self, image: Array) -> Array:
+        """Image (N, C, H, W) float32, or (N, H, W, C) uint8 where pixels go in -> scores."""
+        # Copied: what comes back otherwise lives in the request's own memory.
+        result: Array = next(iter(self._request.infer([image]).values())).copy()
+        return result
+
+    def prepare(self, image: Array) -> Callable[[], object]:
+        """What runs the network once on this image, copied in as an application would."""
+        return lambda: self._request.infer([image])
+
+    def operators(self) -> Counter[str]:
+        """The kinds of nodes in the graph that runs, each with the precision that it runs in."""
+        found: Counter[str] = Counter()
+        for node in self._compiled.get_runtime_model().get_ops():
+            info = node.get_rt_info()
+            kind, precision = (info[key].astype(str) for key in ("layerType", "runtimePrecision"))
+            found[f"{kind}:{precision}"] += 1
+        return found
+
+
+def _metadata(model: Any) -> dict[str, str]:
+    if not model.has_rt_info([KEY]):
+        return {}
+    return {str(k): str(v.value) for k, v in model.get_rt_info([KEY]).value.items()}
