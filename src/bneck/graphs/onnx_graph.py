@@ -17,7 +17,7 @@ from bneck.graphs.forms import HSwish
 from bneck.graphs.pixels import Pixels
 from bneck.graphs.quantization import Ranges
 from bneck.graphs.traverse import Traversal
-from bneck.specs.network import Layer, NetSpec, Padding, Size, as_size, layers
+from bneck.specs.network import Gate, Layer, NetSpec, Padding, Size, as_size, layers
 from bneck.specs.rows import Act
 
 OPSET = 18  # HardSwish needs 14, ReduceMean's axes input 18
@@ -99,7 +99,7 @@ def layers_graph(
     weights: Weights,
     *,
     padding: Padding,
-    gate: str,
+    gate: Gate,
     hswish: HSwish = "op",
     ranges: Ranges | None = None,
 ) -> onnx.ModelProto:
@@ -114,7 +114,7 @@ def layers_graph(
 
 
 def graph_of(
-    weights: Weights, padding: Padding, gate: str, hswish: HSwish, ranges: Ranges | None
+    weights: Weights, padding: Padding, gate: Gate, hswish: HSwish, ranges: Ranges | None
 ) -> Graph:
     """A graph to build on: float32, or 8-bit where there are ranges."""
     if ranges is None:
@@ -127,7 +127,7 @@ def graph_of(
 class Graph(Traversal[str]):
     """Nodes and initialisers under construction; tensors go by their names."""
 
-    def __init__(self, weights: Weights, padding: Padding, gate: str) -> None:
+    def __init__(self, weights: Weights, padding: Padding, gate: Gate) -> None:
         self.weights = weights
         self.padding = padding
         self.gate = gate
@@ -178,7 +178,10 @@ class Graph(Traversal[str]):
             case "hswish":
                 return self.node("HardSwish", [x], f"{x}.hswish")
             case "relu6":
-                zero, six = self.constant("zero", np.float32(0)), self.constant("six", np.float32(6))
+                zero, six = (
+                    self.constant("zero", np.float32(0)),
+                    self.constant("six", np.float32(6)),
+                )
                 return self.node("Clip", [x, zero, six], f"{x}.relu6")
 
     def constant(self, name: str, value: Any) -> str:

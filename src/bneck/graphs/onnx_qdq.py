@@ -23,7 +23,7 @@ from bneck.graphs.quantization import (
     quantize_weight,
     weight_steps,
 )
-from bneck.specs.network import Layer, Padding
+from bneck.specs.network import Gate, Layer, Padding
 
 UNSIGNED = 128  # from int8 to uint8
 
@@ -32,7 +32,7 @@ class QdqGraph(Graph):
     """A graph whose tensors are rounded to 8 bits at every point that `graphs.quantization` names."""
 
     def __init__(
-        self, weights: Weights, padding: Padding, gate: str, hswish: HSwish, ranges: Ranges
+        self, weights: Weights, padding: Padding, gate: Gate, hswish: HSwish, ranges: Ranges
     ) -> None:
         super().__init__(weights, padding, gate)
         self.hswish = hswish
@@ -76,7 +76,9 @@ class QdqGraph(Graph):
             gate = self.rounded(gate, f"{name}.gate", SIGMOID)
         elif self.hswish == "fused":
             before = self.pointwise(f"{name}.gate", reduced)
-            gate = self.node("HardSigmoid", [before], f"{name}.gate.hsigmoid", alpha=1 / 6, beta=0.5)
+            gate = self.node(
+                "HardSigmoid", [before], f"{name}.gate.hsigmoid", alpha=1 / 6, beta=0.5
+            )
             gate = self.rounded(gate, f"{name}.gate", GATE)
         else:
             before = self.pointwise(f"{name}.gate", reduced, 3.0)
@@ -116,7 +118,7 @@ class QdqGraph(Graph):
         weight = np.asarray(self.weights[f"{name}.weight"])
         bias = np.asarray(self.weights[f"{name}.bias"]) + np.float32(shift)
         step = np.float64(np.float32(self.scales[x].step))
-        steps = weight_steps(weight, bias, float(step)).astype(np.float32)
+        steps = weight_steps(weight, bias, float(step))
         for key, value, sizes in (
             ("weight", quantize_weight(weight, steps), steps),
             ("bias", quantize_bias(bias, steps, float(step)), (steps * step).astype(np.float32)),

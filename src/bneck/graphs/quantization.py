@@ -48,7 +48,8 @@ class Scale:
 
     def quantize(self, real: Array) -> Array:
         """Real numbers to int8, those outside the range to its ends."""
-        return np.clip(np.rint(real / self.step) + self.zero, -128, 127).astype(np.int8)
+        levels: Array = np.clip(np.rint(real / self.step) + self.zero, -128, 127)
+        return levels.astype(np.int8)
 
 
 def weight_steps(weight: Array, bias: Array, input_step: float) -> Array:
@@ -58,13 +59,14 @@ def weight_steps(weight: Array, bias: Array, input_step: float) -> Array:
     """
     largest = np.abs(weight).reshape(len(weight), -1).max(1)
     fits = np.abs(bias) / (input_step * 2.0**30)
-    return np.maximum.reduce([largest / WEIGHT_LEVELS, fits, np.full_like(fits, LEAST_SCALE)])
+    steps: Array = np.maximum(np.maximum(largest / WEIGHT_LEVELS, fits), LEAST_SCALE)
+    return steps.astype(np.float32)
 
 
 def quantize_weight(weight: Array, steps: Array) -> Array:
     """(out, in, k, k) to int8, from -127 to 127."""
     shaped = steps.reshape(-1, *[1] * (weight.ndim - 1))
-    levels = np.clip(np.rint(weight / shaped), -WEIGHT_LEVELS, WEIGHT_LEVELS)
+    levels: Array = np.clip(np.rint(weight / shaped), -WEIGHT_LEVELS, WEIGHT_LEVELS)
     return levels.astype(np.int8)
 
 

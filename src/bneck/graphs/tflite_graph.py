@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -30,6 +29,7 @@ from bneck.graphs.traverse import Traversal
 from bneck.specs.network import Gate, Layer, NetSpec, Padding, Size, as_size, layers
 
 SIX = (0.0, 6.0)
+HEAD = ("conv", 1, (1, 1))  # a layer behind the pool: its kind, kernel and map
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,7 @@ def tflite_layers(
 ) -> bytes:
     """A run of layers alone: maps (1, H, W, C) in and out, float32 at the borders."""
     graph = _Graph(weights, padding, gate, hswish, ranges)
+    graph.pooled = all((part.kind, part.kernel, part.size_in) == HEAD for part in walk)
     x = graph.image((1, *walk[0].size_in, walk[0].width_in), None)
     return graph.finish(graph.through(walk, x), "map", "layers", None)
 
@@ -143,7 +144,9 @@ class _Graph(Traversal[_Tensor]):
         self.stem = pixels
         centred = (float(-pixels.offset.max()), float(255 - pixels.offset.min()))
         whole = self.tensor("image.whole", shape, values=(0.0, 255.0))
-        self.file.operator("DEQUANTIZE" if self.ranges is None else "QUANTIZE", [raw], [whole.index])
+        self.file.operator(
+            "DEQUANTIZE" if self.ranges is None else "QUANTIZE", [raw], [whole.index]
+        )
         x = self.tensor("image.centred", shape, values=centred)
         offset = self.number("image.offset", -pixels.offset)
         self.file.operator("ADD", [whole.index, offset.index], [x.index])
@@ -298,5 +301,3 @@ class _Graph(Traversal[_Tensor]):
                 steps=None if steps is None or scale is None else steps * scale.step,
             ),
         ]
-
-

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from torch import nn
 
 from bneck.data.batches import Augment, train_batches
 from bneck.data.pack import Split
-from bneck.nets.build import Net
 from bneck.specs.errors import InputError
 from bneck.tasks import classify
 from bneck.train.checkpoint import Checkpoint
@@ -51,16 +51,17 @@ class Data:
 
 
 OnStep = Callable[[int, int, float], None]
+AnyNet = TypeVar("AnyNet", bound=nn.Module)
 
 
 def train(
-    net: Net,
+    net: AnyNet,
     data: Data,
     settings: Settings,
     *,
     checkpoint: Path | None = None,
     on_step: OnStep | None = None,
-) -> Net:
+) -> AnyNet:
     """Train a net in place; what comes back holds the averaged weights, in evaluation mode.
 
     Args:
@@ -98,7 +99,7 @@ def train(
 
 
 def _epoch(
-    net: Net,
+    net: nn.Module,
     data: Data,
     settings: Settings,
     optimizer: RmsPropTF,
@@ -145,7 +146,11 @@ def _epoch(
 
 
 def _step(
-    net: Net, images: torch.Tensor, labels: torch.Tensor, smoothing: float, optimizer: RmsPropTF
+    net: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    smoothing: float,
+    optimizer: RmsPropTF,
 ) -> float:
     optimizer.zero_grad(set_to_none=True)
     scores = net(images.contiguous(memory_format=torch.channels_last))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -55,6 +55,10 @@ class Runtime(ABC):
         Raises:
             EngineError: they are no model that this engine can run.
         """
+
+    def converted(self, model: bytes, metadata: Mapping[str, str]) -> bytes:
+        """ONNX bytes in the engine's own format; where it reads ONNX, as they are."""
+        return model
 
     def needs(self, module: str) -> Any:
         """The engine's module.

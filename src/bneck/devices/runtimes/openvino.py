@@ -30,7 +30,7 @@ class OpenVino(Runtime):
         self.version = str(self._engine.__version__).partition("-")[0]
 
     def load(self, model: bytes, *, threads: int) -> OpenVinoSession:
-        """Load an archive that `convert` has made, or an ONNX file's bytes.
+        """Load an archive that `converted` has made, or an ONNX file's bytes.
 
         Raises:
             EngineError: they are no model that this runtime can run.
@@ -49,7 +49,7 @@ class OpenVino(Runtime):
             raise self.refused(error) from None
         return OpenVinoSession(compiled, _metadata(read))
 
-    def convert(self, model: bytes, metadata: Mapping[str, str]) -> bytes:
+    def converted(self, model: bytes, metadata: Mapping[str, str]) -> bytes:
         """ONNX bytes -> an archive with OpenVINO's .xml and .bin, weights as they are.
 
         Raises:

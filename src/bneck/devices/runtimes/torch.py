@@ -35,7 +35,6 @@ class Torch(Runtime):
         except ValueError as error:
             raise self.refused(error) from None
         self._engine.set_num_threads(threads)
-        net = net.to(memory_format=self._engine.channels_last)
         return TorchSession(self._engine, self.compiled(net), metadata)
 
     def compiled(self, net: Any) -> Any:
@@ -58,7 +57,7 @@ class TorchSession(Session):
 
     def __init__(self, engine: Any, net: Any, metadata: dict[str, str]) -> None:
         self._engine = engine
-        self._net = net
+        self._net = net.to(memory_format=engine.channels_last)
         self.metadata = metadata
 
     def run(self, image: Array) -> Array:
