@@ -9,10 +9,10 @@ import numpy as np
 from bneck.devices.runtimes import Runtime
 from bneck.graphs.forms import form
 from bneck.graphs.onnx_graph import Weights, random_weights
-from bneck.graphs.pixels import Pixels
 from bneck.graphs.quantization import Ranges, points
 from bneck.specs.errors import InputError
 from bneck.specs.network import Gate, Layer, NetSpec, Padding, Size, layers
+from bneck.specs.normalisation import Normalisation
 
 
 def network_model(
@@ -23,7 +23,7 @@ def network_model(
     weights: Weights | None = None,
     ranges: Ranges | None = None,
     resolution: Size | None = None,
-    pixels: Pixels | None = None,
+    pixels: Normalisation | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> bytes:
     """A network as the bytes of a file for a runtime.
@@ -35,7 +35,7 @@ def network_model(
         weights: batch norm folded; None draws random ones, good for timing.
         ranges: of 8-bit activations; None takes ordinary ones, good for timing.
         resolution: side or (height, width) in pixels; None takes the spec's own.
-        pixels: preprocessing to fold in.
+        pixels: the normalisation to fold in.
         metadata: goes into the file as it is.
 
     Raises:
@@ -55,7 +55,7 @@ def network_model(
             return tflite_network(
                 spec, weights, resolution, hswish=hswish, ranges=ranges, pixels=pixels, metadata=metadata
             )  # fmt: skip
-        case ".onnx" | ".openvino.zip":
+        case ".onnx" | ".xml":
             from bneck.graphs.onnx_graph import network_graph
 
             graph = network_graph(
@@ -97,7 +97,7 @@ def layers_model(
             return tflite_layers(
                 walk, weights, padding=padding, gate=gate, hswish=hswish, ranges=ranges
             )
-        case ".onnx" | ".openvino.zip":
+        case ".onnx" | ".xml":
             from bneck.graphs.onnx_graph import layers_graph
 
             graph = layers_graph(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bneck.graphs.forms import HSwish
-from bneck.graphs.quantization import STEPS, Ranges
+from bneck.graphs.quantization import LEAST_SCALE, STEPS, WEIGHT_LEVELS, Ranges
 from bneck.nets.build import Net
 from bneck.nets.fold import folded_weights
 from bneck.nets.quantize import QuantizedNet
@@ -67,6 +67,28 @@ def calibrate(net: Net, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
         InputError: fewer than 8 images.
     """
     weights = folded_weights(net)
+    samples = _observed(net, weights, batches, hswish)
+    return Quantized(weights=weights, ranges=samples.ranges(), hswish=hswish)
+
+
+@torch.inference_mode()
+def naive(net: Net, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
+    """What not to do, for comparison: one scale a weight tensor, ranges out to the extremes."""
+    weights = folded_weights(net)
+    ends = _observed(net, weights, batches, hswish).ends
+    coarse = {
+        name: value if value.ndim == 1 else _one_step(value) for name, value in weights.items()
+    }
+    return Quantized(weights=coarse, ranges=ends, hswish=hswish)
+
+
+def _one_step(weight: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+    step = max(float(np.abs(weight).max()) / WEIGHT_LEVELS, LEAST_SCALE)
+    rounded: np.ndarray[Any, np.dtype[Any]] = np.rint(weight / step) * step
+    return rounded.astype(np.float32)
+
+
+def _observed(net: Net, weights: Weights, batches: Iterable[Tensor], hswish: HSwish) -> _Samples:
     emulated = QuantizedNet(net.spec, weights, hswish).eval()
     samples = _Samples()
     emulated.observer = samples
@@ -78,7 +100,7 @@ def calibrate(net: Net, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
         raise InputError(
             f"there are {images} images to calibrate 8 bits with; give at least {LEAST_IMAGES} by --data"
         )
-    return Quantized(weights=weights, ranges=samples.ranges(), hswish=hswish)
+    return samples
 
 
 def fine_tune(
@@ -102,7 +124,9 @@ def fine_tune(
 
 def emulation(net: Net, quantized: Quantized) -> QuantizedNet:
     """The network as the 8-bit file will answer, in evaluation mode."""
-    return QuantizedNet(net.spec, quantized.weights, quantized.hswish, quantized.ranges).eval()
+    emulated = QuantizedNet(net.spec, quantized.weights, quantized.hswish, quantized.ranges)
+    emulated.normalisation = net.normalisation
+    return emulated.eval()
 
 
 @torch.inference_mode()

@@ -14,10 +14,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bneck.graphs.forms import HSwish
-from bneck.graphs.pixels import Pixels
 from bneck.graphs.quantization import Ranges
 from bneck.graphs.traverse import Traversal
 from bneck.specs.network import Gate, Layer, NetSpec, Padding, Size, as_size, layers
+from bneck.specs.normalisation import Normalisation
 from bneck.specs.rows import Act
 
 OPSET = 18  # HardSwish needs 14, ReduceMean's axes input 18
@@ -63,7 +63,7 @@ def network_graph(
     *,
     hswish: HSwish = "op",
     ranges: Ranges | None = None,
-    pixels: Pixels | None = None,
+    pixels: Normalisation | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
     """The whole network: input `image` (N, channels, H, W) float32, output `scores` (N, classes).
@@ -74,7 +74,7 @@ def network_graph(
         resolution: side or (height, width) in pixels; None takes the spec's own.
         hswish: the form of h-swish; without `ranges` always one operator.
         ranges: of all points, see `graphs.quantization`, for 8 bits inside; None writes float32.
-        pixels: preprocessing to fold in: the input is (N, H, W, channels) uint8 RGB then.
+        pixels: the normalisation to fold in: the input is (N, H, W, channels) uint8 RGB then.
         metadata: goes into the file as it is.
 
     Raises:
@@ -144,13 +144,13 @@ class Graph(Traversal[str]):
         )
         return name
 
-    def image(self, channels: int, pixels: Pixels | None) -> str:
+    def image(self, channels: int, pixels: Normalisation | None) -> str:
         """The input, brought into the form that the layers take."""
         if pixels is None:
             return "image"
         planes = self.node("Transpose", ["image"], "image.planes", perm=[0, 3, 1, 2])
         real = self.node("Cast", [planes], "image.real", to=TensorProto.FLOAT)
-        offset, spread = (v.reshape(1, channels, 1, 1) for v in (pixels.offset, pixels.spread))
+        offset, spread = (v.reshape(1, channels, 1, 1) for v in of_pixels(pixels))
         centred = self.node("Sub", [real, self.constant("offset", offset)], "image.centred")
         return self.node("Div", [centred, self.constant("spread", spread)], "image.normal")
 
@@ -240,6 +240,14 @@ class Graph(Traversal[str]):
         )
         helper.set_model_props(model, dict(metadata or {}))
         return model
+
+
+def of_pixels(normalisation: Normalisation) -> tuple[Array, Array]:
+    """What is subtracted of a pixel from 0 to 255, and by what it is divided then, by channel."""
+    mean, std = (
+        np.asarray(values, np.float64) for values in (normalisation.mean, normalisation.std)
+    )
+    return (mean * 255).astype(np.float32), (std * 255).astype(np.float32)
 
 
 def pads(padding: Padding, layer: Layer) -> list[int]:

@@ -13,7 +13,6 @@ import numpy as np
 
 from bneck.graphs.forms import HSwish
 from bneck.graphs.onnx_graph import Graph, Weights
-from bneck.graphs.pixels import Pixels
 from bneck.graphs.quantization import (
     GATE,
     SIGMOID,
@@ -24,6 +23,7 @@ from bneck.graphs.quantization import (
     weight_steps,
 )
 from bneck.specs.network import Gate, Layer, Padding
+from bneck.specs.normalisation import Normalisation
 
 UNSIGNED = 128  # from int8 to uint8
 
@@ -39,7 +39,7 @@ class QdqGraph(Graph):
         self.ranges = ranges
         self.scales: dict[str, Scale] = {}
 
-    def image(self, channels: int, pixels: Pixels | None) -> str:
+    def image(self, channels: int, pixels: Normalisation | None) -> str:
         return self.rounded(super().image(channels, pixels), "image")
 
     def conv(self, layer: Layer, x: str) -> str:

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bneck.graphs.forms import HSwish
-from bneck.graphs.onnx_graph import Weights, pads
-from bneck.graphs.pixels import Pixels
+from bneck.graphs.onnx_graph import Weights, of_pixels, pads
 from bneck.graphs.quantization import (
     SIGMOID,
     Array,
@@ -27,6 +26,7 @@ from bneck.graphs.quantization import (
 from bneck.graphs.tflite_file import Flatbuffer
 from bneck.graphs.traverse import Traversal
 from bneck.specs.network import Gate, Layer, NetSpec, Padding, Size, as_size, layers
+from bneck.specs.normalisation import Normalisation
 
 SIX = (0.0, 6.0)
 HEAD = ("conv", 1, (1, 1))  # a layer behind the pool: its kind, kernel and map
@@ -49,7 +49,7 @@ def tflite_network(
     *,
     hswish: HSwish = "op",
     ranges: Ranges | None = None,
-    pixels: Pixels | None = None,
+    pixels: Normalisation | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> bytes:
     """The whole network as a TFLite file: batch 1, input NHWC, output `scores` (1, classes) float32.
@@ -60,7 +60,7 @@ def tflite_network(
         resolution: side or (height, width) in pixels; None takes the spec's own.
         hswish: the form of h-swish; "fused" is no form of this format.
         ranges: of all `points`, for 8 bits inside; None writes float32.
-        pixels: preprocessing to fold in: the input is uint8 RGB then, else normalised float32.
+        pixels: the normalisation to fold in: the input is uint8 RGB then, else normalised float32.
         metadata: goes into the file as it is.
 
     Raises:
@@ -100,7 +100,7 @@ class _Graph(Traversal[_Tensor]):
         self.hswish = hswish
         self.ranges = ranges
         self.pooled = False  # whether the layers are those of the head
-        self.stem: Pixels | None = None  # whose spread the first convolution still has to divide by
+        self.spread: Array | None = None  # what the first convolution still has to divide by
 
     # Tensors
 
@@ -129,7 +129,7 @@ class _Graph(Traversal[_Tensor]):
 
     # The image and the scores
 
-    def image(self, shape: tuple[int, ...], pixels: Pixels | None) -> _Tensor:
+    def image(self, shape: tuple[int, ...], pixels: Normalisation | None) -> _Tensor:
         """The input, brought into the form that the layers take."""
         if pixels is None:
             outside = self.file.tensor("image", shape, kind="float32")
@@ -141,15 +141,15 @@ class _Graph(Traversal[_Tensor]):
             return inside
         raw = self.file.tensor("image", shape, kind="uint8", scale=Scale(1.0, 0))
         self.file.inputs.append(raw)
-        self.stem = pixels
-        centred = (float(-pixels.offset.max()), float(255 - pixels.offset.min()))
+        offset, self.spread = of_pixels(pixels)
+        centred = (float(-offset.max()), float(255 - offset.min()))
         whole = self.tensor("image.whole", shape, values=(0.0, 255.0))
         self.file.operator(
             "DEQUANTIZE" if self.ranges is None else "QUANTIZE", [raw], [whole.index]
         )
         x = self.tensor("image.centred", shape, values=centred)
-        offset = self.number("image.offset", -pixels.offset)
-        self.file.operator("ADD", [whole.index, offset.index], [x.index])
+        moved = self.number("image.offset", -offset)
+        self.file.operator("ADD", [whole.index, moved.index], [x.index])
         return x
 
     def finish(
@@ -245,8 +245,8 @@ class _Graph(Traversal[_Tensor]):
         """One convolution with its padding; its bias is raised by `shift`."""
         weight = self.weights[f"{layer.name}.weight"] / np.float32(x.gain)
         bias = self.weights[f"{layer.name}.bias"] + np.float32(shift)
-        if self.stem:
-            weight, self.stem = weight / self.stem.spread[:, None, None], None
+        if self.spread is not None:
+            weight, self.spread = weight / self.spread[:, None, None], None
         head = len(shape) == 2
         y = self.tensor(name, shape, gain, values)
         same = True

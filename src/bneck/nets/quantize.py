@@ -20,6 +20,7 @@ from bneck.graphs.onnx_graph import pads
 from bneck.graphs.quantization import GATE, LEAST_SCALE, SIGMOID, WEIGHT_LEVELS, Ranges, Scale
 from bneck.graphs.traverse import Traversal
 from bneck.specs.network import Layer, NetSpec, layers
+from bneck.specs.normalisation import IMAGENET, Normalisation
 
 Observer = Callable[[str, Tensor], None]
 SIX = (0.0, 6.0)
@@ -41,6 +42,7 @@ class QuantizedNet(nn.Module, Traversal[Tensor]):
     ) -> None:
         super().__init__()
         self.spec = spec
+        self.normalisation: Normalisation = IMAGENET
         self.hswish = hswish
         self.ranges = dict(ranges) if ranges is not None else None
         self.rounds: Callable[[str], bool] | None = None

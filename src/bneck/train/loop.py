@@ -14,6 +14,8 @@ from torch import nn
 
 from bneck.data.batches import Augment, train_batches
 from bneck.data.pack import Split
+from bneck.nets.build import Net
+from bneck.nets.quantize import QuantizedNet
 from bneck.specs.errors import InputError
 from bneck.tasks import classify
 from bneck.train.checkpoint import Checkpoint
@@ -51,7 +53,7 @@ class Data:
 
 
 OnStep = Callable[[int, int, float], None]
-AnyNet = TypeVar("AnyNet", bound=nn.Module)
+AnyNet = TypeVar("AnyNet", Net, QuantizedNet)
 
 
 def train(
@@ -99,7 +101,7 @@ def train(
 
 
 def _epoch(
-    net: nn.Module,
+    net: AnyNet,
     data: Data,
     settings: Settings,
     optimizer: RmsPropTF,
@@ -119,6 +121,7 @@ def _epoch(
         augment=settings.augment,
         seed=settings.seed,
         epoch=done // steps_per_epoch,
+        normalisation=net.normalisation,
     )
     for images, labels in batches:
         if done == stop:

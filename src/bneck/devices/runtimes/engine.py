@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from bneck.graphs.forms import Precision
+from bneck.records.files import write_bytes
 from bneck.specs.errors import InputError
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -60,6 +61,24 @@ class Runtime(ABC):
         """ONNX bytes in the engine's own format; where it reads ONNX, as they are."""
         return model
 
+    def read(self, path: Path) -> bytes:
+        """A model file's bytes.
+
+        Raises:
+            EngineError: no such file.
+        """
+        if not path.is_file():
+            raise EngineError(f"there is no model file {path}; write one with bneck export")
+        return path.read_bytes()
+
+    def write(self, path: Path, model: bytes) -> None:
+        """Write a model's file, whole or not at all.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        write_bytes(path, model)
+
     def needs(self, module: str) -> Any:
         """The engine's module.
 
@@ -79,14 +98,3 @@ class Runtime(ABC):
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         reason = lines[0].strip().rstrip(".") if lines else type(error).__name__
         return EngineError(f"{self.name} cannot load this file: {reason}")
-
-
-def read_model(path: Path) -> bytes:
-    """A model file's bytes.
-
-    Raises:
-        InputError: no such file.
-    """
-    if not path.is_file():
-        raise InputError(f"there is no model file {path}; write one with bneck export")
-    return path.read_bytes()

@@ -1,4 +1,7 @@
-"""OpenVINO on the CPU. It reads ONNX files and its own format, here both files of it in one archive."""
+"""OpenVINO on the CPU. It reads ONNX files and its own format.
+
+That is two files, an .xml and a .bin; while they are bytes they are one archive.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bneck.devices.runtimes.engine import Array, Runtime, Session
+from bneck.devices.runtimes.engine import Array, EngineError, Runtime, Session
 
 KEY = "bneck"  # where metadata stands in a model's runtime information
 XML, BIN = "model.xml", "model.bin"
@@ -21,7 +24,7 @@ class OpenVino(Runtime):
 
     name = "openvino"
     extra = "openvino"
-    suffix = ".openvino.zip"
+    suffix = ".xml"
     precisions = ("fp32", "int8")
 
     def __init__(self) -> None:
@@ -61,15 +64,32 @@ class OpenVino(Runtime):
             raise self.refused(error) from None
         for key, text in metadata.items():
             read.set_rt_info(text, [KEY, key])
-        archive = io.BytesIO()
         with tempfile.TemporaryDirectory() as folder:
             self._engine.save_model(read, Path(folder) / XML, compress_to_fp16=False)
-            with zipfile.ZipFile(archive, "w") as file:
-                for name in (XML, BIN):
-                    # A fixed date: the same network gives the same bytes.
-                    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-                    file.writestr(entry, (Path(folder) / name).read_bytes())
-        return archive.getvalue()
+            return _archive(*((Path(folder) / name).read_bytes() for name in (XML, BIN)))
+
+    def read(self, path: Path) -> bytes:
+        """An .xml and the .bin beside it as one archive; an ONNX file as it is.
+
+        Raises:
+            EngineError: one of them is missing.
+        """
+        model = super().read(path)
+        if path.suffix != self.suffix:
+            return model
+        return _archive(model, super().read(path.with_suffix(".bin")))
+
+    def write(self, path: Path, model: bytes) -> None:
+        """Write the .xml and, before it, the .bin beside it.
+
+        Raises:
+            InputError: the disk is full, or the file's name does not end in .xml.
+        """
+        if path.suffix != self.suffix:
+            raise EngineError(f"{path} must end in .xml: openvino looks for the .bin beside it")
+        with zipfile.ZipFile(io.BytesIO(model)) as file:
+            super().write(path.with_suffix(".bin"), file.read(BIN))
+            super().write(path, file.read(XML))
 
     def _unpacked(self, model: bytes) -> Any:
         if not model.startswith(b"PK"):
@@ -104,6 +124,15 @@ class OpenVinoSession(Session):
             kind, precision = (info[key].astype(str) for key in ("layerType", "runtimePrecision"))
             found[f"{kind}:{precision}"] += 1
         return found
+
+
+def _archive(xml: bytes, weights: bytes) -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, data in ((XML, xml), (BIN, weights)):
+            # A fixed date: the same network gives the same bytes.
+            file.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+    return archive.getvalue()
 
 
 def _metadata(model: Any) -> dict[str, str]:
