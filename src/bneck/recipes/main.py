@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bneck.data.folders import list_images
+from bneck.recipes.command import command_line
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.run import Run, check_new, new_run, resumed_run
 from bneck.recipes.search import run_search
@@ -88,7 +87,9 @@ def search(
     path = Path(out) if out is not None else _fresh_folder()
     check_new(path, settings)
     with _busy(path):
-        run = new_run(path, settings, folder, progress or Silent(), _command())
+        run = new_run(
+            path, settings, folder, progress or Silent(), command_line("bneck.search(...)")
+        )
         try:
             return _carry(run)
         except InputError:
@@ -119,11 +120,6 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> dict[str, An
 def _carry(run: Run) -> dict[str, Any]:
     run_search(run)
     return {"run": str(run.folder.path), **run.folder.read()}
-
-
-def _command() -> str:
-    by_shell = Path(sys.argv[0]).name in ("bneck", "__main__.py")
-    return shlex.join(["bneck", *sys.argv[1:]]) if by_shell else "bneck.search(...)"
 
 
 def _given(value: _T | None, default: _T) -> _T:
