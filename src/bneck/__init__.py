@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
     from bneck.recipes.evaluate import evaluate as evaluate
+    from bneck.recipes.export import export as export
     from bneck.recipes.imports import import_weights as import_weights
     from bneck.recipes.main import resume as resume
     from bneck.recipes.main import search as search
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from bneck.recipes.networks import network as network
     from bneck.recipes.networks import zoo as zoo
     from bneck.recipes.predict import predict as predict
+    from bneck.recipes.quantize import quantize as quantize
     from bneck.report.page import write_report as write_report
     from bneck.specs.errors import InputError as InputError
     from bneck.specs.network import NetSpec as NetSpec
@@ -37,11 +39,13 @@ _HOMES = {
     "build": "bneck.recipes.networks",
     "count": "bneck.recipes.networks",
     "evaluate": "bneck.recipes.evaluate",
+    "export": "bneck.recipes.export",
     "from_text": "bneck.specs.text",
     "import_weights": "bneck.recipes.imports",
     "measure": "bneck.recipes.networks",
     "network": "bneck.recipes.networks",
     "predict": "bneck.recipes.predict",
+    "quantize": "bneck.recipes.quantize",
     "resume": "bneck.recipes.main",
     "scale_width": "bneck.specs.transforms",
     "search": "bneck.recipes.main",

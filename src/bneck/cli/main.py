@@ -9,12 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from bneck.cli import weights
+from bneck.cli import ship, weights
 from bneck.cli.bars import Bars
-from bneck.cli.options import Json, print_json
-from bneck.cli.tables import count_table, measurement_table, search_summary, spec_table, zoo_table
+from bneck.cli.options import NAMES, Json, print_json, print_table
+from bneck.cli.tables import count_table, search_summary, spec_table, zoo_table
 from bneck.specs.errors import InputError
 
 app = typer.Typer(
@@ -25,8 +24,6 @@ app = typer.Typer(
 )
 
 STOPPED = 130  # what Ctrl-C ends in
-
-NAMES = "A network (v3-large, v3-small-0.75@192), a spec file or a run's folder."
 
 
 @app.command()
@@ -48,7 +45,7 @@ def show(
     if as_json:
         print_json({**_count_json(network, spec, costs), "spec": to_text(spec)})
         return
-    _print_table(spec_table(spec, costs))
+    print_table(spec_table(spec, costs))
 
 
 @app.command()
@@ -65,7 +62,7 @@ def count(
         found = [_count_json(*entry) for entry in counted]
         print_json(found[0] if len(found) == 1 else found)
         return
-    _print_table(count_table(counted))
+    print_table(count_table(counted))
 
 
 @app.command()
@@ -93,25 +90,10 @@ def zoo(
             ]
         )
         return
-    _print_table(zoo_table(entries))
+    print_table(zoo_table(entries))
 
 
-@app.command()
-def measure(
-    networks: Annotated[list[str], typer.Argument(help=NAMES)],
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
-    rounds: Annotated[int, typer.Option(help="Shuffled rounds; at least 3.")] = 20,
-    runtime: Annotated[str, typer.Option(help="The engine.")] = "onnxruntime",
-    as_json: Json = False,
-) -> None:
-    """Measure latency on this machine, batch 1, networks interleaved. Python: bneck.measure(...)"""
-    from bneck.recipes.networks import measure as measure_networks
-
-    found = measure_networks(*networks, threads=threads, rounds=rounds, runtime=runtime)
-    if as_json:
-        print_json([record.as_json() for record in found])
-        return
-    _print_table(measurement_table(found))
+app.command()(ship.measure)
 
 
 @app.command()
@@ -220,6 +202,8 @@ def report(
         print("\n".join(files))
 
 
+app.command()(ship.export)
+app.command()(ship.quantize)
 app.command("import")(weights.import_weights)
 app.command()(weights.evaluate)
 
@@ -238,14 +222,6 @@ def run() -> None:
     if code == STOPPED:
         print("bneck: stopped; a search goes on with: bneck search --resume RUN", file=sys.stderr)
     sys.exit(code)
-
-
-def _print_table(table: Table) -> None:
-    console = Console()
-    # On a narrow terminal, and in a file, lines may get long, but no digit is cut off.
-    wide = console.options.update(max_width=1_000)
-    console.width = max(console.width, console.measure(table, options=wide).maximum)
-    console.print(table)
 
 
 def _count_json(name: str, spec: Any, costs: Any) -> dict[str, Any]:

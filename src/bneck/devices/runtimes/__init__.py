@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from bneck.devices.runtimes.engine import Array as Array
 from bneck.devices.runtimes.engine import EngineError as EngineError
@@ -16,6 +17,20 @@ from bneck.devices.runtimes.torch import Torch, TorchCompiled
 RUNTIMES: dict[str, Callable[[], Runtime]] = {
     kind.name: kind for kind in (OnnxRuntime, LiteRt, OpenVino, Torch, TorchCompiled)
 }
+
+
+# Which of them read a file; of several the first is taken unless another is asked for.
+SUFFIXES = {
+    ".onnx": ("onnxruntime", "openvino"),
+    ".tflite": ("litert",),
+    ".xml": ("openvino",),
+    ".safetensors": ("torch", "torch-compiled"),
+}
+
+
+def file_runtimes(path: Path) -> tuple[str, ...]:
+    """The runtimes that read a file, by its name's ending; none for other files."""
+    return SUFFIXES.get(path.suffix.lower(), ())
 
 
 def runtime(name: str) -> Runtime:
