@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from bneck.devices.models import network_model
 from bneck.devices.runtimes import Runtime, Session, runtime
-from bneck.export.quantize import Quantized, emulation
 from bneck.nets.build import Net
 from bneck.nets.fold import folded_weights
+from bneck.nets.quantize import Quantized, emulation
 from bneck.specs.errors import InputError
 from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import to_text

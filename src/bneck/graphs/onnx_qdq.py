@@ -14,7 +14,6 @@ import numpy as np
 from bneck.graphs.forms import HSwish
 from bneck.graphs.onnx_graph import Graph, Weights
 from bneck.graphs.quantization import (
-    GATE,
     SIGMOID,
     Ranges,
     Scale,
@@ -74,12 +73,6 @@ class QdqGraph(Graph):
             before = self.rounded(self.pointwise(f"{name}.gate", reduced), f"{name}.gate.pre")
             gate = self.node("Sigmoid", [before], f"{name}.gate.sigmoid")
             gate = self.rounded(gate, f"{name}.gate", SIGMOID)
-        elif self.hswish == "fused":
-            before = self.pointwise(f"{name}.gate", reduced)
-            gate = self.node(
-                "HardSigmoid", [before], f"{name}.gate.hsigmoid", alpha=1 / 6, beta=0.5
-            )
-            gate = self.rounded(gate, f"{name}.gate", GATE)
         else:
             before = self.pointwise(f"{name}.gate", reduced, 3.0)
             gate = self.rounded(before, f"{name}.gate", (0.0, 6.0), read_as=1 / 6)

@@ -8,6 +8,7 @@ inside its range.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,22 @@ from bneck.graphs.forms import HSwish
 from bneck.graphs.onnx_graph import pads
 from bneck.graphs.quantization import GATE, LEAST_SCALE, SIGMOID, WEIGHT_LEVELS, Ranges, Scale
 from bneck.graphs.traverse import Traversal
+from bneck.nets.build import Net
 from bneck.specs.network import Layer, NetSpec, layers
 from bneck.specs.normalisation import IMAGENET, Normalisation
 
+Weights = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 Observer = Callable[[str, Tensor], None]
 SIX = (0.0, 6.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantized:
+    """A network in 8 bits: folded float weights and the ranges of its activations."""
+
+    weights: Weights
+    ranges: Ranges
+    hswish: HSwish
 
 
 class QuantizedNet(nn.Module, Traversal[Tensor]):
@@ -36,7 +48,7 @@ class QuantizedNet(nn.Module, Traversal[Tensor]):
     def __init__(
         self,
         spec: NetSpec,
-        weights: Mapping[str, np.ndarray[Any, np.dtype[Any]]],
+        weights: Weights,
         hswish: HSwish,
         ranges: Ranges | None = None,
     ) -> None:
@@ -143,6 +155,13 @@ class QuantizedNet(nn.Module, Traversal[Tensor]):
             x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
         groups = layer.out if layer.kind == "depthwise" else 1
         return F.conv2d(x, weight, bias, layer.stride, padding, layer.dilation, groups)
+
+
+def emulation(net: Net, quantized: Quantized) -> QuantizedNet:
+    """The network as the 8-bit file will answer, in evaluation mode."""
+    emulated = QuantizedNet(net.spec, quantized.weights, quantized.hswish, quantized.ranges)
+    emulated.normalisation = net.normalisation
+    return emulated.eval()
 
 
 def _rounded(x: Tensor, values: tuple[float, float]) -> Tensor:

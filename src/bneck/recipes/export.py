@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bneck.devices.runtimes import runtime
 from bneck.export.files import FORMATS, export_file
-from bneck.export.quantize import calibrate
 from bneck.graphs.forms import form
+from bneck.nets.calibrate import calibrate
 from bneck.recipes.networks import Network, build
 from bneck.recipes.pictures import BUILTIN, class_names, data_of, record_of, some_images
 from bneck.recipes.progress import Progress, Silent

@@ -17,9 +17,10 @@ from bneck.devices.measure import Candidate, measure
 from bneck.devices.protocol import Protocol
 from bneck.devices.runtimes import Runtime, Session, runtime
 from bneck.export.files import export_file
-from bneck.export.quantize import Quantized, calibrate, fine_tune, layer_errors, naive
 from bneck.graphs.forms import form
 from bneck.nets.build import Net
+from bneck.nets.calibrate import calibrate, layer_errors, naive
+from bneck.nets.quantize import Quantized
 from bneck.recipes.export import BATCH, CALIBRATING, CHECKED, size_mb
 from bneck.recipes.networks import Network, build
 from bneck.recipes.pictures import BUILTIN, class_names, data_of, labelled, record_of
@@ -29,6 +30,7 @@ from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.train.loop import Data, Settings
+from bneck.train.quantized import fine_tune
 
 WORST = 10  # layers named in the report
 LR = 1e-4  # peak of fine-tuning at a batch of 64; docs/lab-log.md has others

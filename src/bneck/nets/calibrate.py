@@ -1,14 +1,9 @@
-"""8-bit quantisation: ranges from the user's images, fine-tuning under rounding, the guilty layer.
-
-Post-training quantisation takes the ranges alone; quantisation-aware fine-tuning goes on training the
-same weights while they are rounded. Both end in weights and ranges that every format is written from.
-"""
+"""Post-training quantisation: ranges from the user's images, and which layer loses the accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,28 +11,16 @@ import torch
 from torch import Tensor
 
 from bneck.graphs.forms import HSwish
-from bneck.graphs.quantization import LEAST_SCALE, STEPS, WEIGHT_LEVELS, Ranges
+from bneck.graphs.quantization import LEAST_SCALE, STEPS, WEIGHT_LEVELS
 from bneck.nets.build import Net
 from bneck.nets.fold import folded_weights
-from bneck.nets.quantize import QuantizedNet
+from bneck.nets.quantize import Quantized, QuantizedNet, Weights, emulation
 from bneck.specs.errors import InputError
 from bneck.specs.network import layers
-from bneck.train.loop import Data, OnStep, Settings, train
 
 LEAST_IMAGES = 8
 SAMPLES = 1024  # values kept of every point and batch
 SHARES = np.linspace(1.0, 0.4, 25)  # of the largest value, tried as the range's end
-
-Weights = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quantized:
-    """A network in 8 bits: folded float weights and the ranges of its activations."""
-
-    weights: Weights
-    ranges: Ranges
-    hswish: HSwish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,32 +84,6 @@ def _observed(net: Net, weights: Weights, batches: Iterable[Tensor], hswish: HSw
             f"there are {images} images to calibrate 8 bits with; give at least {LEAST_IMAGES} by --data"
         )
     return samples
-
-
-def fine_tune(
-    net: Net,
-    quantized: Quantized,
-    data: Data,
-    settings: Settings,
-    *,
-    checkpoint: Path | None = None,
-    on_step: OnStep | None = None,
-) -> Quantized:
-    """Quantisation-aware fine-tuning of a calibrated network; its ranges stay.
-
-    Raises:
-        TrainingError: see `train.loop.train`.
-    """
-    emulated = emulation(net, quantized)
-    train(emulated, data, settings, checkpoint=checkpoint, on_step=on_step)
-    return Quantized(weights=emulated.weights(), ranges=quantized.ranges, hswish=quantized.hswish)
-
-
-def emulation(net: Net, quantized: Quantized) -> QuantizedNet:
-    """The network as the 8-bit file will answer, in evaluation mode."""
-    emulated = QuantizedNet(net.spec, quantized.weights, quantized.hswish, quantized.ranges)
-    emulated.normalisation = net.normalisation
-    return emulated.eval()
 
 
 @torch.inference_mode()
@@ -197,8 +154,3 @@ def best_range(
             if error < least:
                 best, least = ends, error
     return best
-
-
-def describe(errors: Sequence[LayerError], top: int = 5) -> str:
-    """The worst layers in one line."""
-    return ", ".join(f"{error.layer} {error.alone:.1%}" for error in errors[:top])
