@@ -269,8 +269,8 @@ class TestRefused:
 
     def test_unknown_runtimes_and_places_leave_no_file(self, tiny: NetSpec, tmp_path: Path) -> None:
         path = tmp_path / "table.jsonl"
-        with pytest.raises(InputError, match="no runtime 'litert'; known are onnxruntime"):
-            fill_table(tiny, path, runtime_name="litert")
+        with pytest.raises(InputError, match="no runtime 'abacus'; known are onnxruntime"):
+            fill_table(tiny, path, runtime_name="abacus")
         with pytest.raises(InputError, match="no device 'moon'; known are local"):
             fill_table(tiny, path, place="moon")
         assert not path.exists()

@@ -121,9 +121,9 @@ class TestCandidates:
 class TestRefused:
     def test_an_unknown_runtime_lists_the_known_ones(self, tiny: NetSpec) -> None:
         with pytest.raises(
-            InputError, match=r"^there is no runtime 'tflite'; known are onnxruntime"
+            InputError, match=r"^there is no runtime 'abacus'; known are onnxruntime"
         ):
-            measure([Candidate(tiny)], runtime_name="tflite")
+            measure([Candidate(tiny)], runtime_name="abacus")
 
     def test_an_unknown_device_lists_the_known_ones(self, tiny: NetSpec) -> None:
         with pytest.raises(InputError, match=r"^there is no device 'pixel'; known are local"):

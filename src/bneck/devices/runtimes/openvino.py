@@ -6,6 +6,7 @@ That is two files, an .xml and a .bin; while they are bytes they are one archive
 from __future__ import annotations
 
 import io
+import json
 import tempfile
 import zipfile
 from collections import Counter
@@ -62,8 +63,8 @@ class OpenVino(Runtime):
             read = self._core.read_model(model)
         except RuntimeError as error:
             raise self.refused(error) from None
-        for key, text in metadata.items():
-            read.set_rt_info(text, [KEY, key])
+        # As json: line breaks do not survive in the .xml.
+        read.set_rt_info(json.dumps(dict(metadata)), [KEY])
         with tempfile.TemporaryDirectory() as folder:
             self._engine.save_model(read, Path(folder) / XML, compress_to_fp16=False)
             return _archive(*((Path(folder) / name).read_bytes() for name in (XML, BIN)))
@@ -137,5 +138,12 @@ def _archive(xml: bytes, weights: bytes) -> bytes:
 
 def _metadata(model: Any) -> dict[str, str]:
     if not model.has_rt_info([KEY]):
-        return {}
-    return {str(k): str(v.value) for k, v in model.get_rt_info([KEY]).value.items()}
+        return {str(key): str(text) for key, text in _onnx_metadata(model).items()}
+    found: dict[str, str] = json.loads(model.get_rt_info([KEY]).astype(str))
+    return found
+
+
+def _onnx_metadata(model: Any) -> dict[str, Any]:
+    """What an ONNX file's metadata become when it is read."""
+    place = ["framework"]
+    return dict(model.get_rt_info(place).value) if model.has_rt_info(place) else {}
