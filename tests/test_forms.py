@@ -58,7 +58,13 @@ def test_onnxruntime_fuses_every_nonlinearity_into_a_float_convolution(name: str
 def test_onnxruntime_computes_everything_in_8_bits(name: str) -> None:
     found = operators(name, "onnxruntime", "int8")
     assert found["QLinearConv"] == convolutions(name)
-    whole = {"QLinearConv", "QLinearAdd", "QLinearMul", "QLinearGlobalAveragePool", "QLinearSigmoid"}
+    whole = {
+        "QLinearConv",
+        "QLinearAdd",
+        "QLinearMul",
+        "QLinearGlobalAveragePool",
+        "QLinearSigmoid",
+    }
     # At the borders: in, out, to its own layout and back.
     assert set(found) - whole <= {"QuantizeLinear", "DequantizeLinear", "Transpose", "Flatten"}
     assert found["QuantizeLinear"] == found["DequantizeLinear"] == 1
@@ -83,7 +89,9 @@ def test_openvino_fuses_every_nonlinearity_in_float(name: str) -> None:
 
 def test_the_table_knows_every_pair_or_says_what_runs() -> None:
     assert form("litert", "int8") == "split"
-    with pytest.raises(InputError, match=r"litert does not run precision 'int4'; it runs fp32, int8"):
+    with pytest.raises(
+        InputError, match=r"litert does not run precision 'int4'; it runs fp32, int8"
+    ):
         form("litert", "int4")
     with pytest.raises(InputError, match=r"abacus does not run precision 'fp32'; it runs none"):
         form("abacus", "fp32")

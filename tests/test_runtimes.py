@@ -138,12 +138,16 @@ def test_a_missing_one_names_its_extra(name: str, monkeypatch: pytest.MonkeyPatc
         raise ImportError(module)
 
     monkeypatch.setattr(engine, "import_module", missing)
-    with pytest.raises(InputError, match=rf"{name} is not installed; .*pip install 'bneck\[\w+\]'$"):
+    with pytest.raises(
+        InputError, match=rf"{name} is not installed; .*pip install 'bneck\[\w+\]'$"
+    ):
         runtime(name)
 
 
 def test_an_unknown_one_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"^there is no runtime 'tensorrt'; known are onnxruntime, "):
+    with pytest.raises(
+        InputError, match=r"^there is no runtime 'tensorrt'; known are onnxruntime, "
+    ):
         runtime("tensorrt")
 
 

@@ -46,7 +46,9 @@ def assert_same(spec: NetSpec, size: tuple[int, int], hswish: str = "op") -> Non
 def operators(model: bytes) -> list[str]:
     names = {v: k for k, v in vars(schema.BuiltinOperator).items() if k.isupper()}
     root = schema.ModelT.InitFromPackedBuf(model, 0)
-    return [names[root.operatorCodes[o.opcodeIndex].builtinCode] for o in root.subgraphs[0].operators]
+    return [
+        names[root.operatorCodes[o.opcodeIndex].builtinCode] for o in root.subgraphs[0].operators
+    ]
 
 
 class TestSameAsTheNet:

@@ -142,14 +142,19 @@ class _Graph(Traversal[_Tensor]):
         raw = self.file.tensor("image", shape, kind="uint8", scale=Scale(1.0, 0))
         self.file.inputs.append(raw)
         offset, self.spread = of_pixels(pixels)
-        centred = (float(-offset.max()), float(255 - offset.min()))
-        whole = self.tensor("image.whole", shape, values=(0.0, 255.0))
-        self.file.operator(
-            "DEQUANTIZE" if self.ranges is None else "QUANTIZE", [raw], [whole.index]
+        # In float also where all else is 8-bit: XNNPACK has no way from uint8 to int8, and one scale
+        # for three channels of different means would lose some of their 8 bits.
+        whole = self.file.tensor("image.whole", shape, kind="float32")
+        self.file.operator("DEQUANTIZE", [raw], [whole])
+        centred = self.file.tensor("image.centred", shape, kind="float32")
+        moved = self.file.constant("image.offset", -offset)
+        self.file.operator("ADD", [whole, moved], [centred])
+        if self.ranges is None:
+            return _Tensor(centred, shape, None)
+        x = self.tensor(
+            "image.8bit", shape, values=(float(-offset.max()), float(255 - offset.min()))
         )
-        x = self.tensor("image.centred", shape, values=centred)
-        moved = self.number("image.offset", -offset)
-        self.file.operator("ADD", [whole.index, moved.index], [x.index])
+        self.file.operator("QUANTIZE", [centred], [x.index])
         return x
 
     def finish(
