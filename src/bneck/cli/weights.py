@@ -87,7 +87,9 @@ def import_weights(
 
 
 def evaluate(
-    network: Annotated[str, typer.Argument(help="The folder of a finished search or an import.")],
+    network: Annotated[
+        str, typer.Argument(help="The folder of a search or an import, or an exported file.")
+    ],
     data: Annotated[
         Path, typer.Option(help="Images: CLASS/*, val/CLASS/*, or a labels.csv beside them.")
     ],

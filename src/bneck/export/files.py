@@ -19,7 +19,7 @@ from bneck.nets.fold import folded_weights
 from bneck.nets.quantize import Quantized, emulation
 from bneck.specs.errors import InputError
 from bneck.specs.normalisation import Normalisation
-from bneck.specs.text import to_text
+from bneck.specs.text import from_text, to_text
 
 TOLERANCE = 1e-4  # largest difference of scores, relative to the largest score
 # Between an 8-bit file and its emulation: ties round differently, and that adds up over the layers.
@@ -152,6 +152,34 @@ def _compare(
             f"on {agreement:.1%}, scores differ by {largest:.2g} of the largest; no file was kept"
         )
     return check
+
+
+class FileNet(nn.Module):
+    """An exported file as a module that answers in its own runtime, on one thread.
+
+    Raises:
+        InputError: no file of bneck's, or one that its runtime cannot load.
+    """
+
+    def __init__(self, path: Path, engine: Runtime) -> None:
+        super().__init__()
+        self.session = engine.load(engine.read(path), threads=1)
+        told = self.session.metadata
+        try:
+            self.spec = from_text(told["spec"])
+            self.classes: list[str] = list(json.loads(told["classes"]))
+            self.normalisation = Normalisation(json.loads(told["mean"]), json.loads(told["std"]))
+        except (KeyError, ValueError):
+            raise InputError(
+                f"{path} was not exported by bneck: its metadata lacks the classes"
+            ) from None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (N, C, H, W) -> class scores (N, classes)."""
+        inputs = images.numpy()
+        if self.session.metadata.get("input") == "pixels":
+            inputs = as_pixels(images, self.normalisation)
+        return torch.from_numpy(np.concatenate([self.session.run(one[None]) for one in inputs]))
 
 
 def as_pixels(images: Tensor, normalisation: Normalisation) -> np.ndarray[Any, np.dtype[np.uint8]]:
