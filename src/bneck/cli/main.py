@@ -204,6 +204,7 @@ def report(
 
 app.command()(ship.export)
 app.command()(ship.quantize)
+app.command()(ship.table)
 app.command("import")(weights.import_weights)
 app.command()(weights.evaluate)
 

@@ -13,7 +13,7 @@ from bneck.cli.options import NAMES, Json, print_json, print_table
 from bneck.cli.tables import measurement_table, quantize_table
 from bneck.specs.errors import InputError
 
-RUNTIMES = "onnxruntime, litert, openvino, torch or torch-compiled"
+RUNTIMES = "onnxruntime, litert, openvino, executorch, torch or torch-compiled"
 
 
 def measure(
@@ -59,7 +59,7 @@ def measure(
 
 def export(
     network: Annotated[str, typer.Argument(help=NAMES)],
-    format: Annotated[str, typer.Option(help="onnx, tflite, openvino or torch.")] = "onnx",
+    format: Annotated[str, typer.Option(help="onnx, tflite, openvino, pte or torch.")] = "onnx",
     precision: Annotated[
         str, typer.Option(help="fp32, or int8 for post-training quantisation.")
     ] = "fp32",
@@ -129,3 +129,34 @@ def quantize(
     print_table(quantize_table(found))
     worst = ", ".join(f"{e['layer']} {e['alone']:.1%}" for e in found["layers"][:5])
     print(f"rounding one layer alone changes the scores most in {worst}")
+
+
+def table(
+    network: Annotated[str, typer.Argument(help=NAMES)],
+    runtime: Annotated[str, typer.Option(help="onnxruntime, litert or openvino.")] = "onnxruntime",
+    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
+    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="The file; default the user's cache folder.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fill the latency table of a network and its narrower versions. Python: recipes.tables.fill"""
+    from bneck.recipes.tables import fill
+
+    with Bars(Console(stderr=True)) as bars:
+        filled, found = fill(
+            network,
+            runtime_name=runtime,
+            precision=precision,
+            threads=threads,
+            out=out,
+            progress=bars,
+        )
+    if as_json:
+        print_json(found)
+        return
+    print(
+        f"{found['file']}: {found['entries']} rows of {found['network']} in {runtime} {precision}, the "
+        f"network itself {found['seed_ms']:.3f} ms; {filled.error()}"
+    )

@@ -11,7 +11,7 @@ from bneck.graphs.forms import form
 from bneck.graphs.onnx_graph import Weights, random_weights
 from bneck.graphs.quantization import Ranges, points
 from bneck.specs.errors import InputError
-from bneck.specs.network import Gate, Layer, NetSpec, Padding, Size, layers
+from bneck.specs.network import Gate, Layer, NetSpec, Padding, Size, as_size, layers
 from bneck.specs.normalisation import Normalisation
 
 
@@ -64,14 +64,25 @@ def network_model(
             data = bytes(graph.SerializeToString())
             return engine.converted(data, metadata or {})
         case ".safetensors":
-            if pixels:
-                raise InputError(
-                    "files for torch take normalised images; leave out --pixels for this format"
-                )
             from bneck.nets.fold import pack
 
+            _no_pixels(pixels, engine)
             return pack(spec, weights, metadata or {})
+        case ".pte":
+            from bneck.nets.fold import folded_net
+            from bneck.nets.lower import lowered
+
+            _no_pixels(pixels, engine)
+            size = as_size(spec.resolution if resolution is None else resolution)
+            return lowered(folded_net(spec, weights), (1, spec.channels, *size), metadata or {})
     raise AssertionError(engine.suffix)
+
+
+def _no_pixels(pixels: Normalisation | None, engine: Runtime) -> None:
+    if pixels:
+        raise InputError(
+            f"files for {engine.name} take normalised images; leave out --pixels for this format"
+        )
 
 
 def layers_model(

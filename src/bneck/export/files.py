@@ -29,6 +29,7 @@ FORMATS = {
     "onnx": "onnxruntime",
     "tflite": "litert",
     "openvino": "openvino",
+    "pte": "executorch",
     "torch": "torch",
 }
 """The formats of files and the runtime that each is made for."""

@@ -24,6 +24,7 @@ FORMS: dict[tuple[str, Precision], HSwish] = {
     ("litert", "int8"): "split",  # XNNPACK has no 8-bit HARD_SWISH: each one would cut the graph
     ("openvino", "fp32"): "op",
     ("openvino", "int8"): "fused",
+    ("executorch", "fp32"): "op",
     ("torch", "fp32"): "op",
     ("torch-compiled", "fp32"): "op",
 }

@@ -37,7 +37,7 @@ def export(
 
     Args:
         network: a finished run's or import's folder; a zoo name or spec file gives random weights.
-        format: "onnx", "tflite", "openvino" or "torch".
+        format: "onnx", "tflite", "openvino", "pte" or "torch".
         precision: "fp32", or "int8" for post-training quantisation.
         out: the file to write; None: `model` in the run's folder, or the network's name here.
         data: a folder of pictures to calibrate and check with; None takes those of the run.

@@ -9,13 +9,14 @@ from bneck.devices.runtimes.engine import Array as Array
 from bneck.devices.runtimes.engine import EngineError as EngineError
 from bneck.devices.runtimes.engine import Runtime as Runtime
 from bneck.devices.runtimes.engine import Session as Session
+from bneck.devices.runtimes.executorch import ExecuTorch
 from bneck.devices.runtimes.litert import LiteRt
 from bneck.devices.runtimes.onnx import OnnxRuntime as OnnxRuntime
 from bneck.devices.runtimes.openvino import OpenVino as OpenVino
 from bneck.devices.runtimes.torch import Torch, TorchCompiled
 
 RUNTIMES: dict[str, Callable[[], Runtime]] = {
-    kind.name: kind for kind in (OnnxRuntime, LiteRt, OpenVino, Torch, TorchCompiled)
+    kind.name: kind for kind in (OnnxRuntime, LiteRt, OpenVino, ExecuTorch, Torch, TorchCompiled)
 }
 
 
@@ -24,6 +25,7 @@ SUFFIXES = {
     ".onnx": ("onnxruntime", "openvino"),
     ".tflite": ("litert",),
     ".xml": ("openvino",),
+    ".pte": ("executorch",),
     ".safetensors": ("torch", "torch-compiled"),
 }
 

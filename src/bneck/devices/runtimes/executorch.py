@@ -1,0 +1,71 @@
+"""ExecuTorch with the XNNPACK kernels: PyTorch's own engine for phones."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from bneck.devices.runtimes.engine import Array, EngineError, Runtime, Session
+
+METADATA = "bneck"  # the method that answers with the metadata
+
+
+class ExecuTorch(Runtime):
+    """ExecuTorch's runtime. The number of threads is one for the whole process."""
+
+    name = "executorch"
+    extra = "executorch"
+    suffix = ".pte"
+
+    def __init__(self) -> None:
+        self._engine = self.needs("executorch.runtime")
+        self._library = self.needs("executorch.extension.pybindings.portable_lib")
+        self._torch = self.needs("torch")
+        self.version = metadata.version("executorch")
+
+    def load(self, model: bytes, *, threads: int) -> ExecuTorchSession:
+        """Load a .pte file's bytes.
+
+        Raises:
+            EngineError: they are no file that this runtime can run.
+        """
+        self._library._unsafe_reset_threadpool(threads)
+        try:
+            program = self._engine.Runtime.get().load_program(model)
+            method = program.load_method("forward")
+            told = program.load_method(METADATA) if METADATA in program.method_names else None
+            found = json.loads(told.execute([])[0]) if told else {}
+        except (RuntimeError, ValueError) as error:
+            raise self.refused(error) from None
+        return ExecuTorchSession(self._torch, program, method, found)
+
+
+class ExecuTorchSession(Session):
+    """A network loaded into ExecuTorch."""
+
+    def __init__(self, torch: Any, program: Any, method: Any, metadata: dict[str, str]) -> None:
+        self._torch = torch
+        self._program = program  # the method reads weights from its memory
+        self._method = method
+        self.metadata = metadata
+
+    def run(self, image: Array) -> Array:
+        """Image (N, C, H, W) float32 -> scores, one image at a time."""
+        return np.concatenate([self.prepare(one[None])().numpy().copy() for one in image])
+
+    def prepare(self, image: Array) -> Callable[[], Any]:
+        """What runs the network once on this image."""
+        if image.dtype != np.float32:
+            raise EngineError(f"executorch takes float32 images, not {image.dtype}")
+        tensor = self._torch.from_numpy(np.ascontiguousarray(image))
+        return lambda: self._method.execute([tensor])[0]
+
+    def operators(self) -> Counter[str]:
+        """The instructions that are not inside a delegate, and the delegates."""
+        metadata = self._program.metadata("forward")
+        return Counter({"inputs": metadata.num_inputs(), "outputs": metadata.num_outputs()})
