@@ -250,7 +250,7 @@ def assert_complete(seed: NetSpec, path: Path) -> None:
 
 @pytest.mark.usefixtures("quick_fill")
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("name", ["litert", "openvino"])
+@pytest.mark.parametrize("name", ["litert", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_table_of_another_runtime_and_precision(
     tiny: NetSpec, tmp_path: Path, quick_fill: None, name: str, precision: str
 ) -> None:
