@@ -14,19 +14,15 @@ from hypothesis import strategies as st
 from bneck.costs.count import count
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool, SpecError, squeeze_width
+from bneck.specs.tails import dagger, efficient_tail, original_tail, output_stride, rf2
 from bneck.specs.text import from_text, to_text
 from bneck.specs.variants import (
     KINDS,
     VARIANTS,
-    dagger,
-    efficient_tail,
     fig9_components,
     hswish_from,
     no_squeeze,
-    original_tail,
-    output_stride,
     relu_everywhere,
-    rf2,
     squeeze_by_expansion,
     squeeze_by_input,
     with_stem,

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-NAMES = "A network (v3-large, v3-small-0.75@192), a spec file or a run's folder."
+NAMES = "A network (v3-large, v3-small-0.75+relu@192), a spec file or a run's folder."
 Json = Annotated[bool, typer.Option("--json", help="Print json for programs.")]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -75,13 +75,7 @@ def import_weights(
     if as_json:
         print_json(record)
         return
-    mean_text, std_text = (
-        " ".join(f"{v:.4g}" for v in record["normalisation"][key]) for key in ("mean", "std")
-    )
-    print(
-        f"{record['name']} from {record['source']['layout']} weights, {record['class_count']} classes, "
-        f"{record['padding']} padding, mean {mean_text}, std {std_text}: {record['run']}"
-    )
+    print(_imported(record))
     for note in record["notes"]:
         print(f"- {note}")
 
@@ -122,6 +116,16 @@ def evaluate(
         print(f"- {note}")
     if found["bad"]:
         print(f"- {len(found['bad'])} unreadable images left out")
+
+
+def _imported(record: dict[str, Any]) -> str:
+    mean, std = (
+        " ".join(f"{v:.4g}" for v in record["normalisation"][key]) for key in ("mean", "std")
+    )
+    return (
+        f"{record['name']} from {record['source']['layout']} weights, {record['class_count']} classes, "
+        f"{record['padding']} padding, mean {mean}, std {std}: {record['run']}"
+    )
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -46,18 +46,25 @@ def read_square(path: Path, side: int) -> Pixels | str:
 def read_crop(path: Path, side: int, crop: Crop) -> Pixels | str:
     """What a standard evaluation sees of an image file, (3, side, side) RGB, or why nothing.
 
-    "central": the middle 87.5 % of width and of height, resized to a square, as the authors do.
-    "resize": the shorter side resized to 256 / 224 of `side`, then the middle square, as torch's
-    recipes do. Both bilinear and antialiased; odd files are read as by `read_square`.
+    "central": the middle 87.5 % of width and of height, resized to a square, bilinear between the
+    four nearest pixels (not antialiased), as the authors and TensorFlow do. "resize": the shorter
+    side resized to 256 / 224 of `side`, bilinear and antialiased, then the middle square, as torch's
+    recipes do. Odd files are read as by `read_square`.
     """
     upright = _upright(path, side)
     if isinstance(upright, str):
         return upright
     width, height = upright.size
     if crop == "central":
-        left, top = width * (1 - CENTRAL) / 2, height * (1 - CENTRAL) / 2
-        box = (left, top, width - left, height - top)
-        return _channels_first(upright.resize((side, side), Image.Resampling.BILINEAR, box=box))
+        left, top = int(width * (1 - CENTRAL) / 2), int(height * (1 - CENTRAL) / 2)
+        middle = upright.crop((left, top, width - left, height - top))
+        resized = middle.transform(
+            (side, side),
+            Image.Transform.EXTENT,
+            (0, 0, *middle.size),
+            Image.Resampling.BILINEAR,
+        )
+        return _channels_first(resized)
     short = round(side * 256 / 224)
     scale = short / min(width, height)
     size = (max(short, int(width * scale)), max(short, int(height * scale)))

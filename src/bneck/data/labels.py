@@ -47,7 +47,7 @@ def read_classes(path: Path) -> ClassList:
             rows = [(index, (name,)) for index, name in enumerate(filter(None, lines))]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, AttributeError):
         rows = []
     if not rows:
         raise DataError(

@@ -1,1 +1,1 @@
-"""Published weights of other projects, as networks of this one: one file a source format."""
+"""Source weights of other projects, as networks of this one: one file a source format."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bneck.imports.published import Published, filters, places, rename
+from bneck.imports.source import Source, filters, places, rename
 from bneck.imports.timm_names import is_timm, timm_weights
 from bneck.imports.torchvision_names import is_torchvision, torchvision_weights
 from bneck.nets.weights import load_weights
@@ -23,7 +23,7 @@ WRAPPERS = ("state_dict", "model")  # where training scripts put the tensors
 _CODE = re.compile(r"GLOBAL ([\w.]+)")
 
 
-def checkpoint_weights(path: Path, *, port: bool | None) -> Published:
+def checkpoint_weights(path: Path, *, port: bool | None) -> Source:
     """What a state dict holds, by its names: torchvision's, timm's or this project's own.
 
     `port` says whether a timm file is a port of TensorFlow weights; None goes by the file's name
@@ -43,7 +43,7 @@ def checkpoint_weights(path: Path, *, port: bool | None) -> Published:
             state, port=guessed if port is None else port, normalisation=_normalisation(config)
         )
     if "rows.0.conv.weight" in state:
-        return Published(
+        return Source(
             layout="bneck",
             filters=filters(state),
             named=lambda spec: rename(state, ((p, p.conv, p.bn or "") for p in places(spec))),

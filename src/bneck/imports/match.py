@@ -7,22 +7,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import log
 from pathlib import Path
-from statistics import median
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from bneck.imports.published import Named, Published, Shape, places
+from bneck.imports.source import Named, Shape, Source, places
 from bneck.nets.build import Net, build
 from bneck.specs import zoo
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import SpecError
-from bneck.specs.transforms import with_classes
+from bneck.specs.transforms import scale_width, with_classes
 
-PUBLISHED_CLASSES = (1000, 1001)  # ImageNet's, and with a background class before them
+IMAGENET_CLASSES = (1000, 1001)  # ImageNet's, and with a background class before them
 CLASSIFIER = "classifier.weight"
 _WIDTHS = (1.0, 0.75, 0.5, 0.35, 1.25, 1.4, *(round(0.05 * i, 2) for i in range(2, 41)))
 
@@ -51,7 +51,7 @@ class Odd:
 
 def matched(
     spec: NetSpec,
-    published: Published,
+    source: Source,
     *,
     path: Path,
     excuses: Sequence[str] = (),
@@ -67,10 +67,10 @@ def matched(
             `classes` (None: 1000, 1001 or the spec's own), names unmatched, or values that are no
             numbers.
     """
-    named = published.named(spec)
+    named = source.named(spec)
     odd = list(_odd(spec, named))
     if left := [entry for entry in odd if not entry.excused(excuses)]:
-        raise InputError(_refusal(spec, published, named, path, left))
+        raise InputError(_refusal(spec, source, named, path, left))
     skipped = {entry.own for entry in odd}
     if CLASSIFIER not in skipped:
         _check_classes(spec, int(named.tensors[CLASSIFIER].shape[0]), classes, path)
@@ -87,7 +87,7 @@ def matched(
                 f"{path} holds values that are no numbers in {named.origin[name]}; fetch it again"
             )
         state[name].copy_(value)  # the net's own memory
-    return Matched(net=net.eval(), excused=tuple(entry.foreign for entry in odd))
+    return Matched(net=net.eval(), excused=tuple(dict.fromkeys(entry.foreign for entry in odd)))
 
 
 def _check_classes(spec: NetSpec, held: int, wanted: int | None, path: Path) -> None:
@@ -96,7 +96,7 @@ def _check_classes(spec: NetSpec, held: int, wanted: int | None, path: Path) -> 
             f"{path} has {held} classes, not {wanted}; leave --classes out, or give the classifier fresh "
             f"weights for {wanted} with --excuse 'classifier.*'"
         )
-    if wanted is None and held not in (*PUBLISHED_CLASSES, spec.classes):
+    if wanted is None and held not in (*IMAGENET_CLASSES, spec.classes):
         raise InputError(
             f"{path} has {held} classes, published weights have 1000, or 1001 with the background; say "
             f"--classes {held} if it is meant to have them"
@@ -125,14 +125,14 @@ def _times(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "one number"
 
 
-def _refusal(spec: NetSpec, published: Published, named: Named, path: Path, odd: list[Odd]) -> str:
-    held = which_network(published.filters, first=spec.name)
+def _refusal(spec: NetSpec, source: Source, named: Named, path: Path, odd: list[Odd]) -> str:
+    held = which_network(source.filters, first=spec.name)
     if held is not None and held != spec.name.partition("@")[0]:
         return f"{path} holds {held}, not {spec.name}; import it with --as {held}"
     if all(entry.kind == "shape" for entry in odd) and (share := _width(spec, named.tensors)) != 1:
         return (
-            f"{path} is {share:g} times as wide as {spec.name}, by no rule of width known here; write its "
-            f"table as a spec file (bneck show {spec.name} --text prints one) and give that to --as"
+            f"{path} is about {share:g} times as wide as {spec.name}, by no rule of width known here; write "
+            f"its table as a spec file (bneck show {spec.name} --text prints one) and give that to --as"
         )
     parts = []
     for kind, what in (
@@ -150,14 +150,14 @@ def _refusal(spec: NetSpec, published: Published, named: Named, path: Path, odd:
 
 
 def _width(spec: NetSpec, tensors: dict[str, Tensor]) -> float:
-    """How wide a file's rows are against the spec's, in the median."""
-    inside = [place for place in places(spec) if place.layer.row < spec.pool_at]
-    ratios = [
-        tensors[f"{place.conv}.weight"].shape[0] / place.shape[0]
-        for place in inside
-        if f"{place.conv}.weight" in tensors
-    ]
-    return round(median(ratios), 2)
+    """The multiplier of the spec that comes nearest to a file's widths before the pool."""
+
+    def distance(width: float) -> float:
+        inside = [p for p in places(scale_width(spec, width)) if p.layer.row < spec.pool_at]
+        pairs = [(p.shape[0], tensors.get(f"{p.conv}.weight")) for p in inside]
+        return sum(abs(log(held.shape[0] / out)) for out, held in pairs if held is not None)
+
+    return min(_WIDTHS, key=distance)
 
 
 def which_network(filters: Sequence[Shape], *, first: str = "") -> str | None:

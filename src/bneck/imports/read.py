@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from bneck.imports.checkpoint import checkpoint_weights, is_safetensors
-from bneck.imports.published import Published
+from bneck.imports.source import Source
 from bneck.imports.tflite_file import MAGIC, tflite_weights
 from bneck.specs.errors import InputError
 
 
-def read_published(path: Path, *, port: bool | None = None) -> Published:
+def read_source(path: Path, *, port: bool | None = None) -> Source:
     """What a file of published weights holds.
 
     `port` says whether a timm file is a port of TensorFlow weights; None goes by names.

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bneck.imports.published import Named, Place, Published, folded, places
+from bneck.imports.source import Named, Place, Source, folded, places
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec, Padding
 from bneck.specs.normalisation import MINUS_ONE_TO_ONE, Normalisation
@@ -43,7 +43,7 @@ class Convolution:
     padding: str | None  # of those with stride 2: "same", "symmetric", or "odd"
 
 
-def tflite_weights(path: Path) -> Published:
+def tflite_weights(path: Path) -> Source:
     """What a TFLite file holds; its padding and normalisation are read off its graph.
 
     Raises:
@@ -71,7 +71,7 @@ def tflite_weights(path: Path) -> Published:
             "the file does not say how its input is normalised; from -1 to 1 is taken, as TensorFlow's "
             "own networks have it"
         )
-    return Published(
+    return Source(
         layout="tflite",
         filters=tuple(tuple(c.weight.shape) for c in found),
         named=lambda spec: _named(spec, found, left, path),
@@ -270,7 +270,8 @@ class _Graph:
         if len(scale) > 1:
             along[quantisation.QuantizedDimension()] = len(scale)
         real: Array = values.astype(np.float64) - np.resize(zero, len(scale)).reshape(along)
-        return real * scale.astype(np.float64).reshape(along)
+        real *= scale.astype(np.float64).reshape(along)
+        return real
 
     def _dtype(self, tensor: Any) -> np.dtype[Any]:
         kinds = self.schema.TensorType
@@ -325,4 +326,4 @@ def _same_pads(size: int, kernel: int, stride: int) -> list[int]:
 
 
 def _tensor(values: Array) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    return torch.from_numpy(np.array(values, dtype=np.float32, order="C"))

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from bneck.imports.published import Place, Published, filters, places, rename
+from bneck.imports.source import Place, Source, filters, places, rename
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import IMAGENET, MINUS_ONE_TO_ONE, Normalisation
-from bneck.specs.rows import Bneck, Pool
+from bneck.specs.rows import Pool
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.(\d+)\.")
 # Modules of a block with an expand convolution and of one without: convolution and batch norm.
@@ -34,14 +34,14 @@ def is_timm(state: dict[str, Tensor]) -> bool:
 
 def timm_weights(
     state: dict[str, Tensor], *, port: bool, normalisation: Normalisation | None = None
-) -> Published:
+) -> Source:
     """Timm's V3, V2 and MnasNet.
 
     `port` says that the weights are the authors' TensorFlow ones (timm calls those networks
     `tf_...`): SAME padding, eps 1e-3, input from -1 to 1. Else: symmetric padding, torch's eps,
     ImageNet's mean and spread, unless `normalisation` says otherwise.
     """
-    return Published(
+    return Source(
         layout="timm-tf" if port else "timm",
         filters=filters(state),
         named=lambda spec: rename(state, _names(spec, _blocks(state))),
@@ -71,8 +71,6 @@ def _names(spec: NetSpec, blocks: list[str]) -> Iterator[tuple[Place, str, str]]
         elif row == rows[-1]:
             yield place, "conv_head", "bn2"
         else:
-            own = spec.rows[row]
-            expands = isinstance(own, Bneck) and own.expanded != spec.width_into(row)
-            modules = (_EXPANDING if expands else _PLAIN) | _BOTH
+            modules = (_EXPANDING if spec.expands(row) else _PLAIN) | _BOTH
             conv, bn = modules[place.part]
             yield place, f"{block_of[row]}.{conv}", f"{block_of[row]}.{bn}"

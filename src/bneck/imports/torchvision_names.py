@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from bneck.imports.published import Place, Published, filters, places, rename
+from bneck.imports.source import Place, Source, filters, places, rename
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import IMAGENET
 from bneck.specs.rows import Bneck
@@ -17,10 +17,10 @@ def is_torchvision(state: dict[str, Tensor]) -> bool:
     return "features.0.0.weight" in state
 
 
-def torchvision_weights(state: dict[str, Tensor]) -> Published:
+def torchvision_weights(state: dict[str, Tensor]) -> Source:
     """Torchvision's V3-Large, V3-Small or V2: symmetric padding, ImageNet's mean and spread."""
     v3 = any(".block." in name for name in state)
-    return Published(
+    return Source(
         layout="torchvision",
         filters=filters(state),
         named=lambda spec: rename(state, _names(spec, v3=v3)),

@@ -1,4 +1,4 @@
-"""Published weights into a folder that is usable wherever a network is named."""
+"""Source weights into a folder that is usable wherever a network is named."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 from bneck.costs.count import count
 from bneck.data.labels import read_classes
 from bneck.imports.match import Matched, matched
-from bneck.imports.published import Published
-from bneck.imports.read import read_published
+from bneck.imports.read import read_source
+from bneck.imports.source import Source
 from bneck.nets.weights import save_weights
 from bneck.recipes.command import command_line
 from bneck.records.commit import commit
@@ -78,18 +78,29 @@ def import_weights(
         raise InputError(f"padding is {padding!r}; allowed are {', '.join(PADDINGS)}")
     folder = RunFolder(Path(out) if out is not None else _fresh_folder())
     _check_free(folder.path)
-    published = read_published(path, port=None if source == "auto" else source == "timm-tf")
+    held = read_source(path, port=None if source == "auto" else source == "timm-tf")
     made = matched(
-        _as_published(spec, published, padding, bn_eps),
-        published,
+        _as_published(spec, held, padding, bn_eps),
+        held,
         path=path,
         excuses=excuse,
         classes=classes,
     )
-    spec, made.net.normalisation = made.net.spec, _normalisation(published, mean, std)
+    spec, made.net.normalisation = made.net.spec, _normalisation(held, mean, std)
+    record = _record(path, held, made, started, None if labels is None else Path(labels))
+    write_text(folder.spec, to_text(spec))
+    save_weights(made.net.state_dict(), folder.weights)
+    write_json(folder.run_json, record)  # last: a folder without it is no run
+    return {"run": str(folder.path), **record}
+
+
+def _record(
+    path: Path, held: Source, made: Matched, started: str, labels: Path | None
+) -> ImportRecord:
+    spec = made.net.spec
     costs = count(spec)
-    names, ids = _class_names(None if labels is None else Path(labels), spec.classes)
-    record = ImportRecord(
+    names, ids = _class_names(labels, spec.classes)
+    return ImportRecord(
         format=FORMAT,
         kind="import",
         state="finished",
@@ -106,44 +117,40 @@ def import_weights(
         bn_eps=spec.bn_eps,
         resolution=spec.resolution,
         class_count=spec.classes,
-        source=_source_record(path, published),
+        source=_source_record(path, held),
         normalisation=made.net.normalisation.as_json(),
         classes=names,
         class_ids=ids,
         excused=list(made.excused),
-        notes=_notes(published, made),
+        notes=_notes(held, made),
     )
-    write_text(folder.spec, to_text(spec))
-    save_weights(made.net.state_dict(), folder.weights)
-    write_json(folder.run_json, record)  # last: a folder without it is no run
-    return {"run": str(folder.path), **record}
 
 
 def _as_published(
-    spec: NetSpec, published: Published, padding: str | None, bn_eps: float | None
+    spec: NetSpec, held: Source, padding: str | None, bn_eps: float | None
 ) -> NetSpec:
     spec = replace(
         spec,
-        padding=padding or published.padding or spec.padding,  # type: ignore[arg-type]
-        bn_eps=bn_eps if bn_eps is not None else published.bn_eps or spec.bn_eps,
+        padding=padding or held.padding or spec.padding,  # type: ignore[arg-type]
+        bn_eps=bn_eps if bn_eps is not None else held.bn_eps or spec.bn_eps,
     )
-    return with_resolution(spec, published.resolution or spec.resolution)
+    return with_resolution(spec, held.resolution or spec.resolution)
 
 
 def _normalisation(
-    published: Published, mean: Sequence[float] | None, std: Sequence[float] | None
+    held: Source, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> Normalisation:
-    default = published.normalisation or IMAGENET
+    default = held.normalisation or IMAGENET
     return Normalisation(
         default.mean if mean is None else tuple(mean),  # type: ignore[arg-type]
         default.std if std is None else tuple(std),  # type: ignore[arg-type]
     )
 
 
-def _source_record(path: Path, published: Published) -> SourceRecord:
+def _source_record(path: Path, held: Source) -> SourceRecord:
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    return SourceRecord(file=path.name, sha256=digest, bytes=len(data), layout=published.layout)
+    return SourceRecord(file=path.name, sha256=digest, bytes=len(data), layout=held.layout)
 
 
 def _class_names(path: Path | None, count: int) -> tuple[list[str] | None, dict[str, int] | None]:
@@ -162,11 +169,11 @@ def _class_names(path: Path | None, count: int) -> tuple[list[str] | None, dict[
     return names, {name: index for name, index in ids.items() if names[index] != name} or None
 
 
-def _notes(published: Published, made: Matched) -> list[str]:
-    notes = list(published.notes)
+def _notes(held: Source, made: Matched) -> list[str]:
+    notes = list(held.notes)
     if made.net.spec.classes == 1001:
         notes.append("1001 classes: the first is the background")
-    if published.layout == "timm":
+    if held.layout == "timm":
         notes.append(
             "taken as trained in timm; a port of TensorFlow weights needs --source timm-tf"
         )

@@ -87,9 +87,7 @@ def search(
     path = Path(out) if out is not None else _fresh_folder()
     check_new(path, settings)
     with _busy(path):
-        run = new_run(
-            path, settings, folder, progress or Silent(), command_line("bneck.search(...)")
-        )
+        run = new_run(path, settings, folder, progress or Silent(), _command())
         try:
             return _carry(run)
         except InputError:
@@ -120,6 +118,10 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> dict[str, An
 def _carry(run: Run) -> dict[str, Any]:
     run_search(run)
     return {"run": str(run.folder.path), **run.folder.read()}
+
+
+def _command() -> str:
+    return command_line("bneck.search(...)")
 
 
 def _given(value: _T | None, default: _T) -> _T:

@@ -74,7 +74,7 @@ def scale_width(spec: NetSpec, width: float, rule: WidthRule | None = None) -> N
             before = spec.width_into(i)
             ratio = Fraction(row.expanded, before)
             expanded = rule.rounded(float(ratio * into)) if spec.expands(i) else into
-            rows.append(_refit(replace(row, out=out), expanded, before, into))
+            rows.append(refit(replace(row, out=out), expanded, before, into))
         else:
             rows.append(replace(row, out=out))
         into = out
@@ -97,7 +97,7 @@ def minimalistic(spec: NetSpec) -> NetSpec:
     return replace(spec, name=f"{spec.name}-minimalistic", rows=tuple(rows))
 
 
-def _refit(row: Bneck, expanded: int, before: int, into: int) -> Bneck:
+def refit(row: Bneck, expanded: int, before: int, into: int) -> Bneck:
     """`row` with another expansion, and `into` channels entering it where `before` did.
 
     A squeeze width that was a quarter of the expansion, or of the input (MnasNet), stays so.
@@ -117,7 +117,7 @@ def with_expanded(spec: NetSpec, index: int, expanded: int) -> NetSpec:
         raise SpecError(f"row {index} is a {row.op}; only a bneck has an expansion")
     rows = list(spec.rows)
     width = spec.width_into(index)
-    rows[index] = _refit(row, expanded, width, width)
+    rows[index] = refit(row, expanded, width, width)
     return replace(spec, rows=tuple(rows))
 
 
@@ -136,7 +136,7 @@ def with_out(spec: NetSpec, indices: tuple[int, ...], out: int) -> NetSpec:
     for i, row in enumerate(rows):
         if isinstance(row, Bneck):
             expanded = row.expanded if spec.expands(i) else width
-            rows[i] = _refit(row, expanded, spec.width_into(i), width)
+            rows[i] = refit(row, expanded, spec.width_into(i), width)
         width = width if isinstance(row, Pool) else row.out
     return replace(spec, rows=tuple(rows))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 
 from bneck.specs import variants
 from bneck.specs.network import NetSpec
@@ -277,7 +278,13 @@ def family(name: str) -> str:
 
 def width_rule(name: str) -> WidthRule:
     """The width rule of a network by name; V3-Large's for one that is not of the zoo."""
-    return WIDTH_RULES.get(family(name), WidthRule())
+    rule = WIDTH_RULES.get(family(name), WidthRule())
+    # Another last stage (Fig. 5) has the conv that keeps its width on the other side of the pool.
+    if "+original-tail" in name:
+        return replace(rule, keeps="tail")
+    if "+efficient-tail" in name:
+        return replace(rule, keeps="head")
+    return rule
 
 
 _NAME = re.compile(

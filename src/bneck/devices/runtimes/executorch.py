@@ -42,14 +42,17 @@ class ExecuTorch(Runtime):
             found = json.loads(told.execute([])[0]) if told else {}
         except (RuntimeError, ValueError) as error:
             raise self.refused(error) from None
-        return ExecuTorchSession(self._torch, program, method, found)
+        return ExecuTorchSession(self._torch, model, program, method, found)
 
 
 class ExecuTorchSession(Session):
     """A network loaded into ExecuTorch."""
 
-    def __init__(self, torch: Any, program: Any, method: Any, metadata: dict[str, str]) -> None:
+    def __init__(
+        self, torch: Any, model: bytes, program: Any, method: Any, metadata: dict[str, str]
+    ) -> None:
         self._torch = torch
+        self._model = model
         self._program = program  # the method reads weights from its memory
         self._method = method
         self.metadata = metadata
@@ -66,6 +69,18 @@ class ExecuTorchSession(Session):
         return lambda: self._method.execute([tensor])[0]
 
     def operators(self) -> Counter[str]:
-        """The instructions that are not inside a delegate, and the delegates."""
-        metadata = self._program.metadata("forward")
-        return Counter({"inputs": metadata.num_inputs(), "outputs": metadata.num_outputs()})
+        """DELEGATE for every part that XNNPACK took whole, and the operators left between."""
+        from executorch.exir._serialize._program import deserialize_pte_binary
+        from executorch.exir.schema import DelegateCall, KernelCall
+
+        plan = deserialize_pte_binary(self._model).program.execution_plan
+        plan = next(one for one in plan if one.name == "forward")
+        found: Counter[str] = Counter()
+        for chain in plan.chains:
+            for instruction in chain.instructions:
+                call = instruction.instr_args
+                if isinstance(call, DelegateCall):
+                    found["DELEGATE"] += 1
+                elif isinstance(call, KernelCall):
+                    found[str(plan.operators[call.op_index].name)] += 1
+        return found

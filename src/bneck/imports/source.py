@@ -83,7 +83,7 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class Source:
     """A file of published weights. None where the file and its format say nothing.
 
     `layout` names the format ("torchvision"). `filters` are the shapes of all its convolutions, as
