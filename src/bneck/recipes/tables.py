@@ -77,13 +77,12 @@ def fill(
 
 
 def _shown(progress: Progress) -> Callable[[str, int, int], None]:
-    before = ["", 0]
+    before = {"": 0}
 
     def on_entries(what: str, done: int, total: int) -> None:
-        if before[0] != what:
+        if what not in before:
             progress.stage(f"measuring {what}", total)
-            before[:] = [what, 0]
-        progress.advance(done - int(before[1]))
-        before[1] = done
+        progress.advance(done - before.get(what, 0))
+        before[what] = done
 
     return on_entries

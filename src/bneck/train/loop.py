@@ -107,8 +107,9 @@ def train(
     return net.requires_grad_(True).eval()
 
 
-def features(net: Net) -> nn.Module:
-    """The rows before the pool, which `Settings.frozen` leaves alone."""
+def features(net: Net | QuantizedNet) -> nn.Module:
+    """The rows before the pool, which `Settings.frozen` leaves alone; 8-bit fine-tuning has no such."""
+    assert isinstance(net, Net)
     return nn.ModuleList(list(net.rows)[: net.spec.pool_at])
 
 
