@@ -5,7 +5,8 @@ python benchmarks/runtimes.py [RUNTIME ...] [--rounds N]
 Prints, for every runtime, V3-Large / V2 and V3-Small / V2-0.35 beside the paper's ratios, 8-bit over
 float for each network, and the share of one core's measured matrix-product peak that a float network
 reaches. Ratios are medians over the rounds of ratios within a round, with their 10th and 90th
-percentile. A machine that others use gives wide spreads; more rounds narrow the median.
+percentile, of CPU time, which on one thread other users of the machine disturb least; of wall time
+behind them.
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ def peak_gflops() -> float:
 
 
 def ratio(one: Measurement, other: Measurement) -> str:
-    spread = one.ratio(other)
-    return f"{spread.median:.3f} ({spread.p10:.3f}-{spread.p90:.3f})"
+    cpu, wall = one.cpu_ratio(other), one.ratio(other)
+    return f"{cpu.median:.3f} ({cpu.p10:.3f}-{cpu.p90:.3f}), wall {wall.median:.3f}"
 
 
 def report(engine: str, rounds: int) -> None:
     precisions = runtime(engine).precisions
     keys = [(name, precision) for precision in precisions for name in NAMES]
     candidates = [Candidate(network(name), None, engine, precision) for name, precision in keys]
-    protocol = Protocol(rounds=rounds, burst_ms=15, least_runs=2, max_repeats=12, max_spread=9)
+    protocol = Protocol(rounds=rounds, burst_ms=15, least_runs=2, max_repeats=1, max_spread=9)
     found = dict(zip(keys, measure(candidates, protocol=protocol), strict=True))
     first = found[keys[0]]
     print(f"\n{engine} {first.runtime_version}, {rounds} rounds")

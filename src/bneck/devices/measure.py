@@ -117,6 +117,7 @@ def measure(
                 reference_ms=reference_ms,
                 pace=pace,
                 rounds_ms=tuple(sample.paced_ms),
+                rounds_cpu_ms=tuple(sample.round_cpu_ms),
                 commit=commit(),
             )
         )

@@ -42,7 +42,8 @@ class Measurement:
     `latency_ms` is wall time, `cpu_ms` process CPU time. `pace` is how slow the reference network
     ran in the same rounds against its nominal time (1.0: as fast as then); where a nominal time
     is known, `latency_ms` is divided by it, and `raw_latency_ms` is what the clock said.
-    `rounds_ms` has the median of every round, each divided by the reference's pace beside it.
+    `rounds_ms` has the median of every round, each divided by the reference's pace beside it;
+    `rounds_cpu_ms` that of CPU time, as it was.
     """
 
     network: str
@@ -65,12 +66,20 @@ class Measurement:
     pace: float
     commit: str
     rounds_ms: tuple[float, ...] = ()
+    rounds_cpu_ms: tuple[float, ...] = ()
 
     def ratio(self, other: Measurement) -> Spread:
         """How many times longer this one took than `other`, round by round of one interleaved race."""
-        pairs = zip(self.rounds_ms, other.rounds_ms, strict=True)
-        return Spread.of([mine / theirs for mine, theirs in pairs])
+        return _ratio(self.rounds_ms, other.rounds_ms)
+
+    def cpu_ratio(self, other: Measurement) -> Spread:
+        """The same of CPU time: what holds on a machine that others use; for one thread only."""
+        return _ratio(self.rounds_cpu_ms, other.rounds_cpu_ms)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a json file."""
         return asdict(self)
+
+
+def _ratio(mine: Sequence[float], theirs: Sequence[float]) -> Spread:
+    return Spread.of([a / b for a, b in zip(mine, theirs, strict=True)])
