@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bneck.recipes.networks import zoo as zoo
     from bneck.recipes.predict import predict as predict
     from bneck.recipes.quantize import quantize as quantize
+    from bneck.recipes.tables import latency_table as latency_table
     from bneck.report.page import write_report as write_report
     from bneck.specs.errors import InputError as InputError
     from bneck.specs.network import NetSpec as NetSpec
@@ -42,6 +43,7 @@ _HOMES = {
     "export": "bneck.recipes.export",
     "from_text": "bneck.specs.text",
     "import_weights": "bneck.recipes.imports",
+    "latency_table": "bneck.recipes.tables",
     "measure": "bneck.recipes.networks",
     "network": "bneck.recipes.networks",
     "predict": "bneck.recipes.predict",

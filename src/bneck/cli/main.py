@@ -163,7 +163,7 @@ def search(
 
 @app.command()
 def predict(
-    run: Annotated[str, typer.Argument(help="A finished run's folder or an exported model.onnx.")],
+    run: Annotated[str, typer.Argument(help="A finished run's folder or an exported file.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures.")],
     top: Annotated[int, typer.Option(help="How many classes.")] = 5,
     as_json: Json = False,

@@ -42,14 +42,19 @@ def measure(
     if against not in (None, "paper"):
         raise InputError(f"against is {against!r}; allowed is paper")
     with Bars(Console(stderr=True)) as bars:
-        bars.stage("measuring", rounds)
+
+        def on_round(done: int, of: int) -> None:
+            if done == 1:
+                bars.stage("measuring", of)
+            bars.advance(1)
+
         found = measure_networks(
             *networks,
             threads=threads,
             rounds=rounds,
             runtime=runtime,
             precision=precision,
-            on_round=lambda done, of: bars.advance(1),
+            on_round=on_round,
         )
     if as_json:
         print_json([record.as_json() for record in found])
@@ -141,11 +146,11 @@ def table(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fill the latency table of a network and its narrower versions. Python: recipes.tables.fill"""
-    from bneck.recipes.tables import fill
+    """Fill the latency table of a network and all narrower ones. Python: bneck.latency_table(network)"""
+    from bneck.recipes.tables import latency_table
 
     with Bars(Console(stderr=True)) as bars:
-        filled, found = fill(
+        found = latency_table(
             network,
             runtime_name=runtime,
             precision=precision,
@@ -158,5 +163,5 @@ def table(
         return
     print(
         f"{found['file']}: {found['entries']} rows of {found['network']} in {runtime} {precision}, the "
-        f"network itself {found['seed_ms']:.3f} ms; {filled.error()}"
+        f"network itself {found['seed_ms']:.3f} ms; {found['summary']}"
     )

@@ -19,11 +19,11 @@ from bneck.devices.runtimes import Runtime, Session, runtime
 from bneck.export.files import export_file
 from bneck.graphs.forms import form
 from bneck.nets.build import Net
-from bneck.nets.calibrate import calibrate, layer_errors, naive
+from bneck.nets.calibrate import LayerError, calibrate, layer_errors, naive
 from bneck.nets.quantize import Quantized
 from bneck.recipes.export import BATCH, CALIBRATING, CHECKED, size_mb
 from bneck.recipes.networks import Network, build
-from bneck.recipes.pictures import BUILTIN, class_names, data_of, labelled, record_of
+from bneck.recipes.pictures import class_names, data_of, labelled, record_of
 from bneck.recipes.progress import Progress, Silent
 from bneck.records.files import write_json
 from bneck.records.run import RunFolder
@@ -74,39 +74,21 @@ def quantize(
     """
     progress = progress or Silent()
     engine = runtime(runtime_name)
-    hswish = form(engine.name, "int8")
-    if isinstance(network, NetSpec) or not RunFolder(Path(network)).weights.is_file():
-        raise InputError(
-            f"{getattr(network, 'name', network)} has no trained weights; give the folder of a finished "
-            "search or of bneck import"
-        )
+    form(engine.name, "int8")
     if epochs < 0 or not lr > 0:
         raise InputError(f"epochs is {epochs} and lr {lr}; they must be at least 0 and above 0")
-    record = record_of(network)
-    place = data_of(record, data)
-    if place is None:
-        raise InputError(
-            "8 bits need labelled images to calibrate with; give their folder by --data"
-        )
-    folder = Path(out) if out is not None else Path(network) / "8bit"
+    place = _images_of(network, data)
     net = build(network).eval()
-    names = class_names(record, net.spec.classes)
+    names = class_names(record_of(network), net.spec.classes)
+    folder = Path(out) if out is not None else Path(str(network)) / "8bit"
     with tempfile.TemporaryDirectory() as scratch:
         packed = labelled(place, net, names, Path(scratch))
         job = _Job(net, packed, engine, folder, list(packed.classes), progress)
-        post = calibrate(net, job.calibrating(), hswish)
-        job.add("fp32", None)
-        job.add("naive", naive(net, job.calibrating(), hswish), keep=False)
-        job.add("ptq", post)
-        if epochs:
-            settings = _settings(packed, epochs, lr, seed)
-            tuned = fine_tune(net, post, job.data(), settings, on_step=job.stepping())
-            job.add("qat", tuned)
-        job.time(rounds)
-        errors = layer_errors(net, post, next(iter(job.calibrating())))
+        settings = _settings(packed, epochs, lr, seed) if epochs else None
+        errors = job.compare(settings, rounds)
     found = {
         "network": net.spec.name,
-        "data": "built-in" if place == BUILTIN else str(place),
+        "data": str(place),
         "images": {"train": len(packed.train.labels), "val": len(packed.val.labels)},
         "runtime": engine.name,
         "runtime_version": engine.version,
@@ -116,6 +98,20 @@ def quantize(
     }
     write_json(folder / "quantize.json", found)
     return found
+
+
+def _images_of(network: Network, data: str | Path | None) -> Path | str:
+    if isinstance(network, NetSpec) or not RunFolder(Path(network)).weights.is_file():
+        raise InputError(
+            f"{getattr(network, 'name', network)} has no trained weights; give the folder of a finished "
+            "search or of bneck import"
+        )
+    place = data_of(record_of(network), data)
+    if place is None:
+        raise InputError(
+            "8 bits need labelled images to calibrate with; give their folder by --data"
+        )
+    return place
 
 
 class _Job:
@@ -133,6 +129,19 @@ class _Job:
         self.net, self.packed, self.engine = net, packed, engine
         self.folder, self.classes, self.progress = folder, classes, progress
         self.rows: dict[str, dict[str, Any]] = {}
+
+    def compare(self, settings: Settings | None, rounds: int) -> list[LayerError]:
+        """Write, judge and time all; what rounding each layer alone does comes back."""
+        hswish = form(self.engine.name, "int8")
+        post = calibrate(self.net, self.calibrating(), hswish)
+        self.add("fp32", None)
+        self.add("naive", naive(self.net, self.calibrating(), hswish), keep=False)
+        self.add("ptq", post)
+        if settings:
+            tuned = fine_tune(self.net, post, self.data(), settings, on_step=self.stepping())
+            self.add("qat", tuned)
+        self.time(rounds)
+        return layer_errors(self.net, post, next(iter(self.calibrating())))
 
     def calibrating(self) -> list[Tensor]:
         count = len(self.packed.train.labels)

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bneck.costs.table import LatencyTable
 from bneck.devices.fill import fill_table
 from bneck.graphs.forms import form
 from bneck.recipes.networks import Network
@@ -18,7 +17,7 @@ from bneck.specs.errors import InputError
 from bneck.specs.text import resolve
 
 
-def fill(
+def latency_table(
     network: Network,
     *,
     runtime_name: str = "onnxruntime",
@@ -26,7 +25,7 @@ def fill(
     threads: int = 1,
     out: str | Path | None = None,
     progress: Progress | None = None,
-) -> tuple[LatencyTable, dict[str, Any]]:
+) -> dict[str, Any]:
     """Fill the latency table of a network and all its narrower versions, and judge it.
 
     What the file holds already is not measured again; a killed run is gone on with.
@@ -40,7 +39,7 @@ def fill(
         progress: receives what happens; None tells nobody.
 
     Returns:
-        the table, and its file, entries and error on networks that calibrated nothing.
+        its file, entries, the seed's own latency, and its error on networks that calibrated nothing.
 
     Raises:
         InputError: no such network or runtime, or a file that is another table.
@@ -63,7 +62,7 @@ def fill(
             threads=threads,
             progress=_shown(progress or Silent()),
         )
-    return table, {
+    return {
         "file": str(path),
         "network": seed.name,
         "runtime": runtime_name,
@@ -73,6 +72,7 @@ def fill(
         "seed_ms": float(table.header["reference_ms"]),
         "line": asdict(table.line()),
         "error": asdict(table.error()),
+        "summary": str(table.error()),
     }
 
 
