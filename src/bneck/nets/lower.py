@@ -22,12 +22,12 @@ def lowered(net: nn.Module, shape: tuple[int, ...], metadata: Mapping[str, str])
     Raises:
         ImportError: ExecuTorch is not installed.
     """
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-
     logging.getLogger("executorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about its own parts
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
         exported = torch.export.export(net.eval(), (torch.zeros(shape),))
         constants: dict[str, Any] = {METADATA: json.dumps(dict(metadata))}
         edge = to_edge_transform_and_lower(
