@@ -117,15 +117,18 @@ def table_for(run: Run, seed: NetSpec) -> LatencyTable:
     return table
 
 
-def table_path(seed: NetSpec, *, threads: int = 1) -> Path:
+def table_path(
+    seed: NetSpec, *, runtime_name: str = RUNTIME, precision: str = "fp32", threads: int = 1
+) -> Path:
     """Where this machine's table for a seed network lies, in the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    engine = runtime(RUNTIME)
+    engine = runtime(runtime_name)
     what = (
         FORMAT,
         describe("local").processor,
         engine.name,
         engine.version,
+        precision,
         threads,
         seed.digest(),
     )

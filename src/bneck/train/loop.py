@@ -15,6 +15,7 @@ from torch import nn
 from bneck.data.batches import Augment, train_batches
 from bneck.data.pack import Split
 from bneck.nets.build import Net
+from bneck.nets.quantize import QuantizedNet
 from bneck.specs.errors import InputError
 from bneck.tasks import classify
 from bneck.train.checkpoint import Checkpoint
@@ -59,6 +60,7 @@ class Data:
 OnStep = Callable[[int, int, float], None]
 B = TypeVar("B")  # a batch
 N = TypeVar("N", bound=nn.Module)
+AnyNet = TypeVar("AnyNet", Net, QuantizedNet)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +79,13 @@ class Lessons(Generic[B]):
 
 
 def train(
-    net: Net,
+    net: AnyNet,
     data: Data,
     settings: Settings,
     *,
     checkpoint: Path | None = None,
     on_step: OnStep | None = None,
-) -> Net:
+) -> AnyNet:
     """Train a net to classify; see `fit`. The last, incomplete batch of an epoch is dropped."""
 
     def batches(epoch: int) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
@@ -154,8 +156,9 @@ def fit(
     return net.requires_grad_(True).eval()
 
 
-def features(net: Net) -> nn.Module:
-    """The rows before the pool, which `Settings.frozen` leaves alone."""
+def features(net: Net | QuantizedNet) -> nn.Module:
+    """The rows before the pool, which `Settings.frozen` leaves alone; 8-bit fine-tuning has no such."""
+    assert isinstance(net, Net)
     return nn.ModuleList(list(net.rows)[: net.spec.pool_at])
 
 
