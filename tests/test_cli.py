@@ -24,6 +24,8 @@ COMMANDS = {
     "report": "bneck.write_report(run)",
     "import": "bneck.import_weights(file, network)",
     "evaluate": "bneck.evaluate(network, data)",
+    "convert": "bneck.convert_voc(data)",
+    "train": "bneck.train_detect(network, data)",
 }
 
 

@@ -103,6 +103,15 @@ class TestReading:
         path = write(tmp_path, coco(images=[image], annotations=entries), size=(1, 1))
         assert read_coco(path).pictures[0].boxes.tolist() == [[0, 0, 1, 1]]
 
+    def test_a_turned_photo_has_the_size_that_people_see(self, tmp_path: Path) -> None:
+        path = write(tmp_path, coco(images=[{"id": 7, "file_name": "a.jpg"}]))
+        exif = Image.Exif()
+        exif[0x0112] = 6  # lies on its side
+        Image.new("RGB", (40, 20)).save(tmp_path / "images" / "a.jpg", exif=exif)
+        (picture,) = read_coco(path).pictures
+        assert picture.size == (20, 40)
+        assert picture.boxes.tolist() == [[0.5, 0.125, 1.0, 0.375]]  # 10 to 30 of 20, 5 to 15 of 40
+
     def test_the_file_says_its_size_where_the_json_does_not(self, tmp_path: Path) -> None:
         found = read(tmp_path, images=[{"id": 7, "file_name": "a.png"}])
         assert found.pictures[0].size == (40, 20)
