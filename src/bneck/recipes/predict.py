@@ -37,6 +37,8 @@ def predict(
             f"{path} has no model.onnx; give a finished run's folder or an exported file"
         )
     session = OnnxRuntime().load(model.read_bytes(), threads=1)
+    if session.metadata.get("task") == "detect":
+        raise InputError(f"{model} is a detector; use bneck.detect")
     try:
         classes = json.loads(session.metadata["classes"])
         resolution = int(session.metadata["resolution"])
