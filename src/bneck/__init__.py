@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
     from bneck.costs.segmenter import count_segmenter as count_segmenter
+    from bneck.recipes.classify import resume_classify as resume_classify
+    from bneck.recipes.classify import train_classify as train_classify
     from bneck.recipes.convert import convert_voc as convert_voc
     from bneck.recipes.detect import evaluate_detect as evaluate_detect
     from bneck.recipes.detect import resume_detect as resume_detect
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from bneck.specs.transforms import scale_width as scale_width
 
 _HOMES = {
+    "resume_classify": "bneck.recipes.classify",
+    "train_classify": "bneck.recipes.classify",
     "Count": "bneck.costs.count",
     "InputError": "bneck.specs.errors",
     "NetSpec": "bneck.specs.network",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bneck.cli import detection, segmentation, train, weights
+from bneck.cli import classification, detection, segmentation, train, weights
 from bneck.cli.bars import Bars
 from bneck.cli.options import (
     TASKS,
@@ -286,6 +286,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write a run's report anew: report.md, and of a search report.html. Python: bneck.write_report(run)"""
+    from bneck.report.classify import write_classify_report
     from bneck.report.detect import write_detect_report
     from bneck.report.page import write_report
     from bneck.report.segment import write_segment_report
@@ -294,6 +295,8 @@ def report(
         files = [str(write_segment_report(run))]
     elif detection.is_run(str(run)):
         files = [str(write_detect_report(run))]
+    elif classification.is_run(str(run)):
+        files = [str(write_classify_report(run))]
     else:
         files = [str(path) for path in write_report(run)]
     if as_json:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bneck.cli import detection, segmentation
+from bneck.cli import classification, detection, segmentation
 from bneck.cli.options import (
     TASKS,
     ClassList,
@@ -20,17 +20,14 @@ from bneck.cli.options import (
     OutputStride,
     Task,
 )
+from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
-
-TRAINED = (
-    Task.DETECT,
-    Task.SEGMENT,
-)  # the tasks that `bneck train` knows; a search trains classifiers
 
 DataFolder = Annotated[
     Path | None,
     typer.Option(
-        help="COCO json files and images, or images and masks (Cityscapes, train + trainannot)."
+        help="Folders of classes (default: built-in images); COCO json files and images; or images "
+        "and masks (Cityscapes, train + trainannot)."
     ),
 ]
 GlobalPool = Annotated[
@@ -43,24 +40,35 @@ Crop = Annotated[
     str | None, typer.Option(help="HEIGHTxWIDTH trained on; default the image, at most 769.")
 ]
 Resolution = Annotated[
-    int | None, typer.Option(help="Input side in pixels of a detector; default 320.")
+    int | None,
+    typer.Option(help="Input side in pixels; default 320 (detect) or the network's (classify)."),
 ]
 Loss = Annotated[str, typer.Option(help="Of a detector: focal, or mining (hard negatives).")]
 Start = Annotated[
     Path | None,
     typer.Option(
-        help="The folder of an import or classification run to take a detector's backbone from."
+        help="The folder of an import or a run to take weights from (classify), or a detector's "
+        "backbone."
     ),
 ]
 Epochs = Annotated[
-    float | None, typer.Option(help="Of training; default 60 (detect) or 50 (segment).")
+    float | None,
+    typer.Option(help="Of training; default the recipe's, 60 (detect) or 50 (segment)."),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option(help="Images a step; default 16 (detect) or 8 (segment).")
+    int | None,
+    typer.Option(help="Images a step; default the recipe's, 16 (detect) or 8 (segment)."),
 ]
 Rate = Annotated[
     float | None,
-    typer.Option(help="Peak rate; default 0.002 for 16 images (detect), 0.1 for 8 (segment)."),
+    typer.Option(help="Peak rate; default the recipe's, 0.002 for 16 images, 0.1 for 8 (segment)."),
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(help="Of a classifier: small-data, finetune (default with --start) or paper."),
+]
+Frozen = Annotated[
+    bool, typer.Option("--frozen", help="Train only what stands behind a classifier's pool.")
 ]
 Balance = Annotated[bool, typer.Option("--balance", help="Weigh rare classes more in the loss.")]
 
@@ -74,7 +82,7 @@ def train(
     network: Annotated[
         str | None, typer.Argument(help="A network (v3-large+rf2), a spec file or a run's folder.")
     ] = None,
-    task: Annotated[Task, typer.Option(help=TASKS)] = Task.SEGMENT,
+    task: Annotated[Task, typer.Option(help=TASKS)] = Task.CLASSIFY,
     data: DataFolder = None,
     head: HeadOption = HeadName.LRASPP,
     filters: Filters = 128,
@@ -88,6 +96,8 @@ def train(
     resolution: Resolution = None,
     loss: Loss = "focal",
     start: Start = None,
+    recipe: Recipe = None,
+    frozen: Frozen = False,
     epochs: Epochs = None,
     batch: BatchSize = None,
     lr: Rate = None,
@@ -103,25 +113,42 @@ def train(
 ) -> None:
     """Train a network for a task on your images, and judge it.
 
-    Python: bneck.train_detect(network, data), bneck.train_segment(network, data), bneck.resume_detect(run),
-    bneck.resume_segment(run)
+    Python: bneck.train_classify(network, data), bneck.train_detect(...), bneck.train_segment(...);
+    bneck.resume_classify(run), bneck.resume_detect(run), bneck.resume_segment(run)
     """
-    if resume is None and task not in TRAINED:
-        known = ", ".join(TRAINED)
-        raise InputError(f"bneck train does not know the task {task.value}; it knows {known}")
-    if resume is None and (network is None or data is None):
+    task = task if resume is None else _task_of(resume)
+    if resume is None and (network is None or (data is None and task != Task.CLASSIFY)):
         raise InputError(
             "a network and --data are needed, as in: bneck train v3-small+dagger --task detect "
             "--data FOLDER"
         )
-    if task == Task.DETECT or (resume is not None and detection.is_run(str(resume))):
+    if task == Task.CLASSIFY:
+        classification.train(
+            network, data, resume, as_json, resolution=resolution, start=start, recipe=recipe,
+            frozen=frozen, epochs=epochs, batch=batch, lr=lr, seed=seed, out=out,
+        )  # fmt: skip
+    elif task == Task.DETECT:
         detection.train(
             network, data, resume, as_json, images=images, resolution=resolution, loss=loss,
             start=start, epochs=epochs, batch=batch, lr=lr, seed=seed, out=out,
         )  # fmt: skip
-        return
-    segmentation.train(
-        network, data, resume, as_json, head=head.value, filters=filters, output_stride=output_stride,
-        global_pool=global_pool, classes=classes, ignore=ignore or (), size=size, crop=crop, epochs=epochs,
-        batch=batch, lr=lr, balance=balance, seed=seed, out=out,
-    )  # fmt: skip
+    else:
+        segmentation.train(
+            network, data, resume, as_json, head=head.value, filters=filters, output_stride=output_stride,
+            global_pool=global_pool, classes=classes, ignore=ignore or (), size=size, crop=crop,
+            epochs=epochs, batch=batch, lr=lr, balance=balance, seed=seed, out=out,
+        )  # fmt: skip
+
+
+def _task_of(run: Path) -> Task:
+    """What a run was training for.
+
+    Raises:
+        InputError: no run, or one of another kind.
+    """
+    kind = RunFolder(run).read().get("kind")
+    if kind not in list(Task):
+        raise InputError(
+            f"{run} is a run of kind {kind!r}; bneck train goes on with {', '.join(Task)}"
+        )
+    return Task(kind)

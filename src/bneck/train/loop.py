@@ -66,12 +66,14 @@ class Lessons(Generic[B]):
     """What a net learns from, whatever its task.
 
     `images` is how many there are, `batches` gives those of an epoch by its number, without an
-    incomplete last one, and `loss` is that of a net on one batch.
+    incomplete last one, and `loss` is that of a net on one batch. `frozen` is the part of the net
+    that keeps its weights and statistics, if any.
     """
 
     images: int
     batches: Callable[[int], Iterable[B]]
     loss: Callable[[nn.Module, B], torch.Tensor]
+    frozen: nn.Module | None = None
 
 
 def train(
@@ -101,7 +103,8 @@ def train(
         scores = net(images.contiguous(memory_format=torch.channels_last))
         return classify.loss(scores, labels, smoothing=settings.smoothing)
 
-    lessons = Lessons(images=len(data.indices), batches=batches, loss=loss)
+    frozen = features(net) if settings.frozen else None
+    lessons = Lessons(images=len(data.indices), batches=batches, loss=loss, frozen=frozen)
     return fit(net, lessons, settings, checkpoint=checkpoint, on_step=on_step)
 
 
@@ -135,8 +138,8 @@ def fit(
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.bn_momentum is not None:
         set_bn_momentum(net, settings.bn_momentum)
-    if settings.frozen:
-        features(net).requires_grad_(False)
+    if lessons.frozen is not None:
+        lessons.frozen.requires_grad_(False)
     optimizer = RmsPropTF(decayed_apart(net, settings.weight_decay), lr=settings.lr)
     average = WeightAverage(net, settings.average)
     saved = Checkpoint(checkpoint, net, optimizer, average)
@@ -151,9 +154,8 @@ def fit(
     return net.requires_grad_(True).eval()
 
 
-def features(net: nn.Module) -> nn.Module:
+def features(net: Net) -> nn.Module:
     """The rows before the pool, which `Settings.frozen` leaves alone."""
-    assert isinstance(net, Net)
     return nn.ModuleList(list(net.rows)[: net.spec.pool_at])
 
 
@@ -169,8 +171,8 @@ def _epoch(
     on_step: OnStep | None,
 ) -> int:
     net.train()
-    if settings.frozen:
-        features(net).eval()
+    if lessons.frozen is not None:
+        lessons.frozen.eval()
     steps_per_epoch = lessons.images // settings.batch
     for batch in lessons.batches(done // steps_per_epoch):
         if done == stop:
