@@ -27,6 +27,8 @@ COMMANDS = {
     "table": "bneck.latency_table(network)",
     "import": "bneck.import_weights(file, network)",
     "evaluate": "bneck.evaluate(network, data)",
+    "convert": "bneck.convert_voc(data)",
+    "train": "bneck.train_detect(network, data)",
 }
 
 

@@ -229,7 +229,7 @@ def predict(
     Python: bneck.predict(run, images); of a detector bneck.detect(run, images), of a segmenter
     bneck.paint(run, images)
     """
-    if detection.is_run(run):
+    if detection.is_detector(run):
         detection.predict(run, images, score, out, as_json)
         return
     if segmentation.is_run(run):

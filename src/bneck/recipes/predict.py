@@ -38,6 +38,8 @@ def predict(
         )
     engine = runtime((file_runtimes(model) or ("onnxruntime",))[0])
     session = engine.load(engine.read(model), threads=1)
+    if session.metadata.get("task") == "detect":
+        raise InputError(f"{model} is a detector; use bneck.detect")
     try:
         classes = json.loads(session.metadata["classes"])
         resolution = int(session.metadata["resolution"])
