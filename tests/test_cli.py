@@ -28,7 +28,7 @@ COMMANDS = {
     "import": "bneck.import_weights(file, network)",
     "evaluate": "bneck.evaluate(network, data)",
     "convert": "bneck.convert_voc(data)",
-    "train": "bneck.train_detect(network, data)",
+    "train": "bneck.train_classify(network, data)",
 }
 
 

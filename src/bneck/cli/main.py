@@ -298,7 +298,9 @@ def run() -> None:
         print(f"bneck: {error}", file=sys.stderr)
         sys.exit(2)
     except typer.TyperException as error:
-        if message := error.format_message().strip().removesuffix("."):  # empty: help was printed
+        message = error.format_message().strip().removesuffix(".").removesuffix("?")
+        message = message.replace(". Did you mean", "; did you mean")
+        if message:  # empty: help was printed
             print(f"bneck: {message}; see --help", file=sys.stderr)
         sys.exit(2)
     if code == STOPPED:
