@@ -14,8 +14,10 @@ from PIL import Image, ImageDraw
 
 from bneck.data.pairs import Scenery, list_pairs
 from bneck.data.scenes import Scenes
+from bneck.devices.runtimes import OnnxRuntime
 from bneck.nets.segmenter import build_segmenter, load_segmenter
 from bneck.recipes.segment import evaluate_segment, resume_segment, train_segment
+from bneck.recipes.segment_export import export_segment
 from bneck.recipes.segment_pictures import paint
 from bneck.report.overlay import overlay
 from bneck.specs.network import NetSpec
@@ -190,7 +192,8 @@ def run(scenes_folder: Path, tiny: NetSpec, tmp_path_factory: pytest.TempPathFac
 class TestRun:
     def test_its_folder_holds_what_there_is_to_know(self, run: Path) -> None:
         assert {p.name for p in run.iterdir()} >= {
-            "run.json", "spec.yaml", "weights.safetensors", "report.md", "best-1.png", "worst-3.png",
+            "run.json", "spec.yaml", "weights.safetensors", "model.onnx", "report.md", "best-1.png",
+            "worst-3.png",
         }  # fmt: skip
         record = json.loads((run / "run.json").read_text())
         assert (record["kind"], record["state"]) == ("segment", "finished")
@@ -229,6 +232,23 @@ class TestRun:
         width, height = size_of(found[1]["overlay"])
         assert width >= 51
         assert height > 37
+
+    def test_its_file_answers_for_any_size_with_classes_or_scores(
+        self, run: Path, scenes_folder: Path, tmp_path: Path
+    ) -> None:
+        """The exported file in its runtime gives the mask that `paint` writes."""
+        found = export_segment(run, tmp_path / "m.onnx", argmax=True)
+        assert found["size"] == list(SIZE)
+        picture = scenes_folder / "val/00.png"
+        paint(run, [picture], mask=tmp_path / "m.png")
+        with Image.open(picture) as image, Image.open(tmp_path / "m.png") as mask:
+            pixels, ids = np.asarray(image), np.asarray(mask)
+        session = OnnxRuntime().load((tmp_path / "m.onnx").read_bytes(), threads=1)
+        mean, std = (np.array(json.loads(session.metadata[k]), np.float32) for k in ("mean", "std"))
+        x = ((pixels / np.float32(255) - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)
+        assert (session.run(x)[0] == ids).mean() > 0.99
+        other = export_segment(run, tmp_path / "s.onnx", size=(33, 50))
+        assert other["largest_difference"] <= 1e-4
 
     def test_the_run_is_a_function_of_its_seed(
         self, run: Path, scenes_folder: Path, tiny: NetSpec, tmp_path: Path

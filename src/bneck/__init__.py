@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bneck.recipes.segment import evaluate_segment as evaluate_segment
     from bneck.recipes.segment import resume_segment as resume_segment
     from bneck.recipes.segment import train_segment as train_segment
+    from bneck.recipes.segment_export import export_segment as export_segment
     from bneck.recipes.segment_pictures import paint as paint
     from bneck.recipes.segmenters import named_segmenter as named_segmenter
     from bneck.report.page import write_report as write_report
@@ -47,6 +48,7 @@ _HOMES = {
     "count_segmenter": "bneck.costs.segmenter",
     "evaluate_segment": "bneck.recipes.segment",
     "evaluate": "bneck.recipes.evaluate",
+    "export_segment": "bneck.recipes.segment_export",
     "from_text": "bneck.specs.text",
     "import_weights": "bneck.recipes.imports",
     "measure": "bneck.recipes.networks",

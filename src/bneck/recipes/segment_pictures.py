@@ -11,7 +11,7 @@ from PIL import Image
 
 from bneck.data.images import read_whole
 from bneck.data.scenes import as_batch, resized
-from bneck.recipes.segment import load_run, save_picture
+from bneck.recipes.segment_runs import load_run, save_picture
 from bneck.records.run import RunFolder
 from bneck.report.overlay import class_shares, overlay
 from bneck.specs.errors import InputError

@@ -1,0 +1,49 @@
+"""Segmentation runs on disk: what several recipes read and write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from bneck.nets.segmenter import SegmentNet, load_segmenter
+from bneck.records.files import write_whole
+from bneck.records.run import RunFolder
+from bneck.specs.errors import InputError
+from bneck.specs.segmenter import from_settings
+from bneck.specs.text import load
+
+KIND = "segment"
+
+
+def read_record(folder: RunFolder) -> dict[str, Any]:
+    """A segmentation run's record.
+
+    Raises:
+        InputError: no run, or one of another kind.
+    """
+    record = folder.read()
+    if record.get("kind") != KIND:
+        raise InputError(
+            f"{folder.path} is a run of another kind ({record.get('kind')}), not of segmentation"
+        )
+    return record
+
+
+def load_run(folder: RunFolder) -> tuple[dict[str, Any], SegmentNet]:
+    """The record and the trained net of a finished run.
+
+    Raises:
+        InputError: no run of segmentation, or not finished.
+    """
+    record = read_record(folder)
+    if not folder.weights.is_file():
+        raise InputError(f"{folder.path} is not finished; go on with: bneck train --resume RUN")
+    seg = from_settings(load(folder.spec), record["segmenter"])
+    return record, load_segmenter(seg, folder.weights)
+
+
+def save_picture(page: Image.Image, path: Path) -> None:
+    """Write a PNG file, whole or not at all."""
+    write_whole(path, lambda partial: page.save(partial, format="png"))
