@@ -17,9 +17,13 @@ from bneck.export.onnx_file import ExportError
 from bneck.export.segmenter_file import compare, export_segmenter, shipped
 from bneck.graphs.segmenter_graph import segmenter_graph
 from bneck.nets.segmenter import SegmentNet, build_segmenter
+from bneck.recipes import segment_measure
+from bneck.recipes.segment_measure import PROTOCOL, measure_segmenters
+from bneck.specs.errors import InputError
 from bneck.specs.segmenter import Segmenter, from_settings, segmenter
 from bneck.specs.text import from_text
 from bneck.specs.zoo import network
+from commands import Call, refusal
 from test_segmenter import LITTLE
 
 
@@ -98,3 +102,40 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     with pytest.raises(ExportError, match="does not answer as the network does on 1 images"):
         export_segmenter(net, path, images(1, 3, 40, 40), classes="abc", argmax=False)
     assert not path.exists()
+
+
+def test_segmenters_are_measured_side_by_side() -> None:
+    """A record each, with a ratio to the first; nothing is claimed of the figures themselves."""
+    patient = replace(PROTOCOL, rounds=3, max_repeats=0, max_spread=float("inf"))
+    pair = [segmenter(LITTLE, classes=3, filters=8, head=head) for head in ("lraspp", "raspp")]
+    rounds: list[int] = []
+    found = measure_segmenters(
+        pair, (40, 72), protocol=patient, on_round=lambda done, of: rounds.append(done)
+    )
+    assert [record["segmenter"] for record in found] == ["little lraspp8", "little raspp8"]
+    assert found[0]["ratio"] == 1
+    assert found[1]["ratio"] == pytest.approx(found[1]["cpu_ms"] / found[0]["cpu_ms"])
+    assert found[0]["size"] == [40, 72]
+    assert all(record["n"] == 3 and record["cpu_ms"] > 0 for record in found)
+    assert rounds == [1, 2, 3]
+    with pytest.raises(InputError, match="nothing to measure"):
+        measure_segmenters([], (40, 72))
+    with pytest.raises(InputError, match="there is no runtime 'abacus'"):
+        measure_segmenters(pair, (40, 72), runtime_name="abacus")
+
+
+def test_measuring_by_command(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    loose = replace(PROTOCOL, max_repeats=0, max_spread=float("inf"))
+    monkeypatch.setattr(segment_measure, "PROTOCOL", loose)
+    names = ("v3-small-0.35+rf2", "v2-0.35+rf2")
+    answer = call(
+        "measure", *names, "--task", "segment", "--size", "64x96", "--rounds", 3, "--json"
+    )
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    assert [r["segmenter"] for r in found] == [f"{n}+os16 lraspp128" for n in names]
+    answer = call("measure", names[0], "--task", "segment", "--size", "64x96", "--rounds", 3)
+    assert "64 x 96 pixels" in answer.out
+    assert "at least 1 and 3" in refusal(
+        call("measure", names[0], "--task", "segment", "--rounds", 2)
+    )

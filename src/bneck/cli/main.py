@@ -143,9 +143,20 @@ def measure(
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
     rounds: Annotated[int, typer.Option(help="Shuffled rounds; at least 3.")] = 20,
     runtime: Annotated[str, typer.Option(help="The engine.")] = "onnxruntime",
+    task: Annotated[Task, typer.Option(help=TASKS)] = Task.CLASSIFY,
+    size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH of a segmenter's image; default 512x1024.")
+    ] = None,
+    head: HeadOption = HeadName.LRASPP,
+    filters: Filters = 128,
+    output_stride: OutputStride = None,
     as_json: Json = False,
 ) -> None:
     """Measure latency on this machine, batch 1, networks interleaved. Python: bneck.measure(...)"""
+    if task == Task.SEGMENT:
+        made = segmentation.named(networks, head.value, filters, output_stride)
+        segmentation.measure(made, size, threads, rounds, runtime, as_json)
+        return
     from bneck.recipes.networks import measure as measure_networks
 
     found = measure_networks(*networks, threads=threads, rounds=rounds, runtime=runtime)
