@@ -16,10 +16,12 @@ from bneck.data.pairs import Scenery, list_pairs
 from bneck.data.scenes import Scenes
 from bneck.devices.runtimes import OnnxRuntime
 from bneck.nets.segmenter import build_segmenter, load_segmenter
+from bneck.recipes.progress import Silent
 from bneck.recipes.segment import evaluate_segment, resume_segment, train_segment
 from bneck.recipes.segment_export import export_segment
 from bneck.recipes.segment_pictures import paint
 from bneck.report.overlay import overlay
+from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.segmenter import Segmenter, segmenter
 from bneck.tasks.segment import evaluate
@@ -159,7 +161,9 @@ class TestTraining:
             attempt(seg, batch=25)
         with pytest.raises(TrainingError, match="R-ASPP normalises one pooled pixel an image"):
             attempt(segmenter(tiny, classes=3, head="raspp"), batch=1)
-        with pytest.raises(TrainingError, match=r"the loss became .* at step .* smaller rate"):
+        with pytest.raises(
+            TrainingError, match=r"the loss became .* at step .* smaller learning rate"
+        ):
             attempt(seg, lr=1e9, warmup=0.0)
         for change, message in (
             ({"epochs": 0}, "epochs is 0"), ({"lr": math.inf}, "lr is inf"), ({"batch": 0}, "batch is 0"),
@@ -216,6 +220,34 @@ class TestRun:
         scores = json.loads((run / "run.json").read_text())["scores"]
         assert resume_segment(run)["scores"] == scores
         assert (run / "weights.safetensors").read_bytes() == before
+
+    def test_a_run_that_was_killed_is_finished_as_if_nothing_had_been(
+        self, run: Path, scenes_folder: Path, tiny: NetSpec, tmp_path: Path
+    ) -> None:
+        """Killed in the second epoch; until then it has no weights, and says how to go on."""
+
+        class Killing(Silent):
+            steps = -1
+
+            def stage(self, name: str, total: int) -> None:
+                self.steps = 0 if name == "train" else -1
+
+            def advance(self, done: int) -> None:
+                if self.steps >= 0:
+                    self.steps += done
+                if self.steps == 5:
+                    raise KeyboardInterrupt
+
+        out = tmp_path / "killed"
+        with pytest.raises(KeyboardInterrupt):
+            train_segment(
+                tiny, scenes_folder, filters=16, epochs=2, out=out, seed=3, progress=Killing()
+            )
+        with pytest.raises(InputError, match="is not finished; go on with: bneck train --resume"):
+            evaluate_segment(out)
+        scores = resume_segment(out)["scores"]
+        assert scores == json.loads((run / "run.json").read_text())["scores"]
+        assert not (out / "scratch").exists()
 
     def test_pictures_of_any_size_are_painted(self, run: Path, tmp_path: Path) -> None:
         rng = np.random.default_rng(1)
@@ -339,6 +371,13 @@ class TestCommands:
             "predict", run, picture, picture, "--out", tmp_path
         )
         assert "go with a segmenter's run" in said("predict", tiny_file, picture, "--out", "x.png")
+
+    def test_a_run_is_counted_and_measured_as_the_segmenter_that_it_is(
+        self, call: Call, run: Path
+    ) -> None:
+        found = json.loads(call("count", run, "--task", "segment", "--size", "48x64", "--json").out)
+        assert (found["classes"], found["filters"]) == (3, 16)
+        assert "measure it with --task segment" in refusal(call("measure", run))
 
     def test_count_and_zoo(self, call: Call) -> None:
         """Figures as in tests/test_segmenter.py, here by way of names and options."""

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
 
-from bneck.cli.options import print_json, print_table
+import typer
+from rich.console import Console
+
+from bneck.cli.bars import Bars
+from bneck.cli.options import Json, print_json, print_table
 from bneck.cli.tables import new_table
 from bneck.recipes.detectors import count_detector, detector_zoo
+from bneck.records.run import RunFolder
 from bneck.specs.detector import COCO_IDS, ssdlite
+
+
+def is_run(run: str) -> bool:
+    """Whether a path is the folder of a detection run."""
+    folder = RunFolder(Path(run))
+    return folder.run_json.is_file() and folder.read().get("kind") == "detect"
 
 
 def count(
@@ -68,3 +81,94 @@ def zoo(pattern: str, as_json: bool) -> None:
             f"{row.latency_ms:g}", row.note if differs else "",
         )  # fmt: skip
     print_table(lines)
+
+
+def convert(
+    data: Annotated[Path, typer.Argument(help="The folder with Annotations/*.xml and JPEGImages.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the json files go; default DATA/annotations.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Convert VOC xml to the COCO json that detection is trained on. Python: bneck.convert_voc(data)"""
+    from bneck.recipes.convert import convert_voc
+
+    files, dropped = convert_voc(data, out)
+    if as_json:
+        print_json(
+            {
+                "files": {split: str(path) for split, path in files.items()},
+                "dropped": [asdict(entry) for entry in dropped],
+            }
+        )
+        return
+    for split, path in files.items():
+        print(f"{split}: {path}")
+    for entry in dropped:
+        print(f"- left out: {entry.what}, {entry.reason}")
+
+
+def scores(record: dict[str, Any], as_json: bool) -> None:
+    """Print what a training or an evaluation found."""
+    if as_json:
+        print_json(record)
+        return
+    for found in record.get("evaluations", {"": record}).values():
+        columns = ("class", "objects", "AP", "AP50", "small", "medium", "large")
+        lines = new_table(
+            f"average precision in percent on {found['split']}, {found['images']} images",
+            columns,
+            left=(0,),
+        )
+        keys = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
+        for name, row in [*found["classes"].items(), ("all (mAP)", found)]:
+            lines.add_row(name, str(row["objects"]), *(_percent(row[key]) for key in keys))
+        print_table(lines)
+    print(f"report: {Path(record['run']) / 'report.md'}")
+
+
+def train(
+    network: str | None, data: Path | None, resume: Path | None, as_json: bool, **settings: Any
+) -> None:
+    """Train a detector, or go on with one, and print what was found."""
+    from bneck.recipes.detect import resume_detect, train_detect
+
+    with Bars(Console(stderr=True)) as bars:
+        if resume is not None:
+            found = resume_detect(resume, progress=bars)
+        else:
+            assert network is not None
+            assert data is not None
+            found = train_detect(network, data, progress=bars, **settings)
+    scores(found, as_json)
+
+
+def evaluate(run: str, data: Path | None, split: str, images: Path | None, as_json: bool) -> None:
+    """Judge a detector and print what was found."""
+    from bneck.recipes.detect import evaluate_detect
+
+    with Bars(Console(stderr=True)) as bars:
+        found = evaluate_detect(run, data, split=split, images=images, progress=bars)
+    scores(found, as_json)
+
+
+def predict(
+    run: str, images: Sequence[Path], score: float | None, out: Path | None, as_json: bool
+) -> None:
+    """Print the objects in pictures, and draw them."""
+    from bneck.recipes.detect_pictures import detect
+
+    found = detect(run, images, score=score, out=out)
+    if as_json:
+        print_json(found)
+        return
+    for one in found:
+        names = [entry["label"] for entry in one["objects"]]
+        text = (
+            ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names)) or "nothing"
+        )
+        print(f"{one['image']}: {text}" + (f" -> {one['picture']}" if one["picture"] else ""))
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

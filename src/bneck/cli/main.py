@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bneck.cli import detection, segmentation, train, weights
+from bneck.cli import classification, detection, segmentation, train, weights
 from bneck.cli.bars import Bars
 from bneck.cli.options import (
     TASKS,
@@ -157,9 +157,11 @@ def measure(
         made = segmentation.named(networks, head.value, filters, output_stride)
         segmentation.measure(made, size, threads, rounds, runtime, as_json)
         return
+    from bneck.recipes.detectors import measure_detectors
     from bneck.recipes.networks import measure as measure_networks
 
-    found = measure_networks(*networks, threads=threads, rounds=rounds, runtime=runtime)
+    run_measure = measure_detectors if task == Task.DETECT else measure_networks
+    found = run_measure(*networks, threads=threads, rounds=rounds, runtime=runtime)
     if as_json:
         print_json([record.as_json() for record in found])
         return
@@ -238,7 +240,12 @@ def predict(
     top: Annotated[int, typer.Option(help="How many classes.")] = 5,
     out: Annotated[
         Path | None,
-        typer.Option(help="Of a segmenter: the overlay.png to write, or a folder for several."),
+        typer.Option(
+            help="Of a detector or segmenter: the picture.png to write, or a folder for several."
+        ),
+    ] = None,
+    score: Annotated[
+        float | None, typer.Option(help="Of a detector: least score; default the best on val.")
     ] = None,
     mask: Annotated[
         Path | None,
@@ -246,15 +253,21 @@ def predict(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the top classes of pictures, or paint what a segmenter sees.
+    """Print the top classes of pictures, or draw what a detector or segmenter sees.
 
-    Python: bneck.predict(run, images); of a segmenter bneck.paint(run, images)
+    Python: bneck.predict(run, images); of a detector bneck.detect(run, images), of a segmenter
+    bneck.paint(run, images)
     """
+    if detection.is_run(run):
+        detection.predict(run, images, score, out, as_json)
+        return
     if segmentation.is_run(run):
         segmentation.predict(run, images, out, mask, as_json)
         return
-    if out is not None or mask is not None:
-        raise InputError(f"--out and --mask go with a segmenter's run, and {run} is none")
+    if out is not None or mask is not None or score is not None:
+        raise InputError(
+            f"--out, --mask and --score go with a detector's or segmenter's run, and {run} is none"
+        )
     from bneck.recipes.predict import predict as predict_images
 
     found = predict_images(run, images, top=top)
@@ -279,11 +292,17 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write a run's report anew: report.md, and of a search report.html. Python: bneck.write_report(run)"""
+    from bneck.report.classify import write_classify_report
+    from bneck.report.detect import write_detect_report
     from bneck.report.page import write_report
     from bneck.report.segment import write_segment_report
 
     if segmentation.is_run(str(run)):
         files = [str(write_segment_report(run))]
+    elif detection.is_run(str(run)):
+        files = [str(write_detect_report(run))]
+    elif classification.is_run(str(run)):
+        files = [str(write_classify_report(run))]
     else:
         files = [str(path) for path in write_report(run)]
     if as_json:
@@ -292,6 +311,7 @@ def report(
         print("\n".join(files))
 
 
+app.command()(detection.convert)
 app.command("import")(weights.import_weights)
 app.command()(weights.evaluate)
 

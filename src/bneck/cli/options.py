@@ -44,6 +44,9 @@ ClassList = Annotated[
     Path | None,
     typer.Option(help="One class a line, 'name' or 'name R G B'; default DATA/classes.txt."),
 ]
+ImageFolder = Annotated[
+    Path | None, typer.Option(help="Of a detector: where images lie, if not beside the json.")
+]
 Ignore = Annotated[
     list[int] | None, typer.Option(help="An id of the masks that means no class; besides 255.")
 ]

@@ -13,7 +13,7 @@ from bneck.cli.bars import Bars
 from bneck.cli.options import print_json, print_table
 from bneck.cli.tables import new_table
 from bneck.costs.segmenter import FULL, HALF, count_segmenter, paper_madds
-from bneck.recipes.segmenters import named_segmenter, parse_size, segmenter_zoo
+from bneck.recipes.segmenters import named_segmenter, parse_size, run_segmenter, segmenter_zoo
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 from bneck.specs.segmenter import Segmenter
@@ -23,8 +23,7 @@ CLASSES = 19  # of Cityscapes
 
 def is_run(run: str) -> bool:
     """Whether a path is the folder of a segmentation run."""
-    folder = RunFolder(Path(run))
-    return folder.run_json.is_file() and folder.read().get("kind") == "segment"
+    return RunFolder(Path(run)).kind() == "segment"
 
 
 def count(
@@ -39,12 +38,7 @@ def count(
     """Print the costs of segmenters."""
     pixels = FULL if size is None else parse_size(size)
     chosen = CLASSES if classes is None else classes
-    segmenters = [
-        named_segmenter(
-            name, classes=chosen, head=head, filters=filters, output_stride=output_stride
-        )
-        for name in networks
-    ]
+    segmenters = named(networks, head, filters, output_stride, classes=chosen)
     counted = [(seg, count_segmenter(seg, pixels), paper_madds(seg, pixels)) for seg in segmenters]
     if as_json:
         found = [
@@ -72,11 +66,20 @@ def count(
 
 
 def named(
-    networks: Sequence[str], head: Any, filters: int, output_stride: int | None
+    networks: Sequence[str],
+    head: Any,
+    filters: int,
+    output_stride: int | None,
+    *,
+    classes: int = CLASSES,
 ) -> list[Segmenter]:
-    """Segmenters of Cityscapes' classes round networks by name."""
+    """Segmenters round networks by name; the folder of a segmentation run is that run's own."""
     return [
-        named_segmenter(name, head=head, filters=filters, output_stride=output_stride)
+        run_segmenter(name)
+        if is_run(name)
+        else named_segmenter(
+            name, classes=classes, head=head, filters=filters, output_stride=output_stride
+        )
         for name in networks
     ]
 
@@ -156,6 +159,31 @@ def zoo(pattern: str, as_json: bool) -> None:
             f"{row.miou:g}", f"{row.latency_s:.2f}",
         )  # fmt: skip
     print_table(lines)
+
+
+def train(
+    network: str | None,
+    data: Path | None,
+    resume: Path | None,
+    as_json: bool,
+    *,
+    size: str | None,
+    crop: str | None,
+    **settings: Any,
+) -> None:
+    """Train a segmenter, or go on with one, and print what was found."""
+    from bneck.recipes.segment import resume_segment, train_segment
+
+    with Bars(Console(stderr=True)) as bars:
+        if resume is not None:
+            record = resume_segment(resume, progress=bars)
+        else:
+            assert network is not None
+            assert data is not None
+            settings["size"] = None if size is None else parse_size(size)
+            settings["crop"] = None if crop is None else parse_size(crop)
+            record = train_segment(network, data, progress=bars, **settings)
+    scores(record, as_json)
 
 
 def scores(record: dict[str, Any], as_json: bool) -> None:

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from bneck.cli import segmentation
-from bneck.cli.bars import Bars
+from bneck.cli import classification, detection, segmentation
 from bneck.cli.options import (
     TASKS,
     ClassList,
@@ -17,17 +15,20 @@ from bneck.cli.options import (
     HeadName,
     HeadOption,
     Ignore,
+    ImageFolder,
     Json,
     OutputStride,
     Task,
 )
+from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
-
-TRAINED = (Task.SEGMENT,)  # the tasks that `bneck train` knows; a search trains classifiers
 
 DataFolder = Annotated[
     Path | None,
-    typer.Option(help="Images and masks: Cityscapes, train + trainannot, images + masks."),
+    typer.Option(
+        help="Folders of classes (default: built-in images); COCO json files and images; or images "
+        "and masks (Cityscapes, train + trainannot)."
+    ),
 ]
 GlobalPool = Annotated[
     bool, typer.Option("--global-pool", help="Pool the whole map, not 49 x 49 windows.")
@@ -37,6 +38,37 @@ ImageSize = Annotated[
 ]
 Crop = Annotated[
     str | None, typer.Option(help="HEIGHTxWIDTH trained on; default the image, at most 769.")
+]
+Resolution = Annotated[
+    int | None,
+    typer.Option(help="Input side in pixels; default 320 (detect) or the network's (classify)."),
+]
+Loss = Annotated[str, typer.Option(help="Of a detector: focal, or mining (hard negatives).")]
+Start = Annotated[
+    Path | None,
+    typer.Option(
+        help="The folder of an import or a run to take weights from (classify), or a detector's "
+        "backbone."
+    ),
+]
+Epochs = Annotated[
+    float | None,
+    typer.Option(help="Of training; default the recipe's, 60 (detect) or 50 (segment)."),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Images a step; default the recipe's, 16 (detect) or 8 (segment)."),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(help="Peak rate; default the recipe's, 0.002 for 16 images, 0.1 for 8 (segment)."),
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(help="Of a classifier: small-data, finetune (default with --start) or paper."),
+]
+Frozen = Annotated[
+    bool, typer.Option("--frozen", help="Train only what stands behind a classifier's pool.")
 ]
 Balance = Annotated[bool, typer.Option("--balance", help="Weigh rare classes more in the loss.")]
 
@@ -50,7 +82,7 @@ def train(
     network: Annotated[
         str | None, typer.Argument(help="A network (v3-large+rf2), a spec file or a run's folder.")
     ] = None,
-    task: Annotated[Task, typer.Option(help=TASKS)] = Task.SEGMENT,
+    task: Annotated[Task, typer.Option(help=TASKS)] = Task.CLASSIFY,
     data: DataFolder = None,
     head: HeadOption = HeadName.LRASPP,
     filters: Filters = 128,
@@ -60,15 +92,19 @@ def train(
     ignore: Ignore = None,
     size: ImageSize = None,
     crop: Crop = None,
-    epochs: Annotated[float | None, typer.Option(help="Of training; default 50.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images a step; default 8.")] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="First rate; default 0.1 for a batch of 8.")
-    ] = None,
+    images: ImageFolder = None,
+    resolution: Resolution = None,
+    loss: Loss = "focal",
+    start: Start = None,
+    recipe: Recipe = None,
+    frozen: Frozen = False,
+    epochs: Epochs = None,
+    batch: BatchSize = None,
+    lr: Rate = None,
     balance: Balance = False,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder; default runs/segment-TIME.")
+        Path | None, typer.Option(help="The run's folder; default runs/TASK-TIME.")
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="An unfinished run's folder to go on with.")
@@ -77,40 +113,42 @@ def train(
 ) -> None:
     """Train a network for a task on your images, and judge it.
 
-    Python: bneck.train_segment(network, data), bneck.resume_segment(run)
+    Python: bneck.train_classify(network, data), bneck.train_detect(...), bneck.train_segment(...);
+    bneck.resume_classify(run), bneck.resume_detect(run), bneck.resume_segment(run)
     """
-    if resume is None and task not in TRAINED:
-        known = ", ".join(TRAINED)
-        raise InputError(f"bneck train does not know the task {task.value}; it knows {known}")
-    from bneck.recipes.segment import resume_segment, train_segment
-    from bneck.recipes.segmenters import parse_size
+    task = task if resume is None else _task_of(resume)
+    if resume is None and (network is None or (data is None and task != Task.CLASSIFY)):
+        raise InputError(
+            "a network and --data are needed, as in: bneck train v3-small+dagger --task detect "
+            "--data FOLDER"
+        )
+    if task == Task.CLASSIFY:
+        classification.train(
+            network, data, resume, as_json, resolution=resolution, start=start, recipe=recipe,
+            frozen=frozen, epochs=epochs, batch=batch, lr=lr, seed=seed, out=out,
+        )  # fmt: skip
+    elif task == Task.DETECT:
+        detection.train(
+            network, data, resume, as_json, images=images, resolution=resolution, loss=loss,
+            start=start, epochs=epochs, batch=batch, lr=lr, seed=seed, out=out,
+        )  # fmt: skip
+    else:
+        segmentation.train(
+            network, data, resume, as_json, head=head.value, filters=filters, output_stride=output_stride,
+            global_pool=global_pool, classes=classes, ignore=ignore or (), size=size, crop=crop,
+            epochs=epochs, batch=batch, lr=lr, balance=balance, seed=seed, out=out,
+        )  # fmt: skip
 
-    with Bars(Console(stderr=True)) as bars:
-        if resume is not None:
-            record = resume_segment(resume, progress=bars)
-        else:
-            if network is None or data is None:
-                raise InputError(
-                    "a network and --data are needed, as in: bneck train v3-small+rf2 --task segment "
-                    "--data FOLDER"
-                )
-            record = train_segment(
-                network,
-                data,
-                head=head.value,
-                filters=filters,
-                output_stride=output_stride,
-                global_pool=global_pool,
-                classes=classes,
-                ignore=ignore or (),
-                size=None if size is None else parse_size(size),
-                crop=None if crop is None else parse_size(crop),
-                epochs=epochs,
-                batch=batch,
-                lr=lr,
-                balance=balance,
-                seed=seed,
-                out=out,
-                progress=bars,
-            )
-    segmentation.scores(record, as_json)
+
+def _task_of(run: Path) -> Task:
+    """What a run was training for.
+
+    Raises:
+        InputError: no run, or one of another kind.
+    """
+    kind = RunFolder(run).read().get("kind")
+    if kind not in list(Task):
+        raise InputError(
+            f"{run} is a run of kind {kind!r}; bneck train goes on with {', '.join(Task)}"
+        )
+    return Task(kind)

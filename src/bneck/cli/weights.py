@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bneck.cli import segmentation
+from bneck.cli import detection, segmentation
 from bneck.cli.bars import Bars
-from bneck.cli.options import ClassList, Ignore, Json, print_json
+from bneck.cli.options import ClassList, Ignore, ImageFolder, Json, print_json
 from bneck.specs.errors import InputError
 
 
@@ -88,8 +88,8 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Images: CLASS/*, val/CLASS/*, or a labels.csv beside them. Of a segmenter: images and "
-            "masks; default its own."
+            help="Images: CLASS/*, val/CLASS/*, or a labels.csv beside them. Of a detector: COCO json and "
+            "images, of a segmenter: images and masks; default its own."
         ),
     ] = None,
     crop: Annotated[
@@ -101,19 +101,26 @@ def evaluate(
     labels: Annotated[
         Path | None, typer.Option(help="A list of classes by index, or a labels.csv elsewhere.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Of a segmenter's data: train, val, test.")] = "val",
+    split: Annotated[
+        str, typer.Option(help="Of a detector's or segmenter's data: train, val, test.")
+    ] = "val",
     classes: ClassList = None,
     ignore: Ignore = None,
     sliding: Annotated[
         str | None,
         typer.Option(help="HEIGHTxWIDTH of a segmenter's sliding windows; default whole images."),
     ] = None,
+    images: ImageFolder = None,
     as_json: Json = False,
 ) -> None:
     """Judge a trained network on labelled images.
 
-    Python: bneck.evaluate(network, data); of a segmenter bneck.evaluate_segment(run)
+    Python: bneck.evaluate(network, data); of a detector bneck.evaluate_detect(run), of a segmenter
+    bneck.evaluate_segment(run)
     """
+    if detection.is_run(network):
+        detection.evaluate(network, data, split, images, as_json)
+        return
     if segmentation.is_run(network):
         segmentation.evaluate(network, data, split, classes, ignore, sliding, as_json)
         return

@@ -21,6 +21,7 @@ CENTRAL = 0.875  # share of each side that the authors' evaluation looks at
 
 # Named, because Pillow would start Ghostscript for a PostScript file that is called .jpg.
 DECODERS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+_ORIENTATION = 0x0112  # the EXIF tag
 
 
 def read_square(path: Path, side: int) -> Pixels | str:
@@ -71,6 +72,32 @@ def read_crop(path: Path, side: int, crop: Crop) -> Pixels | str:
     left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
     resized = upright.resize(size, Image.Resampling.BILINEAR)
     return _channels_first(resized.crop((left, top, left + side, top + side)))
+
+
+def read_stretched(path: Path, side: int) -> Pixels | str:
+    """The whole of an image file, stretched to (3, side, side) RGB, or why there is none.
+
+    As `read_square` else; what a detector looks at.
+    """
+    upright = _upright(path, side)
+    if isinstance(upright, str):
+        return upright
+    return _channels_first(
+        upright.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    )
+
+
+def image_size(path: Path) -> tuple[int, int] | str:
+    """(width, height) of an image file the right way up, without decoding it; or why there is none."""
+    try:
+        with Image.open(path, formats=DECODERS) as image:
+            turned = False
+            with suppress(Exception):
+                turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            width, height = image.size
+            return (height, width) if turned else (width, height)
+    except Exception as error:
+        return _reason(path, error)
 
 
 def read_ahead(

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from bneck.costs.detector import PAPER_V2_CLASSES, TABLE6, DetectorCount, Table6Row
 from bneck.costs.detector import count_detector as count_value
-from bneck.specs.detector import COCO_IDS, Detector, ssdlite
+from bneck.records.measurement import Measurement
+from bneck.specs.detector import COCO_IDS, Detector, layers, ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
+from bneck.specs.transforms import rename, with_resolution
 
 
 def count_detector(
@@ -64,3 +66,43 @@ def detector_zoo(pattern: str = "*") -> list[DetectorEntry]:
         known = ", ".join(row.network for row in TABLE6)
         raise InputError(f"Table 6 has no network {pattern!r}; it has {known}")
     return found
+
+
+def measure_detectors(
+    *networks: str | Path | NetSpec,
+    classes: int = COCO_IDS,
+    resolution: int | None = None,
+    threads: int = 1,
+    rounds: int = 20,
+    runtime: str = "onnxruntime",
+) -> list[Measurement]:
+    """Latency of SSDLite round networks on this machine at batch 1, interleaved in shuffled rounds.
+
+    Random weights, without decoding and suppression, whose time depends on what is found. A trained
+    detector's run is measured by its own file with `bneck.measure`.
+
+    Raises:
+        InputError: no such network or runtime, or a machine too busy to measure on.
+    """
+    import numpy as np
+
+    from bneck.devices.measure import Candidate, measure
+    from bneck.devices.protocol import Protocol
+    from bneck.graphs.detector_graph import detector_graph
+    from bneck.graphs.onnx_graph import random_weights
+
+    if not networks:
+        raise InputError(
+            "there is nothing to measure; name a network, as in: bneck measure v3-small --task detect"
+        )
+    if threads < 1 or rounds < 3:
+        raise InputError(f"threads is {threads} and rounds {rounds}; they must be at least 1 and 3")
+    candidates = []
+    for network in networks:
+        detector = ssdlite(network, classes=classes, resolution=resolution)
+        weights = random_weights(layers(detector), np.random.default_rng(0))
+        spec = with_resolution(detector.network, detector.resolution)
+        model = detector_graph(detector, weights).SerializeToString()
+        candidates.append(Candidate(rename(spec, f"ssdlite {spec.name}"), bytes(model)))
+    protocol = Protocol(threads=threads, rounds=rounds)
+    return measure(candidates, runtime_name=runtime, protocol=protocol)

@@ -115,6 +115,8 @@ def measure(
         raise InputError(f"threads is {threads} and rounds {rounds}; they must be at least 1 and 3")
     candidates = []
     for name in names:
+        if not isinstance(name, NetSpec) and RunFolder(Path(name)).kind() == "segment":
+            raise InputError(f"{name} is a segmenter's run; measure it with --task segment")
         model = None if isinstance(name, NetSpec) else RunFolder(Path(name)).model
         candidates.append(
             Candidate(resolve(name), model.read_bytes() if model and model.is_file() else None)

@@ -22,8 +22,8 @@ from bneck.recipes.command import command_line
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.run import check_empty
 from bneck.recipes.segment_export import write_model
-from bneck.recipes.segment_runs import KIND, load_run, read_record, save_picture
-from bneck.recipes.segmenters import named_segmenter
+from bneck.recipes.segment_runs import load_run, save_picture
+from bneck.recipes.segmenters import KIND, named_segmenter, run_segmenter
 from bneck.records.commit import commit
 from bneck.records.files import locked, write_json, write_text
 from bneck.records.run import FORMAT, RunFolder
@@ -31,8 +31,8 @@ from bneck.report.overlay import overlay
 from bneck.report.segment import write_segment_report
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.segmenter import Head, Segmenter, from_settings
-from bneck.specs.text import load, to_text
+from bneck.specs.segmenter import Head, Segmenter
+from bneck.specs.text import to_text
 from bneck.tasks.segment import Evaluation, Score, predict
 from bneck.tasks.segment import evaluate as evaluate_scenes
 from bneck.train.segment import SegmentSettings, train_segmenter
@@ -135,7 +135,7 @@ def resume_segment(run: str | Path, *, progress: Progress | None = None) -> dict
         InputError: no run of segmentation, or one that another process works on.
     """
     folder = RunFolder(Path(run))
-    read_record(folder)
+    run_segmenter(folder.path)  # what is no such run is refused before a lock is left in it
     with locked(folder.path / ".lock"):
         return _carry(folder, progress or Silent())
 
@@ -186,7 +186,7 @@ def evaluate_segment(
 def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     """From wherever the run stands to its end."""
     start = time.perf_counter()
-    record = read_record(folder)
+    record = folder.read()
     settings = record["settings"]
     scenery = list_pairs(
         Path(settings["data"]), classes=_path(settings["classes"]), ignore=settings["ignore"],
@@ -217,7 +217,7 @@ def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
 
 
 def _train(folder: RunFolder, record: dict[str, Any], scenery: Scenery, progress: Progress) -> None:
-    seg = from_settings(load(folder.spec), record["segmenter"])
+    seg = run_segmenter(folder.path)
     scenes = _scenes(scenery, "train", record["settings"])
     progress.stage("read the masks", len(scenes))
     survey = scenes.survey(progress.advance)

@@ -8,27 +8,10 @@ from typing import Any
 from PIL import Image
 
 from bneck.nets.segmenter import SegmentNet, load_segmenter
+from bneck.recipes.segmenters import run_segmenter
 from bneck.records.files import write_whole
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
-from bneck.specs.segmenter import from_settings
-from bneck.specs.text import load
-
-KIND = "segment"
-
-
-def read_record(folder: RunFolder) -> dict[str, Any]:
-    """A segmentation run's record.
-
-    Raises:
-        InputError: no run, or one of another kind.
-    """
-    record = folder.read()
-    if record.get("kind") != KIND:
-        raise InputError(
-            f"{folder.path} is a run of another kind ({record.get('kind')}), not of segmentation"
-        )
-    return record
 
 
 def load_run(folder: RunFolder) -> tuple[dict[str, Any], SegmentNet]:
@@ -37,11 +20,10 @@ def load_run(folder: RunFolder) -> tuple[dict[str, Any], SegmentNet]:
     Raises:
         InputError: no run of segmentation, or not finished.
     """
-    record = read_record(folder)
+    seg = run_segmenter(folder.path)
     if not folder.weights.is_file():
         raise InputError(f"{folder.path} is not finished; go on with: bneck train --resume RUN")
-    seg = from_settings(load(folder.spec), record["segmenter"])
-    return record, load_segmenter(seg, folder.weights)
+    return folder.read(), load_segmenter(seg, folder.weights)
 
 
 def save_picture(page: Image.Image, path: Path) -> None:

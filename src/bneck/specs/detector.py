@@ -26,6 +26,11 @@ SMALLEST, LARGEST = 0.2, 0.95  # scales of the first and the last map's boxes, s
 RATIOS = (1.0, 2.0, 0.5, 3.0, 0.3333)  # width / height of a map's boxes, as the authors print them
 FIRST_MAP = ((0.1, 1.0), (0.2, 2.0), (0.2, 0.5))  # scale and ratio of the first map's fewer boxes
 
+CODER = (10.0, 10.0, 5.0, 5.0)  # the authors' box coder multiplies offsets by these
+LARGEST_LOG = math.log(1000)  # of a box's side over its anchor's; keeps exp finite
+# The authors' suppression: candidates' score, overlap that drops a box, boxes that are kept.
+LEAST_SCORE, NMS_IOU, MOST_BOXES = 1e-8, 0.6, 100
+
 Anchor = tuple[float, float, float, float]
 
 
