@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from bneck.recipes.segment import evaluate_segment as evaluate_segment
     from bneck.recipes.segment import resume_segment as resume_segment
     from bneck.recipes.segment import train_segment as train_segment
+    from bneck.recipes.segment_export import export_segment as export_segment
     from bneck.recipes.segment_pictures import paint as paint
     from bneck.recipes.segmenters import named_segmenter as named_segmenter
     from bneck.recipes.tables import latency_table as latency_table
@@ -61,6 +62,7 @@ _HOMES = {
     "count_segmenter": "bneck.costs.segmenter",
     "detect": "bneck.recipes.detect_pictures",
     "evaluate": "bneck.recipes.evaluate",
+    "export_segment": "bneck.recipes.segment_export",
     "evaluate_detect": "bneck.recipes.detect",
     "evaluate_segment": "bneck.recipes.segment",
     "export": "bneck.recipes.export",

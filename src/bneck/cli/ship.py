@@ -8,8 +8,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bneck.cli import segmentation
 from bneck.cli.bars import Bars
-from bneck.cli.options import NAMES, Json, Task, print_json, print_table
+from bneck.cli.options import (
+    NAMES,
+    TASKS,
+    Filters,
+    HeadName,
+    HeadOption,
+    Json,
+    OutputStride,
+    Task,
+    print_json,
+    print_table,
+)
 from bneck.cli.tables import measurement_table, quantize_table
 from bneck.records.measurement import Measurement
 from bneck.specs.errors import InputError
@@ -29,9 +41,13 @@ def measure(
     precision: Annotated[
         list[str], typer.Option(help="fp32 or int8; may be given several times.")
     ] = ["fp32"],  # noqa: B006
-    task: Annotated[
-        Task, typer.Option(help="What networks are for; a run is measured by its own file.")
-    ] = Task.CLASSIFY,
+    task: Annotated[Task, typer.Option(help=TASKS)] = Task.CLASSIFY,
+    size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH of a segmenter's image; default 512x1024.")
+    ] = None,
+    head: HeadOption = HeadName.LRASPP,
+    filters: Filters = 128,
+    output_stride: OutputStride = None,
     against: Annotated[
         str | None, typer.Option(help="paper: its ratios (Tables 3 and 4) beside ours.")
     ] = None,
@@ -46,11 +62,13 @@ def measure(
 
     if against not in (None, "paper"):
         raise InputError(f"against is {against!r}; allowed is paper")
+    if task != Task.CLASSIFY and (precision != ["fp32"] or runtime != ["onnxruntime"]):
+        raise InputError(f"to {task} is measured in float on onnxruntime so far; leave both out")
     if task == Task.SEGMENT:
-        raise InputError("bneck measure knows the tasks classify and detect so far")
+        made = segmentation.named(networks, head.value, filters, output_stride)
+        segmentation.measure(made, size, threads, rounds, "onnxruntime", as_json)
+        return
     if task == Task.DETECT:
-        if precision != ["fp32"] or runtime != ["onnxruntime"]:
-            raise InputError("detectors are measured in float on onnxruntime so far")
         _print_measured(measure_detectors(*networks, threads=threads, rounds=rounds), as_json, None)
         return
     with Bars(Console(stderr=True)) as bars:

@@ -146,7 +146,10 @@ def _candidates(name: Network, engine: str, precision: str) -> list[Candidate]:
     if path.is_file() and (fitting := file_runtimes(path)):
         chosen = engine if engine in fitting else fitting[0]
         return [_of_file(path, chosen)]
-    model = RunFolder(path).model
+    folder = RunFolder(path)
+    if folder.kind() == "segment":
+        raise InputError(f"{name} is a segmenter's run; measure it with --task segment")
+    model = folder.model
     if model.is_file() and (engine, precision) == ("onnxruntime", "fp32"):
         return [Candidate(resolve(name), model.read_bytes(), engine, precision)]
     return [Candidate(resolve(name), None, engine, precision)]

@@ -31,7 +31,7 @@ class Settings:
     """How to train. `lr` is the peak for this batch size; epochs may be fractional.
 
     `frozen` trains the convs behind the pool and the classifier only; the rows before keep weights
-    and statistics.
+    and statistics. `sgd_momentum` trains by SGD with that momentum in place of RMSProp.
     """
 
     epochs: float
@@ -46,6 +46,7 @@ class Settings:
     augment: Augment = field(default_factory=Augment)
     seed: int = 0
     frozen: bool = False
+    sgd_momentum: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def fit(
         set_bn_momentum(net, settings.bn_momentum)
     if lessons.frozen is not None:
         lessons.frozen.requires_grad_(False)
-    optimizer = RmsPropTF(decayed_apart(net, settings.weight_decay), lr=settings.lr)
+    optimizer = _optimizer(net, settings)
     average = WeightAverage(net, settings.average)
     saved = Checkpoint(checkpoint, net, optimizer, average)
     done = saved.restore()
@@ -156,6 +157,13 @@ def fit(
     return net.requires_grad_(True).eval()
 
 
+def _optimizer(net: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    groups = decayed_apart(net, settings.weight_decay)
+    if settings.sgd_momentum is None:
+        return RmsPropTF(groups, lr=settings.lr)
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.sgd_momentum)
+
+
 def features(net: Net | QuantizedNet) -> nn.Module:
     """The rows before the pool, which `Settings.frozen` leaves alone; 8-bit fine-tuning has no such."""
     assert isinstance(net, Net)
@@ -166,7 +174,7 @@ def _epoch(
     net: nn.Module,
     lessons: Lessons[B],
     settings: Settings,
-    optimizer: RmsPropTF,
+    optimizer: torch.optim.Optimizer,
     average: WeightAverage,
     done: int,
     stop: int,
