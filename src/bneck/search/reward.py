@@ -6,8 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bneck.specs.errors import InputError
 
+Array = NDArray[np.float64]
 Kind = Literal["paper", "hard", "absolute"]
 KINDS: tuple[str, ...] = get_args(Kind)
 LARGE, SMALL = -0.07, -0.15  # the paper's w for large and for small models (section 4.1)
@@ -69,14 +73,18 @@ class Reward:
                 f"an accuracy of {accuracy} at {latency_ms} ms has no reward; the accuracy must be a number "
                 "and the latency a time above 0 ms"
             )
+        return float(self.of_many(np.array([accuracy]), np.array([latency_ms]))[0])
+
+    def of_many(self, accuracy: Array, latency_ms: Array) -> Array:
+        """Rewards of several networks; nothing is checked."""
         ratio = latency_ms / self.target_ms
         match self.kind:
             case "paper":
-                return float(accuracy * ratio**self.strength)
+                return np.asarray(accuracy * ratio**self.strength)
             case "hard":
-                return float(accuracy * (ratio**self.strength if ratio > 1 else 1.0))
+                return np.asarray(accuracy * np.maximum(ratio, 1.0) ** self.strength)
             case "absolute":
-                return accuracy + self.strength * abs(ratio - 1)
+                return np.asarray(accuracy + self.strength * np.abs(ratio - 1))
 
     def allows(self, latency_ms: float) -> bool:
         """Whether a network of this latency may be trained at all."""

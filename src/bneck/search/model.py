@@ -1,0 +1,99 @@
+"""A Bayesian linear model of accuracy on tokens, fitted in moments, with draws from its posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from bneck.search.features import Array, Features, Indices
+
+Predict = Callable[[Indices], Array]
+
+NOISES = (0.03, 0.1, 0.3)  # variance of the noise, as a share of the values' variance
+PAIRS = (0.01, 0.1)  # prior variance of pairs; sizes have 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A linear model fitted to values: all that is needed to draw weights from its posterior."""
+
+    features: Features
+    design: Array
+    column_scale: Array
+    targets: Array
+    mean: float
+    spread: float
+    noise: float
+    factor: tuple[Array, bool]
+
+    def draw(self, rng: np.random.Generator | None, boldness: float = 1.0) -> Predict:
+        """A predictor with weights drawn from the posterior (Matheron's rule); None: with their mean.
+
+        `boldness` multiplies the posterior's spread.
+        """
+        prior, noise = np.zeros(self.design.shape[1]), np.zeros(len(self.targets))
+        if rng is not None:
+            prior = rng.standard_normal(len(prior))
+            noise = np.sqrt(self.noise) * rng.standard_normal(len(noise))
+        mean = self.design.T @ cho_solve(self.factor, self.targets, check_finite=False)
+        missed = cho_solve(self.factor, self.design @ prior + noise, check_finite=False)
+        weights = mean + boldness * (prior - self.design.T @ missed)
+        options, pairs = self.features.tables(weights * self.column_scale)
+
+        def predict(tokens: Indices) -> Array:
+            on, pairs_on = self.features.columns(tokens)
+            return np.asarray(
+                self.mean + self.spread * (options[on].sum(1) + pairs[pairs_on].sum(1))
+            )
+
+        return predict
+
+
+def fit(
+    features: Features,
+    tokens: Indices,
+    values: Array,
+    *,
+    noises: Sequence[float] = NOISES,
+    pair_scales: Sequence[float] = PAIRS,
+) -> Model:
+    """The model with that noise and that weight of pairs which make the values most likely.
+
+    Args:
+        features: of the space.
+        tokens: one row a network.
+        values: one number a network; at least two networks.
+        noises: variances of the noise to try, as shares of the values' variance.
+        pair_scales: prior variances of pairs to try.
+    """
+    mean, spread = float(values.mean()), float(values.std()) or 1.0
+    targets = (values - mean) / spread
+    single, pair = features.matrix(tokens)
+    covers = single @ single.T, pair @ pair.T
+    level = 1.0 / max(1e-9, float(np.diag(covers[0]).mean() - covers[0].mean()))
+    best, evidence = None, -np.inf
+    for scale in pair_scales if pair.shape[1] else pair_scales[:1]:
+        for noise in noises:
+            cover = level * (covers[0] + scale * covers[1]) + noise * np.eye(len(targets))
+            factor = cho_factor(cover, lower=True, check_finite=False)
+            misfit = float(targets @ cho_solve(factor, targets, check_finite=False))
+            likely = -0.5 * misfit - float(np.log(np.diag(factor[0])).sum())
+            if best is None or likely > evidence:
+                best, evidence = (scale, noise, factor), likely
+    assert best is not None
+    scale, noise, factor = best
+    scales = [np.full(single.shape[1], level), np.full(pair.shape[1], level * scale)]
+    column_scale = np.sqrt(np.concatenate(scales))
+    return Model(
+        features=features,
+        design=np.concatenate([single, pair], 1) * column_scale,
+        column_scale=column_scale,
+        targets=targets,
+        mean=mean,
+        spread=spread,
+        noise=noise,
+        factor=factor,
+    )
