@@ -37,6 +37,8 @@ class Predictor(TokenSampler):
         seed: of everything random.
         warmup: trials drawn at random to begin with.
         boldness: 0 takes the predictor at its word, 1 draws from its whole uncertainty.
+        sweep: look for the whole front of accuracy and latency: every trial is for the most accurate
+            network within a latency of its own, drawn between those of random networks.
     """
 
     def __init__(
@@ -48,12 +50,15 @@ class Predictor(TokenSampler):
         seed: int = 0,
         warmup: int = 20,
         boldness: float = 0.5,
+        sweep: bool = False,
     ) -> None:
         super().__init__(choices, seed=seed)
         self.reward = reward if estimate else None
         self.warmup, self.boldness = max(2, warmup), boldness
+        self.sweep = sweep
         self.features = Features(choices)
         self._latency = Latencies(choices, estimate) if reward and estimate else None
+        self._span: tuple[float, float] | None = None
         self._fitted = 0
         self._model: Model | None = None
 
@@ -68,7 +73,10 @@ class Predictor(TokenSampler):
         seen = {judged.tokens for judged in history} | pending
         best = sorted(usable, key=lambda judged: -judged.value)[:CLIMBS]
         starts = [j.tokens for j in best] + [self.draw(rng) for _ in range(CLIMBS)]
-        found = self._climb(np.array(starts), lambda tokens: self._score(predict, tokens))
+        within_ms = self._drawn_ms(rng)
+        found = self._climb(
+            np.array(starts), lambda tokens: self._score(predict, tokens, within_ms)
+        )
         fresh = [tokens for tokens in found if tokens not in seen]
         if not fresh:
             return self._allowed_draw(rng)
@@ -76,7 +84,7 @@ class Predictor(TokenSampler):
             return fresh[0]
         accuracy = predict(np.array(fresh[:EXACT]))
         latency = np.array([self._latency.ms(tokens) for tokens in fresh[:EXACT]])
-        return fresh[int(np.argmax(self._rewards(accuracy, latency)))]
+        return fresh[int(np.argmax(self._rewards(accuracy, latency, within_ms)))]
 
     def predicted(self, history: Sequence[Judged]) -> list[float]:
         """The reward of every trial by the predictor's mean: less noisy than what was judged."""
@@ -101,16 +109,32 @@ class Predictor(TokenSampler):
             self._fitted = point
         return self._model
 
-    def _score(self, predict: Predict, tokens: Indices) -> Array:
+    def _score(self, predict: Predict, tokens: Indices, within_ms: float | None = None) -> Array:
         if self._latency is None:
             return predict(tokens)
-        return self._rewards(predict(tokens), self._latency.quick(tokens))
+        return self._rewards(predict(tokens), self._latency.quick(tokens), within_ms)
 
-    def _rewards(self, accuracy: Array, latency: Array) -> Array:
+    def _rewards(self, accuracy: Array, latency: Array, within_ms: float | None) -> Array:
+        """What to climb: the reward, the accuracy in a sweep; outside the limit, towards it."""
         assert self.reward is not None
-        reward = self.reward.of_many(np.maximum(accuracy, 1e-6), np.maximum(latency, 1e-9))
-        limit = self.reward.limit_ms
+        limit = self.reward.limit_ms if within_ms is None else within_ms
+        reward = accuracy
+        if within_ms is None:
+            reward = self.reward.of_many(np.maximum(accuracy, 1e-6), np.maximum(latency, 1e-9))
         return reward if limit is None else np.where(latency > limit, -latency / limit, reward)
+
+    def _drawn_ms(self, rng: np.random.Generator) -> float | None:
+        """In a sweep the latency that this trial's network must keep."""
+        if not self.sweep or self._latency is None:
+            return None
+        if self._span is None:
+            others = np.random.default_rng(self.seed)
+            drawn = self._latency.quick(np.array([self.draw(others) for _ in range(200)]))
+            self._span = (float(drawn.min()) * 0.8, float(drawn.max()))
+        low, high = np.log(self._span)
+        most = self.reward.limit_ms if self.reward else None
+        ms = float(np.exp(rng.uniform(low, high)))
+        return ms if most is None else min(ms, most)
 
     def _allowed_draw(self, rng: np.random.Generator) -> Tokens:
         """A random network, within the limit if one of a hundred is; else the fastest of them."""
