@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -252,7 +253,7 @@ class TestWrongInput:
 def test_a_lost_ledger_is_tried_again_then_ends_cleanly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bneck.search.study.PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(sys.modules["bneck.search.study"], "PAUSES_S", (0.0, 0.0))
     of = study(ledger=tmp_path / "j.log")
     real, failures = of._study.ask, [OSError("gone"), OSError("gone")]
 

@@ -3,14 +3,15 @@
 Published: one LSTM layer of 100 units, a softmax a token, PPO, Adam with a rate of 3.5e-4, entropy
 weight 1e-5, an exponential average of rewards (0.95) as baseline, weights drawn from U(-0.1, 0.1),
 updates on batches of 20 networks. **Not published**, and settable here: the embedding's size (that of
-the LSTM), PPO's clip (0.2) and its epochs a batch (10). With the published numbers the controller is about
+the LSTM), PPO's clip (0.2) and its epochs a batch (4). With the published numbers the controller is about
 random search for its first few hundred trials (docs/results.md); `tuned` is not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,7 @@ class PPO:
     batch: int = 20
     init: float = 0.1
     clip: float = 0.2
-    epochs: int = 10
+    epochs: int = 4
     normalise: bool = False
 
     def __post_init__(self) -> None:
@@ -130,11 +131,12 @@ class Controller(TokenSampler):
 
     def propose(self, history: Sequence[Judged], pending: set[Tokens], number: int) -> Tokens:
         """See `TokenSampler.propose`."""
-        while len(history) >= (self.updates + 1) * self.ppo.batch:
-            start = self.updates * self.ppo.batch
-            self._update(history[start : start + self.ppo.batch])
-            self.updates += 1
-        return self.policy.sample(self.rng(number).random(len(self.sizes)).tolist())
+        with _one_thread():
+            while len(history) >= (self.updates + 1) * self.ppo.batch:
+                start = self.updates * self.ppo.batch
+                self._update(history[start : start + self.ppo.batch])
+                self.updates += 1
+            return self.policy.sample(self.rng(number).random(len(self.sizes)).tolist())
 
     def _update(self, batch: Sequence[Judged]) -> None:
         tokens = torch.tensor([judged.tokens for judged in batch])
@@ -163,3 +165,14 @@ class Controller(TokenSampler):
         if self.ppo.normalise:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         return [float(a) for a in advantages]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrices this small are slower on several threads, and much slower beside other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""Tokens as numbers for a linear model: every option, its size, and pairs of options of one block."""
+"""Tokens as numbers for a linear model: options, their sizes, pairs in a block, products of sizes."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ class Features:
             for size, (first, _) in zip(self.sizes, self.numbers, strict=True)
         ]
         self._option_scale = np.sqrt(np.repeat(scale, self.sizes))
+        self._upper = np.triu_indices(len(self.sizes))
+        self._twice = np.where(self._upper[0] == self._upper[1], 1.0, np.sqrt(2.0))
 
     def columns(self, tokens: Indices) -> tuple[Indices, Indices]:
         """Which option and which pair columns are on, for every row of tokens."""
@@ -60,15 +62,31 @@ class Features:
         columns = [self._option_scale * options, sizes[0], np.sqrt(SQUARE) * sizes[1]]
         return np.concatenate(columns, 1), pairs
 
-    def tables(self, weights: Array) -> tuple[Array, Array]:
-        """Weights of all columns folded into one number for every option and every pair."""
+    def sizes_of(self, tokens: Indices) -> Array:
+        """Size of the option of every choice, in units of their spread; 0 for what has none."""
+        columns = [first[t] for (first, _), t in zip(self.numbers, tokens.T, strict=True)]
+        return np.stack(columns, 1)
+
+    def products(self, tokens: Indices) -> Array:
+        """Products of the sizes of any two choices, themselves included, for every row of tokens.
+
+        Scaled so that scalar products of these columns are squares of those of the sizes.
+        """
+        sizes = self.sizes_of(tokens)
+        return np.asarray(sizes[:, self._upper[0]] * sizes[:, self._upper[1]] * self._twice)
+
+    def tables(self, weights: Array) -> tuple[Array, Array, Array]:
+        """Weights of all columns folded into a number an option, a number a pair, a matrix of sizes."""
         total, count = int(self.offsets[-1]), len(self.sizes)
+        weights, products = np.split(weights, [len(weights) - len(self._twice)])
+        square_form = np.zeros((count, count))
+        square_form[self._upper] = products * self._twice
         options = self._option_scale * weights[:total]
         size, square = weights[total : total + count], weights[total + count : total + 2 * count]
         for i, (first, second) in enumerate(self.numbers):
             own = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
             options[own] += size[i] * first + np.sqrt(SQUARE) * square[i] * second
-        return options, weights[total + 2 * count :]
+        return options, weights[total + 2 * count :], square_form
 
 
 def _standard(choice: Choice) -> tuple[Array, Array]:

@@ -13,7 +13,8 @@ from bneck.search.features import Array, Features, Indices
 Predict = Callable[[Indices], Array]
 
 NOISES = (0.03, 0.1, 0.3)  # variance of the noise, as a share of the values' variance
-PAIRS = (0.01, 0.1)  # prior variance of pairs; sizes have 1
+# Prior variance of pairs and of products of sizes; sizes have 1. Which suits is fitted.
+PAIRS = ((0.01, 0.0), (0.01, 0.1), (0.1, 0.1), (0.03, 0.3))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +42,16 @@ class Model:
         mean = self.design.T @ cho_solve(self.factor, self.targets, check_finite=False)
         missed = cho_solve(self.factor, self.design @ prior + noise, check_finite=False)
         weights = mean + boldness * (prior - self.design.T @ missed)
-        options, pairs = self.features.tables(weights * self.column_scale)
+        options, pairs, form = self.features.tables(weights * self.column_scale)
+        with_form = bool(form.any())
 
         def predict(tokens: Indices) -> Array:
             on, pairs_on = self.features.columns(tokens)
-            return np.asarray(
-                self.mean + self.spread * (options[on].sum(1) + pairs[pairs_on].sum(1))
-            )
+            value = options[on].sum(1) + pairs[pairs_on].sum(1)
+            if with_form:
+                sizes = self.features.sizes_of(tokens)
+                value += ((sizes @ form) * sizes).sum(1)
+            return np.asarray(self.mean + self.spread * value)
 
         return predict
 
@@ -58,7 +62,7 @@ def fit(
     values: Array,
     *,
     noises: Sequence[float] = NOISES,
-    pair_scales: Sequence[float] = PAIRS,
+    pair_scales: Sequence[tuple[float, float]] = PAIRS,
 ) -> Model:
     """The model with that noise and that weight of pairs which make the values most likely.
 
@@ -67,29 +71,32 @@ def fit(
         tokens: one row a network.
         values: one number a network; at least two networks.
         noises: variances of the noise to try, as shares of the values' variance.
-        pair_scales: prior variances of pairs to try.
+        pair_scales: prior variances of pairs and of products of sizes to try.
     """
     mean, spread = float(values.mean()), float(values.std()) or 1.0
     targets = (values - mean) / spread
     single, pair = features.matrix(tokens)
-    covers = single @ single.T, pair @ pair.T
+    product = features.products(tokens)
+    covers = single @ single.T, pair @ pair.T, product @ product.T
     level = 1.0 / max(1e-9, float(np.diag(covers[0]).mean() - covers[0].mean()))
     best, evidence = None, -np.inf
-    for scale in pair_scales if pair.shape[1] else pair_scales[:1]:
+    for of_pairs, of_products in pair_scales:
+        scales = level, level * of_pairs, level**2 * of_products
+        prior = sum(scale * cover for scale, cover in zip(scales, covers, strict=True))
         for noise in noises:
-            cover = level * (covers[0] + scale * covers[1]) + noise * np.eye(len(targets))
+            cover = prior + noise * np.eye(len(targets))
             factor = cho_factor(cover, lower=True, check_finite=False)
             misfit = float(targets @ cho_solve(factor, targets, check_finite=False))
             likely = -0.5 * misfit - float(np.log(np.diag(factor[0])).sum())
             if best is None or likely > evidence:
-                best, evidence = (scale, noise, factor), likely
+                best, evidence = (scales, noise, factor), likely
     assert best is not None
-    scale, noise, factor = best
-    scales = [np.full(single.shape[1], level), np.full(pair.shape[1], level * scale)]
-    column_scale = np.sqrt(np.concatenate(scales))
+    scales, noise, factor = best
+    columns = [single, pair, product]
+    column_scale = np.sqrt(np.repeat(scales, [c.shape[1] for c in columns]))
     return Model(
         features=features,
-        design=np.concatenate([single, pair], 1) * column_scale,
+        design=np.concatenate(columns, 1) * column_scale,
         column_scale=column_scale,
         targets=targets,
         mean=mean,

@@ -1,6 +1,6 @@
 """The searcher for small budgets: an accuracy predictor, and latencies that are known beforehand.
 
-Accuracy is a Bayesian linear model on the options, their sizes and pairs of options of one block.
+Accuracy is a Bayesian linear model on the options, their sizes, pairs in a block, products of sizes.
 For every trial weights are drawn from its posterior (Thompson sampling), and the network that is best
 by them and by its latency is found by hill climbing. What the latency table knows is not left to be
 found out by trials.
