@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from bneck.cli import main
 from bneck.costs.table import LatencyTable, RowShape, Widths
 from bneck.costs.table_file import header_line, network_line, row_line
 from bneck.data.folders import list_images
@@ -23,6 +25,7 @@ from bneck.records.ledger import Ledger
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import to_text
+from commands import Answer, Call
 
 COLOURS = {"circle": (200, 60, 50), "square": (60, 180, 70), "stripes": (70, 80, 210)}
 TRAIN, VAL = 32, 10  # pictures a class
@@ -193,3 +196,16 @@ def alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     return not gone(process)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run `bneck` with some arguments, in this process."""
+
+    def run(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["bneck", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main.run()
+        return Answer(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bneck.recipes.networks import count as count
     from bneck.recipes.networks import measure as measure
     from bneck.recipes.networks import network as network
+    from bneck.recipes.networks import zoo as zoo
     from bneck.recipes.predict import predict as predict
     from bneck.report.page import write_report as write_report
     from bneck.specs.errors import InputError as InputError
@@ -42,6 +43,7 @@ _HOMES = {
     "search": "bneck.recipes.main",
     "to_text": "bneck.specs.text",
     "write_report": "bneck.report.page",
+    "zoo": "bneck.recipes.networks",
 }
 
 __all__ = sorted(_HOMES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bneck.cli.bars import Bars
-from bneck.cli.tables import count_table, measurement_table, search_summary, spec_table
+from bneck.cli.tables import count_table, measurement_table, search_summary, spec_table, zoo_table
 from bneck.specs.errors import InputError
 
 app = typer.Typer(
@@ -25,7 +26,7 @@ app = typer.Typer(
 STOPPED = 130  # what Ctrl-C ends in
 
 Json = Annotated[bool, typer.Option("--json", help="Print json for programs.")]
-NAMES = "A network (v3-large, v3-small-0.75@192), a spec file or a run's folder."
+NAMES = "A network (v3-large, v3-small-0.75+relu@192), a spec file or a run's folder."
 
 
 @app.command()
@@ -65,6 +66,34 @@ def count(
         _print_json(found[0] if len(found) == 1 else found)
         return
     _print_table(count_table(counted))
+
+
+@app.command()
+def zoo(
+    pattern: Annotated[str, typer.Argument(help="Beginning of a name, or v3-*@96.")] = "*",
+    as_json: Json = False,
+) -> None:
+    """List the networks of the paper, their counts beside the printed ones. Python: bneck.zoo()"""
+    from bneck.recipes.networks import zoo as list_zoo
+
+    entries = list_zoo(pattern)
+    if as_json:
+        _print_json(
+            [
+                {
+                    "network": entry.name,
+                    "params": entry.costs.params,
+                    "madds": entry.costs.madds,
+                    "published": [
+                        {**asdict(row), "differs": row.differs(entry.costs)}
+                        for row in entry.published
+                    ],
+                }
+                for entry in entries
+            ]
+        )
+        return
+    _print_table(zoo_table(entries))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from bneck.costs.count import Count
+from bneck.recipes.networks import ZooEntry
 from bneck.records.measurement import Measurement
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
@@ -42,8 +43,9 @@ def spec_table(spec: NetSpec, costs: Count) -> Table:
         size = f"{cost.size_in[0]}x{cost.width_in}"
         match row:
             case Bneck():
+                operator = "fused" if row.fused else "bneck"
                 cells = [
-                    "bneck", row.kernel, row.expanded, row.out, row.se or "-", NAMES[row.act], row.stride,
+                    operator, row.kernel, row.expanded, row.out, row.se or "-", _acts(row), row.stride,
                     "yes" if spec.has_skip(cost.row) else "-",
                 ]  # fmt: skip
             case Conv():
@@ -70,6 +72,42 @@ def spec_table(spec: NetSpec, costs: Count) -> Table:
         f"{costs.madds / 1e6:.2f}",
         f"{costs.activation_bytes / 1024:,.0f}",
     )
+    return table
+
+
+def _acts(row: Bneck) -> str:
+    behind = "" if row.out_act == "linear" else f"+{NAMES[row.out_act]}"
+    return NAMES[row.act] + behind
+
+
+def zoo_table(entries: Sequence[ZooEntry]) -> Table:
+    """Networks with their counts beside the printed ones; what differs is marked."""
+    table = _table(
+        "parameters and multiply-adds in millions; * marks printed counts that ours miss by over "
+        "0.1M or 1M",
+        (
+            "network",
+            "params M",
+            "MAdds M",
+            "printed",
+            "printed",
+            "",
+            "top-1 %",
+            "where",
+            "why",
+        ),
+        left=(0, 5, 7, 8),
+    )
+    for entry in entries:
+        ours = [f"{entry.costs.params / 1e6:.3f}", f"{entry.costs.madds / 1e6:.2f}"]
+        for row in entry.published:
+            differs = row.differs(entry.costs)
+            table.add_row(
+                entry.name, *ours, f"{row.params_m:g}", f"{row.madds_m:g}", "*" if differs else "",
+                "-" if row.top1 is None else f"{row.top1:g}", row.source, row.note if differs else "",
+            )  # fmt: skip
+        if not entry.published:
+            table.add_row(entry.name, *ours, "-", "-", "", "-", "", "")
     return table
 
 

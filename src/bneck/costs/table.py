@@ -18,7 +18,7 @@ import numpy as np
 
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec, Padding
-from bneck.specs.rows import Act, Bneck, Conv, Pool, squeeze_width
+from bneck.specs.rows import Act, Bneck, Conv, Pool, squeeze_of_input, squeeze_width
 
 Widths: TypeAlias = tuple[int, ...]
 Sums: TypeAlias = tuple[float, float]  # interpolated between widths, and at widths rounded up
@@ -38,7 +38,8 @@ class RowShape:
 
     Widths that go with it: a conv (in, out); a bneck (in, expanded, out), or (expanded, out) where
     it has no expand convolution; a pool (in,); a "context" (in,), see `devices.fill`. `se` is ""
-    for none, "quarter" for the paper's squeeze width, or another width as digits.
+    for none, "quarter" for the paper's squeeze width, "input" for MnasNet's (see `specs.rows`), or
+    another width as digits.
     """
 
     kind: str
@@ -52,15 +53,31 @@ class RowShape:
     gate: str = ""
     padding: Padding = "symmetric"
     expands: bool = False
+    out_act: Act = "linear"
+    fused: bool = False
+
+    def bneck(self, widths: Widths) -> Bneck:
+        """The bneck row of this shape and these widths."""
+        expanded, out = widths[-2:]
+        match self.se:
+            case "quarter":
+                se = squeeze_width(expanded)
+            case "input":
+                se = squeeze_of_input(widths[0])
+            case _:
+                se = int(self.se or 0)
+        return Bneck(
+            self.kernel, expanded, out, se, self.act, self.stride, self.dilation,
+            out_act=self.out_act, fused=self.fused,
+        )  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
 def _shape_of(
-    row: Bneck | Conv, height: int, width: int, padding: Padding, gate: str, expands: bool
+    row: Bneck | Conv, into: int, size: tuple[int, int], padding: Padding, gate: str, expands: bool
 ) -> RowShape:
-    se = ""
-    if isinstance(row, Bneck) and row.se:
-        se = "quarter" if row.se == squeeze_width(row.expanded) else str(row.se)
+    height, width = size
+    se = _squeeze(row, into) if isinstance(row, Bneck) else ""
     return RowShape(
         kind=row.op,
         height=height,
@@ -73,20 +90,30 @@ def _shape_of(
         gate=gate if se else "",
         padding=padding if row.kernel > 1 else "symmetric",
         expands=expands,
+        out_act=row.out_act if isinstance(row, Bneck) else "linear",
+        fused=isinstance(row, Bneck) and row.fused,
     )
+
+
+def _squeeze(row: Bneck, into: int) -> str:
+    if not row.se:
+        return ""
+    if row.se == squeeze_width(row.expanded):
+        return "quarter"
+    return "input" if row.se == squeeze_of_input(into) else str(row.se)
 
 
 def row_keys(spec: NetSpec) -> Iterator[tuple[RowShape, Widths]]:
     """Shape and widths of every row of a network, classifier included, in order."""
     height = width = spec.resolution
     channels = spec.channels
-    for row in spec.rows:
+    for i, row in enumerate(spec.rows):
         if isinstance(row, Pool):
             yield RowShape("pool", height, width), (channels,)
             height = width = 1
             continue
-        expands = isinstance(row, Bneck) and row.expanded != channels
-        shape = _shape_of(row, height, width, spec.padding, spec.se_gate, expands)
+        expands, size = spec.expands(i), (height, width)
+        shape = _shape_of(row, channels, size, spec.padding, spec.se_gate, expands)
         if isinstance(row, Conv):
             yield shape, (channels, row.out)
         elif expands:

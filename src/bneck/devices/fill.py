@@ -24,7 +24,7 @@ from bneck.devices.runtimes import Runtime, runtime
 from bneck.graphs.onnx_graph import layers_graph, random_weights
 from bneck.records.ledger import Ledger
 from bneck.specs.network import Layer, NetSpec, bneck_layers
-from bneck.specs.rows import Bneck, round8, squeeze_width
+from bneck.specs.rows import round8
 from bneck.specs.transforms import random_widths
 
 CONTEXT = 16  # channels on the far side of the convolutions around a row
@@ -198,11 +198,7 @@ def _walk(shape: RowShape, widths: Widths) -> Iterator[Layer]:
                 size_out=behind, kernel=shape.kernel, stride=shape.stride, act=shape.act,
             )  # fmt: skip
         case "bneck":
-            expanded = widths[-2]
-            se = squeeze_width(expanded) if shape.se == "quarter" else int(shape.se or 0)
-            row = Bneck(
-                shape.kernel, expanded, widths[-1], se, shape.act, shape.stride, shape.dilation
-            )
+            row = shape.bneck(widths)
             yield from bneck_layers(1, row, widths[0], size, expands=shape.expands, skip=False)
     yield _pointwise("after", 2, widths[-1], CONTEXT, behind)
 

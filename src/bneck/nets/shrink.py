@@ -134,10 +134,11 @@ def _slice_bneck(wide: BneckRow, narrow: BneckRow, row: object, out: Tensor, int
         _slice_conv(expand, _as(ConvBnAct, slim["expand"]), kept, into)
     else:
         kept = into
-    everything = torch.arange(1)  # a depthwise filter has one input
-    _slice_conv(
-        _as(ConvBnAct, parts["depthwise"]), _as(ConvBnAct, slim["depthwise"]), kept, everything
-    )
+    if "depthwise" in parts:
+        one = torch.arange(1)  # a depthwise filter has one input
+        _slice_conv(
+            _as(ConvBnAct, parts["depthwise"]), _as(ConvBnAct, slim["depthwise"]), kept, one
+        )
     if "se" in parts:
         _slice_squeeze(
             _as(SqueezeExcite, parts["se"]), _as(SqueezeExcite, slim["se"]), kept, row.se

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bneck.costs.count import Count
 from bneck.costs.count import count as count_spec
+from bneck.costs.published import PUBLISHED, Published, published
 from bneck.records.measurement import Measurement
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import resolve
+from bneck.specs.zoo import NETWORKS, family
 
 if TYPE_CHECKING:
     from bneck.nets.build import Net
@@ -35,6 +39,37 @@ def count(name: Network) -> Count:
         InputError: no such network.
     """
     return count_spec(resolve(name))
+
+
+@dataclass(frozen=True, slots=True)
+class ZooEntry:
+    """A network by name, its exact counts, and what was printed about it."""
+
+    name: str
+    costs: Count
+    published: tuple[Published, ...]
+
+
+def zoo(pattern: str = "*") -> list[ZooEntry]:
+    """Every family of the zoo and every width and resolution of it that the paper has a row for.
+
+    Args:
+        pattern: shell-style, as "v3-small*"; a name without wildcards stands for what begins with it.
+
+    Raises:
+        InputError: nothing has such a name.
+    """
+    wanted = pattern if any(c in pattern for c in "*?[") else f"{pattern}*"
+    names = dict.fromkeys([*NETWORKS, *(row.network for row in PUBLISHED)])
+    found = [
+        ZooEntry(name, count_spec(resolve(name)), published(name))
+        for name in names
+        if fnmatchcase(name, wanted)
+    ]
+    if not found:
+        raise InputError(f"no network of the zoo is called {pattern!r}; see: bneck zoo")
+    order = list(NETWORKS)
+    return sorted(found, key=lambda entry: order.index(family(entry.name)))
 
 
 def build(name: Network, *, seed: int = 0) -> Net:

@@ -46,6 +46,7 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, resolve, to_text
 from bneck.specs.transforms import fix_skips, rename, scale_width, with_classes, with_resolution
+from bneck.specs.zoo import width_rule
 
 MAX_CORRECTIONS = 5
 CHECK_IMAGES = 256
@@ -148,7 +149,7 @@ def _uniform(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> N
     """The widest uniform-width version of the seed that measures within the limit."""
     within: dict[str, tuple[float, int, NetSpec]] = {}
     for percent in range(25, 100):
-        spec = scale_width(seed, percent / 100)
+        spec = scale_width(seed, percent / 100, width_rule(seed.name))
         if table.covers(spec):
             within.setdefault(spec.digest(), (table.estimate_ms(spec), percent, spec))
     for ms, percent, spec in sorted(within.values(), key=lambda entry: -entry[0]):

@@ -10,11 +10,11 @@ from pathlib import Path
 
 @lru_cache(maxsize=1)
 def commit() -> str:
-    """The commit of the working tree that this code lies in, or the installed version."""
-    here = Path(__file__).parent
+    """The last commit that changed the package in its working tree, or the installed version."""
+    package = Path(__file__).parents[1]
     try:
         answer = subprocess.run(
-            ["git", "-C", str(here), "log", "-1", "--format=%h", "--", "."],
+            ["git", "-C", str(package), "log", "-1", "--format=%h", "--", "."],
             capture_output=True,
             text=True,
             timeout=5,

@@ -246,11 +246,7 @@ def places(spec: NetSpec, kinds: Collection[Kind]) -> list[tuple[Kind, tuple[int
 
 def _expansions(spec: NetSpec) -> list[int]:
     """Rows that have an expand convolution."""
-    return [
-        i
-        for i, row in enumerate(spec.rows)
-        if isinstance(row, Bneck) and row.expanded != spec.width_into(i)
-    ]
+    return [i for i in range(len(spec.rows)) if spec.expands(i)]
 
 
 def _bottlenecks(spec: NetSpec) -> list[tuple[int, ...]]:

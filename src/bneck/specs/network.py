@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias, get_args
 
 from bneck.specs.rows import ACTS, Act, Bneck, Conv, Pool, Row, SpecError
@@ -97,6 +97,11 @@ class NetSpec:
                 return row.out
         return self.channels
 
+    def expands(self, index: int) -> bool:
+        """Whether row `index` has an expand convolution, 1 x 1 or fused."""
+        row = self.rows[index]
+        return isinstance(row, Bneck) and (row.fused or row.expanded != self.width_into(index))
+
     def has_skip(self, index: int) -> bool:
         """Whether row `index` adds its input to its output."""
         row = self.rows[index]
@@ -105,9 +110,16 @@ class NetSpec:
         return _adds_up(row, self.width_into(index))
 
     def digest(self) -> str:
-        """Twelve hex digits that name this network's content, whatever it is called."""
-        content = repr([getattr(self, f) for f in self.__dataclass_fields__ if f != "name"])
-        return hashlib.sha256(content.encode()).hexdigest()[:12]
+        """Twelve hex digits that name this network's content, whatever it is called.
+
+        Columns at their default are left out, so that a new column leaves old digests alone.
+        """
+        head = [getattr(self, f.name) for f in fields(self) if f.name not in ("name", "rows")]
+        rows = [
+            (row.op, [(f.name, v) for f in fields(row) if (v := getattr(row, f.name)) != f.default])
+            for row in self.rows
+        ]
+        return hashlib.sha256(repr((head, rows)).encode()).hexdigest()[:12]
 
 
 def _adds_up(row: Bneck, width_in: int) -> bool:
@@ -170,8 +182,8 @@ def layers(spec: NetSpec, resolution: Size | None = None) -> Iterator[Layer]:
             )  # fmt: skip
             width, size = row.out, size_out
         else:
-            expands = row.expanded != width
-            yield from bneck_layers(i, row, width, size, expands=expands, skip=spec.has_skip(i))
+            expands, skip = spec.expands(i), spec.has_skip(i)
+            yield from bneck_layers(i, row, width, size, expands=expands, skip=skip)
             width, size = row.out, _strided(size, row.stride)
     yield Layer(
         name="classifier", kind="conv", row=len(spec.rows), width_in=width, out=spec.classes,
@@ -184,15 +196,22 @@ def bneck_layers(
 ) -> Iterator[Layer]:
     """The operators of one bneck row that `width` channels of `size` pixels enter."""
     wide, size_out = row.expanded, _strided(size, row.stride)
-    if expands:
+    if row.fused:
+        yield Layer(
+            name=f"rows.{index}.expand", kind="conv", row=index, width_in=width, out=wide, size_in=size,
+            size_out=size_out, kernel=row.kernel, stride=row.stride, dilation=row.dilation, act=row.act,
+        )  # fmt: skip
+    elif expands:
         yield Layer(
             name=f"rows.{index}.expand", kind="conv", row=index, width_in=width, out=wide,
             size_in=size, size_out=size, act=row.act,
         )  # fmt: skip
-    yield Layer(
-        name=f"rows.{index}.depthwise", kind="depthwise", row=index, width_in=wide, out=wide, size_in=size,
-        size_out=size_out, kernel=row.kernel, stride=row.stride, dilation=row.dilation, act=row.act,
-    )  # fmt: skip
+    if not row.fused:
+        yield Layer(
+            name=f"rows.{index}.depthwise", kind="depthwise", row=index, width_in=wide, out=wide,
+            size_in=size, size_out=size_out, kernel=row.kernel, stride=row.stride,
+            dilation=row.dilation, act=row.act,
+        )  # fmt: skip
     if row.se:
         yield Layer(
             name=f"rows.{index}.se", kind="squeeze", row=index, width_in=wide, out=wide,
@@ -200,7 +219,7 @@ def bneck_layers(
         )  # fmt: skip
     yield Layer(
         name=f"rows.{index}.project", kind="conv", row=index, width_in=wide, out=row.out,
-        size_in=size_out, size_out=size_out, adds=skip,
+        size_in=size_out, size_out=size_out, act=row.out_act, adds=skip,
     )  # fmt: skip
 
 

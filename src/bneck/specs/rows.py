@@ -42,7 +42,9 @@ class Bneck:
 
     `expanded` is the tables' "exp size": channels, never a ratio; where it equals the row's input
     there is no expand convolution. `se` is the squeeze width in channels, 0 for none. `skip` is
-    "auto" (add when stride is 1 and input and output widths agree), "yes" or "no".
+    "auto" (add when stride is 1 and input and output widths agree), "yes" or "no". `out_act` is the
+    nonlinearity behind the projection: none, but for MobileNetV1. A `fused` row expands by one full
+    k x k convolution in place of the 1x1 and the depthwise one (the EdgeTPU networks).
     """
 
     kernel: int
@@ -53,6 +55,8 @@ class Bneck:
     stride: int = 1
     dilation: int = 1
     skip: Skip = "auto"
+    out_act: Act = "linear"
+    fused: bool = False
     op = "bneck"
 
     def __post_init__(self) -> None:
@@ -70,6 +74,10 @@ class Bneck:
         _check_shape(self.kernel, self.stride, self.act)
         if self.skip not in SKIPS:
             raise SpecError(f"skip is {self.skip!r}; allowed are {', '.join(SKIPS)}")
+        if self.out_act not in ACTS:
+            raise SpecError(f"out_act is {self.out_act!r}; allowed are {', '.join(ACTS)}")
+        if not isinstance(self.fused, bool):
+            raise SpecError(f"fused is {self.fused!r}; it must be true or false")
 
 
 @dataclass(frozen=True, slots=True)

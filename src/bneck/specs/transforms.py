@@ -25,24 +25,31 @@ class WidthRule:
     """Which widths a family of networks keeps when all others are multiplied.
 
     Up to 1.0 the convs behind the pool keep theirs ("head"), or all convs behind the last bneck
-    ("tail"). Above 1.0 these are "fixed" too, or "scaled" like the rest.
+    ("tail"), or none do. Above 1.0 these are "fixed" too, or "scaled" like the rest. What is scaled
+    is rounded to 8 (`round8`), or down to the next whole number but not below 8 (MobileNetV1).
     """
 
-    keeps: Literal["head", "tail"] = "head"
+    keeps: Literal["head", "tail", "none"] = "head"
     above_one: Literal["fixed", "scaled"] = "fixed"
+    rounding: Literal["by8", "down"] = "by8"
 
     def kept(self, spec: NetSpec, width: float) -> range:
         """Indices of the rows that keep their width."""
-        if width > 1 and self.above_one == "scaled":
+        if self.keeps == "none" or (width > 1 and self.above_one == "scaled"):
             return range(0)
         last = max((i for i, row in enumerate(spec.rows) if isinstance(row, Bneck)), default=0)
         return range((last if self.keeps == "tail" else spec.pool_at) + 1, len(spec.rows))
+
+    def rounded(self, value: float) -> int:
+        """A scaled width as a whole number of channels."""
+        return round8(value) if self.rounding == "by8" else max(8, int(value))
 
 
 def scale_width(spec: NetSpec, width: float, rule: WidthRule | None = None) -> NetSpec:
     """Multiply every width by `width`, rounded to 8, as the paper's Table 9 needs it.
 
-    Outputs become round8(width x out), expansions round8(ratio x rounded input); squeeze widths
+    Outputs become round8(width x out), expansions round8(ratio x rounded input), and no row gains
+    or loses its expand convolution; squeeze widths
     stay a quarter of the expansion, or of the row's input (MnasNet), whichever they were. `rule`
     says which rows keep their width; None takes the paper's for V3-Large: its 1.25 has 7.5M
     parameters only so, while Small's 1.25 has 3.6M only with a scaled head.
@@ -54,23 +61,20 @@ def scale_width(spec: NetSpec, width: float, rule: WidthRule | None = None) -> N
         raise SpecError(f"the width multiplier is {width!r}; it must be from 0.05 to 10")
     if width == 1:
         return spec
-    kept = (rule or WidthRule()).kept(spec, width)
+    rule = rule or WidthRule()
+    kept = rule.kept(spec, width)
     rows: list[Row] = []
     into = spec.channels
     for i, row in enumerate(spec.rows):
         if isinstance(row, Pool):
             rows.append(row)
             continue
-        out = row.out if i in kept else round8(row.out * width)
+        out = row.out if i in kept else rule.rounded(row.out * width)
         if isinstance(row, Bneck):
             before = spec.width_into(i)
-            expanded = round8(float(Fraction(row.expanded, before) * into))
-            scaled = _with_expanded(replace(row, out=out), expanded)
-            if row.se not in (0, squeeze_width(row.expanded)) and row.se == squeeze_of_input(
-                before
-            ):
-                scaled = replace(scaled, se=squeeze_of_input(into))
-            rows.append(scaled)
+            ratio = Fraction(row.expanded, before)
+            expanded = rule.rounded(float(ratio * into)) if spec.expands(i) else into
+            rows.append(refit(replace(row, out=out), expanded, before, into))
         else:
             rows.append(replace(row, out=out))
         into = out
@@ -86,17 +90,24 @@ def minimalistic(spec: NetSpec) -> NetSpec:
     for row in spec.rows:
         if isinstance(row, Bneck):
             rows.append(replace(row, kernel=3, se=0, act="relu"))
-        elif isinstance(row, Conv):
+        elif isinstance(row, Conv) and row.act != "linear":
             rows.append(replace(row, act="relu"))
         else:
             rows.append(row)
     return replace(spec, name=f"{spec.name}-minimalistic", rows=tuple(rows))
 
 
-def _with_expanded(row: Bneck, expanded: int) -> Bneck:
-    """`row` with another expansion. A squeeze width follows it where it followed it before."""
-    follows = row.se == squeeze_width(row.expanded)
-    return replace(row, expanded=expanded, se=squeeze_width(expanded) if follows else row.se)
+def refit(row: Bneck, expanded: int, before: int, into: int) -> Bneck:
+    """`row` with another expansion, and `into` channels entering it where `before` did.
+
+    A squeeze width that was a quarter of the expansion, or of the input (MnasNet), stays so.
+    """
+    se = row.se
+    if se == squeeze_width(row.expanded):
+        se = squeeze_width(expanded)
+    elif se == squeeze_of_input(before):
+        se = squeeze_of_input(into)
+    return replace(row, expanded=expanded, se=se)
 
 
 def with_expanded(spec: NetSpec, index: int, expanded: int) -> NetSpec:
@@ -105,7 +116,8 @@ def with_expanded(spec: NetSpec, index: int, expanded: int) -> NetSpec:
     if not isinstance(row, Bneck):
         raise SpecError(f"row {index} is a {row.op}; only a bneck has an expansion")
     rows = list(spec.rows)
-    rows[index] = _with_expanded(row, expanded)
+    width = spec.width_into(index)
+    rows[index] = refit(row, expanded, width, width)
     return replace(spec, rows=tuple(rows))
 
 
@@ -122,8 +134,9 @@ def with_out(spec: NetSpec, indices: tuple[int, ...], out: int) -> NetSpec:
         rows[i] = replace(row, out=out)
     width = spec.channels
     for i, row in enumerate(rows):
-        if isinstance(row, Bneck) and row.expanded == spec.width_into(i):
-            rows[i] = _with_expanded(row, width)
+        if isinstance(row, Bneck):
+            expanded = row.expanded if spec.expands(i) else width
+            rows[i] = refit(row, expanded, spec.width_into(i), width)
         width = width if isinstance(row, Pool) else row.out
     return replace(spec, rows=tuple(rows))
 
@@ -165,7 +178,7 @@ def random_widths(spec: NetSpec, rng: random.Random, *, least: float = 0.25) -> 
     for group in [*stages(spec), *head]:
         drawn = with_out(drawn, group, width(spec.rows[group[0]].out))  # type: ignore[union-attr]
     for i, row in enumerate(spec.rows):
-        if isinstance(row, Bneck) and row.expanded != spec.width_into(i):
+        if isinstance(row, Bneck) and spec.expands(i):
             expanded = beside(drawn.width_into(i), width(row.expanded), most=row.expanded)
             drawn = with_expanded(drawn, i, expanded)
     return drawn

@@ -1,13 +1,16 @@
 """The networks of the paper as tables that read like its own, and names for their variants.
 
-`NAME[-WIDTH][@RESOLUTION]`: `v3-large`, `v3-small-0.75`, `v3-large@192`, `v3-small-1.25@96`.
+`FAMILY[-WIDTH][+VARIANT...][@RESOLUTION]`: `v3-large`, `v3-small-0.75`, `v3-large@192`,
+`v3-large+relu`, `v3-small-1.25+rf2+os16@96`. `specs.variants` has the variants.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 
+from bneck.specs import variants
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool, SpecError
 from bneck.specs.transforms import (
@@ -63,6 +66,67 @@ V3_SMALL = NetSpec(  # Table 2, without the squeeze-and-excite it prints at the 
         Conv(1, 576, "hswish"),
         Pool(),
         Conv(1, 1024, "hswish", bn=False),
+    ),
+)
+
+V3_EDGETPU = NetSpec(  # the authors' network for the EdgeTPU, "mobilenet_edgetpu"
+    name="v3-edgetpu",
+    rows=(
+        Conv(3, 32, "relu", 2),
+        Conv(1, 16, "linear"),  # a fused row that expands nothing
+        #     k  exp  out  se  act    s
+        Bneck(3, 128, 32, 0, "relu", 2, fused=True),
+        Bneck(3, 128, 32, 0, "relu", 1, fused=True),
+        Bneck(3, 128, 32, 0, "relu", 1, fused=True),
+        Bneck(3, 128, 32, 0, "relu", 1, fused=True),
+        Bneck(3, 256, 48, 0, "relu", 2, fused=True),
+        Bneck(3, 192, 48, 0, "relu", 1, fused=True),
+        Bneck(3, 192, 48, 0, "relu", 1, fused=True),
+        Bneck(3, 192, 48, 0, "relu", 1, fused=True),
+        Bneck(3, 384, 96, 0, "relu", 2),
+        Bneck(3, 384, 96, 0, "relu", 1),
+        Bneck(3, 384, 96, 0, "relu", 1),
+        Bneck(3, 384, 96, 0, "relu", 1),
+        Bneck(3, 768, 96, 0, "relu", 1, skip="no"),
+        Bneck(3, 384, 96, 0, "relu", 1),
+        Bneck(3, 384, 96, 0, "relu", 1),
+        Bneck(3, 384, 96, 0, "relu", 1),
+        Bneck(5, 768, 160, 0, "relu", 2),
+        Bneck(5, 640, 160, 0, "relu", 1),
+        Bneck(5, 640, 160, 0, "relu", 1),
+        Bneck(5, 640, 160, 0, "relu", 1),
+        Bneck(3, 1280, 192, 0, "relu", 1),
+        Conv(1, 1280, "relu"),
+        Pool(),
+    ),
+)
+
+
+def _pair(width_in: int, out: int, stride: int) -> Bneck:
+    """V1's row: depthwise, then 1x1, a nonlinearity behind both; nothing expands, nothing adds."""
+    return Bneck(3, width_in, out, 0, "relu6", stride, skip="no", out_act="relu6")
+
+
+V1 = NetSpec(  # "MobileNets", Table 1
+    name="v1",
+    dropout=0.001,
+    rows=(
+        Conv(3, 32, "relu6", 2),
+        #     in  out  s
+        _pair(32, 64, 1),
+        _pair(64, 128, 2),
+        _pair(128, 128, 1),
+        _pair(128, 256, 2),
+        _pair(256, 256, 1),
+        _pair(256, 512, 2),
+        _pair(512, 512, 1),
+        _pair(512, 512, 1),
+        _pair(512, 512, 1),
+        _pair(512, 512, 1),
+        _pair(512, 512, 1),
+        _pair(512, 1024, 2),
+        _pair(1024, 1024, 1),
+        Pool(),
     ),
 )
 
@@ -184,6 +248,8 @@ NETWORKS: dict[str, NetSpec] = {
         V3_SMALL,
         minimalistic(V3_LARGE),
         minimalistic(V3_SMALL),
+        V3_EDGETPU,
+        V1,
         V2,
         MNASNET_A1,
         MNAS_SMALL,
@@ -191,40 +257,64 @@ NETWORKS: dict[str, NetSpec] = {
     )
 }
 
-# Where a family's width rule is not V3-Large's (see scale_width).
+# Where a family's width rule is not V3-Large's (see `width_rule`).
 _V3_SMALL_RULE = WidthRule(above_one="scaled")
 WIDTH_RULES: dict[str, WidthRule] = {
     "v3-small": _V3_SMALL_RULE,
     "v3-small-minimalistic": _V3_SMALL_RULE,
+    "v3-edgetpu": WidthRule(keeps="tail"),
+    "v1": WidthRule(keeps="none", rounding="down"),
     "v2": WidthRule(keeps="tail", above_one="scaled"),
     "mnasnet-a1": WidthRule(keeps="tail"),
     "mnas-small": WidthRule(keeps="tail"),
     "proxyless-mobile": WidthRule(keeps="tail", above_one="scaled"),
 }
 
-_NAME = re.compile(r"(?P<family>[a-z0-9-]+?)(-(?P<width>\d+\.\d+))?(@(?P<resolution>\d+))?")
+
+def family(name: str) -> str:
+    """The zoo's network that a name begins with, "" for none: v3-small of v3-small-0.75@96."""
+    return max((known for known in NETWORKS if name.startswith(known)), key=len, default="")
+
+
+def width_rule(name: str) -> WidthRule:
+    """The width rule of a network by name; V3-Large's for one that is not of the zoo."""
+    rule = WIDTH_RULES.get(family(name), WidthRule())
+    # Another last stage (Fig. 5) has the conv that keeps its width on the other side of the pool.
+    if "+original-tail" in name:
+        return replace(rule, keeps="tail")
+    if "+efficient-tail" in name:
+        return replace(rule, keeps="head")
+    return rule
+
+
+_NAME = re.compile(
+    r"(?P<family>[a-z0-9-]+?)(-(?P<width>\d+\.\d+))?(?P<variants>(\+[^+@]*)*)(@(?P<resolution>\d+))?"
+)
 
 
 def network(name: str) -> NetSpec:
-    """The spec that a name means: `v3-small`, `v3-small-0.75`, `v3-large@192`.
+    """The spec that a name means: `v3-small`, `v3-small-0.75`, `v3-large+relu@192`.
 
     Raises:
-        SpecError: no such network; the nearest names are offered.
+        SpecError: no such network or variant, the nearest names are offered; or the variant does
+            not fit the network.
     """
     match = _NAME.fullmatch(name.strip().lower())
-    family = match["family"] if match else name
-    if match is None or family not in NETWORKS:
-        near = difflib.get_close_matches(family, NETWORKS, n=3, cutoff=0.5)
+    base = match["family"] if match else name
+    if match is None or base not in NETWORKS:
+        near = difflib.get_close_matches(base, NETWORKS, n=3, cutoff=0.5)
         offer = (
             f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(NETWORKS)}."
         )
         raise SpecError(
-            f"there is no network {name!r}; {offer} A width and a resolution may follow, as in "
-            "v3-small-0.75@192"
+            f"there is no network {name!r}; {offer} A width, variants and a resolution may follow, as "
+            "in v3-small-0.75+relu@192"
         )
-    spec = NETWORKS[family]
+    chosen = variants.find(match["variants"].split("+")[1:])
+    spec = variants.vary(NETWORKS[base], chosen, before_width=True)
     if match["width"]:
-        spec = scale_width(spec, float(match["width"]), WIDTH_RULES.get(family))
+        spec = scale_width(spec, float(match["width"]), width_rule(base))
+    spec = variants.vary(spec, chosen, before_width=False)
     if match["resolution"]:
         spec = with_resolution(spec, int(match["resolution"]))
     return rename(spec, name.strip().lower())
