@@ -11,8 +11,8 @@ printed), one evaluation adds noise of 0.2 points; latency adds up blocks, fitte
 network is the best of 100 ascents (how many ended there is printed). macro: an evaluation is one of the
 three trainings, multiply-adds stand for latency, the best is looked up.
 
-Both with the paper's reward, w = -0.07. After 50, 100, 300 and 1000 evaluations the network of the highest reward
-seen is taken, for every searcher alike; its regret is what its true reward lacks to the best.
+Both with the paper's reward, w = -0.07. After 50, 100, 300 and 1000 evaluations the network of the highest
+reward seen is taken, for every searcher alike; its regret is what its true reward lacks to the best.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -46,19 +47,67 @@ Progress = Callable[[str, int, int], None]
 Entry = tuple[RowShape, Widths]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a table holds: its entries, the networks that calibrate it, and whose it is.
+
+    `name` and `digest` are those of the seed network or of the space that it answers for.
+    """
+
+    name: str
+    digest: str
+    entries: list[Entry]
+    networks: list[NetSpec]
+
+
+def plan_for(seed: NetSpec) -> Plan:
+    """The table for every narrower version of `seed`."""
+    return Plan(
+        name=seed.name,
+        digest=seed.digest(),
+        entries=grid(seed),
+        networks=calibration_networks(seed),
+    )
+
+
+def plan_for_all(
+    covering: Iterable[NetSpec], networks: Sequence[NetSpec], *, name: str, digest: str
+) -> Plan:
+    """The table for every network whose rows lie between those of `covering`.
+
+    Args:
+        covering: networks that together have every shape, and every least and greatest width.
+        networks: what calibrates and judges the table; as many as for a seed (`CALIBRATING` and `HELD_OUT`).
+        name: of what they are.
+        digest: of the same.
+    """
+    seen: dict[RowShape, set[Widths]] = {}
+    for spec in covering:
+        for shape, widths in row_keys(spec):
+            seen.setdefault(shape, set()).add(widths)
+    rows = [
+        (shape, widths)
+        for shape, points in seen.items()
+        for widths in product(*_corners(shape, points))
+    ]
+    return Plan(name=name, digest=digest, entries=_in_order(rows), networks=list(networks))
+
+
 def fill_table(
     seed: NetSpec,
     path: Path,
     *,
+    plan: Plan | None = None,
     runtime_name: str = "onnxruntime",
     place: str = "local",
     threads: int = 1,
     progress: Progress | None = None,
 ) -> LatencyTable:
-    """Measure what is missing of the table for every narrower version of `seed`.
+    """Measure what is missing of a table.
 
     Args:
-        seed: the widest network that the table shall answer for.
+        seed: the network whose pace all times are divided by.
+        plan: what the table shall hold; None: every narrower version of `seed`.
         path: the table's file; entries that it holds are not measured again.
         runtime_name: the engine.
         place: the device.
@@ -72,9 +121,10 @@ def fill_table(
     engine = runtime(runtime_name)
     # The seed itself: what disturbs the machine slows it as it slows its narrower versions.
     reference = Candidate(seed).prepare(engine, threads)
-    table, file = _open(seed, path, engine, place, threads, reference)
+    plan = plan or plan_for(seed)
+    table, file = _open(seed, plan, path, engine, place, threads, reference)
     nominal = float(table.header["reference_ms"])
-    wanted = [entry for entry in grid(seed) if entry[1] not in table.rows.get(entry[0], {})]
+    wanted = [entry for entry in plan.entries if entry[1] not in table.rows.get(entry[0], {})]
     done, total = 0, len(wanted)
     for start in range(0, total, BATCH):
         batch = wanted[start : start + BATCH]
@@ -87,7 +137,7 @@ def fill_table(
         done += len(batch)
         if progress:
             progress("rows", done, total)
-    _fill_networks(seed, table, file, engine, threads, reference, progress)
+    _fill_networks(plan.networks, table, file, engine, threads, reference, progress)
     return table
 
 
@@ -116,6 +166,11 @@ def grid(seed: NetSpec) -> list[Entry]:
         for shape, seen in by_shape.items()
         for widths in product(*_axes(shape, seen))
     ]
+    return _in_order(rows)
+
+
+def _in_order(rows: list[Entry]) -> list[Entry]:
+    """Rows in the order of measuring, what must be known before them first."""
     contexts = dict.fromkeys(c for entry in rows for c in _contexts(*entry))
     # Shuffled, so that what disturbs one batch does not fall on one shape alone.
     random.Random(0).shuffle(rows)
@@ -149,6 +204,21 @@ def _axes(shape: RowShape, seen: list[tuple[Widths, tuple[bool, ...]]]) -> Itera
         # Whole blocks, and 8 where narrower than one: see `costs.table.Line`.
         least = 8 if low < BLOCK else low // BLOCK * BLOCK
         yield sorted({least, *(-(-int(step) // BLOCK) * BLOCK for step in steps)})
+
+
+def _corners(shape: RowShape, points: set[Widths]) -> Iterator[list[int]]:
+    """Few widths an axis, from the least to the greatest one seen, in whole blocks."""
+    for axis, seen in enumerate(zip(*points, strict=True)):
+        low, high = min(seen), max(seen)
+        if low == high:
+            yield [low]
+            continue
+        least = 8 if low < BLOCK else low // BLOCK * BLOCK
+        most = -(-high // BLOCK) * BLOCK
+        expanded = shape.kind == "bneck" and axis == len(next(iter(points))) - 2
+        # An expansion spans an order of magnitude, a width hardly more than a factor of two.
+        between = round((least * most) ** 0.5 / BLOCK) * BLOCK if expanded else least
+        yield sorted({least, max(least, between), most})
 
 
 def _contexts(shape: RowShape, widths: Widths) -> list[Entry]:
@@ -210,7 +280,7 @@ def _pointwise(name: str, row: int, width_in: int, out: int, size: tuple[int, in
 
 
 def _open(
-    seed: NetSpec, path: Path, engine: Runtime, place: str, threads: int, reference: Run
+    seed: NetSpec, plan: Plan, path: Path, engine: Runtime, place: str, threads: int, reference: Run
 ) -> tuple[LatencyTable, Ledger]:
     """The table at `path`, begun with a header if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -221,8 +291,8 @@ def _open(
         file.append(
             header_line(
                 {
-                    "seed": seed.name,
-                    "digest": seed.digest(),
+                    "seed": plan.name,
+                    "digest": plan.digest,
                     "resolution": seed.resolution,
                     "place": place,
                     "processor": device.processor,
@@ -236,16 +306,16 @@ def _open(
             )
         )
     table = read_table(path)
-    if table.header["digest"] != seed.digest():
+    if table.header["digest"] != plan.digest:
         raise TableError(
-            f"{path} is a latency table for {table.header['seed']}; this is for {seed.name}, "
+            f"{path} is a latency table for {table.header['seed']}; this is for {plan.name}, "
             "name another file"
         )
     return table, file
 
 
 def _fill_networks(
-    seed: NetSpec,
+    specs: Sequence[NetSpec],
     table: LatencyTable,
     file: Ledger,
     engine: Runtime,
@@ -253,8 +323,7 @@ def _fill_networks(
     reference: Run,
     progress: Progress | None,
 ) -> None:
-    """Measure random narrower networks: some calibrate the table, the others judge it."""
-    specs = calibration_networks(seed)
+    """Measure whole networks: some calibrate the table, the others judge it."""
     nominal = float(table.header["reference_ms"])
     while (done := len(table.networks)) < len(specs):
         batch = specs[done : done + BATCH // 2]
