@@ -13,7 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from bneck.cli.bars import Bars
-from bneck.cli.tables import count_table, measurement_table, search_summary, spec_table, zoo_table
+from bneck.cli.tables import (
+    count_table,
+    front_table,
+    measurement_table,
+    search_summary,
+    spec_table,
+    zoo_table,
+)
 from bneck.specs.errors import InputError
 
 app = typer.Typer(
@@ -142,6 +149,33 @@ def search(
     out: Annotated[
         Path | None, typer.Option(help="The run's folder; default runs/search-TIME.")
     ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Search the blocks first (section 4.1).")
+    ] = False,
+    space: Annotated[
+        str, typer.Option(help="Of blocks: mnasnet, v3-large, v3-small or a yaml file.")
+    ] = "v3-small",
+    trials: Annotated[int, typer.Option(help="Networks of the space that are trained.")] = 60,
+    searcher: Annotated[
+        str,
+        typer.Option(
+            help="predictor, evolution, controller, controller-tuned, tpe, nsga2, gp or random."
+        ),
+    ] = "predictor",
+    objective: Annotated[
+        str, typer.Option(help="reward: one network. pareto: the front of accuracy and latency.")
+    ] = "reward",
+    reward: Annotated[
+        str, typer.Option(help="hard, absolute, or paper (whose TAR cancels).")
+    ] = "hard",
+    exponent: Annotated[float | None, typer.Option(help="w or beta of the reward.")] = None,
+    proxy_epochs: Annotated[
+        int | None, typer.Option(help="Of a trial of blocks; default a third of --epochs.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="Best blocks that are trained in full.")] = 3,
+    ledger: Annotated[
+        str | None, typer.Option(help="Database of the block trials; default a file in the run.")
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="An unfinished run's folder to go on with.")
     ] = None,
@@ -171,12 +205,24 @@ def search(
                 seed=seed,
                 workers=workers,
                 out=out,
+                from_scratch=from_scratch,
+                space=space,
+                trials=trials,
+                searcher=searcher,
+                objective=objective,  # type: ignore[arg-type]
+                reward=reward,  # type: ignore[arg-type]
+                exponent=exponent,
+                proxy_epochs=proxy_epochs,
+                top=top,
+                ledger=ledger,
                 progress=bars,
             )
     if as_json:
         _print_json(record)
-    else:
+    elif "found" in record:
         print(search_summary(record))
+    else:
+        _print_table(front_table(record))
 
 
 @app.command()

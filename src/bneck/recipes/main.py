@@ -13,9 +13,11 @@ from bneck.data.folders import list_images
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.run import Run, check_new, new_run, resumed_run
 from bneck.recipes.search import run_search
-from bneck.recipes.settings import small_data
+from bneck.recipes.settings import BlockSettings, small_data
 from bneck.records.files import locked
 from bneck.records.run import RunFolder
+from bneck.search.reward import Kind
+from bneck.search.study import Objective
 from bneck.specs.errors import InputError
 from bneck.specs.text import resolve
 
@@ -40,6 +42,16 @@ def search(
     seed: int = 0,
     workers: int | None = None,
     out: str | Path | None = None,
+    from_scratch: bool = False,
+    space: str = "v3-small",
+    trials: int = 60,
+    searcher: str = "predictor",
+    objective: Objective = "reward",
+    reward: Kind = "hard",
+    exponent: float | None = None,
+    proxy_epochs: int | None = None,
+    top: int = 3,
+    ledger: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Find the network for these images that meets a latency on this device, and ship it.
@@ -59,6 +71,17 @@ def search(
         seed: everything random follows from it.
         workers: processes that judge proposals; None takes one a core.
         out: the run's folder, new or empty; None makes one under runs/.
+        from_scratch: search the blocks first (section 4.1), then narrow what was found. The seed network
+            is then what a target in percent speaks of, and its widths are the baseline.
+        space: where blocks are searched: mnasnet, v3-large, v3-small or a yaml file.
+        trials: networks of the space that are trained.
+        searcher: who chooses them: one of `bneck.search.study.SEARCHERS`.
+        objective: "reward" finds one network, "pareto" the front of accuracy and latency.
+        reward: "hard", "absolute" or "paper", see `bneck.search.reward`.
+        exponent: w or beta of the reward; None takes its usual one.
+        proxy_epochs: of a trial that is not stopped early; None takes a third of `epochs`.
+        top: how many of the best are trained in full.
+        ledger: a database's URL for the trials; None keeps a journal file in the run's folder.
         progress: receives what happens; None tells nobody.
 
     Returns:
@@ -72,18 +95,31 @@ def search(
         raise InputError(f"there is no device {device!r}; known are local")
     folder = None if data is None else Path(data)
     builtin, spec = folder is None, resolve(seed_network)
+    epochs = _given(epochs, BUILTIN_EPOCHS if builtin else FOLDER_EPOCHS)
+    blocks = BlockSettings(
+        space=space,
+        trials=trials,
+        searcher=searcher,
+        objective=objective,
+        reward=reward,
+        exponent=exponent,
+        epochs=_given(proxy_epochs, max(1, round(epochs / 3))),
+        top=top,
+        ledger=ledger,
+    )
     settings = small_data(
         seed_network=seed_network,
         resolution=_given(resolution, BUILTIN_RESOLUTION if builtin else spec.resolution),
         images=BUILTIN_IMAGES if folder is None else len(list_images(folder, seed=seed).train),
         target=target,
-        epochs=_given(epochs, BUILTIN_EPOCHS if builtin else FOLDER_EPOCHS),
+        epochs=epochs,
         steps=_given(steps, BUILTIN_STEPS if builtin else FOLDER_STEPS),
         delta=delta,
         tail=tail,
         repeats=repeats,
         seed=seed,
         workers=workers,
+        blocks=blocks if from_scratch else None,
     )
     path = Path(out) if out is not None else _fresh_folder()
     check_new(path, settings)
@@ -92,7 +128,7 @@ def search(
         try:
             return _carry(run)
         except InputError:
-            if "uniform" not in run.record:  # refused; later, what was trained is kept
+            if not {"uniform", "blocks"} & run.record.keys() and not _began(run):
                 shutil.rmtree(path)
             raise
 
@@ -117,8 +153,18 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> dict[str, An
 
 
 def _carry(run: Run) -> dict[str, Any]:
-    run_search(run)
+    if run.settings.blocks is not None and run.record["state"] != "finished":
+        from bneck.recipes.block_search import search_blocks
+
+        search_blocks(run)
+    if run.settings.blocks is None or run.settings.blocks.objective == "reward":
+        run_search(run)
     return {"run": str(run.folder.path), **run.folder.read()}
+
+
+def _began(run: Run) -> bool:
+    """Whether anything was trained that a refusal must not throw away."""
+    return (run.folder.path / "blocks.log").is_file()
 
 
 def _command() -> str:

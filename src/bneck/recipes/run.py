@@ -13,7 +13,7 @@ from typing import Any
 
 from bneck.data.batches import Augment
 from bneck.recipes.progress import Progress
-from bneck.recipes.settings import SearchSettings
+from bneck.recipes.settings import BlockSettings, SearchSettings
 from bneck.records.commit import commit
 from bneck.records.files import write_text
 from bneck.records.ledger import Ledger
@@ -143,6 +143,7 @@ def resumed_run(path: Path, progress: Progress) -> Run:
                 "kinds": tuple(stored["kinds"]),
                 "training": _settings(stored["training"]),
                 "tuning": _settings(stored["tuning"]),
+                "blocks": BlockSettings(**blocks) if (blocks := stored.get("blocks")) else None,
             }
         )
     except (LookupError, TypeError, ValueError):

@@ -2,8 +2,9 @@
 
 Accuracy is a Bayesian linear model on the options, their sizes, pairs in a block, products of sizes.
 For every trial weights are drawn from its posterior (Thompson sampling), and the network that is best
-by them and by its latency is found by hill climbing. What the latency table knows is not left to be
-found out by trials.
+by them and by its latency is found by climbing from the best trials. A climb changes few choices:
+where everything is far from what was judged, a linear model is wrong and hopeful. What the latency
+table knows is not left to be found out by trials.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from bneck.search.space import Choice, Tokens
 
 MOST_TRIALS = 800  # that a model is fitted to: the best half and the last half
 REFIT = 25  # a model is fitted anew when it has a 25th more trials
-CLIMBS, MOST_STEPS = 5, 40
+PARENTS = 10  # the best trials, from which every climb starts
+REACHES = (1, 2, 4)  # choices that a climb changes at most, one of these a trial
 EXACT = 16  # candidates whose latency is asked for exactly
 
 
@@ -71,11 +73,13 @@ class Predictor(TokenSampler):
         model = self._fit(usable)
         predict = model.draw(rng, self.boldness)
         seen = {judged.tokens for judged in history} | pending
-        best = sorted(usable, key=lambda judged: -judged.value)[:CLIMBS]
-        starts = [j.tokens for j in best] + [self.draw(rng) for _ in range(CLIMBS)]
+        best = sorted(usable, key=lambda judged: -judged.value)[:PARENTS]
+        reach = int(rng.choice(REACHES))
         within_ms = self._drawn_ms(rng)
         found = self._climb(
-            np.array(starts), lambda tokens: self._score(predict, tokens, within_ms)
+            np.array([judged.tokens for judged in best]),
+            lambda tokens: self._score(predict, tokens, within_ms),
+            reach,
         )
         fresh = [tokens for tokens in found if tokens not in seen]
         if not fresh:
@@ -146,11 +150,11 @@ class Predictor(TokenSampler):
         within = np.flatnonzero(latency <= limit)
         return drawn[int(within[0] if len(within) else np.argmin(latency))]
 
-    def _climb(self, starts: Indices, score: Predict) -> list[Tokens]:
-        """All networks met on the way up from `starts`, one token at a time, the best first."""
+    def _climb(self, starts: Indices, score: Predict, steps: int) -> list[Tokens]:
+        """All networks met on the way up from `starts`, one token a step, the best first."""
         at, values = starts, score(starts)
         met = {tuple(map(int, row)): float(v) for row, v in zip(at, values, strict=True)}
-        for _ in range(MOST_STEPS):
+        for _ in range(steps):
             around = [self._neighbours(row) for row in at]
             flat = np.concatenate(around)
             scores = score(flat)

@@ -246,12 +246,16 @@ class Study:
             f"{self.reward.limit_ms:.3f} ms; choose a higher target or a space of smaller networks"
         )
 
+    def note(self, asked: Asked, accuracy: float, rung: int) -> None:
+        """Keep an accuracy on the way, so that it need not be found again after a kill."""
+        asked.rungs[rung] = accuracy
+        self._note(self._asked[asked.number], f"{ACCURACY}@{rung}", accuracy)
+
     def report(self, asked: Asked, accuracy: float, rung: int) -> bool:
         """Tell an accuracy on the way; whether the trial should stop there."""
         trial = self._asked[asked.number]
         if rung not in asked.rungs:
-            asked.rungs[rung] = accuracy
-            self._note(trial, f"{ACCURACY}@{rung}", accuracy)
+            self.note(asked, accuracy, rung)
         if self.objective == "pareto":
             return False  # Optuna prunes by one number only
         if rung not in asked.stops:
