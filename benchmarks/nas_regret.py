@@ -274,6 +274,7 @@ def main() -> None:
     parser.add_argument("--task", choices=("anb", "macro"), default="anb")
     parser.add_argument("--searcher", action="append", choices=SEARCHERS)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--budget", type=int, default=max(POINTS))
     parser.add_argument("--out", type=Path, help="json lines; what it holds is not run again")
     args = parser.parse_args()
@@ -283,7 +284,7 @@ def main() -> None:
     done = {(r["searcher"], r["seed"]) for r in results}
     task = Anb(args.data) if args.task == "anb" else Macro(args.data)
     for searcher in args.searcher or SEARCHERS:
-        for seed in range(args.seeds):
+        for seed in range(args.first, args.first + args.seeds):
             if (searcher, seed) not in done:
                 results.append(search(task, searcher, seed, args.budget))
                 if args.out:

@@ -65,10 +65,10 @@ def run(of: Study, trials: int) -> list[Tokens]:
 
 @pytest.mark.parametrize("searcher", SEARCHERS)
 def test_every_searcher_asks_for_new_networks_and_the_best_is_found_again(searcher: str) -> None:
-    of = study(searcher)
-    run(of, 25)
-    assert len(of.trials) == 25
-    assert len({SMALL.decode(t.tokens).digest() for t in of.trials}) == 25
+    of, wanted = study(searcher), 12 if searcher == "gp" else 22
+    run(of, wanted)
+    assert len(of.trials) == wanted
+    assert len({SMALL.decode(t.tokens).digest() for t in of.trials}) == wanted
     best = of.best(3)
     assert [t.reward for t in best] == sorted((t.reward for t in of.trials), reverse=True)[:3]
     spec = SMALL.decode(best[0].tokens)
@@ -77,16 +77,16 @@ def test_every_searcher_asks_for_new_networks_and_the_best_is_found_again(search
 
 @pytest.mark.parametrize("searcher", ["predictor", "evolution", "controller-tuned", "random"])
 def test_a_search_broken_off_goes_on_as_the_unbroken_one(searcher: str, tmp_path: Path) -> None:
-    whole = run(study(searcher), 64)
+    whole = run(study(searcher), 45)
     ledger = tmp_path / "journal.log"
-    first = run(study(searcher, ledger=ledger), 31)
+    first = run(study(searcher, ledger=ledger), 24)
     under_way = study(searcher, ledger=ledger).ask()  # asked for, then killed
     assert under_way is not None
     resumed = study(searcher, ledger=ledger)
     (again,) = resumed.under_way()
     assert (again.tokens, again.spec) == (under_way.tokens, under_way.spec)
     resumed.tell(again, accuracy(again.spec))
-    rest = run(resumed, 64)
+    rest = run(resumed, 45)
     assert [*first, again.tokens, *rest] == whole
 
 
@@ -94,7 +94,7 @@ def test_a_limit_rejects_before_anyone_trains() -> None:
     limit = Reward(kind="paper", target_ms=2.0, limit_ms=1.5)
     for searcher in ("random", "predictor", "controller"):
         of = study(searcher, reward=limit)
-        for _ in range(25):
+        for _ in range(10):
             asked = of.ask()
             assert asked is not None
             assert madds(asked.spec) <= 1.5
@@ -105,7 +105,7 @@ def test_the_predictor_beats_random_and_the_front_holds_what_nothing_beats() -> 
     def best(searcher: str) -> float:
         runs = [study(searcher, seed=seed) for seed in range(3)]
         for of in runs:
-            run(of, 60)
+            run(of, 50)
         return sum(of.best(1)[0].reward for of in runs) / 3
 
     assert best("predictor") > best("random")
@@ -244,9 +244,10 @@ class TestWrongInput:
         with pytest.raises(InputError, match="not under way"):
             of.tell(asked, 0.7)
 
-    def test_a_limit_that_nothing_meets(self) -> None:
+    def test_a_limit_that_nothing_meets(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys.modules["bneck.search.study"], "MOST_IN_A_ROW", 40)
         for searcher in ("random", "predictor"):
-            with pytest.raises(InputError, match=r"none is within 0\.001 ms"):
+            with pytest.raises(InputError, match=r"40 networks .* none is within 0\.001 ms"):
                 study(searcher, reward=Reward(kind="paper", target_ms=1, limit_ms=0.001)).ask()
 
 

@@ -27,7 +27,7 @@ class Model:
     targets: Array
     mean: float
     spread: float
-    noise: float
+    noise: Array
     factor: tuple[Array, bool]
 
     def draw(self, rng: np.random.Generator | None, boldness: float = 1.0) -> Predict:
@@ -63,6 +63,7 @@ def fit(
     *,
     noises: Sequence[float] = NOISES,
     pair_scales: Sequence[tuple[float, float]] = PAIRS,
+    doubts: Array | None = None,
 ) -> Model:
     """The model with that noise and that weight of pairs which make the values most likely.
 
@@ -72,26 +73,27 @@ def fit(
         values: one number a network; at least two networks.
         noises: variances of the noise to try, as shares of the values' variance.
         pair_scales: prior variances of pairs and of products of sizes to try.
+        doubts: by what the noise of each value is multiplied; None takes 1.
     """
     mean, spread = float(values.mean()), float(values.std()) or 1.0
     targets = (values - mean) / spread
     single, pair = features.matrix(tokens)
     product = features.products(tokens)
+    doubt = np.ones(len(targets)) if doubts is None else doubts
     covers = single @ single.T, pair @ pair.T, product @ product.T
     level = 1.0 / max(1e-9, float(np.diag(covers[0]).mean() - covers[0].mean()))
-    best, evidence = None, -np.inf
+    best: tuple[float, tuple[float, float, float], Array, tuple[Array, bool]] | None = None
     for of_pairs, of_products in pair_scales:
         scales = level, level * of_pairs, level**2 * of_products
         prior = sum(scale * cover for scale, cover in zip(scales, covers, strict=True))
         for noise in noises:
-            cover = prior + noise * np.eye(len(targets))
-            factor = cho_factor(cover, lower=True, check_finite=False)
+            factor = cho_factor(prior + np.diag(noise * doubt), lower=True, check_finite=False)
             misfit = float(targets @ cho_solve(factor, targets, check_finite=False))
             likely = -0.5 * misfit - float(np.log(np.diag(factor[0])).sum())
-            if best is None or likely > evidence:
-                best, evidence = (scales, noise, factor), likely
+            if best is None or likely > best[0]:
+                best = likely, scales, noise * doubt, factor
     assert best is not None
-    scales, noise, factor = best
+    _, scales, noises_fitted, factor = best
     columns = [single, pair, product]
     column_scale = np.sqrt(np.repeat(scales, [c.shape[1] for c in columns]))
     return Model(
@@ -101,6 +103,6 @@ def fit(
         targets=targets,
         mean=mean,
         spread=spread,
-        noise=noise,
+        noise=noises_fitted,
         factor=factor,
     )

@@ -23,8 +23,9 @@ from bneck.search.space import Choice, Tokens
 
 MOST_TRIALS = 800  # that a model is fitted to: the best half and the last half
 REFIT = 25  # a model is fitted anew when it has a 25th more trials
-PARENTS = 10  # the best trials, from which every climb starts
-REACHES = (1, 2, 4)  # choices that a climb changes at most, one of these a trial
+DOUBT = 3.0  # how much less a trial counts one standard deviation behind the best
+PARENTS = 5  # the best trials, from which every climb starts
+REACHES = (2, 4)  # choices that a climb changes at most, one of these a trial
 EXACT = 16  # candidates whose latency is asked for exactly
 
 
@@ -51,7 +52,7 @@ class Predictor(TokenSampler):
         estimate: TokenEstimate | None = None,
         seed: int = 0,
         warmup: int = 20,
-        boldness: float = 0.5,
+        boldness: float = 0.25,
         sweep: bool = False,
     ) -> None:
         super().__init__(choices, seed=seed)
@@ -107,8 +108,13 @@ class Predictor(TokenSampler):
                 half = MOST_TRIALS // 2
                 known = sorted(known[:-half], key=lambda j: -j.value)[:half] + known[-half:]
             values = [j.accuracy for j in known] if self.reward else [j.value for j in known]
+            rewards = np.array([j.value for j in known])
+            behind = (rewards.max() - rewards) / (rewards.std() or 1.0)
             self._model = fit(
-                self.features, np.array([j.tokens for j in known]), np.array(values, dtype=float)
+                self.features,
+                np.array([j.tokens for j in known]),
+                np.array(values, dtype=float),
+                doubts=1 + DOUBT * behind**2,
             )
             self._fitted = point
         return self._model
