@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bneck.cli import options
 from bneck.cli.bars import Bars
 from bneck.cli.tables import (
     count_table,
@@ -123,100 +124,44 @@ def measure(
 
 @app.command()
 def search(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Images: train/CLASS/* and val/CLASS/*, or CLASS/*. Default: built-in ones."
-        ),
-    ] = None,
-    target: Annotated[str, typer.Option(help="5ms, 800us, or 70% of the seed network.")] = "70%",
-    device: Annotated[str, typer.Option(help="Where latency is measured.")] = "local",
-    seed_network: Annotated[str, typer.Option(help="The network to narrow.")] = "v3-small",
-    resolution: Annotated[int | None, typer.Option(help="Input side in pixels.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Of every full training.")] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="T: training steps that judge a proposal.")
-    ] = None,
-    tail: Annotated[
-        bool, typer.Option(help="Also narrow the convs behind the last bneck (the paper does not).")
-    ] = True,
-    delta: Annotated[
-        float, typer.Option(help="Least cut a step, share of the seed's latency.")
-    ] = 0.01,
-    repeats: Annotated[int, typer.Option(help="Final trainings of result and baseline.")] = 2,
-    seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes; default one a core.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder; default runs/search-TIME.")
-    ] = None,
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Search the blocks first (section 4.1).")
-    ] = False,
-    space: Annotated[
-        str, typer.Option(help="Of blocks: mnasnet, v3-large, v3-small or a yaml file.")
-    ] = "v3-small",
-    trials: Annotated[int, typer.Option(help="Networks of the space that are trained.")] = 60,
-    searcher: Annotated[
-        str,
-        typer.Option(
-            help="predictor, evolution, controller, controller-tuned, tpe, nsga2, gp or random."
-        ),
-    ] = "predictor",
-    objective: Annotated[
-        str, typer.Option(help="reward: one network. pareto: the front of accuracy and latency.")
-    ] = "reward",
-    reward: Annotated[
-        str, typer.Option(help="hard, absolute, or paper (whose TAR cancels).")
-    ] = "hard",
-    exponent: Annotated[float | None, typer.Option(help="w or beta of the reward.")] = None,
-    proxy_epochs: Annotated[
-        int | None, typer.Option(help="Of a trial of blocks; default a third of --epochs.")
-    ] = None,
-    top: Annotated[int, typer.Option(help="Best blocks that are trained in full.")] = 3,
-    ledger: Annotated[
-        str | None, typer.Option(help="Database of the block trials; default a file in the run.")
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="An unfinished run's folder to go on with.")
-    ] = None,
+    data: options.Data = None,
+    target: options.Target = "70%",
+    device: options.Device = "local",
+    seed_network: options.SeedNetwork = "v3-small",
+    resolution: options.Resolution = None,
+    epochs: options.Epochs = None,
+    steps: options.Steps = None,
+    tail: options.Tail = True,
+    delta: options.Delta = 0.01,
+    repeats: options.Repeats = 2,
+    seed: options.Seed = 0,
+    workers: options.Workers = None,
+    out: options.Out = None,
+    from_scratch: options.FromScratch = False,
+    space: options.Space = "v3-small",
+    trials: options.Trials = 60,
+    searcher: options.Searcher = "predictor",
+    objective: options.Objective = "reward",
+    reward: options.Reward = "hard",
+    exponent: options.Exponent = None,
+    proxy_epochs: options.ProxyEpochs = None,
+    top: options.Top = 3,
+    ledger: options.Ledger = None,
+    resume: options.Resume = None,
     as_json: Json = False,
 ) -> None:
     """Fit a network to your images and your device: the main job.
 
     Python: bneck.search(...), bneck.resume(run)
     """
+    given = {name: value for name, value in locals().items() if name not in ("resume", "as_json")}
     from bneck.recipes import main as recipes
 
     with Bars(Console(stderr=True)) as bars:
         if resume is not None:
             record = recipes.resume(resume, progress=bars)
         else:
-            record = recipes.search(
-                data,
-                target,
-                device=device,
-                seed_network=seed_network,
-                resolution=resolution,
-                epochs=epochs,
-                steps=steps,
-                delta=delta,
-                tail=tail,
-                repeats=repeats,
-                seed=seed,
-                workers=workers,
-                out=out,
-                from_scratch=from_scratch,
-                space=space,
-                trials=trials,
-                searcher=searcher,
-                objective=objective,  # type: ignore[arg-type]
-                reward=reward,  # type: ignore[arg-type]
-                exponent=exponent,
-                proxy_epochs=proxy_epochs,
-                top=top,
-                ledger=ledger,
-                progress=bars,
-            )
+            record = recipes.search(**given, progress=bars)  # the same words in Python
     if as_json:
         _print_json(record)
     elif "found" in record:

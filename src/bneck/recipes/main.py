@@ -7,7 +7,7 @@ import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from bneck.data.folders import list_images
 from bneck.recipes.progress import Progress, Silent
@@ -27,6 +27,28 @@ FOLDER_EPOCHS, FOLDER_STEPS = 30, 50
 _T = TypeVar("_T")
 
 
+class BlockOptions(TypedDict, total=False):
+    """What a search from scratch may be told besides; see `recipes.settings.BlockSettings`.
+
+    space: where blocks are searched: mnasnet, v3-large, v3-small or a yaml file. trials: networks of it
+    that are trained. searcher: one of `bneck.search.study.SEARCHERS`. objective: "reward" finds one
+    network, "pareto" the front of accuracy and latency. reward: "hard", "absolute" or "paper"
+    (`bneck.search.reward`), exponent: its w or beta. proxy_epochs: of a trial that is not stopped
+    early; by default a third of `epochs`. top: how many of the best are trained in full. ledger: a
+    database's URL for the trials; by default a journal file in the run's folder.
+    """
+
+    space: str
+    trials: int
+    searcher: str
+    objective: Objective
+    reward: Kind
+    exponent: float | None
+    proxy_epochs: int | None
+    top: int
+    ledger: str | None
+
+
 def search(
     data: str | Path | None = None,
     target: str = "70%",
@@ -43,16 +65,8 @@ def search(
     workers: int | None = None,
     out: str | Path | None = None,
     from_scratch: bool = False,
-    space: str = "v3-small",
-    trials: int = 60,
-    searcher: str = "predictor",
-    objective: Objective = "reward",
-    reward: Kind = "hard",
-    exponent: float | None = None,
-    proxy_epochs: int | None = None,
-    top: int = 3,
-    ledger: str | None = None,
     progress: Progress | None = None,
+    **blocks: Unpack[BlockOptions],
 ) -> dict[str, Any]:
     """Find the network for these images that meets a latency on this device, and ship it.
 
@@ -73,16 +87,8 @@ def search(
         out: the run's folder, new or empty; None makes one under runs/.
         from_scratch: search the blocks first (section 4.1), then narrow what was found. The seed network
             is then what a target in percent speaks of, and its widths are the baseline.
-        space: where blocks are searched: mnasnet, v3-large, v3-small or a yaml file.
-        trials: networks of the space that are trained.
-        searcher: who chooses them: one of `bneck.search.study.SEARCHERS`.
-        objective: "reward" finds one network, "pareto" the front of accuracy and latency.
-        reward: "hard", "absolute" or "paper", see `bneck.search.reward`.
-        exponent: w or beta of the reward; None takes its usual one.
-        proxy_epochs: of a trial that is not stopped early; None takes a third of `epochs`.
-        top: how many of the best are trained in full.
-        ledger: a database's URL for the trials; None keeps a journal file in the run's folder.
         progress: receives what happens; None tells nobody.
+        blocks: with `from_scratch`, what `BlockOptions` lists.
 
     Returns:
         The run's record, as in `run.json` (see `bneck.records.run.SearchRecord`), with its folder
@@ -96,17 +102,6 @@ def search(
     folder = None if data is None else Path(data)
     builtin, spec = folder is None, resolve(seed_network)
     epochs = _given(epochs, BUILTIN_EPOCHS if builtin else FOLDER_EPOCHS)
-    blocks = BlockSettings(
-        space=space,
-        trials=trials,
-        searcher=searcher,
-        objective=objective,
-        reward=reward,
-        exponent=exponent,
-        epochs=_given(proxy_epochs, max(1, round(epochs / 3))),
-        top=top,
-        ledger=ledger,
-    )
     settings = small_data(
         seed_network=seed_network,
         resolution=_given(resolution, BUILTIN_RESOLUTION if builtin else spec.resolution),
@@ -119,7 +114,7 @@ def search(
         repeats=repeats,
         seed=seed,
         workers=workers,
-        blocks=blocks if from_scratch else None,
+        blocks=_block_settings(blocks, epochs) if from_scratch else None,
     )
     path = Path(out) if out is not None else _fresh_folder()
     check_new(path, settings)
@@ -160,6 +155,12 @@ def _carry(run: Run) -> dict[str, Any]:
     if run.settings.blocks is None or run.settings.blocks.objective == "reward":
         run_search(run)
     return {"run": str(run.folder.path), **run.folder.read()}
+
+
+def _block_settings(options: BlockOptions, epochs: float) -> BlockSettings:
+    given: dict[str, Any] = dict(options)
+    proxy = given.pop("proxy_epochs", None)
+    return BlockSettings(**given, epochs=_given(proxy, max(1, round(epochs / 3))))
 
 
 def _began(run: Run) -> bool:
