@@ -10,6 +10,8 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; before torch is imported
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw

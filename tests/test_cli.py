@@ -22,6 +22,8 @@ COMMANDS = {
     "search": "bneck.search(...)",
     "predict": "bneck.predict(run, images)",
     "report": "bneck.write_report(run)",
+    "import": "bneck.import_weights(file, network)",
+    "evaluate": "bneck.evaluate(network, data)",
 }
 
 
@@ -270,6 +272,7 @@ helps = {command: told(command, "--help") for command in json.loads(sys.argv[1])
 told("--help")
 told("count", "v3-large", "v3-small-0.75@96", "--json")
 told("show", "v3-small")
+told("zoo")
 heavy = {"torch", "onnx", "onnxruntime", "matplotlib", "PIL", "loky"} & set(sys.modules)
 print(json.dumps({"helps": helps, "heavy": sorted(heavy)}))
 """

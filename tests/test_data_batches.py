@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bneck.data.batches import (
-    MEAN,
-    STD,
     Augment,
     eval_batches,
     holdout,
@@ -23,6 +21,7 @@ from bneck.data.batches import (
 )
 from bneck.data.folders import DataError
 from bneck.data.pack import Split
+from bneck.specs.normalisation import IMAGENET
 
 STILL = Augment(area=(1, 1), aspect=(1, 1), flip=False)
 PLAN: dict[str, Any] = {"resolution": 8, "batch": 4, "augment": Augment(), "seed": 0, "epoch": 0}
@@ -45,7 +44,9 @@ def ramps(count: int) -> Split:
 
 def pixels(batch: Tensor) -> Tensor:
     """Undo the normalisation: (N, 3, H, W) from 0 to 255."""
-    return (batch * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)) * 255
+    return (
+        batch * torch.tensor(IMAGENET.std).view(3, 1, 1) + torch.tensor(IMAGENET.mean).view(3, 1, 1)
+    ) * 255
 
 
 def by_label(split: Split, indices: list[int] | None = None, **plan: Any) -> dict[int, Tensor]:

@@ -19,11 +19,12 @@ import pytest
 from PIL import Image
 
 from bneck.data import pack as pack_module
-from bneck.data.batches import MEAN, STD, eval_batches
+from bneck.data.batches import eval_batches
 from bneck.data.builtin import FASHION, fashion, fashion_pack
 from bneck.data.folders import DataError, Listing, list_images
 from bneck.data.images import read_square
 from bneck.data.pack import Bad, Packed, open_pack, pack, stored_side
+from bneck.specs.normalisation import IMAGENET
 
 COLOURS = {"cat": (10, 20, 30), "dog": (200, 100, 50)}
 REPO = Path(__file__).parents[1]
@@ -394,7 +395,7 @@ class TestFashion:
         arrays = fashion()
         (seen, labels) = next(eval_batches(packed.val, np.arange(1000), resolution=28, batch=1000))
         for channel in range(3):
-            pixels = (seen[:, channel] * STD[channel] + MEAN[channel]) * 255
+            pixels = (seen[:, channel] * IMAGENET.std[channel] + IMAGENET.mean[channel]) * 255
             assert np.abs(pixels.numpy() - arrays["test_images"]).max() < 1e-3
         assert (labels.numpy() == arrays["test_labels"]).all()
         assert (packed.train.labels == arrays["train_labels"]).all()

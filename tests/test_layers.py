@@ -19,7 +19,7 @@ LINES = (
     "costs graphs",
     "search report",
     "nets data",
-    "tasks devices",
+    "tasks devices imports",
     "train export",
     "recipes",
     "cli",

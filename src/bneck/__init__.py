@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
+    from bneck.recipes.evaluate import evaluate as evaluate
+    from bneck.recipes.imports import import_weights as import_weights
     from bneck.recipes.main import resume as resume
     from bneck.recipes.main import search as search
     from bneck.recipes.networks import build as build
@@ -34,7 +36,9 @@ _HOMES = {
     "NetSpec": "bneck.specs.network",
     "build": "bneck.recipes.networks",
     "count": "bneck.recipes.networks",
+    "evaluate": "bneck.recipes.evaluate",
     "from_text": "bneck.specs.text",
+    "import_weights": "bneck.recipes.imports",
     "measure": "bneck.recipes.networks",
     "network": "bneck.recipes.networks",
     "predict": "bneck.recipes.predict",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bneck.cli import options
+from bneck.cli import search_options as options
+from bneck.cli import weights
 from bneck.cli.bars import Bars
+from bneck.cli.options import Json, print_json
 from bneck.cli.tables import (
     count_table,
     front_table,
@@ -33,7 +34,6 @@ app = typer.Typer(
 
 STOPPED = 130  # what Ctrl-C ends in
 
-Json = Annotated[bool, typer.Option("--json", help="Print json for programs.")]
 NAMES = "A network (v3-large, v3-small-0.75+relu@192), a spec file or a run's folder."
 
 
@@ -54,7 +54,7 @@ def show(
         return
     costs = count_network(spec)
     if as_json:
-        _print_json({**_count_json(network, spec, costs), "spec": to_text(spec)})
+        print_json({**_count_json(network, spec, costs), "spec": to_text(spec)})
         return
     _print_table(spec_table(spec, costs))
 
@@ -71,7 +71,7 @@ def count(
     counted = [(name, find(name), count_network(name)) for name in networks]
     if as_json:
         found = [_count_json(*entry) for entry in counted]
-        _print_json(found[0] if len(found) == 1 else found)
+        print_json(found[0] if len(found) == 1 else found)
         return
     _print_table(count_table(counted))
 
@@ -86,7 +86,7 @@ def zoo(
 
     entries = list_zoo(pattern)
     if as_json:
-        _print_json(
+        print_json(
             [
                 {
                     "network": entry.name,
@@ -117,7 +117,7 @@ def measure(
 
     found = measure_networks(*networks, threads=threads, rounds=rounds, runtime=runtime)
     if as_json:
-        _print_json([record.as_json() for record in found])
+        print_json([record.as_json() for record in found])
         return
     _print_table(measurement_table(found))
 
@@ -163,7 +163,7 @@ def search(
         else:
             record = recipes.search(**given, progress=bars)  # the same words in Python
     if as_json:
-        _print_json(record)
+        print_json(record)
     elif "found" in record:
         print(search_summary(record))
     else:
@@ -182,7 +182,7 @@ def predict(
 
     found = predict_images(run, images, top=top)
     if as_json:
-        _print_json(
+        print_json(
             [
                 {
                     "image": str(image),
@@ -206,9 +206,13 @@ def report(
 
     files = [str(path) for path in write_report(run)]
     if as_json:
-        _print_json({"files": files})
+        print_json({"files": files})
     else:
         print("\n".join(files))
+
+
+app.command("import")(weights.import_weights)
+app.command()(weights.evaluate)
 
 
 def run() -> None:
@@ -233,10 +237,6 @@ def _print_table(table: Table) -> None:
     wide = console.options.update(max_width=1_000)
     console.width = max(console.width, console.measure(table, options=wide).maximum)
     console.print(table)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1))
 
 
 def _count_json(name: str, spec: Any, costs: Any) -> dict[str, Any]:

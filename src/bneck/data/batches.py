@@ -14,9 +14,8 @@ from torch.nn import functional
 from bneck.data.folders import DataError, held_out
 from bneck.data.images import Pixels
 from bneck.data.pack import Split
+from bneck.specs.normalisation import IMAGENET, Normalisation
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, red green blue, for pixels from 0 to 1
-STD = (0.229, 0.224, 0.225)
 _GREY = (0.299, 0.587, 0.114)  # Rec. 601
 _DRAWS = 8  # random numbers an image gets: area, aspect, x, y, flip, and three of colour
 _PIECE = 16  # images worked on at a time; 128 at once leave the cache and take twice as long
@@ -45,9 +44,9 @@ class Augment:
             raise DataError(f"colour is {self.colour!r}; it must be from 0 to 1")
 
 
-def normalise(images: Tensor) -> Tensor:
-    """(N, 3, H, W) uint8 RGB to float32 with ImageNet's mean and spread."""
-    return _normalised(images.float())
+def normalise(images: Tensor, normalisation: Normalisation = IMAGENET) -> Tensor:
+    """(N, 3, H, W) uint8 RGB to float32 with a network's mean and spread, ImageNet's by default."""
+    return _normalised(images.float(), normalisation)
 
 
 def train_batches(
@@ -60,6 +59,7 @@ def train_batches(
     seed: int,
     epoch: int,
     drop_last: bool = True,
+    normalisation: Normalisation = IMAGENET,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (N, 3, resolution, resolution) float32 and (N,) int64 in an order new each epoch.
 
@@ -85,7 +85,7 @@ def train_batches(
     parts = (order[start : start + batch] for start in range(0, end, batch))
     return (
         (
-            _augmented(split.images[part], draws[part], resolution, augment),
+            _augmented(split.images[part], draws[part], resolution, augment, normalisation),
             torch.from_numpy(split.labels[part]),
         )
         for part in parts
@@ -93,7 +93,12 @@ def train_batches(
 
 
 def eval_batches(
-    split: Split, indices: npt.NDArray[np.int64], *, resolution: int, batch: int
+    split: Split,
+    indices: npt.NDArray[np.int64],
+    *,
+    resolution: int,
+    batch: int,
+    normalisation: Normalisation = IMAGENET,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the central crops as (N, 3, resolution, resolution) float32, with (N,) int64 labels.
 
@@ -113,7 +118,7 @@ def eval_batches(
     parts = (indices[start : start + batch] for start in range(0, len(indices), batch))
     return (
         (
-            normalise(torch.from_numpy(split.images[part][:, :, inside, inside])),
+            normalise(torch.from_numpy(split.images[part][:, :, inside, inside]), normalisation),
             torch.from_numpy(split.labels[part]),
         )
         for part in parts
@@ -158,15 +163,19 @@ def _check(split: Split, indices: npt.NDArray[np.int64], resolution: int, batch:
         )
 
 
-def _normalised(images: Tensor) -> Tensor:
+def _normalised(images: Tensor, normalisation: Normalisation) -> Tensor:
     """In place, for pixels from 0 to 255."""
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1) * 255
-    std = torch.tensor(STD, device=images.device).view(3, 1, 1) * 255
+    mean = torch.tensor(normalisation.mean, device=images.device).view(3, 1, 1) * 255
+    std = torch.tensor(normalisation.std, device=images.device).view(3, 1, 1) * 255
     return images.sub_(mean).div_(std)
 
 
 def _augmented(
-    images: Pixels, draws: npt.NDArray[np.float32], resolution: int, augment: Augment
+    images: Pixels,
+    draws: npt.NDArray[np.float32],
+    resolution: int,
+    augment: Augment,
+    normalisation: Normalisation,
 ) -> Tensor:
     pieces = []
     for start in range(0, len(images), _PIECE):
@@ -175,7 +184,7 @@ def _augmented(
         piece = _cropped(piece, numbers[:, :5], resolution, augment)
         if augment.colour:
             piece = _recoloured(piece, 1 + augment.colour * (2 * numbers[:, 5:] - 1))
-        pieces.append(_normalised(piece))
+        pieces.append(_normalised(piece, normalisation))
     return torch.cat(pieces)
 
 

@@ -71,6 +71,23 @@ def list_images(root: Path, *, val_share: float = 0.2, seed: int = 0) -> Listing
     return Listing(tuple(labels), _items(train, labels), _items(val, labels))
 
 
+def class_folders(root: Path) -> dict[str, tuple[Path, ...]]:
+    """Images to judge by, by class in the order of names: `CLASS/*`, or `val/CLASS/*` beside train.
+
+    Raises:
+        DataError: no class folders there, or one without images.
+    """
+    train, val = _layout(root)
+    place = val or train
+    folders = _subfolders(place)
+    if not folders:
+        raise DataError(
+            f"{place} has no class folders and no labels.csv; give the images of each class a folder "
+            f"of their own, as {root / 'CLASS'}"
+        )
+    return {name: _images(folder) for name, folder in folders.items()}
+
+
 def held_out(count: int, share: float) -> int:
     """How many of `count` images `share` means: rounded, at least one, never all of them."""
     return max(0, min(max(1, round(count * share)), count - 1))

@@ -9,11 +9,10 @@ import hashlib
 import json
 import os
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bneck.data.folders import DataError, Item, Listing
-from bneck.data.images import Pixels, read_square
+from bneck.data.images import Pixels, read_ahead, read_square
 
 FORMAT = 1
 INDEX = "pack.json"
@@ -129,7 +128,8 @@ def pack(
     )
 
     def records(items: tuple[Item, ...], before: int) -> Iterator[Record]:
-        for item, pixels in zip(items, _read_all(items, side), strict=True):
+        squares = read_ahead([item.path for item in items], partial(read_square, side=side))
+        for item, pixels in zip(items, squares, strict=True):
             yield Record(item.path, _name(item, root), item.label, pixels)
             before += 1
             if progress is not None:
@@ -324,14 +324,3 @@ def _fingerprint(listing: Listing, resolution: int, root: Path) -> str:
 
 def _name(item: Item, root: Path) -> str:
     return Path(os.path.abspath(item.path)).relative_to(root).as_posix()
-
-
-def _read_all(items: tuple[Item, ...], side: int) -> Iterator[Pixels | str]:
-    """Decode in order, a few images ahead. Threads do: Pillow decodes outside Python's lock."""
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        ahead = deque(pool.submit(read_square, item.path, side) for item in items[: 4 * workers])
-        for position in range(len(items)):
-            yield ahead.popleft().result()
-            if position + 4 * workers < len(items):
-                ahead.append(pool.submit(read_square, items[position + 4 * workers].path, side))

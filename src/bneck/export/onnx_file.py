@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bneck.data.batches import MEAN, STD
 from bneck.devices.runtimes import Runtime, runtime
 from bneck.graphs.onnx_graph import network_graph
 from bneck.nets.build import Net
@@ -64,8 +63,8 @@ def export_onnx(net: Net, path: Path, images: Tensor, *, classes: Sequence[str])
     """
     metadata = {
         "classes": json.dumps(list(classes)),
-        "mean": json.dumps(MEAN),
-        "std": json.dumps(STD),
+        "mean": json.dumps(net.normalisation.mean),
+        "std": json.dumps(net.normalisation.std),
         "resolution": str(net.spec.resolution),
         "spec": to_text(net.spec),
     }

@@ -9,18 +9,21 @@ from torch import Tensor, nn
 
 from bneck.nets.ops import BneckRow, Conv2d, ConvBnAct, GlobalPool, initialise
 from bneck.specs.network import NetSpec, layers
+from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.rows import Bneck, Pool
 
 
 class Net(nn.Module):
     """A network: `rows` as the spec lists them, dropout, classifier. `spec` says what it is.
 
-    Weights are not initialised; `build` does that, `load_net` and `shrink` fill them.
+    `normalisation` says what input its weights were made for; ImageNet's unless set. Weights are
+    not initialised; `build` does that, `load_net` and `shrink` fill them.
     """
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.normalisation: Normalisation = IMAGENET
         self.rows = nn.ModuleList()
         for index, group in groupby(layers(spec), key=lambda layer: layer.row):
             walk = list(group)

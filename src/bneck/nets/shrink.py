@@ -36,6 +36,7 @@ def shrink(net: Net, spec: NetSpec) -> Net:
     """
     _check(net.spec, spec)
     narrow = Net(spec)
+    narrow.normalisation = net.normalisation
     channels = _kept_outputs(net, spec)
     kept_in = torch.arange(spec.channels)
     for index, (wide_row, narrow_row) in enumerate(zip(net.rows, narrow.rows, strict=True)):

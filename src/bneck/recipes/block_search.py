@@ -70,6 +70,8 @@ def search_blocks(run: Run) -> None:
                 aim_ms = limit_ms * (1 + settings.slack) * (1 - table.error().median)
                 _check_reach(space, table, aim_ms, settings)
             study = _study(run, settings, space, table, aim_ms)
+            if not run.ledger.find(event="blocks begun"):
+                run.ledger.append({"event": "blocks begun"})
             with run.stage("block search"):
                 _judge_all(run, crew, images, study, settings)
             with run.stage("train the best blocks"):

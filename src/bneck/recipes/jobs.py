@@ -174,6 +174,11 @@ def _parent(spec: NetSpec, weights: Path) -> Net:
 def _judge(net: Net, packed: Packed, heldout: np.ndarray | None) -> Accuracy:
     split = packed.val if heldout is None else packed.train
     indices = np.arange(len(split.labels)) if heldout is None else heldout
-    return evaluate(
-        net, eval_batches(split, indices, resolution=net.spec.resolution, batch=EVAL_BATCH)
+    batches = eval_batches(
+        split,
+        indices,
+        resolution=net.spec.resolution,
+        batch=EVAL_BATCH,
+        normalisation=net.normalisation,
     )
+    return evaluate(net, batches)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from bneck.data.folders import list_images
+from bneck.recipes.command import command_line
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.run import Run, check_new, new_run, resumed_run
 from bneck.recipes.search import run_search
-from bneck.recipes.settings import BlockSettings, small_data
+from bneck.recipes.settings import BlockSettings, SearchSettings, small_data
 from bneck.records.files import locked
 from bneck.records.run import RunFolder
 from bneck.search.reward import Kind
@@ -117,13 +116,20 @@ def search(
         blocks=_block_settings(blocks, epochs) if from_scratch else None,
     )
     path = Path(out) if out is not None else _fresh_folder()
+    return _begin(path, settings, folder, progress or Silent())
+
+
+def _begin(
+    path: Path, settings: SearchSettings, folder: Path | None, progress: Progress
+) -> dict[str, Any]:
     check_new(path, settings)
     with _busy(path):
-        run = new_run(path, settings, folder, progress or Silent(), _command())
+        run = new_run(path, settings, folder, progress, _command())
         try:
             return _carry(run)
         except InputError:
-            if not {"uniform", "blocks"} & run.record.keys() and not _began(run):
+            # Refused; later, what was trained is kept.
+            if "uniform" not in run.record and not run.ledger.find(event="blocks begun"):
                 shutil.rmtree(path)
             raise
 
@@ -163,14 +169,8 @@ def _block_settings(options: BlockOptions, epochs: float) -> BlockSettings:
     return BlockSettings(**given, epochs=_given(proxy, max(1, round(epochs / 3))))
 
 
-def _began(run: Run) -> bool:
-    """Whether anything was trained that a refusal must not throw away."""
-    return (run.folder.path / "blocks.log").is_file()
-
-
 def _command() -> str:
-    by_shell = Path(sys.argv[0]).name in ("bneck", "__main__.py")
-    return shlex.join(["bneck", *sys.argv[1:]]) if by_shell else "bneck.search(...)"
+    return command_line("bneck.search(...)")
 
 
 def _given(value: _T | None, default: _T) -> _T:

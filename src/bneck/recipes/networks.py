@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bneck.costs.count import Count
 from bneck.costs.count import count as count_spec
 from bneck.costs.published import PUBLISHED, Published, published
+from bneck.records.imported import normalisation
 from bneck.records.measurement import Measurement
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
@@ -75,6 +76,8 @@ def zoo(pattern: str = "*") -> list[ZooEntry]:
 def build(name: Network, *, seed: int = 0) -> Net:
     """The torch module of a network; a finished run's folder gives its trained weights.
 
+    `normalisation` of the module says what input they were made for.
+
     Raises:
         InputError: no such network.
     """
@@ -82,8 +85,10 @@ def build(name: Network, *, seed: int = 0) -> Net:
     from bneck.nets.weights import load_net
 
     spec = resolve(name)
-    if not isinstance(name, NetSpec) and (weights := RunFolder(Path(name)).weights).is_file():
-        return load_net(spec, weights)
+    if not isinstance(name, NetSpec) and (folder := RunFolder(Path(name))).weights.is_file():
+        net = load_net(spec, folder.weights)
+        net.normalisation = normalisation(folder)
+        return net
     return nets.build(spec, seed=seed)
 
 

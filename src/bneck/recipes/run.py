@@ -11,16 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bneck.data.batches import Augment
 from bneck.recipes.progress import Progress
 from bneck.recipes.settings import BlockSettings, SearchSettings
+from bneck.recipes.training import stored_settings
 from bneck.records.commit import commit
 from bneck.records.files import write_text
 from bneck.records.ledger import Ledger
 from bneck.records.run import FORMAT, RunFolder, SearchRecord, StageRecord
 from bneck.specs.errors import InputError
 from bneck.specs.text import resolve, to_text
-from bneck.train.loop import Settings
 
 
 class Clock:
@@ -141,8 +140,8 @@ def resumed_run(path: Path, progress: Progress) -> Run:
             **{
                 **stored,
                 "kinds": tuple(stored["kinds"]),
-                "training": _settings(stored["training"]),
-                "tuning": _settings(stored["tuning"]),
+                "training": stored_settings(stored["training"]),
+                "tuning": stored_settings(stored["tuning"]),
                 "blocks": BlockSettings(**blocks) if (blocks := stored.get("blocks")) else None,
             }
         )
@@ -151,13 +150,6 @@ def resumed_run(path: Path, progress: Progress) -> Run:
             f"{folder.run_json} lacks the settings of a search; start a new run"
         ) from None
     return Run(folder, settings, Path(data) if data else None, record, progress)
-
-
-def _settings(stored: dict[str, Any]) -> Settings:
-    augment: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in stored["augment"].items()
-    }
-    return Settings(**{**stored, "augment": Augment(**augment)})
 
 
 def _now() -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from bneck.data.batches import Augment
 from bneck.recipes.target import target_ms
+from bneck.recipes.training import small_data as train_small_data
 from bneck.search.netadapt import ALL, PAPER
 from bneck.search.netadapt import Kind as Change
 from bneck.search.reward import Kind, Reward
@@ -124,29 +124,11 @@ def small_data(
     workers: int | None = None,
     blocks: BlockSettings | None = None,
 ) -> SearchSettings:
-    """The paper's RMSProp recipe (6.1.1) scaled to some thousand images.
+    """`recipes.training.small_data` for a search: proposals are tuned at half its rate, unaveraged.
 
-    Kept: RMSProp with momentum 0.9 and decay 0.9, L2 1e-5, dropout 0.2, weight average with a
-    warm-up. Changed, with the figures in docs/lab-log.md: batches of 64 at a peak rate of 0.002, one
-    epoch of warm-up and a cosine instead of steps of 0.99, batch norm's momentum 0.1, an average
-    over some 100 steps instead of 10,000.
-
-    `images` is how many there are to train on; batches get smaller, and the rate with them, where
-    an epoch would have fewer than ten.
+    `images` is how many there are to train on.
     """
-    batch = min(64, max(4, images // 10))
-    training = Settings(
-        epochs=epochs,
-        batch=batch,
-        lr=0.002 * batch / 64,
-        schedule="cosine",
-        warmup=min(1.0, epochs / 4),
-        smoothing=0.1,
-        average=0.99,
-        bn_momentum=0.1,
-        augment=Augment(area=(0.6, 1.0)),
-        seed=seed,
-    )
+    training = train_small_data(images=images, epochs=epochs, seed=seed)
     return SearchSettings(
         seed_network=seed_network,
         resolution=resolution,

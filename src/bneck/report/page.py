@@ -13,6 +13,7 @@ from bneck.report.blocks import Picture, html_page, markdown_page
 from bneck.report.numbers import file_size
 from bneck.report.sections import blocks
 from bneck.report.style import STYLE
+from bneck.specs.errors import InputError
 
 FILES = {
     "run.json": "the run's record, from which this report is made",
@@ -34,6 +35,8 @@ def write_report(folder: Path) -> tuple[Path, Path]:
     """
     run = RunFolder(folder)
     record = cast(SearchRecord, run.read())
+    if record.get("kind") == "import":
+        raise InputError(f"{folder} holds imported weights; only a search has a report")
     entries = Ledger(run.ledger).entries
     head = f"bneck search report of {folder.resolve().name}"
     if record.get("state"):

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 class Accuracy:
     """Over `n` images: share whose best score is the label, and mean cross-entropy in nats.
 
-    `expected` is the mean probability of the right class: the top-1 to be expected if answers were
-    drawn from the scores. It tells nearly equal nets apart where counting answers cannot.
+    `top5` is the share whose label is among the five best scores. `expected` is the mean
+    probability of the right class: the top-1 to be expected if answers were drawn from the scores.
+    It tells nearly equal nets apart where counting answers cannot.
     """
 
     n: int
     top1: float
+    top5: float
     loss: float
     expected: float
 
@@ -30,19 +32,33 @@ def loss(scores: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
 
 
 @torch.inference_mode()
-def evaluate(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Accuracy:
-    """Accuracy of a net, put into evaluation mode, over batches of (images, labels)."""
+def evaluate(
+    net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, background: bool = False
+) -> Accuracy:
+    """Accuracy of a net, put into evaluation mode, over batches of (images, labels).
+
+    With `background` the first of its classes is left out, and labels count from the second.
+    """
     net.eval()
-    n = right = 0
+    n = right = among = 0
     total = expected = 0.0
     for images, labels in batches:
         scores = net(images.contiguous(memory_format=torch.channels_last))
+        scores = scores[:, 1:] if background else scores
         right += int((scores.argmax(1) == labels).sum())
+        best = scores.topk(min(5, scores.shape[1]), 1).indices
+        among += int((best == labels[:, None]).sum())
         total += float(F.cross_entropy(scores, labels, reduction="sum"))
         expected += float(scores.softmax(1).gather(1, labels[:, None]).sum())
         n += len(labels)
     count = max(n, 1)
-    return Accuracy(n=n, top1=right / count, loss=total / count, expected=expected / count)
+    return Accuracy(
+        n=n,
+        top1=right / count,
+        top5=among / count,
+        loss=total / count,
+        expected=expected / count,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,11 @@ class TrainingError(InputError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to train. `lr` is the peak for this batch size; epochs may be fractional."""
+    """How to train. `lr` is the peak for this batch size; epochs may be fractional.
+
+    `frozen` trains the convs behind the pool and the classifier only; the rows before keep weights
+    and statistics.
+    """
 
     epochs: float
     batch: int
@@ -39,6 +43,7 @@ class Settings:
     bn_momentum: float | None = None
     augment: Augment = field(default_factory=Augment)
     seed: int = 0
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,8 @@ def train(
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.bn_momentum is not None:
         set_bn_momentum(net, settings.bn_momentum)
+    if settings.frozen:
+        features(net).requires_grad_(False)
     optimizer = RmsPropTF(decayed_apart(net, settings.weight_decay), lr=settings.lr)
     average = WeightAverage(net, settings.average)
     saved = Checkpoint(checkpoint, net, optimizer, average)
@@ -98,7 +105,12 @@ def train(
         done = _epoch(net, data, settings, optimizer, average, done, stop, total, on_step)
         saved.save(done)
     net.load_state_dict(average.state)
-    return net.eval()
+    return net.requires_grad_(True).eval()
+
+
+def features(net: Net) -> nn.Module:
+    """The rows before the pool, which `Settings.frozen` leaves alone."""
+    return nn.ModuleList(list(net.rows)[: net.spec.pool_at])
 
 
 def _epoch(
@@ -113,6 +125,8 @@ def _epoch(
     on_step: OnStep | None,
 ) -> int:
     net.train()
+    if settings.frozen:
+        features(net).eval()
     steps_per_epoch = len(data.indices) // settings.batch
     batches = train_batches(
         data.split,
@@ -122,6 +136,7 @@ def _epoch(
         augment=settings.augment,
         seed=settings.seed,
         epoch=done // steps_per_epoch,
+        normalisation=net.normalisation,
     )
     for images, labels in batches:
         if done == stop:

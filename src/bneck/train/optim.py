@@ -69,11 +69,16 @@ class RmsPropTF(torch.optim.Optimizer):
 
 
 def decayed_apart(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two parameter groups: weights of full convolutions decay; depthwise, batch norm, biases do not."""
+    """Two parameter groups: weights of full convolutions decay; depthwise, batch norm, biases do not.
+
+    Parameters that need no gradient are in neither.
+    """
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for module in net.modules():
         for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
             full = isinstance(module, nn.Conv2d) and module.groups == 1 and name == "weight"
             (decayed if full else free).append(parameter)
     return [

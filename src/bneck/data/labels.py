@@ -1,0 +1,158 @@
+"""Which index a class has: lists of class names as people keep them, and labelled images."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bneck.data.folders import DataError, Item, class_folders
+
+INDEX_COLUMNS = ("imagenet_index", "index", "label")  # the first that a csv has
+NAME_COLUMNS = ("wnid", "name", "class")
+LABELS_CSV = "labels.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassList:
+    """Class names by index; `places` also has other names of a class, as its WNID.
+
+    `names` is empty where a list has gaps, as one of ten classes of ImageNet's thousand has.
+    """
+
+    names: tuple[str, ...]
+    places: Mapping[str, int]
+
+
+def read_classes(path: Path) -> ClassList:
+    """Read a list of classes.
+
+    A text file with one name a line, a json list of names, a json map from index to name or
+    [WNID, name], or a csv with a column index (or imagenet_index, label) and wnid, name or class.
+
+    Raises:
+        DataError: the file cannot be read as one of them.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".csv":
+            rows = _csv_rows(path, text)
+        elif path.suffix.lower() == ".json":
+            rows = _json_rows(json.loads(text))
+        else:
+            lines = [line.strip() for line in text.splitlines()]
+            rows = [(index, (name,)) for index, name in enumerate(filter(None, lines))]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, TypeError, AttributeError):
+        rows = []
+    if not rows:
+        raise DataError(
+            f"{path} is no list of classes; known are a text file with one name a line, a json list or map "
+            "by index, and a csv with the columns index and wnid or name"
+        )
+    places: dict[str, int] = {}
+    twice: set[str] = set()  # as "crane", bird and machine: no name to find a class by
+    for index, names in rows:
+        for name in names:
+            if places.setdefault(name, index) != index:
+                twice.add(name)
+    places = {name: index for name, index in places.items() if name not in twice}
+    by_index = {index: names[-1] for index, names in rows}
+    whole = set(by_index) == set(range(len(by_index)))
+    return ClassList(tuple(by_index[i] for i in range(len(by_index))) if whole else (), places)
+
+
+def _csv_rows(path: Path, text: str) -> list[tuple[int, tuple[str, ...]]]:
+    table = list(csv.DictReader(text.splitlines()))
+    index = _column(table, INDEX_COLUMNS)
+    names = [column for column in NAME_COLUMNS if table and column in table[0]]
+    if index is None or not names:
+        return []
+    found = {(int(row[index]), tuple(row[name] for name in names if row[name])) for row in table}
+    return sorted(found)
+
+
+def _json_rows(value: Any) -> list[tuple[int, tuple[str, ...]]]:
+    pairs = enumerate(value) if isinstance(value, list) else value.items()
+    return sorted(
+        (int(index), (names,) if isinstance(names, str) else tuple(map(str, names)))
+        for index, names in pairs
+    )
+
+
+def _column(table: list[dict[str, str]], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if table and name in table[0]), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """Images with the index of their class.
+
+    `classes` is how many classes the indices are counted among, None where only the indices that
+    occur are known. `named` says that the indices were looked up by name.
+    """
+
+    items: tuple[Item, ...]
+    classes: int | None
+    named: bool
+
+
+def labelled_images(
+    root: Path, *, known: Mapping[str, int] | None = None, listed: Path | None = None
+) -> Labelled:
+    """Images and labels of `root`: a labels.csv with path and index, or class folders.
+
+    Args:
+        root: a folder with `CLASS/*` (or val/CLASS/* beside train), or with images and labels.csv.
+        known: index of classes by name; folders take theirs from it where it has all of them,
+            else they are numbered in the order of their names.
+        listed: a labels.csv that lies elsewhere; its paths are below `root`.
+
+    Raises:
+        DataError: no such folder, no images, or a labels.csv that cannot be read.
+    """
+    table = listed or root / LABELS_CSV
+    if listed is not None or table.is_file():
+        return Labelled(items=_listed(root, table), classes=None, named=False)
+    folders = class_folders(root)
+    named = known is not None and all(name in known for name in folders)
+    places = known if named and known is not None else {n: i for i, n in enumerate(folders)}
+    items = tuple(Item(path, places[name]) for name, paths in folders.items() for path in paths)
+    return Labelled(items=items, classes=None if named else len(folders), named=named)
+
+
+def is_image_list(path: Path) -> bool:
+    """Whether a csv lists images, not classes: it has a column path."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return path.suffix.lower() == ".csv" and "path" in next(csv.reader(file), [])
+    except (OSError, ValueError):
+        return False
+
+
+def _listed(root: Path, table: Path) -> tuple[Item, ...]:
+    try:
+        rows = list(csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines()))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{table} cannot be read: {error}") from None
+    index = _column(rows, INDEX_COLUMNS)
+    if index is None or "path" not in rows[0]:
+        raise DataError(
+            f"{table} lists no images; it needs the columns path and index (or label), and a row an image"
+        )
+    items = []
+    for number, row in enumerate(rows, 2):
+        try:
+            label = int(row[index])
+        except (TypeError, ValueError):
+            label = -1
+        if label < 0 or not row["path"]:
+            raise DataError(
+                f"{table} has no index in line {number}: {row[index]!r}; it must be a whole number from 0"
+            )
+        items.append(Item(root / row["path"], label))
+    return tuple(items)

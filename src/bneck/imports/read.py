@@ -1,0 +1,33 @@
+"""Which kind of file published weights lie in, told by its content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bneck.imports.checkpoint import checkpoint_weights, is_safetensors
+from bneck.imports.source import Source
+from bneck.imports.tflite_file import MAGIC, tflite_weights
+from bneck.specs.errors import InputError
+
+
+def read_source(path: Path, *, port: bool | None = None) -> Source:
+    """What a file of published weights holds.
+
+    `port` says whether a timm file is a port of TensorFlow weights; None goes by names.
+
+    Raises:
+        InputError: no such file, a damaged one, one with code in it, or one of an unknown format.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    if start[4:8] == MAGIC:
+        return tflite_weights(path)
+    is_torch = start[:2] == b"PK" or start[:1] == b"\x80"
+    if not is_torch and not is_safetensors(path):
+        raise InputError(
+            f"{path} is no torch, safetensors or TFLite file; these are the formats that can be imported"
+        )
+    return checkpoint_weights(path, port=port)

@@ -1,0 +1,100 @@
+"""Begin a training from another net's weights: the same rows or narrower ones, other classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from bneck.nets.build import Net, build
+from bneck.nets.shrink import shrink
+from bneck.specs.network import NetSpec
+from bneck.specs.transforms import with_classes
+
+
+def transferred(start: Net, spec: NetSpec, *, seed: int = 0) -> Net:
+    """A net of `spec` with the weights of `start`, whose normalisation it takes over.
+
+    Where `spec` is narrower, the strongest channels are kept (see `shrink`). With another number of
+    classes the classifier is initialised anew; the same seed gives the same one.
+
+    Raises:
+        ShrinkError: `spec` differs from the start's in more than widths and classes.
+    """
+    # What does not touch the weights follows the new spec: classes, input side, dropout, statistics.
+    free = {name: getattr(spec, name) for name in ("resolution", "dropout", "bn_momentum")}
+    wanted = replace(with_classes(spec, start.spec.classes), bn_eps=start.spec.bn_eps)
+    source = Net(replace(start.spec, **free))
+    source.load_state_dict(start.state_dict())
+    weights = shrink(source, wanted).state_dict()
+    net = build(replace(spec, bn_eps=start.spec.bn_eps), seed=seed)
+    if spec.classes != start.spec.classes:
+        weights = {name: v for name, v in weights.items() if not name.startswith("classifier.")}
+    net.load_state_dict(weights, strict=False)
+    net.normalisation = start.normalisation
+    return net
+
+
+def is_folded(net: Net) -> bool:
+    """Whether all batch norms are mere biases: weights of a file whose batch norm was folded."""
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    return bool(norms) and all(_is_bias(norm) for norm in norms)
+
+
+@torch.no_grad()
+def restore_statistics(net: Net, batches: Iterable[Tensor]) -> None:
+    """Give folded batch norms the statistics of real images; the net computes what it did.
+
+    A folded batch norm is a bias: it neither centres nor scales. Trained further it would do both,
+    by the batch, and so begin as another function. With the mean m and deviation d of what enters
+    it, scale d and shift (bias + m) give the same values, and the batch's own m and d nearly so.
+
+    Args:
+        net: with folded batch norms, see `is_folded`.
+        batches: normalised images (N, channels, H, W), some hundreds in all.
+    """
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    sums = {norm: _Sums() for norm in norms}
+    handles = [norm.register_forward_pre_hook(sums[norm]) for norm in norms]
+    training = net.training
+    net.eval()
+    for images in batches:
+        net(images)
+    for handle in handles:
+        handle.remove()
+    for norm in norms:
+        mean, variance = sums[norm].moments()
+        norm.get_buffer("running_mean").copy_(mean)
+        norm.get_buffer("running_var").copy_(variance)
+        norm.bias.add_(mean)
+        norm.weight.copy_((variance + norm.eps).sqrt())
+    net.train(training)
+
+
+class _Sums:
+    """Adds up what enters a batch norm, by channel; called as a hook."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: Tensor | float = 0.0
+        self.second: Tensor | float = 0.0
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].double()
+        self.count += values.numel() // values.shape[1]
+        self.first = self.first + values.sum((0, 2, 3))
+        self.second = self.second + values.square().sum((0, 2, 3))
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of every channel."""
+        mean = torch.as_tensor(self.first) / self.count
+        variance = (torch.as_tensor(self.second) / self.count - mean.square()).clamp(min=0)
+        return mean.float(), variance.float()
+
+
+def _is_bias(norm: nn.BatchNorm2d) -> bool:
+    mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    scale = norm.weight / (variance + norm.eps).sqrt()
+    return bool((mean == 0).all()) and bool(((scale - 1).abs() < 1e-6).all())

@@ -1,0 +1,230 @@
+"""One classifier trained from a folder: from scratch, from other weights, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import bneck
+from bneck.nets.build import Net, build
+from bneck.nets.transfer import is_folded, restore_statistics, transferred
+from bneck.nets.weights import load_weights
+from bneck.recipes import classify
+from bneck.recipes.classify import load_trained, resume_classify, train_classify
+from bneck.records.run import RunFolder
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.text import to_text
+from bneck.specs.transforms import with_classes, with_expanded
+from bneck.train.loop import features
+
+QUICK: dict[str, Any] = {"epochs": 2.0, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def trained(pictures: Path, tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trained") / "run"
+    train_classify(str(tiny_file), pictures, out=path, epochs=6.0, lr=0.004, seed=3)
+    return path
+
+
+def folded(spec: NetSpec) -> Net:
+    """A net as `bneck import` makes it of a file without batch norm: norms that only add a bias."""
+    net = build(spec, seed=1)
+    for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.get_buffer("running_var").fill_(1 - norm.eps)
+        nn.init.normal_(norm.bias, std=0.1)
+    return net.eval()
+
+
+class TestTransfer:
+    def test_the_same_rows_and_classes_take_all_weights(self, tiny: NetSpec) -> None:
+        start = build(tiny, seed=1)
+        net = transferred(start, tiny, seed=2)
+        for name, value in net.state_dict().items():
+            assert torch.equal(value, start.state_dict()[name]), name
+
+    def test_other_classes_get_a_new_classifier_and_keep_the_rest(self, tiny: NetSpec) -> None:
+        start = build(tiny, seed=1)
+        net = transferred(start, with_classes(tiny, 7), seed=2)
+        fresh = build(with_classes(tiny, 7), seed=2)
+        assert torch.equal(net.classifier.weight, fresh.classifier.weight)
+        assert torch.equal(
+            net.get_parameter("rows.0.conv.weight"), start.get_parameter("rows.0.conv.weight")
+        )
+
+    def test_a_narrower_network_keeps_the_strongest_channels(self, tiny: NetSpec) -> None:
+        start = build(tiny, seed=1)
+        index = next(i for i in range(len(tiny.rows)) if tiny.expands(i))
+        narrow = with_expanded(tiny, index, 8)
+        weight = transferred(start, narrow).get_parameter(f"rows.{index}.expand.conv.weight")
+        norms = start.get_parameter(f"rows.{index}.expand.conv.weight").flatten(1).norm(dim=1)
+        assert weight.shape[0] == 8
+        assert torch.allclose(weight.flatten(1).norm(dim=1).sort().values, norms.sort().values[-8:])
+
+    def test_a_wider_network_is_refused(self, tiny: NetSpec) -> None:
+        index = next(i for i in range(len(tiny.rows)) if tiny.expands(i))
+        wide = with_expanded(tiny, index, 999)
+        with pytest.raises(InputError, match="shrinking can only drop channels"):
+            transferred(build(tiny), wide)
+
+    def test_restored_statistics_leave_the_function_alone_and_make_training_begin_there(
+        self, tiny: NetSpec
+    ) -> None:
+        net = folded(tiny)
+        images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        assert is_folded(net)
+        with torch.inference_mode():
+            before = net(images)
+            restore_statistics(net, images.split(16))
+            after = net(images)
+            batch = without_dropout(net.train())(images)
+        assert not is_folded(net)
+        scale = float(before.abs().max())
+        assert float((after - before).abs().max()) < 1e-4 * scale
+        # The batch that gave the statistics has them (but for n against n - 1).
+        assert float((batch - before).abs().max()) < 0.02 * scale
+
+    def test_a_trained_net_is_not_taken_for_folded(self, trained: Path) -> None:
+        assert not is_folded(load_trained(RunFolder(trained)))
+
+
+def without_dropout(net: Net) -> Net:
+    net.dropout.p = 0.0
+    return net
+
+
+class TestRun:
+    def test_it_learns_and_says_what_came_of_it(self, trained: Path) -> None:
+        record = json.loads((trained / "run.json").read_text())
+        assert record["state"] == "finished"
+        assert record["kind"] == "classify"
+        assert record["top1"] > 0.6  # of three classes; guessing gives 0.33
+        assert record["export"]["label_agreement"] == 1.0
+        assert record["data"]["classes"] == ["circle", "square", "stripes"]
+        assert (trained / "model.onnx").is_file()
+        assert not (trained / "scratch").exists()
+
+    def test_the_folder_works_wherever_a_network_is_named(
+        self, trained: Path, pictures: Path
+    ) -> None:
+        assert bneck.count(trained).params == bneck.count(bneck.network(trained)).params
+        found = bneck.evaluate(trained, pictures / "val", crop="resize")
+        assert found["n"] == 30
+        image = next((pictures / "val" / "circle").iterdir())
+        assert len(bneck.predict(trained, [image], top=3)[0]) == 3
+
+    def test_from_weights_it_begins_where_they_were(
+        self, trained: Path, pictures: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "run"
+        record = train_classify(
+            str(trained), pictures, start=trained, out=out, epochs=0.5, lr=1e-9, frozen=True
+        )
+        before = json.loads((trained / "run.json").read_text())
+        assert record["top1"] == pytest.approx(before["top1"])
+        old, new = (
+            load_weights(trained / "weights.safetensors"),
+            load_weights(out / "weights.safetensors"),
+        )
+        frozen = [n for n in old if n.startswith(tuple(f"rows.{i}." for i in range(4)))]
+        assert frozen
+        assert all(torch.equal(old[name], new[name]) for name in frozen)
+
+    def test_frozen_rows_learn_nothing(self, trained: Path, pictures: Path, tmp_path: Path) -> None:
+        out = tmp_path / "run"
+        train_classify(
+            str(trained), pictures, start=trained, out=out, epochs=1.0, lr=0.01, frozen=True
+        )
+        old, new = (load_trained(RunFolder(path)) for path in (trained, out))
+        for a, b in zip(
+            features(old).state_dict().values(), features(new).state_dict().values(), strict=True
+        ):
+            assert torch.equal(a, b)
+        assert not torch.equal(old.classifier.weight, new.classifier.weight)
+
+    def test_killed_after_an_epoch_it_ends_with_the_same_weights(
+        self, pictures: Path, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = tmp_path / "whole"
+        train_classify(str(tiny_file), pictures, out=whole, **QUICK)
+
+        class Killed(BaseException):
+            pass
+
+        broken, real = tmp_path / "broken", classify.train
+
+        # The cosine depends on all epochs, so the first epoch is run with the real settings.
+        def one_epoch(net: Net, data: Any, settings: Any, **how: Any) -> Net:
+            steps = len(data.indices) // settings.batch
+
+            def stop(done: int, total: int, loss: float) -> None:
+                if done > steps:
+                    raise Killed
+
+            return real(net, data, settings, checkpoint=how["checkpoint"], on_step=stop)
+
+        monkeypatch.setattr(classify, "train", one_epoch)
+        with pytest.raises(Killed):
+            train_classify(str(tiny_file), pictures, out=broken, **QUICK)
+        monkeypatch.setattr(classify, "train", real)
+        resume_classify(broken)
+        assert (broken / "weights.safetensors").read_bytes() == (
+            whole / "weights.safetensors"
+        ).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"recipe": "best"}, "there is no recipe 'best'; known are small-data, paper, finetune"),
+        ({"frozen": True}, "frozen rows need weights to keep"),
+        ({"epochs": 0.0}, "epochs is 0.0; it must be a number above 0"),
+        ({"batch": 1}, "batch is 1; batch norm needs at least 2 images"),
+        ({"batch": 1000}, "the batch of 1000 is larger than the 96 training images"),
+        ({"lr": -1.0}, "lr is -1.0; it must be a number above 0"),
+        ({"lr": 1e30}, "the loss became"),
+        ({"resolution": 8}, "resolution is 8; it must be at least 32"),
+        ({"start": "nowhere"}, "nowhere has no trained weights"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_leaves_nothing(
+    options: dict[str, Any], sentence: str, pictures: Path, tiny_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(InputError, match=sentence):
+        train_classify(str(tiny_file), pictures, out=out, **{"epochs": 1.0, **options})
+    assert not out.exists()
+
+
+def test_another_networks_weights_are_refused(
+    trained: Path, pictures: Path, tiny: NetSpec, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="shrinking can only drop channels"):
+        train_classify("v3-small@32", pictures, start=trained, out=tmp_path / "run")
+
+
+def test_a_folder_in_use_is_left_alone(pictures: Path, tiny_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(InputError, match="is not an empty folder"):
+        train_classify(str(tiny_file), pictures, out=tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "keep"
+
+
+def test_only_a_training_is_resumed(trained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    record = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps({**record, "kind": "search"}))
+    with pytest.raises(InputError, match="is a run of kind 'search'"):
+        resume_classify(other)
+
+
+def test_the_spec_file_of_a_run_reads_like_any_other(trained: Path, tiny: NetSpec) -> None:
+    assert to_text(bneck.network(trained)) == (trained / "spec.yaml").read_text()
