@@ -13,10 +13,13 @@ import optuna
 import pytest
 
 from bneck.costs.count import count
+from bneck.search.latency import fastest
+from bneck.search.ledger import LedgerError, open_ledger
 from bneck.search.reward import Reward
+from bneck.search.searchers import SEARCHERS
 from bneck.search.space import Tokens
 from bneck.search.spaces import space_from_text
-from bneck.search.study import SEARCHERS, Asked, LedgerError, Study, fastest, open_ledger
+from bneck.search.study import Asked, Study
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 
@@ -254,7 +257,7 @@ class TestWrongInput:
 def test_a_lost_ledger_is_tried_again_then_ends_cleanly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["bneck.search.study"], "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(sys.modules["bneck.search.ledger"], "PAUSES_S", (0.0, 0.0))
     of = study(ledger=tmp_path / "j.log")
     real, failures = of._study.ask, [OSError("gone"), OSError("gone")]
 

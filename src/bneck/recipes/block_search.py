@@ -33,9 +33,10 @@ from bneck.recipes.stages import filled_table, measured_ms, pack_images, table_p
 from bneck.recipes.target import target_ms
 from bneck.records.files import write_text
 from bneck.search.blocks import BlockSpace
+from bneck.search.latency import fastest
 from bneck.search.reward import Reward
 from bneck.search.spaces import space as named_space
-from bneck.search.study import Asked, Study, Trial, fastest
+from bneck.search.study import Asked, Study, Trial
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, load, to_text

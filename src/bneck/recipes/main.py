@@ -30,7 +30,7 @@ class BlockOptions(TypedDict, total=False):
     """What a search from scratch may be told besides; see `recipes.settings.BlockSettings`.
 
     space: where blocks are searched: mnasnet, v3-large, v3-small or a yaml file. trials: networks of it
-    that are trained. searcher: one of `bneck.search.study.SEARCHERS`. objective: "reward" finds one
+    that are trained. searcher: one of `bneck.search.searchers.SEARCHERS`. objective: "reward" finds one
     network, "pareto" the front of accuracy and latency. reward: "hard", "absolute" or "paper"
     (`bneck.search.reward`), exponent: its w or beta. proxy_epochs: of a trial that is not stopped
     early; by default a third of `epochs`. top: how many of the best are trained in full. ledger: a

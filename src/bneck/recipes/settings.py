@@ -10,8 +10,9 @@ from bneck.recipes.training import small_data as train_small_data
 from bneck.search.netadapt import ALL, PAPER
 from bneck.search.netadapt import Kind as Change
 from bneck.search.reward import Kind, Reward
+from bneck.search.searchers import PARETO_SEARCHERS, SEARCHERS
 from bneck.search.spaces import space
-from bneck.search.study import OBJECTIVES, PARETO_SEARCHERS, SEARCHERS, Objective
+from bneck.search.study import OBJECTIVES, Objective
 from bneck.specs.errors import InputError
 from bneck.train.loop import Settings
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from bneck.search.features import Array, Features, Indices
 from bneck.search.model import fit
-from bneck.search.space import Choice, Tokens
+from bneck.search.space import Choice, Space, Tokens
+from bneck.specs.network import NetSpec
 
 TokenEstimate: TypeAlias = Callable[[Tokens], float]
 
@@ -92,3 +93,27 @@ class Latencies:
 
     def _random(self, count: int) -> Indices:
         return self.rng.integers(0, self.sizes, (count, len(self.sizes)))
+
+
+def fastest(
+    space: Space, estimate: Callable[[NetSpec], float], *, seed: int = 0
+) -> tuple[Tokens, float]:
+    """The fastest network of a space that descents from 20 random ones end in, and its milliseconds."""
+    latencies = Latencies(space.choices, lambda tokens: estimate(space.decode(tokens)))
+    rng, sizes = np.random.default_rng(seed), [len(choice.options) for choice in space.choices]
+    best: tuple[float, list[int]] | None = None
+    for _ in range(20):
+        tokens = [int(rng.integers(size)) for size in sizes]
+        changed = True
+        while changed:
+            changed = False
+            for i, size in enumerate(sizes):
+                around = np.array([[*tokens[:i], n, *tokens[i + 1 :]] for n in range(size)])
+                n = int(np.argmin(latencies.quick(around)))
+                if latencies.quick(around)[n] < latencies.quick(np.array([tokens]))[0] - 1e-12:
+                    tokens[i], changed = n, True
+        ms = latencies.ms(tuple(tokens))
+        if best is None or ms < best[0]:
+            best = (ms, tokens)
+    assert best is not None
+    return tuple(best[1]), best[0]

@@ -7,52 +7,30 @@ when its ledger is opened again (`Study.under_way`).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from bneck.search.latency import Latencies, TokenEstimate
-from bneck.search.predictor import Predictor
+from bneck.search.ledger import LedgerError, open_ledger, reach
 from bneck.search.reward import Reward
-from bneck.search.samplers import (
-    ACCURACY,
-    LATENCY,
-    REJECTED,
-    Evolution,
-    RandomTokens,
-    Reseeded,
-    distributions,
-    tokens_of,
-)
+from bneck.search.samplers import ACCURACY, LATENCY, REJECTED, distributions, tokens_of
+from bneck.search.searchers import PARETO_SEARCHERS, SEARCHERS, sampler
 from bneck.search.space import Space, Tokens
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 
 Objective = Literal["reward", "pareto"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
-SEARCHERS = (
-    "predictor", "evolution", "controller", "controller-tuned", "tpe", "nsga2", "gp", "random",
-)  # fmt: skip
-PARETO_SEARCHERS = ("predictor", "tpe", "nsga2", "gp", "random")
 MOST_IN_A_ROW = 500  # proposals that need no training before a search gives up
 DIGEST, REPEATS, STOP = "digest", "repeats", "stop"
-PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # between tries to reach a ledger
 
 T = TypeVar("T")
-
-
-class LedgerError(InputError):
-    """A ledger that cannot be opened, was lost, or belongs to another search."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,49 +55,6 @@ class Trial:
     latency_ms: float
     reward: float
     stopped: bool
-
-
-def sampler(
-    name: str,
-    space: Space,
-    *,
-    reward: Reward,
-    estimate: TokenEstimate | None,
-    seed: int,
-    sweep: bool = False,
-) -> BaseSampler:
-    """A searcher by name; all choose from the same choices and learn from the same trials.
-
-    Args:
-        name: one of `SEARCHERS`.
-        space: where it searches.
-        reward: of a trial.
-        estimate: tokens -> milliseconds; only "predictor" looks at it.
-        seed: everything random follows from it.
-        sweep: look for the whole front, not for the best reward.
-
-    Raises:
-        InputError: no such searcher.
-    """
-    choices = space.choices
-    match name:
-        case "predictor":
-            return Predictor(choices, reward=reward, estimate=estimate, seed=seed, sweep=sweep)
-        case "evolution":
-            return Evolution(choices, seed=seed)
-        case "controller" | "controller-tuned":
-            from bneck.search.controller import PAPER, TUNED, Controller
-
-            return Controller(choices, PAPER if name == "controller" else TUNED, seed=seed)
-        case "tpe":
-            return Reseeded(choices, lambda s: optuna.samplers.TPESampler(seed=s), seed=seed)
-        case "nsga2":
-            return Reseeded(choices, lambda s: optuna.samplers.NSGAIISampler(seed=s), seed=seed)
-        case "gp":
-            return Reseeded(choices, lambda s: optuna.samplers.GPSampler(seed=s), seed=seed)
-        case "random":
-            return RandomTokens(choices, seed=seed)
-    raise InputError(f"there is no searcher {name!r}; known are {', '.join(SEARCHERS)}")
 
 
 class Study:
@@ -373,81 +308,7 @@ class Study:
         )
 
     def _reach(self, call: Callable[[], T]) -> T:
-        """The call's result; a ledger out of reach is tried again for some seconds."""
-        for pause in (*PAUSES_S, None):
-            try:
-                return call()
-            except InputError:
-                raise
-            except Exception as error:
-                if not _out_of_reach(error):
-                    raise
-                if pause is None:
-                    break
-                time.sleep(pause)
-        raise LedgerError(
-            f"the ledger {self.ledger} cannot be reached; what was told is kept there, bring it back "
-            "and run the same command again to go on"
-        )
-
-
-def open_ledger(ledger: str | Path | None) -> BaseStorage:
-    """Optuna's storage for a journal file or a database's URL; None keeps it in memory.
-
-    Raises:
-        LedgerError: a URL of an unknown kind, a file that is no journal, a missing driver.
-    """
-    if ledger is None:
-        return InMemoryStorage()
-    if "://" in str(ledger):
-        from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-
-        try:
-            return RDBStorage(str(ledger), engine_kwargs={"pool_pre_ping": True})
-        except (ArgumentError, NoSuchModuleError, ImportError) as error:
-            reason = str(error).partition("\n")[0]
-            raise LedgerError(
-                f"the ledger {ledger} cannot be opened ({reason}); give a file, sqlite:///FILE or, with the "
-                "extra bneck[postgresql], postgresql+psycopg://USER@HOST/NAME"
-            ) from None
-    path = Path(ledger)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_torn_line(path)
-        return JournalStorage(JournalFileBackend(str(path)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise LedgerError(f"{path} cannot be opened as a ledger; choose another file") from None
-
-
-def fastest(
-    space: Space, estimate: Callable[[NetSpec], float], *, seed: int = 0
-) -> tuple[Tokens, float]:
-    """The fastest network of a space that descents from 20 random ones end in, and its milliseconds."""
-    latencies = Latencies(space.choices, lambda tokens: estimate(space.decode(tokens)))
-    rng, sizes = np.random.default_rng(seed), [len(choice.options) for choice in space.choices]
-    best: tuple[float, list[int]] | None = None
-    for _ in range(20):
-        tokens = [int(rng.integers(size)) for size in sizes]
-        changed = True
-        while changed:
-            changed = False
-            for i, size in enumerate(sizes):
-                around = np.array([[*tokens[:i], n, *tokens[i + 1 :]] for n in range(size)])
-                n = int(np.argmin(latencies.quick(around)))
-                if latencies.quick(around)[n] < latencies.quick(np.array([tokens]))[0] - 1e-12:
-                    tokens[i], changed = n, True
-        ms = latencies.ms(tuple(tokens))
-        if best is None or ms < best[0]:
-            best = (ms, tokens)
-    assert best is not None
-    return tuple(best[1]), best[0]
-
-
-def _out_of_reach(error: Exception) -> bool:
-    from sqlalchemy.exc import DBAPIError
-
-    lost = (OSError, DBAPIError, optuna.exceptions.StorageInternalError)
-    return isinstance(error, lost)
+        return reach(call, self.ledger)
 
 
 def _by_rung(frozen: FrozenTrial, what: str) -> dict[int, Any]:
@@ -455,18 +316,3 @@ def _by_rung(frozen: FrozenTrial, what: str) -> dict[int, Any]:
     start = f"{what}@"
     noted = frozen.user_attrs.items()
     return {int(key.removeprefix(start)): value for key, value in noted if key.startswith(start)}
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Take off what a kill left of a last line, or the next line would be written behind it."""
-    if not path.is_file():
-        return
-    lock = JournalFileOpenLock(str(path))
-    lock.acquire()
-    try:
-        with path.open("rb+") as file:
-            data = file.read()
-            if data and not data.endswith(b"\n"):
-                file.truncate(data.rfind(b"\n") + 1)
-    finally:
-        lock.release()
