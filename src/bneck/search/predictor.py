@@ -74,9 +74,8 @@ class Predictor(TokenSampler):
         model = self._fit(usable)
         predict = model.draw(rng, self.boldness)
         seen = {judged.tokens for judged in history} | pending
-        best = sorted(usable, key=lambda judged: -judged.value)[:PARENTS]
-        reach = int(rng.choice(REACHES))
-        within_ms = self._drawn_ms(rng)
+        reach, within_ms = int(rng.choice(REACHES)), self._drawn_ms(rng)
+        best = sorted(usable, key=lambda judged: -_merit(judged, within_ms))[:PARENTS]
         found = self._climb(
             np.array([judged.tokens for judged in best]),
             lambda tokens: self._score(predict, tokens, within_ms),
@@ -114,7 +113,7 @@ class Predictor(TokenSampler):
                 self.features,
                 np.array([j.tokens for j in known]),
                 np.array(values, dtype=float),
-                doubts=1 + DOUBT * behind**2,
+                doubts=None if self.sweep else 1 + DOUBT * behind**2,
             )
             self._fitted = point
         return self._model
@@ -186,3 +185,10 @@ class Predictor(TokenSampler):
         around = np.repeat(tokens[None], len(rows), axis=0)
         around[np.arange(len(rows)), [i for i, _ in rows]] = [new for _, new in rows]
         return around
+
+
+def _merit(judged: Judged, within_ms: float | None) -> float:
+    """What makes a trial a start to climb from: its value; beyond a latency, how near it is."""
+    if within_ms is None or judged.latency_ms <= within_ms:
+        return judged.value
+    return -judged.latency_ms / within_ms
