@@ -289,3 +289,30 @@ def test_the_packages_search_stays_the_function() -> None:
         text=True,
     )
     assert done.stdout == "True\n"
+
+
+class TestTrain:
+    def test_a_classifier_is_the_default_task(
+        self, call: Call, tiny_file: Path, pictures: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "run"
+        answer = call("train", tiny_file, "--data", pictures, "--epochs", 1, "--out", out, "--json")
+        assert answer.code == 0
+        found = json.loads(answer.out)
+        assert found["kind"] == "classify"
+        assert found["n"] == 30
+        again = call("train", "--resume", out)
+        assert again.code == 0
+        assert f"top-1 {found['top1']:.1%}" in again.out
+        assert call("report", out).out.strip() == str(out / "report.md")
+        assert f"Top-1 {100 * found['top1']:.1f} %" in (out / "report.md").read_text()
+
+    def test_nothing_to_train(self, call: Call) -> None:
+        assert refusal(call("train")).startswith("a network and --data are needed, as in: bneck")
+
+    def test_a_search_is_not_resumed_as_a_training(self, call: Call, tmp_path: Path) -> None:
+        (tmp_path / "run.json").write_text('{"format": 1, "kind": "search"}')
+        said = refusal(call("train", "--resume", tmp_path))
+        assert said == (
+            f"{tmp_path} is a run of kind 'search'; bneck train goes on with classify, detect, segment"
+        )

@@ -13,6 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
+    from bneck.costs.segmenter import count_segmenter as count_segmenter
+    from bneck.recipes.classify import resume_classify as resume_classify
+    from bneck.recipes.classify import train_classify as train_classify
+    from bneck.recipes.convert import convert_voc as convert_voc
+    from bneck.recipes.detect import evaluate_detect as evaluate_detect
+    from bneck.recipes.detect import resume_detect as resume_detect
+    from bneck.recipes.detect import train_detect as train_detect
+    from bneck.recipes.detect_pictures import detect as detect
+    from bneck.recipes.detectors import count_detector as count_detector
+    from bneck.recipes.detectors import measure_detectors as measure_detectors
     from bneck.recipes.evaluate import evaluate as evaluate
     from bneck.recipes.imports import import_weights as import_weights
     from bneck.recipes.main import resume as resume
@@ -23,6 +33,11 @@ if TYPE_CHECKING:
     from bneck.recipes.networks import network as network
     from bneck.recipes.networks import zoo as zoo
     from bneck.recipes.predict import predict as predict
+    from bneck.recipes.segment import evaluate_segment as evaluate_segment
+    from bneck.recipes.segment import resume_segment as resume_segment
+    from bneck.recipes.segment import train_segment as train_segment
+    from bneck.recipes.segment_pictures import paint as paint
+    from bneck.recipes.segmenters import named_segmenter as named_segmenter
     from bneck.report.page import write_report as write_report
     from bneck.specs.errors import InputError as InputError
     from bneck.specs.network import NetSpec as NetSpec
@@ -31,21 +46,36 @@ if TYPE_CHECKING:
     from bneck.specs.transforms import scale_width as scale_width
 
 _HOMES = {
+    "resume_classify": "bneck.recipes.classify",
+    "train_classify": "bneck.recipes.classify",
     "Count": "bneck.costs.count",
     "InputError": "bneck.specs.errors",
     "NetSpec": "bneck.specs.network",
     "build": "bneck.recipes.networks",
+    "convert_voc": "bneck.recipes.convert",
     "count": "bneck.recipes.networks",
+    "count_detector": "bneck.recipes.detectors",
+    "count_segmenter": "bneck.costs.segmenter",
+    "detect": "bneck.recipes.detect_pictures",
     "evaluate": "bneck.recipes.evaluate",
+    "evaluate_detect": "bneck.recipes.detect",
+    "evaluate_segment": "bneck.recipes.segment",
     "from_text": "bneck.specs.text",
     "import_weights": "bneck.recipes.imports",
     "measure": "bneck.recipes.networks",
+    "measure_detectors": "bneck.recipes.detectors",
+    "named_segmenter": "bneck.recipes.segmenters",
     "network": "bneck.recipes.networks",
+    "paint": "bneck.recipes.segment_pictures",
     "predict": "bneck.recipes.predict",
     "resume": "bneck.recipes.main",
+    "resume_detect": "bneck.recipes.detect",
+    "resume_segment": "bneck.recipes.segment",
     "scale_width": "bneck.specs.transforms",
     "search": "bneck.recipes.main",
     "to_text": "bneck.specs.text",
+    "train_detect": "bneck.recipes.detect",
+    "train_segment": "bneck.recipes.segment",
     "write_report": "bneck.report.page",
     "zoo": "bneck.recipes.networks",
 }

@@ -9,12 +9,21 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from bneck.cli import classification, detection, segmentation, train, weights
 from bneck.cli import search_options as options
-from bneck.cli import weights
 from bneck.cli.bars import Bars
-from bneck.cli.options import Json, print_json
+from bneck.cli.options import (
+    TASKS,
+    Filters,
+    HeadName,
+    HeadOption,
+    Json,
+    OutputStride,
+    Task,
+    print_json,
+    print_table,
+)
 from bneck.cli.tables import (
     count_table,
     front_table,
@@ -31,6 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find, train, shrink and ship the vision network that fits your data and your device.",
 )
+
+train.register(app)
 
 STOPPED = 130  # what Ctrl-C ends in
 
@@ -56,34 +67,64 @@ def show(
     if as_json:
         print_json({**_count_json(network, spec, costs), "spec": to_text(spec)})
         return
-    _print_table(spec_table(spec, costs))
+    print_table(spec_table(spec, costs))
 
 
 @app.command()
 def count(
     networks: Annotated[list[str], typer.Argument(help=NAMES)],
+    task: Annotated[Task, typer.Option(help=TASKS)] = Task.CLASSIFY,
+    classes: Annotated[
+        int | None, typer.Option(help="Of a detector (default COCO's 90) or segmenter (19).")
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Input side in pixels of a detector; default 320.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH of a segmenter's image; default 1024x2048.")
+    ] = None,
+    head: HeadOption = HeadName.LRASPP,
+    filters: Filters = 128,
+    output_stride: OutputStride = None,
     as_json: Json = False,
 ) -> None:
     """Count parameters, multiply-adds and activation memory. Python: bneck.count(network)"""
     from bneck.recipes.networks import count as count_network
     from bneck.recipes.networks import network as find
 
+    if task == Task.DETECT:
+        detection.count(networks, classes, resolution, as_json)
+        return
+    if task == Task.SEGMENT:
+        segmentation.count(networks, classes, size, head.value, filters, output_stride, as_json)
+        return
+    if classes is not None or resolution is not None or size is not None:
+        raise InputError(
+            "--classes, --resolution and --size go with another --task; a name ends in @192"
+        )
     counted = [(name, find(name), count_network(name)) for name in networks]
     if as_json:
         found = [_count_json(*entry) for entry in counted]
         print_json(found[0] if len(found) == 1 else found)
         return
-    _print_table(count_table(counted))
+    print_table(count_table(counted))
 
 
 @app.command()
 def zoo(
     pattern: Annotated[str, typer.Argument(help="Beginning of a name, or v3-*@96.")] = "*",
+    task: Annotated[Task, typer.Option(help=TASKS)] = Task.CLASSIFY,
     as_json: Json = False,
 ) -> None:
     """List the networks of the paper, their counts beside the printed ones. Python: bneck.zoo()"""
     from bneck.recipes.networks import zoo as list_zoo
 
+    if task == Task.DETECT:
+        detection.zoo(pattern, as_json)
+        return
+    if task == Task.SEGMENT:
+        segmentation.zoo(pattern, as_json)
+        return
     entries = list_zoo(pattern)
     if as_json:
         print_json(
@@ -101,7 +142,7 @@ def zoo(
             ]
         )
         return
-    _print_table(zoo_table(entries))
+    print_table(zoo_table(entries))
 
 
 @app.command()
@@ -110,16 +151,23 @@ def measure(
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
     rounds: Annotated[int, typer.Option(help="Shuffled rounds; at least 3.")] = 20,
     runtime: Annotated[str, typer.Option(help="The engine.")] = "onnxruntime",
+    task: Annotated[
+        Task, typer.Option(help="What networks are for; a run is measured by its own file.")
+    ] = Task.CLASSIFY,
     as_json: Json = False,
 ) -> None:
     """Measure latency on this machine, batch 1, networks interleaved. Python: bneck.measure(...)"""
+    from bneck.recipes.detectors import measure_detectors
     from bneck.recipes.networks import measure as measure_networks
 
-    found = measure_networks(*networks, threads=threads, rounds=rounds, runtime=runtime)
+    if task == Task.SEGMENT:
+        raise InputError("bneck measure knows the tasks classify and detect so far")
+    run_measure = measure_detectors if task == Task.DETECT else measure_networks
+    found = run_measure(*networks, threads=threads, rounds=rounds, runtime=runtime)
     if as_json:
         print_json([record.as_json() for record in found])
         return
-    _print_table(measurement_table(found))
+    print_table(measurement_table(found))
 
 
 @app.command()
@@ -167,7 +215,7 @@ def search(
     elif "found" in record:
         print(search_summary(record))
     else:
-        _print_table(front_table(record))
+        print_table(front_table(record))
 
 
 @app.command()
@@ -175,9 +223,36 @@ def predict(
     run: Annotated[str, typer.Argument(help="A finished run's folder or an exported model.onnx.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures.")],
     top: Annotated[int, typer.Option(help="How many classes.")] = 5,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a detector or segmenter: the picture.png to write, or a folder for several."
+        ),
+    ] = None,
+    score: Annotated[
+        float | None, typer.Option(help="Of a detector: least score; default the best on val.")
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Of a segmenter: the PNG of class ids to write, or a folder."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the top classes of pictures with their scores. Python: bneck.predict(run, images)"""
+    """Print the top classes of pictures, or draw what a detector or segmenter sees.
+
+    Python: bneck.predict(run, images); of a detector bneck.detect(run, images), of a segmenter
+    bneck.paint(run, images)
+    """
+    if detection.is_run(run):
+        detection.predict(run, images, score, out, as_json)
+        return
+    if segmentation.is_run(run):
+        segmentation.predict(run, images, out, mask, as_json)
+        return
+    if out is not None or mask is not None or score is not None:
+        raise InputError(
+            f"--out, --mask and --score go with a detector's or segmenter's run, and {run} is none"
+        )
     from bneck.recipes.predict import predict as predict_images
 
     found = predict_images(run, images, top=top)
@@ -201,16 +276,27 @@ def report(
     run: Annotated[Path, typer.Argument(help="A run's folder, finished or not.")],
     as_json: Json = False,
 ) -> None:
-    """Write a run's report.html and report.md anew. Python: bneck.write_report(run)"""
+    """Write a run's report anew: report.md, and of a search report.html. Python: bneck.write_report(run)"""
+    from bneck.report.classify import write_classify_report
+    from bneck.report.detect import write_detect_report
     from bneck.report.page import write_report
+    from bneck.report.segment import write_segment_report
 
-    files = [str(path) for path in write_report(run)]
+    if segmentation.is_run(str(run)):
+        files = [str(write_segment_report(run))]
+    elif detection.is_run(str(run)):
+        files = [str(write_detect_report(run))]
+    elif classification.is_run(str(run)):
+        files = [str(write_classify_report(run))]
+    else:
+        files = [str(path) for path in write_report(run)]
     if as_json:
         print_json({"files": files})
     else:
         print("\n".join(files))
 
 
+app.command()(detection.convert)
 app.command("import")(weights.import_weights)
 app.command()(weights.evaluate)
 
@@ -227,16 +313,11 @@ def run() -> None:
             print(f"bneck: {message}; see --help", file=sys.stderr)
         sys.exit(2)
     if code == STOPPED:
-        print("bneck: stopped; a search goes on with: bneck search --resume RUN", file=sys.stderr)
+        print(
+            "bneck: stopped; it goes on with: bneck search --resume RUN, or bneck train --resume RUN",
+            file=sys.stderr,
+        )
     sys.exit(code)
-
-
-def _print_table(table: Table) -> None:
-    console = Console()
-    # On a narrow terminal, and in a file, lines may get long, but no digit is cut off.
-    wide = console.options.update(max_width=1_000)
-    console.width = max(console.width, console.measure(table, options=wide).maximum)
-    console.print(table)
 
 
 def _count_json(name: str, spec: Any, costs: Any) -> dict[str, Any]:

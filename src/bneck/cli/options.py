@@ -1,15 +1,65 @@
-"""What several commands share: an option, and printing for programs."""
+"""What several commands share: options, and printing for programs and for people."""
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
+
+
+class Task(StrEnum):
+    """What a network is for."""
+
+    CLASSIFY = "classify"
+    DETECT = "detect"
+    SEGMENT = "segment"
+
+
+TASKS = "What the network is for; detect puts SSDLite round it, segment (LR-)R-ASPP."
 
 Json = Annotated[bool, typer.Option("--json", help="Print json for programs.")]
+
+
+class HeadName(StrEnum):
+    """A segmenter's head."""
+
+    LRASPP = "lraspp"
+    RASPP = "raspp"
+
+
+HeadOption = Annotated[HeadName, typer.Option(help="Of a segmenter.")]
+Filters = Annotated[int, typer.Option(help="F of a segmenter's head (Table 7).")]
+OutputStride = Annotated[
+    int | None,
+    typer.Option(help="8, 16 or 32, of a segmenter; default 16, or the name's (+os32)."),
+]
+
+
+ClassList = Annotated[
+    Path | None,
+    typer.Option(help="One class a line, 'name' or 'name R G B'; default DATA/classes.txt."),
+]
+ImageFolder = Annotated[
+    Path | None, typer.Option(help="Of a detector: where images lie, if not beside the json.")
+]
+Ignore = Annotated[
+    list[int] | None, typer.Option(help="An id of the masks that means no class; besides 255.")
+]
 
 
 def print_json(value: Any) -> None:
     """Print plain values as json."""
     print(json.dumps(value, indent=1))
+
+
+def print_table(table: Table) -> None:
+    """Print a table; on a narrow terminal, and in a file, lines may get long, but no digit is cut off."""
+    console = Console()
+    wide = console.options.update(max_width=1_000)
+    console.width = max(console.width, console.measure(table, options=wide).maximum)
+    console.print(table)

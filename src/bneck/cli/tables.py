@@ -20,7 +20,7 @@ NAMES = {"hswish": "HS", "relu": "RE", "relu6": "R6", "linear": "-"}
 
 def spec_table(spec: NetSpec, costs: Count) -> Table:
     """A network as in the paper's Tables 1 and 2, with the costs of its rows."""
-    table = _table(
+    table = new_table(
         f"{spec.name} at {spec.resolution} px, {spec.classes} classes, {spec.padding} padding",
         (
             "#",
@@ -82,7 +82,7 @@ def _acts(row: Bneck) -> str:
 
 def zoo_table(entries: Sequence[ZooEntry]) -> Table:
     """Networks with their counts beside the printed ones; what differs is marked."""
-    table = _table(
+    table = new_table(
         "parameters and multiply-adds in millions; * marks printed counts that ours miss by over "
         "0.1M or 1M",
         (
@@ -113,7 +113,7 @@ def zoo_table(entries: Sequence[ZooEntry]) -> Table:
 
 def count_table(counted: Sequence[tuple[str, NetSpec, Count]]) -> Table:
     """Totals of networks."""
-    table = _table(
+    table = new_table(
         "", ("network", "resolution", "params", "MAdds", "peak activations kB"), left=(0,)
     )
     for name, spec, costs in counted:
@@ -130,7 +130,7 @@ def count_table(counted: Sequence[tuple[str, NetSpec, Count]]) -> Table:
 def measurement_table(found: Sequence[Measurement]) -> Table:
     """Measured latencies, with ratios to the first network."""
     first = found[0]
-    table = _table(
+    table = new_table(
         f"{first.device.processor}, {first.runtime} {first.runtime_version}, {first.precision}, "
         f"{first.threads} thread{'s' if first.threads > 1 else ''}, batch 1",
         ("network", "median ms", "p10", "p90", "cpu ms", "n", "repeated", "ratio"),
@@ -167,7 +167,7 @@ def search_summary(record: Mapping[str, Any]) -> str:
 
 def front_table(record: Mapping[str, Any]) -> Table:
     """The networks of a front that were trained in full, the fastest first."""
-    table = _table(
+    table = new_table(
         f"front of accuracy and latency, specs in {Path(record['run']) / 'front'}",
         ("trial", "measured ms", "estimated ms", "held-out top-1"),
         left=(),
@@ -183,10 +183,11 @@ def front_table(record: Mapping[str, Any]) -> Table:
     return table
 
 
-def _table(title: str, columns: Sequence[str], *, left: Sequence[int]) -> Table:
-    table = Table(
+def new_table(title: str, columns: Sequence[str], *, left: Sequence[int]) -> Table:
+    """An empty table; `left` are the columns that are set flush left."""
+    made = Table(
         title=title or None, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0)
     )
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i in left else "right", no_wrap=True)
-    return table
+        made.add_column(column, justify="left" if i in left else "right", no_wrap=True)
+    return made

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from bneck.cli import detection, segmentation
 from bneck.cli.bars import Bars
-from bneck.cli.options import Json, print_json
+from bneck.cli.options import ClassList, Ignore, ImageFolder, Json, print_json
 from bneck.specs.errors import InputError
 
 
@@ -81,10 +82,16 @@ def import_weights(
 
 
 def evaluate(
-    network: Annotated[str, typer.Argument(help="The folder of a finished search or an import.")],
-    data: Annotated[
-        Path, typer.Option(help="Images: CLASS/*, val/CLASS/*, or a labels.csv beside them.")
+    network: Annotated[
+        str, typer.Argument(help="The folder of a finished search, training or import.")
     ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images: CLASS/*, val/CLASS/*, or a labels.csv beside them. Of a detector: COCO json and "
+            "images, of a segmenter: images and masks; default its own."
+        ),
+    ] = None,
     crop: Annotated[
         str, typer.Option(help="central (the middle 87.5 %) or resize (shorter side to 256 / 224).")
     ] = "central",
@@ -94,9 +101,31 @@ def evaluate(
     labels: Annotated[
         Path | None, typer.Option(help="A list of classes by index, or a labels.csv elsewhere.")
     ] = None,
+    split: Annotated[
+        str, typer.Option(help="Of a detector's or segmenter's data: train, val, test.")
+    ] = "val",
+    classes: ClassList = None,
+    ignore: Ignore = None,
+    sliding: Annotated[
+        str | None,
+        typer.Option(help="HEIGHTxWIDTH of a segmenter's sliding windows; default whole images."),
+    ] = None,
+    images: ImageFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Judge a trained network on labelled images. Python: bneck.evaluate(network, data)"""
+    """Judge a trained network on labelled images.
+
+    Python: bneck.evaluate(network, data); of a detector bneck.evaluate_detect(run), of a segmenter
+    bneck.evaluate_segment(run)
+    """
+    if detection.is_run(network):
+        detection.evaluate(network, data, split, images, as_json)
+        return
+    if segmentation.is_run(network):
+        segmentation.evaluate(network, data, split, classes, ignore, sliding, as_json)
+        return
+    if data is None:
+        raise InputError(f"--data is needed: a folder of images to judge {network} on")
     from bneck.recipes.evaluate import evaluate as evaluate_network
 
     with Bars(Console(stderr=True)) as bars:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -44,8 +45,19 @@ def count(spec: NetSpec, resolution: Size | None = None) -> Count:
         spec: the network.
         resolution: input side, or (height, width), in pixels; None takes the spec's own.
     """
+    rows = count_rows(layers(spec, resolution))
+    return Count(
+        params=sum(row.params for row in rows),
+        madds=sum(row.madds for row in rows),
+        activation_bytes=max(row.activation_bytes for row in rows),
+        rows=rows,
+    )
+
+
+def count_rows(walk: Iterable[Layer]) -> tuple[RowCount, ...]:
+    """Count a walk row by row."""
     rows = []
-    for index, group in groupby(layers(spec, resolution), key=lambda layer: layer.row):
+    for index, group in groupby(walk, key=lambda layer: layer.row):
         row = list(group)
         rows.append(
             RowCount(
@@ -57,12 +69,7 @@ def count(spec: NetSpec, resolution: Size | None = None) -> Count:
                 activation_bytes=_peak(row),
             )
         )
-    return Count(
-        params=sum(row.params for row in rows),
-        madds=sum(row.madds for row in rows),
-        activation_bytes=max(row.activation_bytes for row in rows),
-        rows=tuple(rows),
-    )
+    return tuple(rows)
 
 
 def count_params(layer: Layer) -> int:

@@ -183,7 +183,7 @@ def _augmented(
         numbers = torch.from_numpy(draws[start : start + _PIECE])
         piece = _cropped(piece, numbers[:, :5], resolution, augment)
         if augment.colour:
-            piece = _recoloured(piece, 1 + augment.colour * (2 * numbers[:, 5:] - 1))
+            piece = recoloured(piece, 1 + augment.colour * (2 * numbers[:, 5:] - 1))
         pieces.append(_normalised(piece, normalisation))
     return torch.cat(pieces)
 
@@ -199,6 +199,18 @@ def _cropped(images: Tensor, draws: Tensor, resolution: int, augment: Augment) -
     centre_x, centre_y = (1 - width) * (2 * x - 1), (1 - height) * (2 * y - 1)
     if augment.flip:
         width = torch.where(flip < 0.5, -width, width)
+    return sample(images, (centre_x, centre_y, width, height), resolution)
+
+
+def sample(
+    images: Tensor, windows: tuple[Tensor, Tensor, Tensor, Tensor], resolution: int
+) -> Tensor:
+    """Windows of (N, 3, H, W) floats, resized bilinearly to (N, 3, resolution, resolution).
+
+    `windows` are centre x, centre y, width and height, (N,) each: centres from -1 to 1, sizes as shares
+    of the image. A negative width mirrors.
+    """
+    centre_x, centre_y, width, height = windows
     steps = (2 * torch.arange(resolution) + 1) / resolution - 1
     columns = centre_x[:, None] + width[:, None] * steps
     rows = centre_y[:, None] + height[:, None] * steps
@@ -207,7 +219,7 @@ def _cropped(images: Tensor, draws: Tensor, resolution: int, augment: Augment) -
     return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _recoloured(images: Tensor, factors: Tensor) -> Tensor:
+def recoloured(images: Tensor, factors: Tensor) -> Tensor:
     """Apply (N, 3) factors of brightness, contrast and saturation to pixels from 0 to 255."""
     brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
     images = (images * brightness).clamp_(0, 255)

@@ -1,4 +1,4 @@
-"""Image files into square arrays, whatever odd but whole images they are."""
+"""Image files into arrays, whatever odd but whole images they are."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ CENTRAL = 0.875  # share of each side that the authors' evaluation looks at
 
 # Named, because Pillow would start Ghostscript for a PostScript file that is called .jpg.
 DECODERS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+_ORIENTATION = 0x0112  # the EXIF tag
 
 
 def read_square(path: Path, side: int) -> Pixels | str:
@@ -73,6 +74,32 @@ def read_crop(path: Path, side: int, crop: Crop) -> Pixels | str:
     return _channels_first(resized.crop((left, top, left + side, top + side)))
 
 
+def read_stretched(path: Path, side: int) -> Pixels | str:
+    """The whole of an image file, stretched to (3, side, side) RGB, or why there is none.
+
+    As `read_square` else; what a detector looks at.
+    """
+    upright = _upright(path, side)
+    if isinstance(upright, str):
+        return upright
+    return _channels_first(
+        upright.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    )
+
+
+def image_size(path: Path) -> tuple[int, int] | str:
+    """(width, height) of an image file the right way up, without decoding it; or why there is none."""
+    try:
+        with Image.open(path, formats=DECODERS) as image:
+            turned = False
+            with suppress(Exception):
+                turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            width, height = image.size
+            return (height, width) if turned else (width, height)
+    except Exception as error:
+        return _reason(path, error)
+
+
 def read_ahead(
     paths: Sequence[Path], read: Callable[[Path], Pixels | str]
 ) -> Iterator[Pixels | str]:
@@ -86,11 +113,15 @@ def read_ahead(
                 ahead.append(pool.submit(read, paths[position + 4 * workers]))
 
 
-def _upright(path: Path, side: int) -> Image.Image | str:
-    """An image file as 8-bit RGB the right way up, at least twice `side` where it was; or why not."""
+def _upright(path: Path, side: int | None) -> Image.Image | str:
+    """An image file as 8-bit RGB the right way up, or why not.
+
+    It may be made smaller, but not below twice `side`.
+    """
     try:
         with Image.open(path, formats=DECODERS) as image:
-            image.draft(None, (2 * side, 2 * side))  # lets a JPEG be decoded at 1/2, 1/4 or 1/8
+            if side is not None:
+                image.draft(None, (2 * side, 2 * side))  # a JPEG is decoded at 1/2, 1/4 or 1/8
             image.load()
             with suppress(Exception):  # an image whose EXIF block is damaged is taken as upright
                 ImageOps.exif_transpose(image, in_place=True)
@@ -101,6 +132,12 @@ def _upright(path: Path, side: int) -> Image.Image | str:
 
 def _channels_first(image: Image.Image) -> Pixels:
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def read_whole(path: Path) -> Pixels | str:
+    """The whole of an image file as (H, W, 3) RGB, or why there is none; see `read_square`."""
+    upright = _upright(path, None)
+    return upright if isinstance(upright, str) else np.array(upright)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -23,6 +23,10 @@ class Session(Protocol):
         """Image (N, C, H, W) float32 -> the first output."""
         ...
 
+    def run_all(self, image: Array) -> list[Array]:
+        """Image (N, C, H, W) float32 -> all outputs."""
+        ...
+
 
 class Runtime(Protocol):
     """An engine."""
@@ -76,12 +80,17 @@ class OnnxSession:
     def __init__(self, session: Any) -> None:
         self._session = session
         self._input = session.get_inputs()[0].name
+        self.outputs = [str(output.name) for output in session.get_outputs()]
         self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
 
     def run(self, image: Array) -> Array:
         """Image (N, C, H, W) float32 -> the first output."""
-        result: Array = self._session.run(None, {self._input: image})[0]
-        return result
+        return self.run_all(image)[0]
+
+    def run_all(self, image: Array) -> list[Array]:
+        """Image (N, C, H, W) float32 -> all outputs, in the file's order."""
+        results: list[Array] = self._session.run(None, {self._input: image})
+        return results
 
 
 RUNTIMES: dict[str, Callable[[], Runtime]] = {"onnxruntime": OnnxRuntime}

@@ -65,7 +65,7 @@ def network_graph(
         KeyError: `weights` lacks a name of `weight_shapes`.
     """
     size = as_size(spec.resolution if resolution is None else resolution)
-    graph = _Graph(weights, spec.padding, spec.se_gate)
+    graph = Graph(weights, spec.padding, spec.se_gate)
     x = graph.layers(layers(spec, size), "image")
     graph.node("Flatten", [x], "scores", axis=1)
     return graph.model(
@@ -80,7 +80,7 @@ def layers_graph(
     walk: Sequence[Layer], weights: Weights, *, padding: Padding, gate: str
 ) -> onnx.ModelProto:
     """A run of layers alone, batch 1: input `image` and output `scores` are maps (1, C, H, W)."""
-    graph = _Graph(weights, padding, gate)
+    graph = Graph(weights, padding, gate)
     out = graph.layers(walk, "image")
     return graph.model(
         name="layers",
@@ -89,8 +89,8 @@ def layers_graph(
     )
 
 
-class _Graph:
-    """Nodes and initialisers under construction."""
+class Graph:
+    """Nodes and initialisers under construction. `made` names the tensor behind every layer."""
 
     def __init__(self, weights: Weights, padding: Padding, gate: str) -> None:
         self.weights = weights
@@ -98,6 +98,7 @@ class _Graph:
         self.gate = gate
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
+        self.made: dict[str, str] = {}
 
     def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
@@ -118,6 +119,7 @@ class _Graph:
             x = self.layer(layer, x)
             if layer.adds:
                 x = self.node("Add", [x, row_input], f"{layer.name}.sum")
+            self.made[layer.name] = x
         return x
 
     def layer(self, layer: Layer, x: str) -> str:
@@ -155,7 +157,10 @@ class _Graph:
                 )
 
     def scalar(self, name: str, value: float) -> str:
-        self.initializers[name] = numpy_helper.from_array(np.float32(value).reshape(()), name)
+        return self.constant(name, np.array(value, np.float32))
+
+    def constant(self, name: str, value: np.ndarray[Any, Any]) -> str:
+        self.initializers[name] = numpy_helper.from_array(value, name)
         return name
 
     def squeeze(self, layer: Layer, x: str) -> str:
@@ -184,13 +189,16 @@ class _Graph:
         image: tuple[str, list[Any]],
         outputs: list[tuple[str, list[Any]]],
         metadata: Mapping[str, str] | None = None,
+        whole_numbers: Sequence[str] = (),
     ) -> onnx.ModelProto:
         graph = helper.make_graph(
             self.nodes,
             name,
             [helper.make_tensor_value_info(image[0], TensorProto.FLOAT, image[1])],
             [
-                helper.make_tensor_value_info(key, TensorProto.FLOAT, shape)
+                helper.make_tensor_value_info(
+                    key, TensorProto.INT64 if key in whole_numbers else TensorProto.FLOAT, shape
+                )
                 for key, shape in outputs
             ],
             initializer=list(self.initializers.values()),

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bneck.nets.build import Net
 from bneck.nets.ops import ConvBnAct, SqueezeExcite
 
 
 @torch.no_grad()
-def folded_weights(net: Net) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+def folded_weights(net: nn.Module) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     """Weights named as `graphs.onnx_graph.weight_shapes` names them, float32."""
     folded: dict[str, Tensor] = {}
     for name, module in net.named_modules():
@@ -25,7 +24,9 @@ def folded_weights(net: Net) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]
                     f"{name}.{part}.{k}": v
                     for k, v in module.get_submodule(part).state_dict().items()
                 }
-    folded |= {f"classifier.{key}": value for key, value in net.classifier.state_dict().items()}
+    classifier = getattr(net, "classifier", None)  # a plain convolution; detectors have none
+    if classifier is not None:
+        folded |= {f"classifier.{key}": value for key, value in classifier.state_dict().items()}
     return {name: value.float().cpu().numpy() for name, value in folded.items()}
 
 

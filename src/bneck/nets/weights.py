@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bneck.nets.build import Net
 from bneck.records.files import write_whole
@@ -52,16 +52,25 @@ def load_net(spec: NetSpec, path: Path) -> Net:
         InputError: the file's tensors are not those of the spec; the first that differ are named.
     """
     net = Net(spec)
+    fill(net, path, spec.name)
+    return net.eval()
+
+
+def fill(net: nn.Module, path: Path, name: str) -> None:
+    """Load a file's tensors into a module; `name` is what a refusal calls it.
+
+    Raises:
+        InputError: the file's tensors are not the module's; the first that differ are named.
+    """
     state, wanted = load_weights(path), net.state_dict()
     odd = [
-        name
-        for name in sorted(set(state) | set(wanted))
-        if name not in state or name not in wanted or state[name].shape != wanted[name].shape
+        key
+        for key in sorted(set(state) | set(wanted))
+        if key not in state or key not in wanted or state[key].shape != wanted[key].shape
     ]
     if odd:
         raise InputError(
-            f"{path} does not hold the weights of {spec.name}: {len(odd)} tensors differ, "
+            f"{path} does not hold the weights of {name}: {len(odd)} tensors differ, "
             f"first {', '.join(odd[:3])}"
         )
     net.load_state_dict(state)
-    return net.eval()

@@ -30,6 +30,7 @@ from bneck.recipes.training import RECIPES, stored_settings
 from bneck.records.commit import commit
 from bneck.records.files import locked, write_json, write_text
 from bneck.records.run import FORMAT, RunFolder
+from bneck.report.classify import write_classify_report
 from bneck.specs.errors import InputError
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.text import load, resolve, to_text
@@ -150,6 +151,7 @@ def _carry(folder: RunFolder, record: dict[str, Any], progress: Progress) -> dic
         packed = _packed(folder, record, progress)
         net = _trained(folder, record, packed, progress)
         _finish(folder, record, net, packed)
+    write_classify_report(folder.path)
     shutil.rmtree(folder.scratch, ignore_errors=True)
     return {"run": str(folder.path), **record}
 

@@ -115,6 +115,11 @@ def new_run(
 def check_new(path: Path, settings: SearchSettings) -> None:
     """Raise InputError for a setting that cannot be, or a folder that holds something else."""
     settings.check()
+    check_empty(path)
+
+
+def check_empty(path: Path) -> None:
+    """Raise InputError for a folder that holds something else than a run's first traces."""
     if RunFolder(path).run_json.exists():
         raise InputError(
             f"{path} holds a run already; go on with --resume {path} or choose another --out"

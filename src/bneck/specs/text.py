@@ -108,8 +108,10 @@ def load(path: Path) -> NetSpec:
         raise SpecError(f"{path}: {error}") from None
 
 
-def resolve(network: str | Path | NetSpec) -> NetSpec:
+def resolve(network: str | Path | NetSpec, *, scaled_tail: bool = False) -> NetSpec:
     """What a person writes where a network is wanted: a zoo name, a spec file, or a run folder.
+
+    `scaled_tail` is what `zoo.network` has; it means nothing to a spec that is written down.
 
     Raises:
         SpecError: it is none of them.
@@ -121,7 +123,7 @@ def resolve(network: str | Path | NetSpec) -> NetSpec:
         return load(path / "spec.yaml")
     if isinstance(network, Path) or os.path.isfile(path) or path.suffix in (".yaml", ".yml"):
         return load(path)
-    return zoo.network(network)
+    return zoo.network(network, scaled_tail=scaled_tail)
 
 
 def _row(index: int, data: object) -> Row:

@@ -292,8 +292,17 @@ _NAME = re.compile(
 )
 
 
-def network(name: str) -> NetSpec:
+def width_of(name: str) -> float:
+    """The width multiplier in a network's name, 1.0 where there is none."""
+    match = _NAME.fullmatch(name.strip().lower())
+    return float(match["width"]) if match and match["width"] else 1.0
+
+
+def network(name: str, *, scaled_tail: bool = False) -> NetSpec:
     """The spec that a name means: `v3-small`, `v3-small-0.75`, `v3-large+relu@192`.
+
+    `scaled_tail` lets the width scale all rows, also those that a family keeps wide to classify:
+    the backbone of a detector (Table 6).
 
     Raises:
         SpecError: no such network or variant, the nearest names are offered; or the variant does
@@ -313,7 +322,9 @@ def network(name: str) -> NetSpec:
     chosen = variants.find(match["variants"].split("+")[1:])
     spec = variants.vary(NETWORKS[base], chosen, before_width=True)
     if match["width"]:
-        spec = scale_width(spec, float(match["width"]), width_rule(base))
+        rule = width_rule(base)
+        rule = replace(rule, keeps="none") if scaled_tail else rule
+        spec = scale_width(spec, float(match["width"]), rule)
     spec = variants.vary(spec, chosen, before_width=False)
     if match["resolution"]:
         spec = with_resolution(spec, int(match["resolution"]))

@@ -11,6 +11,8 @@ from bneck.nets.weights import load_weights, save_weights
 from bneck.specs.errors import InputError
 from bneck.train.optim import WeightAverage
 
+_OWN = ("net", "average", "steps")  # all other groups are the optimiser's, by its own names
+
 
 class Checkpoint:
     """State of a training run between steps. Without a path it saves nothing."""
@@ -45,8 +47,9 @@ class Checkpoint:
             self.average.restore(groups["average"], int(groups["steps"]["average"]))
             for i, parameter in enumerate(self._parameters()):
                 self.optimizer.state[parameter] = {
-                    key: groups[key][str(i)].contiguous(memory_format=_format(parameter))
-                    for key in ("square", "step")
+                    key: values[str(i)].contiguous(memory_format=_format(parameter))
+                    for key, values in groups.items()
+                    if key not in _OWN
                 }
         except (RuntimeError, KeyError):
             raise InputError(f"{self.path} is a checkpoint of another network") from None
@@ -60,7 +63,7 @@ class Checkpoint:
         tensors |= {f"average/{k}": v for k, v in self.average.state.items()}
         for i, parameter in enumerate(self._parameters()):
             state = self.optimizer.state[parameter]
-            tensors |= {f"{key}/{i}": state[key] for key in ("square", "step")}
+            tensors |= {f"{k}/{i}": v for k, v in state.items() if isinstance(v, Tensor)}
         tensors["steps/done"] = torch.tensor(done)
         tensors["steps/average"] = torch.tensor(self.average.updates)
         save_weights(tensors, self.path)

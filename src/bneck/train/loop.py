@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -56,6 +57,23 @@ class Data:
 
 
 OnStep = Callable[[int, int, float], None]
+B = TypeVar("B")  # a batch
+N = TypeVar("N", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lessons(Generic[B]):
+    """What a net learns from, whatever its task.
+
+    `images` is how many there are, `batches` gives those of an epoch by its number, without an
+    incomplete last one, and `loss` is that of a net on one batch. `frozen` is the part of the net
+    that keeps its weights and statistics, if any.
+    """
+
+    images: int
+    batches: Callable[[int], Iterable[B]]
+    loss: Callable[[nn.Module, B], torch.Tensor]
+    frozen: nn.Module | None = None
 
 
 def train(
@@ -67,11 +85,44 @@ def train(
     on_step: OnStep | None = None,
     until: int | None = None,
 ) -> Net:
+    """Train a net to classify; see `fit`. The last, incomplete batch of an epoch is dropped."""
+
+    def batches(epoch: int) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        return train_batches(
+            data.split,
+            data.indices,
+            resolution=data.resolution,
+            batch=settings.batch,
+            augment=settings.augment,
+            seed=settings.seed,
+            epoch=epoch,
+            normalisation=net.normalisation,
+        )
+
+    def loss(net: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        images, labels = batch
+        scores = net(images.contiguous(memory_format=torch.channels_last))
+        return classify.loss(scores, labels, smoothing=settings.smoothing)
+
+    frozen = features(net) if settings.frozen else None
+    lessons = Lessons(images=len(data.indices), batches=batches, loss=loss, frozen=frozen)
+    return fit(net, lessons, settings, checkpoint=checkpoint, on_step=on_step, until=until)
+
+
+def fit(
+    net: N,
+    lessons: Lessons[B],
+    settings: Settings,
+    *,
+    checkpoint: Path | None = None,
+    on_step: OnStep | None = None,
+    until: int | None = None,
+) -> N:
     """Train a net in place; what comes back holds the averaged weights, in evaluation mode.
 
     Args:
         net: what to train.
-        data: images; the last, incomplete batch of an epoch is dropped.
+        lessons: images and loss.
         settings: how. Everything random follows from `settings.seed`.
         checkpoint: a file to save to after every epoch and to go on from if it is there.
         on_step: called with (steps done, all steps, loss).
@@ -81,18 +132,18 @@ def train(
     Raises:
         TrainingError: fewer images than one batch, or a loss that is no longer finite.
     """
-    steps_per_epoch = len(data.indices) // settings.batch
+    steps_per_epoch = lessons.images // settings.batch
     if steps_per_epoch == 0:
         raise TrainingError(
-            f"the batch of {settings.batch} is larger than the {len(data.indices)} training images; "
+            f"the batch of {settings.batch} is larger than the {lessons.images} training images; "
             "choose a smaller batch"
         )
     total = max(1, round(settings.epochs * steps_per_epoch))
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.bn_momentum is not None:
         set_bn_momentum(net, settings.bn_momentum)
-    if settings.frozen:
-        features(net).requires_grad_(False)
+    if lessons.frozen is not None:
+        lessons.frozen.requires_grad_(False)
     optimizer = RmsPropTF(decayed_apart(net, settings.weight_decay), lr=settings.lr)
     average = WeightAverage(net, settings.average)
     saved = Checkpoint(checkpoint, net, optimizer, average)
@@ -102,7 +153,7 @@ def train(
         epoch = done // steps_per_epoch
         torch.manual_seed(settings.seed * 100_003 + epoch)  # dropout, the same after a resume
         stop = min(end, (epoch + 1) * steps_per_epoch)
-        done = _epoch(net, data, settings, optimizer, average, done, stop, total, on_step)
+        done = _epoch(net, lessons, settings, optimizer, average, done, stop, total, on_step)
         saved.save(done)
     net.load_state_dict(average.state)
     return net.requires_grad_(True).eval()
@@ -114,8 +165,8 @@ def features(net: Net) -> nn.Module:
 
 
 def _epoch(
-    net: Net,
-    data: Data,
+    net: nn.Module,
+    lessons: Lessons[B],
     settings: Settings,
     optimizer: RmsPropTF,
     average: WeightAverage,
@@ -125,20 +176,10 @@ def _epoch(
     on_step: OnStep | None,
 ) -> int:
     net.train()
-    if settings.frozen:
-        features(net).eval()
-    steps_per_epoch = len(data.indices) // settings.batch
-    batches = train_batches(
-        data.split,
-        data.indices,
-        resolution=data.resolution,
-        batch=settings.batch,
-        augment=settings.augment,
-        seed=settings.seed,
-        epoch=done // steps_per_epoch,
-        normalisation=net.normalisation,
-    )
-    for images, labels in batches:
+    if lessons.frozen is not None:
+        lessons.frozen.eval()
+    steps_per_epoch = lessons.images // settings.batch
+    for batch in lessons.batches(done // steps_per_epoch):
         if done == stop:
             break
         lr = learning_rate(
@@ -150,28 +191,21 @@ def _epoch(
         )
         for group in optimizer.param_groups:
             group["lr"] = lr
-        value = _step(net, images, labels, settings.smoothing, optimizer)
+        optimizer.zero_grad(set_to_none=True)
+        loss = lessons.loss(net, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
                 f"the loss became {value} at step {done + 1} with learning rate {lr:.3g}; "
                 "train with a smaller learning rate"
             )
+        optimizer.step()
         average.update(net)
         done += 1
         if on_step:
             on_step(done, total, value)
     return done
-
-
-def _step(
-    net: Net, images: torch.Tensor, labels: torch.Tensor, smoothing: float, optimizer: RmsPropTF
-) -> float:
-    optimizer.zero_grad(set_to_none=True)
-    scores = net(images.contiguous(memory_format=torch.channels_last))
-    loss = classify.loss(scores, labels, smoothing=smoothing)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return float(loss.detach())
 
 
 def set_bn_momentum(net: nn.Module, momentum: float) -> None:

@@ -1,0 +1,39 @@
+"""What `bneck train` does with `--task classify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bneck.cli.bars import Bars
+from bneck.cli.options import print_json
+from bneck.records.run import RunFolder
+
+
+def is_run(run: str) -> bool:
+    """Whether a path is the folder of a trained classifier."""
+    folder = RunFolder(Path(run))
+    return folder.run_json.is_file() and folder.read().get("kind") == "classify"
+
+
+def train(
+    network: str | None, data: Path | None, resume: Path | None, as_json: bool, **settings: Any
+) -> None:
+    """Train a classifier, or go on with one, and print how well it answers."""
+    from bneck.recipes.classify import resume_classify, train_classify
+
+    with Bars(Console(stderr=True)) as bars:
+        if resume is not None:
+            record = resume_classify(resume, progress=bars)
+        else:
+            assert network is not None
+            record = train_classify(network, data, progress=bars, **settings)
+    if as_json:
+        print_json(record)
+        return
+    print(
+        f"{record['name']}: top-1 {record['top1']:.1%}, top-5 {record['top5']:.1%} of {record['n']} images\n"
+        f"report: {Path(record['run']) / 'report.md'}\nmodel:  {Path(record['run']) / 'model.onnx'}"
+    )

@@ -1,0 +1,192 @@
+"""What the commands do with `--task segment` and with a segmentation run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bneck.cli.bars import Bars
+from bneck.cli.options import print_json, print_table
+from bneck.cli.tables import new_table
+from bneck.costs.segmenter import FULL, count_segmenter, paper_madds
+from bneck.recipes.segmenters import named_segmenter, parse_size, segmenter_zoo
+from bneck.records.run import RunFolder
+
+CLASSES = 19  # of Cityscapes
+
+
+def is_run(run: str) -> bool:
+    """Whether a path is the folder of a segmentation run."""
+    folder = RunFolder(Path(run))
+    return folder.run_json.is_file() and folder.read().get("kind") == "segment"
+
+
+def count(
+    networks: Sequence[str],
+    classes: int | None,
+    size: str | None,
+    head: Any,
+    filters: int,
+    output_stride: int | None,
+    as_json: bool,
+) -> None:
+    """Print the costs of segmenters."""
+    pixels = FULL if size is None else parse_size(size)
+    chosen = CLASSES if classes is None else classes
+    segmenters = [
+        named_segmenter(
+            name, classes=chosen, head=head, filters=filters, output_stride=output_stride
+        )
+        for name in networks
+    ]
+    counted = [(seg, count_segmenter(seg, pixels), paper_madds(seg, pixels)) for seg in segmenters]
+    if as_json:
+        found = [
+            {
+                "network": seg.network.name, "size": list(pixels), "output_stride": seg.output_stride,
+                **seg.settings(), "params": costs.params, "madds": costs.madds,
+                "madds_table7": paper, "activation_bytes": costs.activation_bytes,
+            }
+            for seg, costs, paper in counted
+        ]  # fmt: skip
+        print_json(found[0] if len(found) == 1 else found)
+        return
+    lines = new_table(
+        f"{chosen} classes, {pixels[0]} x {pixels[1]} pixels; Table 7 counts MAdds at one pixel more a "
+        "side, with elementwise terms",
+        ("segmenter", "output stride", "params", "MAdds", "as Table 7", "peak activations kB"),
+        left=(0,),
+    )
+    for seg, costs, paper in counted:
+        lines.add_row(
+            seg.name, str(seg.output_stride), f"{costs.params:,}", f"{costs.madds:,}", f"{paper:,}",
+            f"{costs.activation_bytes / 1024:,.0f}",
+        )  # fmt: skip
+    print_table(lines)
+
+
+def zoo(pattern: str, as_json: bool) -> None:
+    """Print Tables 7 and 8 beside exact counts."""
+    entries = segmenter_zoo(pattern)
+    if as_json:
+        print_json(
+            [
+                {
+                    **asdict(entry.row), "params": entry.costs.params, "madds": entry.costs.madds,
+                    "madds_as_printed": entry.madds, "half_madds_as_printed": entry.half_madds,
+                }
+                for entry in entries
+            ]
+        )  # fmt: skip
+        return
+    lines = new_table(
+        "Cityscapes, 19 classes, 1024 x 2048 and half of it; parameters in millions, multiply-adds in "
+        "billions as the tables count them",
+        (
+            "table", "row", "network", "head", "params", "printed", "MAdds", "printed", "half", "printed",
+            "mIOU %", "Pixel 3 s",
+        ),
+        left=(2, 3),
+    )  # fmt: skip
+    for entry in entries:
+        row = entry.row
+        lines.add_row(
+            str(row.table), str(row.row), row.network, f"{row.head}{row.filters}",
+            f"{entry.costs.params / 1e6:.3f}", _printed(row.params_m), f"{entry.madds / 1e9:.2f}",
+            _printed(row.madds_b), f"{entry.half_madds / 1e9:.2f}", _printed(row.half_madds_b),
+            f"{row.miou:g}", f"{row.latency_s:.2f}",
+        )  # fmt: skip
+    print_table(lines)
+
+
+def train(
+    network: str | None,
+    data: Path | None,
+    resume: Path | None,
+    as_json: bool,
+    *,
+    size: str | None,
+    crop: str | None,
+    **settings: Any,
+) -> None:
+    """Train a segmenter, or go on with one, and print what was found."""
+    from bneck.recipes.segment import resume_segment, train_segment
+
+    with Bars(Console(stderr=True)) as bars:
+        if resume is not None:
+            record = resume_segment(resume, progress=bars)
+        else:
+            assert network is not None
+            assert data is not None
+            settings["size"] = None if size is None else parse_size(size)
+            settings["crop"] = None if crop is None else parse_size(crop)
+            record = train_segment(network, data, progress=bars, **settings)
+    scores(record, as_json)
+
+
+def scores(record: dict[str, Any], as_json: bool) -> None:
+    """Print what a training or an evaluation found."""
+    if as_json:
+        print_json(record)
+        return
+    found = record.get("scores", [record])
+    names = list(found[0]["iou"])
+    lines = new_table("IOU in percent", ("class", *(s["split"] for s in found)), left=(0,))
+    for name in names:
+        lines.add_row(name, *(_percent(s["iou"][name]) for s in found))
+    lines.add_section()
+    lines.add_row("mean (mIOU)", *(_percent(s["miou"]) for s in found))
+    lines.add_row("right pixels", *(_percent(s["pixels"]) for s in found))
+    lines.add_row("images", *(str(s["images"]) for s in found))
+    print_table(lines)
+    if "run" in record:
+        print(f"report: {Path(record['run']) / 'report.md'}")
+
+
+def evaluate(
+    run: str,
+    data: Path | None,
+    split: str,
+    classes: Path | None,
+    ignore: list[int] | None,
+    sliding: str | None,
+    as_json: bool,
+) -> None:
+    """Print the score of a run on a split."""
+    from bneck.recipes.segment import evaluate_segment
+
+    window = None if sliding is None else parse_size(sliding)
+    with Bars(Console(stderr=True)) as bars:
+        record = evaluate_segment(
+            run, data, split=split, classes=classes, ignore=ignore, sliding=window, progress=bars
+        )
+    scores(record, as_json)
+
+
+def predict(
+    run: str, images: Sequence[Path], out: Path | None, mask: Path | None, as_json: bool
+) -> None:
+    """Paint the classes over pictures, and print the share of the pixels that each has."""
+    from bneck.recipes.segment_pictures import paint
+
+    found = paint(run, images, out=out, mask=mask)
+    if as_json:
+        print_json(found)
+        return
+    for one in found:
+        shares = sorted(one["shares"].items(), key=lambda item: -item[1])
+        text = ", ".join(f"{name} {share:.1%}" for name, share in shares if share)
+        files = "".join(f" -> {one[key]}" for key in ("overlay", "mask") if one[key])
+        print(f"{one['image']}: {text}{files}")
+
+
+def _printed(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,154 @@
+"""`bneck train`: the tasks that are learnt from a folder, by `--task`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bneck.cli import classification, detection, segmentation
+from bneck.cli.options import (
+    TASKS,
+    ClassList,
+    Filters,
+    HeadName,
+    HeadOption,
+    Ignore,
+    ImageFolder,
+    Json,
+    OutputStride,
+    Task,
+)
+from bneck.records.run import RunFolder
+from bneck.specs.errors import InputError
+
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folders of classes (default: built-in images); COCO json files and images; or images "
+        "and masks (Cityscapes, train + trainannot)."
+    ),
+]
+GlobalPool = Annotated[
+    bool, typer.Option("--global-pool", help="Pool the whole map, not 49 x 49 windows.")
+]
+ImageSize = Annotated[
+    str | None, typer.Option(help="HEIGHTxWIDTH that images are brought to; default their own.")
+]
+Crop = Annotated[
+    str | None, typer.Option(help="HEIGHTxWIDTH trained on; default the image, at most 769.")
+]
+Resolution = Annotated[
+    int | None,
+    typer.Option(help="Input side in pixels; default 320 (detect) or the network's (classify)."),
+]
+Loss = Annotated[str, typer.Option(help="Of a detector: focal, or mining (hard negatives).")]
+Start = Annotated[
+    Path | None,
+    typer.Option(
+        help="The folder of an import or a run to take weights from (classify), or a detector's "
+        "backbone."
+    ),
+]
+Epochs = Annotated[
+    float | None,
+    typer.Option(help="Of training; default the recipe's, 60 (detect) or 50 (segment)."),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Images a step; default the recipe's, 16 (detect) or 8 (segment)."),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(help="Peak rate; default the recipe's, 0.002 for 16 images, 0.1 for 8 (segment)."),
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(help="Of a classifier: small-data, finetune (default with --start) or paper."),
+]
+Frozen = Annotated[
+    bool, typer.Option("--frozen", help="Train only what stands behind a classifier's pool.")
+]
+Balance = Annotated[bool, typer.Option("--balance", help="Weigh rare classes more in the loss.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this page to the application."""
+    app.command()(train)
+
+
+def train(
+    network: Annotated[
+        str | None, typer.Argument(help="A network (v3-large+rf2), a spec file or a run's folder.")
+    ] = None,
+    task: Annotated[Task, typer.Option(help=TASKS)] = Task.CLASSIFY,
+    data: DataFolder = None,
+    head: HeadOption = HeadName.LRASPP,
+    filters: Filters = 128,
+    output_stride: OutputStride = None,
+    global_pool: GlobalPool = False,
+    classes: ClassList = None,
+    ignore: Ignore = None,
+    size: ImageSize = None,
+    crop: Crop = None,
+    images: ImageFolder = None,
+    resolution: Resolution = None,
+    loss: Loss = "focal",
+    start: Start = None,
+    recipe: Recipe = None,
+    frozen: Frozen = False,
+    epochs: Epochs = None,
+    batch: BatchSize = None,
+    lr: Rate = None,
+    balance: Balance = False,
+    seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; default runs/TASK-TIME.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="An unfinished run's folder to go on with.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a network for a task on your images, and judge it.
+
+    Python: bneck.train_classify(network, data), bneck.train_detect(...), bneck.train_segment(...);
+    bneck.resume_classify(run), bneck.resume_detect(run), bneck.resume_segment(run)
+    """
+    task = task if resume is None else _task_of(resume)
+    if resume is None and (network is None or (data is None and task != Task.CLASSIFY)):
+        raise InputError(
+            "a network and --data are needed, as in: bneck train v3-small+dagger --task detect "
+            "--data FOLDER"
+        )
+    if task == Task.CLASSIFY:
+        classification.train(
+            network, data, resume, as_json, resolution=resolution, start=start, recipe=recipe,
+            frozen=frozen, epochs=epochs, batch=batch, lr=lr, seed=seed, out=out,
+        )  # fmt: skip
+    elif task == Task.DETECT:
+        detection.train(
+            network, data, resume, as_json, images=images, resolution=resolution, loss=loss,
+            start=start, epochs=epochs, batch=batch, lr=lr, seed=seed, out=out,
+        )  # fmt: skip
+    else:
+        segmentation.train(
+            network, data, resume, as_json, head=head.value, filters=filters, output_stride=output_stride,
+            global_pool=global_pool, classes=classes, ignore=ignore or (), size=size, crop=crop,
+            epochs=epochs, batch=batch, lr=lr, balance=balance, seed=seed, out=out,
+        )  # fmt: skip
+
+
+def _task_of(run: Path) -> Task:
+    """What a run was training for.
+
+    Raises:
+        InputError: no run, or one of another kind.
+    """
+    kind = RunFolder(run).read().get("kind")
+    if kind not in list(Task):
+        raise InputError(
+            f"{run} is a run of kind {kind!r}; bneck train goes on with {', '.join(Task)}"
+        )
+    return Task(kind)

@@ -1,0 +1,250 @@
+"""Masks: which class a stored value means, and one mask file as an array of class numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from bneck.data.folders import DataError
+from bneck.data.images import DECODERS, Pixels
+
+IGNORED = 255  # in arrays: a pixel that neither loss nor metric looks at
+MOST_CLASSES = 255
+VOID = ("void", "ignore", "ignored", "unlabelled", "unlabeled")
+LOSSY = ("JPEG",)
+
+Colour = tuple[int, int, int]
+
+# The 19 classes that Cityscapes evaluates, in the order of their train ids: label id, name, colour.
+CITYSCAPES = (
+    (7, "road", (128, 64, 128)),
+    (8, "sidewalk", (244, 35, 232)),
+    (11, "building", (70, 70, 70)),
+    (12, "wall", (102, 102, 156)),
+    (13, "fence", (190, 153, 153)),
+    (17, "pole", (153, 153, 153)),
+    (19, "traffic light", (250, 170, 30)),
+    (20, "traffic sign", (220, 220, 0)),
+    (21, "vegetation", (107, 142, 35)),
+    (22, "terrain", (152, 251, 152)),
+    (23, "sky", (70, 130, 180)),
+    (24, "person", (220, 20, 60)),
+    (25, "rider", (255, 0, 0)),
+    (26, "car", (0, 0, 142)),
+    (27, "truck", (0, 0, 70)),
+    (28, "bus", (0, 60, 100)),
+    (31, "train", (0, 80, 100)),
+    (32, "motorcycle", (0, 0, 230)),
+    (33, "bicycle", (119, 11, 32)),
+)
+CITYSCAPES_IDS = 34  # label ids go from 0 to 33
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The classes of a data set and what the values in its masks mean.
+
+    `names` are the classes, in the order of their numbers. `stored` gives every id that a mask may
+    hold its class number, or `IGNORED`. `colours` are for pictures and for colour masks; `painted`
+    are further colours of what is ignored. `known` is whether the colours came with the data.
+    """
+
+    names: tuple[str, ...]
+    stored: dict[int, int]
+    colours: tuple[Colour, ...]
+    painted: tuple[Colour, ...] = ()
+    known: bool = False
+
+    def ids(self) -> Pixels:
+        """Class number -> stored id, for files to be handed in; 256 values, 0 for no class."""
+        back = np.zeros(256, np.uint8)
+        for value, number in self.stored.items():
+            if number != IGNORED:
+                back[number] = value
+        return back
+
+
+def cityscapes_labels(*, train_ids: bool = False) -> Labels:
+    """The 19 classes; masks hold label ids, or train ids. Of label ids all others are ignored."""
+    numbers = {label: i for i, (label, _, _) in enumerate(CITYSCAPES)}
+    if train_ids:
+        stored = {i: i for i in range(len(CITYSCAPES))}
+    else:
+        stored = {label: numbers.get(label, IGNORED) for label in range(CITYSCAPES_IDS)}
+    names = tuple(name for _, name, _ in CITYSCAPES)
+    colours = tuple(colour for _, _, colour in CITYSCAPES)
+    # Of the pixels that are ignored, the licence plate's -1 is 255 in a file of 8 bits.
+    return Labels(names, stored | {IGNORED: IGNORED}, colours, ((0, 0, 0),), known=True)
+
+
+def read_labels(path: Path, *, ignore: Sequence[int] = ()) -> Labels:
+    """A class list: one class a line, in the order of ids from 0, each with a colour or none has.
+
+    A line is `name`, `name R G B` or `R G B name`, separated by blanks, tabs or commas; a line of
+    column heads (`name,r,g,b`), empty lines and lines after # are passed over. Classes called void,
+    ignore or unlabelled are ignored, and so are 255 and the ids in `ignore`.
+
+    Raises:
+        DataError: no such file, a line that is none of these, one name twice, no class.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not utf-8 text"
+        raise DataError(f"the class list {path} cannot be read: {reason}") from None
+    entries = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        told = line.partition("#")[0].strip()
+        heads = re.split(r"[\s,;]+", told.lower())
+        if told and heads not in (["name", "r", "g", "b"], ["r", "g", "b", "name"]):
+            entries.append(_entry(path, number, told))
+    coloured = [colour for _, colour in entries if colour is not None]
+    if coloured and len(coloured) < len(entries):
+        raise DataError(f"the class list {path} gives some classes a colour; give all one, or none")
+    if len(set(coloured)) < len(coloured):
+        raise DataError(f"the class list {path} has one colour twice; each class needs its own")
+    return labels(entries, ignore=ignore, source=f"the class list {path}")
+
+
+def labels(
+    entries: Sequence[tuple[str, Colour | None]], *, ignore: Sequence[int] = (), source: str
+) -> Labels:
+    """Labels of (name, colour) by id; `source` is what a refusal calls them."""
+    names: list[str] = []
+    colours: list[Colour] = []
+    painted: list[Colour] = []
+    stored: dict[int, int] = {}
+    for value, (name, colour) in enumerate(entries):
+        if name.lower() in VOID or value in ignore:
+            stored[value] = IGNORED
+            painted += [colour] if colour else []
+            continue
+        if name in names:
+            raise DataError(f"{source} has {name!r} twice; each class needs a name of its own")
+        stored[value] = len(names)
+        names.append(name)
+        colours.append(colour or _colour(len(colours)))
+    stored |= dict.fromkeys((*ignore, IGNORED), IGNORED)
+    if not names or len(entries) > MOST_CLASSES:
+        raise DataError(f"{source} has {len(names)} classes; from 1 to {MOST_CLASSES} are possible")
+    known = any(colour is not None for _, colour in entries)
+    return Labels(tuple(names), stored, tuple(colours), tuple(painted), known)
+
+
+def read_mask(path: Path, known: Labels, *, size: tuple[int, int] | None = None) -> Pixels:
+    """The class numbers (H, W) of a mask file, uint8; `IGNORED` where nothing is to be learned.
+
+    Files of 8 or 16 bits hold ids, files with a palette too: its indices. Colour files are converted
+    by the class list's colours, or taken as ids where every pixel is grey. Where `size`, the
+    (height, width) of the image, is given, the mask must have it.
+
+    Raises:
+        DataError: it cannot be read, has another size, or holds what the labels do not know.
+    """
+    try:
+        with Image.open(path, formats=DECODERS) as image:
+            if image.format in LOSSY:
+                raise DataError(
+                    f"mask {path} is a JPEG file, whose compression invents ids; store masks as PNG"
+                )
+            if size is not None and size != (image.height, image.width):
+                raise DataError(
+                    f"mask {path} has {image.width} x {image.height} pixels and its image {size[1]} x "
+                    f"{size[0]}; they must be equal: give each image the mask that was drawn on it"
+                )
+            image.load()
+            colour = image.mode not in ("1", "L", "LA", "P", "I", "I;16", "I;16B", "I;16L")
+            ids = image.getchannel(0) if image.mode == "LA" else image
+            values = np.asarray(image.convert("RGB") if colour else ids)
+    except DataError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"mask {path} cannot be read: {reason}") from None
+    if values.ndim == 2:
+        return _by_id(path, values.astype(np.int32), known)
+    return _by_colour(path, values, known)
+
+
+def counts(mask: Pixels, classes: int) -> npt.NDArray[np.int64]:
+    """Pixels of every class in a mask of class numbers: (classes,)."""
+    return np.bincount(mask.ravel(), minlength=256)[:classes]
+
+
+def _by_id(path: Path, values: npt.NDArray[np.int32], known: Labels) -> Pixels:
+    top = int(values.max(initial=0))
+    table = np.full(max(top + 1, 256), -1, np.int16)
+    for value, number in known.stored.items():
+        table[value] = number
+    if values.min(initial=0) >= 0:
+        numbers = table[values]
+        if not (numbers < 0).any():
+            return numbers.astype(np.uint8)
+        odd = int(values[numbers < 0].flat[0])
+    else:
+        odd = int(values.min())
+    learned = [v for v in known.stored if v != IGNORED]
+    raise DataError(
+        f"mask {path} holds id {odd}, and the class list has ids {min(learned)} to {max(learned)}; add "
+        f"the missing classes to the list, or --ignore {odd} if it means none"
+    )
+
+
+def _by_colour(path: Path, values: Pixels, known: Labels) -> Pixels:
+    if not known.known:
+        if (values == values[:, :, :1]).all():
+            return _by_id(path, values[:, :, 0].astype(np.int32), known)
+        raise DataError(
+            f"mask {path} holds colours, and no palette is known; store class ids, or give a class list "
+            "with lines 'name R G B'"
+        )
+    palette = [*known.colours, *known.painted]
+    numbers = [*range(len(known.colours)), *[IGNORED] * len(known.painted)]
+    codes = np.array([(r << 16) | (g << 8) | b for r, g, b in palette])
+    order = np.argsort(codes)
+    wide = values.astype(np.int32)
+    pixels = (wide[:, :, 0] << 16) | (wide[:, :, 1] << 8) | wide[:, :, 2]
+    at = order[np.searchsorted(codes, pixels, sorter=order).clip(max=len(codes) - 1)]
+    if (missing := codes[at] != pixels).any():
+        red, green, blue = (int(v) for v in values[missing][0])
+        raise DataError(
+            f"mask {path} has the colour {red} {green} {blue}, which no class of the list has; add it "
+            "to the list, as a line 'void R G B' if it means none"
+        )
+    found: Pixels = np.array(numbers, np.uint8)[at]
+    return found
+
+
+def _entry(path: Path, number: int, line: str) -> tuple[str, Colour | None]:
+    parts = [part for part in re.split(r"[\s,;]+", line) if part]
+    whole = [part.isdecimal() for part in parts]
+    for colour, name in ((parts[-3:], parts[:-3]), (parts[:3], parts[3:])):
+        if name and len(colour) == 3 and all(part.isdecimal() for part in colour):
+            red, green, blue = (int(part) for part in colour)
+            if max(red, green, blue) > 255:
+                break
+            return " ".join(name), (red, green, blue)
+    if all(whole) or (len(parts) > 3 and sum(whole) >= 3):
+        raise DataError(
+            f"line {number} of the class list {path} is {line!r}; it must be 'name' or 'name R G B' "
+            "with numbers from 0 to 255"
+        )
+    return " ".join(parts), None
+
+
+def _colour(index: int) -> Colour:
+    """A colour for class `index` that is far from those before it, each bit of it on another axis."""
+    red = green = blue = 0
+    rest = index + 1
+    for bit in range(7, -1, -1):
+        red |= (rest & 1) << bit
+        green |= (rest >> 1 & 1) << bit
+        blue |= (rest >> 2 & 1) << bit
+        rest >>= 3
+    return red, green, blue

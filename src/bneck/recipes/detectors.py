@@ -1,0 +1,108 @@
+"""Detectors by name: counts, and Table 6 beside them. Nothing here needs torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from bneck.costs.detector import PAPER_V2_CLASSES, TABLE6, DetectorCount, Table6Row
+from bneck.costs.detector import count_detector as count_value
+from bneck.records.measurement import Measurement
+from bneck.specs.detector import COCO_IDS, Detector, layers, ssdlite
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.transforms import rename, with_resolution
+
+
+def count_detector(
+    network: str | Path | NetSpec | Detector,
+    *,
+    classes: int = COCO_IDS,
+    resolution: int | None = None,
+) -> DetectorCount:
+    """Parameters and multiply-adds of SSDLite round a network, or of a detector as it is.
+
+    Args:
+        network: a zoo name, a spec file, a run's folder, a spec, or a detector.
+        classes: what can be detected; the paper counts with COCO's 90 ids.
+        resolution: side of the input; None takes the name's (`v3-small@256`), else 320.
+
+    Raises:
+        InputError: no such network, or a number that cannot be.
+    """
+    if isinstance(network, Detector):
+        return count_value(network)
+    return count_value(ssdlite(network, classes=classes, resolution=resolution))
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorEntry:
+    """A row of Table 6 with exact counts: for the 91 slots of COCO's ids, and for 81."""
+
+    row: Table6Row
+    costs: DetectorCount
+    costs_81: DetectorCount
+
+
+def detector_zoo(pattern: str = "*") -> list[DetectorEntry]:
+    """The rows of Table 6 in its order.
+
+    Args:
+        pattern: shell-style, as "v3-small*"; a name without wildcards stands for what begins with it.
+
+    Raises:
+        InputError: no row is about such a network.
+    """
+    wanted = pattern if any(c in pattern for c in "*?[") else f"{pattern}*"
+    found = [
+        DetectorEntry(
+            row, count_detector(row.network), count_detector(row.network, classes=PAPER_V2_CLASSES)
+        )
+        for row in TABLE6
+        if fnmatchcase(row.network, wanted)
+    ]
+    if not found:
+        known = ", ".join(row.network for row in TABLE6)
+        raise InputError(f"Table 6 has no network {pattern!r}; it has {known}")
+    return found
+
+
+def measure_detectors(
+    *networks: str | Path | NetSpec,
+    classes: int = COCO_IDS,
+    resolution: int | None = None,
+    threads: int = 1,
+    rounds: int = 20,
+    runtime: str = "onnxruntime",
+) -> list[Measurement]:
+    """Latency of SSDLite round networks on this machine at batch 1, interleaved in shuffled rounds.
+
+    Random weights, without decoding and suppression, whose time depends on what is found. A trained
+    detector's run is measured by its own file with `bneck.measure`.
+
+    Raises:
+        InputError: no such network or runtime, or a machine too busy to measure on.
+    """
+    import numpy as np
+
+    from bneck.devices.measure import Candidate, measure
+    from bneck.devices.protocol import Protocol
+    from bneck.graphs.detector_graph import detector_graph
+    from bneck.graphs.onnx_graph import random_weights
+
+    if not networks:
+        raise InputError(
+            "there is nothing to measure; name a network, as in: bneck measure v3-small --task detect"
+        )
+    if threads < 1 or rounds < 3:
+        raise InputError(f"threads is {threads} and rounds {rounds}; they must be at least 1 and 3")
+    candidates = []
+    for network in networks:
+        detector = ssdlite(network, classes=classes, resolution=resolution)
+        weights = random_weights(layers(detector), np.random.default_rng(0))
+        spec = with_resolution(detector.network, detector.resolution)
+        model = detector_graph(detector, weights).SerializeToString()
+        candidates.append(Candidate(rename(spec, f"ssdlite {spec.name}"), bytes(model)))
+    protocol = Protocol(threads=threads, rounds=rounds)
+    return measure(candidates, runtime_name=runtime, protocol=protocol)

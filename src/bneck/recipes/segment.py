@@ -1,0 +1,411 @@
+"""Segmentation from a folder of images and masks to a judged network: train, evaluate, resume."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+from PIL import Image
+
+from bneck.data.pairs import Scenery, list_pairs
+from bneck.data.scenes import Scenes, as_batch
+from bneck.nets.segmenter import SegmentNet, build_segmenter, load_segmenter
+from bneck.nets.weights import save_weights
+from bneck.recipes.command import command_line
+from bneck.recipes.progress import Progress, Silent
+from bneck.recipes.run import check_empty
+from bneck.recipes.segmenters import named_segmenter
+from bneck.records.commit import commit
+from bneck.records.files import locked, write_json, write_text, write_whole
+from bneck.records.run import FORMAT, RunFolder
+from bneck.report.overlay import overlay
+from bneck.report.segment import write_segment_report
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.segmenter import Head, Segmenter, from_settings
+from bneck.specs.text import load, to_text
+from bneck.tasks.segment import Evaluation, Score, predict
+from bneck.tasks.segment import evaluate as evaluate_scenes
+from bneck.train.segment import SegmentSettings, train_segmenter
+
+KIND = "segment"
+CROP = 769  # side of the DeepLab line's crops
+EPOCHS, BATCH, LR = 50.0, 8, 0.1
+SHOWN = 3  # best and worst images that are drawn
+
+Size = tuple[int, int]
+
+
+class SegmentOptions(TypedDict, total=False):
+    """What `train_segment` may be told; every one has a default.
+
+    `head`, `filters`, `output_stride` and `global_pool` are those of `named_segmenter`. `classes` is
+    the class list where the data holds none, `ignore` are ids of masks that mean no class, besides
+    255. Images are brought to `size`, (height, width) in pixels, and stay as they are without;
+    `crop` is trained on, the whole image, at most 769 a side, without. `epochs` is 50, `batch` 8 and
+    `lr`, the first rate, 0.1 for 8 images a step. `balance` weighs classes in the loss by the median
+    class's pixels over theirs. Everything random follows from `seed`.
+    """
+
+    head: Head
+    filters: int
+    output_stride: int | None
+    global_pool: bool
+    classes: str | Path | None
+    ignore: Sequence[int]
+    size: Size | None
+    crop: Size | None
+    epochs: float | None
+    batch: int | None
+    lr: float | None
+    balance: bool
+    seed: int
+
+
+def train_segment(
+    network: str | Path | NetSpec,
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[SegmentOptions],
+) -> dict[str, Any]:
+    """Train R-ASPP or LR-ASPP round a network from scratch, and judge it.
+
+    By the protocol of the DeepLab line, which the paper refers to (6.4): SGD with momentum 0.9, poly
+    schedule, random scale from 0.5 to 2 in steps of 0.25, crop, flip, single-scale evaluation of
+    whole images. The paper's number of steps is unpublished. Changed for short trainings: batch
+    norm's momentum 0.1, a warm-up of an epoch at most, an average over some 100 steps.
+
+    `bneck train v3-small+rf2 --task segment --data camvid --classes classes.txt --size 180x240` takes
+    about a second a batch of 8 on one core; docs/results.md has what it reached.
+
+    Args:
+        network: a zoo name, a spec file, a run's folder; `+rf2` is the paper's reduced tail.
+        data: a folder, see `bneck.data.pairs.list_pairs`.
+        out: the run's folder, new or empty; None makes one under runs/.
+        progress: receives what happens; None tells nobody.
+        options: see `SegmentOptions`.
+
+    Returns:
+        The run's record, as in its `run.json`, with its folder under "run".
+
+    Raises:
+        InputError: wrong input; the message is one sentence.
+    """
+    ignore, seed = options.get("ignore", ()), options.get("seed", 0)
+    scenery = list_pairs(
+        Path(data), classes=_path(options.get("classes")), ignore=ignore, seed=seed
+    )
+    seg = named_segmenter(
+        network,
+        classes=len(scenery.labels.names),
+        head=options.get("head", "lraspp"),
+        filters=options.get("filters", 128),
+        output_stride=options.get("output_stride"),
+        global_pool=options.get("global_pool", False),
+    )
+    settings = _settings(scenery, Path(data), options)
+    _training(settings).check()
+    folder = RunFolder(Path(out) if out is not None else _fresh_folder())
+    check_empty(folder.path)
+    with locked(folder.path / ".lock"):
+        write_text(folder.spec, to_text(seg.network))
+        write_json(folder.run_json, _new_record(seg, scenery, settings))
+        try:
+            return _carry(folder, progress or Silent())
+        except InputError:
+            if not folder.weights.is_file() and not folder.scratch.is_dir():
+                shutil.rmtree(folder.path)  # refused before anything was learnt
+            raise
+
+
+def resume_segment(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Go on with a training that was broken off, from its last epoch.
+
+    Raises:
+        InputError: no run of segmentation, or one that another process works on.
+    """
+    folder = RunFolder(Path(run))
+    _record(folder)
+    with locked(folder.path / ".lock"):
+        return _carry(folder, progress or Silent())
+
+
+def evaluate_segment(
+    run: str | Path,
+    data: str | Path | None = None,
+    *,
+    split: str = "val",
+    classes: str | Path | None = None,
+    ignore: Sequence[int] | None = None,
+    sliding: Size | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Judge a run's segmenter on a split: mIOU from one confusion matrix, at the masks' own size.
+
+    Args:
+        run: a finished run's folder.
+        data: None takes the data that the run was trained on.
+        split: "train", "val" or "test".
+        classes: the class list; None takes the run's, or that of `data`.
+        ignore: ids that mean no class; None takes the run's.
+        sliding: a window (height, width); None looks at whole images.
+        progress: receives what happens; None tells nobody.
+
+    Raises:
+        InputError: no such run or split, or other classes than the run's.
+    """
+    folder = RunFolder(Path(run))
+    record, net = load_run(folder)
+    settings = record["settings"]
+    listed = classes if classes is not None or data is not None else settings["classes"]
+    scenery = list_pairs(
+        Path(settings["data"] if data is None else data),
+        classes=_path(listed),
+        ignore=settings["ignore"] if ignore is None else ignore,
+        seed=settings["seed"],
+    )
+    if list(scenery.labels.names) != record["labels"]["names"]:
+        raise InputError(
+            f"the data has the classes {', '.join(scenery.labels.names)}, and {folder.path} was trained on "
+            f"{', '.join(record['labels']['names'])}; they must be the same, in the same order"
+        )
+    scenes = _scenes(scenery, split, settings, judged=True)
+    return _score_record(split, _judge(net, scenes, progress or Silent(), split, sliding), scenes)
+
+
+def load_run(folder: RunFolder) -> tuple[dict[str, Any], SegmentNet]:
+    """The record and the trained net of a finished run.
+
+    Raises:
+        InputError: no run of segmentation, or not finished.
+    """
+    record = _record(folder)
+    if not folder.weights.is_file():
+        raise InputError(f"{folder.path} is not finished; go on with: bneck train --resume RUN")
+    seg = from_settings(load(folder.spec), record["segmenter"])
+    return record, load_segmenter(seg, folder.weights)
+
+
+def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
+    """From wherever the run stands to its end."""
+    start = time.perf_counter()
+    record = _record(folder)
+    settings = record["settings"]
+    scenery = list_pairs(
+        Path(settings["data"]), classes=_path(settings["classes"]), ignore=settings["ignore"],
+        seed=settings["seed"],
+    )  # fmt: skip
+    if not folder.weights.is_file():
+        _train(folder, record, scenery, progress)
+    _, net = load_run(folder)
+    record["scores"] = []
+    for split in scenery.splits:
+        if split == "train":
+            continue
+        scenes = _scenes(scenery, split, settings, judged=True)
+        found = _judge(net, scenes, progress, split)
+        record["scores"].append(_score_record(split, found, scenes))
+        if split == "val":
+            record["shown"] = _draw(folder, net, scenes, found, record)
+    record["seconds"] = record.get("seconds", 0.0) + time.perf_counter() - start
+    record["state"], record["finished"] = "finished", _now()
+    write_json(folder.run_json, record)
+    write_segment_report(folder.path)
+    shutil.rmtree(folder.scratch, ignore_errors=True)
+    return {"run": str(folder.path), **record}
+
+
+def _train(folder: RunFolder, record: dict[str, Any], scenery: Scenery, progress: Progress) -> None:
+    seg = from_settings(load(folder.spec), record["segmenter"])
+    scenes = _scenes(scenery, "train", record["settings"])
+    progress.stage("read the masks", len(scenes))
+    survey = scenes.survey(progress.advance)
+    if survey.empty:
+        progress.say(
+            f"{len(survey.empty)} of {len(scenes)} masks are ignored altogether and left out, the first is "
+            f"{scenes.pairs[survey.empty[0]].mask}"
+        )
+    unseen = [
+        n for n, pixels in zip(scenery.labels.names, survey.pixels, strict=True) if not pixels
+    ]
+    if unseen:
+        progress.say(f"no mask of train has a pixel of {', '.join(unseen)}")
+    record["survey"] = {"pixels": survey.pixels.tolist(), "ignored": len(survey.empty)}
+    indices = np.setdiff1d(np.arange(len(scenes)), survey.empty)
+    training = _training(record["settings"])
+    if record["settings"]["balance"]:
+        training = replace(training, weights=survey.weights())
+    net = build_segmenter(seg, seed=training.seed)
+    losses: list[float] = []
+    last = 0
+
+    def on_step(done: int, total: int, loss: float) -> None:
+        nonlocal last
+        if not last:
+            progress.stage("train", total)
+        progress.advance(done - last)
+        last = done
+        losses.append(loss)
+
+    checkpoint = folder.scratch / "checkpoint.safetensors"
+    train_segmenter(net, scenes, indices, training, checkpoint=checkpoint, on_step=on_step)
+    record["final_loss"] = float(np.mean(losses[-20:])) if losses else None
+    write_json(folder.run_json, record)
+    save_weights(net.state_dict(), folder.weights)
+
+
+def _settings(scenery: Scenery, data: Path, options: SegmentOptions) -> dict[str, Any]:
+    """Plain values for the record, defaults filled in."""
+    classes, size, crop = options.get("classes"), options.get("size"), options.get("crop")
+    epochs, batch, lr = options.get("epochs"), options.get("batch"), options.get("lr")
+    batch = BATCH if batch is None else batch
+    return {
+        "data": str(data.resolve()),
+        "classes": None if classes is None else str(Path(classes).resolve()),
+        "ignore": list(options.get("ignore", ())),
+        "size": list(size) if size else None,
+        "crop": list(crop or _crop(scenery, size)),
+        "epochs": EPOCHS if epochs is None else epochs,
+        "batch": batch,
+        "lr": LR * batch / BATCH if lr is None else lr,
+        "balance": options.get("balance", False),
+        "seed": options.get("seed", 0),
+    }
+
+
+def _new_record(seg: Segmenter, scenery: Scenery, settings: dict[str, Any]) -> dict[str, Any]:
+    labels = scenery.labels
+    return {
+        "format": FORMAT,
+        "kind": KIND,
+        "state": "running",
+        "version": metadata.version("bneck"),
+        "commit": commit(),
+        "command": command_line("bneck.train_segment(...)"),
+        "started": _now(),
+        "segmenter": seg.settings(),
+        "labels": {
+            "names": labels.names,
+            "colours": labels.colours,
+            "ids": [int(v) for v in labels.ids()[: len(labels.names)]],
+        },
+        "images": {name: len(pairs) for name, pairs in scenery.splits.items()},
+        "settings": settings,
+    }
+
+
+def _training(settings: dict[str, Any]) -> SegmentSettings:
+    return SegmentSettings(
+        epochs=settings["epochs"],
+        batch=settings["batch"],
+        lr=settings["lr"],
+        crop=(settings["crop"][0], settings["crop"][1]),
+        warmup=min(1.0, settings["epochs"] / 10),
+        average=0.99,
+        bn_momentum=0.1,
+        seed=settings["seed"],
+    )
+
+
+def _scenes(
+    scenery: Scenery, split: str, settings: dict[str, Any], *, judged: bool = False
+) -> Scenes:
+    size = settings["size"]
+    return Scenes(
+        scenery.split(split),
+        scenery.labels,
+        size=(size[0], size[1]) if size else None,
+        whole_masks=judged,
+    )
+
+
+def _judge(
+    net: SegmentNet,
+    scenes: Scenes,
+    progress: Progress,
+    split: str,
+    sliding: Size | None = None,
+) -> Evaluation:
+    progress.stage(f"judge on {split}", len(scenes))
+    return evaluate_scenes(net, scenes, sliding=sliding, on_scene=progress.advance)
+
+
+def _score_record(split: str, found: Evaluation, scenes: Scenes) -> dict[str, Any]:
+    score: Score = found.score
+    names = scenes.labels.names
+    return {
+        "split": split,
+        "images": len(scenes),
+        "miou": _number(score.miou),
+        "pixels": _number(score.pixels),
+        "iou": {name: _number(value) for name, value in zip(names, score.iou, strict=True)},
+    }
+
+
+def _draw(
+    folder: RunFolder, net: SegmentNet, scenes: Scenes, found: Evaluation, record: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Overlays of the best and the worst images, with what the run's record says of them."""
+    order = [i for i in np.argsort(found.images) if not math.isnan(found.images[i])]
+    worst, best = order[:SHOWN], order[::-1][: min(SHOWN, len(order) - SHOWN)]
+    shown = []
+    for what, indices in (("best", best), ("worst", worst)):
+        for rank, index in enumerate(indices, start=1):
+            image = scenes.read(int(index))[0]
+            size = (image.shape[0], image.shape[1])
+            labels = record["labels"]
+            page = overlay(
+                image, predict(net, as_batch(image), size), labels["names"], labels["colours"]
+            )
+            name = f"{what}-{rank}.png"
+            save_picture(page, folder.path / name)
+            pair = scenes.pairs[int(index)]
+            shown.append({"file": name, "image": str(pair.image), "miou": found.images[index]})
+    return shown
+
+
+def save_picture(page: Image.Image, path: Path) -> None:
+    """Write a PNG file, whole or not at all."""
+    write_whole(path, lambda partial: page.save(partial, format="png"))
+
+
+def _record(folder: RunFolder) -> dict[str, Any]:
+    record = folder.read()
+    if record.get("kind") != KIND:
+        raise InputError(
+            f"{folder.path} is a run of another kind ({record.get('kind')}), not of segmentation"
+        )
+    return record
+
+
+def _crop(scenery: Scenery, size: Size | None) -> Size:
+    if size is None:
+        first = Scenes(scenery.split("train")[:1], scenery.labels).read(0)[1]
+        size = (first.shape[0], first.shape[1])
+    return min(size[0], CROP), min(size[1], CROP)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _path(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _fresh_folder() -> Path:
+    return Path("runs") / f"segment-{datetime.now().strftime('%Y%m%d-%H%M%S')}"

@@ -1,0 +1,91 @@
+"""What a segmentation run sees in pictures: overlays with a legend, and masks of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bneck.data.images import read_whole
+from bneck.data.scenes import as_batch, resized
+from bneck.recipes.segment import load_run, save_picture
+from bneck.records.run import RunFolder
+from bneck.report.overlay import class_shares, overlay
+from bneck.specs.errors import InputError
+from bneck.tasks.segment import predict
+
+
+def paint(
+    run: str | Path,
+    images: Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    mask: str | Path | None = None,
+) -> list[dict[str, Any]]:
+    """Segment pictures of any size, each seen at the size that the run was trained at.
+
+    Args:
+        run: a finished run's folder.
+        images: picture files.
+        out: where to write the picture with its classes painted over it and a legend: a .png file
+            for one picture, a folder for several. None writes none.
+        mask: the same for the ids of the classes, 8 bits a pixel, as the run's own masks have them
+            (of Cityscapes the label ids, as its server takes them).
+
+    Returns:
+        For each picture its path, the files written and the share of the pixels of every class.
+
+    Raises:
+        InputError: no finished run, no picture, or a place that cannot be written.
+    """
+    if not images:
+        raise InputError("there is no picture; name one, as in: bneck predict RUN street.jpg")
+    places = [_places(place, images, what) for place, what in ((out, "--out"), (mask, "--mask"))]
+    record, net = load_run(RunFolder(Path(run)))
+    labels, size = record["labels"], record["settings"]["size"]
+    ids = np.zeros(256, np.uint8)
+    ids[: len(labels["ids"])] = labels["ids"]
+    found = []
+    for image, painted, numbered in zip(images, *places, strict=True):
+        pixels = read_whole(Path(image))
+        if isinstance(pixels, str):
+            raise InputError(f"picture {image} cannot be read: {pixels}; give another one")
+        seen = resized(pixels, (size[0], size[1])) if size else pixels
+        classes = predict(net, as_batch(seen), (pixels.shape[0], pixels.shape[1]))
+        if painted is not None:
+            save_picture(overlay(pixels, classes, labels["names"], labels["colours"]), painted)
+        if numbered is not None:
+            save_picture(Image.fromarray(ids[classes]), numbered)
+        shares = class_shares(classes, len(labels["names"]))
+        found.append(
+            {
+                "image": str(image),
+                "overlay": str(painted) if painted else None,
+                "mask": str(numbered) if numbered else None,
+                "shares": dict(zip(labels["names"], shares, strict=True)),
+            }
+        )
+    return found
+
+
+def _places(place: str | Path | None, images: Sequence[str | Path], what: str) -> list[Path | None]:
+    """A file for every picture; a place that ends in .png is one file, any other a folder."""
+    if place is None:
+        return [None] * len(images)
+    path = Path(place)
+    if path.suffix.lower() == ".png":
+        if len(images) > 1:
+            raise InputError(
+                f"{what} is the file {path} and there are {len(images)} pictures; name a folder"
+            )
+        return [path]
+    if path.suffix and not path.is_dir():
+        raise InputError(f"{what} is {path}; name a .png file, or a folder")
+    names = [Path(image).stem for image in images]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"two pictures are called {twice}; segment them one by one")
+    return [path / f"{name}.png" for name in names]

@@ -1,0 +1,354 @@
+"""Detection from a folder to a report: the whole way in small, resumed, judged, drawn, refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bneck
+from bneck.data.coco import read_coco
+from bneck.devices import protocol
+from bneck.nets.build import build
+from bneck.nets.weights import load_weights, save_weights
+from bneck.recipes import detect as recipe
+from bneck.recipes.detect_pictures import exported_detector
+from bneck.records.run import RunFolder
+from bneck.report.boxes import MISSED, Mark, sheet, with_boxes
+from bneck.specs.network import NetSpec
+from bneck.specs.text import load, to_text
+from bneck.specs.transforms import with_expanded
+from bneck.tasks.boxes import Found, as_boxes
+from bneck.tasks.hits import best_threshold, judge
+from commands import Call, refusal
+
+IDS = {2: "light", 9: "dark"}  # category ids with gaps
+
+
+def draw(root: Path, split: str, count: int, seed: int) -> None:
+    """Grey pictures 48 x 36 with one or two squares, white or black, and some without any."""
+    rng, images, boxes = np.random.default_rng(seed), [], []
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        pixels = rng.integers(110, 140, (36, 48, 3), dtype=np.uint8)
+        for number in range(i % 3):
+            side, x = int(rng.integers(14, 18)), int(rng.integers(1, 8)) + 24 * number
+            y, category = int(rng.integers(1, 18)), int(rng.choice(list(IDS)))
+            pixels[y : y + side, x : x + side] = 250 if category == 2 else 5
+            boxes.append(
+                {
+                    "id": len(boxes) + 1, "image_id": 10 * i, "category_id": category,
+                    "bbox": [x, y, side, side],
+                }
+            )  # fmt: skip
+        name = f"{split}-{i}.png"
+        Image.fromarray(pixels).save(root / "images" / name)
+        images.append({"id": 10 * i, "file_name": name, "width": 48, "height": 36})
+    categories = [{"id": key, "name": name} for key, name in IDS.items()]
+    data = {"images": images, "annotations": boxes, "categories": categories}
+    (root / f"instances_{split}.json").write_text(json.dumps(data))
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scene")
+    draw(root, "train", 24, 0)
+    draw(root, "val", 9, 1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(scene: Path, tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    bneck.train_detect(tiny, scene, resolution=48, epochs=40, batch=8, lr=0.004, out=out)
+    return out
+
+
+@pytest.fixture
+def spoilt(scene: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(scene, tmp_path / "scene"))
+
+
+def edit(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    data = json.loads(file.read_text())
+    change(data)
+    file.write_text(json.dumps(data))
+
+
+class TestRun:
+    def test_it_learns(self, run: Path) -> None:
+        record = RunFolder(run).read()
+        assert (record["kind"], record["state"]) == ("detect", "finished")
+        found = record["evaluations"]["val"]
+        assert found["AP50"] > 0.5
+        assert (found["images"], found["objects"]) == (9, 9)
+        assert set(found["classes"]) == {"light", "dark"}
+        assert not (run / "scratch").exists()
+
+    def test_results_are_what_coco_s_server_takes(self, run: Path, scene: Path) -> None:
+        entries = json.loads((run / "detections-val.json").read_text())
+        assert {e["category_id"] for e in entries} <= set(IDS)
+        assert {e["image_id"] for e in entries} <= {10 * i for i in range(9)}
+        for entry in entries:
+            x, y, width, height = entry["bbox"]
+            assert -1e-3 <= x <= x + width <= 48.001
+            assert -1e-3 <= y <= y + height <= 36.001
+        best = max(entries, key=lambda e: e["score"])
+        pictures = {p.id: p for p in read_coco(scene / "instances_val.json").pictures}
+        box = np.array([*best["bbox"][:2], best["bbox"][0] + best["bbox"][2]]) / (48, 36, 48)
+        truth = pictures[best["image_id"]].boxes[:, :3]
+        assert np.abs(truth - box).max(1).min() < 0.15
+
+    def test_evaluating_again_gives_the_same(self, run: Path, call: Call) -> None:
+        before = RunFolder(run).read()["evaluations"]["val"]
+        after = json.loads(call("evaluate", run, "--json").out)
+        assert {k: after[k] for k in before} == before
+        assert "all (mAP)" in call("evaluate", run).out
+
+    def test_the_exported_files_were_compared(self, run: Path) -> None:
+        for check in RunFolder(run).read()["export"].values():
+            assert check["images"] == 4
+            assert check["largest_difference"] < 1e-3
+
+    def test_the_report_shows_it(self, run: Path, call: Call) -> None:
+        assert json.loads(call("report", run, "--json").out) == {"files": [str(run / "report.md")]}
+        text = (run / "report.md").read_text()
+        assert "**mAP " in text
+        assert "| light |" in text
+        assert "![hits, misses and false alarms on val](sheet-val.png)" in text
+        with Image.open(run / "sheet-val.png") as page:
+            assert page.width > 1000
+
+    def test_a_run_measures_and_counts_as_a_network(self, run: Path) -> None:
+        assert bneck.network(run).resolution == 48
+        assert bneck.count_detector(load(run / "spec.yaml"), classes=2, resolution=48).params > 0
+
+    def test_latency_is_measured(
+        self, run: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        quick = partial(protocol.Protocol, burst_ms=1.0, max_repeats=1, max_spread=1e9)
+        monkeypatch.setattr(protocol, "Protocol", quick)
+        answer = call("measure", "v3-small-0.35@96", "--task", "detect", "--rounds", 3, "--json")
+        (found,) = json.loads(answer.out)
+        assert found["network"] == "ssdlite v3-small-0.35@96"
+        assert found["resolution"] == 96
+        (trained,) = json.loads(call("measure", run, "--rounds", 3, "--json").out)
+        assert trained["resolution"] == 48
+        assert found["latency_ms"]["median"] > 0
+
+    def test_resumed_it_ends_the_same(
+        self, run: Path, scene: Path, tiny: NetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def train(name: str) -> Path:
+            out = tmp_path / name
+            bneck.train_detect(tiny, scene, resolution=48, epochs=3, batch=8, out=out)
+            return out
+
+        whole = train("whole")
+        fit, stop = recipe.fit, KeyboardInterrupt()
+
+        def broken(*args: Any, on_step: Any, **more: Any) -> Any:
+            def step(done: int, total: int, loss: float) -> None:
+                on_step(done, total, loss)
+                if done == 5:  # in the second epoch of three steps
+                    raise stop
+
+            return fit(*args, on_step=step, **more)
+
+        monkeypatch.setattr(recipe, "fit", broken)
+        with pytest.raises(KeyboardInterrupt):
+            train("broken")
+        monkeypatch.undo()
+        bneck.resume_detect(tmp_path / "broken")
+        ours, theirs = (
+            load_weights(tmp_path / name / "weights.safetensors") for name in ("whole", "broken")
+        )
+        assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+        assert RunFolder(whole).read()["state"] == "finished"
+
+    def test_a_backbone_can_be_given(self, scene: Path, tiny: NetSpec, tmp_path: Path) -> None:
+        """Of a wider network, with other padding and other normalisation."""
+        wide = replace(tiny, name="wide", padding="same", classes=5)
+        begin, out = tmp_path / "begin", tmp_path / "run"
+        begin.mkdir()
+        (begin / "spec.yaml").write_text(to_text(wide))
+        save_weights(build(wide, seed=5).state_dict(), begin / "weights.safetensors")
+        said = {"format": 1, "normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+        (begin / "run.json").write_text(json.dumps(said))
+        narrow = with_expanded(tiny, 2, 64)
+        record = bneck.train_detect(
+            narrow, scene, resolution=48, epochs=1, batch=8, lr=1e-9, out=out, start=begin
+        )
+        assert record["settings"]["start"] == str(begin)
+        assert record["normalisation"]["mean"] == [0.5] * 3
+        assert "backbone from" in (out / "report.md").read_text()
+        _, net = recipe.load_run(RunFolder(out))
+        assert net.detector.network.padding == "same"
+        assert net.normalisation.mean == (0.5, 0.5, 0.5)
+        # Hardly trained: the first row is still the start's.
+        stem = load_weights(begin / "weights.safetensors")["rows.0.conv.weight"]
+        assert np.allclose(net.state_dict()["rows.0.conv.weight"], stem, atol=1e-4)
+        session, said = exported_detector(out)
+        assert said["mean"].ravel().tolist() == [0.5] * 3
+        assert session.outputs == ["offsets", "logits"]
+
+    def test_another_network_is_no_start(self, scene: Path, tiny: NetSpec, tmp_path: Path) -> None:
+        (tmp_path / "spec.yaml").write_text(to_text(tiny))
+        with pytest.raises(bneck.InputError, match="has no trained weights"):
+            bneck.train_detect(tiny, scene, resolution=48, start=tmp_path, out=tmp_path / "out")
+        save_weights(build(tiny).state_dict(), tmp_path / "weights.safetensors")
+        with pytest.raises(bneck.InputError, match="shrinking can only drop channels"):
+            bneck.train_detect("v3-small", scene, start=tmp_path, out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+class TestPredict:
+    def test_boxes_are_printed_and_drawn(
+        self, run: Path, scene: Path, call: Call, tmp_path: Path
+    ) -> None:
+        image, out = scene / "images" / "val-2.png", tmp_path / "picture.png"
+        found = json.loads(call("predict", run, image, "--out", out, "--score", 0.2, "--json").out)
+        (one,) = found
+        assert (one["width"], one["height"], one["picture"]) == (48, 36, str(out))
+        assert {entry["label"] for entry in one["objects"]} <= set(IDS.values())
+        assert len(one["objects"]) >= 1
+        with Image.open(out) as drawn, Image.open(image) as plain:
+            assert drawn.size == plain.size
+            assert drawn.tobytes() != plain.tobytes()
+        assert "-> " in call("predict", run, image, "--out", out).out
+
+    def test_a_folder_for_several_and_one_pixel(
+        self, run: Path, scene: Path, tmp_path: Path
+    ) -> None:
+        Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+        images = [scene / "images" / "val-1.png", tmp_path / "dot.png"]
+        found = bneck.detect(run, images, out=tmp_path / "drawn", score=0.0)
+        assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == [
+            "dot.png",
+            "val-1.png",
+        ]
+        assert all(np.isfinite(entry["box"]).all() for one in found for entry in one["objects"])
+
+    def test_refusals(self, run: Path, scene: Path, call: Call, tmp_path: Path) -> None:
+        image = scene / "images" / "val-1.png"
+        assert "score is 2" in refusal(call("predict", run, image, "--score", 2))
+        assert "give a .png file" in refusal(call("predict", run, image, image, "--out", "a.png"))
+        (tmp_path / "text.png").write_text("no")
+        assert "text.png cannot be used" in refusal(call("predict", run, tmp_path / "text.png"))
+        with pytest.raises(bneck.InputError, match="decodes by itself"):
+            bneck.detect(run / "model-boxes.onnx", [image])
+        with pytest.raises(bneck.InputError, match=r"has no model\.onnx"):
+            bneck.detect(tmp_path, [image])
+
+
+class TestRefusals:
+    def train(self, call: Call, data: Path, *more: object) -> str:
+        options = ("--task", "detect", "--resolution", 48, "--out", data.parent / "out")
+        return refusal(call("train", "v3-small-0.35", "--data", data, *options, *more))
+
+    def test_no_boxes_at_all(self, call: Call, spoilt: Path) -> None:
+        edit(spoilt / "instances_train.json", lambda d: d.update(annotations=[]))
+        options = ("--task", "detect", "--resolution", 48, "--out", spoilt.parent / "out")
+        said = refusal(call("train", "v3-small-0.35", "--data", spoilt, *options), after=1)
+        assert "has no boxes to learn from" in said
+        assert not (spoilt.parent / "out").exists()
+
+    def test_other_classes_in_val(self, call: Call, spoilt: Path) -> None:
+        edit(spoilt / "instances_val.json", lambda d: d["categories"][0].update(name="odd"))
+        assert "has the classes odd, dark, and" in self.train(call, spoilt)
+
+    def test_missing_images(self, call: Call, spoilt: Path) -> None:
+        (spoilt / "images" / "train-3.png").unlink()
+        assert "names 1 of 24 images that cannot be used" in self.train(call, spoilt)
+
+    @pytest.mark.parametrize(
+        ("more", "said"),
+        [
+            (("--loss", "l2"), "there is no detection loss 'l2'; known are focal, mining"),
+            (("--epochs", 0), "epochs is 0"),
+            (("--batch", 0), "batch is 0; it must be above 0"),
+            (("--lr", -1), "lr is -1"),
+            (("--seed", -1), "seed is -1"),
+            (("--images", "nowhere"), "there is no folder of images nowhere"),
+            (("--start", "nowhere"), "nowhere has no trained weights"),
+            (("--resolution", 8), "resolution is 8; it must be a whole number of at least 32"),
+        ],
+    )
+    def test_settings(self, call: Call, scene: Path, more: tuple[object, ...], said: str) -> None:
+        assert said in self.train(call, scene, *more)
+        assert not (scene.parent / "out").exists()
+
+    def test_a_batch_larger_than_the_data(self, call: Call, scene: Path, tmp_path: Path) -> None:
+        options = ("--task", "detect", "--resolution", 48, "--batch", 99, "--out", tmp_path / "out")
+        said = refusal(call("train", "v3-small-0.35", "--data", scene, *options), after=1)
+        assert said.startswith("the batch of 99 is larger than the 24 training images")
+
+    def test_what_is_no_run(self, call: Call, scene: Path, run: Path, tmp_path: Path) -> None:
+        with pytest.raises(bneck.InputError, match="is not a run folder"):
+            bneck.evaluate_detect(tmp_path)
+        assert "has no json file for test" in refusal(call("evaluate", run, "--split", "test"))
+        said = refusal(call("train", "v3-small", "--task", "detect", "--data", scene, "--out", run))
+        assert "holds a run already" in said
+        assert "a network and --data are needed" in refusal(call("train", "--task", "detect"))
+
+
+class TestHits:
+    BOXES = as_boxes([[0, 0, 0.4, 0.4], [0.5, 0.5, 0.9, 0.9], [0, 0.5, 0.3, 1]])
+    LABELS = np.array([1, 2, 1])
+
+    def found(self, boxes: list[list[float]], labels: list[int]) -> Found:
+        scores = np.linspace(0.9, 0.1, len(boxes), dtype=np.float32)
+        return Found(as_boxes(boxes), scores, np.array(labels))
+
+    def test_by_hand(self) -> None:
+        crowd = np.array([False, False, True])
+        seen = self.found(
+            [[0, 0, 0.4, 0.4], [0, 0, 0.4, 0.38], [0.5, 0.5, 0.9, 0.9], [0.1, 0.6, 0.2, 0.7]],
+            [1, 1, 1, 1],
+        )
+        # The second finds what is found already; the third is of the wrong class; the fourth is in the crowd.
+        verdict = judge(seen, self.BOXES, self.LABELS, crowd)
+        assert verdict.hit.tolist() == [True, False, False, False]
+        assert verdict.ignored.tolist() == [False, False, False, True]
+        assert verdict.missed.tolist() == [False, True, False]
+
+    def test_the_best_threshold(self) -> None:
+        crowd = np.zeros(3, np.bool_)
+        seen = self.found(
+            [[0, 0, 0.4, 0.4], [0.5, 0.5, 0.9, 0.9], [0.8, 0, 1, 0.2], [0.7, 0, 1, 0.2]],
+            [1, 2, 1, 1],
+        )
+        best = best_threshold([(seen, judge(seen, self.BOXES, self.LABELS, crowd))])
+        assert best is not None
+        # Two of two shown are right, of three objects: F1 = 2 * 2 / (2 + 3).
+        assert (best.precision, best.recall, best.f1) == pytest.approx((1, 2 / 3, 0.8))
+        assert best.score == pytest.approx(0.9 - 0.8 / 3, abs=1e-5)
+
+    def test_nothing(self) -> None:
+        none = self.found([], [])
+        verdict = judge(none, self.BOXES[:0], self.LABELS[:0], np.empty(0, np.bool_))
+        assert best_threshold([(none, verdict)]) is None
+
+
+class TestDrawing:
+    def test_a_box_is_where_it_should_be(self) -> None:
+        page = with_boxes(
+            Image.new("RGB", (101, 101), "white"), [Mark((0.2, 0.3, 0.6, 0.9), "", "#ff0000")]
+        )
+        red = np.asarray(page)[:, :, 1] == 0
+        rows, columns = np.nonzero(red)
+        assert (rows.min(), rows.max(), columns.min(), columns.max()) == (30, 90, 20, 60)
+
+    def test_a_sheet_holds_every_picture(self) -> None:
+        tiles = [(Image.new("RGB", (30, 20 + i), "grey"), f"picture {i}") for i in range(5)]
+        page = sheet(tiles, [("missed", MISSED)])
+        assert page.width == 4 * 370 + 10
+        assert page.height > 2 * 240

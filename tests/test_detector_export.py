@@ -1,0 +1,112 @@
+"""Exported detectors find what the module finds, with and without decoding inside the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bneck.devices.runtimes import OnnxRuntime
+from bneck.export.detector_file import compare, difference, export_detector
+from bneck.export.onnx_file import ExportError
+from bneck.graphs.detector_graph import detector_graph
+from bneck.nets.detector import DetectorNet, build_detector
+from bneck.nets.fold import folded_weights
+from bneck.specs.detector import anchors, ssdlite
+from bneck.tasks.boxes import Found, as_boxes, detections
+
+
+def lively(name: str, resolution: int = 96) -> DetectorNet:
+    """A net that finds many boxes: random heads, batch norm that is no identity."""
+    net = build_detector(ssdlite(name, classes=3, resolution=resolution), seed=1)
+    generator = torch.Generator().manual_seed(2)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_var is not None
+            module.running_var.uniform_(0.5, 2, generator=generator)
+            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            nn.init.uniform_(module.bias, -0.2, 0.2, generator=generator)
+    for head in net.scores:
+        bias = head.get_submodule("predict.conv").bias
+        assert isinstance(bias, Tensor)
+        nn.init.constant_(bias, -2.0)
+    return net.eval()
+
+
+def images(count: int, resolution: int = 96) -> Tensor:
+    return torch.randn(count, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", ["v3-small+dagger", "v1-0.25", "mnasnet-a1-0.35"])
+@pytest.mark.parametrize("decode", [False, True])
+def test_the_file_finds_what_the_module_finds(name: str, decode: bool, tmp_path: Path) -> None:
+    net = lively(name)
+    path = tmp_path / "model.onnx"
+    check = export_detector(net, path, images(2), classes=("a", "b", "c"), decode=decode)
+    assert check["boxes"] >= 20
+    assert check["largest_difference"] < 1e-3
+    session = OnnxRuntime().load(path.read_bytes(), threads=1)
+    assert json.loads(session.metadata["classes"]) == ["a", "b", "c"]
+    assert session.metadata["task"] == "detect"
+    places = np.array(json.loads(session.metadata["anchors"]), np.float32)
+    assert np.array_equal(places, np.array(anchors(net.detector), np.float32))
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def test_both_files_find_the_same_in_the_same_order() -> None:
+    net, image = lively("v3-small"), images(1).numpy()
+    weights, places = folded_weights(net), np.array(anchors(net.detector), np.float32)
+    plain, decoding = (
+        OnnxRuntime().load(
+            detector_graph(net.detector, weights, decode=decode).SerializeToString(), threads=1
+        )
+        for decode in (False, True)
+    )
+    offsets, logits = plain.run_all(image)
+    wanted = detections(offsets[0], logits[0], places)
+    boxes, scores, labels = decoding.run_all(image)
+    assert len(scores) == len(wanted.scores) == 100
+    assert scores == pytest.approx(wanted.scores, abs=1e-5)
+    assert np.array_equal(labels, wanted.labels)
+    assert boxes == pytest.approx(wanted.boxes, abs=1e-5)
+
+
+def test_other_padding_is_followed() -> None:
+    from dataclasses import replace
+
+    detector = ssdlite("v3-small", classes=2, resolution=75)
+    net = build_detector(replace(detector, network=replace(detector.network, padding="same")))
+    model = detector_graph(net.detector, folded_weights(net)).SerializeToString()
+    session = OnnxRuntime().load(model, threads=1)
+    with torch.inference_mode():
+        wanted = net.eval()(images(2, 75))
+    for got, want in zip(session.run_all(images(2, 75).numpy()), wanted, strict=True):
+        assert got == pytest.approx(want.numpy(), abs=1e-4)
+
+
+def test_a_file_of_other_weights_is_refused() -> None:
+    net, other = lively("v3-small"), lively("v3-small")
+    nn.init.normal_(other.scores[1].get_submodule("predict.conv").weight)
+    model = detector_graph(other.detector, folded_weights(other)).SerializeToString()
+    with pytest.raises(ExportError, match="does not find what the network finds on 1 images"):
+        compare(net, model, images(1), decode=False)
+
+
+class TestDifference:
+    ONE = Found(as_boxes([[0.1, 0.1, 0.5, 0.5]]), np.array([0.9], np.float32), np.array([1]))
+
+    def test_by_hand(self) -> None:
+        moved = Found(self.ONE.boxes + np.float32(0.01), self.ONE.scores, self.ONE.labels)
+        assert difference(self.ONE, moved) == pytest.approx(0.01, abs=1e-6)
+        assert difference(self.ONE, self.ONE) == 0
+
+    def test_a_missing_box_counts_either_way(self) -> None:
+        none = Found(as_boxes([]), np.empty(0, np.float32), np.empty(0, np.int64))
+        other = Found(self.ONE.boxes, self.ONE.scores, np.array([2]))
+        for a, b in ((self.ONE, none), (none, self.ONE), (self.ONE, other)):
+            assert difference(a, b) == float("inf")
