@@ -119,6 +119,17 @@ def test_the_baseline_is_the_seed_network_at_a_width_within_the_target(run: Path
     assert measured.get(spec.digest(), narrowest) <= max(target["limit_ms"], narrowest)
 
 
+def test_the_report_has_the_finalists_and_the_front(run: Path) -> None:
+    page, blocks = (run / "report.md").read_text(encoding="utf-8"), record(run)["blocks"]
+    assert "## Block search" in page
+    section = page.partition("## Block search")[2].partition("\n## ")[0]
+    assert "6 networks of the" in section
+    assert "space toy" in section
+    rows = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| ")]
+    numbers = [int(cell) for cell in rows if cell.isdecimal()]
+    assert numbers == [e["number"] for e in blocks["finalists"]] + blocks["front"]
+
+
 def test_a_finished_run_resumes_to_the_same(run: Path) -> None:
     before = record(run)
     resume(run)
@@ -132,6 +143,7 @@ def test_the_front_is_trained_and_written(given: dict[str, Any], tmp_path: Path)
         found = search(**{**given, "objective": "pareto", "trials": 5}, out=tmp_path / "front")
     assert found["state"] == "finished"
     assert len(found["blocks"]["trials"]) == 5
+    assert "## Block search" in (tmp_path / "front" / "report.md").read_text(encoding="utf-8")
     files = sorted((tmp_path / "front" / "front").iterdir())
     assert len(files) == len(found["blocks"]["finalists"]) >= 1
     assert all(bneck.network(file).resolution == 32 for file in files)

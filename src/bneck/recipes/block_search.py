@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -32,6 +33,7 @@ from bneck.recipes.settings import BlockSettings
 from bneck.recipes.stages import filled_table, measured_ms, pack_images, table_path
 from bneck.recipes.target import target_ms
 from bneck.records.files import write_text
+from bneck.report.page import write_report
 from bneck.search.blocks import BlockSpace
 from bneck.search.latency import fastest
 from bneck.search.reward import Reward
@@ -403,3 +405,5 @@ def _end_with_front(run: Run, ranked: list[dict[str, Any]]) -> None:
         name = f"trial-{entry['number']:05d}.yaml"
         write_text(run.folder.path / "front" / name, entry["spec"])
     run.finish()
+    write_report(run.folder.path)
+    shutil.rmtree(run.folder.scratch, ignore_errors=True)
