@@ -20,7 +20,7 @@ import pytest
 from bneck.costs.table import LatencyTable, RowShape, TableError, row_keys
 from bneck.costs.table_file import read_table
 from bneck.devices import fill
-from bneck.devices.fill import fill_table, grid
+from bneck.devices.fill import fill_table, grid, plan_for, plan_for_all
 from bneck.devices.protocol import REFERENCE, Protocol, Run, Samples
 from bneck.recipes import tables
 from bneck.search.netadapt import narrowest
@@ -28,7 +28,13 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import to_text
-from bneck.specs.transforms import random_widths, scale_width, with_classes, with_resolution
+from bneck.specs.transforms import (
+    random_widths,
+    scale_width,
+    with_classes,
+    with_out,
+    with_resolution,
+)
 from bneck.specs.zoo import network
 
 V3_SMALL, V3_LARGE = network("v3-small"), network("v3-large@96")
@@ -297,3 +303,28 @@ class TestRefused:
         with pytest.raises(InputError, match="no device 'moon'; known are local"):
             fill_table(tiny, path, place="moon")
         assert not path.exists()
+
+
+def test_a_plan_for_several_networks_spans_their_widths_in_whole_blocks(tiny: NetSpec) -> None:
+    wider = with_out(tiny, (2, 3), 72)  # 48 in tiny
+    plan = plan_for_all([tiny, wider], [tiny], name="two", digest="abc")
+    widths: dict[tuple[str, int, int], set[tuple[int, ...]]] = {}
+    for shape, entry in plan.entries:
+        widths.setdefault((shape.kind, shape.height, shape.kernel), set()).add(entry)
+    # Row 2: 24 channels in both, 128 expanded, 48 or 72 out; 72 is rounded up to a whole block.
+    assert widths["bneck", 8, 3] == {(24, 128, 48), (24, 128, 80)}
+    # Row 3: 48 or 72 in and out, 192 expanded.
+    assert widths["bneck", 4, 5] == {(i, 192, o) for i in (48, 80) for o in (48, 80)}
+    table = LatencyTable({})
+    for shape, entry in plan.entries:
+        table.add_row(shape, entry, 1.0)
+    assert table.covers(tiny)
+    assert table.covers(wider)
+    assert table.covers(with_out(tiny, (2, 3), 56))
+    assert plan.networks == [tiny]
+
+
+def test_contexts_come_before_the_rows_that_need_them(tiny: NetSpec) -> None:
+    kinds = [shape.kind for shape, _ in plan_for(tiny).entries]
+    last = max(i for i, kind in enumerate(kinds) if kind == "context")
+    assert set(kinds[: last + 1]) == {"context"}

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from bneck.cli import classification, detection, segmentation, ship, train, weights
+from bneck.cli import search_options as options
 from bneck.cli.bars import Bars
 from bneck.cli.options import (
     NAMES,
@@ -24,7 +25,7 @@ from bneck.cli.options import (
     print_json,
     print_table,
 )
-from bneck.cli.tables import count_table, search_summary, spec_table, zoo_table
+from bneck.cli.tables import count_table, front_table, search_summary, spec_table, zoo_table
 from bneck.specs.errors import InputError
 
 app = typer.Typer(
@@ -141,67 +142,50 @@ app.command()(ship.measure)
 
 @app.command()
 def search(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Images: train/CLASS/* and val/CLASS/*, or CLASS/*. Default: built-in ones."
-        ),
-    ] = None,
-    target: Annotated[str, typer.Option(help="5ms, 800us, or 70% of the seed network.")] = "70%",
-    device: Annotated[str, typer.Option(help="Where latency is measured.")] = "local",
-    seed_network: Annotated[str, typer.Option(help="The network to narrow.")] = "v3-small",
-    resolution: Annotated[int | None, typer.Option(help="Input side in pixels.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Of every full training.")] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="T: training steps that judge a proposal.")
-    ] = None,
-    tail: Annotated[
-        bool, typer.Option(help="Also narrow the convs behind the last bneck (the paper does not).")
-    ] = True,
-    delta: Annotated[
-        float, typer.Option(help="Least cut a step, share of the seed's latency.")
-    ] = 0.01,
-    repeats: Annotated[int, typer.Option(help="Final trainings of result and baseline.")] = 2,
-    seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes; default one a core.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder; default runs/search-TIME.")
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="An unfinished run's folder to go on with.")
-    ] = None,
+    data: options.Data = None,
+    target: options.Target = "70%",
+    device: options.Device = "local",
+    seed_network: options.SeedNetwork = "v3-small",
+    resolution: options.Resolution = None,
+    epochs: options.Epochs = None,
+    steps: options.Steps = None,
+    tail: options.Tail = True,
+    delta: options.Delta = 0.01,
+    repeats: options.Repeats = 2,
+    seed: options.Seed = 0,
+    workers: options.Workers = None,
+    out: options.Out = None,
+    from_scratch: options.FromScratch = False,
+    space: options.Space = "v3-small",
+    trials: options.Trials = 60,
+    searcher: options.Searcher = "predictor",
+    objective: options.Objective = "reward",
+    reward: options.Reward = "hard",
+    exponent: options.Exponent = None,
+    proxy_epochs: options.ProxyEpochs = None,
+    top: options.Top = 3,
+    ledger: options.Ledger = None,
+    resume: options.Resume = None,
     as_json: Json = False,
 ) -> None:
     """Fit a network to your images and your device: the main job.
 
     Python: bneck.search(...), bneck.resume(run)
     """
+    given = {name: value for name, value in locals().items() if name not in ("resume", "as_json")}
     from bneck.recipes import main as recipes
 
     with Bars(Console(stderr=True)) as bars:
         if resume is not None:
             record = recipes.resume(resume, progress=bars)
         else:
-            record = recipes.search(
-                data,
-                target,
-                device=device,
-                seed_network=seed_network,
-                resolution=resolution,
-                epochs=epochs,
-                steps=steps,
-                delta=delta,
-                tail=tail,
-                repeats=repeats,
-                seed=seed,
-                workers=workers,
-                out=out,
-                progress=bars,
-            )
+            record = recipes.search(**given, progress=bars)  # the same words in Python
     if as_json:
         print_json(record)
-    else:
+    elif "found" in record:
         print(search_summary(record))
+    else:
+        print_table(front_table(record))
 
 
 @app.command()

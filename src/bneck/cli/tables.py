@@ -201,6 +201,24 @@ def search_summary(record: Mapping[str, Any]) -> str:
     )
 
 
+def front_table(record: Mapping[str, Any]) -> Table:
+    """The networks of a front that were trained in full, the fastest first."""
+    table = new_table(
+        f"front of accuracy and latency, specs in {Path(record['run']) / 'front'}",
+        ("trial", "measured ms", "estimated ms", "held-out top-1"),
+        left=(),
+    )
+    for entry in sorted(record["blocks"]["finalists"], key=lambda e: float(e["measured_ms"])):
+        top1 = entry["heldout_top1"]
+        table.add_row(
+            str(entry["number"]),
+            f"{entry['measured_ms']:.3f}",
+            f"{entry['estimated_ms']:.3f}",
+            f"{sum(top1) / len(top1):.1%}",
+        )
+    return table
+
+
 def new_table(title: str, columns: Sequence[str], *, left: Sequence[int]) -> Table:
     """An empty table; `left` are the columns that are set flush left."""
     made = Table(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -47,20 +47,68 @@ Progress = Callable[[str, int, int], None]
 Entry = tuple[RowShape, Widths]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a table holds: its entries, the networks that calibrate it, and whose it is.
+
+    `name` and `digest` are those of the seed network or of the space that it answers for.
+    """
+
+    name: str
+    digest: str
+    entries: list[Entry]
+    networks: list[NetSpec]
+
+
+def plan_for(seed: NetSpec) -> Plan:
+    """The table for every narrower version of `seed`."""
+    return Plan(
+        name=seed.name,
+        digest=seed.digest(),
+        entries=grid(seed),
+        networks=calibration_networks(seed),
+    )
+
+
+def plan_for_all(
+    covering: Iterable[NetSpec], networks: Sequence[NetSpec], *, name: str, digest: str
+) -> Plan:
+    """The table for every network whose rows lie between those of `covering`.
+
+    Args:
+        covering: networks that together have every shape, and every least and greatest width.
+        networks: what calibrates and judges the table; as many as for a seed (`CALIBRATING` and `HELD_OUT`).
+        name: of what they are.
+        digest: of the same.
+    """
+    seen: dict[RowShape, set[Widths]] = {}
+    for spec in covering:
+        for shape, widths in row_keys(spec):
+            seen.setdefault(shape, set()).add(widths)
+    rows = [
+        (shape, widths)
+        for shape, points in seen.items()
+        for widths in product(*_corners(shape, points))
+    ]
+    return Plan(name=name, digest=digest, entries=_in_order(rows), networks=list(networks))
+
+
 def fill_table(
     seed: NetSpec,
     path: Path,
     *,
+    plan: Plan | None = None,
     runtime_name: str = "onnxruntime",
     precision: str = "fp32",
     place: str = "local",
     threads: int = 1,
     progress: Progress | None = None,
 ) -> LatencyTable:
-    """Measure what is missing of the table for every narrower version of `seed`.
+    """Measure what is missing of a table.
 
     Args:
-        seed: the widest network that the table shall answer for.
+        seed: the network whose pace all times are divided by.
+        plan: what the table shall hold; None: every narrower version of `seed`.
         path: the table's file; entries that it holds are not measured again.
         runtime_name: the engine.
         precision: "fp32" or "int8".
@@ -76,9 +124,10 @@ def fill_table(
     what = _What(seed, engine, precision, place, threads)
     # The seed itself: what disturbs the machine slows it as it slows its narrower versions.
     reference = what.network(seed)
-    table, file = _open(what, path, reference)
+    plan = plan or plan_for(seed)
+    table, file = _open(what, plan, path, reference)
     nominal = float(table.header["reference_ms"])
-    wanted = [entry for entry in grid(seed) if entry[1] not in table.rows.get(entry[0], {})]
+    wanted = [entry for entry in plan.entries if entry[1] not in table.rows.get(entry[0], {})]
     done, total = 0, len(wanted)
     for start in range(0, total, BATCH):
         batch = wanted[start : start + BATCH]
@@ -91,7 +140,7 @@ def fill_table(
         done += len(batch)
         if progress:
             progress("rows", done, total)
-    _fill_networks(what, table, file, reference, progress)
+    _fill_networks(what, plan.networks, table, file, reference, progress)
     return table
 
 
@@ -134,6 +183,11 @@ def grid(seed: NetSpec) -> list[Entry]:
         for shape, seen in by_shape.items()
         for widths in product(*_axes(shape, seen))
     ]
+    return _in_order(rows)
+
+
+def _in_order(rows: list[Entry]) -> list[Entry]:
+    """Rows in the order of measuring, what must be known before them first."""
     contexts = dict.fromkeys(c for entry in rows for c in _contexts(*entry))
     # Shuffled, so that what disturbs one batch does not fall on one shape alone.
     random.Random(0).shuffle(rows)
@@ -167,6 +221,21 @@ def _axes(shape: RowShape, seen: list[tuple[Widths, tuple[bool, ...]]]) -> Itera
         # Whole blocks, and 8 where narrower than one: see `costs.table.Line`.
         least = 8 if low < BLOCK else low // BLOCK * BLOCK
         yield sorted({least, *(-(-int(step) // BLOCK) * BLOCK for step in steps)})
+
+
+def _corners(shape: RowShape, points: set[Widths]) -> Iterator[list[int]]:
+    """Few widths an axis, from the least to the greatest one seen, in whole blocks."""
+    for axis, seen in enumerate(zip(*points, strict=True)):
+        low, high = min(seen), max(seen)
+        if low == high:
+            yield [low]
+            continue
+        least = 8 if low < BLOCK else low // BLOCK * BLOCK
+        most = -(-high // BLOCK) * BLOCK
+        expanded = shape.kind == "bneck" and axis == len(next(iter(points))) - 2
+        # An expansion spans an order of magnitude, a width hardly more than a factor of two.
+        between = round((least * most) ** 0.5 / BLOCK) * BLOCK if expanded else least
+        yield sorted({least, max(least, between), most})
 
 
 def _contexts(shape: RowShape, widths: Widths) -> list[Entry]:
@@ -231,7 +300,7 @@ def _pointwise(name: str, row: int, width_in: int, out: int, size: tuple[int, in
     )
 
 
-def _open(what: _What, path: Path, reference: Run) -> tuple[LatencyTable, Ledger]:
+def _open(what: _What, plan: Plan, path: Path, reference: Run) -> tuple[LatencyTable, Ledger]:
     """The table at `path`, begun with a header if there is none."""
     seed = what.seed
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -242,8 +311,8 @@ def _open(what: _What, path: Path, reference: Run) -> tuple[LatencyTable, Ledger
         file.append(
             header_line(
                 {
-                    "seed": seed.name,
-                    "digest": seed.digest(),
+                    "seed": plan.name,
+                    "digest": plan.digest,
                     "resolution": seed.resolution,
                     "place": what.place,
                     "processor": device.processor,
@@ -257,9 +326,9 @@ def _open(what: _What, path: Path, reference: Run) -> tuple[LatencyTable, Ledger
             )
         )
     table = read_table(path)
-    if table.header["digest"] != seed.digest():
+    if table.header["digest"] != plan.digest:
         raise TableError(
-            f"{path} is a latency table for {table.header['seed']}; this is for {seed.name}, "
+            f"{path} is a latency table for {table.header['seed']}; this is for {plan.name}, "
             "name another file"
         )
     wanted = (what.engine.name, what.precision, what.threads)
@@ -276,13 +345,13 @@ def _said(runtime_name: str, precision: str, threads: int) -> str:
 
 def _fill_networks(
     what: _What,
+    specs: Sequence[NetSpec],
     table: LatencyTable,
     file: Ledger,
     reference: Run,
     progress: Progress | None,
 ) -> None:
-    """Measure random narrower networks: some calibrate the table, the others judge it."""
-    specs = calibration_networks(what.seed)
+    """Measure whole networks: some calibrate the table, the others judge it."""
     nominal = float(table.header["reference_ms"])
     while (done := len(table.networks)) < len(specs):
         batch = specs[done : done + BATCH // 2]

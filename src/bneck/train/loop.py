@@ -86,6 +86,7 @@ def train(
     *,
     checkpoint: Path | None = None,
     on_step: OnStep | None = None,
+    until: int | None = None,
 ) -> AnyNet:
     """Train a net to classify; see `fit`. The last, incomplete batch of an epoch is dropped."""
 
@@ -108,7 +109,7 @@ def train(
 
     frozen = features(net) if settings.frozen else None
     lessons = Lessons(images=len(data.indices), batches=batches, loss=loss, frozen=frozen)
-    return fit(net, lessons, settings, checkpoint=checkpoint, on_step=on_step)
+    return fit(net, lessons, settings, checkpoint=checkpoint, on_step=on_step, until=until)
 
 
 def fit(
@@ -118,6 +119,7 @@ def fit(
     *,
     checkpoint: Path | None = None,
     on_step: OnStep | None = None,
+    until: int | None = None,
 ) -> N:
     """Train a net in place; what comes back holds the averaged weights, in evaluation mode.
 
@@ -127,6 +129,8 @@ def fit(
         settings: how. Everything random follows from `settings.seed`.
         checkpoint: a file to save to after every epoch and to go on from if it is there.
         on_step: called with (steps done, all steps, loss).
+        until: stop after so many epochs of the schedule, to go on from the checkpoint later; None
+            trains to the end.
 
     Raises:
         TrainingError: fewer images than one batch, or a loss that is no longer finite.
@@ -147,10 +151,11 @@ def fit(
     average = WeightAverage(net, settings.average)
     saved = Checkpoint(checkpoint, net, optimizer, average)
     done = saved.restore()
-    while done < total:
+    end = total if until is None else min(total, until * steps_per_epoch)
+    while done < end:
         epoch = done // steps_per_epoch
         torch.manual_seed(settings.seed * 100_003 + epoch)  # dropout, the same after a resume
-        stop = min(total, (epoch + 1) * steps_per_epoch)
+        stop = min(end, (epoch + 1) * steps_per_epoch)
         done = _epoch(net, lessons, settings, optimizer, average, done, stop, total, on_step)
         saved.save(done)
     net.load_state_dict(average.state)
