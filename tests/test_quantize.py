@@ -15,7 +15,9 @@ from torch import Tensor
 import bneck
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed
+from bneck.devices import protocol
 from bneck.devices.models import network_model
+from bneck.devices.protocol import TimingError
 from bneck.devices.runtimes import runtime
 from bneck.export import files
 from bneck.export.files import ExportError, export_file
@@ -31,6 +33,7 @@ from bneck.nets.build import Net, build
 from bneck.nets.calibrate import best_range, calibrate, layer_errors, naive
 from bneck.nets.fold import folded_weights
 from bneck.nets.quantize import QuantizedNet, emulation
+from bneck.recipes import quantize as recipe
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec, layers
@@ -240,7 +243,22 @@ class TestCommands:
         assert session.metadata["input"] == "pixels"
         assert session.operators() == {"DELEGATE": 1}
 
-    def test_all_three_stand_side_by_side(self, run: Path, pictures: Path) -> None:
+    def test_a_busy_machine_costs_the_times_and_nothing_else(
+        self, run: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def busy(*of: object, **how: object) -> None:
+            raise TimingError("the times spread by 200%")
+
+        monkeypatch.setattr(recipe, "measure", busy)
+        found = bneck.quantize(run, data=pictures, epochs=0, rounds=3)
+        assert [row["name"] for row in found["rows"]] == ["fp32", "naive", "ptq"]
+        assert not any("latency_ms" in row for row in found["rows"])
+        assert (run / "8bit" / "ptq.tflite").is_file()
+
+    def test_all_three_stand_side_by_side(
+        self, run: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(protocol, "_check_spread", lambda *of: None)
         found = bneck.quantize(run, data=pictures, epochs=1, rounds=3)
         rows = {row["name"]: row for row in found["rows"]}
         assert list(rows) == ["fp32", "naive", "ptq", "qat"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,7 @@ SLOW = {"torch-compiled", "executorch"}
 
 
 def there(name: str) -> bool:
-    try:
-        importlib.import_module(MODULES[name])
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec(MODULES[name]) is not None
 
 
 @pytest.fixture(

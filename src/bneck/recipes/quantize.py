@@ -14,7 +14,7 @@ from torch import Tensor
 from bneck.data.batches import Augment, eval_batches
 from bneck.data.pack import Packed, Split
 from bneck.devices.measure import Candidate, measure
-from bneck.devices.protocol import Protocol
+from bneck.devices.protocol import Protocol, TimingError
 from bneck.devices.runtimes import Runtime, Session, runtime
 from bneck.export.files import export_file
 from bneck.graphs.forms import form
@@ -51,8 +51,8 @@ def quantize(
     """Quantise a trained network to 8 bits, post-training and by fine-tuning, and compare.
 
     Every file is written, checked against its module and judged on the val images in the runtime
-    itself; the three are timed interleaved. "naive" is what one scale a weight tensor and the plain
-    extremes of activations would give, judged but not kept.
+    itself; the three are timed interleaved, and left untimed on too busy a machine. "naive" is what
+    one scale a weight tensor and the plain extremes of activations would give, judged but not kept.
 
     Args:
         network: a finished run's or import's folder.
@@ -169,7 +169,7 @@ class _Job:
             path.with_suffix(".bin").unlink(missing_ok=True)
 
     def time(self, rounds: int) -> None:
-        """Time the kept files against each other."""
+        """Time the kept files against each other, if the machine is quiet enough."""
         kept = [row for row in self.rows.values() if "file" in row]
         candidates = [
             Candidate(
@@ -181,11 +181,15 @@ class _Job:
             for row in kept
         ]
         self.progress.stage("timing", rounds)
-        found = measure(
-            candidates,
-            protocol=Protocol(rounds=rounds),
-            on_round=lambda done, all_: self.progress.advance(1),
-        )
+        try:
+            found = measure(
+                candidates,
+                protocol=Protocol(rounds=rounds),
+                on_round=lambda done, all_: self.progress.advance(1),
+            )
+        except TimingError as error:  # what was trained and judged is worth more than its time
+            self.progress.say(f"not timed: {error}")
+            return
         for row, one in zip(kept, found, strict=True):
             row["latency_ms"] = one.latency_ms.median
             row["ratio"] = asdict(one.ratio(found[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -86,7 +87,9 @@ class Runtime(ABC):
             EngineError: it is not installed; the message names the extra.
         """
         try:
-            return import_module(module)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of engines about their own parts
+                return import_module(module)
         except ImportError:
             raise EngineError(
                 f"the runtime {self.name} is not installed; install it with: "
