@@ -22,6 +22,7 @@ from bneck.costs.table_file import read_table
 from bneck.devices import fill
 from bneck.devices.fill import fill_table, grid, plan_for, plan_for_all
 from bneck.devices.protocol import REFERENCE, Protocol, Run, Samples
+from bneck.recipes import tables
 from bneck.search.netadapt import narrowest
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
@@ -254,6 +255,28 @@ def assert_complete(seed: NetSpec, path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick_fill")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("name", ["litert", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_a_table_of_another_runtime_and_precision(
+    tiny: NetSpec, tmp_path: Path, quick_fill: None, name: str, precision: str
+) -> None:
+    pytest.importorskip({"litert": "ai_edge_litert"}.get(name, name))
+    found = tables.latency_table(
+        tiny, runtime_name=name, precision=precision, out=tmp_path / "t.jsonl"
+    )
+    table = read_table(tmp_path / "t.jsonl")
+    assert (table.header["runtime"], table.header["precision"]) == (name, precision)
+    assert found["entries"] == len(grid(tiny))
+    assert table.estimate_ms(tiny) > 0
+    with pytest.raises(InputError, match=rf"{name} in {precision} on 1 thread; this is for onnxr"):
+        fill_table(tiny, tmp_path / "t.jsonl")
+
+
+def test_torch_has_no_tables_of_lone_rows(tiny: NetSpec, tmp_path: Path, quick_fill: None) -> None:
+    with pytest.raises(InputError, match="no latency tables for the runtime torch; take onnxr"):
+        fill_table(tiny, tmp_path / "t.jsonl", runtime_name="torch")
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         "change", [lambda s: with_classes(s, 5), lambda s: with_resolution(s, 64)]
@@ -275,8 +298,8 @@ class TestRefused:
 
     def test_unknown_runtimes_and_places_leave_no_file(self, tiny: NetSpec, tmp_path: Path) -> None:
         path = tmp_path / "table.jsonl"
-        with pytest.raises(InputError, match="no runtime 'litert'; known are onnxruntime"):
-            fill_table(tiny, path, runtime_name="litert")
+        with pytest.raises(InputError, match="no runtime 'abacus'; known are onnxruntime"):
+            fill_table(tiny, path, runtime_name="abacus")
         with pytest.raises(InputError, match="no device 'moon'; known are local"):
             fill_table(tiny, path, place="moon")
         assert not path.exists()

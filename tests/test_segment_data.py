@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -362,3 +363,46 @@ class TestScenes:
 def test_a_class_table_is_a_value() -> None:
     assert isinstance(THREE, Labels)
     assert THREE.names == ("sky", "road", "car")
+
+
+CAMVID = Path(__file__).parents[2] / "shared" / "data" / "camvid" / "camvid.tar"
+NAMES = [
+    "Sky",
+    "Building",
+    "Pole",
+    "Road",
+    "Pavement",
+    "Tree",
+    "SignSymbol",
+    "Fence",
+    "Car",
+    "Pedestrian",
+    "Bicyclist",
+]
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not CAMVID.is_file(), reason="needs ../shared/data/camvid")
+def test_camvid_is_what_its_page_says(tmp_path: Path) -> None:
+    """367, 101 and 233 scenes of 360 x 480 pixels, 11 classes, id 11 ignored: all masks are read."""
+    with tarfile.open(CAMVID) as tar:
+        tar.extractall(tmp_path, filter="data")
+    root = listed(tmp_path / "camvid", "\n".join([*NAMES, "Void"]))
+    found = list_pairs(root)
+    assert found.layout == "camvid"
+    assert {name: len(pairs) for name, pairs in found.splits.items()} == {
+        "train": 367, "val": 101, "test": 233,
+    }  # fmt: skip
+    assert found.labels.names == tuple(NAMES)
+    image, mask = Scenes(found.split("test"), found.labels).read(0)
+    assert (image.shape, mask.shape) == ((360, 480, 3), (360, 480))
+    seen = np.zeros(11, np.int64)
+    for pair in found.split("val"):
+        seen += np.bincount(read_mask(pair.mask, found.labels).ravel(), minlength=256)[:11]
+    assert (seen > 0).all()
+    (root / "classes.txt").write_text("\n".join(NAMES), encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"holds id 11, and the class list has ids 0 to 10; .*--ignore 11"
+    ):
+        Scenes(list_pairs(root).split("train"), list_pairs(root).labels).survey()
+    assert list_pairs(root, ignore=[11]).labels.stored == found.labels.stored

@@ -14,10 +14,14 @@ from PIL import Image, ImageDraw
 
 from bneck.data.pairs import Scenery, list_pairs
 from bneck.data.scenes import Scenes
+from bneck.devices.runtimes import OnnxRuntime
 from bneck.nets.segmenter import build_segmenter, load_segmenter
+from bneck.recipes.progress import Silent
 from bneck.recipes.segment import evaluate_segment, resume_segment, train_segment
+from bneck.recipes.segment_export import export_segment
 from bneck.recipes.segment_pictures import paint
 from bneck.report.overlay import overlay
+from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.segmenter import Segmenter, segmenter
 from bneck.tasks.segment import evaluate
@@ -157,7 +161,9 @@ class TestTraining:
             attempt(seg, batch=25)
         with pytest.raises(TrainingError, match="R-ASPP normalises one pooled pixel an image"):
             attempt(segmenter(tiny, classes=3, head="raspp"), batch=1)
-        with pytest.raises(TrainingError, match=r"the loss became .* at step .* smaller rate"):
+        with pytest.raises(
+            TrainingError, match=r"the loss became .* at step .* smaller learning rate"
+        ):
             attempt(seg, lr=1e9, warmup=0.0)
         for change, message in (
             ({"epochs": 0}, "epochs is 0"), ({"lr": math.inf}, "lr is inf"), ({"batch": 0}, "batch is 0"),
@@ -190,7 +196,8 @@ def run(scenes_folder: Path, tiny: NetSpec, tmp_path_factory: pytest.TempPathFac
 class TestRun:
     def test_its_folder_holds_what_there_is_to_know(self, run: Path) -> None:
         assert {p.name for p in run.iterdir()} >= {
-            "run.json", "spec.yaml", "weights.safetensors", "report.md", "best-1.png", "worst-3.png",
+            "run.json", "spec.yaml", "weights.safetensors", "model.onnx", "report.md", "best-1.png",
+            "worst-3.png",
         }  # fmt: skip
         record = json.loads((run / "run.json").read_text())
         assert (record["kind"], record["state"]) == ("segment", "finished")
@@ -214,6 +221,34 @@ class TestRun:
         assert resume_segment(run)["scores"] == scores
         assert (run / "weights.safetensors").read_bytes() == before
 
+    def test_a_run_that_was_killed_is_finished_as_if_nothing_had_been(
+        self, run: Path, scenes_folder: Path, tiny: NetSpec, tmp_path: Path
+    ) -> None:
+        """Killed in the second epoch; until then it has no weights, and says how to go on."""
+
+        class Killing(Silent):
+            steps = -1
+
+            def stage(self, name: str, total: int) -> None:
+                self.steps = 0 if name == "train" else -1
+
+            def advance(self, done: int) -> None:
+                if self.steps >= 0:
+                    self.steps += done
+                if self.steps == 5:
+                    raise KeyboardInterrupt
+
+        out = tmp_path / "killed"
+        with pytest.raises(KeyboardInterrupt):
+            train_segment(
+                tiny, scenes_folder, filters=16, epochs=2, out=out, seed=3, progress=Killing()
+            )
+        with pytest.raises(InputError, match="is not finished; go on with: bneck train --resume"):
+            evaluate_segment(out)
+        scores = resume_segment(out)["scores"]
+        assert scores == json.loads((run / "run.json").read_text())["scores"]
+        assert not (out / "scratch").exists()
+
     def test_pictures_of_any_size_are_painted(self, run: Path, tmp_path: Path) -> None:
         rng = np.random.default_rng(1)
         for i, size in enumerate([(48, 64), (37, 51)]):
@@ -229,6 +264,23 @@ class TestRun:
         width, height = size_of(found[1]["overlay"])
         assert width >= 51
         assert height > 37
+
+    def test_its_file_answers_for_any_size_with_classes_or_scores(
+        self, run: Path, scenes_folder: Path, tmp_path: Path
+    ) -> None:
+        """The exported file in its runtime gives the mask that `paint` writes."""
+        found = export_segment(run, tmp_path / "m.onnx", argmax=True)
+        assert found["size"] == list(SIZE)
+        picture = scenes_folder / "val/00.png"
+        paint(run, [picture], mask=tmp_path / "m.png")
+        with Image.open(picture) as image, Image.open(tmp_path / "m.png") as mask:
+            pixels, ids = np.asarray(image), np.asarray(mask)
+        session = OnnxRuntime().load((tmp_path / "m.onnx").read_bytes(), threads=1)
+        mean, std = (np.array(json.loads(session.metadata[k]), np.float32) for k in ("mean", "std"))
+        x = ((pixels / np.float32(255) - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)
+        assert (session.run(x)[0] == ids).mean() > 0.99
+        other = export_segment(run, tmp_path / "s.onnx", size=(33, 50))
+        assert other["largest_difference"] <= 1e-4
 
     def test_the_run_is_a_function_of_its_seed(
         self, run: Path, scenes_folder: Path, tiny: NetSpec, tmp_path: Path
@@ -319,6 +371,13 @@ class TestCommands:
             "predict", run, picture, picture, "--out", tmp_path
         )
         assert "go with a segmenter's run" in said("predict", tiny_file, picture, "--out", "x.png")
+
+    def test_a_run_is_counted_and_measured_as_the_segmenter_that_it_is(
+        self, call: Call, run: Path
+    ) -> None:
+        found = json.loads(call("count", run, "--task", "segment", "--size", "48x64", "--json").out)
+        assert (found["classes"], found["filters"]) == (3, 16)
+        assert "measure it with --task segment" in refusal(call("measure", run))
 
     def test_count_and_zoo(self, call: Call) -> None:
         """Figures as in tests/test_segmenter.py, here by way of names and options."""

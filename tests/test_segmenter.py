@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -234,3 +236,52 @@ def test_the_last_map_is_the_networks_own() -> None:
         seg = segmenter(network(name))
         walk = [layer for layer in segmenter_layers(seg, 96) if layer.row < seg.features]
         assert walk == [layer for layer in layers(seg.network, 96) if layer.row < seg.features]
+
+
+PAPER = Path(__file__).parents[2] / "shared" / "paper" / "tables"
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not PAPER.is_dir(), reason="needs ../shared/paper/tables")
+def test_printed_figures_are_the_paper_s() -> None:
+    """Every number of the rows, from the repaired tables; Table 8's networks of others left out."""
+
+    def lines(name: str) -> list[dict[str, str]]:
+        text = (PAPER / name).read_text(encoding="utf-8").splitlines()
+        return list(csv.DictReader(line for line in text if not line.startswith("#")))
+
+    names = {"V2": "v2", "V3": "v3-large", "V3-Small": "v3-small"}
+    seven = [row for row in PUBLISHED_SEGMENTERS if row.table == 7]
+    for row, line in zip(seven, lines("table7_cityscapes_val.csv"), strict=True):
+        backbone, _, width = line["backbone"].partition(" ")
+        name = names[backbone] + (f"-{width}" if width else "")
+        rf2 = "+rf2" if line["rf2"] == "1" else ""
+        assert row.network == f"{name}{rf2}+os16"
+        assert (row.row, row.head) == (int(line["row"]), line["head"].lower().replace("-", ""))
+        numbers = (
+            row.filters,
+            row.miou,
+            row.params_m,
+            row.madds_b,
+            row.latency_s,
+            row.half_latency_ms,
+        )
+        keys = ("f", "miou", "params_m", "madds_b", "cpu_f_s", "cpu_h_ms")
+        assert numbers == tuple(float(line[key]) for key in keys)
+    eight = [row for row in PUBLISHED_SEGMENTERS if row.table == 8]
+    ours = [line for line in lines("table8_cityscapes_test.csv") if line["backbone"] in names]
+    for row, line in zip(eight, ours, strict=True):
+        assert row.network == f"{names[line['backbone']]}+rf2+os{line['os']}"
+        numbers = (row.miou, row.madds_b, row.half_madds_b, row.latency_s, row.half_latency_ms)
+        keys = ("miou", "madds_f_b", "madds_h_b", "cpu_f_s", "cpu_h_ms")
+        assert numbers == tuple(float(line[key]) for key in keys)
+
+
+def test_the_example_of_the_page_prints_what_the_page_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "segmentation.md").read_text(encoding="utf-8")
+    _, _, rest = page.partition("```python\n")
+    code, _, rest = rest.partition("```")
+    exec(code, {})
+    assert capsys.readouterr().out == rest.partition("```text\n")[2].partition("```")[0]

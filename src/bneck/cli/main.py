@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bneck.cli import classification, detection, segmentation, train, weights
+from bneck.cli import classification, detection, segmentation, ship, train, weights
 from bneck.cli import search_options as options
 from bneck.cli.bars import Bars
 from bneck.cli.options import (
+    NAMES,
     TASKS,
     Filters,
     HeadName,
@@ -27,7 +28,6 @@ from bneck.cli.options import (
 from bneck.cli.tables import (
     count_table,
     front_table,
-    measurement_table,
     search_summary,
     spec_table,
     zoo_table,
@@ -44,8 +44,6 @@ app = typer.Typer(
 train.register(app)
 
 STOPPED = 130  # what Ctrl-C ends in
-
-NAMES = "A network (v3-large, v3-small-0.75+relu@192), a spec file or a run's folder."
 
 
 @app.command()
@@ -145,29 +143,7 @@ def zoo(
     print_table(zoo_table(entries))
 
 
-@app.command()
-def measure(
-    networks: Annotated[list[str], typer.Argument(help=NAMES)],
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
-    rounds: Annotated[int, typer.Option(help="Shuffled rounds; at least 3.")] = 20,
-    runtime: Annotated[str, typer.Option(help="The engine.")] = "onnxruntime",
-    task: Annotated[
-        Task, typer.Option(help="What networks are for; a run is measured by its own file.")
-    ] = Task.CLASSIFY,
-    as_json: Json = False,
-) -> None:
-    """Measure latency on this machine, batch 1, networks interleaved. Python: bneck.measure(...)"""
-    from bneck.recipes.detectors import measure_detectors
-    from bneck.recipes.networks import measure as measure_networks
-
-    if task == Task.SEGMENT:
-        raise InputError("bneck measure knows the tasks classify and detect so far")
-    run_measure = measure_detectors if task == Task.DETECT else measure_networks
-    found = run_measure(*networks, threads=threads, rounds=rounds, runtime=runtime)
-    if as_json:
-        print_json([record.as_json() for record in found])
-        return
-    print_table(measurement_table(found))
+app.command()(ship.measure)
 
 
 @app.command()
@@ -220,7 +196,7 @@ def search(
 
 @app.command()
 def predict(
-    run: Annotated[str, typer.Argument(help="A finished run's folder or an exported model.onnx.")],
+    run: Annotated[str, typer.Argument(help="A finished run's folder or an exported file.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures.")],
     top: Annotated[int, typer.Option(help="How many classes.")] = 5,
     out: Annotated[
@@ -243,7 +219,7 @@ def predict(
     Python: bneck.predict(run, images); of a detector bneck.detect(run, images), of a segmenter
     bneck.paint(run, images)
     """
-    if detection.is_run(run):
+    if detection.is_detector(run):
         detection.predict(run, images, score, out, as_json)
         return
     if segmentation.is_run(run):
@@ -297,6 +273,9 @@ def report(
 
 
 app.command()(detection.convert)
+app.command()(ship.export)
+app.command()(ship.quantize)
+app.command()(ship.table)
 app.command("import")(weights.import_weights)
 app.command()(weights.evaluate)
 
@@ -309,7 +288,9 @@ def run() -> None:
         print(f"bneck: {error}", file=sys.stderr)
         sys.exit(2)
     except typer.TyperException as error:
-        if message := error.format_message().strip().removesuffix("."):  # empty: help was printed
+        message = error.format_message().strip().removesuffix(".").removesuffix("?")
+        message = message.replace(". Did you mean", "; did you mean")
+        if message:  # empty: help was printed
             print(f"bneck: {message}; see --help", file=sys.stderr)
         sys.exit(2)
     if code == STOPPED:

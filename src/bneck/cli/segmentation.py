@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,18 @@ from rich.console import Console
 from bneck.cli.bars import Bars
 from bneck.cli.options import print_json, print_table
 from bneck.cli.tables import new_table
-from bneck.costs.segmenter import FULL, count_segmenter, paper_madds
-from bneck.recipes.segmenters import named_segmenter, parse_size, segmenter_zoo
+from bneck.costs.segmenter import FULL, HALF, count_segmenter, paper_madds
+from bneck.recipes.segmenters import named_segmenter, parse_size, run_segmenter, segmenter_zoo
 from bneck.records.run import RunFolder
+from bneck.specs.errors import InputError
+from bneck.specs.segmenter import Segmenter
 
 CLASSES = 19  # of Cityscapes
 
 
 def is_run(run: str) -> bool:
     """Whether a path is the folder of a segmentation run."""
-    folder = RunFolder(Path(run))
-    return folder.run_json.is_file() and folder.read().get("kind") == "segment"
+    return RunFolder(Path(run)).kind() == "segment"
 
 
 def count(
@@ -37,12 +38,7 @@ def count(
     """Print the costs of segmenters."""
     pixels = FULL if size is None else parse_size(size)
     chosen = CLASSES if classes is None else classes
-    segmenters = [
-        named_segmenter(
-            name, classes=chosen, head=head, filters=filters, output_stride=output_stride
-        )
-        for name in networks
-    ]
+    segmenters = named(networks, head, filters, output_stride, classes=chosen)
     counted = [(seg, count_segmenter(seg, pixels), paper_madds(seg, pixels)) for seg in segmenters]
     if as_json:
         found = [
@@ -65,6 +61,68 @@ def count(
         lines.add_row(
             seg.name, str(seg.output_stride), f"{costs.params:,}", f"{costs.madds:,}", f"{paper:,}",
             f"{costs.activation_bytes / 1024:,.0f}",
+        )  # fmt: skip
+    print_table(lines)
+
+
+def named(
+    networks: Sequence[str],
+    head: Any,
+    filters: int,
+    output_stride: int | None,
+    *,
+    classes: int = CLASSES,
+) -> list[Segmenter]:
+    """Segmenters round networks by name; the folder of a segmentation run is that run's own."""
+    return [
+        run_segmenter(name)
+        if is_run(name)
+        else named_segmenter(
+            name, classes=classes, head=head, filters=filters, output_stride=output_stride
+        )
+        for name in networks
+    ]
+
+
+def measure(
+    segmenters: Sequence[Segmenter],
+    size: str | None,
+    threads: int,
+    rounds: int,
+    runtime: str,
+    as_json: bool,
+) -> None:
+    """Measure segmenters and print their latencies."""
+    from bneck.recipes.segment_measure import PROTOCOL, measure_segmenters
+
+    pixels = HALF if size is None else parse_size(size)
+    if threads < 1 or rounds < 3:
+        raise InputError(f"threads is {threads} and rounds {rounds}; they must be at least 1 and 3")
+    protocol = replace(PROTOCOL, threads=threads, rounds=rounds)
+    with Bars(Console(stderr=True)) as bars:
+        bars.stage("rounds", rounds)
+        found = measure_segmenters(
+            segmenters,
+            pixels,
+            runtime_name=runtime,
+            protocol=protocol,
+            on_round=lambda done, of: bars.advance(1),
+        )
+    if as_json:
+        print_json(found)
+        return
+    first = found[0]
+    lines = new_table(
+        f"{pixels[0]} x {pixels[1]} pixels, {first['processor']}, {first['runtime']} "
+        f"{first['runtime_version']}, fp32, {threads} thread{'s' if threads > 1 else ''}, batch 1",
+        ("segmenter", "median ms", "p10", "p90", "cpu ms", "n", "repeated", "ratio of cpu ms"),
+        left=(0,),
+    )
+    for one in found:
+        wall = one["wall_ms"]
+        lines.add_row(
+            one["segmenter"], *(f"{wall[key]:.1f}" for key in ("median", "p10", "p90")),
+            f"{one['cpu_ms']:.1f}", str(one["n"]), str(one["repeated"]), f"{one['ratio']:.3f}",
         )  # fmt: skip
     print_table(lines)
 

@@ -19,10 +19,10 @@ import numpy as np
 from bneck.costs.table import BLOCK, LatencyTable, RowShape, TableError, Widths, row_keys
 from bneck.costs.table_file import header_line, network_line, read_table, row_line
 from bneck.devices.measure import Candidate
+from bneck.devices.models import layers_model
 from bneck.devices.places import describe
 from bneck.devices.protocol import REFERENCE, Protocol, Run, race
 from bneck.devices.runtimes import Runtime, runtime
-from bneck.graphs.onnx_graph import layers_graph, random_weights
 from bneck.records.ledger import Ledger
 from bneck.specs.network import Layer, NetSpec, bneck_layers
 from bneck.specs.rows import round8
@@ -99,6 +99,7 @@ def fill_table(
     *,
     plan: Plan | None = None,
     runtime_name: str = "onnxruntime",
+    precision: str = "fp32",
     place: str = "local",
     threads: int = 1,
     progress: Progress | None = None,
@@ -110,6 +111,7 @@ def fill_table(
         plan: what the table shall hold; None: every narrower version of `seed`.
         path: the table's file; entries that it holds are not measured again.
         runtime_name: the engine.
+        precision: "fp32" or "int8".
         place: the device.
         threads: of the engine.
         progress: called with (what, done, all) as entries come in.
@@ -119,16 +121,17 @@ def fill_table(
         InputError: no such runtime or device.
     """
     engine = runtime(runtime_name)
-    # The seed itself: what disturbs the machine slows it as it slows its narrower versions.
-    reference = Candidate(seed).prepare(engine, threads)
     plan = plan or plan_for(seed)
-    table, file = _open(seed, plan, path, engine, place, threads, reference)
+    what = _What(seed, plan, engine, precision, place, threads)
+    # The seed itself: what disturbs the machine slows it as it slows its narrower versions.
+    reference = what.network(seed)
+    table, file = _open(what, path, reference)
     nominal = float(table.header["reference_ms"])
     wanted = [entry for entry in plan.entries if entry[1] not in table.rows.get(entry[0], {})]
     done, total = 0, len(wanted)
     for start in range(0, total, BATCH):
         batch = wanted[start : start + BATCH]
-        runs = {str(i): _row_run(engine, entry, threads) for i, entry in enumerate(batch)}
+        runs = {str(i): _row_run(what, entry) for i, entry in enumerate(batch)}
         samples = race(runs, reference, ROWS, nominal_ms=nominal)
         times = {
             entry: statistics.median(samples[str(i)].paced_ms) for i, entry in enumerate(batch)
@@ -137,8 +140,23 @@ def fill_table(
         done += len(batch)
         if progress:
             progress("rows", done, total)
-    _fill_networks(plan.networks, table, file, engine, threads, reference, progress)
+    _fill_networks(what, table, file, reference, progress)
     return table
+
+
+@dataclass(frozen=True, slots=True)
+class _What:
+    """What a table is about; `seed` gives the pace."""
+
+    seed: NetSpec
+    plan: Plan
+    engine: Runtime
+    precision: str
+    place: str
+    threads: int
+
+    def network(self, spec: NetSpec) -> Run:
+        return Candidate(spec, precision=self.precision).prepare(self.engine, self.threads)
 
 
 def _enter_rows(table: LatencyTable, file: Ledger, times: dict[Entry, float]) -> None:
@@ -234,15 +252,19 @@ def _out_size(shape: RowShape) -> tuple[int, int]:
     return -(-shape.height // shape.stride), -(-shape.width // shape.stride)
 
 
-def _row_run(engine: Runtime, entry: Entry, threads: int) -> Run:
+def _row_run(what: _What, entry: Entry) -> Run:
     walk = list(_walk(*entry))
-    rng = np.random.default_rng(0)
-    model = layers_graph(
-        walk, random_weights(walk, rng), padding=entry[0].padding, gate=entry[0].gate or "hsigmoid"
+    shape = entry[0]
+    model = layers_model(
+        walk,
+        what.engine,
+        what.precision,
+        padding=shape.padding,
+        gate="sigmoid" if shape.gate == "sigmoid" else "hsigmoid",
     )
-    session = engine.load(model.SerializeToString(), threads=threads)
-    image = rng.standard_normal((1, walk[0].width_in, *walk[0].size_in), dtype=np.float32)
-    return lambda: session.run(image)
+    session = what.engine.load(model, threads=what.threads)
+    size = (1, walk[0].width_in, *walk[0].size_in)
+    return session.prepare(np.random.default_rng(0).standard_normal(size, dtype=np.float32))
 
 
 def _walk(shape: RowShape, widths: Widths) -> Iterator[Layer]:
@@ -279,27 +301,26 @@ def _pointwise(name: str, row: int, width_in: int, out: int, size: tuple[int, in
     )
 
 
-def _open(
-    seed: NetSpec, plan: Plan, path: Path, engine: Runtime, place: str, threads: int, reference: Run
-) -> tuple[LatencyTable, Ledger]:
+def _open(what: _What, path: Path, reference: Run) -> tuple[LatencyTable, Ledger]:
     """The table at `path`, begun with a header if there is none."""
+    seed, plan = what.seed, what.plan
     path.parent.mkdir(parents=True, exist_ok=True)
     file = Ledger(path)
     if not file.entries:
         race_ms = race({}, reference, Protocol(), nominal_ms=None)[REFERENCE].round_ms
-        device = describe(place)
+        device = describe(what.place)
         file.append(
             header_line(
                 {
                     "seed": plan.name,
                     "digest": plan.digest,
                     "resolution": seed.resolution,
-                    "place": place,
+                    "place": what.place,
                     "processor": device.processor,
-                    "runtime": engine.name,
-                    "runtime_version": engine.version,
-                    "precision": "fp32",
-                    "threads": threads,
+                    "runtime": what.engine.name,
+                    "runtime_version": what.engine.version,
+                    "precision": what.precision,
+                    "threads": what.threads,
                     "reference": seed.name,
                     "reference_ms": statistics.median(race_ms),
                 }
@@ -311,23 +332,31 @@ def _open(
             f"{path} is a latency table for {table.header['seed']}; this is for {plan.name}, "
             "name another file"
         )
+    wanted = (what.engine.name, what.precision, what.threads)
+    if (found := tuple(table.header[k] for k in ("runtime", "precision", "threads"))) != wanted:
+        raise TableError(
+            f"{path} is a latency table for {_said(*found)}; this is for {_said(*wanted)}, name another file"
+        )
     return table, file
 
 
+def _said(runtime_name: str, precision: str, threads: int) -> str:
+    return f"{runtime_name} in {precision} on {threads} thread{'s' if threads > 1 else ''}"
+
+
 def _fill_networks(
-    specs: Sequence[NetSpec],
+    what: _What,
     table: LatencyTable,
     file: Ledger,
-    engine: Runtime,
-    threads: int,
     reference: Run,
     progress: Progress | None,
 ) -> None:
     """Measure whole networks: some calibrate the table, the others judge it."""
+    specs = what.plan.networks
     nominal = float(table.header["reference_ms"])
     while (done := len(table.networks)) < len(specs):
         batch = specs[done : done + BATCH // 2]
-        runs = {str(i): Candidate(spec).prepare(engine, threads) for i, spec in enumerate(batch)}
+        runs = {str(i): what.network(spec) for i, spec in enumerate(batch)}
         samples = race(runs, reference, NETWORKS, nominal_ms=nominal)
         lines = []
         for i, spec in enumerate(batch):

@@ -81,12 +81,16 @@ class LrAspp(nn.Module):
 
     def forward(self, low: Tensor, last: Tensor) -> Tensor:
         """Two maps -> scores (N, classes, h, w) at the size of the low-level map."""
+        scores: Tensor = self.gated(last, (low.shape[2], low.shape[3])) + self.low(low)
+        return scores
+
+    def gated(self, last: Tensor, low_size: tuple[int, int]) -> Tensor:
+        """The last map's part of the scores, at the size of the low-level map."""
         size = (last.shape[2], last.shape[3])
         window = pool_window(self.seg, size)
         pooled = F.avg_pool2d(last, window, self.seg.window_stride)
         gate = resize(self.sigmoid(self.gate(pooled)), size)
-        gated = resize(self.conv(last) * gate, (low.shape[2], low.shape[3]))
-        scores: Tensor = self.classifier(gated) + self.low(low)
+        scores: Tensor = self.classifier(resize(self.conv(last) * gate, low_size))
         return scores
 
 

@@ -20,7 +20,7 @@ from bneck.costs.table import LatencyTable
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed
 from bneck.devices.measure import Candidate, measure
-from bneck.export.onnx_file import export_onnx
+from bneck.export.files import export_file
 from bneck.nets.weights import load_net
 from bneck.recipes.crew import Crew
 from bneck.recipes.jobs import Images, Outcome, TrainJob, train_job
@@ -314,7 +314,7 @@ def _export(run: Run, packed: Packed, found: NetSpec) -> None:
     indices = np.unique(np.linspace(0, len(split.labels) - 1, CHECK_IMAGES).astype(np.int64))
     batches = eval_batches(split, indices, resolution=found.resolution, batch=len(indices))
     images = next(iter(batches))[0]
-    check = export_onnx(net, run.folder.model, images, classes=packed.classes)
+    check = export_file(net, run.folder.model, images, classes=packed.classes)
     run.record["export"] = check.as_json()
     run.save()
 

@@ -13,30 +13,30 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
-from PIL import Image
 
 from bneck.data.pairs import Scenery, list_pairs
 from bneck.data.scenes import Scenes, as_batch
-from bneck.nets.segmenter import SegmentNet, build_segmenter, load_segmenter
+from bneck.nets.segmenter import SegmentNet, build_segmenter
 from bneck.nets.weights import save_weights
 from bneck.recipes.command import command_line
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.run import check_empty
-from bneck.recipes.segmenters import named_segmenter
+from bneck.recipes.segment_export import write_model
+from bneck.recipes.segment_runs import load_run, save_picture
+from bneck.recipes.segmenters import KIND, named_segmenter, run_segmenter
 from bneck.records.commit import commit
-from bneck.records.files import locked, write_json, write_text, write_whole
+from bneck.records.files import locked, write_json, write_text
 from bneck.records.run import FORMAT, RunFolder
 from bneck.report.overlay import overlay
 from bneck.report.segment import write_segment_report
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.segmenter import Head, Segmenter, from_settings
-from bneck.specs.text import load, to_text
+from bneck.specs.segmenter import Head, Segmenter
+from bneck.specs.text import to_text
 from bneck.tasks.segment import Evaluation, Score, predict
 from bneck.tasks.segment import evaluate as evaluate_scenes
 from bneck.train.segment import SegmentSettings, train_segmenter
 
-KIND = "segment"
 CROP = 769  # side of the DeepLab line's crops
 EPOCHS, BATCH, LR = 50.0, 8, 0.1
 SHOWN = 3  # best and worst images that are drawn
@@ -135,7 +135,7 @@ def resume_segment(run: str | Path, *, progress: Progress | None = None) -> dict
         InputError: no run of segmentation, or one that another process works on.
     """
     folder = RunFolder(Path(run))
-    _record(folder)
+    run_segmenter(folder.path)  # what is no such run is refused before a lock is left in it
     with locked(folder.path / ".lock"):
         return _carry(folder, progress or Silent())
 
@@ -183,23 +183,10 @@ def evaluate_segment(
     return _score_record(split, _judge(net, scenes, progress or Silent(), split, sliding), scenes)
 
 
-def load_run(folder: RunFolder) -> tuple[dict[str, Any], SegmentNet]:
-    """The record and the trained net of a finished run.
-
-    Raises:
-        InputError: no run of segmentation, or not finished.
-    """
-    record = _record(folder)
-    if not folder.weights.is_file():
-        raise InputError(f"{folder.path} is not finished; go on with: bneck train --resume RUN")
-    seg = from_settings(load(folder.spec), record["segmenter"])
-    return record, load_segmenter(seg, folder.weights)
-
-
 def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     """From wherever the run stands to its end."""
     start = time.perf_counter()
-    record = _record(folder)
+    record = folder.read()
     settings = record["settings"]
     scenery = list_pairs(
         Path(settings["data"]), classes=_path(settings["classes"]), ignore=settings["ignore"],
@@ -217,6 +204,10 @@ def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
         record["scores"].append(_score_record(split, found, scenes))
         if split == "val":
             record["shown"] = _draw(folder, net, scenes, found, record)
+            size = (settings["size"][0], settings["size"][1]) if settings["size"] else None
+            record["export"] = write_model(
+                net, record, scenes, folder.model, size=size, argmax=False
+            )
     record["seconds"] = record.get("seconds", 0.0) + time.perf_counter() - start
     record["state"], record["finished"] = "finished", _now()
     write_json(folder.run_json, record)
@@ -226,7 +217,7 @@ def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
 
 
 def _train(folder: RunFolder, record: dict[str, Any], scenery: Scenery, progress: Progress) -> None:
-    seg = from_settings(load(folder.spec), record["segmenter"])
+    seg = run_segmenter(folder.path)
     scenes = _scenes(scenery, "train", record["settings"])
     progress.stage("read the masks", len(scenes))
     survey = scenes.survey(progress.advance)
@@ -372,20 +363,6 @@ def _draw(
             pair = scenes.pairs[int(index)]
             shown.append({"file": name, "image": str(pair.image), "miou": found.images[index]})
     return shown
-
-
-def save_picture(page: Image.Image, path: Path) -> None:
-    """Write a PNG file, whole or not at all."""
-    write_whole(path, lambda partial: page.save(partial, format="png"))
-
-
-def _record(folder: RunFolder) -> dict[str, Any]:
-    record = folder.read()
-    if record.get("kind") != KIND:
-        raise InputError(
-            f"{folder.path} is a run of another kind ({record.get('kind')}), not of segmentation"
-        )
-    return record
 
 
 def _crop(scenery: Scenery, size: Size | None) -> Size:

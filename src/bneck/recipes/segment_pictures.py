@@ -11,11 +11,11 @@ from PIL import Image
 
 from bneck.data.images import read_whole
 from bneck.data.scenes import as_batch, resized
-from bneck.recipes.segment import load_run, save_picture
+from bneck.recipes.segment_runs import load_run, save_picture
 from bneck.records.run import RunFolder
 from bneck.report.overlay import class_shares, overlay
 from bneck.specs.errors import InputError
-from bneck.tasks.segment import predict
+from bneck.tasks.segment import WHOLE_PIXELS, predict, predict_huge
 
 
 def paint(
@@ -54,7 +54,10 @@ def paint(
         if isinstance(pixels, str):
             raise InputError(f"picture {image} cannot be read: {pixels}; give another one")
         seen = resized(pixels, (size[0], size[1])) if size else pixels
-        classes = predict(net, as_batch(seen), (pixels.shape[0], pixels.shape[1]))
+        if seen is pixels and pixels.shape[0] * pixels.shape[1] > WHOLE_PIXELS:
+            classes = predict_huge(net, pixels)
+        else:
+            classes = predict(net, as_batch(seen), (pixels.shape[0], pixels.shape[1]))
         if painted is not None:
             save_picture(overlay(pixels, classes, labels["names"], labels["colours"]), painted)
         if numbered is not None:

@@ -16,11 +16,13 @@ from bneck.costs.segmenter import (
     count_segmenter,
     paper_madds,
 )
+from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.segmenter import Head, Segmenter, segmenter
-from bneck.specs.text import resolve
+from bneck.specs.segmenter import Head, Segmenter, from_settings, segmenter
+from bneck.specs.text import load, resolve
 
+KIND = "segment"  # of a run
 STRIDE = 16  # the paper's output stride
 
 Size = tuple[int, int]
@@ -51,6 +53,21 @@ def named_segmenter(
         spec, classes=classes, head=head, filters=filters, stride=output_stride,
         global_pool=global_pool,
     )  # fmt: skip
+
+
+def run_segmenter(run: str | Path) -> Segmenter:
+    """The segmenter of a segmentation run's folder, without its weights.
+
+    Raises:
+        InputError: no run of segmentation.
+    """
+    folder = RunFolder(Path(run))
+    record = folder.read()
+    if record.get("kind") != KIND:
+        raise InputError(
+            f"{folder.path} is a run of another kind ({record.get('kind')}), not of segmentation"
+        )
+    return from_settings(load(folder.spec), record["segmenter"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,18 +121,26 @@ def filled_table(run: Run, reference: NetSpec, plan: Plan, path: Path, copy: Pat
     return read_table(copy)
 
 
-def table_path(seed: NetSpec, *, threads: int = 1, space: str | None = None) -> Path:
+def table_path(
+    seed: NetSpec,
+    *,
+    runtime_name: str = RUNTIME,
+    precision: str = "fp32",
+    threads: int = 1,
+    space: str | None = None,
+) -> Path:
     """Where this machine's table for a seed network lies, in the user's cache folder.
 
     `space` is the digest of a space whose table is measured beside that network.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    engine = runtime(RUNTIME)
+    engine = runtime(runtime_name)
     what = (
         FORMAT,
         describe("local").processor,
         engine.name,
         engine.version,
+        precision,
         threads,
         seed.digest(),
         *([space] if space else []),

@@ -158,6 +158,14 @@ class RunFolder:
         assert isinstance(record, dict)
         return record
 
+    def kind(self) -> str | None:
+        """What kind of run the folder holds ("search", "segment", ...); None where it holds none.
+
+        Raises:
+            InputError: a run of another version.
+        """
+        return self.read().get("kind") if self.run_json.is_file() else None
+
     def write(self, record: SearchRecord) -> None:
         """Replace the run's record, whole or not at all."""
         write_json(self.run_json, record)

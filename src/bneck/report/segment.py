@@ -32,6 +32,13 @@ def write_segment_report(folder: Path) -> Path:
         f"{settings['seed']}; bneck {record['version']}, commit {record['commit']}.",
         "",
     ]
+    if export := record.get("export"):
+        lines += [
+            f"`model.onnx` takes images of {_size(export['size'])} and answers as the network does: "
+            f"{export['equal_pixels']:.2%} of the pixels equal on {export['images']} images, scores within "
+            f"{export['largest_difference']:.1g} of the largest.",
+            "",
+        ]
     lines += _classes(record)
     lines += _pictures(record)
     path = folder / "report.md"

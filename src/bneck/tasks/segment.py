@@ -14,6 +14,10 @@ from torch import Tensor
 from bneck.data.masks import IGNORED
 from bneck.data.scenes import Scenes, as_batch
 from bneck.nets.segmenter import SegmentNet
+from bneck.nets.strips import STRIP_NUMBERS, Source, scores_in_strips
+
+BAND_NUMBERS = 1 << 22  # at most in a band of scores at full size: 16 MB
+WHOLE_PIXELS = 1 << 22  # larger images are looked at in strips
 
 Matrix = npt.NDArray[np.int64]
 
@@ -78,6 +82,19 @@ def score(matrix: Matrix) -> Score:
 
 
 @torch.inference_mode()
+def predict_huge(
+    net: SegmentNet, image: npt.NDArray[np.uint8], *, strip_numbers: int = STRIP_NUMBERS
+) -> npt.NDArray[np.uint8]:
+    """What `predict` gives for an image (H, W, 3) uint8 at its own size, in far less memory.
+
+    Equal to it but for rounding, see `nets.strips`. An image of 4096 x 8192 pixels stays under 2 GB.
+    """
+    height, width = image.shape[:2]
+    source = Source(lambda top, bottom: as_batch(image[top:bottom]), height, width)
+    return best(scores_in_strips(net, source, strip_numbers=strip_numbers), (height, width))
+
+
+@torch.inference_mode()
 def predict(
     net: SegmentNet,
     image: Tensor,
@@ -111,11 +128,15 @@ def predict(
     return best(total / seen, size)
 
 
-def best(scores: Tensor, size: tuple[int, int], *, band: int = 256) -> npt.NDArray[np.uint8]:
+def best(
+    scores: Tensor, size: tuple[int, int], *, band: int | None = None
+) -> npt.NDArray[np.uint8]:
     """The best class of every pixel of scores (1, classes, h, w) resized to `size`, bilinearly.
 
     Worked out in bands of rows, so that the scores at full size are never held.
     """
+    if band is None:
+        band = max(1, BAND_NUMBERS // (scores.shape[1] * size[1]))
     high = scores.shape[2]
     found = np.empty(size, np.uint8)
     columns = F.interpolate(scores, (high, size[1]), mode="bilinear", align_corners=True)

@@ -15,6 +15,7 @@ from torch import nn
 from bneck.data.batches import Augment, train_batches
 from bneck.data.pack import Split
 from bneck.nets.build import Net
+from bneck.nets.quantize import QuantizedNet
 from bneck.specs.errors import InputError
 from bneck.tasks import classify
 from bneck.train.checkpoint import Checkpoint
@@ -30,7 +31,7 @@ class Settings:
     """How to train. `lr` is the peak for this batch size; epochs may be fractional.
 
     `frozen` trains the convs behind the pool and the classifier only; the rows before keep weights
-    and statistics.
+    and statistics. `sgd_momentum` trains by SGD with that momentum in place of RMSProp.
     """
 
     epochs: float
@@ -45,6 +46,7 @@ class Settings:
     augment: Augment = field(default_factory=Augment)
     seed: int = 0
     frozen: bool = False
+    sgd_momentum: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Data:
 OnStep = Callable[[int, int, float], None]
 B = TypeVar("B")  # a batch
 N = TypeVar("N", bound=nn.Module)
+AnyNet = TypeVar("AnyNet", Net, QuantizedNet)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +80,14 @@ class Lessons(Generic[B]):
 
 
 def train(
-    net: Net,
+    net: AnyNet,
     data: Data,
     settings: Settings,
     *,
     checkpoint: Path | None = None,
     on_step: OnStep | None = None,
     until: int | None = None,
-) -> Net:
+) -> AnyNet:
     """Train a net to classify; see `fit`. The last, incomplete batch of an epoch is dropped."""
 
     def batches(epoch: int) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
@@ -144,7 +147,7 @@ def fit(
         set_bn_momentum(net, settings.bn_momentum)
     if lessons.frozen is not None:
         lessons.frozen.requires_grad_(False)
-    optimizer = RmsPropTF(decayed_apart(net, settings.weight_decay), lr=settings.lr)
+    optimizer = _optimizer(net, settings)
     average = WeightAverage(net, settings.average)
     saved = Checkpoint(checkpoint, net, optimizer, average)
     done = saved.restore()
@@ -159,8 +162,16 @@ def fit(
     return net.requires_grad_(True).eval()
 
 
-def features(net: Net) -> nn.Module:
-    """The rows before the pool, which `Settings.frozen` leaves alone."""
+def _optimizer(net: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    groups = decayed_apart(net, settings.weight_decay)
+    if settings.sgd_momentum is None:
+        return RmsPropTF(groups, lr=settings.lr)
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.sgd_momentum)
+
+
+def features(net: Net | QuantizedNet) -> nn.Module:
+    """The rows before the pool, which `Settings.frozen` leaves alone; 8-bit fine-tuning has no such."""
+    assert isinstance(net, Net)
     return nn.ModuleList(list(net.rows)[: net.spec.pool_at])
 
 
@@ -168,7 +179,7 @@ def _epoch(
     net: nn.Module,
     lessons: Lessons[B],
     settings: Settings,
-    optimizer: RmsPropTF,
+    optimizer: torch.optim.Optimizer,
     average: WeightAverage,
     done: int,
     stop: int,

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bneck.data.scenes import Scenes, Size, Vary, crop_batches
 from bneck.nets.segmenter import SegmentNet
 from bneck.tasks import segment
-from bneck.train.checkpoint import Checkpoint
-from bneck.train.loop import TrainingError, set_bn_momentum
-from bneck.train.optim import WeightAverage, decayed_apart, learning_rate
+from bneck.train.loop import Lessons, OnStep, Settings, TrainingError, fit
 
-OnStep = Callable[[int, int, float], None]
+Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,77 +82,28 @@ def train_segmenter(
             longer finite.
     """
     settings.check()
-    steps_per_epoch = _steps(net, len(indices), settings.batch)
-    total = max(1, round(settings.epochs * steps_per_epoch))
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if settings.bn_momentum is not None:
-        set_bn_momentum(net, settings.bn_momentum)
-    optimizer = torch.optim.SGD(
-        decayed_apart(net, settings.weight_decay), lr=settings.lr, momentum=settings.momentum
-    )
-    average = WeightAverage(net, settings.average)
-    saved = Checkpoint(checkpoint, net, optimizer, average)
-    weights = torch.tensor(settings.weights) if settings.weights else None
-    done = saved.restore()
-    while done < total:
-        epoch = done // steps_per_epoch
-        torch.manual_seed(settings.seed * 100_003 + epoch)  # dropout, the same after a resume
-        net.train()
-        for images, masks in crop_batches(
-            scenes, indices, crop=settings.crop, batch=settings.batch, vary=settings.vary,
-            seed=settings.seed, epoch=epoch,
-        ):  # fmt: skip
-            if done == total:
-                break
-            for group in optimizer.param_groups:
-                group["lr"] = _rate(settings, (done + 1) / steps_per_epoch)
-            value = _step(net, images, masks, weights, optimizer)
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"the loss became {value} at step {done + 1} with learning rate "
-                    f"{_rate(settings, (done + 1) / steps_per_epoch):.3g}; train with a smaller rate"
-                )
-            if settings.average:
-                average.update(net)
-            done += 1
-            if on_step:
-                on_step(done, total, value)
-        saved.save(done)
-    if settings.average:
-        net.load_state_dict(average.state)
-    return net.eval()
-
-
-def _steps(net: SegmentNet, images: int, batch: int) -> int:
-    """Steps of an epoch, or TrainingError."""
-    if images < batch:
-        raise TrainingError(
-            f"the batch of {batch} is larger than the {images} training images; choose a smaller batch"
-        )
-    if net.seg.head == "raspp" and batch < 2:
+    if net.seg.head == "raspp" and settings.batch < 2:
         raise TrainingError(
             "the batch is 1, and R-ASPP normalises one pooled pixel an image over the batch; choose a "
             "batch of at least 2, or the head lraspp"
         )
-    return images // batch
+    weights = torch.tensor(settings.weights) if settings.weights else None
 
+    def batches(epoch: int) -> Iterable[Batch]:
+        return crop_batches(
+            scenes, indices, crop=settings.crop, batch=settings.batch, vary=settings.vary,
+            seed=settings.seed, epoch=epoch,
+        )  # fmt: skip
 
-def _rate(settings: SegmentSettings, epoch: float) -> float:
-    return learning_rate(
-        "poly", settings.lr, epoch=epoch, epochs=settings.epochs, warmup=settings.warmup
-    )
+    def loss(net: nn.Module, batch: Batch) -> Tensor:
+        images, masks = batch
+        scores = net(images.contiguous(memory_format=torch.channels_last))
+        return segment.loss(scores, masks, weights=weights)
 
-
-def _step(
-    net: SegmentNet,
-    images: Tensor,
-    masks: Tensor,
-    weights: Tensor | None,
-    optimizer: torch.optim.Optimizer,
-) -> float:
-    optimizer.zero_grad(set_to_none=True)
-    scores = net(images.contiguous(memory_format=torch.channels_last))
-    loss = segment.loss(scores, masks, weights=weights)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return float(loss.detach())
+    lessons = Lessons(images=len(indices), batches=batches, loss=loss)
+    how = Settings(
+        epochs=settings.epochs, batch=settings.batch, lr=settings.lr, schedule="poly",
+        warmup=settings.warmup, weight_decay=settings.weight_decay, average=settings.average,
+        bn_momentum=settings.bn_momentum, sgd_momentum=settings.momentum, seed=settings.seed,
+    )  # fmt: skip
+    return fit(net, lessons, how, checkpoint=checkpoint, on_step=on_step)

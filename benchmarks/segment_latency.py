@@ -1,0 +1,44 @@
+"""Rows of Tables 7 and 8 on this machine, interleaved, beside the paper's ratios.
+
+python benchmarks/segment_latency.py [HEIGHTxWIDTH] [ROUNDS]
+
+One thread of ONNX Runtime, float32, scores at full size, random weights. Ratios are of CPU time,
+which other processes disturb less than wall time; the paper's are of one core of a Pixel 3.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+from bneck.costs.segmenter import PUBLISHED_SEGMENTERS
+from bneck.recipes.segment_measure import PROTOCOL, measure_segmenters
+from bneck.recipes.segmenters import parse_size
+from bneck.specs.segmenter import segmenter
+from bneck.specs.zoo import network
+
+
+def main() -> None:
+    """Measure, print a table and the records."""
+    size = parse_size(sys.argv[1] if len(sys.argv) > 1 else "512x1024")
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else PROTOCOL.rounds
+    rows = [row for row in PUBLISHED_SEGMENTERS if row.table == 7 or "os32" in row.network]
+    made = [segmenter(network(row.network), head=row.head, filters=row.filters) for row in rows]
+    protocol = replace(PROTOCOL, rounds=rounds, max_repeats=0, max_spread=float("inf"))
+    found = measure_segmenters(made, size, protocol=protocol)
+    base = next(i for i, row in enumerate(rows) if (row.table, row.row) == (7, 8))
+    print("table row  segmenter                         CPU ms  / row 8  paper half  paper full")
+    for row, record in zip(rows, found, strict=True):
+        ours = record["cpu_ms"] / found[base]["cpu_ms"]
+        half = row.half_latency_ms / rows[base].half_latency_ms
+        full = row.latency_s / rows[base].latency_s
+        print(
+            f"{row.table:5} {row.row:3}  {record['segmenter']:30} {record['cpu_ms']:9.1f} "
+            f"{ours:8.2f} {half:11.2f} {full:11.2f}"
+        )
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
