@@ -25,7 +25,13 @@ from bneck.cli.options import (
     print_json,
     print_table,
 )
-from bneck.cli.tables import count_table, front_table, search_summary, spec_table, zoo_table
+from bneck.cli.tables import (
+    count_table,
+    front_table,
+    search_summary,
+    spec_table,
+    zoo_table,
+)
 from bneck.specs.errors import InputError
 
 app = typer.Typer(

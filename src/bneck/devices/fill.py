@@ -121,11 +121,11 @@ def fill_table(
         InputError: no such runtime or device.
     """
     engine = runtime(runtime_name)
-    what = _What(seed, engine, precision, place, threads)
+    plan = plan or plan_for(seed)
+    what = _What(seed, plan, engine, precision, place, threads)
     # The seed itself: what disturbs the machine slows it as it slows its narrower versions.
     reference = what.network(seed)
-    plan = plan or plan_for(seed)
-    table, file = _open(what, plan, path, reference)
+    table, file = _open(what, path, reference)
     nominal = float(table.header["reference_ms"])
     wanted = [entry for entry in plan.entries if entry[1] not in table.rows.get(entry[0], {})]
     done, total = 0, len(wanted)
@@ -140,15 +140,16 @@ def fill_table(
         done += len(batch)
         if progress:
             progress("rows", done, total)
-    _fill_networks(what, plan.networks, table, file, reference, progress)
+    _fill_networks(what, table, file, reference, progress)
     return table
 
 
 @dataclass(frozen=True, slots=True)
 class _What:
-    """What a table is about."""
+    """What a table is about; `seed` gives the pace."""
 
     seed: NetSpec
+    plan: Plan
     engine: Runtime
     precision: str
     place: str
@@ -300,9 +301,9 @@ def _pointwise(name: str, row: int, width_in: int, out: int, size: tuple[int, in
     )
 
 
-def _open(what: _What, plan: Plan, path: Path, reference: Run) -> tuple[LatencyTable, Ledger]:
+def _open(what: _What, path: Path, reference: Run) -> tuple[LatencyTable, Ledger]:
     """The table at `path`, begun with a header if there is none."""
-    seed = what.seed
+    seed, plan = what.seed, what.plan
     path.parent.mkdir(parents=True, exist_ok=True)
     file = Ledger(path)
     if not file.entries:
@@ -345,13 +346,13 @@ def _said(runtime_name: str, precision: str, threads: int) -> str:
 
 def _fill_networks(
     what: _What,
-    specs: Sequence[NetSpec],
     table: LatencyTable,
     file: Ledger,
     reference: Run,
     progress: Progress | None,
 ) -> None:
     """Measure whole networks: some calibrate the table, the others judge it."""
+    specs = what.plan.networks
     nominal = float(table.header["reference_ms"])
     while (done := len(table.networks)) < len(specs):
         batch = specs[done : done + BATCH // 2]
