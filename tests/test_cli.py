@@ -22,8 +22,13 @@ COMMANDS = {
     "search": "bneck.search(...)",
     "predict": "bneck.predict(run, images)",
     "report": "bneck.write_report(run)",
+    "export": "bneck.export(network)",
+    "quantize": "bneck.quantize(network)",
+    "table": "bneck.latency_table(network)",
     "import": "bneck.import_weights(file, network)",
     "evaluate": "bneck.evaluate(network, data)",
+    "convert": "bneck.convert_voc(data)",
+    "train": "bneck.train_classify(network, data)",
 }
 
 

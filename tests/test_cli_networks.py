@@ -77,7 +77,7 @@ class TestMeasure:
         quick = partial(protocol.Protocol, burst_ms=1.0, max_repeats=1, max_spread=1e9)
         monkeypatch.setattr(protocol, "Protocol", quick)
         answer = call("measure", tiny_file, "v3-small@32", "--rounds", 3, "--json")
-        assert (answer.code, answer.err) == (0, "")
+        assert (answer.code, answer.err) == (0, "measuring (3)\n")
         found = json.loads(answer.out)
         assert [one["network"] for one in found] == ["tiny", "v3-small@32"]
         for one in found:
@@ -103,8 +103,9 @@ class TestMeasure:
                 "threads is 0 and rounds 20; they must be at least 1 and 3",
             ),
             (
-                ("v3-small", "--runtime", "litert"),
-                "there is no runtime 'litert'; known are onnxruntime",
+                ("v3-small", "--runtime", "tensorrt"),
+                "there is no runtime 'tensorrt'; known are onnxruntime, litert, openvino, executorch, "
+                "torch, torch-compiled",
             ),
         ],
     )
@@ -128,7 +129,8 @@ class TestNames:
     @pytest.mark.parametrize(
         ("arguments", "sentence"),
         [
-            (("explode",), "No such command 'explode'; see --help"),
+            (("frobnicate",), "No such command 'frobnicate'; see --help"),
+            (("meassure",), "No such command 'meassure'; did you mean 'measure'; see --help"),
             (("count", "v3-small", "--colour"), "No such option: --colour"),
             (("search", "--steps", "many"), "Invalid value for '--steps'"),
         ],

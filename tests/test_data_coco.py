@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bneck.data.coco import Annotated, find_annotations, read_coco
+from bneck.data.coco import Annotated, find_annotations, ground_truth, read_coco
 from bneck.data.folders import DataError
 from bneck.data.voc import convert_voc
 from commands import Call, refusal
@@ -103,6 +103,30 @@ class TestReading:
         path = write(tmp_path, coco(images=[image], annotations=entries), size=(1, 1))
         assert read_coco(path).pictures[0].boxes.tolist() == [[0, 0, 1, 1]]
 
+    def test_a_turned_photo_has_the_size_that_people_see(self, tmp_path: Path) -> None:
+        path = write(tmp_path, coco(images=[{"id": 7, "file_name": "a.jpg"}]))
+        exif = Image.Exif()
+        exif[0x0112] = 6  # lies on its side
+        Image.new("RGB", (40, 20)).save(tmp_path / "images" / "a.jpg", exif=exif)
+        (picture,) = read_coco(path).pictures
+        assert picture.size == (20, 40)
+        assert picture.boxes.tolist() == [[0.5, 0.125, 1.0, 0.375]]  # 10 to 30 of 20, 5 to 15 of 40
+
+    def test_ground_truth_is_the_file_s_without_what_was_dropped(self, tmp_path: Path) -> None:
+        entries = [
+            box(1) | {"bbox": [-10, 5, 30, 10]},  # kept as it stands: COCO's server has it so
+            box(2, area=77.0, iscrowd=1),
+            box(3) | {"bbox": [1, 1, 0, 5]},
+            box(4, area="big"),
+        ]
+        truth = ground_truth(read(tmp_path, annotations=entries))
+        found = [(a["id"], a["bbox"], a["area"], a["iscrowd"]) for a in truth["annotations"]]
+        assert found == [
+            (1, [-10, 5, 30, 10], 300.0, 0),
+            (2, [10, 5, 20, 10], 77.0, 1),
+            (4, [10, 5, 20, 10], 200.0, 0),
+        ]
+
     def test_the_file_says_its_size_where_the_json_does_not(self, tmp_path: Path) -> None:
         found = read(tmp_path, images=[{"id": 7, "file_name": "a.png"}])
         assert found.pictures[0].size == (40, 20)
@@ -121,6 +145,7 @@ class TestRefusals:
             ),
             ({"annotations": [box(1, image=8)]}, "annotation 1 is of image 8, which the file does not"),
             ({"annotations": [box(1, category=6)]}, "annotation 1 is of category 6"),
+            ({"annotations": [box(1) | {"image_id": [7]}]}, r"annotation 1 is of image \[7\]"),
             ({"images": [{"id": "7", "file_name": "a.png"}]}, "one of the images has the id '7'"),
             ({"images": [{"id": 7}]}, "image 7 has no file_name"),
             ({"images": [], "annotations": []}, "names no images"),

@@ -225,6 +225,18 @@ class TestPredict:
             assert drawn.tobytes() != plain.tobytes()
         assert "-> " in call("predict", run, image, "--out", out).out
 
+    def test_an_exported_file_is_known_for_what_it_is(
+        self, run: Path, scene: Path, call: Call
+    ) -> None:
+        image = scene / "images" / "val-2.png"
+        by_file, by_run = (
+            json.loads(call("predict", one, image, "--score", 0.2, "--json").out)
+            for one in (run / "model.onnx", run)
+        )
+        assert by_file == by_run
+        with pytest.raises(bneck.InputError, match=r"is a detector; use bneck\.detect"):
+            bneck.predict(run, [image])
+
     def test_a_folder_for_several_and_one_pixel(
         self, run: Path, scene: Path, tmp_path: Path
     ) -> None:

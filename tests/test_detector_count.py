@@ -220,4 +220,4 @@ class TestCommands:
         assert call("zoo", "v3", "--task", "detect").out.count("v3-") == 4
 
     def test_options_of_detection_alone(self, call: Call) -> None:
-        assert "go with --task detect" in refusal(call("count", "v3-small", "--classes", 3))
+        assert "go with another --task" in refusal(call("count", "v3-small", "--classes", 3))

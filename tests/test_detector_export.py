@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bneck.devices.runtimes import OnnxRuntime
 from bneck.export.detector_file import compare, difference, export_detector
-from bneck.export.onnx_file import ExportError
+from bneck.export.files import ExportError
 from bneck.graphs.detector_graph import detector_graph
 from bneck.nets.detector import DetectorNet, build_detector
 from bneck.nets.fold import folded_weights

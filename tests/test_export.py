@@ -19,8 +19,8 @@ import bneck
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed
 from bneck.devices.runtimes import EngineError, runtime
-from bneck.export import onnx_file
-from bneck.export.onnx_file import Check, ExportError, compare, export_onnx
+from bneck.export import files
+from bneck.export.files import Check, ExportError, compare, export_file
 from bneck.nets.build import Net, build
 from bneck.nets.fold import folded_weights
 from bneck.records.run import RunFolder
@@ -54,7 +54,7 @@ def images(packed: Packed) -> Tensor:
 @pytest.fixture(scope="module")
 def model(net: Net, images: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "model.onnx"
-    export_onnx(net, path, images, classes=CLASSES)
+    export_file(net, path, images, classes=CLASSES)
     return path
 
 
@@ -105,14 +105,14 @@ class TestExport:
     def test_the_same_net_gives_the_same_bytes(
         self, net: Net, model: Path, images: Tensor, tmp_path: Path
     ) -> None:
-        export_onnx(net, tmp_path / "again.onnx", images, classes=CLASSES)
+        export_file(net, tmp_path / "again.onnx", images, classes=CLASSES)
         assert (tmp_path / "again.onnx").read_bytes() == model.read_bytes()
 
     def test_a_net_left_in_training_mode_is_exported_as_it_answers_later(
         self, net: Net, model: Path, images: Tensor, tmp_path: Path
     ) -> None:
         net.train()
-        export_onnx(net, tmp_path / "model.onnx", images, classes=CLASSES)
+        export_file(net, tmp_path / "model.onnx", images, classes=CLASSES)
         assert not net.training
         assert (tmp_path / "model.onnx").read_bytes() == model.read_bytes()
 
@@ -122,22 +122,22 @@ class TestRefused:
     def test_one_wrong_weight_leaves_no_file(
         self, net: Net, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
-        monkeypatch.setattr(onnx_file, "folded_weights", perturbed(name, 1.0))
+        monkeypatch.setattr(files, "folded_weights", perturbed(name, 1.0))
         with pytest.raises(
             ExportError,
             match=r"does not answer as the network does on 30 images: .*no file was kept$",
         ):
-            export_onnx(net, tmp_path / "model.onnx", images, classes=CLASSES)
+            export_file(net, tmp_path / "model.onnx", images, classes=CLASSES)
         assert list(tmp_path.iterdir()) == []
 
     def test_scores_may_be_wrong_even_if_every_label_is_right(
         self, net: Net, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(onnx_file, "folded_weights", perturbed("classifier.bias", 0.001))
+        monkeypatch.setattr(files, "folded_weights", perturbed("classifier.bias", 0.001))
         with pytest.raises(
             ExportError, match=r"labels agree on 100\.0%, scores differ by 0\.\d+ of the"
         ):
-            export_onnx(net, tmp_path / "model.onnx", images, classes=CLASSES)
+            export_file(net, tmp_path / "model.onnx", images, classes=CLASSES)
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_scores_that_are_no_numbers_fail(
@@ -148,7 +148,7 @@ class TestRefused:
         with torch.no_grad():
             broken.classifier.bias[0] = value  # in the module and in the file alike
         with pytest.raises(ExportError), np.errstate(invalid="ignore"):
-            export_onnx(broken, tmp_path / "model.onnx", images, classes=CLASSES)
+            export_file(broken, tmp_path / "model.onnx", images, classes=CLASSES)
         assert list(tmp_path.iterdir()) == []
 
     def test_a_file_of_another_network_does_not_agree(
@@ -165,7 +165,7 @@ class TestRefused:
 
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(InputError, match=r"model\.onnx cannot be written: No space left"):
-            export_onnx(net, tmp_path / "model.onnx", images, classes=CLASSES)
+            export_file(net, tmp_path / "model.onnx", images, classes=CLASSES)
         assert list(tmp_path.iterdir()) == []
 
     def test_the_check_is_a_plain_record(self) -> None:

@@ -20,14 +20,21 @@ import pytest
 from bneck.costs.table import LatencyTable, RowShape, TableError, row_keys
 from bneck.costs.table_file import read_table
 from bneck.devices import fill
-from bneck.devices.fill import fill_table, grid
+from bneck.devices.fill import fill_table, grid, plan_for, plan_for_all
 from bneck.devices.protocol import REFERENCE, Protocol, Run, Samples
+from bneck.recipes import tables
 from bneck.search.netadapt import narrowest
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import to_text
-from bneck.specs.transforms import random_widths, scale_width, with_classes, with_resolution
+from bneck.specs.transforms import (
+    random_widths,
+    scale_width,
+    with_classes,
+    with_out,
+    with_resolution,
+)
 from bneck.specs.zoo import network
 
 V3_SMALL, V3_LARGE = network("v3-small"), network("v3-large@96")
@@ -248,6 +255,28 @@ def assert_complete(seed: NetSpec, path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick_fill")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("name", ["litert", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_a_table_of_another_runtime_and_precision(
+    tiny: NetSpec, tmp_path: Path, quick_fill: None, name: str, precision: str
+) -> None:
+    pytest.importorskip({"litert": "ai_edge_litert"}.get(name, name))
+    found = tables.latency_table(
+        tiny, runtime_name=name, precision=precision, out=tmp_path / "t.jsonl"
+    )
+    table = read_table(tmp_path / "t.jsonl")
+    assert (table.header["runtime"], table.header["precision"]) == (name, precision)
+    assert found["entries"] == len(grid(tiny))
+    assert table.estimate_ms(tiny) > 0
+    with pytest.raises(InputError, match=rf"{name} in {precision} on 1 thread; this is for onnxr"):
+        fill_table(tiny, tmp_path / "t.jsonl")
+
+
+def test_torch_has_no_tables_of_lone_rows(tiny: NetSpec, tmp_path: Path, quick_fill: None) -> None:
+    with pytest.raises(InputError, match="no latency tables for the runtime torch; take onnxr"):
+        fill_table(tiny, tmp_path / "t.jsonl", runtime_name="torch")
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         "change", [lambda s: with_classes(s, 5), lambda s: with_resolution(s, 64)]
@@ -269,8 +298,33 @@ class TestRefused:
 
     def test_unknown_runtimes_and_places_leave_no_file(self, tiny: NetSpec, tmp_path: Path) -> None:
         path = tmp_path / "table.jsonl"
-        with pytest.raises(InputError, match="no runtime 'litert'; known are onnxruntime"):
-            fill_table(tiny, path, runtime_name="litert")
+        with pytest.raises(InputError, match="no runtime 'abacus'; known are onnxruntime"):
+            fill_table(tiny, path, runtime_name="abacus")
         with pytest.raises(InputError, match="no device 'moon'; known are local"):
             fill_table(tiny, path, place="moon")
         assert not path.exists()
+
+
+def test_a_plan_for_several_networks_spans_their_widths_in_whole_blocks(tiny: NetSpec) -> None:
+    wider = with_out(tiny, (2, 3), 72)  # 48 in tiny
+    plan = plan_for_all([tiny, wider], [tiny], name="two", digest="abc")
+    widths: dict[tuple[str, int, int], set[tuple[int, ...]]] = {}
+    for shape, entry in plan.entries:
+        widths.setdefault((shape.kind, shape.height, shape.kernel), set()).add(entry)
+    # Row 2: 24 channels in both, 128 expanded, 48 or 72 out; 72 is rounded up to a whole block.
+    assert widths["bneck", 8, 3] == {(24, 128, 48), (24, 128, 80)}
+    # Row 3: 48 or 72 in and out, 192 expanded.
+    assert widths["bneck", 4, 5] == {(i, 192, o) for i in (48, 80) for o in (48, 80)}
+    table = LatencyTable({})
+    for shape, entry in plan.entries:
+        table.add_row(shape, entry, 1.0)
+    assert table.covers(tiny)
+    assert table.covers(wider)
+    assert table.covers(with_out(tiny, (2, 3), 56))
+    assert plan.networks == [tiny]
+
+
+def test_contexts_come_before_the_rows_that_need_them(tiny: NetSpec) -> None:
+    kinds = [shape.kind for shape, _ in plan_for(tiny).entries]
+    last = max(i for i, kind in enumerate(kinds) if kind == "context")
+    assert set(kinds[: last + 1]) == {"context"}

@@ -82,7 +82,7 @@ PLANTED = {
     ),
     "hidden in a method": (
         "train/loop.py",
-        "class A:\n    def f(self) -> None:\n        import bneck.export.onnx_file as e\n",
+        "class A:\n    def f(self) -> None:\n        import bneck.export.files as e\n",
         "train/loop.py:3 imports export",
     ),
     "only for types": (

@@ -59,6 +59,15 @@ class TestRecords:
             assert 0 < one.latency_ms.p10 <= one.latency_ms.median <= one.latency_ms.p90
             assert one.cpu_ms > 0
 
+    def test_ratios_are_taken_round_by_round(self, found: list[Measurement]) -> None:
+        one, other = found
+        assert len(one.rounds_ms) == len(one.rounds_cpu_ms) == 3
+        by_hand = sorted(a / b for a, b in zip(one.rounds_ms, other.rounds_ms, strict=True))
+        assert one.ratio(other).median == pytest.approx(by_hand[1])
+        by_hand = sorted(a / b for a, b in zip(one.rounds_cpu_ms, other.rounds_cpu_ms, strict=True))
+        assert one.cpu_ratio(other).median == pytest.approx(by_hand[1])
+        assert one.ratio(one).median == one.ratio(one).p90 == 1.0
+
     def test_without_a_nominal_time_nothing_is_corrected(self, found: list[Measurement]) -> None:
         for one in found:
             assert one.pace == 1.0
@@ -81,6 +90,7 @@ class TestRecords:
     def test_they_survive_json(self, found: list[Measurement]) -> None:
         stored = json.loads(json.dumps([one.as_json() for one in found], allow_nan=False))
         for plain, one in zip(stored, found, strict=True):
+            assert plain["rounds_ms"] == list(one.rounds_ms)
             assert set(plain) == {field.name for field in fields(Measurement)}
             assert set(plain["latency_ms"]) == {"median", "p10", "p90"}
             assert plain["latency_ms"]["median"] == one.latency_ms.median
@@ -121,9 +131,9 @@ class TestCandidates:
 class TestRefused:
     def test_an_unknown_runtime_lists_the_known_ones(self, tiny: NetSpec) -> None:
         with pytest.raises(
-            InputError, match=r"^there is no runtime 'tflite'; known are onnxruntime"
+            InputError, match=r"^there is no runtime 'abacus'; known are onnxruntime"
         ):
-            measure([Candidate(tiny)], runtime_name="tflite")
+            measure([Candidate(tiny)], runtime_name="abacus")
 
     def test_an_unknown_device_lists_the_known_ones(self, tiny: NetSpec) -> None:
         with pytest.raises(InputError, match=r"^there is no device 'pixel'; known are local"):

@@ -13,7 +13,7 @@ import torch
 
 from bneck.devices.runtimes import OnnxRuntime
 from bneck.export import segmenter_file
-from bneck.export.onnx_file import ExportError
+from bneck.export.files import ExportError
 from bneck.export.segmenter_file import compare, export_segmenter, shipped
 from bneck.graphs.segmenter_graph import segmenter_graph
 from bneck.nets.segmenter import SegmentNet, build_segmenter

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bneck.recipes.detectors import count_detector as count_detector
     from bneck.recipes.detectors import measure_detectors as measure_detectors
     from bneck.recipes.evaluate import evaluate as evaluate
+    from bneck.recipes.export import export as export
     from bneck.recipes.imports import import_weights as import_weights
     from bneck.recipes.main import resume as resume
     from bneck.recipes.main import search as search
@@ -33,12 +34,14 @@ if TYPE_CHECKING:
     from bneck.recipes.networks import network as network
     from bneck.recipes.networks import zoo as zoo
     from bneck.recipes.predict import predict as predict
+    from bneck.recipes.quantize import quantize as quantize
     from bneck.recipes.segment import evaluate_segment as evaluate_segment
     from bneck.recipes.segment import resume_segment as resume_segment
     from bneck.recipes.segment import train_segment as train_segment
     from bneck.recipes.segment_export import export_segment as export_segment
     from bneck.recipes.segment_pictures import paint as paint
     from bneck.recipes.segmenters import named_segmenter as named_segmenter
+    from bneck.recipes.tables import latency_table as latency_table
     from bneck.report.page import write_report as write_report
     from bneck.specs.errors import InputError as InputError
     from bneck.specs.network import NetSpec as NetSpec
@@ -62,14 +65,17 @@ _HOMES = {
     "export_segment": "bneck.recipes.segment_export",
     "evaluate_detect": "bneck.recipes.detect",
     "evaluate_segment": "bneck.recipes.segment",
+    "export": "bneck.recipes.export",
     "from_text": "bneck.specs.text",
     "import_weights": "bneck.recipes.imports",
+    "latency_table": "bneck.recipes.tables",
     "measure": "bneck.recipes.networks",
     "measure_detectors": "bneck.recipes.detectors",
     "named_segmenter": "bneck.recipes.segmenters",
     "network": "bneck.recipes.networks",
     "paint": "bneck.recipes.segment_pictures",
     "predict": "bneck.recipes.predict",
+    "quantize": "bneck.recipes.quantize",
     "resume": "bneck.recipes.main",
     "resume_detect": "bneck.recipes.detect",
     "resume_segment": "bneck.recipes.segment",

@@ -24,6 +24,13 @@ def is_run(run: str) -> bool:
     return folder.run_json.is_file() and folder.read().get("kind") == "detect"
 
 
+def is_detector(run: str) -> bool:
+    """Whether a path is the folder of a detection run or a detector's exported file."""
+    from bneck.recipes import detect_pictures
+
+    return detect_pictures.is_detector(run)
+
+
 def count(
     networks: Sequence[str], classes: int | None, resolution: int | None, as_json: bool
 ) -> None:

@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bneck.cli import classification, detection, segmentation, train, weights
+from bneck.cli import classification, detection, segmentation, ship, train, weights
+from bneck.cli import search_options as options
 from bneck.cli.bars import Bars
 from bneck.cli.options import (
+    NAMES,
     TASKS,
     Filters,
     HeadName,
@@ -23,7 +25,13 @@ from bneck.cli.options import (
     print_json,
     print_table,
 )
-from bneck.cli.tables import count_table, measurement_table, search_summary, spec_table, zoo_table
+from bneck.cli.tables import (
+    count_table,
+    front_table,
+    search_summary,
+    spec_table,
+    zoo_table,
+)
 from bneck.specs.errors import InputError
 
 app = typer.Typer(
@@ -36,8 +44,6 @@ app = typer.Typer(
 train.register(app)
 
 STOPPED = 130  # what Ctrl-C ends in
-
-NAMES = "A network (v3-large, v3-small-0.75+relu@192), a spec file or a run's folder."
 
 
 @app.command()
@@ -137,105 +143,60 @@ def zoo(
     print_table(zoo_table(entries))
 
 
-@app.command()
-def measure(
-    networks: Annotated[list[str], typer.Argument(help=NAMES)],
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
-    rounds: Annotated[int, typer.Option(help="Shuffled rounds; at least 3.")] = 20,
-    runtime: Annotated[str, typer.Option(help="The engine.")] = "onnxruntime",
-    task: Annotated[Task, typer.Option(help=TASKS)] = Task.CLASSIFY,
-    size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH of a segmenter's image; default 512x1024.")
-    ] = None,
-    head: HeadOption = HeadName.LRASPP,
-    filters: Filters = 128,
-    output_stride: OutputStride = None,
-    as_json: Json = False,
-) -> None:
-    """Measure latency on this machine, batch 1, networks interleaved. Python: bneck.measure(...)"""
-    if task == Task.SEGMENT:
-        made = segmentation.named(networks, head.value, filters, output_stride)
-        segmentation.measure(made, size, threads, rounds, runtime, as_json)
-        return
-    from bneck.recipes.detectors import measure_detectors
-    from bneck.recipes.networks import measure as measure_networks
-
-    run_measure = measure_detectors if task == Task.DETECT else measure_networks
-    found = run_measure(*networks, threads=threads, rounds=rounds, runtime=runtime)
-    if as_json:
-        print_json([record.as_json() for record in found])
-        return
-    print_table(measurement_table(found))
+app.command()(ship.measure)
 
 
 @app.command()
 def search(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Images: train/CLASS/* and val/CLASS/*, or CLASS/*. Default: built-in ones."
-        ),
-    ] = None,
-    target: Annotated[str, typer.Option(help="5ms, 800us, or 70% of the seed network.")] = "70%",
-    device: Annotated[str, typer.Option(help="Where latency is measured.")] = "local",
-    seed_network: Annotated[str, typer.Option(help="The network to narrow.")] = "v3-small",
-    resolution: Annotated[int | None, typer.Option(help="Input side in pixels.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Of every full training.")] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="T: training steps that judge a proposal.")
-    ] = None,
-    tail: Annotated[
-        bool, typer.Option(help="Also narrow the convs behind the last bneck (the paper does not).")
-    ] = True,
-    delta: Annotated[
-        float, typer.Option(help="Least cut a step, share of the seed's latency.")
-    ] = 0.01,
-    repeats: Annotated[int, typer.Option(help="Final trainings of result and baseline.")] = 2,
-    seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes; default one a core.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder; default runs/search-TIME.")
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="An unfinished run's folder to go on with.")
-    ] = None,
+    data: options.Data = None,
+    target: options.Target = "70%",
+    device: options.Device = "local",
+    seed_network: options.SeedNetwork = "v3-small",
+    resolution: options.Resolution = None,
+    epochs: options.Epochs = None,
+    steps: options.Steps = None,
+    tail: options.Tail = True,
+    delta: options.Delta = 0.01,
+    repeats: options.Repeats = 2,
+    seed: options.Seed = 0,
+    workers: options.Workers = None,
+    out: options.Out = None,
+    from_scratch: options.FromScratch = False,
+    space: options.Space = "v3-small",
+    trials: options.Trials = 60,
+    searcher: options.Searcher = "predictor",
+    objective: options.Objective = "reward",
+    reward: options.Reward = "hard",
+    exponent: options.Exponent = None,
+    proxy_epochs: options.ProxyEpochs = None,
+    top: options.Top = 3,
+    ledger: options.Ledger = None,
+    resume: options.Resume = None,
     as_json: Json = False,
 ) -> None:
     """Fit a network to your images and your device: the main job.
 
     Python: bneck.search(...), bneck.resume(run)
     """
+    given = {name: value for name, value in locals().items() if name not in ("resume", "as_json")}
     from bneck.recipes import main as recipes
 
     with Bars(Console(stderr=True)) as bars:
         if resume is not None:
             record = recipes.resume(resume, progress=bars)
         else:
-            record = recipes.search(
-                data,
-                target,
-                device=device,
-                seed_network=seed_network,
-                resolution=resolution,
-                epochs=epochs,
-                steps=steps,
-                delta=delta,
-                tail=tail,
-                repeats=repeats,
-                seed=seed,
-                workers=workers,
-                out=out,
-                progress=bars,
-            )
+            record = recipes.search(**given, progress=bars)  # the same words in Python
     if as_json:
         print_json(record)
-    else:
+    elif "found" in record:
         print(search_summary(record))
+    else:
+        print_table(front_table(record))
 
 
 @app.command()
 def predict(
-    run: Annotated[str, typer.Argument(help="A finished run's folder or an exported model.onnx.")],
+    run: Annotated[str, typer.Argument(help="A finished run's folder or an exported file.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures.")],
     top: Annotated[int, typer.Option(help="How many classes.")] = 5,
     out: Annotated[
@@ -258,7 +219,7 @@ def predict(
     Python: bneck.predict(run, images); of a detector bneck.detect(run, images), of a segmenter
     bneck.paint(run, images)
     """
-    if detection.is_run(run):
+    if detection.is_detector(run):
         detection.predict(run, images, score, out, as_json)
         return
     if segmentation.is_run(run):
@@ -312,6 +273,9 @@ def report(
 
 
 app.command()(detection.convert)
+app.command()(ship.export)
+app.command()(ship.quantize)
+app.command()(ship.table)
 app.command("import")(weights.import_weights)
 app.command()(weights.evaluate)
 
@@ -324,7 +288,9 @@ def run() -> None:
         print(f"bneck: {error}", file=sys.stderr)
         sys.exit(2)
     except typer.TyperException as error:
-        if message := error.format_message().strip().removesuffix("."):  # empty: help was printed
+        message = error.format_message().strip().removesuffix(".").removesuffix("?")
+        message = message.replace(". Did you mean", "; did you mean")
+        if message:  # empty: help was printed
             print(f"bneck: {message}; see --help", file=sys.stderr)
         sys.exit(2)
     if code == STOPPED:

@@ -22,6 +22,7 @@ class Task(StrEnum):
 
 TASKS = "What the network is for; detect puts SSDLite round it, segment (LR-)R-ASPP."
 
+NAMES = "A network (v3-large, v3-small-0.75+relu@192), a spec file or a run's folder."
 Json = Annotated[bool, typer.Option("--json", help="Print json for programs.")]
 
 

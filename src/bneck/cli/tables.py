@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from bneck.costs.count import Count
+from bneck.costs.paper import paper_ratio
 from bneck.recipes.networks import ZooEntry
 from bneck.records.measurement import Measurement
 from bneck.specs.network import NetSpec
@@ -127,27 +128,62 @@ def count_table(counted: Sequence[tuple[str, NetSpec, Count]]) -> Table:
     return table
 
 
-def measurement_table(found: Sequence[Measurement]) -> Table:
-    """Measured latencies, with ratios to the first network."""
+def measurement_table(found: Sequence[Measurement], *, paper: bool = False) -> Table:
+    """Measured latencies, with ratios to the first, taken round by round, and their spread.
+
+    With `paper`, beside every ratio that of the paper's own latencies.
+    """
     first = found[0]
     table = new_table(
-        f"{first.device.processor}, {first.runtime} {first.runtime_version}, {first.precision}, "
-        f"{first.threads} thread{'s' if first.threads > 1 else ''}, batch 1",
-        ("network", "median ms", "p10", "p90", "cpu ms", "n", "repeated", "ratio"),
-        left=(0,),
+        f"{first.device.processor}, {first.threads} thread{'s' if first.threads > 1 else ''}, batch 1",
+        (
+            "network",
+            "runtime",
+            "precision",
+            "median ms",
+            "p10",
+            "p90",
+            "cpu ms",
+            "n",
+            "repeated",
+            "ratio",
+            "p10",
+            "p90",
+            *(("paper",) if paper else ()),
+        ),
+        left=(0, 1, 2),
     )
     for one in found:
-        ms = one.latency_ms
-        table.add_row(
+        ms, ratio = one.latency_ms, one.ratio(first)
+        cells = [
             one.network,
-            f"{ms.median:.3f}",
-            f"{ms.p10:.3f}",
-            f"{ms.p90:.3f}",
-            f"{one.cpu_ms:.3f}",
+            f"{one.runtime} {one.runtime_version}",
+            one.precision,
+            *(f"{value:.3f}" for value in (ms.median, ms.p10, ms.p90, one.cpu_ms)),
             str(one.n),
             str(one.repeated),
-            f"{ms.median / first.latency_ms.median:.3f}",
-        )
+            *(f"{value:.3f}" for value in (ratio.median, ratio.p10, ratio.p90)),
+        ]
+        if paper:
+            printed = paper_ratio(one.network, one.precision, first.network, first.precision)
+            cells.append(f"{printed:.3f}" if printed else "-")
+        table.add_row(*cells)
+    return table
+
+
+def quantize_table(record: Mapping[str, Any]) -> Table:
+    """Float and 8 bits side by side."""
+    table = new_table(
+        f"{record['network']} in {record['runtime']} {record['runtime_version']}, "
+        f"{record['images']['val']} val images",
+        ("", "top-1", "median ms", "ratio", "p10", "p90", "MB"),
+        left=(0,),
+    )
+    for row in record["rows"]:
+        timed = [f"{row['latency_ms']:.3f}"] if "latency_ms" in row else ["-"]
+        ratio = row.get("ratio")
+        timed += [f"{ratio[key]:.3f}" if ratio else "-" for key in ("median", "p10", "p90")]
+        table.add_row(row["name"], f"{row['top1']:.1%}", *timed, f"{row['size_mb']:.2f}")
     return table
 
 
@@ -163,6 +199,24 @@ def search_summary(record: Mapping[str, Any]) -> str:
         f"{baseline['latency_ms']:.3f} ms\n"
         f"report: {folder / 'report.html'}\nmodel:  {folder / 'model.onnx'}"
     )
+
+
+def front_table(record: Mapping[str, Any]) -> Table:
+    """The networks of a front that were trained in full, the fastest first."""
+    table = new_table(
+        f"front of accuracy and latency, specs in {Path(record['run']) / 'front'}",
+        ("trial", "measured ms", "estimated ms", "held-out top-1"),
+        left=(),
+    )
+    for entry in sorted(record["blocks"]["finalists"], key=lambda e: float(e["measured_ms"])):
+        top1 = entry["heldout_top1"]
+        table.add_row(
+            str(entry["number"]),
+            f"{entry['measured_ms']:.3f}",
+            f"{entry['estimated_ms']:.3f}",
+            f"{sum(top1) / len(top1):.1%}",
+        )
+    return table
 
 
 def new_table(title: str, columns: Sequence[str], *, left: Sequence[int]) -> Table:

@@ -83,7 +83,10 @@ def import_weights(
 
 def evaluate(
     network: Annotated[
-        str, typer.Argument(help="The folder of a finished search, training or import.")
+        str,
+        typer.Argument(
+            help="The folder of a search, a training or an import, or an exported file."
+        ),
     ],
     data: Annotated[
         Path | None,

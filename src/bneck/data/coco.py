@@ -146,7 +146,7 @@ def read_coco(path: Path, *, images: Path | None = None) -> Annotated:
     for key, entry in _by_id(data, "annotations", path).items():
         image, category = entry.get("image_id"), entry.get("category_id")
         for value, known, what in ((image, boxes, "image"), (category, ids, "category")):
-            if value not in known:
+            if not isinstance(value, int) or value not in known:
                 raise DataError(
                     f"{path}: annotation {key} is of {what} {value!r}, which the file does not have; "
                     "correct or delete it"
@@ -310,14 +310,20 @@ def ground_truth(annotated: Annotated) -> dict[str, Any]:
     data = _load(annotated.file)
     sizes = {picture.id: picture.size for picture in annotated.pictures}
     annotations = [
-        {**entry, "area": entry.get("area", entry["bbox"][2] * entry["bbox"][3]),
-         "iscrowd": int(entry.get("iscrowd", 0))}
+        {**entry, "area": _area(entry), "iscrowd": int(bool(entry.get("iscrowd", 0)))}
         for entry in data["annotations"]
         if entry["image_id"] in sizes
         and not isinstance(clipped(entry.get("bbox"), sizes[entry["image_id"]]), str)
-    ]  # fmt: skip
+    ]
     return {
         "images": [entry for entry in data["images"] if entry["id"] in sizes],
         "annotations": annotations,
         "categories": data["categories"],
     }
+
+
+def _area(entry: Mapping[str, Any]) -> float:
+    """What decides whether an object is small: its mask's area where the file says it, else its box's."""
+    area = entry.get("area")
+    known = isinstance(area, int | float) and not isinstance(area, bool) and math.isfinite(area)
+    return float(area) if known else float(entry["bbox"][2] * entry["bbox"][3])  # type: ignore[arg-type]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -18,10 +19,10 @@ import numpy as np
 from bneck.costs.table import BLOCK, LatencyTable, RowShape, TableError, Widths, row_keys
 from bneck.costs.table_file import header_line, network_line, read_table, row_line
 from bneck.devices.measure import Candidate
+from bneck.devices.models import layers_model
 from bneck.devices.places import describe
 from bneck.devices.protocol import REFERENCE, Protocol, Run, race
 from bneck.devices.runtimes import Runtime, runtime
-from bneck.graphs.onnx_graph import layers_graph, random_weights
 from bneck.records.ledger import Ledger
 from bneck.specs.network import Layer, NetSpec, bneck_layers
 from bneck.specs.rows import round8
@@ -46,21 +47,71 @@ Progress = Callable[[str, int, int], None]
 Entry = tuple[RowShape, Widths]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a table holds: its entries, the networks that calibrate it, and whose it is.
+
+    `name` and `digest` are those of the seed network or of the space that it answers for.
+    """
+
+    name: str
+    digest: str
+    entries: list[Entry]
+    networks: list[NetSpec]
+
+
+def plan_for(seed: NetSpec) -> Plan:
+    """The table for every narrower version of `seed`."""
+    return Plan(
+        name=seed.name,
+        digest=seed.digest(),
+        entries=grid(seed),
+        networks=calibration_networks(seed),
+    )
+
+
+def plan_for_all(
+    covering: Iterable[NetSpec], networks: Sequence[NetSpec], *, name: str, digest: str
+) -> Plan:
+    """The table for every network whose rows lie between those of `covering`.
+
+    Args:
+        covering: networks that together have every shape, and every least and greatest width.
+        networks: what calibrates and judges the table; as many as for a seed (`CALIBRATING` and `HELD_OUT`).
+        name: of what they are.
+        digest: of the same.
+    """
+    seen: dict[RowShape, set[Widths]] = {}
+    for spec in covering:
+        for shape, widths in row_keys(spec):
+            seen.setdefault(shape, set()).add(widths)
+    rows = [
+        (shape, widths)
+        for shape, points in seen.items()
+        for widths in product(*_corners(shape, points))
+    ]
+    return Plan(name=name, digest=digest, entries=_in_order(rows), networks=list(networks))
+
+
 def fill_table(
     seed: NetSpec,
     path: Path,
     *,
+    plan: Plan | None = None,
     runtime_name: str = "onnxruntime",
+    precision: str = "fp32",
     place: str = "local",
     threads: int = 1,
     progress: Progress | None = None,
 ) -> LatencyTable:
-    """Measure what is missing of the table for every narrower version of `seed`.
+    """Measure what is missing of a table.
 
     Args:
-        seed: the widest network that the table shall answer for.
+        seed: the network whose pace all times are divided by.
+        plan: what the table shall hold; None: every narrower version of `seed`.
         path: the table's file; entries that it holds are not measured again.
         runtime_name: the engine.
+        precision: "fp32" or "int8".
         place: the device.
         threads: of the engine.
         progress: called with (what, done, all) as entries come in.
@@ -70,15 +121,17 @@ def fill_table(
         InputError: no such runtime or device.
     """
     engine = runtime(runtime_name)
+    plan = plan or plan_for(seed)
+    what = _What(seed, plan, engine, precision, place, threads)
     # The seed itself: what disturbs the machine slows it as it slows its narrower versions.
-    reference = Candidate(seed).prepare(engine, threads)
-    table, file = _open(seed, path, engine, place, threads, reference)
+    reference = what.network(seed)
+    table, file = _open(what, path, reference)
     nominal = float(table.header["reference_ms"])
-    wanted = [entry for entry in grid(seed) if entry[1] not in table.rows.get(entry[0], {})]
+    wanted = [entry for entry in plan.entries if entry[1] not in table.rows.get(entry[0], {})]
     done, total = 0, len(wanted)
     for start in range(0, total, BATCH):
         batch = wanted[start : start + BATCH]
-        runs = {str(i): _row_run(engine, entry, threads) for i, entry in enumerate(batch)}
+        runs = {str(i): _row_run(what, entry) for i, entry in enumerate(batch)}
         samples = race(runs, reference, ROWS, nominal_ms=nominal)
         times = {
             entry: statistics.median(samples[str(i)].paced_ms) for i, entry in enumerate(batch)
@@ -87,8 +140,23 @@ def fill_table(
         done += len(batch)
         if progress:
             progress("rows", done, total)
-    _fill_networks(seed, table, file, engine, threads, reference, progress)
+    _fill_networks(what, table, file, reference, progress)
     return table
+
+
+@dataclass(frozen=True, slots=True)
+class _What:
+    """What a table is about; `seed` gives the pace."""
+
+    seed: NetSpec
+    plan: Plan
+    engine: Runtime
+    precision: str
+    place: str
+    threads: int
+
+    def network(self, spec: NetSpec) -> Run:
+        return Candidate(spec, precision=self.precision).prepare(self.engine, self.threads)
 
 
 def _enter_rows(table: LatencyTable, file: Ledger, times: dict[Entry, float]) -> None:
@@ -116,6 +184,11 @@ def grid(seed: NetSpec) -> list[Entry]:
         for shape, seen in by_shape.items()
         for widths in product(*_axes(shape, seen))
     ]
+    return _in_order(rows)
+
+
+def _in_order(rows: list[Entry]) -> list[Entry]:
+    """Rows in the order of measuring, what must be known before them first."""
     contexts = dict.fromkeys(c for entry in rows for c in _contexts(*entry))
     # Shuffled, so that what disturbs one batch does not fall on one shape alone.
     random.Random(0).shuffle(rows)
@@ -151,6 +224,21 @@ def _axes(shape: RowShape, seen: list[tuple[Widths, tuple[bool, ...]]]) -> Itera
         yield sorted({least, *(-(-int(step) // BLOCK) * BLOCK for step in steps)})
 
 
+def _corners(shape: RowShape, points: set[Widths]) -> Iterator[list[int]]:
+    """Few widths an axis, from the least to the greatest one seen, in whole blocks."""
+    for axis, seen in enumerate(zip(*points, strict=True)):
+        low, high = min(seen), max(seen)
+        if low == high:
+            yield [low]
+            continue
+        least = 8 if low < BLOCK else low // BLOCK * BLOCK
+        most = -(-high // BLOCK) * BLOCK
+        expanded = shape.kind == "bneck" and axis == len(next(iter(points))) - 2
+        # An expansion spans an order of magnitude, a width hardly more than a factor of two.
+        between = round((least * most) ** 0.5 / BLOCK) * BLOCK if expanded else least
+        yield sorted({least, max(least, between), most})
+
+
 def _contexts(shape: RowShape, widths: Widths) -> list[Entry]:
     """The context entries, half of each of which is part of a row's raw time."""
     behind = (1, 1) if shape.kind == "pool" else _out_size(shape)
@@ -164,15 +252,19 @@ def _out_size(shape: RowShape) -> tuple[int, int]:
     return -(-shape.height // shape.stride), -(-shape.width // shape.stride)
 
 
-def _row_run(engine: Runtime, entry: Entry, threads: int) -> Run:
+def _row_run(what: _What, entry: Entry) -> Run:
     walk = list(_walk(*entry))
-    rng = np.random.default_rng(0)
-    model = layers_graph(
-        walk, random_weights(walk, rng), padding=entry[0].padding, gate=entry[0].gate or "hsigmoid"
+    shape = entry[0]
+    model = layers_model(
+        walk,
+        what.engine,
+        what.precision,
+        padding=shape.padding,
+        gate="sigmoid" if shape.gate == "sigmoid" else "hsigmoid",
     )
-    session = engine.load(model.SerializeToString(), threads=threads)
-    image = rng.standard_normal((1, walk[0].width_in, *walk[0].size_in), dtype=np.float32)
-    return lambda: session.run(image)
+    session = what.engine.load(model, threads=what.threads)
+    size = (1, walk[0].width_in, *walk[0].size_in)
+    return session.prepare(np.random.default_rng(0).standard_normal(size, dtype=np.float32))
 
 
 def _walk(shape: RowShape, widths: Widths) -> Iterator[Layer]:
@@ -209,56 +301,62 @@ def _pointwise(name: str, row: int, width_in: int, out: int, size: tuple[int, in
     )
 
 
-def _open(
-    seed: NetSpec, path: Path, engine: Runtime, place: str, threads: int, reference: Run
-) -> tuple[LatencyTable, Ledger]:
+def _open(what: _What, path: Path, reference: Run) -> tuple[LatencyTable, Ledger]:
     """The table at `path`, begun with a header if there is none."""
+    seed, plan = what.seed, what.plan
     path.parent.mkdir(parents=True, exist_ok=True)
     file = Ledger(path)
     if not file.entries:
         race_ms = race({}, reference, Protocol(), nominal_ms=None)[REFERENCE].round_ms
-        device = describe(place)
+        device = describe(what.place)
         file.append(
             header_line(
                 {
-                    "seed": seed.name,
-                    "digest": seed.digest(),
+                    "seed": plan.name,
+                    "digest": plan.digest,
                     "resolution": seed.resolution,
-                    "place": place,
+                    "place": what.place,
                     "processor": device.processor,
-                    "runtime": engine.name,
-                    "runtime_version": engine.version,
-                    "precision": "fp32",
-                    "threads": threads,
+                    "runtime": what.engine.name,
+                    "runtime_version": what.engine.version,
+                    "precision": what.precision,
+                    "threads": what.threads,
                     "reference": seed.name,
                     "reference_ms": statistics.median(race_ms),
                 }
             )
         )
     table = read_table(path)
-    if table.header["digest"] != seed.digest():
+    if table.header["digest"] != plan.digest:
         raise TableError(
-            f"{path} is a latency table for {table.header['seed']}; this is for {seed.name}, "
+            f"{path} is a latency table for {table.header['seed']}; this is for {plan.name}, "
             "name another file"
+        )
+    wanted = (what.engine.name, what.precision, what.threads)
+    if (found := tuple(table.header[k] for k in ("runtime", "precision", "threads"))) != wanted:
+        raise TableError(
+            f"{path} is a latency table for {_said(*found)}; this is for {_said(*wanted)}, name another file"
         )
     return table, file
 
 
+def _said(runtime_name: str, precision: str, threads: int) -> str:
+    return f"{runtime_name} in {precision} on {threads} thread{'s' if threads > 1 else ''}"
+
+
 def _fill_networks(
-    seed: NetSpec,
+    what: _What,
     table: LatencyTable,
     file: Ledger,
-    engine: Runtime,
-    threads: int,
     reference: Run,
     progress: Progress | None,
 ) -> None:
-    """Measure random narrower networks: some calibrate the table, the others judge it."""
-    specs = calibration_networks(seed)
+    """Measure whole networks: some calibrate the table, the others judge it."""
+    specs = what.plan.networks
     nominal = float(table.header["reference_ms"])
     while (done := len(table.networks)) < len(specs):
         batch = specs[done : done + BATCH // 2]
-        runs = {str(i): Candidate(spec).prepare(engine, threads) for i, spec in enumerate(batch)}
+        runs = {str(i): what.network(spec) for i, spec in enumerate(batch)}
         samples = race(runs, reference, NETWORKS, nominal_ms=nominal)
         lines = []
         for i, spec in enumerate(batch):

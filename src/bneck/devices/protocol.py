@@ -52,11 +52,12 @@ class Protocol:
 
 @dataclass(slots=True)
 class Samples:
-    """Times of one model: every run's wall time, and medians per burst, in milliseconds."""
+    """Times of one model: every run's wall and CPU time, and their medians per burst, in milliseconds."""
 
     wall_ms: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
     round_ms: list[float] = field(default_factory=list)
+    round_cpu_ms: list[float] = field(default_factory=list)
     pace: list[float] = field(default_factory=list)
     repeated: int = 0
 
@@ -139,6 +140,7 @@ def _burst(run: Run, n: int, protocol: Protocol, samples: Samples) -> float:
     samples.wall_ms += best[1]
     samples.cpu_ms += best[2]
     samples.round_ms.append(statistics.median(best[1]))
+    samples.round_cpu_ms.append(statistics.median(best[2]))
     return samples.round_ms[-1]
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bneck.devices.runtimes import Session, runtime
-from bneck.export.onnx_file import ExportError
+from bneck.devices.runtimes.onnx import OnnxRuntime, OnnxSession
+from bneck.export.files import ExportError
 from bneck.graphs.detector_graph import detector_graph
 from bneck.nets.detector import DetectorNet
 from bneck.nets.fold import folded_weights
@@ -71,7 +71,7 @@ def compare(net: DetectorNet, model: bytes, images: Tensor, *, decode: bool) -> 
     Raises:
         ExportError: they disagree.
     """
-    session = runtime("onnxruntime").load(model, threads=1)
+    session = OnnxRuntime().load(model, threads=1)
     places = np.array(anchors(net.detector), np.float32)
     offsets, logits = net.eval()(images)
     largest, boxes = 0.0, 0
@@ -88,7 +88,7 @@ def compare(net: DetectorNet, model: bytes, images: Tensor, *, decode: bool) -> 
     return {"images": len(images), "boxes": boxes, "largest_difference": largest}
 
 
-def found_by(session: Session, image: Any, places: Any, *, decode: bool) -> Found:
+def found_by(session: OnnxSession, image: Any, places: Any, *, decode: bool) -> Found:
     """What a loaded file finds in one image (1, C, H, W)."""
     if decode:
         boxes, scores, labels = session.run_all(image)

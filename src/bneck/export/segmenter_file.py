@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bneck.devices.runtimes import runtime
-from bneck.export.onnx_file import TOLERANCE, ExportError
+from bneck.export.files import TOLERANCE, ExportError
 from bneck.graphs.segmenter_graph import segmenter_graph
 from bneck.nets.fold import folded_weights
 from bneck.nets.ops import Conv2d

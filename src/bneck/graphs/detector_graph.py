@@ -41,8 +41,8 @@ def detector_graph(
     """
     spec, size = detector.network, [detector.resolution] * 2
     graph = Graph(weights, spec.padding, spec.se_gate)
-    x = graph.layers(features(detector), "image")
-    graph.layers(extra_layers(detector), x)
+    x = graph.through(features(detector), "image")
+    graph.through(extra_layers(detector), x)
     offsets, logits = _heads(graph, detector)
     count, image = len(anchors(detector)), [1 if decode else "batch", spec.channels, *size]
     if not decode:
@@ -72,7 +72,7 @@ def _heads(graph: Graph, detector: Detector) -> tuple[str, str]:
         for head, numbers in (("boxes", 4), ("scores", detector.slots)):
             name = f"{head}.{index}"
             layers = [layer for layer in walk if layer.name.startswith(f"{name}.")]
-            x = graph.layers(layers, graph.made[source.layer])
+            x = graph.through(layers, graph.made[source.layer])
             x = graph.node("Transpose", [x], f"{name}.last", perm=[0, 2, 3, 1])
             shape = graph.constant(f"{head}.shape", np.array([0, -1, numbers], np.int64))
             parts[head].append(graph.node("Reshape", [x, shape], f"{name}.flat"))

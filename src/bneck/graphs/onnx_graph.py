@@ -13,7 +13,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bneck.specs.network import Layer, NetSpec, Padding, Size, as_size, layers
+from bneck.graphs.forms import HSwish
+from bneck.graphs.quantization import Ranges
+from bneck.graphs.traverse import Traversal
+from bneck.specs.network import Gate, Layer, NetSpec, Padding, Size, as_size, layers
+from bneck.specs.normalisation import Normalisation
 from bneck.specs.rows import Act
 
 OPSET = 18  # HardSwish needs 14, ReduceMean's axes input 18
@@ -57,31 +61,51 @@ def network_graph(
     weights: Weights,
     resolution: Size | None = None,
     *,
+    hswish: HSwish = "op",
+    ranges: Ranges | None = None,
+    pixels: Normalisation | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
     """The whole network: input `image` (N, channels, H, W) float32, output `scores` (N, classes).
 
+    Args:
+        spec: what to write.
+        weights: as `weight_shapes` names them, batch norm folded.
+        resolution: side or (height, width) in pixels; None takes the spec's own.
+        hswish: the form of h-swish; without `ranges` always one operator.
+        ranges: of all points, see `graphs.quantization`, for 8 bits inside; None writes float32.
+        pixels: the normalisation to fold in: the input is (N, H, W, channels) uint8 RGB then.
+        metadata: goes into the file as it is.
+
     Raises:
-        KeyError: `weights` lacks a name of `weight_shapes`.
+        KeyError: `weights` or `ranges` lacks a name.
     """
     size = as_size(spec.resolution if resolution is None else resolution)
-    graph = Graph(weights, spec.padding, spec.se_gate)
-    x = graph.layers(layers(spec, size), "image")
+    graph = graph_of(weights, spec.padding, spec.se_gate, hswish, ranges)
+    x = graph.through(layers(spec, size), graph.image(spec.channels, pixels))
     graph.node("Flatten", [x], "scores", axis=1)
+    planes = ["batch", spec.channels, *size]
     return graph.model(
         name=spec.name,
-        image=("image", ["batch", spec.channels, *size]),
+        image=("image", ["batch", *size, spec.channels] if pixels else planes),
         outputs=[("scores", ["batch", spec.classes])],
         metadata=metadata,
+        kind=TensorProto.UINT8 if pixels else TensorProto.FLOAT,
     )
 
 
 def layers_graph(
-    walk: Sequence[Layer], weights: Weights, *, padding: Padding, gate: str
+    walk: Sequence[Layer],
+    weights: Weights,
+    *,
+    padding: Padding,
+    gate: Gate,
+    hswish: HSwish = "op",
+    ranges: Ranges | None = None,
 ) -> onnx.ModelProto:
     """A run of layers alone, batch 1: input `image` and output `scores` are maps (1, C, H, W)."""
-    graph = Graph(weights, padding, gate)
-    out = graph.layers(walk, "image")
+    graph = graph_of(weights, padding, gate, hswish, ranges)
+    out = graph.through(walk, graph.image(walk[0].width_in, None))
     return graph.model(
         name="layers",
         image=("image", [1, walk[0].width_in, *walk[0].size_in]),
@@ -89,10 +113,24 @@ def layers_graph(
     )
 
 
-class Graph:
-    """Nodes and initialisers under construction. `made` names the tensor behind every layer."""
+def graph_of(
+    weights: Weights, padding: Padding, gate: Gate, hswish: HSwish, ranges: Ranges | None
+) -> Graph:
+    """A graph to build on: float32, or 8-bit where there are ranges."""
+    if ranges is None:
+        return Graph(weights, padding, gate)
+    from bneck.graphs.onnx_qdq import QdqGraph
 
-    def __init__(self, weights: Weights, padding: Padding, gate: str) -> None:
+    return QdqGraph(weights, padding, gate, hswish, ranges)
+
+
+class Graph(Traversal[str]):
+    """Nodes and initialisers under construction; tensors go by their names.
+
+    `made` names the tensor behind every layer that was written.
+    """
+
+    def __init__(self, weights: Weights, padding: Padding, gate: Gate) -> None:
         self.weights = weights
         self.padding = padding
         self.gate = gate
@@ -110,28 +148,23 @@ class Graph:
         )
         return name
 
-    def layers(self, walk: Iterable[Layer], x: str) -> str:
-        """Append a run of layers behind tensor `x`; return the name of what comes out."""
-        row, row_input = -1, x
-        for layer in walk:
-            if layer.row != row:
-                row, row_input = layer.row, x
-            x = self.layer(layer, x)
-            if layer.adds:
-                x = self.node("Add", [x, row_input], f"{layer.name}.sum")
-            self.made[layer.name] = x
-        return x
+    def passed(self, layer: Layer, x: str) -> None:
+        self.made[layer.name] = x
 
-    def layer(self, layer: Layer, x: str) -> str:
-        match layer.kind:
-            case "pool":
-                return self.node("GlobalAveragePool", [x], layer.name)
-            case "squeeze":
-                return self.squeeze(layer, x)
-            case _:
-                return self.act(self.conv(layer, x), layer.act)
+    def image(self, channels: int, pixels: Normalisation | None) -> str:
+        """The input, brought into the form that the layers take."""
+        if pixels is None:
+            return "image"
+        planes = self.node("Transpose", ["image"], "image.planes", perm=[0, 3, 1, 2])
+        real = self.node("Cast", [planes], "image.real", to=TensorProto.FLOAT)
+        offset, spread = (v.reshape(1, channels, 1, 1) for v in of_pixels(pixels))
+        centred = self.node("Sub", [real, self.constant("offset", offset)], "image.centred")
+        return self.node("Div", [centred, self.constant("spread", spread)], "image.normal")
 
     def conv(self, layer: Layer, x: str) -> str:
+        return self.act(self.convolution(layer, x), layer.act)
+
+    def convolution(self, layer: Layer, x: str) -> str:
         return self.node(
             "Conv",
             [x, self.weight(f"{layer.name}.weight"), self.weight(f"{layer.name}.bias")],
@@ -152,29 +185,34 @@ class Graph:
             case "hswish":
                 return self.node("HardSwish", [x], f"{x}.hswish")
             case "relu6":
-                return self.node(
-                    "Clip", [x, self.scalar("zero", 0), self.scalar("six", 6)], f"{x}.relu6"
-                )
+                limits = [self.scalar("zero", 0), self.scalar("six", 6)]
+                return self.node("Clip", [x, *limits], f"{x}.relu6")
 
     def scalar(self, name: str, value: float) -> str:
-        return self.constant(name, np.array(value, np.float32))
+        return self.constant(name, np.float32(value))
 
-    def constant(self, name: str, value: np.ndarray[Any, Any]) -> str:
-        self.initializers[name] = numpy_helper.from_array(value, name)
+    def constant(self, name: str, value: Any) -> str:
+        self.initializers[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
+
+    def pool(self, layer: Layer, x: str) -> str:
+        return self.node("GlobalAveragePool", [x], layer.name)
+
+    def add(self, layer: Layer, x: str, row_input: str) -> str:
+        return self.node("Add", [x, row_input], f"{layer.name}.sum")
 
     def squeeze(self, layer: Layer, x: str) -> str:
         name = layer.name
         pooled = self.node("GlobalAveragePool", [x], f"{name}.pool")
-        reduced = self._pointwise(f"{name}.reduce", pooled)
-        gate = self._pointwise(f"{name}.gate", self.node("Relu", [reduced], f"{name}.reduce.relu"))
+        reduced = self.pointwise(f"{name}.reduce", pooled)
+        gate = self.pointwise(f"{name}.gate", self.node("Relu", [reduced], f"{name}.reduce.relu"))
         if self.gate == "sigmoid":
             gate = self.node("Sigmoid", [gate], f"{name}.gate.sigmoid")
         else:
             gate = self.node("HardSigmoid", [gate], f"{name}.gate.hsigmoid", alpha=1 / 6, beta=0.5)
         return self.node("Mul", [x, gate], name)
 
-    def _pointwise(self, name: str, x: str) -> str:
+    def pointwise(self, name: str, x: str) -> str:
         return self.node(
             "Conv",
             [x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")],
@@ -190,11 +228,12 @@ class Graph:
         outputs: list[tuple[str, list[Any]]],
         metadata: Mapping[str, str] | None = None,
         whole_numbers: Sequence[str] = (),
+        kind: int = TensorProto.FLOAT,
     ) -> onnx.ModelProto:
         graph = helper.make_graph(
             self.nodes,
             name,
-            [helper.make_tensor_value_info(image[0], TensorProto.FLOAT, image[1])],
+            [helper.make_tensor_value_info(image[0], kind, image[1])],
             [
                 helper.make_tensor_value_info(
                     key, TensorProto.INT64 if key in whole_numbers else TensorProto.FLOAT, shape
@@ -211,6 +250,14 @@ class Graph:
         )
         helper.set_model_props(model, dict(metadata or {}))
         return model
+
+
+def of_pixels(normalisation: Normalisation) -> tuple[Array, Array]:
+    """What is subtracted of a pixel from 0 to 255, and by what it is divided then, by channel."""
+    mean, std = (
+        np.asarray(values, np.float64) for values in (normalisation.mean, normalisation.std)
+    )
+    return (mean * 255).astype(np.float32), (std * 255).astype(np.float32)
 
 
 def pads(padding: Padding, layer: Layer) -> list[int]:

@@ -41,7 +41,7 @@ def segmenter_graph(
     features = [layer for layer in walk if layer.row < seg.features]
     head = {layer.name.rpartition(".")[2]: layer for layer in walk if layer.row == seg.features}
     graph = Graph(weights, seg.network.padding, seg.network.se_gate)
-    last = graph.layers(features, "image")
+    last = graph.through(features, "image")
     low = next(layer for layer in features if layer.row == seg.tap and is_spatial(layer))
     if seg.head == "lraspp":
         scores = _lraspp(graph, seg, head, graph.made[low.name], last)
@@ -70,26 +70,26 @@ def _lraspp(graph: Graph, seg: Segmenter, head: Mapping[str, Layer], low: str, l
         kernel_shape=list(pool_window(seg, pool.size_in)),
         strides=list(seg.window_stride),
     )
-    gate = graph.layer(head["gate"], pooled)
+    gate = graph.conv(head["gate"], pooled)
     if seg.gate == "sigmoid":
         gate = graph.node("Sigmoid", [gate], "head.gate.sigmoid")
     else:
         gate = graph.node("HardSigmoid", [gate], "head.gate.hsigmoid", alpha=1 / 6, beta=0.5)
     if pool.size_out != (1, 1):  # of one pixel, the product makes a map
         gate = _resized(graph, gate, "head.gate.map", conv.size_out, have=pool.size_out)
-    gated = graph.node("Mul", [graph.layer(conv, last), gate], "head.gated")
+    gated = graph.node("Mul", [graph.conv(conv, last), gate], "head.gated")
     gated = _resized(graph, gated, "head.gated.low", classifier.size_out, have=conv.size_out)
-    ours, theirs = graph.layer(classifier, gated), graph.layer(head["low"], low)
+    ours, theirs = graph.conv(classifier, gated), graph.conv(head["low"], low)
     return graph.node("Add", [ours, theirs], "head.scores")
 
 
 def _raspp(graph: Graph, head: Mapping[str, Layer], last: str) -> str:
-    conv = graph.layer(head["conv"], last)
-    pooled = graph.layer(head["pooled"], graph.node("GlobalAveragePool", [last], "head.pool"))
+    conv = graph.conv(head["conv"], last)
+    pooled = graph.conv(head["pooled"], graph.node("GlobalAveragePool", [last], "head.pool"))
     shape = graph.constant("head.map", np.array([1, 1, *head["conv"].size_out], np.int64))
     whole = graph.node("Expand", [pooled, shape], "head.pooled.map")
     joined = graph.node("Concat", [conv, whole], "head.joined", axis=1)
-    return graph.layer(head["classifier"], graph.layer(head["project"], joined))
+    return graph.conv(head["classifier"], graph.conv(head["project"], joined))
 
 
 def _resized(graph: Graph, x: str, name: str, size: Size, *, have: Size) -> str:

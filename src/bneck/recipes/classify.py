@@ -18,7 +18,7 @@ from bneck.data.batches import eval_batches
 from bneck.data.builtin import fashion_pack
 from bneck.data.folders import list_images
 from bneck.data.pack import Packed, open_pack, pack
-from bneck.export.onnx_file import export_onnx
+from bneck.export.files import export_file
 from bneck.nets.build import Net, build
 from bneck.nets.transfer import is_folded, restore_statistics, transferred
 from bneck.nets.weights import load_net, save_weights
@@ -246,7 +246,7 @@ def _finish(folder: RunFolder, record: dict[str, Any], net: Net, packed: Packed)
     save_weights(net.state_dict(), folder.weights)
     some = np.unique(np.linspace(0, len(split.labels) - 1, CHECK_IMAGES).astype(np.int64))
     images = next(iter(eval_batches(split, some, batch=len(some), **how)))[0]
-    check = export_onnx(load_trained(folder), folder.model, images, classes=packed.classes)
+    check = export_file(load_trained(folder), folder.model, images, classes=packed.classes)
     costs = count(net.spec)
     record |= {
         "name": net.spec.name,

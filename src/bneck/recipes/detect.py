@@ -260,6 +260,7 @@ def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     record = read_record(folder)
     settings = record["settings"]
     train, val = _splits(Path(settings["data"]), settings["images"])
+    _check_classes(train, tuple(record["classes"]), str(folder.path))  # the data may have changed
     if not folder.weights.is_file():
         _train(folder, record, train, progress)
     record, net = load_run(folder)

@@ -83,6 +83,17 @@ def detect(
     return found
 
 
+def is_detector(run: str | Path) -> bool:
+    """Whether this is a detection run's folder or a detector's exported file."""
+    path = Path(run)
+    if path.is_dir():
+        folder = RunFolder(path)
+        return folder.run_json.is_file() and folder.read().get("kind") == "detect"
+    if not path.is_file():
+        return False
+    return OnnxRuntime().load(path.read_bytes(), threads=1).metadata.get("task") == "detect"
+
+
 def _save(page: Image.Image, place: Path) -> None:
     write_whole(place, lambda partial: page.save(partial, format="png"))
 

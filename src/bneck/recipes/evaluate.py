@@ -17,6 +17,8 @@ from bneck.data.batches import normalise
 from bneck.data.folders import Item
 from bneck.data.images import CROPS, Crop, read_ahead, read_crop
 from bneck.data.labels import Labelled, is_image_list, labelled_images, read_classes
+from bneck.devices.runtimes import file_runtimes, runtime
+from bneck.export.files import FileNet
 from bneck.nets.build import Net
 from bneck.recipes.networks import Network, build
 from bneck.recipes.progress import Progress, Silent
@@ -43,7 +45,8 @@ def evaluate(
     """Top-1, top-5 and loss of a trained network.
 
     Args:
-        network: the folder of a finished search or of an import.
+        network: the folder of a finished search or of an import, or a file that export has written,
+            which answers in its own runtime then.
         data: a folder `CLASS/*` (or val/CLASS/* beside train), or images with a labels.csv (columns
             path and index). Class folders are found by the names or WNIDs that the network's record
             or `labels` has; else they are numbered in the order of their names.
@@ -65,11 +68,9 @@ def evaluate(
     progress = progress or Silent()
     if crop not in CROPS:
         raise InputError(f"crop is {crop!r}; allowed are {', '.join(CROPS)}")
-    folder = _trained(network)
     root, listed = Path(data), None if labels is None else Path(labels)
-    known = class_places(folder.read()) if folder.run_json.is_file() else None
-    found = _labelled(root, known, listed)
-    net = build(folder.path)
+    net, record, place = _answering(network)
+    found = _labelled(root, class_places(record) if record else None, listed)
     side = net.spec.resolution if resolution is None else resolution
     if side < 1:
         raise InputError(f"resolution is {side}; it must be a whole number of at least 1")
@@ -79,7 +80,7 @@ def evaluate(
     accuracy = judge(net, batches, background=fit.background)
     batches.check()
     return {
-        "network": str(folder.path),
+        "network": str(place),
         "name": net.spec.name,
         "data": str(root),
         **asdict(accuracy),
@@ -92,6 +93,18 @@ def evaluate(
         "notes": list(fit.notes),
         "seconds": time.perf_counter() - started,
     }
+
+
+def _answering(network: Network) -> tuple[Net | FileNet, dict[str, Any] | None, Path]:
+    """What answers, what is known of its classes, and where it lies."""
+    if not isinstance(network, NetSpec) and Path(network).is_file():
+        path = Path(network)
+        if engines := file_runtimes(path):
+            net = FileNet(path, runtime(engines[0]))
+            return net, {"classes": net.classes}, path
+    folder = _trained(network)
+    record = folder.read() if folder.run_json.is_file() else None
+    return build(folder.path), record, folder.path
 
 
 def _trained(network: Network) -> RunFolder:
@@ -159,7 +172,9 @@ def _shifted(found: Labelled, background: bool, note: str) -> Fit:
 class _Batches:
     """Crops of all readable images as batches, and what was unreadable."""
 
-    def __init__(self, net: Net, fit: Fit, side: int, crop: Crop, progress: Progress) -> None:
+    def __init__(
+        self, net: Net | FileNet, fit: Fit, side: int, crop: Crop, progress: Progress
+    ) -> None:
         self.net, self.items, self.progress = net, fit.items, progress
         self.read = partial(read_crop, side=side, crop=crop)
         self.bad: list[list[str]] = []

@@ -119,6 +119,30 @@ def trial_job(job: TrialJob) -> Outcome:
     return _outcome(accuracy, start, setup_seconds=setup)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyJob:
+    """Train a spec for its first `until` epochs of `settings` and judge it on the held-out images.
+
+    The checkpoint stays, so that a later job takes the same training further.
+    """
+
+    spec: NetSpec
+    images: Images
+    settings: Settings
+    until: int
+    checkpoint: Path
+
+
+def proxy_job(job: ProxyJob) -> Outcome:
+    """Train up to `until`, from the checkpoint if there is one, and judge."""
+    start = time.perf_counter()
+    packed, fit, heldout = job.images.open()
+    net = build(job.spec, seed=job.settings.seed)
+    data = Data(packed.train, fit, job.spec.resolution)
+    train(net, data, job.settings, checkpoint=job.checkpoint, until=job.until)
+    return _outcome(_judge(net, packed, heldout), start, setup_seconds=0.0)
+
+
 class _Marker:
     """Writes a job's mark now and then."""
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import shutil
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from bneck.data.folders import list_images
 from bneck.recipes.command import command_line
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.run import Run, check_new, new_run, resumed_run
 from bneck.recipes.search import run_search
-from bneck.recipes.settings import small_data
+from bneck.recipes.settings import BlockSettings, SearchSettings, small_data
 from bneck.records.files import locked
 from bneck.records.run import RunFolder
+from bneck.search.reward import Kind
+from bneck.search.study import Objective
 from bneck.specs.errors import InputError
 from bneck.specs.text import resolve
 
@@ -22,6 +24,28 @@ BUILTIN_IMAGES, BUILTIN_RESOLUTION, BUILTIN_EPOCHS, BUILTIN_STEPS = 5_000, 48, 6
 FOLDER_EPOCHS, FOLDER_STEPS = 30, 50
 
 _T = TypeVar("_T")
+
+
+class BlockOptions(TypedDict, total=False):
+    """What a search from scratch may be told besides; see `recipes.settings.BlockSettings`.
+
+    space: where blocks are searched: mnasnet, v3-large, v3-small or a yaml file. trials: networks of it
+    that are trained. searcher: one of `bneck.search.searchers.SEARCHERS`. objective: "reward" finds one
+    network, "pareto" the front of accuracy and latency. reward: "hard", "absolute" or "paper"
+    (`bneck.search.reward`), exponent: its w or beta. proxy_epochs: of a trial that is not stopped
+    early; by default a third of `epochs`. top: how many of the best are trained in full. ledger: a
+    database's URL for the trials; by default a journal file in the run's folder.
+    """
+
+    space: str
+    trials: int
+    searcher: str
+    objective: Objective
+    reward: Kind
+    exponent: float | None
+    proxy_epochs: int | None
+    top: int
+    ledger: str | None
 
 
 def search(
@@ -39,7 +63,9 @@ def search(
     seed: int = 0,
     workers: int | None = None,
     out: str | Path | None = None,
+    from_scratch: bool = False,
     progress: Progress | None = None,
+    **blocks: Unpack[BlockOptions],
 ) -> dict[str, Any]:
     """Find the network for these images that meets a latency on this device, and ship it.
 
@@ -58,7 +84,10 @@ def search(
         seed: everything random follows from it.
         workers: processes that judge proposals; None takes one a core.
         out: the run's folder, new or empty; None makes one under runs/.
+        from_scratch: search the blocks first (section 4.1), then narrow what was found. The seed network
+            is then what a target in percent speaks of, and its widths are the baseline.
         progress: receives what happens; None tells nobody.
+        blocks: with `from_scratch`, what `BlockOptions` lists.
 
     Returns:
         The run's record, as in `run.json` (see `bneck.records.run.SearchRecord`), with its folder
@@ -71,27 +100,36 @@ def search(
         raise InputError(f"there is no device {device!r}; known are local")
     folder = None if data is None else Path(data)
     builtin, spec = folder is None, resolve(seed_network)
+    epochs = _given(epochs, BUILTIN_EPOCHS if builtin else FOLDER_EPOCHS)
     settings = small_data(
         seed_network=seed_network,
         resolution=_given(resolution, BUILTIN_RESOLUTION if builtin else spec.resolution),
         images=BUILTIN_IMAGES if folder is None else len(list_images(folder, seed=seed).train),
         target=target,
-        epochs=_given(epochs, BUILTIN_EPOCHS if builtin else FOLDER_EPOCHS),
+        epochs=epochs,
         steps=_given(steps, BUILTIN_STEPS if builtin else FOLDER_STEPS),
         delta=delta,
         tail=tail,
         repeats=repeats,
         seed=seed,
         workers=workers,
+        blocks=_block_settings(blocks, epochs) if from_scratch else None,
     )
     path = Path(out) if out is not None else _fresh_folder()
+    return _begin(path, settings, folder, progress or Silent())
+
+
+def _begin(
+    path: Path, settings: SearchSettings, folder: Path | None, progress: Progress
+) -> dict[str, Any]:
     check_new(path, settings)
     with _busy(path):
-        run = new_run(path, settings, folder, progress or Silent(), _command())
+        run = new_run(path, settings, folder, progress, _command())
         try:
             return _carry(run)
         except InputError:
-            if "uniform" not in run.record:  # refused; later, what was trained is kept
+            # Refused; later, what was trained is kept.
+            if "uniform" not in run.record and not run.ledger.find(event="blocks begun"):
                 shutil.rmtree(path)
             raise
 
@@ -116,8 +154,19 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> dict[str, An
 
 
 def _carry(run: Run) -> dict[str, Any]:
-    run_search(run)
+    if run.settings.blocks is not None and run.record["state"] != "finished":
+        from bneck.recipes.block_search import search_blocks
+
+        search_blocks(run)
+    if run.settings.blocks is None or run.settings.blocks.objective == "reward":
+        run_search(run)
     return {"run": str(run.folder.path), **run.folder.read()}
+
+
+def _block_settings(options: BlockOptions, epochs: float) -> BlockSettings:
+    given: dict[str, Any] = dict(options)
+    proxy = given.pop("proxy_epochs", None)
+    return BlockSettings(**given, epochs=_given(proxy, max(1, round(epochs / 3))))
 
 
 def _command() -> str:

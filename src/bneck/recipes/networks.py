@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +17,12 @@ from bneck.records.measurement import Measurement
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.text import resolve
+from bneck.specs.text import from_text, resolve
+from bneck.specs.transforms import rename
 from bneck.specs.zoo import NETWORKS, family
 
 if TYPE_CHECKING:
+    from bneck.devices.measure import Candidate
     from bneck.nets.build import Net
 
 Network = str | Path | NetSpec
@@ -93,17 +97,22 @@ def build(name: Network, *, seed: int = 0) -> Net:
 
 
 def measure(
-    *names: Network, threads: int = 1, rounds: int = 20, runtime: str = "onnxruntime"
+    *names: Network,
+    threads: int = 1,
+    rounds: int = 20,
+    runtime: str | Sequence[str] = "onnxruntime",
+    precision: str | Sequence[str] = "fp32",
+    on_round: Callable[[int, int], None] | None = None,
 ) -> list[Measurement]:
-    """Latency of networks on this machine at batch 1, interleaved in shuffled rounds.
+    """Latency of networks on this machine at batch 1, all interleaved in shuffled rounds.
 
-    A finished run's folder is measured by its exported file, everything else by a graph of its spec
-    with random weights.
+    Every network runs in every runtime and precision given. A file that bneck export has written
+    is measured as it is, in the runtime of its format. A finished run's folder is measured by its
+    exported file in ONNX Runtime, everything else by a file of its spec with random weights.
 
     Raises:
         InputError: no such network or runtime, or a machine too busy to measure on.
     """
-    from bneck.devices.measure import Candidate
     from bneck.devices.measure import measure as measure_candidates
     from bneck.devices.protocol import Protocol
 
@@ -113,13 +122,51 @@ def measure(
         )
     if threads < 1 or rounds < 3:
         raise InputError(f"threads is {threads} and rounds {rounds}; they must be at least 1 and 3")
-    candidates = []
-    for name in names:
-        if not isinstance(name, NetSpec) and RunFolder(Path(name)).kind() == "segment":
-            raise InputError(f"{name} is a segmenter's run; measure it with --task segment")
-        model = None if isinstance(name, NetSpec) else RunFolder(Path(name)).model
-        candidates.append(
-            Candidate(resolve(name), model.read_bytes() if model and model.is_file() else None)
-        )
+    runtimes = [runtime] if isinstance(runtime, str) else list(runtime)
+    precisions = [precision] if isinstance(precision, str) else list(precision)
+    candidates = [
+        candidate
+        for engine, kind in product(runtimes, precisions)
+        for name in names
+        for candidate in _candidates(name, engine, kind)
+    ]
+    # A file runs once, however many runtimes and precisions there are for the others.
+    candidates = list(dict.fromkeys(candidates))
     protocol = Protocol(threads=threads, rounds=rounds)
-    return measure_candidates(candidates, runtime_name=runtime, protocol=protocol)
+    return measure_candidates(candidates, protocol=protocol, on_round=on_round)
+
+
+def _candidates(name: Network, engine: str, precision: str) -> list[Candidate]:
+    from bneck.devices.measure import Candidate
+    from bneck.devices.runtimes import file_runtimes
+
+    if isinstance(name, NetSpec):
+        return [Candidate(name, None, engine, precision)]
+    path = Path(name)
+    if path.is_file() and (fitting := file_runtimes(path)):
+        chosen = engine if engine in fitting else fitting[0]
+        return [_of_file(path, chosen)]
+    folder = RunFolder(path)
+    if folder.kind() == "segment":
+        raise InputError(f"{name} is a segmenter's run; measure it with --task segment")
+    model = folder.model
+    if model.is_file() and (engine, precision) == ("onnxruntime", "fp32"):
+        return [Candidate(resolve(name), model.read_bytes(), engine, precision)]
+    return [Candidate(resolve(name), None, engine, precision)]
+
+
+def _of_file(path: Path, engine_name: str) -> Candidate:
+    from bneck.devices.measure import Candidate
+    from bneck.devices.runtimes import runtime
+
+    engine = runtime(engine_name)
+    model = engine.read(path)
+    metadata = engine.load(model, threads=1).metadata
+    if "spec" not in metadata:
+        raise InputError(f"{path} was not exported by bneck: its metadata lacks the spec")
+    return Candidate(
+        rename(from_text(metadata["spec"]), path.name),
+        model,
+        engine_name,
+        metadata.get("precision", "fp32"),
+    )

@@ -1,4 +1,4 @@
-"""Classify pictures with a run's exported file: no torch needed, only its runtime."""
+"""Classify pictures with a run's exported file: no torch needed for it, only its runtime."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from bneck.data.images import Pixels
 from bneck.data.pack import decode, stored_side
-from bneck.devices.runtimes import OnnxRuntime
+from bneck.devices.runtimes import Array, file_runtimes, runtime
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 
@@ -21,7 +21,7 @@ def predict(
     """The `top` classes of every picture with their probabilities, best first.
 
     Args:
-        run: a run's folder, or an exported model.onnx.
+        run: a run's folder, or a file that export has written, in any format.
         images: picture files; the central square is looked at.
         top: how many classes.
 
@@ -36,7 +36,10 @@ def predict(
         raise InputError(
             f"{path} has no model.onnx; give a finished run's folder or an exported file"
         )
-    session = OnnxRuntime().load(model.read_bytes(), threads=1)
+    engine = runtime((file_runtimes(model) or ("onnxruntime",))[0])
+    session = engine.load(engine.read(model), threads=1)
+    if session.metadata.get("task") == "detect":
+        raise InputError(f"{model} is a detector; use bneck.detect")
     try:
         classes = json.loads(session.metadata["classes"])
         resolution = int(session.metadata["resolution"])
@@ -48,7 +51,11 @@ def predict(
     found = []
     for image in images:
         pixels = _central(decode(Path(image), stored_side(resolution)), resolution)
-        x = (pixels.astype(np.float32) / 255 - mean[:, None, None]) / std[:, None, None]
+        x: Array
+        if session.metadata.get("input") == "pixels":
+            x = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+        else:
+            x = (pixels.astype(np.float32) / 255 - mean[:, None, None]) / std[:, None, None]
         scores = session.run(x[None])[0].astype(np.float64)
         shares = np.exp(scores - scores.max())
         shares /= shares.sum()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bneck.recipes.progress import Progress
-from bneck.recipes.settings import SearchSettings
+from bneck.recipes.settings import BlockSettings, SearchSettings
 from bneck.recipes.training import stored_settings
 from bneck.records.commit import commit
 from bneck.records.files import write_text
@@ -147,6 +147,7 @@ def resumed_run(path: Path, progress: Progress) -> Run:
                 "kinds": tuple(stored["kinds"]),
                 "training": stored_settings(stored["training"]),
                 "tuning": stored_settings(stored["tuning"]),
+                "blocks": BlockSettings(**blocks) if (blocks := stored.get("blocks")) else None,
             }
         )
     except (LookupError, TypeError, ValueError):

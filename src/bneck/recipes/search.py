@@ -20,7 +20,7 @@ from bneck.costs.table import LatencyTable
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed
 from bneck.devices.measure import Candidate, measure
-from bneck.export.onnx_file import export_onnx
+from bneck.export.files import export_file
 from bneck.nets.weights import load_net
 from bneck.recipes.crew import Crew
 from bneck.recipes.jobs import Images, Outcome, TrainJob, train_job
@@ -44,7 +44,7 @@ from bneck.report.page import write_report
 from bneck.search.netadapt import Step, adapt, narrowest
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.text import load, resolve, to_text
+from bneck.specs.text import from_text, load, resolve, to_text
 from bneck.specs.transforms import fix_skips, rename, scale_width, with_classes, with_resolution
 from bneck.specs.zoo import width_rule
 
@@ -66,13 +66,15 @@ def run_search(run: Run) -> None:
         with run.stage("images"):
             packed, images = pack_images(run)
         seed = _seed_spec(run, packed)
-        with run.stage("target"):
-            _check_target(run, seed)
+        given = run.ledger.find(event="blocks found")  # what recipes.block_search left behind
+        if given is None:
+            with run.stage("target"):
+                _check_target(run, seed)
         with run.stage("latency table"):
             table = table_for(run, seed)
         with run.stage("target"):
             limit_ms = _settle_target(run, seed, table)
-            uniform = _uniform(run, seed, table, limit_ms)
+            uniform = _given(run, given) if given else _uniform(run, seed, table, limit_ms)
         _train_seed_and_uniform(run, crew, images, seed, uniform)
         found = _adapt(run, crew, images, seed, table, limit_ms)
         _train_finals(run, crew, images, found)
@@ -166,38 +168,53 @@ def _uniform(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> N
     )
 
 
+def _given(run: Run, found: dict[str, Any]) -> NetSpec:
+    """The baseline that the block search found by the clock: another network, in no table of this seed."""
+    spec = from_text(found["baseline"])
+    costs = count(spec)
+    run.record["uniform"] = NetworkRecord(
+        name=spec.name,
+        digest=spec.digest(),
+        spec=found["baseline"],
+        params=costs.params,
+        madds=costs.madds,
+        width=found["width"],
+    )
+    run.save()
+    return spec
+
+
 def _train_seed_and_uniform(
     run: Run, crew: Crew, images: Images, seed: NetSpec, uniform: NetSpec
 ) -> None:
     """The seed network for the search; beside it, what the search is compared with."""
-    jobs = {
-        "seed-heldout": _train_job(run, images, fix_skips(seed), "seed-heldout", 0, heldout=True)
-    }
+    jobs = {"seed-heldout": job_for(run, images, fix_skips(seed), "seed-heldout", 0, heldout=True)}
     jobs |= _final_jobs(run, images, {"uniform": uniform, "seed": seed})
     with run.stage("train seed and baseline"):
-        outcomes = _train_all(run, crew, jobs)
+        outcomes = train_all(run, crew, jobs)
     run.record["seed_network"]["heldout_top1"] = outcomes["seed-heldout"]["top1"]
     _record_outcomes(run, outcomes)
 
 
 def _train_finals(run: Run, crew: Crew, images: Images, found: NetSpec) -> None:
     with run.stage("train result"):
-        outcomes = _train_all(run, crew, _final_jobs(run, images, {"found": found}))
+        outcomes = train_all(run, crew, _final_jobs(run, images, {"found": found}))
     _record_outcomes(run, outcomes)
 
 
 def _final_jobs(run: Run, images: Images, specs: dict[str, NetSpec]) -> dict[str, TrainJob]:
     return {
-        f"{role}-{n}": _train_job(run, images, spec, f"{role}-{n}", n, heldout=False)
+        f"{role}-{n}": job_for(run, images, spec, f"{role}-{n}", n, heldout=False)
         for role, spec in specs.items()
         # The seed network is only a landmark; what is compared is trained several times.
         for n in range(1 if role == "seed" else run.settings.repeats)
     }
 
 
-def _train_job(
+def job_for(
     run: Run, images: Images, spec: NetSpec, name: str, repeat: int, *, heldout: bool
 ) -> TrainJob:
+    """A full training of `spec`, the `repeat`-th with another seed."""
     seed = run.settings.seed + 1000 * repeat
     return TrainJob(
         spec=spec,
@@ -210,7 +227,7 @@ def _train_job(
     )
 
 
-def _train_all(run: Run, crew: Crew, jobs: dict[str, TrainJob]) -> dict[str, dict[str, Any]]:
+def train_all(run: Run, crew: Crew, jobs: dict[str, TrainJob]) -> dict[str, dict[str, Any]]:
     """Outcomes by job name; those in the ledger are not trained again."""
     open_jobs = [name for name in jobs if run.ledger.find(event="trained", name=name) is None]
     if open_jobs:
@@ -297,7 +314,7 @@ def _export(run: Run, packed: Packed, found: NetSpec) -> None:
     indices = np.unique(np.linspace(0, len(split.labels) - 1, CHECK_IMAGES).astype(np.int64))
     batches = eval_batches(split, indices, resolution=found.resolution, batch=len(indices))
     images = next(iter(batches))[0]
-    check = export_onnx(net, run.folder.model, images, classes=packed.classes)
+    check = export_file(net, run.folder.model, images, classes=packed.classes)
     run.record["export"] = check.as_json()
     run.save()
 

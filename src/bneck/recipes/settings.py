@@ -7,9 +7,64 @@ from dataclasses import dataclass, replace
 
 from bneck.recipes.target import target_ms
 from bneck.recipes.training import small_data as train_small_data
-from bneck.search.netadapt import ALL, PAPER, Kind
+from bneck.search.netadapt import ALL, PAPER
+from bneck.search.netadapt import Kind as Change
+from bneck.search.reward import Kind, Reward
+from bneck.search.searchers import PARETO_SEARCHERS, SEARCHERS
+from bneck.search.spaces import space
+from bneck.search.study import OBJECTIVES, Objective
 from bneck.specs.errors import InputError
 from bneck.train.loop import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSettings:
+    """The block search (section 4.1) that comes before NetAdapt with --from-scratch.
+
+    `space` is a name or a yaml file; `trials` networks are trained for up to `epochs` each, `batch` at
+    a time; the best `top` are trained in full. The search aims `slack` above the target, for
+    NetAdapt to narrow. `ledger` is a database's URL, None a journal file in the run's folder.
+    """
+
+    space: str = "v3-small"
+    trials: int = 60
+    searcher: str = "predictor"
+    objective: Objective = "reward"
+    reward: Kind = "hard"
+    exponent: float | None = None
+    epochs: int = 3
+    batch: int = 4
+    top: int = 3
+    slack: float = 0.15
+    ledger: str | None = None
+
+    def check(self) -> None:
+        """Raise InputError for a value that cannot be."""
+        for name, value, most in (
+            ("trials", self.trials, 10**6),
+            ("proxy epochs", self.epochs, 10**4),
+            ("batch", self.batch, 10**4),
+            ("top", self.top, 100),
+        ):
+            if not 1 <= value <= most:
+                raise InputError(f"{name} is {value}; it must be from 1 to {most}")
+        if not 0 <= self.slack <= 1:
+            raise InputError(f"slack is {self.slack}; it must be a share from 0 to 1")
+        if self.searcher not in SEARCHERS:
+            raise InputError(
+                f"there is no searcher {self.searcher!r}; known are {', '.join(SEARCHERS)}"
+            )
+        if self.objective not in OBJECTIVES:
+            raise InputError(
+                f"there is no objective {self.objective!r}; known are {', '.join(OBJECTIVES)}"
+            )
+        if self.objective == "pareto" and self.searcher not in PARETO_SEARCHERS:
+            raise InputError(
+                f"the searcher {self.searcher} looks for one network; for --objective pareto take one of "
+                f"{', '.join(PARETO_SEARCHERS)}"
+            )
+        Reward(kind=self.reward, target_ms=1.0, exponent=self.exponent)
+        space(self.space)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +83,12 @@ class SearchSettings:
     tuning: Settings
     steps: int
     delta: float
-    kinds: tuple[Kind, ...]
+    kinds: tuple[Change, ...]
     heldout: float
     repeats: int
     seed: int
     workers: int
+    blocks: BlockSettings | None = None
 
     def check(self) -> None:
         """Raise InputError for a value that cannot be."""
@@ -50,6 +106,8 @@ class SearchSettings:
         if not 0 < self.training.epochs < float("inf"):
             raise InputError(f"epochs is {self.training.epochs}; it must be a number above 0")
         target_ms(self.target, 1.0)
+        if self.blocks is not None:
+            self.blocks.check()
 
 
 def small_data(
@@ -65,6 +123,7 @@ def small_data(
     repeats: int = 2,
     seed: int = 0,
     workers: int | None = None,
+    blocks: BlockSettings | None = None,
 ) -> SearchSettings:
     """`recipes.training.small_data` for a search: proposals are tuned at half its rate, unaveraged.
 
@@ -84,6 +143,7 @@ def small_data(
         repeats=repeats,
         seed=seed,
         workers=_cores() if workers is None else workers,
+        blocks=blocks,
     )
 
 

@@ -16,7 +16,7 @@ from bneck.costs.table_file import FORMAT, read_table
 from bneck.data.builtin import fashion_pack
 from bneck.data.folders import list_images
 from bneck.data.pack import Packed, open_pack, pack
-from bneck.devices.fill import fill_table
+from bneck.devices.fill import Plan, fill_table, plan_for
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.places import describe
 from bneck.devices.protocol import Protocol, TimingError
@@ -83,21 +83,7 @@ def table_for(run: Run, seed: NetSpec) -> LatencyTable:
     The device's table is kept in the user's cache folder and serves every later run; a copy goes
     into the run's folder, so that a resumed run decides by the same figures.
     """
-    if not run.folder.table.is_file():
-        path = table_path(seed)
-        with locked(path.with_suffix(".lock"), wait=True):
-            advances = [("", 0)]
-
-            def progress(what: str, done: int, total: int) -> None:
-                if advances[-1][0] != what:
-                    run.progress.stage(f"measuring {what}", total)
-                    advances.append((what, 0))
-                run.progress.advance(done - advances[-1][1])
-                advances.append((what, done))
-
-            fill_table(seed, path, progress=progress)
-            write_bytes(run.folder.table, path.read_bytes())
-    table = read_table(run.folder.table)
+    table = filled_table(run, seed, plan_for(seed), table_path(seed), run.folder.table)
     error, line = table.error(), table.line()
     run.record["table"] = {
         "entries": sum(len(widths) for widths in table.rows.values()),
@@ -117,17 +103,47 @@ def table_for(run: Run, seed: NetSpec) -> LatencyTable:
     return table
 
 
-def table_path(seed: NetSpec, *, threads: int = 1) -> Path:
-    """Where this machine's table for a seed network lies, in the user's cache folder."""
+def filled_table(run: Run, reference: NetSpec, plan: Plan, path: Path, copy: Path) -> LatencyTable:
+    """The run's own `copy` of the device's table at `path`, which is filled first if need be."""
+    if not copy.is_file():
+        with locked(path.with_suffix(".lock"), wait=True):
+            advances = [("", 0)]
+
+            def progress(what: str, done: int, total: int) -> None:
+                if advances[-1][0] != what:
+                    run.progress.stage(f"measuring {what}", total)
+                    advances.append((what, 0))
+                run.progress.advance(done - advances[-1][1])
+                advances.append((what, done))
+
+            fill_table(reference, path, plan=plan, progress=progress)
+            write_bytes(copy, path.read_bytes())
+    return read_table(copy)
+
+
+def table_path(
+    seed: NetSpec,
+    *,
+    runtime_name: str = RUNTIME,
+    precision: str = "fp32",
+    threads: int = 1,
+    space: str | None = None,
+) -> Path:
+    """Where this machine's table for a seed network lies, in the user's cache folder.
+
+    `space` is the digest of a space whose table is measured beside that network.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    engine = runtime(RUNTIME)
+    engine = runtime(runtime_name)
     what = (
         FORMAT,
         describe("local").processor,
         engine.name,
         engine.version,
+        precision,
         threads,
         seed.digest(),
+        *([space] if space else []),
     )
     content = " ".join(map(str, what))
     key = hashlib.sha256(content.encode()).hexdigest()[:12]

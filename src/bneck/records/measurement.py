@@ -11,16 +11,16 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Median and 10th and 90th percentile, in milliseconds."""
+    """Median and 10th and 90th percentile: of times in milliseconds, or of ratios."""
 
     median: float
     p10: float
     p90: float
 
     @staticmethod
-    def of(samples_ms: Sequence[float]) -> Spread:
-        """The spread of at least one sample, in milliseconds."""
-        p10, median, p90 = np.percentile(np.asarray(samples_ms, dtype=np.float64), [10, 50, 90])
+    def of(samples: Sequence[float]) -> Spread:
+        """The spread of at least one sample."""
+        p10, median, p90 = np.percentile(np.asarray(samples, dtype=np.float64), [10, 50, 90])
         return Spread(median=float(median), p10=float(p10), p90=float(p90))
 
 
@@ -42,6 +42,8 @@ class Measurement:
     `latency_ms` is wall time, `cpu_ms` process CPU time. `pace` is how slow the reference network
     ran in the same rounds against its nominal time (1.0: as fast as then); where a nominal time
     is known, `latency_ms` is divided by it, and `raw_latency_ms` is what the clock said.
+    `rounds_ms` has the median of every round, each divided by the reference's pace beside it;
+    `rounds_cpu_ms` that of CPU time, as it was.
     """
 
     network: str
@@ -63,7 +65,21 @@ class Measurement:
     reference_ms: float
     pace: float
     commit: str
+    rounds_ms: tuple[float, ...] = ()
+    rounds_cpu_ms: tuple[float, ...] = ()
+
+    def ratio(self, other: Measurement) -> Spread:
+        """How many times longer this one took than `other`, round by round of one interleaved race."""
+        return _ratio(self.rounds_ms, other.rounds_ms)
+
+    def cpu_ratio(self, other: Measurement) -> Spread:
+        """The same of CPU time: what holds on a machine that others use; for one thread only."""
+        return _ratio(self.rounds_cpu_ms, other.rounds_cpu_ms)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a json file."""
         return asdict(self)
+
+
+def _ratio(mine: Sequence[float], theirs: Sequence[float]) -> Spread:
+    return Spread.of([a / b for a, b in zip(mine, theirs, strict=True)])

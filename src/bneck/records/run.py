@@ -96,6 +96,7 @@ class SearchRecord(TypedDict, total=False):
     found: NetworkRecord
     uniform: NetworkRecord
     steps: list[StepRecord]
+    blocks: dict[str, Any]  # a block search: space, aim_ms, table, trials, front, finalists
     stages: list[StageRecord]
     overhead_seconds: float  # proposing, shrinking, estimating: all of the search but training
     export: dict[str, Any]  # images, label_agreement, largest_difference

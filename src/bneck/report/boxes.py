@@ -40,8 +40,10 @@ def with_boxes(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
             _dashed(draw, (left, top, right, bottom), mark.colour, line)
         else:
             draw.rectangle((left, top, right, bottom), outline=mark.colour, width=line)
+    for mark in reversed(marks):  # behind all boxes, whose lines would cross the words
         if mark.text:
-            _label(draw, (left, top), mark, font, page.size)
+            corner = round(mark.box[0] * (page.width - 1)), round(mark.box[1] * (page.height - 1))
+            _label(draw, corner, mark, font, page.size)
     return page
 
 

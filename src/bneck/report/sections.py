@@ -7,6 +7,7 @@ from typing import Any
 
 from bneck.records.run import NetworkRecord, ProposalRecord, SearchRecord
 from bneck.report import text
+from bneck.report.block_search import block_search
 from bneck.report.blocks import Block, Heading, Items, Paragraph, Tile, Tiles, Tone
 from bneck.report.cuts import RowCut, cut_sentences, cuts
 from bneck.report.numbers import (
@@ -52,6 +53,7 @@ def blocks(
         *_summary(record),
         *_networks(record),
         *_tradeoff(record, entries),
+        *block_search(record),
         *_cuts(rows),
         *_steps(record, entries),
         *_latency(record),

@@ -115,7 +115,7 @@ def propose(
     """
     limit_ms, bottom = estimate(spec) - delta_ms, narrowest(seed, least, kinds)
     found = []
-    for kind, rows in _places(spec, kinds):
+    for kind, rows in places(spec, kinds):
         edit: Callable[[int], NetSpec]
         if kind == "expansion":
             before, floor = (_bneck(s, rows[0]).expanded for s in (spec, bottom))
@@ -236,8 +236,8 @@ def _widest(
     return None
 
 
-def _places(spec: NetSpec, kinds: Collection[Kind]) -> list[tuple[Kind, tuple[int, ...]]]:
-    """Every width that may change, as kind and rows."""
+def places(spec: NetSpec, kinds: Collection[Kind]) -> list[tuple[Kind, tuple[int, ...]]]:
+    """Every width that may change, as kind and rows; see `Proposal`."""
     places: list[tuple[Kind, tuple[int, ...]]] = [("expansion", (i,)) for i in _expansions(spec)]
     places += [("bottleneck", group) for group in _bottlenecks(spec)]
     places += [("tail", (i,)) for i in _tail(spec)]

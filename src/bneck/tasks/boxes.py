@@ -23,7 +23,7 @@ POSITIVE_IOU = 0.5
 BACKGROUND = 0
 
 _LEVELS = (0.5, 0.2, 0.05, 0.01, 3e-3, 1e-3, 3e-4, 1e-4)  # candidates are looked at score by score
-_CHUNK = 256  # candidates compared with one another at a time
+_CHUNK = 128  # candidates compared with one another at a time
 
 
 def corners(anchors: Boxes) -> Boxes:

@@ -15,6 +15,7 @@ from torch import nn
 from bneck.data.batches import Augment, train_batches
 from bneck.data.pack import Split
 from bneck.nets.build import Net
+from bneck.nets.quantize import QuantizedNet
 from bneck.specs.errors import InputError
 from bneck.tasks import classify
 from bneck.train.checkpoint import Checkpoint
@@ -60,6 +61,7 @@ class Data:
 OnStep = Callable[[int, int, float], None]
 B = TypeVar("B")  # a batch
 N = TypeVar("N", bound=nn.Module)
+AnyNet = TypeVar("AnyNet", Net, QuantizedNet)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +80,14 @@ class Lessons(Generic[B]):
 
 
 def train(
-    net: Net,
+    net: AnyNet,
     data: Data,
     settings: Settings,
     *,
     checkpoint: Path | None = None,
     on_step: OnStep | None = None,
-) -> Net:
+    until: int | None = None,
+) -> AnyNet:
     """Train a net to classify; see `fit`. The last, incomplete batch of an epoch is dropped."""
 
     def batches(epoch: int) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
@@ -106,7 +109,7 @@ def train(
 
     frozen = features(net) if settings.frozen else None
     lessons = Lessons(images=len(data.indices), batches=batches, loss=loss, frozen=frozen)
-    return fit(net, lessons, settings, checkpoint=checkpoint, on_step=on_step)
+    return fit(net, lessons, settings, checkpoint=checkpoint, on_step=on_step, until=until)
 
 
 def fit(
@@ -116,6 +119,7 @@ def fit(
     *,
     checkpoint: Path | None = None,
     on_step: OnStep | None = None,
+    until: int | None = None,
 ) -> N:
     """Train a net in place; what comes back holds the averaged weights, in evaluation mode.
 
@@ -125,6 +129,8 @@ def fit(
         settings: how. Everything random follows from `settings.seed`.
         checkpoint: a file to save to after every epoch and to go on from if it is there.
         on_step: called with (steps done, all steps, loss).
+        until: stop after so many epochs of the schedule, to go on from the checkpoint later; None
+            trains to the end.
 
     Raises:
         TrainingError: fewer images than one batch, or a loss that is no longer finite.
@@ -145,10 +151,11 @@ def fit(
     average = WeightAverage(net, settings.average)
     saved = Checkpoint(checkpoint, net, optimizer, average)
     done = saved.restore()
-    while done < total:
+    end = total if until is None else min(total, until * steps_per_epoch)
+    while done < end:
         epoch = done // steps_per_epoch
         torch.manual_seed(settings.seed * 100_003 + epoch)  # dropout, the same after a resume
-        stop = min(total, (epoch + 1) * steps_per_epoch)
+        stop = min(end, (epoch + 1) * steps_per_epoch)
         done = _epoch(net, lessons, settings, optimizer, average, done, stop, total, on_step)
         saved.save(done)
     net.load_state_dict(average.state)
@@ -162,8 +169,9 @@ def _optimizer(net: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.sgd_momentum)
 
 
-def features(net: Net) -> nn.Module:
-    """The rows before the pool, which `Settings.frozen` leaves alone."""
+def features(net: Net | QuantizedNet) -> nn.Module:
+    """The rows before the pool, which `Settings.frozen` leaves alone; 8-bit fine-tuning has no such."""
+    assert isinstance(net, Net)
     return nn.ModuleList(list(net.rows)[: net.spec.pool_at])
 
 

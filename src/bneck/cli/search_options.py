@@ -1,0 +1,51 @@
+"""The options of `bneck search`, in the words of its Python twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Images: train/CLASS/* and val/CLASS/*, or CLASS/*. Default: built-in ones."),
+]
+Target = Annotated[str, typer.Option(help="5ms, 800us, or 70% of the seed network.")]
+Device = Annotated[str, typer.Option(help="Where latency is measured.")]
+SeedNetwork = Annotated[str, typer.Option(help="The network to narrow.")]
+Resolution = Annotated[int | None, typer.Option(help="Input side in pixels.")]
+Epochs = Annotated[float | None, typer.Option(help="Of every full training.")]
+Steps = Annotated[int | None, typer.Option(help="T: training steps that judge a proposal.")]
+Tail = Annotated[
+    bool, typer.Option(help="Also narrow the convs behind the last bneck (the paper does not).")
+]
+Delta = Annotated[float, typer.Option(help="Least cut a step, share of the seed's latency.")]
+Repeats = Annotated[int, typer.Option(help="Final trainings of result and baseline.")]
+Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; default one a core.")]
+Out = Annotated[Path | None, typer.Option(help="The run's folder; default runs/search-TIME.")]
+FromScratch = Annotated[
+    bool, typer.Option("--from-scratch", help="Search the blocks first (section 4.1).")
+]
+Space = Annotated[str, typer.Option(help="Of blocks: mnasnet, v3-large, v3-small or a yaml file.")]
+Trials = Annotated[int, typer.Option(help="Networks of the space that are trained.")]
+Searcher = Annotated[
+    str,
+    typer.Option(
+        help="predictor, evolution, controller, controller-tuned, tpe, nsga2, gp or random."
+    ),
+]
+Objective = Annotated[
+    str, typer.Option(help="reward: one network. pareto: the front of accuracy and latency.")
+]
+Reward = Annotated[str, typer.Option(help="hard, absolute, or paper (whose TAR cancels).")]
+Exponent = Annotated[float | None, typer.Option(help="w or beta of the reward.")]
+ProxyEpochs = Annotated[
+    int | None, typer.Option(help="Of a trial of blocks; default a third of --epochs.")
+]
+Top = Annotated[int, typer.Option(help="Best blocks that are trained in full.")]
+Ledger = Annotated[
+    str | None, typer.Option(help="Database of the block trials; default a file in the run.")
+]
+Resume = Annotated[Path | None, typer.Option(help="An unfinished run's folder to go on with.")]

@@ -1,0 +1,103 @@
+"""What every runtime offers: load a file, run it at batch 1 with so many threads."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from bneck.graphs.forms import Precision
+from bneck.records.files import write_bytes
+from bneck.specs.errors import InputError
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+class EngineError(InputError):
+    """A runtime that is not installed or cannot load a file."""
+
+
+class Session(ABC):
+    """A loaded network. `metadata` is what its file says of it."""
+
+    metadata: dict[str, str]
+
+    @abstractmethod
+    def run(self, image: Array) -> Array:
+        """Image (N, C, H, W) float32, or (N, H, W, C) uint8 where pixels go in -> scores."""
+
+    def prepare(self, image: Array) -> Callable[[], object]:
+        """What runs the network once on this image, laid out as the engine takes it: for timing."""
+        return lambda: self.run(image)
+
+    @abstractmethod
+    def operators(self) -> Counter[str]:
+        """What the engine executes after its own fusing, as far as it tells."""
+
+
+class Runtime(ABC):
+    """An engine. `suffix` is that of its files, `precisions` those that it runs."""
+
+    name: ClassVar[str]
+    extra: ClassVar[str]
+    suffix: ClassVar[str]
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    version: str
+
+    @abstractmethod
+    def load(self, model: bytes, *, threads: int) -> Session:
+        """Load a file's bytes.
+
+        Raises:
+            EngineError: they are no model that this engine can run.
+        """
+
+    def converted(self, model: bytes, metadata: Mapping[str, str]) -> bytes:
+        """ONNX bytes in the engine's own format; where it reads ONNX, as they are."""
+        return model
+
+    def read(self, path: Path) -> bytes:
+        """A model file's bytes.
+
+        Raises:
+            EngineError: no such file.
+        """
+        if not path.is_file():
+            raise EngineError(f"there is no model file {path}; write one with bneck export")
+        return path.read_bytes()
+
+    def write(self, path: Path, model: bytes) -> None:
+        """Write a model's file, whole or not at all.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        write_bytes(path, model)
+
+    def needs(self, module: str) -> Any:
+        """The engine's module.
+
+        Raises:
+            EngineError: it is not installed; the message names the extra.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of engines about their own parts
+                return import_module(module)
+        except ImportError:
+            raise EngineError(
+                f"the runtime {self.name} is not installed; install it with: "
+                f"pip install 'bneck[{self.extra}]'"
+            ) from None
+
+    def refused(self, error: Exception) -> EngineError:
+        """The engine's own error about a file as one sentence."""
+        lines = [line for line in str(error).strip().splitlines() if line.strip()]
+        reason = lines[0].strip().rstrip(".") if lines else type(error).__name__
+        return EngineError(f"{self.name} cannot load this file: {reason}")

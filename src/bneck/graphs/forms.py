@@ -1,0 +1,45 @@
+"""In which form a runtime's fast kernels take h-swish, by precision: the one table.
+
+Figures behind every choice are in docs/results.md ("Forms"); tests/test_forms.py inspects what each
+runtime makes of a file and fails where an operator leaves the fast path.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from bneck.specs.errors import InputError
+
+Precision: TypeAlias = Literal["fp32", "int8"]
+HSwish: TypeAlias = Literal["op", "split", "fused"]
+"""h-swish as one operator; as relu6(x + 3) times x, 6 taken out of the weights behind it; or, in 8
+bits, as one operator inside the convolution, whose 32-bit sums are not rounded to 8 bits before."""
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+
+FORMS: dict[tuple[str, Precision], HSwish] = {
+    ("onnxruntime", "fp32"): "op",
+    ("onnxruntime", "int8"): "split",
+    ("litert", "fp32"): "op",
+    ("litert", "int8"): "split",  # XNNPACK has no 8-bit HARD_SWISH: each one would cut the graph
+    ("openvino", "fp32"): "op",
+    ("openvino", "int8"): "fused",
+    ("executorch", "fp32"): "op",
+    ("torch", "fp32"): "op",
+    ("torch-compiled", "fp32"): "op",
+}
+
+
+def form(runtime: str, precision: str) -> HSwish:
+    """The form of h-swish for a runtime and precision.
+
+    Raises:
+        InputError: the runtime does not run that precision.
+    """
+    for (name, known), hswish in FORMS.items():
+        if (name, known) == (runtime, precision):
+            return hswish
+    runs = [known for name, known in FORMS if name == runtime]
+    raise InputError(
+        f"{runtime} does not run precision {precision!r}; it runs {', '.join(runs) or 'none'}"
+    )

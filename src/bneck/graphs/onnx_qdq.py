@@ -1,0 +1,127 @@
+"""The 8-bit ONNX graph: float operators between QuantizeLinear and DequantizeLinear pairs.
+
+Runtimes fuse what stands between the pairs into integer operators. A nonlinearity that only cuts off
+(ReLU, ReLU6) is not written: rounding to a range that ends there does it. Activations are unsigned
+and weights signed, the pairing that x86 processors multiply fastest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bneck.graphs.forms import HSwish
+from bneck.graphs.onnx_graph import Graph, Weights
+from bneck.graphs.quantization import (
+    SIGMOID,
+    Ranges,
+    Scale,
+    quantize_bias,
+    quantize_weight,
+    weight_steps,
+)
+from bneck.specs.network import Gate, Layer, Padding
+from bneck.specs.normalisation import Normalisation
+
+UNSIGNED = 128  # from int8 to uint8
+
+
+class QdqGraph(Graph):
+    """A graph whose tensors are rounded to 8 bits at every point that `graphs.quantization` names."""
+
+    def __init__(
+        self, weights: Weights, padding: Padding, gate: Gate, hswish: HSwish, ranges: Ranges
+    ) -> None:
+        super().__init__(weights, padding, gate)
+        self.hswish = hswish
+        self.ranges = ranges
+        self.scales: dict[str, Scale] = {}
+
+    def image(self, channels: int, pixels: Normalisation | None) -> str:
+        return self.rounded(super().image(channels, pixels), "image")
+
+    def conv(self, layer: Layer, x: str) -> str:
+        y = self.convolution(layer, x)
+        if layer.act != "hswish":
+            return self.rounded(y, layer.name)
+        if self.hswish != "fused":
+            y = self.rounded(y, f"{layer.name}.pre")
+        if self.hswish == "split":
+            three = self.rounded(self.constant("three", np.float32(3)), "three", (0.0, 3.0))
+            shifted = self.node("Add", [y, three], f"{layer.name}.shifted")
+            # Rounded to 0..6 and read as 0..1: cut off and divided by six at no cost.
+            share = self.rounded(shifted, f"{layer.name}.share", (0.0, 6.0), read_as=1 / 6)
+            y = self.node("Mul", [y, share], f"{layer.name}.hswish")
+        else:
+            y = self.node("HardSwish", [y], f"{layer.name}.hswish")
+        return self.rounded(y, layer.name)
+
+    def convolution(self, layer: Layer, x: str) -> str:
+        self.hold(layer.name, x)
+        return super().convolution(layer, x)
+
+    def pointwise(self, name: str, x: str, shift: float = 0.0) -> str:
+        self.hold(name, x, shift)
+        return super().pointwise(name, x)
+
+    def squeeze(self, layer: Layer, x: str) -> str:
+        name = layer.name
+        pooled = self.rounded(self.node("GlobalAveragePool", [x], f"{name}.mean"), f"{name}.pool")
+        reduced = self.rounded(self.pointwise(f"{name}.reduce", pooled), f"{name}.reduce")
+        if self.gate == "sigmoid":
+            before = self.rounded(self.pointwise(f"{name}.gate", reduced), f"{name}.gate.pre")
+            gate = self.node("Sigmoid", [before], f"{name}.gate.sigmoid")
+            gate = self.rounded(gate, f"{name}.gate", SIGMOID)
+        else:
+            before = self.pointwise(f"{name}.gate", reduced, 3.0)
+            gate = self.rounded(before, f"{name}.gate", (0.0, 6.0), read_as=1 / 6)
+        return self.rounded(self.node("Mul", [x, gate], f"{name}.product"), name)
+
+    def pool(self, layer: Layer, x: str) -> str:
+        mean = self.node("GlobalAveragePool", [x], f"{layer.name}.mean")
+        return self.rounded(mean, layer.name)
+
+    def add(self, layer: Layer, x: str, row_input: str) -> str:
+        total = self.node("Add", [x, row_input], f"{layer.name}.total")
+        return self.rounded(total, f"{layer.name}.sum")
+
+    def rounded(
+        self, x: str, point: str, values: tuple[float, float] | None = None, read_as: float = 1.0
+    ) -> str:
+        """`x` rounded to the range of a point; `read_as` multiplies what the integers mean then."""
+        out = f"{point}.8bit"
+        if out in self.scales:
+            return out
+        scale = Scale.of(*(values or self.ranges[point]))
+        read = replace(scale, step=scale.step * read_as)
+        whole = self.node("QuantizeLinear", [x, *self.parameters(point, scale)], f"{point}.whole")
+        self.node("DequantizeLinear", [whole, *self.parameters(f"{point}.read", read)], out)
+        self.scales[out] = read
+        return out
+
+    def parameters(self, name: str, scale: Scale) -> list[str]:
+        return [
+            self.constant(f"{name}.step", np.float32(scale.step)),
+            self.constant(f"{name}.zero", np.uint8(scale.zero + UNSIGNED)),
+        ]
+
+    def hold(self, name: str, x: str, shift: float = 0.0) -> None:
+        """Write the weights of convolution `name`, which reads `x`, as integers."""
+        weight = np.asarray(self.weights[f"{name}.weight"])
+        bias = np.asarray(self.weights[f"{name}.bias"]) + np.float32(shift)
+        step = np.float64(np.float32(self.scales[x].step))
+        steps = weight_steps(weight, bias, float(step))
+        for key, value, sizes in (
+            ("weight", quantize_weight(weight, steps), steps),
+            ("bias", quantize_bias(bias, steps, float(step)), (steps * step).astype(np.float32)),
+        ):
+            zero = self.constant(f"{name}.{key}.zero", np.zeros(len(sizes), value.dtype))
+            self.node(
+                "DequantizeLinear",
+                [self.constant(f"{name}.{key}.whole", value), self.constant(f"{name}.{key}.step", sizes), zero],
+                f"{name}.{key}", axis=0,
+            )  # fmt: skip
+
+    def weight(self, name: str) -> str:
+        return name  # a node's output here, see `hold`

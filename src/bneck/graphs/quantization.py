@@ -1,0 +1,101 @@
+"""8-bit numbers: ranges of activations, scales of weights, and how both become integers.
+
+Activations are asymmetric, one scale a tensor; weights symmetric, one scale an output channel; sums
+and biases 32-bit. The tensors that are rounded, called points, are named after the layers:
+
+    image                     the normalised input
+    LAYER.pre, LAYER          a convolution before its h-swish, and behind its nonlinearity
+    LAYER.pool, .reduce, .gate.pre, .gate      inside squeeze-and-excite; LAYER is the product
+    LAYER.sum                 behind the residual
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from bneck.graphs.forms import HSwish
+from bneck.specs.network import Gate, Layer
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Ranges: TypeAlias = Mapping[str, tuple[float, float]]
+"""Lowest and highest value of every point."""
+
+STEPS = 255
+WEIGHT_LEVELS = 127
+GATE = (0.0, 1.0)
+# What runtimes prescribe for the 8-bit sigmoid: 1 itself is not reached.
+SIGMOID = (0.0, 255 / 256)
+LEAST_SCALE = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """real = step * (integer - zero), integers from -128 to 127."""
+
+    step: float
+    zero: int
+
+    @staticmethod
+    def of(low: float, high: float) -> Scale:
+        """The scale that covers low to high and has 0 exactly (padding needs it)."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        step = max((high - low) / STEPS, LEAST_SCALE)
+        return Scale(step, round(-128 - low / step))
+
+    def quantize(self, real: Array) -> Array:
+        """Real numbers to int8, those outside the range to its ends."""
+        levels: Array = np.clip(np.rint(real / self.step) + self.zero, -128, 127)
+        return levels.astype(np.int8)
+
+
+def weight_steps(weight: Array, bias: Array, input_step: float) -> Array:
+    """Steps of a convolution's weights (out, in, k, k), one an output channel, float32.
+
+    A channel of tiny weights gets a step large enough for its bias to fit into 32 bits.
+    """
+    largest = np.abs(weight).reshape(len(weight), -1).max(1)
+    fits = np.abs(bias) / (input_step * 2.0**30)
+    steps: Array = np.maximum(np.maximum(largest / WEIGHT_LEVELS, fits), LEAST_SCALE)
+    return steps.astype(np.float32)
+
+
+def quantize_weight(weight: Array, steps: Array) -> Array:
+    """(out, in, k, k) to int8, from -127 to 127."""
+    shaped = steps.reshape(-1, *[1] * (weight.ndim - 1))
+    levels: Array = np.clip(np.rint(weight / shaped), -WEIGHT_LEVELS, WEIGHT_LEVELS)
+    return levels.astype(np.int8)
+
+
+def quantize_bias(bias: Array, steps: Array, input_step: float) -> Array:
+    """To int32 with step `input_step * steps`."""
+    return np.rint(bias / (steps.astype(np.float64) * input_step)).astype(np.int32)
+
+
+def points(walk: Iterable[Layer], hswish: HSwish, gate: Gate) -> dict[str, tuple[float, float]]:
+    """Every point of a network with a range of ordinary size: enough to time it, not to use it."""
+    found = {"image": (-2.7, 2.7)}
+    behind = (-6.0, 6.0)
+    for layer in walk:
+        name = layer.name
+        match layer.kind:
+            case "pool":
+                found[name] = behind
+            case "squeeze":
+                found[f"{name}.pool"] = behind
+                found[f"{name}.reduce"] = (0.0, 6.0)
+                if gate == "sigmoid":
+                    found[f"{name}.gate.pre"] = (-6.0, 6.0)
+                found[f"{name}.gate"] = SIGMOID if gate == "sigmoid" else GATE
+                found[name] = behind
+            case _:
+                if layer.act == "hswish" and hswish != "fused":
+                    found[f"{name}.pre"] = (-6.0, 6.0)
+                low = {"hswish": -0.375, "linear": -6.0}.get(layer.act, 0.0)
+                found[name] = behind = (low, 6.0)
+        if layer.adds:
+            found[f"{name}.sum"] = behind = (-8.0, 8.0)
+    return found

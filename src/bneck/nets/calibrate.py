@@ -1,0 +1,156 @@
+"""Post-training quantisation: ranges from the user's images, and which layer loses the accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bneck.graphs.forms import HSwish
+from bneck.graphs.quantization import LEAST_SCALE, STEPS, WEIGHT_LEVELS
+from bneck.nets.build import Net
+from bneck.nets.fold import folded_weights
+from bneck.nets.quantize import Quantized, QuantizedNet, Weights, emulation
+from bneck.specs.errors import InputError
+from bneck.specs.network import layers
+
+LEAST_IMAGES = 8
+SAMPLES = 1024  # values kept of every point and batch
+SHARES = np.linspace(1.0, 0.4, 25)  # of the largest value, tried as the range's end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerError:
+    """What rounding one layer alone does to the scores.
+
+    `alone` is the root mean square of the change relative to that of the scores; `noise` the same of
+    the layer's own output when everything before it is rounded too.
+    """
+
+    layer: str
+    row: int
+    alone: float
+    noise: float
+
+
+@torch.inference_mode()
+def calibrate(net: Net, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
+    """Post-training quantisation: ranges that lose least on the activations of real images.
+
+    Args:
+        net: trained.
+        batches: normalised images (N, channels, H, W), some dozen in all.
+        hswish: the form of h-swish, which decides what is rounded.
+
+    Raises:
+        InputError: fewer than 8 images.
+    """
+    weights = folded_weights(net)
+    samples = _observed(net, weights, batches, hswish)
+    return Quantized(weights=weights, ranges=samples.ranges(), hswish=hswish)
+
+
+@torch.inference_mode()
+def naive(net: Net, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
+    """What not to do, for comparison: one scale a weight tensor, ranges out to the extremes."""
+    weights = folded_weights(net)
+    ends = _observed(net, weights, batches, hswish).ends
+    coarse = {
+        name: value if value.ndim == 1 else _one_step(value) for name, value in weights.items()
+    }
+    return Quantized(weights=coarse, ranges=ends, hswish=hswish)
+
+
+def _one_step(weight: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+    step = max(float(np.abs(weight).max()) / WEIGHT_LEVELS, LEAST_SCALE)
+    rounded: np.ndarray[Any, np.dtype[Any]] = np.rint(weight / step) * step
+    return rounded.astype(np.float32)
+
+
+def _observed(net: Net, weights: Weights, batches: Iterable[Tensor], hswish: HSwish) -> _Samples:
+    emulated = QuantizedNet(net.spec, weights, hswish).eval()
+    samples = _Samples()
+    emulated.observer = samples
+    images = 0
+    for batch in batches:
+        emulated(batch)
+        images += len(batch)
+    if images < LEAST_IMAGES:
+        raise InputError(
+            f"there are {images} images to calibrate 8 bits with; give at least {LEAST_IMAGES} by --data"
+        )
+    return samples
+
+
+@torch.inference_mode()
+def layer_errors(net: Net, quantized: Quantized, images: Tensor) -> list[LayerError]:
+    """Which layers lose the accuracy: each one rounded alone, the worst first."""
+    emulated = emulation(net, quantized)
+    emulated.rounds = lambda name: False
+    seen: dict[str, Tensor] = {}
+    emulated.observer = lambda name, x: seen.__setitem__(name, x)
+    scores = emulated(images)
+    clean = dict(seen)
+    emulated.rounds = None
+    emulated(images)
+    noisy = dict(seen)
+    emulated.observer = None
+    found = []
+    for layer in layers(net.spec):
+        emulated.rounds = lambda name, wanted=layer.name: name == wanted
+        found.append(
+            LayerError(
+                layer=layer.name,
+                row=layer.row,
+                alone=_relative(emulated(images), scores),
+                noise=_relative(noisy[layer.name], clean[layer.name]),
+            )
+        )
+    return sorted(found, key=lambda error: -error.alone)
+
+
+def _relative(found: Tensor, wanted: Tensor) -> float:
+    return float(
+        (found - wanted).square().mean().sqrt() / wanted.square().mean().sqrt().clamp(min=1e-12)
+    )
+
+
+class _Samples:
+    """Values of every point, drawn as they pass, with the extremes."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[np.ndarray[Any, np.dtype[Any]]]] = {}
+        self.ends: dict[str, tuple[float, float]] = {}
+
+    def __call__(self, name: str, x: Tensor) -> None:
+        flat = x.flatten()
+        low, high = self.ends.get(name, (0.0, 0.0))
+        self.ends[name] = (min(low, float(flat.min())), max(high, float(flat.max())))
+        rng = np.random.default_rng(len(self.values.get(name, ())))
+        chosen = torch.from_numpy(rng.integers(0, len(flat), min(SAMPLES, len(flat))))
+        self.values.setdefault(name, []).append(flat[chosen].numpy())
+
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        return {
+            name: best_range(np.concatenate(drawn), *self.ends[name])
+            for name, drawn in self.values.items()
+        }
+
+
+def best_range(
+    values: np.ndarray[Any, np.dtype[Any]], low: float, high: float
+) -> tuple[float, float]:
+    """The range inside low to high whose 8-bit rounding of `values` has the least squared error."""
+    best, least = (low, high), float("inf")
+    for share in SHARES:
+        for ends in ((low, high * share), (low * share, high), (low * share, high * share)):
+            step = max((ends[1] - ends[0]) / STEPS, 1e-12)
+            rounded = np.clip(np.rint(values / step) * step, *ends)
+            error = float(np.square(rounded - values).mean())
+            if error < least:
+                best, least = ends, error
+    return best

@@ -1,0 +1,173 @@
+"""A network as an 8-bit runtime computes it, in torch: to calibrate, to judge, to fine-tune.
+
+Batch norm is folded before anything is rounded, so fine-tuning has no statistics that could drift
+apart from those of the shipped file. Rounding passes gradients straight through where a value lies
+inside its range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bneck.graphs.forms import HSwish
+from bneck.graphs.onnx_graph import pads
+from bneck.graphs.quantization import GATE, LEAST_SCALE, SIGMOID, WEIGHT_LEVELS, Ranges, Scale
+from bneck.graphs.traverse import Traversal
+from bneck.nets.build import Net
+from bneck.specs.network import Layer, NetSpec, layers
+from bneck.specs.normalisation import IMAGENET, Normalisation
+
+Weights = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
+Observer = Callable[[str, Tensor], None]
+SIX = (0.0, 6.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantized:
+    """A network in 8 bits: folded float weights and the ranges of its activations."""
+
+    weights: Weights
+    ranges: Ranges
+    hswish: HSwish
+
+
+class QuantizedNet(nn.Module, Traversal[Tensor]):
+    """Folded weights in float, rounded as the runtime will round them wherever `ranges` are given.
+
+    `rounds` says of a layer's name whether it is rounded; None rounds all. `observer` is shown every
+    point's value as it passes.
+    """
+
+    def __init__(
+        self,
+        spec: NetSpec,
+        weights: Weights,
+        hswish: HSwish,
+        ranges: Ranges | None = None,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.normalisation: Normalisation = IMAGENET
+        self.hswish = hswish
+        self.ranges = dict(ranges) if ranges is not None else None
+        self.rounds: Callable[[str], bool] | None = None
+        self.observer: Observer | None = None
+        self.parameters_by_name = nn.ParameterDict(
+            {_key(name): nn.Parameter(torch.from_numpy(w.copy())) for name, w in weights.items()}
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, channels, H, W) -> class scores (N, classes)."""
+        size = (images.shape[2], images.shape[3])
+        x = self.point("image", images, None)
+        return self.through(layers(self.spec, size), x).flatten(1)
+
+    def weights(self) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+        """The folded weights as they are now."""
+        return {
+            name.replace("/", "."): value.detach().contiguous().numpy()
+            for name, value in self.parameters_by_name.items()
+        }
+
+    def point(self, name: str, x: Tensor, layer: Layer | None) -> Tensor:
+        """`x`, rounded to the range of a point."""
+        if self.observer:
+            self.observer(name, x)
+        if not self._rounding(layer):
+            return x
+        assert self.ranges is not None
+        return _rounded(x, self.ranges[name])
+
+    def fixed(self, x: Tensor, values: tuple[float, float], layer: Layer) -> Tensor:
+        """`x`, rounded to a range that does not depend on the images."""
+        return _rounded(x, values) if self._rounding(layer) else x
+
+    def _rounding(self, layer: Layer | None) -> bool:
+        if self.ranges is None:
+            return False
+        return self.rounds is None or self.rounds(layer.name if layer else "image")
+
+    def conv(self, layer: Layer, x: Tensor) -> Tensor:
+        if layer.name == "classifier":
+            x = F.dropout(x, self.spec.dropout, self.training)
+        y = self._convolution(layer, layer.name, x, pads(self.spec.padding, layer))
+        match layer.act:
+            case "relu":
+                y = F.relu(y)
+            case "relu6":
+                y = F.relu6(y)
+            case "hswish" if self.hswish == "fused":
+                y = F.hardswish(y)
+            case "hswish":
+                y = self.point(f"{layer.name}.pre", y, layer)
+                if self.hswish == "split":
+                    y = y * (self.fixed(F.relu6(y + 3), SIX, layer) / 6)
+                else:
+                    y = F.hardswish(y)
+        return self.point(layer.name, y, layer)
+
+    def squeeze(self, layer: Layer, x: Tensor) -> Tensor:
+        name = layer.name
+        pooled = self.point(f"{name}.pool", x.mean((2, 3), keepdim=True), layer)
+        reduced = F.relu(self._convolution(layer, f"{name}.reduce", pooled))
+        reduced = self.point(f"{name}.reduce", reduced, layer)
+        gate = self._convolution(layer, f"{name}.gate", reduced)
+        if self.spec.se_gate == "sigmoid":
+            gate = torch.sigmoid(self.point(f"{name}.gate.pre", gate, layer))
+            gate = self.fixed(gate, SIGMOID, layer)
+        else:
+            gate = self.fixed(F.hardsigmoid(gate), GATE, layer)
+        return self.point(name, x * gate, layer)
+
+    def pool(self, layer: Layer, x: Tensor) -> Tensor:
+        return self.point(layer.name, x.mean((2, 3), keepdim=True), layer)
+
+    def add(self, layer: Layer, x: Tensor, row_input: Tensor) -> Tensor:
+        return self.point(f"{layer.name}.sum", x + row_input, layer)
+
+    def _convolution(
+        self, layer: Layer, name: str, x: Tensor, around: list[int] | None = None
+    ) -> Tensor:
+        weight = self.parameters_by_name[_key(f"{name}.weight")]
+        if self._rounding(layer):
+            steps = weight.detach().abs().amax((1, 2, 3)) / WEIGHT_LEVELS
+            weight = torch.fake_quantize_per_channel_affine(
+                weight,
+                steps.clamp(min=LEAST_SCALE),
+                torch.zeros(len(steps), dtype=torch.int32),
+                0,
+                -WEIGHT_LEVELS,
+                WEIGHT_LEVELS,
+            )
+        bias = self.parameters_by_name[_key(f"{name}.bias")]
+        if around is None:
+            return F.conv2d(x, weight, bias)
+        top, left, bottom, right = around
+        padding = (top, left)
+        if (top, left) != (bottom, right):
+            x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
+        groups = layer.out if layer.kind == "depthwise" else 1
+        return F.conv2d(x, weight, bias, layer.stride, padding, layer.dilation, groups)
+
+
+def emulation(net: Net, quantized: Quantized) -> QuantizedNet:
+    """The network as the 8-bit file will answer, in evaluation mode."""
+    emulated = QuantizedNet(net.spec, quantized.weights, quantized.hswish, quantized.ranges)
+    emulated.normalisation = net.normalisation
+    return emulated.eval()
+
+
+def _rounded(x: Tensor, values: tuple[float, float]) -> Tensor:
+    scale = Scale.of(*values)
+    return torch.fake_quantize_per_tensor_affine(x, scale.step, scale.zero, -128, 127)
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # torch takes a dot for a path

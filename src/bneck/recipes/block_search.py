@@ -1,0 +1,409 @@
+"""Platform-aware search from scratch (section 4.1): blocks are chosen, then NetAdapt narrows what was found.
+
+Stages: fill the device's latency table for the whole space, settle the target, judge networks by short
+trainings with successive halving (those over the latency limit are not trained at all), train the best
+in full, measure them, hand the winner to `recipes.search`. Trials stand in an Optuna ledger; a
+run that was killed goes on from it.
+
+Batches are judged as one: what is asked for next does not depend on which worker was quicker.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from bneck.costs.count import count
+from bneck.costs.table import LatencyTable
+from bneck.data.pack import Packed
+from bneck.devices import fill
+from bneck.recipes.crew import Crew
+from bneck.recipes.jobs import Images, Outcome, ProxyJob, proxy_job
+from bneck.recipes.run import Run
+from bneck.recipes.search import job_for, train_all
+from bneck.recipes.settings import BlockSettings
+from bneck.recipes.stages import filled_table, measured_ms, pack_images, table_path
+from bneck.recipes.target import target_ms
+from bneck.records.files import write_text
+from bneck.report.page import write_report
+from bneck.search.blocks import BlockSpace
+from bneck.search.latency import fastest
+from bneck.search.reward import Reward
+from bneck.search.spaces import space as named_space
+from bneck.search.study import Asked, Study, Trial
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.text import from_text, load, to_text
+from bneck.specs.transforms import rename, scale_width, with_classes, with_resolution
+from bneck.specs.zoo import width_rule
+
+REDUCTION = 3  # successive halving lets a third of the trials go on
+LEAST_MS = 1e-6  # an estimate is a line and may fall below any latency for networks of no size
+BASELINES = 8  # widths of the baseline that are measured at most
+
+
+def search_blocks(run: Run) -> None:
+    """Find the blocks; the run's seed network is the one found then, its target what is left to cut.
+
+    With the objective "pareto" the run ends here, with the front in its record and its specs under
+    front/.
+
+    Raises:
+        InputError: a space or target that cannot be; nothing was trained then.
+    """
+    settings = run.settings.blocks
+    assert settings is not None
+    if (found := run.ledger.find(event="blocks found")) is None:
+        with Crew(run.settings.workers) as crew:
+            with run.stage("images"):
+                packed, images = pack_images(run)
+            base, space = _base(run, packed), _space(run, settings, packed)
+            with run.stage("latency table of the space"):
+                table = _space_table(run, base, space)
+            with run.stage("target"):
+                limit_ms = _limit_ms(run, base, table)
+                aim_ms = limit_ms * (1 + settings.slack) * (1 - table.error().median)
+                _check_reach(space, table, aim_ms, settings)
+            study = _study(run, settings, space, table, aim_ms)
+            if not run.ledger.find(event="blocks begun"):
+                run.ledger.append({"event": "blocks begun"})
+            with run.stage("block search"):
+                _judge_all(run, crew, images, study, settings)
+            with run.stage("train the best blocks"):
+                ranked = _train_best(run, crew, images, base, table, study, settings)
+        _record(run, space, table, study, ranked, aim_ms)
+        if settings.objective == "pareto":
+            _end_with_front(run, ranked)
+            return
+        found = _choose(run, space, base, table, ranked, limit_ms)
+    write_text(run.seed_file, found["spec"])
+    run.settings = replace(run.settings, target=found["target"])
+
+
+def _base(run: Run, packed: Packed) -> NetSpec:
+    """The seed network: a target in percent speaks of it, it gives the pace, its widths are the baseline."""
+    file = run.folder.scratch / "base.yaml"
+    if not file.is_file():
+        write_text(file, run.seed_file.read_text(encoding="utf-8"))
+    return with_resolution(with_classes(load(file), len(packed.classes)), run.settings.resolution)
+
+
+def _space(run: Run, settings: BlockSettings, packed: Packed) -> BlockSpace:
+    """The space for these images; one from a file is copied, so that a resumed run searches the same."""
+    path, copy = Path(settings.space), run.folder.path / "space.yaml"
+    if path.suffix in (".yaml", ".yml") and not copy.is_file():
+        write_text(copy, path.read_text(encoding="utf-8"))
+    name = copy if copy.is_file() else settings.space
+    return named_space(name, resolution=run.settings.resolution, classes=len(packed.classes))
+
+
+def _space_table(run: Run, base: NetSpec, space: BlockSpace) -> LatencyTable:
+    rng = random.Random(0)
+    networks = [space.decode(space.sample(rng)) for _ in range(fill.CALIBRATING + fill.HELD_OUT)]
+    plan = fill.plan_for_all(space.covering(), networks, name=space.name, digest=space.digest())
+    path = table_path(base, space=space.digest())
+    table = filled_table(run, base, plan, path, run.folder.path / "space-table.jsonl")
+    run.progress.say(f"latency table of the space: {table.error()}")
+    return table
+
+
+def _limit_ms(run: Run, base: NetSpec, table: LatencyTable) -> float:
+    """The target in milliseconds, at the pace of the space's table; settled once."""
+    known = run.ledger.find(event="blocks target")
+    if known is None:
+        base_ms = _measured(run, base, base, table)
+        limit_ms = target_ms(run.settings.target, base_ms)
+        known = {"event": "blocks target", "base_ms": base_ms, "limit_ms": limit_ms}
+        run.ledger.append(known)
+    return float(known["limit_ms"])
+
+
+def _measured(run: Run, base: NetSpec, spec: NetSpec, table: LatencyTable) -> float:
+    """Milliseconds by the clock, measured once a run."""
+    known = run.ledger.find(event="measured", digest=spec.digest())
+    if known is None:
+        ms = measured_ms(base, [spec], table)[0]
+        known = {"event": "measured", "digest": spec.digest(), "measured_ms": ms}
+        run.ledger.append(known)
+    return float(known["measured_ms"])
+
+
+def _check_reach(
+    space: BlockSpace, table: LatencyTable, aim_ms: float, settings: BlockSettings
+) -> None:
+    tokens, ms = fastest(space, _estimate(table))
+    if ms > aim_ms and settings.objective == "reward":
+        quick = space.decode(tokens)
+        raise InputError(
+            f"no network of the space {space.name} at {space.resolution} px is estimated within "
+            f"{aim_ms:.3f} ms; its fastest, {quick.name}, takes {ms:.3f} ms: choose a higher target, a smaller "
+            "--resolution or a space of smaller networks"
+        )
+
+
+def _estimate(table: LatencyTable) -> Any:
+    return lambda spec: max(LEAST_MS, table.estimate_ms(spec))
+
+
+def _study(
+    run: Run, settings: BlockSettings, space: BlockSpace, table: LatencyTable, aim_ms: float
+) -> Study:
+    pareto = settings.objective == "pareto"
+    reward = Reward(
+        kind=settings.reward,
+        target_ms=aim_ms,
+        exponent=settings.exponent,
+        limit_ms=None if pareto else aim_ms,
+    )
+    return Study(
+        space,
+        reward=reward,
+        estimate=_estimate(table),
+        searcher=settings.searcher,
+        objective=settings.objective,
+        ledger=settings.ledger or run.folder.path / "blocks.log",
+        name=f"{run.folder.path.resolve().name} {run.record['started']}",
+        seed=run.settings.seed,
+        pruner=optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=1, reduction_factor=REDUCTION, min_early_stopping_rate=0
+        ),
+    )
+
+
+def rungs(epochs: int) -> list[int]:
+    """Epochs after which trials are compared: 1, 3, 9, ... and the last."""
+    steps = [REDUCTION**k for k in range(epochs) if REDUCTION**k < epochs]
+    return [*steps, epochs]
+
+
+def _judge_all(run: Run, crew: Crew, images: Images, study: Study, settings: BlockSettings) -> None:
+    run.progress.stage(f"block search, {settings.trials} networks", settings.trials)
+    run.progress.advance(len(study.trials))
+    batch, best = study.under_way(), -math.inf
+    while len(study.trials) < settings.trials:
+        known = len(study.trials) + len(batch)
+        # Batches begin where they would in a search that was never broken off.
+        wanted = min(settings.trials, (known // settings.batch + 1) * settings.batch) - known
+        if not batch or known % settings.batch:
+            while wanted > 0 and (asked := study.ask()) is not None:
+                batch.append(asked)
+                wanted -= 1
+        if not batch:
+            run.progress.say("the searcher has nothing new any more")
+            break
+        _judge_batch(run, crew, images, study, batch, settings)
+        batch = []
+        if (now := study.best(1)) and now[0].reward > best:
+            best = now[0].reward
+            run.progress.say(
+                f"trial {now[0].number}: {now[0].latency_ms:.3f} ms estimated, accuracy "
+                f"{now[0].accuracy:.3f}, reward {best:.4f}"
+            )
+
+
+def _judge_batch(
+    run: Run,
+    crew: Crew,
+    images: Images,
+    study: Study,
+    batch: Sequence[Asked],
+    settings: BlockSettings,
+) -> None:
+    """Train a batch from rung to rung; what lags is stopped there."""
+    going = list(batch)
+    training = replace(
+        run.settings.training, epochs=float(settings.epochs), warmup=min(1.0, settings.epochs / 4)
+    )
+    last = rungs(settings.epochs)[-1]
+    for rung in rungs(settings.epochs):
+        jobs = {
+            asked.number: ProxyJob(
+                spec=asked.spec,
+                images=images,
+                settings=training,
+                until=rung,
+                checkpoint=_checkpoint(run, asked),
+            )
+            for asked in going
+            if rung not in asked.rungs
+        }
+        by_number = {asked.number: asked for asked in going}
+        numbers = list(jobs)
+
+        def done(index: int, outcome: Outcome, rung: int = rung, numbers: Any = numbers,
+                 by_number: Any = by_number) -> None:  # fmt: skip
+            study.note(by_number[numbers[index]], outcome["expected"], rung)
+
+        crew.run(proxy_job, [(job,) for job in jobs.values()], done)
+        stays = []
+        for asked in going:
+            stops = rung != last and study.report(asked, asked.rungs[rung], rung)
+            if stops or rung == last:
+                study.tell(asked, asked.rungs[rung], stopped=stops)
+                _checkpoint(run, asked).unlink(missing_ok=True)
+                run.progress.advance(1)
+            else:
+                stays.append(asked)
+        going = stays
+
+
+def _checkpoint(run: Run, asked: Asked) -> Path:
+    return run.folder.scratch / f"trial-{asked.number:05d}.checkpoint"
+
+
+def _train_best(
+    run: Run,
+    crew: Crew,
+    images: Images,
+    base: NetSpec,
+    table: LatencyTable,
+    study: Study,
+    settings: BlockSettings,
+) -> list[dict[str, Any]]:
+    """The finalists, trained in full with several seeds and measured; the best first."""
+    finalists = _finalists(study, settings)
+    jobs = {
+        f"block-{trial.number}-{n}": job_for(
+            run,
+            images,
+            study.space.decode(trial.tokens),
+            f"block-{trial.number}-{n}",
+            n,
+            heldout=True,
+        )
+        for trial in finalists
+        for n in range(run.settings.repeats)
+    }
+    outcomes = train_all(run, crew, jobs)
+    ranked = []
+    for trial in finalists:
+        spec = study.space.decode(trial.tokens)
+        own = [outcomes[f"block-{trial.number}-{n}"] for n in range(run.settings.repeats)]
+        ranked.append(
+            {
+                "number": trial.number,
+                "spec": to_text(spec),
+                "estimated_ms": trial.latency_ms,
+                "measured_ms": _measured(run, base, spec, table),
+                "proxy": trial.accuracy,
+                "expected": [o["expected"] for o in own],
+                "heldout_top1": [o["top1"] for o in own],
+            }
+        )
+    return in_order(ranked)
+
+
+def in_order(ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By mean accuracy; those within one standard error of the best are tied and go by latency."""
+    means = [statistics.mean(r["expected"]) for r in ranked]
+    spreads = [statistics.variance(r["expected"]) for r in ranked if len(r["expected"]) > 1]
+    error = math.sqrt(statistics.mean(spreads) / len(ranked[0]["expected"])) if spreads else 0.0
+    tied = max(means) - error
+    pairs = sorted(
+        zip(means, ranked, strict=True),
+        key=lambda p: (p[0] < tied, p[1]["measured_ms"] if p[0] >= tied else -p[0]),
+    )
+    return [entry for _, entry in pairs]
+
+
+def _finalists(study: Study, settings: BlockSettings) -> list[Trial]:
+    if settings.objective == "reward":
+        return study.best(settings.top)
+    front = study.front()
+    if len(front) <= settings.top:
+        return front
+    places = [round(i * (len(front) - 1) / max(1, settings.top - 1)) for i in range(settings.top)]
+    return [front[place] for place in dict.fromkeys(places)]
+
+
+def _record(
+    run: Run,
+    space: BlockSpace,
+    table: LatencyTable,
+    study: Study,
+    ranked: list[dict[str, Any]],
+    aim_ms: float,
+) -> None:
+    error = table.error()
+    run.record["blocks"] = {
+        "space": space.name,
+        "networks": str(space.size),
+        "aim_ms": aim_ms,
+        "table": asdict(error),
+        "trials": [
+            {
+                "number": trial.number,
+                "accuracy": trial.accuracy,
+                "latency_ms": trial.latency_ms,
+                "reward": trial.reward,
+                "stopped": trial.stopped,
+            }
+            for trial in study.trials
+        ],
+        "front": [trial.number for trial in study.front()],
+        "finalists": ranked,
+    }
+    run.save()
+
+
+def _choose(
+    run: Run,
+    space: BlockSpace,
+    base: NetSpec,
+    table: LatencyTable,
+    ranked: list[dict[str, Any]],
+    limit_ms: float,
+) -> dict[str, Any]:
+    """The winner, what NetAdapt has to cut from it, and the baseline of the base network."""
+    winner = ranked[0]
+    baseline, width = _baseline(run, base, table, limit_ms)
+    share = min(1.0, limit_ms / winner["measured_ms"])
+    found = {
+        "event": "blocks found",
+        "spec": to_text(rename(from_text(winner["spec"]), f"{space.name}-blocks")),
+        "target": f"{100 * share:.4f}%",
+        "baseline": to_text(baseline),
+        "width": width,
+    }
+    run.ledger.append(found)
+    run.progress.say(
+        f"found blocks: {winner['measured_ms']:.3f} ms measured, {100 * (1 - share):.1f} % left to cut"
+    )
+    return found
+
+
+def _baseline(
+    run: Run, base: NetSpec, table: LatencyTable, limit_ms: float
+) -> tuple[NetSpec, float]:
+    """The widest uniform width of the base network that measures within the limit, by bisection."""
+    widths: dict[str, tuple[int, NetSpec]] = {}
+    for percent in range(20, 201):
+        spec = scale_width(base, percent / 100, width_rule(base.name))
+        widths.setdefault(spec.digest(), (percent, spec))
+    known = sorted(widths.values(), key=lambda entry: count(entry[1]).madds)
+    low, high = 0, len(known) - 1  # the narrowest is taken if none is within
+    for _ in range(BASELINES):
+        if low >= high:
+            break
+        middle = (low + high + 1) // 2
+        within = _measured(run, base, known[middle][1], table) <= limit_ms
+        low, high = (middle, high) if within else (low, middle - 1)
+    percent, spec = known[low]
+    return rename(spec, f"{base.name}-{percent / 100:g}"), percent / 100
+
+
+def _end_with_front(run: Run, ranked: list[dict[str, Any]]) -> None:
+    for entry in sorted(ranked, key=lambda r: float(r["measured_ms"])):
+        name = f"trial-{entry['number']:05d}.yaml"
+        write_text(run.folder.path / "front" / name, entry["spec"])
+    run.finish()
+    write_report(run.folder.path)
+    shutil.rmtree(run.folder.scratch, ignore_errors=True)

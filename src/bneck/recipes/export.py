@@ -1,0 +1,110 @@
+"""Export a network to a runtime's file: the Python twin of `bneck export`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bneck.devices.runtimes import runtime
+from bneck.export.files import FORMATS, export_file
+from bneck.graphs.forms import form
+from bneck.nets.calibrate import calibrate
+from bneck.recipes.networks import Network, build
+from bneck.recipes.pictures import BUILTIN, class_names, data_of, record_of, some_images
+from bneck.recipes.progress import Progress, Silent
+from bneck.records.run import RunFolder
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+
+CHECKED, CALIBRATING, BATCH = 32, 128, 16
+
+
+def export(
+    network: Network,
+    format: str = "onnx",
+    *,
+    precision: str = "fp32",
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    pixels: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write a network as a file that a runtime runs, checked against the module on real images.
+
+    Args:
+        network: a finished run's or import's folder; a zoo name or spec file gives random weights.
+        format: "onnx", "tflite", "openvino", "pte" or "torch".
+        precision: "fp32", or "int8" for post-training quantisation.
+        out: the file to write; None: `model` in the run's folder, or the network's name here.
+        data: a folder of pictures to calibrate and check with; None takes those of the run.
+        pixels: fold the normalisation in, so that the file takes uint8 RGB, height x width x 3.
+        progress: receives what happens; None tells nobody.
+
+    Returns:
+        file, format, runtime, precision, size_mb, and how the check went.
+
+    Raises:
+        InputError: no such network or format, a runtime that is not installed, no images to
+            calibrate with, or a file that does not answer as the module does.
+    """
+    progress = progress or Silent()
+    if format not in FORMATS:
+        raise InputError(f"there is no format {format!r}; known are {', '.join(FORMATS)}")
+    engine = runtime(FORMATS[format])
+    hswish = form(engine.name, precision)
+    record = record_of(network)
+    net = build(network).eval()
+    place = data_of(record, data)
+    if precision == "int8" and place is None:
+        raise InputError(
+            "8 bits need images like those that the network will see, to calibrate with; give a folder "
+            "of some hundred by --data"
+        )
+    names = class_names(record, net.spec.classes)
+    quantized = None
+    if precision == "int8":
+        assert place is not None
+        images = some_images(place, net, CALIBRATING)
+        progress.stage("calibrating", len(images))
+        batches = torch.split(images, BATCH)
+        quantized = calibrate(net, _told(batches, progress), hswish)
+    images = some_images(place or BUILTIN, net, CHECKED)
+    path = Path(out) if out is not None else _beside(network, net.spec, precision, engine.suffix)
+    check = export_file(
+        net, path, images, classes=names, engine=engine, quantized=quantized, pixels=pixels
+    )
+    return {
+        "file": str(path),
+        "network": net.spec.name,
+        "format": format,
+        "runtime": engine.name,
+        "runtime_version": engine.version,
+        "precision": precision,
+        "input": "pixels" if pixels else "normalised",
+        "trained": record is not None,
+        "size_mb": size_mb(path),
+        **check.as_json(),
+    }
+
+
+def size_mb(path: Path) -> float:
+    """Size of a model's files in megabytes (10^6 bytes)."""
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+def _beside(network: Network, spec: NetSpec, precision: str, suffix: str) -> Path:
+    ending = ("-int8" if precision == "int8" else "") + suffix
+    if not isinstance(network, NetSpec) and RunFolder(Path(network)).weights.is_file():
+        return Path(network) / f"model{ending}"
+    return Path(spec.name.replace("/", "-") + ending)
+
+
+def _told(batches: Iterable[Tensor], progress: Progress) -> Iterator[Tensor]:
+    for batch in batches:
+        yield batch
+        progress.advance(len(batch))

@@ -1,0 +1,80 @@
+"""The section on a search from scratch: what was tried, the front, and the finalists."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bneck.records.run import SearchRecord
+from bneck.report.blocks import Block, Heading, Paragraph
+from bneck.report.numbers import NONE, ms, percent, several
+from bneck.report.tables import Column, Table
+
+SHOWN = 15  # networks of a front
+
+
+def block_search(record: SearchRecord) -> Iterator[Block]:
+    """Nothing for a run that did not search blocks."""
+    blocks = record.get("blocks")
+    if not blocks:
+        return
+    trials: list[dict[str, Any]] = blocks["trials"]
+    stopped = sum(trial["stopped"] for trial in trials)
+    yield Heading("Block search")
+    error = blocks["table"]
+    yield Paragraph(
+        f"{several(len(trials), 'network')} of the {float(blocks['networks']):.2g} in the space "
+        f"{blocks['space']} were trained, {stopped} of them stopped early; latencies up to "
+        f"{ms(blocks['aim_ms'])} ms were looked for. The space's latency table was off by "
+        f"{percent(error['median'])} % in the median and {percent(error['p95'])} % at the 95th percentile "
+        f"on {several(error['networks'], 'network')} that calibrated nothing. Accuracy is the mean "
+        "probability of the right class on images kept out of training."
+    )
+    yield _finalists(blocks["finalists"])
+    yield _front(blocks["front"], trials)
+
+
+def _finalists(finalists: Sequence[Mapping[str, Any]]) -> Table:
+    return Table(
+        title="Finalists, trained in full, the best first; ties within one standard error go to the faster.",
+        columns=(
+            Column("trial"),
+            Column("estimated (ms)"),
+            Column("measured (ms)"),
+            Column("accuracy, short training (%)"),
+            Column("accuracy, full training (%)"),
+            Column("top-1 held out (%)"),
+        ),
+        rows=tuple(
+            (
+                str(entry["number"]),
+                ms(entry["estimated_ms"]),
+                ms(entry["measured_ms"]),
+                percent(entry["proxy"]),
+                percent(statistics.mean(entry["expected"])) if entry["expected"] else NONE,
+                ", ".join(percent(top1) for top1 in entry["heldout_top1"]) or NONE,
+            )
+            for entry in finalists
+        ),
+    )
+
+
+def _front(numbers: Sequence[int], trials: Sequence[Mapping[str, Any]]) -> Table:
+    known = {trial["number"]: trial for trial in trials}
+    shown = [numbers[i] for i in _spread(len(numbers))]
+    more = f", {len(shown)} of {len(numbers)}" if len(shown) < len(numbers) else ""
+    return Table(
+        title=f"Front of accuracy and estimated latency after the short trainings{more}.",
+        columns=(Column("trial"), Column("estimated (ms)"), Column("accuracy (%)")),
+        rows=tuple(
+            (str(n), ms(known[n]["latency_ms"]), percent(known[n]["accuracy"])) for n in shown
+        ),
+    )
+
+
+def _spread(count: int) -> list[int]:
+    """Indices from first to last, `SHOWN` at most."""
+    if count <= SHOWN:
+        return list(range(count))
+    return [round(i * (count - 1) / (SHOWN - 1)) for i in range(SHOWN)]

@@ -1,0 +1,318 @@
+"""A search over a space: ask for a network, tell its accuracy; an Optuna study is the ledger.
+
+Networks over the latency limit are rejected before anyone trains them, networks that were judged
+already are told what was found then. What is under way when a search is killed is under way still
+when its ledger is opened again (`Study.under_way`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from bneck.search.ledger import LedgerError, open_ledger, reach
+from bneck.search.reward import Reward
+from bneck.search.samplers import ACCURACY, LATENCY, REJECTED, distributions, tokens_of
+from bneck.search.searchers import PARETO_SEARCHERS, SEARCHERS, sampler
+from bneck.search.space import Space, Tokens
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+
+Objective = Literal["reward", "pareto"]
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
+MOST_IN_A_ROW = 500  # proposals that need no training before a search gives up
+DIGEST, REPEATS, STOP = "digest", "repeats", "stop"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A network to judge. `rungs` and `stops` are the accuracies and answers so far (`Study.report`)."""
+
+    number: int
+    tokens: Tokens
+    spec: NetSpec
+    latency_ms: float
+    rungs: dict[int, float] = field(default_factory=dict)
+    stops: dict[int, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A judged network. `stopped`: given up early, its accuracy is that of fewer epochs."""
+
+    number: int
+    tokens: Tokens
+    accuracy: float
+    latency_ms: float
+    reward: float
+    stopped: bool
+
+
+class Study:
+    """One search over a space.
+
+    Args:
+        space: where to search.
+        reward: judges accuracy and latency; its `limit_ms` rejects networks untrained.
+        estimate: spec -> latency in milliseconds.
+        searcher: one of `SEARCHERS`.
+        objective: "reward" looks for the best reward, "pareto" for the front of accuracy and latency.
+        ledger: a journal file's path, or a database's URL (sqlite:///..., postgresql://...); None
+            keeps the trials in memory.
+        name: of the study in its ledger.
+        seed: everything random follows from it.
+        pruner: which trials stop early; None lets all go on.
+
+    Raises:
+        InputError: a setting that cannot be, or a space of one network.
+        LedgerError: the ledger cannot be opened or holds another search.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        reward: Reward,
+        estimate: Callable[[NetSpec], float],
+        searcher: str = "predictor",
+        objective: Objective = "reward",
+        ledger: str | Path | None = None,
+        name: str = "blocks",
+        seed: int = 0,
+        pruner: optuna.pruners.BasePruner | None = None,
+    ) -> None:
+        if objective not in OBJECTIVES:
+            raise InputError(
+                f"there is no objective {objective!r}; known are {', '.join(OBJECTIVES)}"
+            )
+        if objective == "pareto" and searcher in SEARCHERS and searcher not in PARETO_SEARCHERS:
+            raise InputError(
+                f"the searcher {searcher} looks for one network; for --objective pareto take one of "
+                f"{', '.join(PARETO_SEARCHERS)}"
+            )
+        if space.size < 2:
+            raise InputError(f"the space {space.name} has a single network: nothing to search")
+        self.space, self.reward, self.estimate = space, reward, estimate
+        self.objective, self.ledger = objective, ledger
+        chosen = sampler(
+            searcher, space, reward=reward, estimate=self._estimate_tokens, seed=seed,
+            sweep=objective == "pareto",
+        )  # fmt: skip
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        facts = {
+            "space": f"{space.name} {space.digest()}",
+            "objective": objective,
+            "searcher": searcher,
+            "seed": seed,
+            "reward": repr(reward),
+        }
+        self._study = self._reach(lambda: self._open(name, chosen, pruner, facts))
+        self._distributions = distributions(space.choices)
+        self._known: dict[str, Trial] = {}
+        self._trials: list[Trial] = []
+        self._asked: dict[int, optuna.Trial] = {}
+        for frozen in self._reach(lambda: self._study.get_trials(deepcopy=False)):
+            if frozen.state.is_finished():
+                self._remember(frozen)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Networks that were judged, each once, in the order of their numbers."""
+        return sorted(self._trials, key=lambda trial: trial.number)
+
+    def under_way(self) -> list[Asked]:
+        """What was asked for and not told, by this process or one that was killed.
+
+        What was killed in the middle of being asked for is closed.
+        """
+        asked = []
+        states = (TrialState.RUNNING,)
+        for frozen in self._reach(lambda: self._study.get_trials(deepcopy=False, states=states)):
+            if len(frozen.params) < len(self.space.choices) or DIGEST not in frozen.user_attrs:
+                self._reach(
+                    lambda n=frozen.number: self._study.tell(  # type: ignore[misc]
+                        n, state=TrialState.FAIL, skip_if_finished=True
+                    )
+                )
+            else:
+                self._asked[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
+                asked.append(self._as_asked(frozen))
+        return asked
+
+    def ask(self) -> Asked | None:
+        """The next network to judge; None when the searcher has nothing new any more.
+
+        Raises:
+            InputError: it proposed nothing but networks over the limit.
+        """
+        allowed = bool(self._trials)
+        for _ in range(MOST_IN_A_ROW):
+            trial = self._reach(lambda: self._study.ask(self._distributions))
+            tokens = tokens_of(self.space.choices, trial.params)
+            spec = self.space.decode(tokens)
+            latency_ms = self.estimate(spec)
+            self._note(trial, LATENCY, latency_ms)
+            if not self.reward.allows(latency_ms):
+                self._note(trial, REJECTED, True)
+                self._finish(trial.number, 0.0, latency_ms)
+                continue
+            allowed, digest = True, spec.digest()
+            if known := self._known.get(digest):
+                self._note(trial, REPEATS, known.number)
+                self._note(trial, ACCURACY, known.accuracy)
+                self._finish(trial.number, known.accuracy, latency_ms)
+                continue
+            self._note(trial, DIGEST, digest)
+            self._asked[trial.number] = trial
+            return Asked(number=trial.number, tokens=tokens, spec=spec, latency_ms=latency_ms)
+        if allowed:
+            return None
+        raise InputError(
+            f"{MOST_IN_A_ROW} networks of the space {self.space.name} were proposed and none is within "
+            f"{self.reward.limit_ms:.3f} ms; choose a higher target or a space of smaller networks"
+        )
+
+    def note(self, asked: Asked, accuracy: float, rung: int) -> None:
+        """Keep an accuracy on the way, so that it need not be found again after a kill."""
+        asked.rungs[rung] = accuracy
+        self._note(self._asked[asked.number], f"{ACCURACY}@{rung}", accuracy)
+
+    def report(self, asked: Asked, accuracy: float, rung: int) -> bool:
+        """Tell an accuracy on the way; whether the trial should stop there."""
+        trial = self._asked[asked.number]
+        if rung not in asked.rungs:
+            self.note(asked, accuracy, rung)
+        if self.objective == "pareto":
+            return False  # Optuna prunes by one number only
+        if rung not in asked.stops:
+            value = self.reward(accuracy, asked.latency_ms)
+            self._reach(lambda: trial.report(value, rung))
+            asked.stops[rung] = bool(self._reach(trial.should_prune))
+            self._note(
+                trial, f"{STOP}@{rung}", asked.stops[rung]
+            )  # asked twice, it may say otherwise
+        return asked.stops[rung]
+
+    def tell(self, asked: Asked, accuracy: float, *, stopped: bool = False) -> Trial:
+        """The accuracy of a network that was asked for.
+
+        Raises:
+            InputError: an accuracy that is no share of 1, or a trial that is not under way.
+        """
+        if not 0 <= accuracy <= 1:
+            raise InputError(f"the accuracy is {accuracy}; it must be a share from 0 to 1")
+        trial = self._asked.pop(asked.number, None)
+        if trial is None:
+            raise InputError(
+                f"trial {asked.number} is not under way; tell what was asked for, once"
+            )
+        self._note(trial, ACCURACY, accuracy)
+        stopped = stopped and self.objective == "reward"
+        self._remember(self._finish(asked.number, accuracy, asked.latency_ms, stopped=stopped))
+        return self._trials[-1]
+
+    def best(self, count: int) -> list[Trial]:
+        """The trials of the highest rewards, those stopped early left out; ties go to the faster."""
+        whole = [trial for trial in self.trials if not trial.stopped]
+        return sorted(whole, key=lambda t: (-t.reward, t.latency_ms))[:count]
+
+    def front(self) -> list[Trial]:
+        """The trials that no other beats in both accuracy and latency, the fastest first."""
+        front: list[Trial] = []
+        whole = [trial for trial in self.trials if not trial.stopped]
+        for trial in sorted(whole, key=lambda t: (t.latency_ms, -t.accuracy)):
+            if not front or trial.accuracy > front[-1].accuracy:
+                front.append(trial)
+        return front
+
+    def _open(
+        self,
+        name: str,
+        chosen: BaseSampler,
+        pruner: optuna.pruners.BasePruner | None,
+        facts: dict[str, Any],
+    ) -> optuna.Study:
+        goals: list[Any] = ["maximize", "minimize"][: 2 if self.objective == "pareto" else 1]
+        storage = open_ledger(self.ledger)
+        with suppress(KeyError):
+            old = optuna.load_study(study_name=name, storage=storage)
+            for key, value in facts.items():
+                if (found := old.user_attrs.get(key)) is not None and found != value:
+                    raise LedgerError(
+                        f"the ledger {self.ledger} holds a search with {key} {found}, this one has {value}; "
+                        "choose another ledger, or go on with the settings it was begun with"
+                    )
+        study = optuna.create_study(
+            storage=storage, sampler=chosen, study_name=name, directions=goals, load_if_exists=True,
+            pruner=pruner or optuna.pruners.NopPruner(),
+        )  # fmt: skip
+        for key, value in facts.items():
+            if key not in study.user_attrs:
+                study.set_user_attr(key, value)
+        return study
+
+    def _estimate_tokens(self, tokens: Tokens) -> float:
+        return self.estimate(self.space.decode(tokens))
+
+    def _note(self, trial: optuna.Trial, key: str, value: Any) -> None:
+        self._reach(lambda: trial.set_user_attr(key, value))
+
+    def _finish(
+        self, number: int, accuracy: float, latency_ms: float, *, stopped: bool = False
+    ) -> FrozenTrial:
+        if stopped:  # its value is the last one reported
+            return self._reach(
+                lambda: self._study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
+            )
+        values = (
+            [accuracy, latency_ms]
+            if self.objective == "pareto"
+            else [self.reward(accuracy, latency_ms)]
+        )
+        return self._reach(lambda: self._study.tell(number, values, skip_if_finished=True))
+
+    def _remember(self, frozen: FrozenTrial) -> None:
+        noted = frozen.user_attrs
+        if DIGEST not in noted or ACCURACY not in noted:
+            return
+        accuracy, latency_ms = float(noted[ACCURACY]), float(noted[LATENCY])
+        trial = Trial(
+            number=frozen.number,
+            tokens=tokens_of(self.space.choices, frozen.params),
+            accuracy=accuracy,
+            latency_ms=latency_ms,
+            reward=self.reward(accuracy, latency_ms),
+            stopped=frozen.state == TrialState.PRUNED,
+        )
+        self._known[noted[DIGEST]] = trial
+        self._trials.append(trial)
+
+    def _as_asked(self, frozen: FrozenTrial) -> Asked:
+        tokens = tokens_of(self.space.choices, frozen.params)
+        return Asked(
+            number=frozen.number,
+            tokens=tokens,
+            spec=self.space.decode(tokens),
+            latency_ms=float(frozen.user_attrs[LATENCY]),
+            rungs=_by_rung(frozen, ACCURACY),
+            stops=_by_rung(frozen, STOP),
+        )
+
+    def _reach(self, call: Callable[[], T]) -> T:
+        return reach(call, self.ledger)
+
+
+def _by_rung(frozen: FrozenTrial, what: str) -> dict[int, Any]:
+    """The notes `what@RUNG` of a trial."""
+    start = f"{what}@"
+    noted = frozen.user_attrs.items()
+    return {int(key.removeprefix(start)): value for key, value in noted if key.startswith(start)}
