@@ -113,6 +113,41 @@ class TestRun:
         assert {k: after[k] for k in before} == before
         assert "all (mAP)" in call("evaluate", run).out
 
+    def test_other_data_is_judged(self, run: Path, scene: Path, call: Call, tmp_path: Path) -> None:
+        """A json file whose images lie elsewhere; classes are found by name, ids are the file's."""
+        other = tmp_path / "run"
+        shutil.copytree(run, other)
+
+        def renumber(data: dict[str, Any]) -> None:
+            for entry in data["categories"]:
+                entry["id"] += 100
+            for entry in data["annotations"]:
+                entry["category_id"] += 100
+
+        shutil.copy(scene / "instances_val.json", tmp_path / "mine.json")
+        edit(tmp_path / "mine.json", renumber)
+        found = bneck.evaluate_detect(
+            other, tmp_path / "mine.json", split="mine", images=scene / "images"
+        )
+        assert found["AP"] == RunFolder(run).read()["evaluations"]["val"]["AP"]
+        entries = json.loads((other / "detections-mine.json").read_text())
+        assert {e["category_id"] for e in entries} <= {102, 109}
+        assert "## On mine" in (other / "report.md").read_text()
+        assert "cannot be used" in refusal(
+            call("evaluate", other, "--data", tmp_path / "mine.json", "--split", "mine")
+        )
+
+    def test_data_that_changed_is_noticed(self, run: Path, spoilt: Path, tmp_path: Path) -> None:
+        other = Path(shutil.copytree(run, tmp_path / "run"))
+        edit(other / "run.json", lambda record: record["settings"].update(data=str(spoilt)))
+        for split in ("train", "val"):
+            edit(
+                spoilt / f"instances_{split}.json",
+                lambda data: data["categories"][0].update(name="odd"),
+            )
+        with pytest.raises(bneck.InputError, match="has the classes odd, dark, and"):
+            bneck.resume_detect(other)
+
     def test_the_exported_files_were_compared(self, run: Path) -> None:
         for check in RunFolder(run).read()["export"].values():
             assert check["images"] == 4
