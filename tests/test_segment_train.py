@@ -370,7 +370,7 @@ class TestCommands:
             "predict", run, picture, picture, "--out", tmp_path
         )
         assert "go with a detector's or segmenter's run" in said(
-            "predict", tiny_file, picture, "--out", "x.png"
+            "predict", tmp_path, picture, "--out", "x.png"
         )
 
     def test_a_run_is_counted_and_measured_as_the_segmenter_that_it_is(
