@@ -405,7 +405,7 @@ class TestCommands:
                 "--mean is 'grey'; write three",
             ),
             (("evaluate", "v3-small", "--data", images), "v3-small has no trained weights"),
-            (("evaluate", "v3-small"), "Missing option '--data'; see --help"),
+            (("evaluate", "v3-small"), "--data is needed: a folder of images to judge v3-small on"),
         ):
             code, out, err = call(*arguments)
             assert (code, out) == (2, "")

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from PIL import Image
 
 import bneck
 from bneck.costs.count import count
+from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.devices.fill import grid
 from bneck.nets.weights import load_net
@@ -84,8 +86,17 @@ class Run:
 @pytest.fixture(scope="module")
 def run(pictures: Path, tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     path = tmp_path_factory.mktemp("runs") / "run"
+
+    def by_table(
+        seed: NetSpec, specs: list[NetSpec], table: LatencyTable | None = None
+    ) -> list[float]:
+        """The made-up device's times: decisions by the clock would differ from busy minute to minute."""
+        return [table.estimate_ms(spec) if table else count(spec).madds for spec in specs]
+
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
+        for module in ("search", "verify"):
+            patch.setattr(f"bneck.recipes.{module}.measured_ms", by_table)
         returned = search(
             pictures, "92%", seed_network=str(tiny_file), out=path, workers=1, **SMALL
         )
@@ -255,6 +266,8 @@ def start(*arguments: str, folder: Path) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # A shell's background job, as tests may be, ignores Ctrl-C, and its children inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -336,7 +349,7 @@ class TestKilled:
         assert process.returncode == 130
         assert b"Traceback" not in errors
         assert errors.decode().splitlines()[-1] == (
-            "bneck: stopped; a search goes on with: bneck search --resume RUN"
+            "bneck: stopped; it goes on with: bneck search --resume RUN, or bneck train --resume RUN"
         )
 
 

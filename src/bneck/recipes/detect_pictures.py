@@ -89,7 +89,7 @@ def is_detector(run: str | Path) -> bool:
     if path.is_dir():
         folder = RunFolder(path)
         return folder.run_json.is_file() and folder.read().get("kind") == "detect"
-    if not path.is_file():
+    if path.suffix.lower() != ".onnx" or not path.is_file():
         return False
     return OnnxRuntime().load(path.read_bytes(), threads=1).metadata.get("task") == "detect"
 
