@@ -118,9 +118,13 @@ def train(
     """
     task = task if resume is None else _task_of(resume)
     if resume is None and (network is None or (data is None and task != Task.CLASSIFY)):
+        example = {
+            Task.CLASSIFY: "v3-small",
+            Task.DETECT: "v3-small+dagger --task detect",
+            Task.SEGMENT: "v3-small+rf2 --task segment",
+        }[task]
         raise InputError(
-            "a network and --data are needed, as in: bneck train v3-small+dagger --task detect "
-            "--data FOLDER"
+            f"a network and --data are needed, as in: bneck train {example} --data FOLDER"
         )
     if task == Task.CLASSIFY:
         classification.train(
