@@ -369,7 +369,7 @@ def _choose(
     found = {
         "event": "blocks found",
         "spec": to_text(rename(from_text(winner["spec"]), f"{space.name}-blocks")),
-        "target": f"{100 * share:.4f}%",
+        "target": f"{100 * share:g}%",
         "baseline": to_text(baseline),
         "width": width,
     }
