@@ -321,3 +321,23 @@ class TestTrain:
         assert said == (
             f"{tmp_path} is a run of kind 'search'; bneck train goes on with classify, detect, segment"
         )
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "extra"),
+    [
+        ("torch", ("train", "v3-small"), "search"),
+        ("onnx", ("measure", "v3-small@32"), "search"),
+        ("PIL", ("search", "--data", "photos"), "search"),
+    ],
+)
+def test_what_the_base_install_lacks_is_named_with_its_extra(
+    module: str, arguments: tuple[str, ...], extra: str
+) -> None:
+    code = f"import sys; sys.modules[{module!r}] = None; from bneck.cli.main import run; run()"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"bneck: this needs {module}, which is not installed; install it with: "
+        f"pip install 'bneck[{extra}]'\n"
+    )

@@ -43,6 +43,24 @@ app = typer.Typer(
 
 train.register(app)
 
+# Where modules come from that the base install leaves out.
+_SEARCH = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "PIL",
+    "loky",
+    "matplotlib",
+    "optuna",
+    "safetensors",
+    "scipy",
+)
+EXTRAS = {
+    **dict.fromkeys(_SEARCH, "search"),
+    "tflite": "tflite",
+    "faster_coco_eval": "detect",
+}
+
 STOPPED = 130  # what Ctrl-C ends in
 
 
@@ -286,6 +304,16 @@ def run() -> None:
         code = app(standalone_mode=False)
     except InputError as error:
         print(f"bneck: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        print(
+            f"bneck: this needs {module}, which is not installed; install it with: "
+            f"pip install 'bneck[{EXTRAS[module]}]'",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except typer.TyperException as error:
         message = error.format_message().strip().removesuffix(".").removesuffix("?")
