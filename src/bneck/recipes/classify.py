@@ -26,6 +26,7 @@ from bneck.recipes.command import command_line
 from bneck.recipes.networks import Network
 from bneck.recipes.networks import build as build_named
 from bneck.recipes.progress import Progress, Silent
+from bneck.recipes.run import check_empty
 from bneck.recipes.training import RECIPES, stored_settings
 from bneck.records.commit import commit
 from bneck.records.files import locked, write_json, write_text
@@ -93,7 +94,7 @@ def train_classify(
     images = 5_000 if root is None else len(list_images(root, seed=seed).train)
     settings = _settings(recipe, start is not None, images, epochs, batch, lr, seed, frozen)
     folder = RunFolder(Path(out) if out is not None else _fresh_folder())
-    _check_free(folder.path)
+    check_empty(folder.path)
     if start is not None:
         _check_start(Path(start))
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -298,14 +299,6 @@ def _settings(
     if lr is not None:
         settings = replace(settings, lr=lr)
     return replace(settings, frozen=frozen)
-
-
-def _check_free(path: Path) -> None:
-    taken = path.exists() and (
-        not path.is_dir() or any(p.name not in (".lock", "scratch") for p in path.iterdir())
-    )
-    if taken:
-        raise InputError(f"{path} exists and is not an empty folder; choose another --out")
 
 
 def _check_start(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from bneck.data.batches import Augment
@@ -65,18 +66,13 @@ def finetune(*, images: int, epochs: float | None = None, seed: int = 0) -> Sett
     docs/results.md has what it reaches on ten classes of ImageNet from V3-Small's published weights.
     """
     epochs = 5.0 if epochs is None else epochs
-    batch = min(64, max(4, images // 10))
-    return Settings(
-        epochs=epochs,
-        batch=batch,
-        lr=0.0005 * batch / 64,
-        schedule="cosine",
+    scratch = small_data(images=images, epochs=epochs, seed=seed)
+    return replace(
+        scratch,
+        lr=scratch.lr / 4,
         warmup=min(0.5, epochs / 4),
-        smoothing=0.1,
-        average=0.99,
         bn_momentum=0.05,
         augment=Augment(area=(0.35, 1.0)),
-        seed=seed,
     )
 
 
