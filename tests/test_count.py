@@ -15,7 +15,7 @@ from bneck.specs.network import NetSpec, Size
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.transforms import with_resolution
 from bneck.specs.zoo import network
-from test_specs import specs
+from drawn import specs
 
 # Table 9: resolution, multiplier, multiply-adds and parameters in millions.
 LARGE = """

@@ -19,7 +19,7 @@ from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.zoo import network
 from commands import Call, refusal
-from test_specs import specs
+from drawn import specs
 
 PRINTED = Path(__file__).parents[2] / "shared/paper/tables/table6_ssdlite_coco.csv"
 

@@ -20,7 +20,7 @@ from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.zoo import network
 from bneck.tasks.boxes import as_boxes, corners, overlaps
 from bneck.tasks.detect import Targets, Teacher, focal_loss, mining_loss, predict
-from test_specs import specs
+from drawn import specs
 
 
 def measured(net: DetectorNet, size: int) -> tuple[int, int]:

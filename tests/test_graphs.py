@@ -27,8 +27,8 @@ from bneck.nets.fold import folded_weights
 from bneck.specs.network import Layer, NetSpec, Padding, bneck_layers, layers
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.zoo import network
+from drawn import specs
 from test_shrink import trained
-from test_specs import specs
 
 VARIED = (
     NetSpec(  # what the zoo lacks: ReLU6, a sigmoid gate, dilation, SAME padding, a 1 x 1 stride

@@ -40,7 +40,7 @@ from bneck.specs.transforms import (
     with_resolution,
 )
 from bneck.specs.zoo import V3_LARGE, V3_SMALL, network
-from test_specs import assert_narrower, expands, skips, specs
+from drawn import assert_narrower, expands, skips, specs
 
 GOLDEN = Path(__file__).parent / "golden" / "netadapt.json"
 

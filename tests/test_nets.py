@@ -20,7 +20,7 @@ from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.transforms import scale_width
 from bneck.specs.zoo import V3_LARGE, V3_SMALL
-from test_specs import specs
+from drawn import specs
 
 LITTLE = NetSpec(  # one row of every kind
     name="little",

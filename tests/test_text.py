@@ -14,7 +14,7 @@ from bneck.specs.rows import Bneck, Conv, Pool, SpecError
 from bneck.specs.text import from_text, load, resolve, to_text
 from bneck.specs.transforms import rename
 from bneck.specs.zoo import V3_LARGE, V3_SMALL, network
-from test_specs import specs
+from drawn import specs
 
 TINY = NetSpec(
     name="tiny",

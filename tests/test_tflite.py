@@ -16,9 +16,9 @@ from bneck.specs.network import NetSpec, Padding, layers
 from bneck.specs.normalisation import Normalisation
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.zoo import network
+from drawn import specs
 from test_graphs import VARIED
 from test_shrink import trained
-from test_specs import specs
 
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 

@@ -85,7 +85,9 @@ def narrowest(seed: NetSpec, least: float = LEAST, kinds: Collection[Kind] = PAP
     if "expansion" in kinds:
         for i in _expansions(seed):
             most = _bneck(seed, i).expanded
-            floor = beside(spec.width_into(i), _floor(most, least), most=most)
+            floor = beside(
+                spec.width_into(i), _floor(most, least), most=most, fused=_bneck(seed, i).fused
+            )
             spec = with_expanded(spec, i, floor)
     return spec
 
@@ -263,9 +265,10 @@ def _tail(spec: NetSpec) -> list[int]:
 def _keeps_expands(spec: NetSpec, kind: Kind, rows: tuple[int, ...], width: int) -> bool:
     """Whether no row would lose its expand convolution at this width, which is no mere narrowing."""
     if kind == "expansion":
-        return width != spec.width_into(rows[0])
+        return _bneck(spec, rows[0]).fused or width != spec.width_into(rows[0])
     behind = [i + 1 for i in rows if i + 1 in _expansions(spec)]
-    return all(_bneck(spec, i).expanded != width for i in behind)
+    rows_behind = (_bneck(spec, i) for i in behind)
+    return all(row.fused or row.expanded != width for row in rows_behind)
 
 
 def _narrower(width: int, floor: int) -> list[int]:

@@ -72,7 +72,7 @@ class WidthSpace(Space):
             assert isinstance(width, int)
             if kind == "expansion":
                 most = _width(self.seed, kind, rows[0])
-                width = beside(spec.width_into(rows[0]), width, most=most)
+                width = beside(spec.width_into(rows[0]), width, most=most, fused=self._fused(rows))
                 spec = with_expanded(spec, rows[0], width)
             else:
                 spec = with_out(spec, rows, width)
@@ -95,7 +95,12 @@ class WidthSpace(Space):
                 token
                 for token, width in enumerate(choice.options)
                 if isinstance(width, int)
-                and found == (beside(entering, width, most=most) if kind == "expansion" else width)
+                and found
+                == (
+                    beside(entering, width, most=most, fused=self._fused(rows))
+                    if kind == "expansion"
+                    else width
+                )
             ]
             if not fitting:
                 raise self._not_in(spec, f"{choice.name} is {found}")
@@ -103,6 +108,10 @@ class WidthSpace(Space):
         if self.decode(tokens).digest() != fixed.digest():
             raise self._not_in(spec, "it differs from the seed in more than these widths")
         return tuple(tokens)
+
+    def _fused(self, rows: tuple[int, ...]) -> bool:
+        row = self.seed.rows[rows[0]]
+        return isinstance(row, Bneck) and row.fused
 
     def _not_in(self, spec: NetSpec, why: str) -> NotInSpace:
         return NotInSpace(

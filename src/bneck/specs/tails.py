@@ -205,7 +205,7 @@ def _halved_bneck(spec: NetSpec, index: int, row: Bneck, into: int, share: Fract
     expanded = into
     if spec.expands(index):
         expanded = round8(float(Fraction(row.expanded, before) * into * share))
-        expanded = beside(into, expanded, most=row.expanded)
+        expanded = beside(into, expanded, most=row.expanded, fused=row.fused)
     # Widths that differed may agree once they are halved and rounded; that makes no residual.
     gains = row.stride == 1 and out == into and not spec.has_skip(index)
     halved = replace(row, out=out, skip="no" if gains else row.skip)

@@ -179,13 +179,17 @@ def random_widths(spec: NetSpec, rng: random.Random, *, least: float = 0.25) -> 
         drawn = with_out(drawn, group, width(spec.rows[group[0]].out))  # type: ignore[union-attr]
     for i, row in enumerate(spec.rows):
         if isinstance(row, Bneck) and spec.expands(i):
-            expanded = beside(drawn.width_into(i), width(row.expanded), most=row.expanded)
+            expanded = beside(
+                drawn.width_into(i), width(row.expanded), most=row.expanded, fused=row.fused
+            )
             drawn = with_expanded(drawn, i, expanded)
     return drawn
 
 
-def beside(width_in: int, expanded: int, *, most: int) -> int:
+def beside(width_in: int, expanded: int, *, most: int, fused: bool) -> int:
     """`expanded`, or a width near it where it equals the input: the expand convolution must stay."""
+    if fused:
+        return expanded  # its expand convolution is there at any width
     near = (expanded, expanded + 8, most, expanded - 8, 1)
     return next(width for width in near if width != width_in and 0 < width <= most)
 
