@@ -188,6 +188,7 @@ def search(
     exponent: options.Exponent = None,
     proxy_epochs: options.ProxyEpochs = None,
     top: options.Top = 3,
+    slack: options.Slack = 0.15,
     ledger: options.Ledger = None,
     resume: options.Resume = None,
     as_json: Json = False,

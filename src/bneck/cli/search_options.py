@@ -45,6 +45,9 @@ ProxyEpochs = Annotated[
     int | None, typer.Option(help="Of a trial of blocks; default a third of --epochs.")
 ]
 Top = Annotated[int, typer.Option(help="Best blocks that are trained in full.")]
+Slack = Annotated[
+    float, typer.Option(help="Share of the target that NetAdapt cuts from the blocks; 0: none.")
+]
 Ledger = Annotated[
     str | None, typer.Option(help="Database of the block trials; default a file in the run.")
 ]

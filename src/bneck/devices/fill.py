@@ -102,6 +102,7 @@ def fill_table(
     precision: str = "fp32",
     place: str = "local",
     threads: int = 1,
+    nominal_ms: float | None = None,
     progress: Progress | None = None,
 ) -> LatencyTable:
     """Measure what is missing of a table.
@@ -114,6 +115,7 @@ def fill_table(
         precision: "fp32" or "int8".
         place: the device.
         threads: of the engine.
+        nominal_ms: the seed's time that means pace 1, from an earlier table of it; None measures it.
         progress: called with (what, done, all) as entries come in.
 
     Raises:
@@ -125,7 +127,7 @@ def fill_table(
     what = _What(seed, plan, engine, precision, place, threads)
     # The seed itself: what disturbs the machine slows it as it slows its narrower versions.
     reference = what.network(seed)
-    table, file = _open(what, path, reference)
+    table, file = _open(what, path, reference, nominal_ms)
     nominal = float(table.header["reference_ms"])
     wanted = [entry for entry in plan.entries if entry[1] not in table.rows.get(entry[0], {})]
     done, total = 0, len(wanted)
@@ -301,13 +303,17 @@ def _pointwise(name: str, row: int, width_in: int, out: int, size: tuple[int, in
     )
 
 
-def _open(what: _What, path: Path, reference: Run) -> tuple[LatencyTable, Ledger]:
+def _open(
+    what: _What, path: Path, reference: Run, nominal_ms: float | None
+) -> tuple[LatencyTable, Ledger]:
     """The table at `path`, begun with a header if there is none."""
     seed, plan = what.seed, what.plan
     path.parent.mkdir(parents=True, exist_ok=True)
     file = Ledger(path)
     if not file.entries:
-        race_ms = race({}, reference, Protocol(), nominal_ms=None)[REFERENCE].round_ms
+        if nominal_ms is None:
+            race_ms = race({}, reference, Protocol(), nominal_ms=None)[REFERENCE].round_ms
+            nominal_ms = statistics.median(race_ms)
         device = describe(what.place)
         file.append(
             header_line(
@@ -322,7 +328,7 @@ def _open(what: _What, path: Path, reference: Run) -> tuple[LatencyTable, Ledger
                     "precision": what.precision,
                     "threads": what.threads,
                     "reference": seed.name,
-                    "reference_ms": statistics.median(race_ms),
+                    "reference_ms": nominal_ms,
                 }
             )
         )

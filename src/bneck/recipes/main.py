@@ -33,8 +33,9 @@ class BlockOptions(TypedDict, total=False):
     that are trained. searcher: one of `bneck.search.searchers.SEARCHERS`. objective: "reward" finds one
     network, "pareto" the front of accuracy and latency. reward: "hard", "absolute" or "paper"
     (`bneck.search.reward`), exponent: its w or beta. proxy_epochs: of a trial that is not stopped
-    early; by default a third of `epochs`. top: how many of the best are trained in full. ledger: a
-    database's URL for the trials; by default a journal file in the run's folder.
+    early; by default a third of `epochs`. top: how many of the best are trained in full. slack: share
+    by which the blocks may be slower than the target, for NetAdapt to narrow; 0 skips NetAdapt.
+    ledger: a database's URL for the trials; by default a journal file in the run's folder.
     """
 
     space: str
@@ -45,6 +46,7 @@ class BlockOptions(TypedDict, total=False):
     exponent: float | None
     proxy_epochs: int | None
     top: int
+    slack: float
     ledger: str | None
 
 
