@@ -4,10 +4,10 @@
         [--trials 60] [--slack 0] [--table FILE] [--measure]
 
 The space's latency table is really measured on this machine (or read from FILE, which is filled if it
-is not there); accuracy is made up from counts with noise. Every run is a block search in hard mode with a seed of
-its own; the network of the highest reward is fitted to the target by widths, as a run does it. With
---slack 0 the target is the user's; with 0.15 the blocks stand above it and widths alone (in place of
-NetAdapt, which would have to train) narrow them to it.
+is not there); accuracy is made up from counts with noise. Every run is a block search in hard mode with a
+seed of its own; the network of the highest reward is fitted to the target by widths, as a run does
+it. With --slack 0.15 the blocks stand above the target and widths alone (in place of NetAdapt, which
+would have to train) narrow them to it.
 
 Printed: latency / target of the chosen trial and of the fitted network, both by the table. With
 --measure the fit goes by the clock, as in a run, and a second measurement of what came out, which

@@ -12,16 +12,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 import bneck
+from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.data.folders import list_images
 from bneck.data.pack import pack
 from bneck.recipes.block_search import in_order, rungs
 from bneck.recipes.jobs import Images, ProxyJob, TrainJob, proxy_job, train_job
 from bneck.recipes.main import resume, search
+from bneck.recipes.progress import Silent
 from bneck.recipes.settings import BlockSettings, small_data
+from bneck.search.blocks import BlockSpace
+from bneck.search.ledger import open_ledger
+from bneck.search.samplers import tokens_of
 from bneck.search.spaces import load_space
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
@@ -77,13 +83,32 @@ def events(path: Path, name: str) -> list[dict[str, Any]]:
     return [entry for entry in entries if entry["event"] == name]
 
 
+def study_of(run: Path, space: BlockSpace) -> dict[int, NetSpec]:
+    """The networks of a run's trials by number."""
+    storage = open_ledger(run / "blocks.log")
+    (study,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=study, storage=storage).trials
+    return {t.number: space.decode(tokens_of(space.choices, t.params)) for t in trials}
+
+
+def rows_of(spec: NetSpec) -> list[object]:
+    """What a choice of widths leaves alone."""
+    return [
+        (row.kernel, row.stride, row.act, row.skip, row.se > 0, spec.expands(i))
+        if isinstance(row, Bneck)
+        else type(row)
+        for i, row in enumerate(spec.rows)
+    ]
+
+
 def test_the_found_network_comes_from_the_space_and_was_narrowed(
     run: Path, space_file: Path
 ) -> None:
     (found,) = events(run, "blocks found")
     sized = replace(load_space(space_file), resolution=32, classes=3)
     blocks = from_text(found["spec"])
-    assert sized.decode(sized.encode(blocks)).digest() == blocks.digest()
+    trial = study_of(run, sized)[record(run)["blocks"]["finalists"][0]["number"]]
+    assert rows_of(blocks) == rows_of(trial)
     shipped = bneck.network(run)
     assert shipped.name == "toy-blocks-adapted"
     assert len(shipped.rows) == len(blocks.rows)
@@ -108,6 +133,54 @@ def test_the_table_of_the_space_answers_for_all_its_networks(run: Path, space_fi
     table = read_table(run / "space-table.jsonl")
     toy, rng = replace(load_space(space_file), resolution=32, classes=3), random.Random(0)
     assert all(table.covers(toy.decode(toy.sample(rng))) for _ in range(50))
+
+
+def test_both_stages_and_the_baseline_go_by_one_pace_and_one_limit(
+    run: Path, tiny: NetSpec
+) -> None:
+    of_space, narrowed = (read_table(run / name) for name in ("space-table.jsonl", "table.jsonl"))
+    assert of_space.header["reference"] == narrowed.header["reference"] == tiny.name
+    assert of_space.header["reference_ms"] == narrowed.header["reference_ms"]
+    found, (target,) = record(run), events(run, "blocks target")
+    assert found["target"] == "90%"
+    assert found["target_ms"] == target["limit_ms"]
+    assert found["settings"]["target"] == "90%"
+    for role in ("seed_network", "found", "uniform"):
+        assert found[role]["measurement"]["reference"].startswith(tiny.name)
+
+
+def by_table(base: NetSpec, specs: list[NetSpec], table: LatencyTable) -> list[float]:
+    return [table.estimate_ms(spec) for spec in specs]
+
+
+def test_blocks_that_meet_the_target_themselves_are_not_narrowed(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    class Heard(Silent):
+        def say(self, sentence: str) -> None:
+            said.append(sentence)
+
+    with pytest.MonkeyPatch.context() as patch:
+        measure_quickly(patch)
+        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
+        search(
+            **{**given, "slack": 0.0, "trials": 4, "proxy_epochs": 1, "top": 1},
+            out=tmp_path / "run",
+            progress=Heard(),
+        )
+    found, (blocks,) = record(tmp_path / "run"), events(tmp_path / "run", "blocks found")
+    assert 0.98 <= blocks["measured_ms"] / blocks["limit_ms"] <= 0.995
+    assert any("NetAdapt is skipped" in sentence for sentence in said)
+    assert found["steps"] == []
+    assert not events(tmp_path / "run", "trial")
+    assert found["found"]["name"] == "toy-blocks-as-found"
+    assert found["found"]["digest"] == from_text(blocks["spec"]).digest()
+    assert found["seed_network"]["top1"] == found["found"]["top1"]
+    report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "## Block search" in report
+    assert "toy-blocks-as-found" in report
 
 
 def test_the_baseline_is_the_seed_network_at_a_width_within_the_target(run: Path) -> None:

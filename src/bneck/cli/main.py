@@ -59,6 +59,7 @@ EXTRAS = {
     **dict.fromkeys(_SEARCH, "search"),
     "tflite": "tflite",
     "faster_coco_eval": "detect",
+    "ray": "cluster",
 }
 
 STOPPED = 130  # what Ctrl-C ends in
@@ -178,6 +179,7 @@ def search(
     repeats: options.Repeats = 2,
     seed: options.Seed = 0,
     workers: options.Workers = None,
+    cluster: options.Cluster = None,
     out: options.Out = None,
     from_scratch: options.FromScratch = False,
     space: options.Space = "v3-small",
@@ -187,6 +189,7 @@ def search(
     reward: options.Reward = "hard",
     exponent: options.Exponent = None,
     proxy_epochs: options.ProxyEpochs = None,
+    batch: options.Batch = 4,
     top: options.Top = 3,
     slack: options.Slack = 0.15,
     ledger: options.Ledger = None,

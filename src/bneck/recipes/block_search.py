@@ -23,6 +23,7 @@ import optuna
 from bneck.costs.table import LatencyTable
 from bneck.data.pack import Packed
 from bneck.devices import fill
+from bneck.recipes.cluster import open_crew
 from bneck.recipes.crew import Crew
 from bneck.recipes.finalists import choose, clocked_ms, finalists, train_finalists
 from bneck.recipes.handover import handed_over
@@ -59,7 +60,7 @@ def search_blocks(run: Run) -> None:
     settings = run.settings.blocks
     assert settings is not None
     if (found := handed_over(run)) is None:
-        with Crew(run.settings.workers) as crew:
+        with open_crew(run.settings.workers, run.settings.cluster) as crew:
             with run.stage("images"):
                 packed, images = pack_images(run)
             base, space = _base(run, packed), _space(run, settings, packed)

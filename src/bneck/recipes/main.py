@@ -33,9 +33,10 @@ class BlockOptions(TypedDict, total=False):
     that are trained. searcher: one of `bneck.search.searchers.SEARCHERS`. objective: "reward" finds one
     network, "pareto" the front of accuracy and latency. reward: "hard", "absolute" or "paper"
     (`bneck.search.reward`), exponent: its w or beta. proxy_epochs: of a trial that is not stopped
-    early; by default a third of `epochs`. top: how many of the best are trained in full. slack: share
-    by which the blocks may be slower than the target, for NetAdapt to narrow; 0 skips NetAdapt.
-    ledger: a database's URL for the trials; by default a journal file in the run's folder.
+    early; by default a third of `epochs`. batch: networks asked for at once. top: how many of the best
+    are trained in full. slack: share by which the blocks may be slower than the target, for NetAdapt
+    to narrow; 0 skips NetAdapt. ledger: a database's URL for the trials; by default a journal file in
+    the run's folder.
     """
 
     space: str
@@ -45,6 +46,7 @@ class BlockOptions(TypedDict, total=False):
     reward: Kind
     exponent: float | None
     proxy_epochs: int | None
+    batch: int
     top: int
     slack: float
     ledger: str | None
@@ -64,6 +66,7 @@ def search(
     repeats: int = 2,
     seed: int = 0,
     workers: int | None = None,
+    cluster: str | None = None,
     out: str | Path | None = None,
     from_scratch: bool = False,
     progress: Progress | None = None,
@@ -85,6 +88,7 @@ def search(
         repeats: final trainings of the result and of the uniform-width baseline.
         seed: everything random follows from it.
         workers: processes that judge proposals; None takes one a core.
+        cluster: a Ray cluster that trains in their place, "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
         from_scratch: search the blocks first (section 4.1), then narrow what was found. The seed network
             is then what a target in percent speaks of, and its widths are the baseline.
@@ -115,6 +119,7 @@ def search(
         repeats=repeats,
         seed=seed,
         workers=workers,
+        cluster=cluster,
         blocks=_block_settings(blocks, epochs) if from_scratch else None,
     )
     path = Path(out) if out is not None else _fresh_folder()

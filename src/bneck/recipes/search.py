@@ -23,6 +23,7 @@ from bneck.data.pack import Packed
 from bneck.devices.measure import Candidate, measure
 from bneck.export.files import export_file
 from bneck.nets.weights import load_net
+from bneck.recipes.cluster import open_crew
 from bneck.recipes.crew import Crew
 from bneck.recipes.handover import Handover, handed_over
 from bneck.recipes.jobs import Images, Outcome, TrainJob, train_job
@@ -63,7 +64,7 @@ def run_search(run: Run) -> None:
     if run.record["state"] == "finished":
         _close(run)
         return
-    with Crew(run.settings.workers) as crew:
+    with open_crew(run.settings.workers, run.settings.cluster) as crew:
         with run.stage("images"):
             packed, images = pack_images(run)
         seed = _seed_spec(run, packed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
+from bneck.recipes.cluster import check_address
 from bneck.recipes.target import target_ms
 from bneck.recipes.training import small_data as train_small_data
 from bneck.search.netadapt import ALL, PAPER
@@ -80,7 +81,8 @@ class SearchSettings:
 
     `kinds` are the proposals that NetAdapt makes, `delta` is the least cut of a step as a share of
     the seed's latency (the paper: 0.01), `steps` its T, `heldout` the share of the train images that
-    judges proposals, `repeats` the number of final trainings of each network.
+    judges proposals, `repeats` the number of final trainings of each network. `cluster` is the address of a
+    Ray cluster that trains in place of `workers` processes here.
     """
 
     seed_network: str
@@ -96,6 +98,7 @@ class SearchSettings:
     seed: int
     workers: int
     blocks: BlockSettings | None = None
+    cluster: str | None = None
 
     def check(self) -> None:
         """Raise InputError for a value that cannot be."""
@@ -113,6 +116,8 @@ class SearchSettings:
         if not 0 < self.training.epochs < float("inf"):
             raise InputError(f"epochs is {self.training.epochs}; it must be a number above 0")
         target_ms(self.target, 1.0)
+        if self.cluster is not None:
+            check_address(self.cluster)
         if self.blocks is not None:
             self.blocks.check()
 
@@ -131,6 +136,7 @@ def small_data(
     seed: int = 0,
     workers: int | None = None,
     blocks: BlockSettings | None = None,
+    cluster: str | None = None,
 ) -> SearchSettings:
     """`recipes.training.small_data` for a search: proposals are tuned at half its rate, unaveraged.
 
@@ -151,6 +157,7 @@ def small_data(
         seed=seed,
         workers=_cores() if workers is None else workers,
         blocks=blocks,
+        cluster=cluster,
     )
 
 
