@@ -192,6 +192,7 @@ def search(
     batch: options.Batch = 4,
     top: options.Top = 3,
     slack: options.Slack = 0.15,
+    supernet: options.Supernet = None,
     ledger: options.Ledger = None,
     resume: options.Resume = None,
     as_json: Json = False,

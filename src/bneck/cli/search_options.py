@@ -52,6 +52,10 @@ Top = Annotated[int, typer.Option(help="Best blocks that are trained in full.")]
 Slack = Annotated[
     float, typer.Option(help="Share of the target that NetAdapt cuts from the blocks; 0: none.")
 ]
+Supernet = Annotated[
+    float | None,
+    typer.Option(help="Epochs of a supernet that judges the trials; default: each is trained."),
+]
 Ledger = Annotated[
     str | None, typer.Option(help="Database of the block trials; default a file in the run.")
 ]

@@ -13,8 +13,9 @@ from __future__ import annotations
 import math
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from bneck.recipes.handover import handed_over
 from bneck.recipes.jobs import Images, Outcome, ProxyJob, proxy_job
 from bneck.recipes.run import Run
 from bneck.recipes.settings import BlockSettings
+from bneck.recipes.sharing import judge_by_shared_weights, rank_correlation, shared_weights
 from bneck.recipes.stages import filled_table, pack_images, table_path
 from bneck.recipes.target import target_ms
 from bneck.records.files import write_text
@@ -43,6 +45,7 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, to_text
 from bneck.specs.transforms import with_classes, with_resolution
+from bneck.train.loop import Settings
 
 REDUCTION = 3  # successive halving lets a third of the trials go on
 LEAST_MS = 1e-6  # an estimate is a line and may fall below any latency for networks of no size
@@ -73,18 +76,42 @@ def search_blocks(run: Run) -> None:
             study = _study(run, settings, space, table, aim_ms)
             if not run.ledger.find(event="blocks begun"):
                 run.ledger.append({"event": "blocks begun"})
-            with run.stage("block search"):
-                _judge_all(run, crew, images, study, settings)
+            shared = _judge_trials(run, crew, images, space, study, settings)
             with run.stage("fit the best blocks"):
                 best = finalists(run, base, table, study, settings, limit_ms)
             with run.stage("train the best blocks"):
                 ranked = train_finalists(run, crew, images, best)
-        _record(run, space, table, study, ranked, aim_ms)
+        _record(run, space, table, study, ranked, aim_ms, shared)
         if settings.objective == "pareto":
             _end_with_front(run, ranked)
             return
         found = choose(run, space, base, table, ranked, limit_ms)
     write_text(run.seed_file, to_text(found.spec))
+
+
+def _judge_trials(
+    run: Run,
+    crew: Crew,
+    images: Images,
+    space: BlockSpace,
+    study: Study,
+    settings: BlockSettings,
+) -> dict[str, Any] | None:
+    """The search itself; with a supernet, what its judgement is worth."""
+    epochs = settings.epochs
+    training = replace(run.settings.training, epochs=float(epochs), warmup=min(1.0, epochs / 4))
+    if settings.supernet is None:
+        with run.stage("block search"):
+            judge = partial(_judge_batch, run, crew, images, study, training)
+            _judge_all(run, study, settings, judge)
+        return None
+    with run.stage("train the supernet"):
+        weights = shared_weights(run, crew, images, space, settings.supernet)
+    with run.stage("block search"):
+        inherited = partial(judge_by_shared_weights, run, crew, images, study, weights)
+        _judge_all(run, study, settings, inherited)
+    with run.stage("compare the supernet"):
+        return rank_correlation(run, crew, images, study, settings, training)
 
 
 def _base(run: Run, packed: Packed) -> NetSpec:
@@ -173,7 +200,9 @@ def rungs(epochs: int) -> list[int]:
     return [*steps, epochs]
 
 
-def _judge_all(run: Run, crew: Crew, images: Images, study: Study, settings: BlockSettings) -> None:
+def _judge_all(
+    run: Run, study: Study, settings: BlockSettings, judge: Callable[[Sequence[Asked]], None]
+) -> None:
     run.progress.stage(f"block search, {settings.trials} networks", settings.trials)
     run.progress.advance(len(study.trials))
     batch, best = study.under_way(), -math.inf
@@ -188,7 +217,7 @@ def _judge_all(run: Run, crew: Crew, images: Images, study: Study, settings: Blo
         if not batch:
             run.progress.say("the searcher has nothing new any more")
             break
-        _judge_batch(run, crew, images, study, batch, settings)
+        judge(batch)
         batch = []
         if (now := study.best(1)) and now[0].reward > best:
             best = now[0].reward
@@ -203,16 +232,13 @@ def _judge_batch(
     crew: Crew,
     images: Images,
     study: Study,
+    training: Settings,
     batch: Sequence[Asked],
-    settings: BlockSettings,
 ) -> None:
     """Train a batch from rung to rung; what lags is stopped there."""
-    going = list(batch)
-    training = replace(
-        run.settings.training, epochs=float(settings.epochs), warmup=min(1.0, settings.epochs / 4)
-    )
-    last = rungs(settings.epochs)[-1]
-    for rung in rungs(settings.epochs):
+    going, epochs = list(batch), round(training.epochs)
+    last = rungs(epochs)[-1]
+    for rung in rungs(epochs):
         jobs = {
             asked.number: ProxyJob(
                 spec=asked.spec,
@@ -255,6 +281,7 @@ def _record(
     study: Study,
     ranked: list[dict[str, Any]],
     aim_ms: float,
+    shared: dict[str, Any] | None,
 ) -> None:
     error = table.error()
     run.record["blocks"] = {
@@ -274,6 +301,7 @@ def _record(
         ],
         "front": [trial.number for trial in study.front()],
         "finalists": ranked,
+        "supernet": shared,
     }
     run.save()
 

@@ -35,7 +35,8 @@ class BlockOptions(TypedDict, total=False):
     (`bneck.search.reward`), exponent: its w or beta. proxy_epochs: of a trial that is not stopped
     early; by default a third of `epochs`. batch: networks asked for at once. top: how many of the best
     are trained in full. slack: share by which the blocks may be slower than the target, for NetAdapt
-    to narrow; 0 skips NetAdapt. ledger: a database's URL for the trials; by default a journal file in
+    to narrow; 0 skips NetAdapt. supernet: epochs of shared weights that judge all trials; None trains
+    every trial. ledger: a database's URL for the trials; by default a journal file in
     the run's folder.
     """
 
@@ -49,6 +50,7 @@ class BlockOptions(TypedDict, total=False):
     batch: int
     top: int
     slack: float
+    supernet: float | None
     ledger: str | None
 
 

@@ -26,6 +26,7 @@ class BlockSettings:
     a time; the best `top` are trained in full. The search aims `slack` above the target, for
     NetAdapt to narrow: it takes where that costs least, so a network that is somewhat too slow,
     narrowed, may beat one that fits. With 0 the blocks meet the target themselves and NetAdapt is skipped.
+    With `supernet` trials are not trained: a supernet is, for so many epochs, and judges them all.
     `ledger` is a database's URL, None a journal file in the run's folder.
     """
 
@@ -39,6 +40,7 @@ class BlockSettings:
     batch: int = 4
     top: int = 3
     slack: float = 0.15
+    supernet: float | None = None
     ledger: str | None = None
 
     @property
@@ -58,6 +60,8 @@ class BlockSettings:
                 raise InputError(f"{name} is {value}; it must be from 1 to {most}")
         if not 0 <= self.slack <= 1:
             raise InputError(f"slack is {self.slack}; it must be a share from 0 to 1")
+        if self.supernet is not None and not 0 < self.supernet < 10**6:
+            raise InputError(f"supernet is {self.supernet}; it must be a number of epochs above 0")
         if self.searcher not in SEARCHERS:
             raise InputError(
                 f"there is no searcher {self.searcher!r}; known are {', '.join(SEARCHERS)}"
