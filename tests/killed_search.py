@@ -1,6 +1,6 @@
 """A search with four workers that tests kill: `python killed_search.py LEDGER FOLDER TRIALS`.
 
-Judging is a short sleep and a line in FOLDER/judged.log; what stands in the ledger is the same as in a search that
+Judging is a short sleep and a line in FOLDER/judged.log; the ledger holds what it holds in a search that
 trains.
 """
 
