@@ -316,6 +316,10 @@ class TestWrongInput:
             ({"reward": "soft"}, "no reward 'soft'"),
             ({"exponent": 1.0}, "exponent of the reward is 1.0"),
             ({"space": "v5"}, "no space 'v5'; known are mnasnet"),
+            ({"slack": 2.0}, "slack is 2.0; it must be a share"),
+            ({"supernet": 0.0}, "supernet is 0.0; it must be a number of epochs above 0"),
+            ({"batch": 0}, "batch is 0"),
+            ({"cluster": "10.0.0.1"}, "cluster is '10.0.0.1'; write auto .* or ray://HOST:10001"),
             ({"objective": "pareto", "searcher": "evolution"}, "take one of predictor"),
         ],
     )
