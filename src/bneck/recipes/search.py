@@ -25,6 +25,7 @@ from bneck.export.files import export_file
 from bneck.nets.weights import load_net
 from bneck.recipes.cluster import open_crew
 from bneck.recipes.crew import Crew
+from bneck.recipes.fitting import HIGH
 from bneck.recipes.handover import Handover, handed_over
 from bneck.recipes.jobs import Images, Outcome, TrainJob, train_job
 from bneck.recipes.narrow import SURE, as_it_is, narrowed, network_record
@@ -73,7 +74,7 @@ def run_search(run: Run) -> None:
             with run.stage("target"):
                 _check_target(run, seed)
         reference = given.pace.network if given else seed
-        narrows = given is None or given.measured_ms > given.limit_ms * SURE
+        narrows = given is None or given.measured_ms > given.limit_ms * HIGH
         with run.stage("latency table"):
             table = _table(run, seed, given, narrows)
         with run.stage("target"):
