@@ -16,11 +16,13 @@ import optuna
 import pytest
 
 import bneck
+from bneck.costs.count import count
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.data.folders import list_images
 from bneck.data.pack import pack
-from bneck.recipes.block_search import in_order, rungs
+from bneck.recipes.block_search import rungs
+from bneck.recipes.finalists import in_order
 from bneck.recipes.jobs import Images, ProxyJob, TrainJob, proxy_job, train_job
 from bneck.recipes.main import resume, search
 from bneck.recipes.progress import Silent
@@ -60,7 +62,7 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def given(pictures: Path, tiny_file: Path, space_file: Path) -> dict[str, Any]:
     return {
-        **SMALL, "data": pictures, "target": "90%", "seed_network": str(tiny_file),
+        **SMALL, "data": pictures, "target": "45%", "seed_network": str(tiny_file),
         "space": str(space_file),
     }  # fmt: skip
 
@@ -142,15 +144,17 @@ def test_both_stages_and_the_baseline_go_by_one_pace_and_one_limit(
     assert of_space.header["reference"] == narrowed.header["reference"] == tiny.name
     assert of_space.header["reference_ms"] == narrowed.header["reference_ms"]
     found, (target,) = record(run), events(run, "blocks target")
-    assert found["target"] == "90%"
+    assert found["target"] == "45%"
     assert found["target_ms"] == target["limit_ms"]
-    assert found["settings"]["target"] == "90%"
+    assert found["settings"]["target"] == "45%"
     for role in ("seed_network", "found", "uniform"):
         assert found[role]["measurement"]["reference"].startswith(tiny.name)
 
 
 def by_table(base: NetSpec, specs: list[NetSpec], table: LatencyTable) -> list[float]:
-    return [table.estimate_ms(spec) for spec in specs]
+    """The table's word for the clock's; versions of the base, which no such table covers, by counts."""
+    share = float(table.header["reference_ms"]) / count(base).madds
+    return [table.estimate_ms(s) if table.covers(s) else share * count(s).madds for s in specs]
 
 
 def test_blocks_that_meet_the_target_themselves_are_not_narrowed(
@@ -166,12 +170,12 @@ def test_blocks_that_meet_the_target_themselves_are_not_narrowed(
         measure_quickly(patch)
         patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
         search(
-            **{**given, "slack": 0.0, "trials": 4, "proxy_epochs": 1, "top": 1},
+            **{**given, "slack": 0.0, "trials": 2, "proxy_epochs": 1, "top": 1},
             out=tmp_path / "run",
             progress=Heard(),
         )
     found, (blocks,) = record(tmp_path / "run"), events(tmp_path / "run", "blocks found")
-    assert 0.98 <= blocks["measured_ms"] / blocks["limit_ms"] <= 0.995
+    assert blocks["measured_ms"] <= 0.995 * blocks["limit_ms"]
     assert any("NetAdapt is skipped" in sentence for sentence in said)
     assert found["steps"] == []
     assert not events(tmp_path / "run", "trial")

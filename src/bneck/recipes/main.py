@@ -89,17 +89,16 @@ def search(
         tail: also narrow the convs behind the last bneck, which section 4.2 leaves alone.
         repeats: final trainings of the result and of the uniform-width baseline.
         seed: everything random follows from it.
-        workers: processes that judge proposals; None takes one a core.
-        cluster: a Ray cluster that trains in their place, "auto" or "ray://HOST:10001".
+        workers: processes that train; None takes one a core.
+        cluster: a Ray cluster in their place, "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
-        from_scratch: search the blocks first (section 4.1), then narrow what was found. The seed network
-            is then what a target in percent speaks of, and its widths are the baseline.
+        from_scratch: search the blocks first (section 4.1); a target in percent and the baseline are then
+            the seed network's.
         progress: receives what happens; None tells nobody.
         blocks: with `from_scratch`, what `BlockOptions` lists.
 
     Returns:
-        The run's record, as in `run.json` (see `bneck.records.run.SearchRecord`), with its folder
-        under "run".
+        The run's record (`bneck.records.run.SearchRecord`), with its folder under "run".
 
     Raises:
         InputError: wrong input; the message is one sentence.
