@@ -92,8 +92,7 @@ def search(
         workers: processes that train; None takes one a core.
         cluster: a Ray cluster in their place, "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
-        from_scratch: search the blocks first (section 4.1); a target in percent and the baseline are then
-            the seed network's.
+        from_scratch: search the blocks first (4.1); the seed network is then what they are compared with.
         progress: receives what happens; None tells nobody.
         blocks: with `from_scratch`, what `BlockOptions` lists.
 
