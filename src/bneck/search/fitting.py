@@ -17,7 +17,7 @@ from bneck.search.netadapt import ALL, LEAST, Kind, places
 from bneck.search.widths import width_at
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck
-from bneck.specs.transforms import beside, fix_skips, with_expanded, with_out
+from bneck.specs.transforms import beside, fix_skips, squeezed_like, with_expanded, with_out
 
 MOST = 2.0  # no width grows beyond this multiple of the network's
 HALVINGS = 10  # of the common factor
@@ -138,4 +138,4 @@ def _with_widths(
         assert isinstance(row, Bneck)
         width = beside(changed.width_into(rows[0]), width, most=options[place][-1], fused=row.fused)
         changed = with_expanded(changed, rows[0], width)
-    return changed
+    return squeezed_like(changed, spec)
