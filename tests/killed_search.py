@@ -45,6 +45,7 @@ def main(ledger: str, folder: Path, wanted: int) -> None:
             told = list(batch)
             crew.run(judge, [(folder, one) for one in told], lambda n, v: study.tell(told[n], v))  # noqa: B023
             batch = []
+    study.close()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -21,7 +22,8 @@ from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.data.folders import list_images
 from bneck.data.pack import pack
-from bneck.recipes.block_search import rungs
+from bneck.recipes.block_search import _judge_batch, rungs
+from bneck.recipes.crew import Crew
 from bneck.recipes.finalists import in_order
 from bneck.recipes.jobs import Images, ProxyJob, TrainJob, proxy_job, train_job
 from bneck.recipes.main import resume, search
@@ -29,8 +31,10 @@ from bneck.recipes.progress import Silent
 from bneck.recipes.settings import BlockSettings, small_data
 from bneck.search.blocks import BlockSpace
 from bneck.search.ledger import open_ledger
+from bneck.search.reward import Reward
 from bneck.search.samplers import tokens_of
 from bneck.search.spaces import load_space
+from bneck.search.study import Study
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck
@@ -293,6 +297,31 @@ def test_a_proxy_taken_in_two_goes_is_the_training_in_one(
 
 def test_rungs_triple_and_end_with_the_last_epoch() -> None:
     assert [rungs(n) for n in (1, 2, 3, 9, 10)] == [[1], [1, 2], [1, 3], [1, 3, 9], [1, 3, 9, 10]]
+
+
+@pytest.mark.parametrize(("answers", "stopped"), [(0.0, 0), (0.3, 8)])
+def test_trials_are_stopped_only_where_something_was_learned(
+    answers: float, stopped: int, space_file: Path, tmp_path: Path
+) -> None:
+    toy = replace(load_space(space_file), resolution=32, classes=3)
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+    reward = Reward(kind="hard", target_ms=1.0)
+    study = Study(toy, reward=reward, estimate=lambda spec: 1.0, searcher="random", pruner=pruner)
+    batch = [asked for _ in range(9) if (asked := study.ask())]
+
+    class Answering(Crew):
+        """The n-th network answers by chance and a bit more, the first one best."""
+
+        def run(self, task: Any, arguments: Any, on_done: Any) -> None:
+            for n, (job,) in enumerate(arguments):
+                on_done(n, {"expected": 1 / 3 + answers * (1 - n / 10) + 0.01 * job.until})
+
+    run = SimpleNamespace(progress=Silent(), folder=SimpleNamespace(scratch=tmp_path))
+    training = replace(small_data(resolution=32, images=96, epochs=2.0, steps=1).training, epochs=2)
+    _judge_batch(run, Answering(1), None, study, training, batch)  # type: ignore[arg-type]
+    assert len(study.trials) == 9
+    # The first is compared with nobody, so it goes on; who comes after it is worse.
+    assert sum(trial.stopped for trial in study.trials) == stopped
 
 
 def test_ties_go_to_the_faster() -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import optuna
@@ -139,6 +139,7 @@ def test_ten_kills_lose_no_trial_and_judge_none_into_the_ledger_twice(
         ledger = str(tmp_path / "trials.log") if kind == "journal" else f"sqlite:///{tmp_path}/t.db"
     killed = search_and_kill(ledger, tmp_path)
     study = open_study(ledger)
+    request.addfinalizer(study.close)
     trials: list[optuna.trial.FrozenTrial] = study._study.get_trials(deepcopy=False)
     judged = [line.split()[1] for line in lines(tmp_path)]
     print(f"{kind}: killed {dict(killed)}, {len(trials)} trials, {len(judged)} judgements")
@@ -158,10 +159,11 @@ def test_ten_kills_lose_no_trial_and_judge_none_into_the_ledger_twice(
 
 
 def test_a_lost_database_stops_the_search_cleanly_and_it_goes_on(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setattr(sys.modules["bneck.search.ledger"], "PAUSES_S", (0.05, 0.1))
     study = open_study(postgres.url)
+    request.addfinalizer(study.close)
     before = len(study.trials)
     for _ in range(3):
         asked = study.ask()
@@ -178,4 +180,5 @@ def test_a_lost_database_stops_the_search_cleanly_and_it_goes_on(
     finally:
         postgres.start()
     study.tell(under_way, 0.5)  # the same process may go on
-    assert len(open_study(postgres.url).trials) == before + 4
+    with closing(open_study(postgres.url)) as again:
+        assert len(again.trials) == before + 4

@@ -48,6 +48,9 @@ from bneck.specs.transforms import with_classes, with_resolution
 from bneck.train.loop import Settings
 
 REDUCTION = 3  # successive halving lets a third of the trials go on
+# A rung compares nothing while its best network answers hardly better than chance, as after the first
+# fifty steps from scratch; halving would then be a lottery.
+LEARNED = 1.2
 LEAST_MS = 1e-6  # an estimate is a line and may fall below any latency for networks of no size
 
 
@@ -82,6 +85,7 @@ def search_blocks(run: Run) -> None:
             with run.stage("train the best blocks"):
                 ranked = train_finalists(run, crew, images, best)
         _record(run, space, table, study, ranked, aim_ms, shared)
+        study.close()
         if settings.objective == "pareto":
             _end_with_front(run, ranked)
             return
@@ -235,7 +239,7 @@ def _judge_batch(
     training: Settings,
     batch: Sequence[Asked],
 ) -> None:
-    """Train a batch from rung to rung; what lags is stopped there."""
+    """Train a batch from rung to rung; what lags is stopped there, unless all still answer by chance."""
     going, epochs = list(batch), round(training.epochs)
     last = rungs(epochs)[-1]
     for rung in rungs(epochs):
@@ -258,9 +262,10 @@ def _judge_batch(
             study.note(by_number[numbers[index]], outcome["expected"], rung)
 
         crew.run(proxy_job, [(job,) for job in jobs.values()], done)
+        learned = max(asked.rungs[rung] for asked in going) >= LEARNED / going[0].spec.classes
         stays = []
         for asked in going:
-            stops = rung != last and study.report(asked, asked.rungs[rung], rung)
+            stops = rung != last and learned and study.report(asked, asked.rungs[rung], rung)
             if stops or rung == last:
                 study.tell(asked, asked.rungs[rung], stopped=stops)
                 _checkpoint(run, asked).unlink(missing_ok=True)

@@ -50,6 +50,14 @@ def open_ledger(ledger: str | Path | None) -> BaseStorage:
         raise LedgerError(f"{path} cannot be opened as a ledger; choose another file") from None
 
 
+def close_ledger(storage: BaseStorage) -> None:
+    """Close the connections to a database; the next call opens new ones."""
+    rdb = getattr(storage, "_backend", storage)  # Optuna wraps a database's storage in a cache
+    if isinstance(rdb, RDBStorage):
+        rdb.remove_session()
+        rdb.engine.dispose()
+
+
 def _whole_trials(url: str) -> RDBStorage:
     """Optuna's storage, which asks the database about every parameter of a trial that comes whole.
 

@@ -18,7 +18,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from bneck.search.ledger import LedgerError, open_ledger, reach
+from bneck.search.ledger import LedgerError, close_ledger, open_ledger, reach
 from bneck.search.proposals import Proposal, propose
 from bneck.search.reward import Reward
 from bneck.search.samplers import ACCURACY, LATENCY, REJECTED, distributions, tokens_of
@@ -125,6 +125,10 @@ class Study:
         for frozen in self._reach(lambda: self._study.get_trials(deepcopy=False)):
             if frozen.state.is_finished():
                 self._remember(frozen)
+
+    def close(self) -> None:
+        """Close the connections to the ledger, if it is a database."""
+        close_ledger(self._study._storage)
 
     @property
     def trials(self) -> list[Trial]:
