@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import bneck
 from bneck.recipes.cluster import RayCrew, check_address
 from bneck.recipes.main import search
 from bneck.specs.errors import InputError
@@ -38,8 +40,6 @@ def refuse() -> None:
 
 
 def die() -> None:
-    import os
-
     os._exit(1)
 
 
@@ -48,7 +48,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_DISABLE_IMPORT_WARNING", "1")
+    # Nodes import what these tests hand them.
+    paths = [str(Path(__file__).parent), str(Path(bneck.__file__).parents[1])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     nodes = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 10**8},
