@@ -89,16 +89,15 @@ def measure(
             device.check(name)
         described = device.describe()
         versions = {name: device.version(name) for name in engines}
-
         pairs = [
             (candidate, engines[name]) for candidate, name in zip(candidates, names, strict=True)
+        ]
+        profiles = [
+            _profile(device, *pair, protocol.threads) if profile else None for pair in pairs
         ]
         samples = _raced(
             device, [*pairs, (reference, engines[names[0]])], protocol, nominal_ms, on_round
         )
-        profiles = [
-            _profile(device, *pair, protocol.threads) if profile else None for pair in pairs
-        ]
     race_ms = statistics.median(samples[REFERENCE].round_ms)
     return [
         _record(
