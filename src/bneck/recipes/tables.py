@@ -36,7 +36,7 @@ def latency_table(
         network: the widest network that the table shall answer for.
         device: where it is measured (docs/devices.md).
         runtime_name: the engine: onnxruntime, litert or openvino; None: the device's usual one.
-        precision: "fp32" or "int8".
+        precision: "fp32", "fp16" or "int8".
         threads: of the engine.
         out: the file; None: the user's cache folder, where a search looks for it.
         progress: receives what happens; None tells nobody.
