@@ -34,6 +34,9 @@ FLAGS = (
     *("--disable-background-timer-throttling", "--disable-renderer-backgrounding"),
 )
 
+# A browser outlives whoever started it; this shell ends it when our end of its stdin closes.
+WATCHED = 'exec 3<&0; (read _ <&3; kill -KILL 0) & "$@" </dev/null 3<&-'
+
 
 def port_in(name: str) -> int:
     """The port of "browser" or "browser:PORT"; 0 stands for any free one.
@@ -109,10 +112,11 @@ class Browser(Place):
         root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium's sandbox refuses root
         self._process = subprocess.Popen(
             [
+                *("sh", "-c", WATCHED, "sh"),
                 *(program, *FLAGS, *(["--no-sandbox"] if root else [])),
                 *(f"--user-data-dir={self._profile.name}", self._server.url),
             ],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
             start_new_session=True,
@@ -172,6 +176,8 @@ class Browser(Place):
         with suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         self._server.stop()
         self._errors.close()
         self._profile.cleanup()

@@ -1,4 +1,7 @@
-"""Devices killed at random points of a table fill, with made-up clock times: no entry lost or doubled."""
+"""Latency tables of other devices: kept apart, and complete and equal whatever breaks off.
+
+The devices are agents in processes of this machine, mostly with a made-up clock.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,11 @@ from bneck.devices.places import DeviceError, ssh, steady
 from bneck.devices.places.channel import Channel
 from bneck.devices.places.ssh import Agent
 from bneck.devices.places.steady import Steady
+from bneck.recipes.stages import known_table, measured_ms, table_path
+from bneck.recipes.tables import latency_table
+from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
+from commands import Call
 from test_fill import assert_complete
 
 KILLS = 20
@@ -90,3 +97,68 @@ class TestKills:
         fill_table(tiny, path, place=device)
         assert path.read_bytes().startswith(kept)
         assert path.read_bytes() == (tmp_path / "unbroken.jsonl").read_bytes()
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a device that is a process of this machine, with a made-up clock."""
+    monkeypatch.setattr(ssh, "ssh_command", lambda address: COMMAND)
+    monkeypatch.setattr(ssh, "shipment", made_up_shipment)
+    return "ssh:here"
+
+
+@pytest.mark.usefixtures("quick_fill")
+class TestKeptApart:
+    def test_every_device_has_a_table_of_its_own(self, tiny: NetSpec, here: str) -> None:
+        names = ["local", here, "ssh:there"]
+        assert len({table_path(tiny, device=name) for name in names}) == 3
+        found = latency_table(tiny, device=here)
+        assert (found["device"], found["runtime"]) == (here, "onnxruntime")
+        assert Path(found["file"]) == table_path(tiny, device=here)
+        table = known_table(tiny, here)
+        assert table is not None
+        assert table.header["place"] == here
+        assert (table.header["processor"], table.header["runtime_version"]) == ("made up", "1.0")
+        assert known_table(tiny, "ssh:there") is None
+
+    def test_a_table_of_another_device_is_refused(
+        self, tiny: NetSpec, here: str, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "table.jsonl"
+        fill_table(tiny, path, place=here)
+        with pytest.raises(InputError) as caught:
+            fill_table(tiny, path)
+        assert str(caught.value) == (
+            f"{path} is a latency table for onnxruntime in fp32 on 1 thread of ssh:here; this is for "
+            "onnxruntime in fp32 on 1 thread, name another file"
+        )
+
+    def test_a_search_measures_there(self, tiny: NetSpec, here: str) -> None:
+        # A made-up time is 1 to 2 ms, and the same at every call.
+        first = measured_ms(tiny, [tiny], None, here)
+        assert 1 <= first[0] < 2
+        assert measured_ms(tiny, [tiny], None, here) == first
+
+    def test_the_command_fills_one(
+        self, tiny_file: Path, here: str, tmp_path: Path, call: Call
+    ) -> None:
+        answer = call("table", tiny_file, "--device", here, "--out", tmp_path / "t.jsonl")
+        assert answer.code == 0, answer.err
+        assert " rows of tiny in onnxruntime fp32 on ssh:here, the network itself 1." in answer.out
+
+    @pytest.mark.parametrize("command", ["measure", "table"])
+    def test_unknown_devices_are_refused(
+        self, command: str, tiny_file: Path, tmp_path: Path, call: Call
+    ) -> None:
+        answer = call(command, tiny_file, "--device", "moon")
+        assert answer.code == 2
+        assert "there is no device 'moon'; known are local, ssh:" in answer.err
+
+    def test_a_search_for_an_unknown_device_leaves_no_folder(
+        self, tiny_file: Path, tmp_path: Path, call: Call
+    ) -> None:
+        out = tmp_path / "run"
+        answer = call("search", "--device", "moon", "--seed-network", tiny_file, "--out", out)
+        assert answer.code == 2
+        assert "there is no device 'moon'; known are local, ssh:" in answer.err
+        assert not out.exists()
