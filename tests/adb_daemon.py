@@ -7,6 +7,7 @@ folder: /data and /sys of a command are taken from there, and so are programs in
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -136,8 +137,7 @@ class Stream:
     def shell(self, command: str) -> None:
         daemon = self.connection.daemon
         daemon.commands.append(command)
-        for folder in ("/data", "/sys"):
-            command = command.replace(folder, f"{daemon.root}{folder}")
+        command = re.sub(r"(?<!\w)(/data/|/sys/)", rf"{daemon.root}\1", command)
         done = subprocess.run(
             ["sh", "-c", command],
             stdout=subprocess.PIPE,

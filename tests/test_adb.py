@@ -30,7 +30,8 @@ from bneck.specs.network import NetSpec
 from bneck.specs.transforms import scale_width
 from commands import Call
 
-needs_adb = pytest.mark.skipif(shutil.which("adb") is None, reason="no adb client here")
+ADB = shutil.which("adb")
+needs_adb = pytest.mark.skipif(ADB is None, reason="no adb client here")
 
 OUTPUT = """\
 INFO: STARTING!
@@ -120,9 +121,8 @@ def server_port() -> Iterator[int]:
         port = int(made.getsockname()[1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
-        patch.setenv("ANDROID_ADB_SERVER_ADDRESS", "127.0.0.1")
         yield port
-        subprocess.run(["adb", "kill-server"], capture_output=True, check=False)
+        adb("kill-server")
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def phone(server_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def adb(*arguments: str) -> None:
-    subprocess.run(["adb", *arguments], capture_output=True, check=False, timeout=20)
+    subprocess.run([str(ADB), *arguments], capture_output=True, check=False, timeout=20)
 
 
 def write_program(path: Path, text: str) -> None:
@@ -244,7 +244,7 @@ class TestPhone:
 class TestBroken:
     @pytest.fixture(autouse=True)
     def no_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(steady, "PAUSES_S", (0.05, 0.3, 1.0))
+        monkeypatch.setattr(steady, "PAUSES_S", (0.05, 0.2, 0.5))
 
     def test_a_device_that_adb_does_not_know(self, phone: Daemon) -> None:
         with pytest.raises(

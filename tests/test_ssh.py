@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from bneck.devices.places import DeviceError, Place, describe, place
-from bneck.specs.network import NetSpec
 from commands import Call
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
@@ -98,17 +97,6 @@ def test_measure_prints_where_it_measured(server: str, tiny_file: Path, call: Ca
     assert found["runtime"] == "onnxruntime"
     assert found["latency_ms"]["median"] > 0
     assert found["cpu_ms"] > 0
-
-
-@pytest.mark.usefixtures("quick_fill")
-def test_tables_are_kept_apart_by_device(
-    server: str, tiny: NetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from bneck.recipes.stages import table_path
-
-    here, there = table_path(tiny), table_path(tiny, device=server)
-    assert here != there
-    assert there.name.startswith("tiny-32-")
 
 
 def test_a_wrong_host_is_named(server: str) -> None:

@@ -105,7 +105,7 @@ class Adb(Place):
         self._shell(f"mkdir -p {FOLDER}")
         self._push(self._program, self._remote)
         self._shell(f"chmod 755 {self._remote}")
-        self._clocks = self._shell(f"grep . {CLOCKS} 2>/dev/null || true")
+        self._clocks = self._shell(f"grep -H . {CLOCKS} 2>/dev/null || true")
         cores = ",".join(map(str, big_cores(self._clocks, 1)))
         self._can_pin = bool(cores) and "yes" in self._shell(
             f"taskset {_mask(self._clocks, 1)} echo yes 2>&1 || true"
