@@ -19,7 +19,7 @@ import pytest
 
 from adb_daemon import Daemon
 from bneck.devices import fill
-from bneck.devices.fill import Plan, fill_table, grid
+from bneck.devices.fill import fill_table, plan_for_all
 from bneck.devices.places import DeviceError, Place, describe, place, steady
 from bneck.devices.places.adb import Adb, big_cores, median_us
 from bneck.devices.places.place import Lost
@@ -325,12 +325,8 @@ def test_twenty_drops_of_the_phone_leave_a_table_that_is_complete_and_equal(
 ) -> None:
     pytest.importorskip("ai_edge_litert")
     monkeypatch.setattr(steady, "PAUSES_S", (0.05, 0.5, 2.0))
-    entries = grid(tiny)[:24]
-    contexts = [entry for entry in grid(tiny) if entry[0].kind == "context"]
-    entries = list(dict.fromkeys([*contexts, *entries]))
-    plan = Plan(
-        name="few", digest="x", entries=entries, networks=fill.calibration_networks(tiny)[:16]
-    )
+    networks = fill.calibration_networks(tiny)
+    plan = plan_for_all([tiny, *networks], networks, name="corners", digest="x")
     name, asked = f"adb:127.0.0.1:{phone.port}", [0]
     doomed: set[int] = set()
     shell = Adb._shell
