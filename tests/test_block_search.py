@@ -155,7 +155,9 @@ def test_both_stages_and_the_baseline_go_by_one_pace_and_one_limit(
         assert found[role]["measurement"]["reference"].startswith(tiny.name)
 
 
-def by_table(base: NetSpec, specs: list[NetSpec], table: LatencyTable) -> list[float]:
+def by_table(
+    base: NetSpec, specs: list[NetSpec], table: LatencyTable, device: str = "local"
+) -> list[float]:
     """The table's word for the clock's; versions of the base, which no such table covers, by counts."""
     share = float(table.header["reference_ms"]) / count(base).madds
     return [table.estimate_ms(s) if table.covers(s) else share * count(s).madds for s in specs]
