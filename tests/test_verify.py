@@ -21,7 +21,9 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """The names of the networks that were measured; the n-th takes n milliseconds."""
     names: list[str] = []
 
-    def measure(seed: NetSpec, specs: list[NetSpec], table: LatencyTable) -> list[float]:
+    def measure(
+        seed: NetSpec, specs: list[NetSpec], table: LatencyTable, device: str
+    ) -> list[float]:
         names.extend(spec.name for spec in specs)
         return [float(len(names))]
 
@@ -32,7 +34,8 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 def run(folder: Path) -> Any:
     folder.mkdir(exist_ok=True)
-    return SimpleNamespace(ledger=Ledger(folder / "ledger.jsonl"))
+    settings = SimpleNamespace(device="local")
+    return SimpleNamespace(ledger=Ledger(folder / "ledger.jsonl"), settings=settings)
 
 
 @pytest.fixture
