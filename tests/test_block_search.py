@@ -237,6 +237,42 @@ def test_the_front_is_trained_and_written(given: dict[str, Any], tmp_path: Path)
         assert values == sorted(values)
 
 
+@pytest.mark.slow
+def test_a_supernet_judges_the_trials_and_its_ranking_is_compared(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    class Heard(Silent):
+        def say(self, sentence: str) -> None:
+            said.append(sentence)
+
+    with pytest.MonkeyPatch.context() as patch:
+        measure_quickly(patch)
+        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
+        found = search(
+            **{**given, "slack": 0.0, "supernet": 8.0, "trials": 9, "top": 1},
+            out=tmp_path / "run",
+            progress=Heard(),
+        )
+    shared = found["blocks"]["supernet"]
+    assert shared["epochs"] == 8
+    assert -1 <= shared["tau"] <= 1
+    assert any(f"Kendall tau {shared['tau']:.2f}" in sentence for sentence in said)
+    trials = {t["number"]: t for t in found["blocks"]["trials"]}
+    assert len(shared["checked"]) == 8
+    for number, inherited, alone in shared["checked"]:
+        assert inherited == trials[number]["accuracy"]
+        assert 0 < alone < 1
+    # From the best to the worst, and no trial was trained.
+    ranked = [inherited for _, inherited, _ in shared["checked"]]
+    assert ranked == sorted(ranked, reverse=True)
+    assert ranked[0] == max(t["accuracy"] for t in trials.values())
+    assert not any(t["stopped"] for t in trials.values())
+    report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "trained for 8 epochs" in report
+
+
 def _run_in_child(given: dict[str, Any], out: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
