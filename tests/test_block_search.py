@@ -156,7 +156,7 @@ def test_both_stages_and_the_baseline_go_by_one_pace_and_one_limit(
 
 
 def by_table(
-    base: NetSpec, specs: list[NetSpec], table: LatencyTable, device: str = "local"
+    base: NetSpec, specs: list[NetSpec], table: LatencyTable, on: Deployment
 ) -> list[float]:
     """The table's word for the clock's; versions of the base, which no such table covers, by counts."""
     share = float(table.header["reference_ms"]) / count(base).madds
