@@ -107,28 +107,56 @@ def search(
         InputError: wrong input; the message is one sentence.
     """
     folder = None if data is None else Path(data)
-    builtin, spec = folder is None, resolve(seed_network)
-    epochs = _given(epochs, BUILTIN_EPOCHS if builtin else FOLDER_EPOCHS)
+    sizes = _sizes(folder, seed_network, seed, resolution, epochs, steps)
     settings = small_data(
+        **sizes,
         seed_network=seed_network,
-        resolution=_given(resolution, BUILTIN_RESOLUTION if builtin else spec.resolution),
-        images=BUILTIN_IMAGES if folder is None else len(list_images(folder, seed=seed).train),
         target=target,
-        epochs=epochs,
-        steps=_given(steps, BUILTIN_STEPS if builtin else FOLDER_STEPS),
         delta=delta,
         tail=tail,
         repeats=repeats,
         seed=seed,
         workers=workers,
         cluster=cluster,
-        blocks=_block_settings(blocks, epochs) if from_scratch else None,
+        blocks=_block_settings(blocks, sizes["epochs"]) if from_scratch else None,
         device=device,
         runtime=runtime,
         precision=precision,
     )
     path = Path(out) if out is not None else _fresh_folder()
     return _begin(path, settings, folder, progress or Silent())
+
+
+class _Sizes(TypedDict):
+    resolution: int
+    images: int
+    epochs: float
+    steps: int
+
+
+def _sizes(
+    folder: Path | None,
+    seed_network: str,
+    seed: int,
+    resolution: int | None,
+    epochs: float | None,
+    steps: int | None,
+) -> _Sizes:
+    """What depends on the images where it is not given."""
+    spec = resolve(seed_network)
+    if folder is None:
+        return _Sizes(
+            resolution=_given(resolution, BUILTIN_RESOLUTION),
+            images=BUILTIN_IMAGES,
+            epochs=_given(epochs, BUILTIN_EPOCHS),
+            steps=_given(steps, BUILTIN_STEPS),
+        )
+    return _Sizes(
+        resolution=_given(resolution, spec.resolution),
+        images=len(list_images(folder, seed=seed).train),
+        epochs=_given(epochs, FOLDER_EPOCHS),
+        steps=_given(steps, FOLDER_STEPS),
+    )
 
 
 def _begin(
