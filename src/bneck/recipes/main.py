@@ -79,8 +79,7 @@ def search(
     """Find the network for these images that meets a latency on this device, and ship it.
 
     Args:
-        data: a folder `train/CLASS/*` and `val/CLASS/*`, or `CLASS/*`, which is split; None takes
-            the built-in images (6,000 of Fashion-MNIST).
+        data: a folder `train/CLASS/*` and `val/CLASS/*`, or `CLASS/*`; None takes the built-in images.
         target: a latency, as "5ms", or a share of the seed network's, as "70%".
         device: where latency is measured; "local" is this machine (docs/devices.md has the others).
         runtime: the engine there: onnxruntime, litert or openvino; None: the device's usual one.
@@ -97,7 +96,7 @@ def search(
         cluster: a Ray cluster in their place, "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
         from_scratch: search the blocks first (4.1); the seed network is then what they are compared with.
-        progress: receives what happens; None tells nobody.
+        progress: receives what happens.
         blocks: with `from_scratch`, what `BlockOptions` lists.
 
     Returns:
@@ -109,7 +108,6 @@ def search(
     folder = None if data is None else Path(data)
     sizes = _sizes(folder, seed_network, seed, resolution, epochs, steps)
     settings = small_data(
-        **sizes,
         seed_network=seed_network,
         target=target,
         delta=delta,
@@ -122,8 +120,9 @@ def search(
         device=device,
         runtime=runtime,
         precision=precision,
+        **sizes,
     )
-    path = Path(out) if out is not None else _fresh_folder()
+    path = _fresh_folder() if out is None else Path(out)
     return _begin(path, settings, folder, progress or Silent())
 
 
