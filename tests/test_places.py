@@ -137,8 +137,22 @@ class TestAgent:
         assert agent.describe() == replace(describe("local"), place="ssh:here")
         assert agent.version("onnxruntime") == runtime("onnxruntime").version
 
-    def test_it_measures_like_this_process(self, agent: Agent, tiny: NetSpec) -> None:
-        (one,) = measure([Candidate(tiny)], place=agent, protocol=QUICK)
+    @pytest.mark.parametrize(
+        ("name", "module"),
+        [
+            ("onnxruntime", "onnxruntime"),
+            ("litert", "ai_edge_litert"),
+            pytest.param("openvino", "openvino", marks=pytest.mark.slow),
+            pytest.param("torch", "torch", marks=pytest.mark.slow),
+            pytest.param("executorch", "executorch", marks=pytest.mark.slow),
+        ],
+    )
+    def test_it_measures_like_this_process(
+        self, agent: Agent, tiny: NetSpec, name: str, module: str
+    ) -> None:
+        pytest.importorskip(module)
+        (one,) = measure([Candidate(tiny)], runtime_name=name, place=agent, protocol=QUICK)
+        assert one.runtime_version == runtime(name).version
         assert one.device.place == "ssh:here"
         assert one.n >= 3 * QUICK.least_runs
         assert one.cpu_ms is not None
