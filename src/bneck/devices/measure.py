@@ -110,9 +110,9 @@ def measure(
             device=described,
             reference=reference.spec.name,
             reference_ms=race_ms,
-            profile=profiles[i],
+            profile=told,
         )
-        for i, (name, (candidate, engine)) in enumerate(zip(_names(pairs), pairs, strict=True))
+        for name, (candidate, engine), told in zip(_names(pairs), pairs, profiles, strict=True)
     ]
 
 
