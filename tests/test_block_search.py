@@ -22,6 +22,7 @@ from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.data.folders import list_images
 from bneck.data.pack import pack
+from bneck.devices.deployment import Deployment
 from bneck.recipes.block_search import _judge_batch, rungs
 from bneck.recipes.crew import Crew
 from bneck.recipes.finalists import in_order
