@@ -211,7 +211,12 @@ def test_the_report_has_the_finalists_and_the_front(run: Path) -> None:
     assert "space toy" in section
     rows = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| ")]
     numbers = [int(cell) for cell in rows if cell.isdecimal()]
-    assert numbers == [e["number"] for e in blocks["finalists"]] + blocks["front"]
+    rises, best = [], -1.0
+    for count, trial in enumerate(sorted(blocks["trials"], key=lambda t: t["number"]), 1):
+        if not trial["stopped"] and trial["reward"] > best:
+            best = trial["reward"]
+            rises.append(count)
+    assert numbers == [e["number"] for e in blocks["finalists"]] + blocks["front"] + rises
 
 
 def test_a_finished_run_resumes_to_the_same(run: Path) -> None:
