@@ -212,10 +212,10 @@ def test_the_report_has_the_finalists_and_the_front(run: Path) -> None:
     rows = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| ")]
     numbers = [int(cell) for cell in rows if cell.isdecimal()]
     rises, best = [], -1.0
-    for count, trial in enumerate(sorted(blocks["trials"], key=lambda t: t["number"]), 1):
+    for place, trial in enumerate(sorted(blocks["trials"], key=lambda t: t["number"]), 1):
         if not trial["stopped"] and trial["reward"] > best:
             best = trial["reward"]
-            rises.append(count)
+            rises.append(place)
     assert numbers == [e["number"] for e in blocks["finalists"]] + blocks["front"] + rises
 
 
