@@ -15,6 +15,7 @@ import pytest
 
 from agents import COMMAND, made_up_shipment
 from bneck.costs.table_file import read_table
+from bneck.devices.deployment import Deployment
 from bneck.devices.fill import fill_table
 from bneck.devices.places import DeviceError, ssh, steady
 from bneck.devices.places.channel import Channel
@@ -127,15 +128,15 @@ def here(monkeypatch: pytest.MonkeyPatch) -> str:
 class TestKeptApart:
     def test_every_device_has_a_table_of_its_own(self, tiny: NetSpec, here: str) -> None:
         names = ["local", here, "ssh:there"]
-        assert len({table_path(tiny, device=name) for name in names}) == 3
+        assert len({table_path(tiny, Deployment(device=name)) for name in names}) == 3
         found = latency_table(tiny, device=here)
         assert (found["device"], found["runtime"]) == (here, "onnxruntime")
-        assert Path(found["file"]) == table_path(tiny, device=here)
-        table = known_table(tiny, here)
+        assert Path(found["file"]) == table_path(tiny, Deployment(device=here))
+        table = known_table(tiny, Deployment(device=here))
         assert table is not None
         assert table.header["place"] == here
         assert (table.header["processor"], table.header["runtime_version"]) == ("made up", "1.0")
-        assert known_table(tiny, "ssh:there") is None
+        assert known_table(tiny, Deployment(device="ssh:there")) is None
 
     def test_a_table_of_another_device_is_refused(
         self, tiny: NetSpec, here: str, tmp_path: Path
@@ -151,9 +152,9 @@ class TestKeptApart:
 
     def test_a_search_measures_there(self, tiny: NetSpec, here: str) -> None:
         # A made-up time is 1 to 2 ms, and the same at every call.
-        first = measured_ms(tiny, [tiny], None, here)
+        first = measured_ms(tiny, [tiny], None, Deployment(device=here))
         assert 1 <= first[0] < 2
-        assert measured_ms(tiny, [tiny], None, here) == first
+        assert measured_ms(tiny, [tiny], None, Deployment(device=here)) == first
 
     def test_the_command_fills_one(
         self, tiny_file: Path, here: str, tmp_path: Path, call: Call

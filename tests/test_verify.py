@@ -10,6 +10,7 @@ import pytest
 
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
+from bneck.devices.deployment import Deployment
 from bneck.recipes import stages, verify
 from bneck.records.ledger import Ledger
 from bneck.specs.network import NetSpec
@@ -22,7 +23,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     names: list[str] = []
 
     def measure(
-        seed: NetSpec, specs: list[NetSpec], table: LatencyTable, device: str
+        seed: NetSpec, specs: list[NetSpec], table: LatencyTable, on: Deployment
     ) -> list[float]:
         names.extend(spec.name for spec in specs)
         return [float(len(names))]
@@ -34,7 +35,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 def run(folder: Path, device: str = "local") -> Any:
     folder.mkdir(exist_ok=True)
-    settings = SimpleNamespace(device=device)
+    settings = SimpleNamespace(deployment=Deployment(device=device))
     return SimpleNamespace(ledger=Ledger(folder / "ledger.jsonl"), settings=settings)
 
 
