@@ -83,28 +83,23 @@ def search(
             the built-in images (6,000 of Fashion-MNIST).
         target: a latency, as "5ms", or a share of the seed network's, as "70%".
         device: where latency is measured; "local" is this machine (docs/devices.md has the others).
-        runtime: the engine there: onnxruntime, litert or openvino; None: the device's usual one.
-        precision: "fp32", "fp16" or "int8": what is timed and shipped; training is in float.
+        runtime, precision: what is timed and shipped (`Deployment.of`); training is in float.
         seed_network: the network to narrow: a zoo name, a spec file, a run folder.
         resolution: input side in pixels; None: 48 for the built-in images, else the network's own.
-        epochs: of every full training.
-        steps: T, the training steps that judge a proposal.
+        epochs, steps: of every full training; T, the steps that judge a proposal.
         delta: least cut of a step as a share of the seed's latency.
         tail: also narrow the convs behind the last bneck, which section 4.2 leaves alone.
-        repeats: final trainings of the result and of the uniform-width baseline.
-        seed: everything random follows from it.
-        workers: processes that train; None takes one a core.
-        cluster: a Ray cluster in their place, "auto" or "ray://HOST:10001".
+        repeats, seed: final trainings of result and baseline; everything random follows from seed.
+        workers: processes that train; None takes one a core; `cluster`: a Ray cluster in their
+            place, "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
-        from_scratch: search the blocks first (4.1); the seed network is then what they are compared with.
+        from_scratch: blocks first (4.1); the seed network is then what they are compared with.
         progress: receives what happens; None tells nobody.
         blocks: with `from_scratch`, what `BlockOptions` lists.
 
     Returns:
-        The run's record (`bneck.records.run.SearchRecord`), with its folder under "run".
-
-    Raises:
-        InputError: wrong input; the message is one sentence.
+        The run's record (`records.run.SearchRecord`), with its folder under "run"; InputError for
+        wrong input.
     """
     folder = None if data is None else Path(data)
     builtin, spec = folder is None, resolve(seed_network)
