@@ -59,6 +59,7 @@ EXTRAS = {
     **dict.fromkeys(_SEARCH, "search"),
     "tflite": "tflite",
     "faster_coco_eval": "detect",
+    "pyarrow": "train",
 }
 
 STOPPED = 130  # what Ctrl-C ends in
