@@ -61,7 +61,7 @@ class TestPaper:
             net = build(bneck.network(name))
             assert net.dropout.p == 0.2
             norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-            assert {norm.momentum for norm in norms} == {pytest.approx(0.01)}
+            assert all(norm.momentum == pytest.approx(0.01) for norm in norms)
 
     @pytest.mark.parametrize("name", RECIPES)
     def test_the_rate_follows_the_batch(self, name: str) -> None:

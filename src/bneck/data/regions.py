@@ -55,13 +55,16 @@ def _jpeg(data: bytes, size: Size, region: Region, resolution: int) -> Tensor:
     least = {} if shrink == 1 else {"min_width": size[0] // shrink, "min_height": size[1] // shrink}
     # Both are differences of a level or two, on some pixels; docs/results.md has them.
     pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=True, **least)
-    if shrink > 1:
-        across, down = pixels.shape[1] / size[0], pixels.shape[0] / size[1]
-        left, top = round(region[0] * across), round(region[1] * down)
-        width = min(max(1, round(region[2] * across)), pixels.shape[1] - left)
-        height = min(max(1, round(region[3] * down)), pixels.shape[0] - top)
-        region = (left, top, width, height)
-    return _resized(pixels, region, resolution)
+    if shrink == 1:
+        return _resized(pixels, region, resolution)
+    across, down = pixels.shape[1] / size[0], pixels.shape[0] / size[1]
+    left, top, width, height = region
+    box = (left * across, top * down, (left + width) * across, (top + height) * down)
+    # Pillow takes fractions of a pixel, which a whole one at 1/8 would miss by up to four.
+    whole = Image.fromarray(pixels).resize(
+        (resolution, resolution), Image.Resampling.BILINEAR, box=box
+    )
+    return torch.from_numpy(np.array(whole)).permute(2, 0, 1)
 
 
 def _resized(pixels: np.ndarray, region: Region, resolution: int) -> Tensor:

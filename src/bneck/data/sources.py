@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bneck.data.folders import DataError, Listing, held_out, list_images
+from bneck.data.folders import DataError, Item, Listing, held_out, list_images
 from bneck.data.images import Pixels, read_ahead, read_square
 from bneck.data.pack import FORMAT, Head, Packed, Progress, Record, stored_side, write_pack
 
@@ -76,14 +76,16 @@ def find_images(data: str | Path, *, val_share: float = 0.2, seed: int = 0) -> S
 
 def of_listing(listing: Listing) -> Sources:
     """Image files in folders."""
-    splits = []
     digest = hashlib.sha256(repr(listing.classes).encode())
-    for items in (listing.train, listing.val):
+
+    def source(items: Sequence[Item]) -> Source:
         paths = [item.path for item in items]
-        labels = np.array([item.label for item in items], dtype=np.int64)
-        splits.append(Source([str(path) for path in paths], labels, partial(_file, paths)))
         digest.update("\n".join(map(str, paths)).encode())
-    return Sources(listing.classes, *splits, "folders", digest.hexdigest(), listing)
+        labels = np.array([item.label for item in items], dtype=np.int64)
+        return Source([str(path) for path in paths], labels, partial(_file, paths))
+
+    train, val = source(listing.train), source(listing.val)
+    return Sources(listing.classes, train, val, "folders", digest.hexdigest(), listing)
 
 
 def pack_sources(
@@ -140,7 +142,7 @@ def divided(
                 f"class {name!r} has a single image in {where}; it cannot be split into train and val: "
                 "add images of it, or delete it"
             )
-        ranked = sorted(members, key=lambda i: _rank(source.names[i], seed))
+        ranked = sorted(members, key=lambda i: _rank(source.names[int(i)], seed))
         val[ranked[: held_out(len(members), val_share)]] = True
     return source.part(np.flatnonzero(~val)), source.part(np.flatnonzero(val))
 

@@ -164,7 +164,7 @@ def _hue(images: Tensor, draws: Tensor) -> Tensor:
     high, low = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
     spread = high - low
     safe = spread.clamp(min=1e-6)
-    red, green, blue = images.split(1, 1)
+    red, green, blue = (images[:, i : i + 1] for i in range(3))
     sector = torch.where(
         red == high,
         (green - blue) / safe,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -46,24 +46,41 @@ CHECK_IMAGES = 256
 EVAL_BATCH = 250
 
 
+class TrainOptions(TypedDict, total=False):
+    """What `train_classify` may be told; every one has a default.
+
+    `start` is the folder of an import or a run to take weights from, or a file of published weights of
+    the network; a narrower network keeps the strongest channels. Without one it begins from scratch.
+    `teacher` is the folder of an import or a run whose answers are learnt too. `recipe` is "small-data"
+    (the default), "finetune" (the default with a start), "paper" or "imagenet"; `epochs`, `batch` (of
+    all processes together; the rate follows it) and `lr`, the peak, replace the recipe's, and
+    `changes`, as "precision=bf16", its others (`recipes.training.SETTABLE`). `frozen` trains only what
+    stands behind the pool. `resolution` is 48 for the built-in images, else the network's own.
+    `stream` decodes images anew in every epoch instead of once into a pack; `bad_share` of them (1 %)
+    may be unreadable. Everything random follows from `seed`.
+    """
+
+    start: str | Path | None
+    teacher: str | Path | None
+    recipe: str | None
+    frozen: bool
+    resolution: int | None
+    epochs: float | None
+    batch: int | None
+    lr: float | None
+    changes: Sequence[str]
+    stream: bool
+    bad_share: float
+    seed: int
+
+
 def train_classify(
     network: Network,
     data: str | Path | None = None,
     *,
-    start: str | Path | None = None,
-    teacher: str | Path | None = None,
-    recipe: str | None = None,
-    frozen: bool = False,
-    resolution: int | None = None,
-    epochs: float | None = None,
-    batch: int | None = None,
-    lr: float | None = None,
-    changes: Sequence[str] = (),
-    stream: bool = False,
-    bad_share: float = 0.01,
-    seed: int = 0,
     out: str | Path | None = None,
     progress: Progress | None = None,
+    **options: Unpack[TrainOptions],
 ) -> dict[str, Any]:
     """Train a network on labelled images, judge it, export it; see docs/training.md.
 
@@ -71,22 +88,9 @@ def train_classify(
         network: a zoo name, a spec file, a run's folder; what is trained.
         data: a folder `train/CLASS/*` and `val/CLASS/*`, or `CLASS/*`, which is split; a folder or URL
             of tar shards; a Hugging Face dataset on disk; None takes the built-in images.
-        start: the folder of an import or a run to take weights from, or a file of published weights of
-            `network`; a narrower `network` keeps the strongest channels. None trains from scratch.
-        teacher: the folder of an import or a run whose answers are learnt too.
-        recipe: "small-data", "finetune", "paper" or "imagenet"; None takes "finetune" with a start,
-            else "small-data".
-        frozen: train only what stands behind the pool.
-        resolution: input side in pixels; None: 48 for the built-in images, else the network's own.
-        epochs: of training; None takes the recipe's.
-        batch: images a step, of all processes together; None takes the recipe's. The rate follows it.
-        lr: the peak rate; None takes the recipe's.
-        changes: other settings of the recipe, as "precision=bf16"; `recipes.training.SETTABLE`.
-        stream: decode images anew in every epoch instead of once into a pack.
-        bad_share: of the images may be unreadable; more end the run.
-        seed: everything random follows from it.
         out: the run's folder, new or empty; None makes one under runs/.
         progress: receives what happens; None tells nobody.
+        options: see `TrainOptions`.
 
     Returns:
         The run's record, as in its `run.json`, with its folder under "run"; an empty one in processes
@@ -96,42 +100,46 @@ def train_classify(
         InputError: wrong input; the message is one sentence.
     """
     spec = resolve(network)
-    side = resolution or (BUILTIN_RESOLUTION if data is None else spec.resolution)
+    side = options.get("resolution") or (BUILTIN_RESOLUTION if data is None else spec.resolution)
     if side < 32:
         raise InputError(f"resolution is {side}; it must be at least 32")
+    place = None if data is None else str(data)
+    settings = _settings(options, place)
+    for path in (options.get("start"), options.get("teacher")):
+        if path is not None:
+            _check_start(Path(path))
+    record = new_record(KIND, "bneck.train_classify(...)")
+    record["settings"] = _stored(options, place, side, settings)
+    team = join()
+    try:
+        settings.check(team)
+        folder = Path(team.share(str(out or fresh_folder("train"))))
+        if team.first:
+            check_empty(folder)
+        return _run(folder, team, progress, with_resolution(spec, side), record)
+    finally:
+        leave(team)
+
+
+def _stored(
+    options: TrainOptions, data: str | None, side: int, settings: Settings
+) -> dict[str, Any]:
+    stream, bad_share = options.get("stream", False), options.get("bad_share", 0.01)
     if stream and data is None:
         raise InputError("the built-in images are always packed; leave --stream out or give --data")
     if not 0 <= bad_share <= 1:
         raise InputError(f"bad_share is {bad_share}; it must be a share from 0 to 1")
-    place = None if data is None else str(data)
-    settings = _settings(
-        recipe, start is not None, count_train(place, seed), epochs, batch, lr, seed, frozen
-    )
-    settings = changed(settings, changes)
-    for path in (start, teacher):
-        if path is not None:
-            _check_start(Path(path))
-    record = new_record(KIND, "bneck.train_classify(...)") | {
-        "settings": {
-            "data": place if place is None or "://" in place else str(Path(place).resolve()),
-            "start": None if start is None else str(Path(start).resolve()),
-            "teacher": None if teacher is None else str(Path(teacher).resolve()),
-            "resolution": side,
-            "stream": stream,
-            "bad_share": bad_share,
-            "seed": settings.seed,
-            "training": asdict(settings),
-        },
+    start, teacher = options.get("start"), options.get("teacher")
+    return {
+        "data": data if data is None or "://" in data else str(Path(data).resolve()),
+        "start": None if start is None else str(Path(start).resolve()),
+        "teacher": None if teacher is None else str(Path(teacher).resolve()),
+        "resolution": side,
+        "stream": stream,
+        "bad_share": bad_share,
+        "seed": settings.seed,
+        "training": asdict(settings),
     }
-    team = join()
-    try:
-        settings.check(team)
-        path = team.share(str(out or fresh_folder("train")))
-        if team.first:
-            check_empty(Path(path))
-        return _run(Path(path), team, progress, spec=with_resolution(spec, side), record=record)
-    finally:
-        leave(team)
 
 
 def resume_classify(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -349,17 +357,11 @@ def load_trained(folder: RunFolder) -> Net:
     return net
 
 
-def _settings(
-    recipe: str | None,
-    started: bool,
-    images: int,
-    epochs: float | None,
-    batch: int | None,
-    lr: float | None,
-    seed: int,
-    frozen: bool,
-) -> Settings:
-    name = recipe or ("finetune" if started else "small-data")
+def _settings(options: TrainOptions, data: str | None) -> Settings:
+    started, frozen = options.get("start") is not None, options.get("frozen", False)
+    epochs, batch, lr = options.get("epochs"), options.get("batch"), options.get("lr")
+    seed = options.get("seed", 0)
+    name = options.get("recipe") or ("finetune" if started else "small-data")
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; known are {', '.join(RECIPES)}")
     if frozen and not started:
@@ -372,12 +374,12 @@ def _settings(
         raise InputError(f"lr is {lr}; it must be a number above 0")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; it must be at least 0 and below 2^32")
-    settings = RECIPES[name](images=images, epochs=epochs, seed=seed)
+    settings = RECIPES[name](images=count_train(data, seed), epochs=epochs, seed=seed)
     if batch is not None:
         settings = replace(settings, batch=batch, lr=settings.lr * batch / settings.batch)
     if lr is not None:
         settings = replace(settings, lr=lr)
-    return replace(settings, frozen=frozen)
+    return changed(replace(settings, frozen=frozen), options.get("changes", ()))
 
 
 def _check_start(path: Path) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bneck.data.batches import Augment, Images, train_batches
+from bneck.data.batches import Images, train_batches
+from bneck.data.vary import Augment
 from bneck.nets.build import Net
 from bneck.nets.quantize import QuantizedNet
 from bneck.specs.errors import InputError
@@ -22,6 +23,7 @@ from bneck.tasks.classify import Taught
 from bneck.train.checkpoint import Checkpoint
 from bneck.train.health import Health
 from bneck.train.journal import Journal
+from bneck.train.memory import keep_freed_memory
 from bneck.train.optim import (
     Decayed,
     RmsPropTF,
@@ -153,7 +155,8 @@ def train(
 
     def pieces(batch: tuple[Tensor, Tensor]) -> Sequence[tuple[Tensor, Tensor]]:
         size = settings.batch // (settings.accumulate * team.size)
-        return list(zip(batch[0].split(size), batch[1].split(size), strict=True))
+        parts = range(0, len(batch[1]), size)
+        return [(batch[0][i : i + size], batch[1][i : i + size]) for i in parts]
 
     taught = None
     if teacher is not None:
@@ -252,6 +255,8 @@ class _Course(Generic[B]):
     ) -> None:
         self.net, self.lessons, self.settings = net, lessons, settings
         self.team, self.save_s = team, save_s
+        if team.device.type == "cpu":
+            keep_freed_memory()
         net.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.bn_momentum is not None:
             set_bn_momentum(net, settings.bn_momentum)

@@ -134,6 +134,11 @@ class _Sum(torch.autograd.Function):
         return total
 
 
+def _summed(value: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(value)  # type: ignore[no-untyped-call]
+    return total
+
+
 class SyncedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the batches of the whole team, on processors too, which torch's own is not.
 
@@ -146,9 +151,9 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         n = x.numel() // x.shape[1] * dist.get_world_size()
         values = x.float()
-        mean = _Sum.apply(values.sum((0, 2, 3))) / n
+        mean: Tensor = _summed(values.sum((0, 2, 3))) / n
         centred = values - mean[:, None, None]
-        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / n
+        variance = _summed(centred.square().sum((0, 2, 3))) / n
         with torch.no_grad():
             assert self.running_mean is not None
             assert self.running_var is not None
@@ -158,7 +163,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
             self.running_var.lerp_(variance.detach() * n / (n - 1), share)
             self.num_batches_tracked.add_(1)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        scaled = centred * scale[:, None, None] + self.bias[:, None, None]
+        scaled: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
         return scaled.to(x.dtype)
 
 
