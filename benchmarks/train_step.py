@@ -1,14 +1,16 @@
 """A training step on this machine, ours beside a plain PyTorch loop, interleaved.
 
 The plain loop is eager float32 with torch's own RMSprop and no weight average, on the same network,
-batch and threads. Variants of ours: as it trains by default, in bfloat16, compiled. CPU time of the
-process counts, so that a neighbour slows neither.
+batch and threads; once more in the channels-last order. Variants of ours: as it trains by default, in
+bfloat16, compiled. Each variant is a process of its own, asked for one step at a time in turn; CPU
+time counts, so that a neighbour slows none.
 
     python benchmarks/train_step.py v3-small 32 224 [ROUNDS] [VARIANT ...]
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -27,11 +29,13 @@ from bneck.train.team import ALONE
 VARIANTS = {"ours": {}, "bf16": {"precision": "bf16"}, "compiled": {"compile": True}}
 
 
-def plain(name: str, batch: int, side: int) -> Callable[[], None]:
-    """Contiguous float32, eager, torch's optimiser."""
-    net = build(with_resolution(resolve(name), side))
+def plain(name: str, batch: int, side: int, *, last: bool) -> Callable[[], None]:
+    """Eager float32 with torch's optimiser, contiguous or with channels last."""
+    order = torch.channels_last if last else torch.contiguous_format
+    net = build(with_resolution(resolve(name), side)).to(memory_format=order)  # type: ignore[call-overload]
     optimizer = torch.optim.RMSprop(net.parameters(), lr=1e-4, alpha=0.9, momentum=0.9, eps=1e-3)
     images, labels = examples(batch, side)
+    images = images.contiguous(memory_format=order)
     net.train()
 
     def step() -> None:
@@ -70,34 +74,64 @@ def examples(batch: int, side: int) -> tuple[Tensor, Tensor]:
     return torch.randn(batch, 3, side, side, generator=rng), torch.arange(batch) % 1000
 
 
-def main(name: str, batch: int, side: int, rounds: int, variants: list[str]) -> None:
+def child(variant: str, name: str, batch: int, side: int) -> None:
+    """Take a step for every line that comes in; tell the seconds."""
     torch.set_num_threads(1)
-    steps = {"plain": plain(name, batch, side)}
-    steps |= {v: ours(name, batch, side, **VARIANTS[v]) for v in variants}
-    for step in steps.values():  # compiles, allocates
+    if variant.startswith("plain"):
+        step = plain(name, batch, side, last=variant == "plain-last")
+    else:
+        step = ours(name, batch, side, **VARIANTS[variant])
+    step()  # compiles, allocates
+    step()
+    for _ in sys.stdin:
+        begun = time.process_time()
         step()
-        step()
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for variant, step in steps.items():
-            begun = time.process_time()
-            step()
-            seconds[variant].append(time.process_time() - begun)
+        print(time.process_time() - begun, flush=True)
+
+
+def main(name: str, batch: int, side: int, rounds: int, variants: list[str]) -> None:
+    asked = [
+        (
+            variant,
+            subprocess.Popen(
+                [sys.executable, __file__, "--child", variant, name, str(batch), str(side)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            ),
+        )
+        for variant in variants
+    ]
+    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
+    for number in range(rounds + 1):
+        for variant, process in asked:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("step\n")
+            process.stdin.flush()
+            found = float(process.stdout.readline())
+            if number:  # until the first all of them warm up at once
+                seconds[variant].append(found)
+    for _, process in asked:
+        process.communicate()
     print(f"{name}, batch {batch} at {side} px, {rounds} rounds, one thread")
-    for variant, found in seconds.items():
-        ratios = [a / b for a, b in zip(seconds["plain"], found, strict=True)]
+    for variant, times in seconds.items():
+        ratios = [a / b for a, b in zip(seconds[variants[0]], times, strict=True)]
         print(
-            f"{variant:9} {1e3 * median(found):7.1f} ms a step, {batch / median(found):5.1f} images/s; "
-            f"{median(ratios):.2f} times plain ({min(ratios):.2f} to {max(ratios):.2f})"
+            f"{variant:10} {1e3 * median(times):7.1f} ms a step, {batch / median(times):5.1f} images/s; "
+            f"{median(ratios):.2f} times {variants[0]} ({min(ratios):.2f} to {max(ratios):.2f})"
         )
 
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    main(
-        arguments[0],
-        int(arguments[1]),
-        int(arguments[2]),
-        int(arguments[3]) if len(arguments) > 3 else 10,
-        arguments[4:] or list(VARIANTS),
-    )
+    if arguments[0] == "--child":
+        child(arguments[1], arguments[2], int(arguments[3]), int(arguments[4]))
+    else:
+        main(
+            arguments[0],
+            int(arguments[1]),
+            int(arguments[2]),
+            int(arguments[3]) if len(arguments) > 3 else 10,
+            arguments[4:] or ["plain", "plain-last", *VARIANTS],
+        )
