@@ -95,7 +95,10 @@ class TestNumbers:
         assert low == pytest.approx(values.min(), rel=0.3)
 
 
-@pytest.mark.parametrize("name", ["litert", "onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "name",
+    ["litert", "onnxruntime", "openvino", pytest.param("executorch", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("spec", [network("v3-small@64"), VARIED], ids=["v3-small", "varied"])
 def test_files_answer_as_their_emulation(name: str, spec: NetSpec) -> None:
     pytest.importorskip({"litert": "ai_edge_litert"}.get(name, name))
@@ -235,6 +238,21 @@ class TestCommands:
         assert json.loads(metadata["classes"]) == ["circle", "square", "stripes"]
         assert metadata["precision"] == "int8"
         assert metadata["spec"] == to_text(bneck.network(run))
+
+    @pytest.mark.parametrize("format", ["tflite", "onnx", "openvino"])
+    def test_weights_in_half_precision(self, run: Path, pictures: Path, format: str) -> None:
+        half, whole = (
+            bneck.export(run, format, precision=precision, data=pictures)
+            for precision in ("fp16", "fp32")
+        )
+        assert half["precision"] == "fp16"
+        assert Path(half["file"]).stem == "model-fp16"
+        assert 1e-6 < half["largest_difference"] <= 0.01  # rounded, and by no more than that
+        assert whole["largest_difference"] <= 1e-4
+        assert half["size_mb"] < 0.7 * whole["size_mb"]
+        engine = runtime(half["runtime"])
+        metadata = engine.load(engine.read(Path(half["file"])), threads=1).metadata
+        assert metadata["precision"] == "fp16"
 
     def test_pixels_go_straight_in(self, run: Path, pictures: Path) -> None:
         found = bneck.export(run, "tflite", precision="int8", data=pictures, pixels=True)

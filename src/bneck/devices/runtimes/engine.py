@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from bneck.graphs.forms import Precision
+from bneck.graphs.written import operators_of, place_of
 from bneck.records.files import write_bytes
 from bneck.specs.errors import InputError
 
@@ -21,6 +23,16 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 class EngineError(InputError):
     """A runtime that is not installed or cannot load a file."""
+
+
+class MissingRuntime(EngineError):
+    """A runtime that is not installed; `package` is what to install where there is no bneck."""
+
+    def __init__(self, name: str, extra: str, module: str) -> None:
+        super().__init__(
+            f"the runtime {name} is not installed; install it with: pip install 'bneck[{extra}]'"
+        )
+        self.package = module.partition(".")[0].replace("_", "-")
 
 
 class Session(ABC):
@@ -48,6 +60,7 @@ class Runtime(ABC):
     extra: ClassVar[str]
     suffix: ClassVar[str]
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    lacking: ClassVar[str] = ""  # what its error about an operator that it lacks looks like
     version: str
 
     @abstractmethod
@@ -91,13 +104,18 @@ class Runtime(ABC):
                 warnings.simplefilter("ignore")  # of engines about their own parts
                 return import_module(module)
         except ImportError:
-            raise EngineError(
-                f"the runtime {self.name} is not installed; install it with: "
-                f"pip install 'bneck[{self.extra}]'"
-            ) from None
+            raise MissingRuntime(self.name, self.extra, module) from None
 
-    def refused(self, error: Exception) -> EngineError:
-        """The engine's own error about a file as one sentence."""
+    def refused(self, error: Exception, model: bytes = b"") -> EngineError:
+        """The engine's own error about a file as one sentence; an operator that it lacks by its row."""
+        if self.lacking and (found := re.search(self.lacking, str(error))):
+            kind = found[1]
+            needs = next((name for one, name in operators_of(model) if one == kind), "")
+            named = f"{kind}, which {place_of(needs)} needs" if needs else kind
+            return EngineError(
+                f"{self.name} {self.version} lacks the operator {named}; a newer version of it, or "
+                "another runtime, may have it"
+            )
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         reason = lines[0].strip().rstrip(".") if lines else type(error).__name__
         return EngineError(f"{self.name} cannot load this file: {reason}")

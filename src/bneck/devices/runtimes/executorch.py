@@ -21,6 +21,8 @@ class ExecuTorch(Runtime):
     name = "executorch"
     extra = "executorch"
     suffix = ".pte"
+    precisions = ("fp32", "int8")
+    lacking = r"Missing operator: \[\d+\] ([\w:.]+)"
 
     def __init__(self) -> None:
         self._engine = self.needs("executorch.runtime")

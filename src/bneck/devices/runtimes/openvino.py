@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bneck.devices.runtimes.engine import Array, EngineError, Runtime, Session
 
 KEY = "bneck"  # where metadata stands in a model's runtime information
@@ -26,7 +28,8 @@ class OpenVino(Runtime):
     name = "openvino"
     extra = "openvino"
     suffix = ".xml"
-    precisions = ("fp32", "int8")
+    lacking = r"No conversion rule found for operations: (\w+)-"
+    precisions = ("fp32", "fp16", "int8")
 
     def __init__(self) -> None:
         self._engine = self.needs("openvino")
@@ -41,6 +44,7 @@ class OpenVino(Runtime):
         """
         try:
             read = self._unpacked(model)
+            self._one_image(read)
             settings = {
                 "INFERENCE_NUM_THREADS": threads,
                 "NUM_STREAMS": 1,
@@ -50,7 +54,7 @@ class OpenVino(Runtime):
             }
             compiled = self._core.compile_model(read, "CPU", settings)
         except (RuntimeError, OSError, zipfile.BadZipFile, KeyError) as error:
-            raise self.refused(error) from None
+            raise self.refused(error, model) from None
         return OpenVinoSession(compiled, _metadata(read))
 
     def converted(self, model: bytes, metadata: Mapping[str, str]) -> bytes:
@@ -62,7 +66,7 @@ class OpenVino(Runtime):
         try:
             read = self._core.read_model(model)
         except RuntimeError as error:
-            raise self.refused(error) from None
+            raise self.refused(error, model) from None
         # As json: line breaks do not survive in the .xml.
         read.set_rt_info(json.dumps(dict(metadata)), [KEY])
         with tempfile.TemporaryDirectory() as folder:
@@ -92,6 +96,15 @@ class OpenVino(Runtime):
             super().write(path.with_suffix(".bin"), file.read(BIN))
             super().write(path, file.read(XML))
 
+    def _one_image(self, read: Any) -> None:
+        """Batches of one, which are fixed shapes: with open ones some fusions are not made."""
+        shapes = {}
+        for tensor in read.inputs:
+            shape = tensor.get_partial_shape()
+            shape[0] = 1
+            shapes[tensor] = shape
+        read.reshape(shapes)
+
     def _unpacked(self, model: bytes) -> Any:
         if not model.startswith(b"PK"):
             return self._core.read_model(model)
@@ -109,13 +122,16 @@ class OpenVinoSession(Session):
 
     def run(self, image: Array) -> Array:
         """Image (N, C, H, W) float32, or (N, H, W, C) uint8 where pixels go in -> scores."""
-        # Copied: what comes back otherwise lives in the request's own memory.
-        result: Array = next(iter(self._request.infer([image]).values())).copy()
-        return result
+        # Joining copies: what comes back otherwise lives in the request's own memory.
+        return np.concatenate([self._once(one[None]) for one in image])
 
     def prepare(self, image: Array) -> Callable[[], object]:
         """What runs the network once on this image, copied in as an application would."""
-        return lambda: self._request.infer([image])
+        return lambda: self._once(image)
+
+    def _once(self, image: Array) -> Array:
+        result: Array = next(iter(self._request.infer([image]).values()))
+        return result
 
     def operators(self) -> Counter[str]:
         """The kinds of nodes in the graph that runs, each with the precision that it runs in."""
