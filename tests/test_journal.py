@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bneck.specs.errors import InputError
 from bneck.train import journal
 from bneck.train.health import Health
 from bneck.train.journal import Journal
@@ -101,6 +102,20 @@ class TestJournal:
         again.write(25, loss=0.5)
         assert [line["step"] for line in lines(tmp_path)] == [10, 20, 25]
         assert [point[0] for point in scalars(tmp_path)] == [10, 20, 25]
+
+    @pytest.mark.parametrize("what", ["training.jsonl", "tensorboard"])
+    def test_a_full_disk_ends_in_a_sentence(self, tmp_path: Path, what: str) -> None:
+        told = Journal(tmp_path, batch=1)
+        told.begin(0)
+        full = Path("/dev/full")
+        if not full.exists():
+            pytest.skip("needs /dev/full")
+        if what == "tensorboard":
+            told.events.path = full
+        else:
+            (tmp_path / what).symlink_to(full)
+        with pytest.raises(InputError, match=r"cannot be written: No space left on device"):
+            told.write(1, loss=1.0)
 
     def test_the_checksum_is_crc_32c(self) -> None:
         """The check value of the algorithm's catalogue: "123456789" gives E3069283."""

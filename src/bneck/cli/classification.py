@@ -39,6 +39,13 @@ def train(
     print(
         f"{record['name']}: top-1 {record['top1']:.1%}, top-5 {record['top5']:.1%} of {record['n']} images\n"
         f"trained in {speed['train_seconds']:.0f} s, {speed['images_per_s']:.0f} images/s, "
-        f"{speed['waiting']:.0%} of the time waiting for images\n"
+        f"{speed['waiting']:.0%} of the time waiting for images; {_best(record)}\n"
         f"report: {Path(record['run']) / 'report.md'}\nmodel:  {Path(record['run']) / 'model.onnx'}"
     )
+
+
+def _best(record: dict[str, Any]) -> str:
+    best = record.get("best")
+    if best is None:
+        return "no epoch was judged"
+    return f"best behind step {best['step']} with {best['val_top1']:.1%}"

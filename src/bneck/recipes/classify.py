@@ -224,6 +224,11 @@ class _Work:
                 "images_per_s": journal.images_per_s,
                 "waiting": journal.waiting,
             }
+            record["best"] = max(
+                (line for line in journal.lines.entries if "val_top1" in line),
+                key=lambda line: line["val_top1"],
+                default=None,
+            )
             record["data"]["bad"] += images.bad()
         return net
 

@@ -60,9 +60,9 @@ class Checkpoint:
                     for key, values in groups.items()
                     if key not in _OWN
                 }
-            self.health.steps = int(groups["loss"]["steps"])
-            self.health.first = float(groups["loss"]["first"])
-            self.health.running = float(groups["loss"]["running"])
+            loss = groups["loss"]
+            self.health.steps = int(loss["steps"])
+            self.health.first, self.health.running = float(loss["first"]), float(loss["running"])
         except (RuntimeError, KeyError):
             raise InputError(f"{self.path} is a checkpoint of another network") from None
         self.step = int(groups["steps"]["done"])

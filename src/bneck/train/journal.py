@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from bneck.records.files import write_text
 from bneck.records.ledger import Ledger
+from bneck.specs.errors import InputError
 
 EVERY_S = 1.0  # a line at most so often, and one at the end of an epoch
 
@@ -82,9 +84,10 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, kept: list[dict[str, float]]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()
+        with _disk(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in folder.glob("events.out.tfevents.*"):
+                old.unlink()
         self.path = folder / f"events.out.tfevents.{int(time.time()):010d}.bneck"
         self._append(_double(1, time.time()) + _bytes(3, b"brain.Event:2"))
         for entry in kept:
@@ -101,8 +104,19 @@ class EventFile:
 
     def _append(self, record: bytes) -> None:
         length = struct.pack("<Q", len(record))
-        with self.path.open("ab") as file:
+        with _disk(self.path), self.path.open("ab") as file:
             file.write(length + _checksum(length) + record + _checksum(record))
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror or error}; free some space and go on with "
+            "--resume"
+        ) from None
 
 
 def _number(value: int) -> bytes:
