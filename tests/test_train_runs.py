@@ -277,7 +277,7 @@ class TestProcesses:
         out = tmp_path / "run"
         process = subprocess.Popen(
             command(tiny_file, "--data", shard, "--stream", "--epochs", 500, "--out", out),
-            start_new_session=True, stderr=subprocess.PIPE,
+            start_new_session=True, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         journal = out / "training.jsonl"
         begun = time.monotonic()

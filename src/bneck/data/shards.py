@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tarfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from bneck.data.sources import Source, Sources, check_labels, divided
 from bneck.specs.errors import InputError
 
 BLOCK = 512
+HANDLES = 256  # shards that stay open; systems allow some thousand files, or only one
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class _Store:
         self.data = data
         self.remote: Any = None
         self._open: dict[str, int] = {}
+        self._lock = threading.Lock()
         if "://" in data:
             try:
                 import fsspec
@@ -136,11 +139,15 @@ class _Store:
             end = sample.offset + sample.size
             data: bytes = self.remote.cat_file(sample.shard, start=sample.offset, end=end)
             return data
-        handle = self._open.get(sample.shard)
-        if handle is None:
-            # Two threads may both open it; the second handle is the one kept.
-            handle = self._open[sample.shard] = os.open(sample.shard, os.O_RDONLY)
-        return os.pread(handle, sample.size, sample.offset)
+        with self._lock:
+            handle = self._open.get(sample.shard)
+            if handle is None and len(self._open) < HANDLES:
+                handle = self._open[sample.shard] = os.open(sample.shard, os.O_RDONLY)
+        if handle is not None:
+            return os.pread(handle, sample.size, sample.offset)
+        with Path(sample.shard).open("rb") as file:
+            file.seek(sample.offset)
+            return file.read(sample.size)
 
     def fingerprint(self) -> str:
         """Names the state of all shards."""
