@@ -31,6 +31,7 @@ from bneck.data.regions import read_region
 from bneck.data.sources import Source, Sources, pack_sources
 from bneck.data.stream import Stream
 from bneck.data.vary import Augment, draw_region
+from bneck.train.memory import keep_freed_memory
 
 COUNT, BATCH, SIDE = 64, 32, 224
 SIZE = (500, 375)
@@ -92,6 +93,7 @@ def differences(files: list[bytes]) -> tuple[float, float]:
 
 def main(path: Path, rounds: int) -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()  # as in a training; the plain loop has it too
     files = files_of(path)
     labels = np.arange(COUNT) % 2
     source = Source([str(i) for i in range(COUNT)], labels, lambda i: files[i])

@@ -60,6 +60,7 @@ def forked(work: Callable[[], None]) -> int:
     child = os.fork()
     if child:
         return child
+    signal.alarm(120)  # rather than hang, whatever happens
     status = 1
     try:
         work()

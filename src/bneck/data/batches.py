@@ -123,6 +123,8 @@ def _varied(
             images = distorted(images, colours[piece], plan.augment.distort)
         pieces.append(_normalised(images, normalisation))
         labels.append(its_labels)
+    if len(pieces) == 1:
+        return pieces[0], labels[0]  # torch.cat would copy it
     return torch.cat(pieces), torch.cat(labels)
 
 

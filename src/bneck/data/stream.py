@@ -87,11 +87,11 @@ class Stream:
                 return error.strerror or str(error)
             return read_region(data, choose(index), resolution)
 
-        images = torch.zeros((len(indices), 3, resolution, resolution), dtype=torch.uint8)
+        images = torch.empty((len(indices), 3, resolution, resolution), dtype=torch.uint8)
         labels = self.labels[indices].copy()
         for place, found in enumerate(self._pool.map(read, map(int, indices))):
             if isinstance(found, str):
-                labels[place] = UNREADABLE
+                images[place], labels[place] = 0, UNREADABLE
                 self._note(int(indices[place]), found)
             else:
                 images[place] = found
