@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -193,6 +194,17 @@ class TestPieces:
         net = train(build(tiny), data, settings, on_step=lambda *at: losses.append(at[2]))
         assert np.mean(losses[-6:]) < 0.7 * losses[0]
         assert {value.dtype for value in net.parameters()} == {torch.float32}
+
+    @pytest.mark.slow
+    @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler")
+    def test_compiled_it_learns_the_same(self, tiny: NetSpec, data: Data) -> None:
+        losses: list[list[float]] = [[], []]
+        for compiled, found in zip((False, True), losses, strict=True):
+            settings = replace(SETTINGS, epochs=1, compile=compiled, smoothing=0.0)
+            spec = replace(tiny, dropout=0.0)
+            net = build(spec, seed=3)
+            train(net, data, settings, on_step=lambda *at, found=found: found.append(at[2]))
+        assert losses[1] == pytest.approx(losses[0], abs=2e-3)
 
 
 def teamed(size: int, work: Callable[[Team], None]) -> list[int]:
