@@ -31,6 +31,13 @@ def block_search(record: SearchRecord) -> Iterator[Block]:
         f"on {several(error['networks'], 'network')} that calibrated nothing. Accuracy is the mean "
         "probability of the right class on images kept out of training."
     )
+    if shared := blocks.get("supernet"):
+        tau = shared["tau"]
+        yield Paragraph(
+            f"Trials were judged by the weights of a supernet, trained for {shared['epochs']:g} epochs. Its "
+            f"ranking agrees with that of {several(len(shared['checked']), 'network')} trained alone to a "
+            f"Kendall tau of {NONE if tau is None else f'{tau:.2f}'} (1: the same order, 0: none)."
+        )
     yield _finalists(blocks["finalists"])
     yield _front(blocks["front"], trials)
 

@@ -58,7 +58,7 @@ class Checkpoint:
                 self.optimizer.state[parameter] = {
                     key: values[str(i)].to(parameter.device, memory_format=_format(parameter))
                     for key, values in groups.items()
-                    if key not in _OWN
+                    if key not in _OWN and str(i) in values  # none before its first gradient
                 }
             loss = groups["loss"]
             self.health.steps = int(loss["steps"])
