@@ -94,7 +94,7 @@ class TestMiddleOfAnEpoch:
         net = train(
             build(tiny, seed=3), data, SETTINGS, on_step=lambda done, *_: told.append(done), **how
         )
-        assert told == list(range(step, STEPS + 1)), "step was told, but not yet taken"
+        assert told == list(range(step, STEPS + 1)), "step was taken, but not yet saved"
         assert differing(net.state_dict(), unbroken) == []
 
     def test_within_save_s_nothing_is_written(

@@ -288,10 +288,11 @@ class _Course(Generic[B]):
             loss = self._gradients(batch, done)
             done += 1
             looked = self.team.device.type == "cpu" or done % LOOK == 0 or done == stop
-            if looked:
-                self._look(loss, done, total, lr)
+            value = self._checked(loss, done, lr) if looked else None
             self.optimizer.step()
             self.average.update(self.net)
+            if value is not None:
+                self._tell(done, total, value, lr)
             # Only what was looked at is known to be worth saving.
             if looked and done < stop and self.team.first and self.saved.due(self.save_s):
                 self.saved.save(done)
@@ -328,7 +329,8 @@ class _Course(Generic[B]):
             total += loss.detach()
         return total
 
-    def _look(self, loss: Tensor, done: int, total: int, lr: float) -> None:
+    def _checked(self, loss: Tensor, done: int, lr: float) -> float:
+        """The team's mean loss, before anything is changed by it."""
         value = float(self.team.mean(loss))
         wrong = self.health.look(value)
         if wrong is not None:
@@ -336,6 +338,9 @@ class _Course(Generic[B]):
                 f"{wrong} at step {done} with learning rate {lr:.3g}; "
                 f"train with a smaller learning rate ({self.saved})"
             )
+        return value
+
+    def _tell(self, done: int, total: int, value: float, lr: float) -> None:
         if self.journal is not None:
             self.journal.step(done, value, lr, self.waited_s)
             self.waited_s = 0.0
