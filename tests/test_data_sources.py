@@ -160,7 +160,7 @@ class TestBadShards:
     def test_a_name_that_is_no_class(self, shards: Path) -> None:
         (shards / "classes.txt").write_text("0\n1\n")
         write_tar(shards / "train-002.tar", {"odd.jpg": jpeg(), "odd.cls": b"horse"})
-        with pytest.raises(ValueError, match="has label 'horse', which is none of the 2 classes"):
+        with pytest.raises(DataError, match="has label 'horse', which is none of the 2 classes"):
             find_images(shards)
 
     def test_nothing_there(self, tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ import numpy as np
 
 from bneck.data.folders import SUFFIXES, VAL_NAMES, DataError
 from bneck.data.sources import Source, Sources, check_labels, divided
-from bneck.specs.errors import InputError
 
 BLOCK = 512
 HANDLES = 256  # shards that stay open; systems allow some thousand files, or only one
@@ -137,7 +136,10 @@ class _Store:
         sample = samples[number]
         if self.remote is not None:
             end = sample.offset + sample.size
-            data: bytes = self.remote.cat_file(sample.shard, start=sample.offset, end=end)
+            try:
+                data: bytes = self.remote.cat_file(sample.shard, start=sample.offset, end=end)
+            except Exception as error:  # every kind of store has errors of its own
+                raise OSError(str(error)) from None
             return data
         with self._lock:
             handle = self._open.get(sample.shard)
@@ -267,7 +269,7 @@ def _label(sample: Sample, numbers: dict[str, int], where: str) -> int:
         return numbers[text]
     if text.lstrip("-").isdigit():
         return int(text)  # out of range: check_labels says so
-    raise InputError(
+    raise DataError(
         f"{sample.name} in {sample.shard} has label {text!r}, which is none of the {len(numbers)} classes "
         f"of {where}"
     )
