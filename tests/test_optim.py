@@ -10,7 +10,7 @@ from torch import nn
 
 from bneck.nets.build import build
 from bneck.specs.network import NetSpec
-from bneck.train.optim import RmsPropTF, Schedule, WeightAverage, decayed_apart, learning_rate
+from bneck.train.optim import RmsPropTF, Schedule, WeightAverage, grouped, learning_rate
 
 GRADIENTS = (0.5, -1.0, 2.0, 0.0, 0.25)
 RATES = (0.1, 0.1, 0.05, 0.05, 0.2)
@@ -60,6 +60,21 @@ class TestRmsProp:
             )
             assert [float(w[i]) for w in got] == pytest.approx(wanted, abs=1e-7)
 
+    def test_five_steps_by_hand(self) -> None:
+        """Worked out with a pencil: a gradient of 1 all the time, decay and momentum one half.
+
+        Squares stay 1, so that with epsilon 0 every root is 1. Steps: 0.1, 0.15, 0.175, 0.1875,
+        0.19375; the weight falls from 1 by them.
+        """
+        weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
+        optimizer = RmsPropTF([weight], lr=0.1, decay=0.5, momentum=0.5, eps=0.0)
+        got = []
+        for _ in range(5):
+            weight.grad = torch.ones(1, dtype=torch.float64)
+            optimizer.step()
+            got.append(weight.item())
+        assert got == pytest.approx([0.9, 0.75, 0.575, 0.3875, 0.19375], abs=1e-7)
+
     def test_the_first_step_by_hand(self) -> None:
         weight = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
         weight.grad = torch.tensor([3.0], dtype=torch.float64)
@@ -85,7 +100,7 @@ class TestWeightDecay:
     def test_only_weights_of_full_convolutions_decay(self, tiny: NetSpec) -> None:
         net = build(tiny)
         names = {id(parameter): name for name, parameter in net.named_parameters()}
-        decayed, free = decayed_apart(net, 1e-5)
+        decayed, free = grouped(net, 1e-5)
         assert {names[id(p)] for p in decayed["params"]} == {
             "rows.0.conv.weight",
             "rows.1.se.reduce.weight",
@@ -105,8 +120,20 @@ class TestWeightDecay:
 
     def test_every_parameter_is_in_one_group(self, tiny: NetSpec) -> None:
         net = build(tiny)
-        grouped = [id(p) for group in decayed_apart(net, 1e-5) for p in group["params"]]
-        assert sorted(grouped) == sorted(id(p) for p in net.parameters())
+        found = [id(p) for group in grouped(net, 1e-5) for p in group["params"]]
+        assert sorted(found) == sorted(id(p) for p in net.parameters())
+
+    def test_it_may_pull_at_depthwise_convolutions_or_at_everything(self, tiny: NetSpec) -> None:
+        net = build(tiny)
+        names = {id(parameter): name for name, parameter in net.named_parameters()}
+        pulled, free = grouped(net, 1e-5, "convolutions")
+        found = {names[id(p)] for p in pulled["params"]}
+        assert {"rows.1.depthwise.conv.weight", "rows.3.depthwise.conv.weight"} <= found
+        assert not [name for name in found if ".bn." in name or name.endswith("bias")]
+        everything, nothing = grouped(net, 1e-5, "all")
+        assert len(everything["params"]) == len(names)
+        assert nothing["params"] == []
+        assert len(free["params"]) == sum(".bn." in n or n.endswith("bias") for n in names.values())
 
 
 class TestLearningRate:

@@ -183,7 +183,10 @@ class TestRun:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"recipe": "best"}, "there is no recipe 'best'; known are small-data, paper, finetune"),
+        (
+            {"recipe": "best"},
+            "there is no recipe 'best'; known are small-data, paper, imagenet, finetune",
+        ),
         ({"frozen": True}, "frozen rows need weights to keep"),
         ({"epochs": 0.0}, "epochs is 0.0; it must be a number above 0"),
         ({"batch": 1}, "batch is 1; batch norm needs at least 2 images"),

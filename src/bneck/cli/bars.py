@@ -29,6 +29,7 @@ class Bars:
             TimeElapsedColumn(),
             TextColumn("to go"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
             console=console,
             disable=not self.live,
             transient=True,
@@ -51,7 +52,7 @@ class Bars:
         """A new bar, in place of the last."""
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(name, total=total)
+        self._task = self._progress.add_task(name, total=total, note="")
         if not self.live:
             self.console.print(f"{name} ({total})", highlight=False)
 
@@ -59,6 +60,11 @@ class Bars:
         """Move the bar."""
         if self._task is not None:
             self._progress.advance(self._task, done)
+
+    def note(self, text: str) -> None:
+        """Words behind the bar."""
+        if self._task is not None:
+            self._progress.update(self._task, note=text)
 
     def say(self, sentence: str) -> None:
         """A line above the bar."""

@@ -19,7 +19,7 @@ def is_run(run: str) -> bool:
 
 
 def train(
-    network: str | None, data: Path | None, resume: Path | None, as_json: bool, **settings: Any
+    network: str | None, data: str | None, resume: Path | None, as_json: bool, **settings: Any
 ) -> None:
     """Train a classifier, or go on with one, and print how well it answers."""
     from bneck.recipes.classify import resume_classify, train_classify
@@ -30,10 +30,22 @@ def train(
         else:
             assert network is not None
             record = train_classify(network, data, progress=bars, **settings)
+    if not record:
+        return  # a process of a team that is not its first
     if as_json:
         print_json(record)
         return
+    speed = record.get("speed", {"train_seconds": 0.0, "images_per_s": 0.0, "waiting": 0.0})
     print(
         f"{record['name']}: top-1 {record['top1']:.1%}, top-5 {record['top5']:.1%} of {record['n']} images\n"
+        f"trained in {speed['train_seconds']:.0f} s, {speed['images_per_s']:.0f} images/s, "
+        f"{speed['waiting']:.0%} of the time waiting for images; {_best(record)}\n"
         f"report: {Path(record['run']) / 'report.md'}\nmodel:  {Path(record['run']) / 'model.onnx'}"
     )
+
+
+def _best(record: dict[str, Any]) -> str:
+    best = record.get("best")
+    if best is None:
+        return "no epoch was judged"
+    return f"best behind step {best['step']} with {best['val_top1']:.1%}"

@@ -63,6 +63,7 @@ EXTRAS = {
     **dict.fromkeys(_SEARCH, "search"),
     "tflite": "tflite",
     "faster_coco_eval": "detect",
+    "pyarrow": "train",
     "ray": "cluster",
 }
 

@@ -24,10 +24,10 @@ from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 
 DataFolder = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="Folders of classes (default: built-in images); COCO json files and images; or images "
-        "and masks (Cityscapes, train + trainannot)."
+        help="Folders of classes, tar shards (also a URL) or a Hugging Face dataset on disk (default: "
+        "built-in images); COCO json files and images; or images and masks (Cityscapes, train + trainannot)."
     ),
 ]
 GlobalPool = Annotated[
@@ -47,9 +47,27 @@ Loss = Annotated[str, typer.Option(help="Of a detector: focal, or mining (hard n
 Start = Annotated[
     Path | None,
     typer.Option(
-        help="The folder of an import or a run to take weights from (classify), or a detector's "
-        "backbone."
+        "--from",
+        "--start",
+        help="The folder of an import or a run, or a file of published weights, to begin with "
+        "(classify); or a detector's backbone.",
     ),
+]
+Teacher = Annotated[
+    Path | None,
+    typer.Option(help="A run or an import whose answers a classifier learns too (distillation)."),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="FIELD=VALUE of a classifier's recipe: precision=bf16, decayed=all, ..."
+    ),
+]
+Streamed = Annotated[
+    bool, typer.Option("--stream", help="Decode images in every epoch, not once into a pack.")
+]
+BadShare = Annotated[
+    float, typer.Option(help="Share of a classifier's images that may be unreadable.")
 ]
 Epochs = Annotated[
     float | None,
@@ -65,7 +83,9 @@ Rate = Annotated[
 ]
 Recipe = Annotated[
     str | None,
-    typer.Option(help="Of a classifier: small-data, finetune (default with --start) or paper."),
+    typer.Option(
+        help="Of a classifier: small-data, finetune (default with --from), paper or imagenet."
+    ),
 ]
 Frozen = Annotated[
     bool, typer.Option("--frozen", help="Train only what stands behind a classifier's pool.")
@@ -98,6 +118,10 @@ def train(
     start: Start = None,
     recipe: Recipe = None,
     frozen: Frozen = False,
+    teacher: Teacher = None,
+    changes: Changes = None,
+    stream: Streamed = False,
+    bad_share: BadShare = 0.01,
     epochs: Epochs = None,
     batch: BatchSize = None,
     lr: Rate = None,
@@ -126,19 +150,21 @@ def train(
         raise InputError(
             f"a network and --data are needed, as in: bneck train {example} --data FOLDER"
         )
+    folder = None if data is None else Path(data)
     if task == Task.CLASSIFY:
         classification.train(
             network, data, resume, as_json, resolution=resolution, start=start, recipe=recipe,
-            frozen=frozen, epochs=epochs, batch=batch, lr=lr, seed=seed, out=out,
+            frozen=frozen, teacher=teacher, changes=changes or (), stream=stream, bad_share=bad_share,
+            epochs=epochs, batch=batch, lr=lr, seed=seed, out=out,
         )  # fmt: skip
     elif task == Task.DETECT:
         detection.train(
-            network, data, resume, as_json, images=images, resolution=resolution, loss=loss,
+            network, folder, resume, as_json, images=images, resolution=resolution, loss=loss,
             start=start, epochs=epochs, batch=batch, lr=lr, seed=seed, out=out,
         )  # fmt: skip
     else:
         segmentation.train(
-            network, data, resume, as_json, head=head.value, filters=filters, output_stride=output_stride,
+            network, folder, resume, as_json, head=head.value, filters=filters, output_stride=output_stride,
             global_pool=global_pool, classes=classes, ignore=ignore or (), size=size, crop=crop,
             epochs=epochs, batch=batch, lr=lr, balance=balance, seed=seed, out=out,
         )  # fmt: skip

@@ -3,45 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from bneck.data.folders import DataError, held_out
-from bneck.data.images import Pixels
 from bneck.data.pack import Split
+from bneck.data.stream import Stream, ahead
+from bneck.data.vary import Augment, Plan, distorted, recoloured
 from bneck.specs.normalisation import IMAGENET, Normalisation
 
-_GREY = (0.299, 0.587, 0.114)  # Rec. 601
+CPU = torch.device("cpu")
 _DRAWS = 8  # random numbers an image gets: area, aspect, x, y, flip, and three of colour
 _PIECE = 16  # images worked on at a time; 128 at once leave the cache and take twice as long
 
 
-@dataclass(frozen=True, slots=True)
-class Augment:
-    """How training images are varied.
+class Images(Protocol):
+    """A split's images, wherever they are, as training and evaluation see them.
 
-    `area` is the range of the crop's share of the image, `aspect` that of its width / height (what
-    sticks out of the image is cut off), `flip` mirrors every second image, `colour` changes
-    brightness, contrast and saturation by a factor from 1 - colour to 1 + colour each.
+    Both methods give pixels from 0 to 255 as (N, 3, resolution, resolution) floats on `device`, and
+    (N,) labels; a label of -100 says that the image could not be read.
     """
 
-    area: tuple[float, float] = (0.35, 1.0)
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: bool = True
-    colour: float = 0.0
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(N,) class indices."""
+        ...
 
-    def __post_init__(self) -> None:
-        if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise DataError(f"area is {self.area}; it must be two shares, 0 < low <= high <= 1")
-        if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise DataError(f"aspect is {self.aspect}; it must be two ratios, 0 < low <= high")
-        if not 0 <= self.colour <= 1:
-            raise DataError(f"colour is {self.colour!r}; it must be from 0 to 1")
+    def crops(
+        self, indices: npt.NDArray[np.int64], draws: npt.NDArray[np.float32], plan: Plan
+    ) -> tuple[Tensor, Tensor]:
+        """Random crops, mirrored or not, as `draws` (N, 5) from 0 to 1 say."""
+        ...
+
+    def centres(
+        self, indices: npt.NDArray[np.int64], resolution: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Central crops of 87.5 % of the shorter side."""
+        ...
 
 
 def normalise(images: Tensor, normalisation: Normalisation = IMAGENET) -> Tensor:
@@ -50,7 +52,7 @@ def normalise(images: Tensor, normalisation: Normalisation = IMAGENET) -> Tensor
 
 
 def train_batches(
-    split: Split,
+    split: Images,
     indices: npt.NDArray[np.int64],
     *,
     resolution: int,
@@ -58,13 +60,18 @@ def train_batches(
     augment: Augment,
     seed: int,
     epoch: int,
+    first: int = 0,
+    share: tuple[int, int] = (0, 1),
     drop_last: bool = True,
     normalisation: Normalisation = IMAGENET,
+    device: torch.device = CPU,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (N, 3, resolution, resolution) float32 and (N,) int64 in an order new each epoch.
 
     How an image is varied depends on (seed, epoch, index of the image) and on nothing else.
-    `drop_last` leaves out the last batch where it would be smaller than the others.
+    `first` is the batch to begin with. `share` (k, n) gives the k-th of n equal parts of every batch,
+    for n processes that work on one batch together. `drop_last` leaves out the last batch where it
+    would be smaller than the others.
 
     Raises:
         DataError: at the call, for sizes or indices that cannot be.
@@ -78,51 +85,88 @@ def train_batches(
         )
     order = np.random.default_rng((seed, epoch, 0)).permutation(indices)
     # Row i belongs to image i, however many rows there are.
-    draws = np.random.default_rng((seed, epoch, 1)).random(
-        (int(order.max()) + 1, _DRAWS), np.float32
-    )
+    rows = int(order.max()) + 1
+    draws = np.random.default_rng((seed, epoch, 1)).random((rows, _DRAWS), np.float32)
+    colours = None
+    if augment.distort != "none":
+        colours = np.random.default_rng((seed, epoch, 2)).random((rows, 5), np.float32)
     end = len(order) - len(order) % batch if drop_last else len(order)
-    parts = (order[start : start + batch] for start in range(0, end, batch))
-    return (
-        (
-            _augmented(split.images[part], draws[part], resolution, augment, normalisation),
-            torch.from_numpy(split.labels[part]),
-        )
-        for part in parts
+    plan = Plan(augment, resolution, (seed, epoch), device)
+    size = batch // share[1]
+    parts = (
+        order[start : start + batch][share[0] * size : (share[0] + 1) * size]
+        for start in range(first * batch, end, batch)
     )
+    made = (_varied(split, part, draws, colours, plan, normalisation) for part in parts)
+    return ahead(made) if isinstance(split, Stream) else made
+
+
+def _varied(
+    split: Images,
+    part: npt.NDArray[np.int64],
+    draws: npt.NDArray[np.float32],
+    colours: npt.NDArray[np.float32] | None,
+    plan: Plan,
+    normalisation: Normalisation,
+) -> tuple[Tensor, Tensor]:
+    pieces, labels = [], []
+    whole = isinstance(split, Stream) or plan.device.type != "cpu"
+    size = len(part) if whole else _PIECE
+    for start in range(0, len(part), size):
+        piece = part[start : start + size]
+        numbers = draws[piece]
+        images, its_labels = split.crops(piece, numbers[:, :5], plan)
+        if plan.augment.colour:
+            factors = 1 + plan.augment.colour * (2 * torch.from_numpy(numbers[:, 5:]) - 1)
+            images = recoloured(images, factors.to(plan.device))
+        if colours is not None:
+            images = distorted(images, colours[piece], plan.augment.distort)
+        pieces.append(_normalised(images, normalisation))
+        labels.append(its_labels)
+    if len(pieces) == 1:
+        return pieces[0], labels[0]  # torch.cat would copy it
+    return torch.cat(pieces), torch.cat(labels)
 
 
 def eval_batches(
-    split: Split,
+    split: Images,
     indices: npt.NDArray[np.int64],
     *,
     resolution: int,
     batch: int,
     normalisation: Normalisation = IMAGENET,
+    device: torch.device = CPU,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the central crops as (N, 3, resolution, resolution) float32, with (N,) int64 labels.
 
-    In the order of `indices`; the last batch may be smaller.
+    In the order of `indices`; the last batch may be smaller. Images that cannot be read are left out.
 
     Raises:
         DataError: at the call, for sizes or indices that cannot be.
     """
     _check(split, indices, resolution, batch)
-    side = split.images.shape[-1]
-    if resolution > side:
+    if isinstance(split, Split) and resolution > split.images.shape[-1]:
         raise DataError(
-            f"the stored images have side {side}, less than resolution {resolution}; pack them "
-            f"again at resolution {resolution}"
+            f"the stored images have side {split.images.shape[-1]}, less than resolution {resolution}; "
+            f"pack them again at resolution {resolution}"
         )
-    inside = slice((side - resolution) // 2, (side - resolution) // 2 + resolution)
     parts = (indices[start : start + batch] for start in range(0, len(indices), batch))
-    return (
-        (
-            normalise(torch.from_numpy(split.images[part][:, :, inside, inside]), normalisation),
-            torch.from_numpy(split.labels[part]),
-        )
-        for part in parts
-    )
+    made = (_central(split, part, resolution, normalisation, device) for part in parts)
+    return ahead(made) if isinstance(split, Stream) else made
+
+
+def _central(
+    split: Images,
+    part: npt.NDArray[np.int64],
+    resolution: int,
+    normalisation: Normalisation,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    images, labels = split.centres(part, resolution, device)
+    readable = labels >= 0
+    if not readable.all():
+        images, labels = images[readable], labels[readable]
+    return _normalised(images, normalisation), labels
 
 
 def holdout(
@@ -149,7 +193,7 @@ def holdout(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _check(split: Split, indices: npt.NDArray[np.int64], resolution: int, batch: int) -> None:
+def _check(split: Images, indices: npt.NDArray[np.int64], resolution: int, batch: int) -> None:
     for name, value in (("resolution", resolution), ("batch", batch)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise DataError(f"{name} is {value!r}; it must be a whole number of at least 1")
@@ -168,66 +212,3 @@ def _normalised(images: Tensor, normalisation: Normalisation) -> Tensor:
     mean = torch.tensor(normalisation.mean, device=images.device).view(3, 1, 1) * 255
     std = torch.tensor(normalisation.std, device=images.device).view(3, 1, 1) * 255
     return images.sub_(mean).div_(std)
-
-
-def _augmented(
-    images: Pixels,
-    draws: npt.NDArray[np.float32],
-    resolution: int,
-    augment: Augment,
-    normalisation: Normalisation,
-) -> Tensor:
-    pieces = []
-    for start in range(0, len(images), _PIECE):
-        piece = torch.from_numpy(images[start : start + _PIECE]).float()
-        numbers = torch.from_numpy(draws[start : start + _PIECE])
-        piece = _cropped(piece, numbers[:, :5], resolution, augment)
-        if augment.colour:
-            piece = recoloured(piece, 1 + augment.colour * (2 * numbers[:, 5:] - 1))
-        pieces.append(_normalised(piece, normalisation))
-    return torch.cat(pieces)
-
-
-def _cropped(images: Tensor, draws: Tensor, resolution: int, augment: Augment) -> Tensor:
-    """One crop an image, its edges between pixels, resized bilinearly; (N, 3, H, W) floats."""
-    area, aspect, x, y, flip = draws.unbind(1)
-    area = augment.area[0] + (augment.area[1] - augment.area[0]) * area
-    low, high = np.log(augment.aspect)
-    aspect = torch.exp(low + (high - low) * aspect)
-    # Sizes as shares of the image; centres from -1 to 1, as grid_sample has them.
-    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
-    centre_x, centre_y = (1 - width) * (2 * x - 1), (1 - height) * (2 * y - 1)
-    if augment.flip:
-        width = torch.where(flip < 0.5, -width, width)
-    return sample(images, (centre_x, centre_y, width, height), resolution)
-
-
-def sample(
-    images: Tensor, windows: tuple[Tensor, Tensor, Tensor, Tensor], resolution: int
-) -> Tensor:
-    """Windows of (N, 3, H, W) floats, resized bilinearly to (N, 3, resolution, resolution).
-
-    `windows` are centre x, centre y, width and height, (N,) each: centres from -1 to 1, sizes as shares
-    of the image. A negative width mirrors.
-    """
-    centre_x, centre_y, width, height = windows
-    steps = (2 * torch.arange(resolution) + 1) / resolution - 1
-    columns = centre_x[:, None] + width[:, None] * steps
-    rows = centre_y[:, None] + height[:, None] * steps
-    shape = (len(images), resolution, resolution)
-    grid = torch.stack((columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)), dim=3)
-    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-
-
-def recoloured(images: Tensor, factors: Tensor) -> Tensor:
-    """Apply (N, 3) factors of brightness, contrast and saturation to pixels from 0 to 255."""
-    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
-    images = (images * brightness).clamp_(0, 255)
-    average = _grey(images).mean(dim=(2, 3), keepdim=True)
-    images = torch.lerp(average, images, contrast).clamp_(0, 255)
-    return torch.lerp(_grey(images), images, saturation).clamp_(0, 255)
-
-
-def _grey(images: Tensor) -> Tensor:
-    weights = torch.tensor(_GREY).view(3, 1, 1)
-    return (images * weights).sum(dim=1, keepdim=True)

@@ -7,15 +7,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
+Encoded: TypeAlias = Path | bytes  # an image file, or what is in one
 Crop: TypeAlias = Literal["central", "resize"]
+T = TypeVar("T")
 CROPS: tuple[str, ...] = get_args(Crop)
 CENTRAL = 0.875  # share of each side that the authors' evaluation looks at
 
@@ -24,7 +27,7 @@ DECODERS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
-def read_square(path: Path, side: int) -> Pixels | str:
+def read_square(path: Encoded, side: int) -> Pixels | str:
     """The central square of an image file, resized to (3, side, side) RGB, or why there is none.
 
     EXIF orientation is applied, transparency is laid on white, 16 bits a pixel become 8, and of
@@ -100,10 +103,8 @@ def image_size(path: Path) -> tuple[int, int] | str:
         return _reason(path, error)
 
 
-def read_ahead(
-    paths: Sequence[Path], read: Callable[[Path], Pixels | str]
-) -> Iterator[Pixels | str]:
-    """Read files in order, a few ahead. Threads do: Pillow decodes outside Python's lock."""
+def read_ahead(paths: Sequence[T], read: Callable[[T], Pixels | str]) -> Iterator[Pixels | str]:
+    """Read images in order, a few ahead. Threads do: Pillow decodes outside Python's lock."""
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         ahead = deque(pool.submit(read, path) for path in paths[: 4 * workers])
@@ -113,13 +114,14 @@ def read_ahead(
                 ahead.append(pool.submit(read, paths[position + 4 * workers]))
 
 
-def _upright(path: Path, side: int | None) -> Image.Image | str:
+def _upright(path: Encoded, side: int | None) -> Image.Image | str:
     """An image file as 8-bit RGB the right way up, or why not.
 
     It may be made smaller, but not below twice `side`.
     """
     try:
-        with Image.open(path, formats=DECODERS) as image:
+        file = BytesIO(path) if isinstance(path, bytes) else path
+        with Image.open(file, formats=DECODERS) as image:
             if side is not None:
                 image.draft(None, (2 * side, 2 * side))  # a JPEG is decoded at 1/2, 1/4 or 1/8
             image.load()
@@ -134,7 +136,7 @@ def _channels_first(image: Image.Image) -> Pixels:
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-def read_whole(path: Path) -> Pixels | str:
+def read_whole(path: Encoded) -> Pixels | str:
     """The whole of an image file as (H, W, 3) RGB, or why there is none; see `read_square`."""
     upright = _upright(path, None)
     return upright if isinstance(upright, str) else np.array(upright)
@@ -154,11 +156,11 @@ def _rgb(image: Image.Image) -> Image.Image:
     return page.convert("RGB")
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(path: Encoded, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     with suppress(OSError):
-        if path.stat().st_size == 0:
+        if (len(path) if isinstance(path, bytes) else path.stat().st_size) == 0:
             return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return f"it is not an image of a known format ({', '.join(DECODERS)})"

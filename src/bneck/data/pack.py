@@ -18,9 +18,12 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from bneck.data.folders import DataError, Item, Listing
 from bneck.data.images import Pixels, read_ahead, read_square
+from bneck.data.vary import Plan, cropped
 
 FORMAT = 1
 INDEX = "pack.json"
@@ -36,6 +39,24 @@ class Split:
     images: Pixels
     labels: npt.NDArray[np.int64]
     names: tuple[str, ...]
+
+    def crops(
+        self, indices: npt.NDArray[np.int64], draws: npt.NDArray[np.float32], plan: Plan
+    ) -> tuple[Tensor, Tensor]:
+        """See `data.batches.Images`."""
+        images = torch.from_numpy(self.images[indices]).to(plan.device).float()
+        numbers = torch.from_numpy(draws).to(plan.device)
+        images = cropped(images, numbers, plan.resolution, plan.augment)
+        return images, torch.from_numpy(self.labels[indices]).to(plan.device)
+
+    def centres(
+        self, indices: npt.NDArray[np.int64], resolution: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """See `data.batches.Images`."""
+        side = self.images.shape[-1]
+        inside = slice((side - resolution) // 2, (side - resolution) // 2 + resolution)
+        images = torch.from_numpy(self.images[indices][:, :, inside, inside]).to(device).float()
+        return images, torch.from_numpy(self.labels[indices]).to(device)
 
 
 @dataclass(frozen=True, slots=True)

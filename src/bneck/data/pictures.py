@@ -17,10 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bneck.data.batches import normalise, recoloured, sample
+from bneck.data.batches import normalise
 from bneck.data.coco import Annotated, Boxes, Labels, Picture
 from bneck.data.folders import DataError
 from bneck.data.images import Pixels, read_stretched
+from bneck.data.vary import recoloured, sample
 from bneck.records.files import write_json
 from bneck.specs.normalisation import IMAGENET, Normalisation
 
@@ -149,15 +150,17 @@ def box_batches(
     augment: BoxAugment,
     seed: int,
     epoch: int,
+    first: int = 0,
     normalisation: Normalisation = IMAGENET,
 ) -> Iterator[Batch]:
     """Yield images (N, 3, resolution, resolution) float32 normalised, with every image's boxes and labels.
 
-    In an order new each epoch; the last, incomplete batch is left out. How an image is varied depends
-    on (seed, epoch, index of the image) and on nothing else. Crowd boxes are left out.
+    In an order new each epoch, from batch `first` on; the last, incomplete batch is left out. How an
+    image is varied depends on (seed, epoch, index of the image) and on nothing else. Crowd boxes are
+    left out.
     """
     order = np.random.default_rng((seed, epoch, 0)).permutation(len(stored.images))
-    for start in range(0, len(order) - batch + 1, batch):
+    for start in range(first * batch, len(order) - batch + 1, batch):
         part = order[start : start + batch]
         yield varied(stored, part, resolution, augment, (seed, epoch), normalisation)
 

@@ -160,11 +160,12 @@ def crop_batches(
     vary: Vary,
     seed: int,
     epoch: int,
+    first: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (N, 3, *crop) float32 and (N, *crop) int64 in an order new each epoch.
 
-    The last, incomplete batch is dropped. How a scene is varied depends on (seed, epoch, its index)
-    and on nothing else.
+    From batch `first` on; the last, incomplete one is dropped. How a scene is varied depends on (seed,
+    epoch, its index) and on nothing else.
 
     Raises:
         DataError: fewer scenes than a batch, or a bad file.
@@ -174,7 +175,7 @@ def crop_batches(
             f"{len(indices)} images do not fill one batch of {batch}; choose a smaller --batch"
         )
     order = np.random.default_rng((seed, epoch, 0)).permutation(indices)
-    for start in range(0, len(order) - batch + 1, batch):
+    for start in range(first * batch, len(order) - batch + 1, batch):
         found = [
             _varied(
                 *scenes.read(int(i)), crop, vary, np.random.default_rng((seed, epoch, 1, int(i)))

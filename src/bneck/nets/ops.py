@@ -10,11 +10,20 @@ from torch import Tensor, nn
 
 from bneck.specs.network import Gate, Layer, NetSpec
 
+
+class Hardswish(nn.Hardswish):
+    """h-swish; in place only where nothing is learnt, since its gradient needs the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same."""
+        return F.hardswish(x, inplace=not torch.is_grad_enabled())
+
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "linear": nn.Identity,
     "relu": lambda: nn.ReLU(inplace=True),
     "relu6": lambda: nn.ReLU6(inplace=True),
-    "hswish": lambda: nn.Hardswish(inplace=True),  # section 5.2
+    "hswish": Hardswish,  # section 5.2
 }
 GATES: dict[Gate, Callable[[], nn.Module]] = {"hsigmoid": nn.Hardsigmoid, "sigmoid": nn.Sigmoid}
 

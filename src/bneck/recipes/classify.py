@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bneck.costs.count import count
 from bneck.data.batches import eval_batches
-from bneck.data.builtin import fashion_pack
-from bneck.data.folders import list_images
-from bneck.data.pack import Packed, open_pack, pack
 from bneck.export.files import export_file
 from bneck.nets.build import Net, build
 from bneck.nets.transfer import is_folded, restore_statistics, transferred
-from bneck.nets.weights import load_net, save_weights
-from bneck.recipes.command import command_line
+from bneck.nets.weights import load_net, load_weights, save_weights
+from bneck.recipes.folder import begin, check_empty, finish, fresh_folder, go_on, new_record
+from bneck.recipes.imports import import_weights
+from bneck.recipes.material import Material, count_train, material
 from bneck.recipes.networks import Network
 from bneck.recipes.networks import build as build_named
-from bneck.recipes.progress import Progress, Silent
-from bneck.recipes.run import check_empty
-from bneck.recipes.training import RECIPES, stored_settings
-from bneck.records.commit import commit
-from bneck.records.files import locked, write_json, write_text
-from bneck.records.run import FORMAT, RunFolder
+from bneck.recipes.progress import Progress, Silent, Steps
+from bneck.recipes.training import RECIPES, changed, stored_settings
+from bneck.records.files import write_json, write_text
+from bneck.records.run import RunFolder
 from bneck.report.classify import write_classify_report
 from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.text import load, resolve, to_text
 from bneck.specs.transforms import with_classes, with_resolution
-from bneck.tasks.classify import evaluate
+from bneck.tasks.classify import Accuracy, evaluate
+from bneck.train.journal import Journal
 from bneck.train.loop import Data, Settings, train
+from bneck.train.team import Team, join, leave
 
 KIND = "classify"
 BUILTIN_RESOLUTION = 48
@@ -46,208 +46,302 @@ CHECK_IMAGES = 256
 EVAL_BATCH = 250
 
 
+class TrainOptions(TypedDict, total=False):
+    """What `train_classify` may be told; every one has a default.
+
+    `start` is the folder of an import or a run to take weights from, or a file of published weights of
+    the network; a narrower network keeps the strongest channels. Without one it begins from scratch.
+    `teacher` is the folder of an import or a run whose answers are learnt too. `recipe` is "small-data"
+    (the default), "finetune" (the default with a start), "paper" or "imagenet"; `epochs`, `batch` (of
+    all processes together; the rate follows it) and `lr`, the peak, replace the recipe's, and
+    `changes`, as "precision=bf16", its others (`recipes.training.SETTABLE`). `frozen` trains only what
+    stands behind the pool. `resolution` is 48 for the built-in images, else the network's own.
+    `stream` decodes images anew in every epoch instead of once into a pack; `bad_share` of them (1 %)
+    may be unreadable. Everything random follows from `seed`.
+    """
+
+    start: str | Path | None
+    teacher: str | Path | None
+    recipe: str | None
+    frozen: bool
+    resolution: int | None
+    epochs: float | None
+    batch: int | None
+    lr: float | None
+    changes: Sequence[str]
+    stream: bool
+    bad_share: float
+    seed: int
+
+
 def train_classify(
     network: Network,
     data: str | Path | None = None,
     *,
-    start: str | Path | None = None,
-    recipe: str | None = None,
-    frozen: bool = False,
-    resolution: int | None = None,
-    epochs: float | None = None,
-    batch: int | None = None,
-    lr: float | None = None,
-    seed: int = 0,
     out: str | Path | None = None,
     progress: Progress | None = None,
+    **options: Unpack[TrainOptions],
 ) -> dict[str, Any]:
-    """Train a network on a folder of images, judge it, export it.
+    """Train a network on labelled images, judge it, export it; see docs/training.md.
 
     Args:
         network: a zoo name, a spec file, a run's folder; what is trained.
-        data: a folder `train/CLASS/*` and `val/CLASS/*`, or `CLASS/*`, which is split; None takes
-            the built-in images.
-        start: the folder of an import or a run to take weights from; a narrower `network` keeps the
-            strongest channels. None trains from scratch.
-        recipe: "small-data", "finetune" or "paper"; None takes "finetune" with a start, else
-            "small-data".
-        frozen: train only what stands behind the pool.
-        resolution: input side in pixels; None: 48 for the built-in images, else the network's own.
-        epochs: of training; None takes the recipe's.
-        batch: images a step; None takes the recipe's. The rate follows it.
-        lr: the peak rate; None takes the recipe's.
-        seed: everything random follows from it.
+        data: a folder `train/CLASS/*` and `val/CLASS/*`, or `CLASS/*`, which is split; a folder or URL
+            of tar shards; a Hugging Face dataset on disk; None takes the built-in images.
         out: the run's folder, new or empty; None makes one under runs/.
         progress: receives what happens; None tells nobody.
+        options: see `TrainOptions`.
 
     Returns:
-        The run's record, as in its `run.json`, with its folder under "run".
+        The run's record, as in its `run.json`, with its folder under "run"; an empty one in processes
+        of a team that are not its first.
 
     Raises:
         InputError: wrong input; the message is one sentence.
     """
-    root = None if data is None else Path(data)
     spec = resolve(network)
-    side = resolution or (BUILTIN_RESOLUTION if root is None else spec.resolution)
+    side = options.get("resolution") or (BUILTIN_RESOLUTION if data is None else spec.resolution)
     if side < 32:
         raise InputError(f"resolution is {side}; it must be at least 32")
-    images = 5_000 if root is None else len(list_images(root, seed=seed).train)
-    settings = _settings(recipe, start is not None, images, epochs, batch, lr, seed, frozen)
-    folder = RunFolder(Path(out) if out is not None else _fresh_folder())
-    check_empty(folder.path)
-    if start is not None:
-        _check_start(Path(start))
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with locked(folder.path / ".lock"):
-        record = _new_record(root, start, side, settings)
-        write_text(folder.scratch / "begin.yaml", to_text(with_resolution(spec, side)))
-        write_json(folder.run_json, record)
-        try:
-            return _carry(folder, record, progress or Silent())
-        except InputError:
-            if not (folder.scratch / "checkpoint").is_file() and not folder.weights.is_file():
-                shutil.rmtree(folder.path)  # refused before anything was learnt
-            raise
+    place = None if data is None else str(data)
+    settings = _settings(options, place)
+    for path in (options.get("start"), options.get("teacher")):
+        if path is not None:
+            _check_start(Path(path))
+    record = new_record(KIND, "bneck.train_classify(...)")
+    record["settings"] = _stored(options, place, side, settings)
+    team = join()
+    try:
+        settings.check(team)
+        folder = Path(team.share(str(out or fresh_folder("train"))))
+        if team.first:
+            check_empty(folder)
+        return _run(folder, team, progress, with_resolution(spec, side), record)
+    finally:
+        leave(team)
+
+
+def _stored(
+    options: TrainOptions, data: str | None, side: int, settings: Settings
+) -> dict[str, Any]:
+    stream, bad_share = options.get("stream", False), options.get("bad_share", 0.01)
+    if stream and data is None:
+        raise InputError("the built-in images are always packed; leave --stream out or give --data")
+    if not 0 <= bad_share <= 1:
+        raise InputError(f"bad_share is {bad_share}; it must be a share from 0 to 1")
+    start, teacher = options.get("start"), options.get("teacher")
+    return {
+        "data": data if data is None or "://" in data else str(Path(data).resolve()),
+        "start": None if start is None else str(Path(start).resolve()),
+        "teacher": None if teacher is None else str(Path(teacher).resolve()),
+        "resolution": side,
+        "stream": stream,
+        "bad_share": bad_share,
+        "seed": settings.seed,
+        "training": asdict(settings),
+    }
 
 
 def resume_classify(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Go on with a training that was broken off, from its last epoch.
+    """Go on with a training that was broken off, from its last checkpoint.
 
     Raises:
         InputError: no training run, or one that another process works on.
     """
-    folder = RunFolder(Path(run))
-    record = folder.read()
-    if record.get("kind") != KIND:
-        raise InputError(
-            f"{folder.path} is a run of kind {record.get('kind')!r}, not {KIND!r}; give a training's folder"
-        )
-    with locked(folder.path / ".lock"):
-        return _carry(folder, record, progress or Silent())
+    team = join()
+    try:
+        return _run(Path(run), team, progress)
+    finally:
+        leave(team)
 
 
-def _new_record(
-    root: Path | None, start: str | Path | None, side: int, settings: Settings
+def _run(
+    path: Path,
+    team: Team,
+    progress: Progress | None,
+    spec: NetSpec | None = None,
+    record: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "kind": KIND,
-        "state": "running",
-        "version": metadata.version("bneck"),
-        "commit": commit(),
-        "command": command_line("bneck.train_classify(...)"),
-        "started": _now(),
-        "settings": {
-            "data": None if root is None else str(root.resolve()),
-            "start": None if start is None else str(Path(start).resolve()),
-            "resolution": side,
-            "seed": settings.seed,
-            "training": asdict(settings),
-        },
-    }
+    """Begin a run if there is a record of a new one, else go on; every process of the team does."""
+    folder = RunFolder(path)
+    work = _Work(team, progress if progress is not None and team.first else Silent())
+    if not team.first:
+        team.wait()  # for the folder's first files
+        go_on(folder, KIND, work.carry, writes=False)
+        return {}
+    if record is None or spec is None:
+        return go_on(folder, KIND, work.carry)
+    return begin(folder, spec, record, work.carry)
 
 
-def _carry(folder: RunFolder, record: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    if record["state"] != "finished":
-        packed = _packed(folder, record, progress)
-        net = _trained(folder, record, packed, progress)
-        _finish(folder, record, net, packed)
-    write_classify_report(folder.path)
-    shutil.rmtree(folder.scratch, ignore_errors=True)
-    return {"run": str(folder.path), **record}
+class _Work:
+    """Takes a run from wherever it stands to its end."""
 
+    def __init__(self, team: Team, progress: Progress) -> None:
+        self.team, self.progress = team, progress
 
-def _packed(folder: RunFolder, record: dict[str, Any], progress: Progress) -> Packed:
-    settings, place = record["settings"], folder.scratch / "pack"
-    if "data" in record:
-        return open_pack(place)
-    if settings["data"] is None:
-        packed, name = fashion_pack(place, settings["resolution"]), "Fashion-MNIST (built in)"
-    else:
-        listing = list_images(Path(settings["data"]), seed=settings["seed"])
-        name = Path(settings["data"]).name
-        progress.stage("reading images", len(listing.train) + len(listing.val))
-        before = 0
+    def carry(self, folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
+        """All of it; every process of a team does, and the first one writes."""
+        if self.team.first:
+            self.team.wait()
+        if record["state"] != "finished":
+            images = material(folder, record, self.progress, self.team)
+            net = self._trained(folder, record, images)
+            accuracy = self.judged(net, images)
+            if self.team.first:
+                _finish(folder, record, net.cpu(), images, accuracy)
+        if self.team.first:
+            write_classify_report(folder.path)
+            shutil.rmtree(folder.scratch, ignore_errors=True)
+        return {"run": str(folder.path), **record}
 
-        def advance(done: int, total: int) -> None:
-            nonlocal before
-            progress.advance(done - before)
-            before = done
-
-        packed = pack(listing, settings["resolution"], place, progress=advance)
-    record["data"] = {
-        "name": name,
-        "classes": list(packed.classes),
-        "resolution": settings["resolution"],
-        "train": len(packed.train.labels),
-        "val": len(packed.val.labels),
-        "bad": [[str(bad.path), bad.reason] for bad in packed.bad],
-    }
-    write_json(folder.run_json, record)
-    return packed
-
-
-def _trained(folder: RunFolder, record: dict[str, Any], packed: Packed, progress: Progress) -> Net:
-    settings = stored_settings(record["settings"]["training"])
-    spec = with_classes(load(folder.scratch / "begin.yaml"), len(packed.classes))
-    net = _begun(record, spec, settings, packed, progress)
-    record["normalisation"] = net.normalisation.as_json()
-    write_text(folder.spec, to_text(net.spec))
-    begun = 0
-
-    def on_step(done: int, total: int, loss: float) -> None:
-        nonlocal begun
-        if not begun:
-            progress.stage(f"training {spec.name}", total)
-        progress.advance(done - begun)
-        begun = done
-
-    indices = np.arange(len(packed.train.labels))
-    train(
-        net,
-        Data(packed.train, indices, spec.resolution),
-        settings,
-        checkpoint=folder.scratch / "checkpoint",
-        on_step=on_step,
-    )
-    return net
-
-
-def _begun(
-    record: dict[str, Any], spec: Any, settings: Settings, packed: Packed, progress: Progress
-) -> Net:
-    start = record["settings"]["start"]
-    if start is None:
-        return build(spec, seed=settings.seed)
-    source = build_named(start)
-    net = transferred(source, spec, seed=settings.seed)
-    if is_folded(net):
-        progress.say(
-            "batch norm was folded in the start's weights: its statistics are made from the images"
+    def _trained(self, folder: RunFolder, record: dict[str, Any], images: Material) -> Net:
+        settings = stored_settings(record["settings"]["training"])
+        spec = with_classes(load(folder.spec), len(images.classes))
+        net = self._begun(folder, record, spec, settings, images)
+        record["normalisation"] = net.normalisation.as_json()
+        journal = Journal(folder.path, batch=settings.batch) if self.team.first else None
+        if self.team.first:
+            write_text(folder.spec, to_text(net.spec))
+            write_json(folder.run_json, record)
+        watch = _Watch(self, folder, images, journal, net)
+        begun = time.perf_counter()
+        train(
+            net,
+            Data(images.train, np.arange(len(images.train.labels)), spec.resolution),
+            settings,
+            teacher=self._teacher(record, images),
+            team=self.team,
+            checkpoint=folder.scratch / "checkpoint",
+            on_epoch=watch,
+            **(
+                Steps(self.progress, f"training {spec.name}", journal).watching() if journal else {}
+            ),
         )
-        restore_statistics(net, _some(packed, spec.resolution, net.normalisation))
-    return net
+        if journal is not None:
+            record["speed"] = {
+                "train_seconds": time.perf_counter() - begun,
+                "images_per_s": journal.images_per_s,
+                "waiting": journal.waiting,
+            }
+            record["best"] = max(
+                (line for line in journal.lines.entries if "val_top1" in line),
+                key=lambda line: line["val_top1"],
+                default=None,
+            )
+            record["data"]["bad"] += images.bad()
+        return net
+
+    def _begun(
+        self,
+        folder: RunFolder,
+        record: dict[str, Any],
+        spec: NetSpec,
+        settings: Settings,
+        images: Material,
+    ) -> Net:
+        start = record["settings"]["start"]
+        if start is None:
+            return build(spec, seed=settings.seed)
+        source = build_named(self._imported(folder, Path(start)))
+        net = transferred(source, spec, seed=settings.seed)
+        if is_folded(net):
+            self.progress.say(
+                "batch norm was folded in the start's weights: its statistics are made from the images"
+            )
+            restore_statistics(net, _some(images, spec.resolution, net.normalisation))
+        return net
+
+    def _imported(self, folder: RunFolder, start: Path) -> Path:
+        """The folder of the start's weights; a file is imported into the run's scratch first."""
+        if not start.is_file():
+            return start
+        place = folder.scratch / "start"
+        if self.team.first and not RunFolder(place).run_json.is_file():
+            shutil.rmtree(place, ignore_errors=True)
+            import_weights(start, load(folder.spec), out=place)
+        self.team.wait()
+        return place
+
+    def _teacher(self, record: dict[str, Any], images: Material) -> Net | None:
+        name = record["settings"].get("teacher")
+        if name is None:
+            return None
+        net = build_named(name)
+        known = RunFolder(Path(name)).read().get("data", {}).get("classes")
+        if net.spec.classes != len(images.classes) or known not in (None, list(images.classes)):
+            raise InputError(
+                f"the teacher {name} knows {net.spec.classes} classes, and the images have "
+                f"{len(images.classes)}; they must be the same, in the same order"
+            )
+        return net
+
+    def judged(self, net: Net, images: Material) -> Accuracy:
+        """Accuracy on val; every process looks at its share, each image once."""
+        team = self.team
+        mine = np.arange(len(images.val.labels))[team.rank :: team.size]
+        batches = eval_batches(
+            images.val,
+            mine,
+            resolution=net.spec.resolution,
+            batch=EVAL_BATCH,
+            normalisation=net.normalisation,
+            device=team.device,
+        )
+
+        def total(sums: Tensor) -> Tensor:
+            return team.sum(sums.to(team.device)).cpu()
+
+        return evaluate(net.to(team.device), batches if len(mine) else [], total=total)
 
 
-def _some(packed: Packed, resolution: int, normalisation: Normalisation) -> Iterator[Tensor]:
+class _Watch:
+    """Judges the averaged weights behind every epoch, writes that down and keeps the best."""
+
+    def __init__(
+        self, work: _Work, folder: RunFolder, images: Material, journal: Journal | None, net: Net
+    ) -> None:
+        self.work, self.folder, self.images, self.journal = work, folder, images, journal
+        self.net = build(net.spec)
+        self.net.normalisation = net.normalisation
+
+    def __call__(self, done: int, state: dict[str, Tensor]) -> None:
+        self.net.load_state_dict(state)
+        accuracy = self.work.judged(self.net, self.images)
+        if self.journal is None:
+            return
+        best = max(
+            (e["val_top1"] for e in self.journal.lines.entries if "val_top1" in e), default=-1
+        )
+        self.journal.write(
+            done, val_top1=accuracy.top1, val_top5=accuracy.top5, val_loss=accuracy.loss
+        )
+        if accuracy.top1 > best:
+            save_weights(state, self.folder.path / "weights-best.safetensors")
+
+
+def _some(images: Material, resolution: int, normalisation: Normalisation) -> Iterator[Tensor]:
     """Central crops of train images, spread evenly."""
-    count_ = len(packed.train.labels)
-    indices = np.unique(np.linspace(0, count_ - 1, STATISTICS_IMAGES).astype(np.int64))
+    last = len(images.train.labels) - 1
+    indices = np.unique(np.linspace(0, last, STATISTICS_IMAGES).astype(np.int64))
     batches = eval_batches(
-        packed.train, indices, resolution=resolution, batch=32, normalisation=normalisation
+        images.train, indices, resolution=resolution, batch=32, normalisation=normalisation
     )
     return (images for images, _ in batches)
 
 
-def _finish(folder: RunFolder, record: dict[str, Any], net: Net, packed: Packed) -> None:
-    split, side = packed.val, net.spec.resolution
-    everything = np.arange(len(split.labels))
-    how: dict[str, Any] = {"resolution": side, "normalisation": net.normalisation}
-    accuracy = evaluate(net, eval_batches(split, everything, batch=EVAL_BATCH, **how))
+def _finish(
+    folder: RunFolder, record: dict[str, Any], net: Net, images: Material, accuracy: Accuracy
+) -> None:
+    side, last = net.spec.resolution, len(images.val.labels) - 1
+    state = load_weights(folder.scratch / "checkpoint")
+    unaveraged = {k.removeprefix("net/"): v for k, v in state.items() if k.startswith("net/")}
+    save_weights(unaveraged, folder.path / "weights-last.safetensors")
     save_weights(net.state_dict(), folder.weights)
-    some = np.unique(np.linspace(0, len(split.labels) - 1, CHECK_IMAGES).astype(np.int64))
-    images = next(iter(eval_batches(split, some, batch=len(some), **how)))[0]
-    check = export_file(load_trained(folder), folder.model, images, classes=packed.classes)
+    some = np.unique(np.linspace(0, last, CHECK_IMAGES).astype(np.int64))
+    how: dict[str, Any] = {"resolution": side, "normalisation": net.normalisation}
+    seen = torch.cat([x for x, _ in eval_batches(images.val, some, batch=len(some), **how)])
+    check = export_file(load_trained(folder), folder.model, seen, classes=images.classes)
     costs = count(net.spec)
     record |= {
         "name": net.spec.name,
@@ -256,10 +350,8 @@ def _finish(folder: RunFolder, record: dict[str, Any], net: Net, packed: Packed)
         "madds": costs.madds,
         **asdict(accuracy),
         "export": check.as_json(),
-        "state": "finished",
-        "finished": _now(),
     }
-    write_json(folder.run_json, record)
+    finish(folder, record)
 
 
 def load_trained(folder: RunFolder) -> Net:
@@ -270,17 +362,11 @@ def load_trained(folder: RunFolder) -> Net:
     return net
 
 
-def _settings(
-    recipe: str | None,
-    started: bool,
-    images: int,
-    epochs: float | None,
-    batch: int | None,
-    lr: float | None,
-    seed: int,
-    frozen: bool,
-) -> Settings:
-    name = recipe or ("finetune" if started else "small-data")
+def _settings(options: TrainOptions, data: str | None) -> Settings:
+    started, frozen = options.get("start") is not None, options.get("frozen", False)
+    epochs, batch, lr = options.get("epochs"), options.get("batch"), options.get("lr")
+    seed = options.get("seed", 0)
+    name = options.get("recipe") or ("finetune" if started else "small-data")
     if name not in RECIPES:
         raise InputError(f"there is no recipe {name!r}; known are {', '.join(RECIPES)}")
     if frozen and not started:
@@ -293,24 +379,16 @@ def _settings(
         raise InputError(f"lr is {lr}; it must be a number above 0")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; it must be at least 0 and below 2^32")
-    settings = RECIPES[name](images=images, epochs=epochs, seed=seed)
+    settings = RECIPES[name](images=count_train(data, seed), epochs=epochs, seed=seed)
     if batch is not None:
         settings = replace(settings, batch=batch, lr=settings.lr * batch / settings.batch)
     if lr is not None:
         settings = replace(settings, lr=lr)
-    return replace(settings, frozen=frozen)
+    return changed(replace(settings, frozen=frozen), options.get("changes", ()))
 
 
 def _check_start(path: Path) -> None:
-    if not RunFolder(path).weights.is_file():
+    if not path.is_file() and not RunFolder(path).weights.is_file():
         raise InputError(
             f"{path} has no trained weights; give the folder of a finished run or of bneck import"
         )
-
-
-def _fresh_folder() -> Path:
-    return Path("runs") / f"train-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

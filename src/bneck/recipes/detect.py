@@ -6,8 +6,6 @@ import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +28,19 @@ from bneck.nets.detector import DetectorNet, build_detector
 from bneck.nets.weights import load_weights, save_weights
 from bneck.recipes.detect_judge import EVAL_BATCH, judge_split
 from bneck.recipes.detect_start import fitting, some_images, start_from
-from bneck.recipes.progress import Progress, Silent
-from bneck.recipes.run import check_empty
-from bneck.records.commit import commit
-from bneck.records.files import locked, write_json, write_text
+from bneck.recipes.folder import begin, check_empty, finish, fresh_folder, go_on, new_record
+from bneck.recipes.progress import Progress, Silent, Steps
+from bneck.records.files import locked, write_json
 from bneck.records.imported import normalisation
-from bneck.records.run import FORMAT, RunFolder
+from bneck.records.run import RunFolder
 from bneck.report.detect import write_detect_report
 from bneck.specs.detector import Detector, ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.text import load, to_text
+from bneck.specs.text import load
 from bneck.specs.transforms import with_resolution
 from bneck.tasks.detect import Teacher
+from bneck.train.journal import Journal
 from bneck.train.loop import Lessons, Settings, fit
 
 KIND = "detect"
@@ -120,27 +118,15 @@ def train_detect(
         loss=loss,
         training=_training(EPOCHS if epochs is None else epochs, size, lr, seed),
     )
-    path = Path(out) if out is not None else _fresh_folder()
-    check_empty(path)
+    folder = RunFolder(Path(out) if out is not None else fresh_folder(KIND))
+    check_empty(folder.path)
     net = build_detector(detector, seed=seed)
     if start is not None:
         start_from(net, Path(start), ())  # refuses before there is a folder
-    return _begin(RunFolder(path), net, _record(net, settings, train, val), progress or Silent())
-
-
-def _begin(
-    folder: RunFolder, net: DetectorNet, record: dict[str, Any], progress: Progress
-) -> dict[str, Any]:
-    detector = net.detector
-    with locked(folder.path / ".lock"):
-        write_text(folder.spec, to_text(with_resolution(detector.network, detector.resolution)))
-        write_json(folder.run_json, record)
-        try:
-            return _carry(folder, progress)
-        except InputError:
-            if not folder.weights.is_file() and not (folder.scratch / "checkpoint").exists():
-                shutil.rmtree(folder.path)  # refused before anything was learnt
-            raise
+    record = _record(net, settings, train, val)
+    spec = with_resolution(detector.network, detector.resolution)
+    told = progress or Silent()
+    return begin(folder, spec, record, lambda folder, _: _carry(folder, told))
 
 
 def _record(
@@ -149,12 +135,7 @@ def _record(
     """What `run.json` holds at the beginning."""
     detector, costs = net.detector, count_detector(net.detector)
     return {
-        "format": FORMAT,
-        "kind": KIND,
-        "state": "running",
-        "version": metadata.version("bneck"),
-        "commit": commit(),
-        "started": _now(),
+        **new_record(KIND, "bneck.train_detect(...)"),
         "name": detector.network.name,
         "detector": {"resolution": detector.resolution, "extras": list(detector.extras)},
         "classes": list(train.classes),
@@ -172,15 +153,13 @@ def _record(
 
 
 def resume_detect(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Go on with a training that was broken off, from its last epoch.
+    """Go on with a training that was broken off, from its last checkpoint.
 
     Raises:
         InputError: no run of detection, or one that another process works on.
     """
-    folder = RunFolder(Path(run))
-    read_record(folder)
-    with locked(folder.path / ".lock"):
-        return _carry(folder, progress or Silent())
+    told = progress or Silent()
+    return go_on(RunFolder(Path(run)), KIND, lambda folder, _: _carry(folder, told))
 
 
 def evaluate_detect(
@@ -280,8 +259,7 @@ def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
             net, folder.path / name, checked, classes=record["classes"], decode=decode
         )
         progress.advance(1)
-    record["state"], record["finished"] = "finished", _now()
-    write_json(folder.run_json, record)
+    finish(folder, record)
     write_detect_report(folder.path)
     shutil.rmtree(folder.scratch, ignore_errors=True)
     return {"run": str(folder.path), **record}
@@ -302,19 +280,10 @@ def _train(folder: RunFolder, record: dict[str, Any], train: Annotated, progress
     if settings["start"] is not None:
         progress.say(f"the backbone begins as that of {settings['start']}")
         start_from(net, Path(settings["start"]), some_images(stored, net))
-    losses: list[float] = []
-    last = 0
-
-    def on_step(done: int, total: int, loss: float) -> None:
-        nonlocal last
-        if not last:
-            progress.stage("train", total)
-        progress.advance(done - last)
-        last = done
-        losses.append(loss)
-
+    steps = Steps(progress, "train", Journal(folder.path, batch=training.batch))
     lessons = _lessons(stored, net, settings, training)
-    fit(net, lessons, training, checkpoint=folder.scratch / "checkpoint", on_step=on_step)
+    fit(net, lessons, training, checkpoint=folder.scratch / "checkpoint", **steps.watching())
+    losses = steps.losses
     record["final_loss"] = float(np.mean(losses[-20:])) if losses else None
     record["train_seconds"] = time.perf_counter() - start
     write_json(folder.run_json, record)
@@ -326,7 +295,7 @@ def _lessons(
 ) -> Lessons[Batch]:
     augment = BoxAugment(**settings["augment"])
 
-    def batches(epoch: int) -> Iterable[Batch]:
+    def batches(epoch: int, first: int) -> Iterable[Batch]:
         return box_batches(
             stored,
             resolution=net.detector.resolution,
@@ -334,6 +303,7 @@ def _lessons(
             augment=augment,
             seed=training.seed,
             epoch=epoch,
+            first=first,
             normalisation=net.normalisation,
         )
 
@@ -399,11 +369,3 @@ def _objects(annotated: Annotated) -> int:
 
 def _first(batches: Any) -> list[Any]:
     return [next(iter(batches))]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _fresh_folder() -> Path:
-    return Path("runs") / f"detect-{datetime.now().strftime('%Y%m%d-%H%M%S')}"

@@ -79,83 +79,51 @@ def search(
     """Find the network for these images that meets a latency on this device, and ship it.
 
     Args:
-        data: a folder `train/CLASS/*` and `val/CLASS/*`, or `CLASS/*`; None takes the built-in images.
+        data: a folder `train/CLASS/*` and `val/CLASS/*`, or `CLASS/*`, which is split; None takes
+            the built-in images (6,000 of Fashion-MNIST).
         target: a latency, as "5ms", or a share of the seed network's, as "70%".
         device: where latency is measured; "local" is this machine (docs/devices.md has the others).
-        runtime: the engine there: onnxruntime, litert or openvino; None: the device's usual one.
-        precision: "fp32", "fp16" or "int8": what is timed and shipped; training is in float.
+        runtime, precision: what is timed and shipped (`Deployment.of`); training is in float.
         seed_network: the network to narrow: a zoo name, a spec file, a run folder.
         resolution: input side in pixels; None: 48 for the built-in images, else the network's own.
-        epochs: of every full training.
-        steps: T, the training steps that judge a proposal.
+        epochs, steps: of every full training; T, the steps that judge a proposal.
         delta: least cut of a step as a share of the seed's latency.
         tail: also narrow the convs behind the last bneck, which section 4.2 leaves alone.
-        repeats: final trainings of the result and of the uniform-width baseline.
-        seed: everything random follows from it.
-        workers: processes that train; None takes one a core.
-        cluster: a Ray cluster in their place, "auto" or "ray://HOST:10001".
+        repeats, seed: final trainings of result and baseline; everything random follows from seed.
+        workers: processes that train; None takes one a core; `cluster`: a Ray cluster in their
+            place, "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
-        from_scratch: search the blocks first (4.1); the seed network is then what they are compared with.
-        progress: receives what happens.
+        from_scratch: blocks first (4.1); the seed network is then what they are compared with.
+        progress: receives what happens; None tells nobody.
         blocks: with `from_scratch`, what `BlockOptions` lists.
 
     Returns:
-        The run's record (`bneck.records.run.SearchRecord`), with its folder under "run".
-
-    Raises:
-        InputError: wrong input; the message is one sentence.
+        The run's record (`records.run.SearchRecord`), with its folder under "run"; InputError for
+        wrong input.
     """
     folder = None if data is None else Path(data)
-    sizes = _sizes(folder, seed_network, seed, resolution, epochs, steps)
+    builtin, spec = folder is None, resolve(seed_network)
+    epochs = _given(epochs, BUILTIN_EPOCHS if builtin else FOLDER_EPOCHS)
     settings = small_data(
         seed_network=seed_network,
+        resolution=_given(resolution, BUILTIN_RESOLUTION if builtin else spec.resolution),
+        images=BUILTIN_IMAGES if folder is None else len(list_images(folder, seed=seed).train),
         target=target,
+        epochs=epochs,
+        steps=_given(steps, BUILTIN_STEPS if builtin else FOLDER_STEPS),
         delta=delta,
         tail=tail,
         repeats=repeats,
         seed=seed,
         workers=workers,
         cluster=cluster,
-        blocks=_block_settings(blocks, sizes["epochs"]) if from_scratch else None,
+        blocks=_block_settings(blocks, epochs) if from_scratch else None,
         device=device,
         runtime=runtime,
         precision=precision,
-        **sizes,
     )
-    path = _fresh_folder() if out is None else Path(out)
+    path = Path(out) if out is not None else _fresh_folder()
     return _begin(path, settings, folder, progress or Silent())
-
-
-class _Sizes(TypedDict):
-    resolution: int
-    images: int
-    epochs: float
-    steps: int
-
-
-def _sizes(
-    folder: Path | None,
-    seed_network: str,
-    seed: int,
-    resolution: int | None,
-    epochs: float | None,
-    steps: int | None,
-) -> _Sizes:
-    """What depends on the images where it is not given."""
-    spec = resolve(seed_network)
-    if folder is None:
-        return _Sizes(
-            resolution=_given(resolution, BUILTIN_RESOLUTION),
-            images=BUILTIN_IMAGES,
-            epochs=_given(epochs, BUILTIN_EPOCHS),
-            steps=_given(steps, BUILTIN_STEPS),
-        )
-    return _Sizes(
-        resolution=_given(resolution, spec.resolution),
-        images=len(list_images(folder, seed=seed).train),
-        epochs=_given(epochs, FOLDER_EPOCHS),
-        steps=_given(steps, FOLDER_STEPS),
-    )
 
 
 def _begin(

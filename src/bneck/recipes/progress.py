@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
+
+from bneck.train.journal import Journal
 
 PERCENT = 100
 POLL_S = 0.5
@@ -24,6 +26,10 @@ class Progress(Protocol):
         """`done` of the stage's units are finished."""
         ...
 
+    def note(self, text: str) -> None:
+        """A few words beside the stage's bar, in place of the last ones."""
+        ...
+
     def say(self, sentence: str) -> None:
         """One line worth keeping."""
         ...
@@ -38,8 +44,33 @@ class Silent:
     def advance(self, done: int) -> None:
         """Ignore."""
 
+    def note(self, text: str) -> None:
+        """Ignore."""
+
     def say(self, sentence: str) -> None:
         """Ignore."""
+
+
+class Steps:
+    """Moves a training's bar, and says how fast it goes; keeps the losses of this process's steps."""
+
+    def __init__(self, progress: Progress, stage: str, journal: Journal) -> None:
+        self.progress, self.stage, self.journal = progress, stage, journal
+        self.losses: list[float] = []
+        self.done = 0
+
+    def __call__(self, done: int, total: int, loss: float) -> None:
+        if not self.losses:
+            self.progress.stage(self.stage, total)
+        self.losses.append(loss)
+        self.progress.advance(done - self.done)
+        self.done = done
+        if self.journal.images_per_s:
+            self.progress.note(f"{self.journal.images_per_s:.0f} images/s")
+
+    def watching(self) -> dict[str, Any]:
+        """What `train.loop.fit` is to be told."""
+        return {"on_step": self, "journal": self.journal}
 
 
 class Following:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from bneck.data.batches import Augment, eval_batches
+from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed, Split
+from bneck.data.vary import Augment
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.models import network_model
 from bneck.devices.protocol import Protocol, TimingError

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bneck.recipes.folder import check_empty
 from bneck.recipes.progress import Progress
 from bneck.recipes.settings import BlockSettings, SearchSettings
 from bneck.recipes.training import stored_settings
@@ -116,18 +117,6 @@ def check_new(path: Path, settings: SearchSettings) -> None:
     """Raise InputError for a setting that cannot be, or a folder that holds something else."""
     settings.check()
     check_empty(path)
-
-
-def check_empty(path: Path) -> None:
-    """Raise InputError for a folder that holds something else than a run's first traces."""
-    if RunFolder(path).run_json.exists():
-        raise InputError(
-            f"{path} holds a run already; go on with --resume {path} or choose another --out"
-        )
-    # A run killed before its record was written leaves these two.
-    begun = (".lock", "scratch")
-    if path.exists() and (not path.is_dir() or any(p.name not in begun for p in path.iterdir())):
-        raise InputError(f"{path} exists and is not an empty folder; choose another --out")
 
 
 def resumed_run(path: Path, progress: Progress) -> Run:

@@ -7,8 +7,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -18,23 +16,21 @@ from bneck.data.pairs import Scenery, list_pairs
 from bneck.data.scenes import Scenes, as_batch
 from bneck.nets.segmenter import SegmentNet, build_segmenter
 from bneck.nets.weights import save_weights
-from bneck.recipes.command import command_line
-from bneck.recipes.progress import Progress, Silent
-from bneck.recipes.run import check_empty
+from bneck.recipes.folder import begin, finish, fresh_folder, go_on, new_record
+from bneck.recipes.progress import Progress, Silent, Steps
 from bneck.recipes.segment_export import write_model
 from bneck.recipes.segment_runs import load_run, save_picture
 from bneck.recipes.segmenters import KIND, named_segmenter, run_segmenter
-from bneck.records.commit import commit
-from bneck.records.files import locked, write_json, write_text
-from bneck.records.run import FORMAT, RunFolder
+from bneck.records.files import write_json
+from bneck.records.run import RunFolder
 from bneck.report.overlay import overlay
 from bneck.report.segment import write_segment_report
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.segmenter import Head, Segmenter
-from bneck.specs.text import to_text
 from bneck.tasks.segment import Evaluation, Score, predict
 from bneck.tasks.segment import evaluate as evaluate_scenes
+from bneck.train.journal import Journal
 from bneck.train.segment import SegmentSettings, train_segmenter
 
 CROP = 769  # side of the DeepLab line's crops
@@ -115,29 +111,20 @@ def train_segment(
     )
     settings = _settings(scenery, Path(data), options)
     _training(settings).check()
-    folder = RunFolder(Path(out) if out is not None else _fresh_folder())
-    check_empty(folder.path)
-    with locked(folder.path / ".lock"):
-        write_text(folder.spec, to_text(seg.network))
-        write_json(folder.run_json, _new_record(seg, scenery, settings))
-        try:
-            return _carry(folder, progress or Silent())
-        except InputError:
-            if not folder.weights.is_file() and not folder.scratch.is_dir():
-                shutil.rmtree(folder.path)  # refused before anything was learnt
-            raise
+    folder = RunFolder(Path(out) if out is not None else fresh_folder(KIND))
+    record = _new_record(seg, scenery, settings)
+    told = progress or Silent()
+    return begin(folder, seg.network, record, lambda folder, _: _carry(folder, told))
 
 
 def resume_segment(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Go on with a training that was broken off, from its last epoch.
+    """Go on with a training that was broken off, from its last checkpoint.
 
     Raises:
         InputError: no run of segmentation, or one that another process works on.
     """
-    folder = RunFolder(Path(run))
-    run_segmenter(folder.path)  # what is no such run is refused before a lock is left in it
-    with locked(folder.path / ".lock"):
-        return _carry(folder, progress or Silent())
+    told = progress or Silent()
+    return go_on(RunFolder(Path(run)), KIND, lambda folder, _: _carry(folder, told))
 
 
 def evaluate_segment(
@@ -209,8 +196,7 @@ def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
                 net, record, scenes, folder.model, size=size, argmax=False
             )
     record["seconds"] = record.get("seconds", 0.0) + time.perf_counter() - start
-    record["state"], record["finished"] = "finished", _now()
-    write_json(folder.run_json, record)
+    finish(folder, record)
     write_segment_report(folder.path)
     shutil.rmtree(folder.scratch, ignore_errors=True)
     return {"run": str(folder.path), **record}
@@ -237,19 +223,10 @@ def _train(folder: RunFolder, record: dict[str, Any], scenery: Scenery, progress
     if record["settings"]["balance"]:
         training = replace(training, weights=survey.weights())
     net = build_segmenter(seg, seed=training.seed)
-    losses: list[float] = []
-    last = 0
-
-    def on_step(done: int, total: int, loss: float) -> None:
-        nonlocal last
-        if not last:
-            progress.stage("train", total)
-        progress.advance(done - last)
-        last = done
-        losses.append(loss)
-
+    steps = Steps(progress, "train", Journal(folder.path, batch=training.batch))
     checkpoint = folder.scratch / "checkpoint.safetensors"
-    train_segmenter(net, scenes, indices, training, checkpoint=checkpoint, on_step=on_step)
+    train_segmenter(net, scenes, indices, training, checkpoint=checkpoint, **steps.watching())
+    losses = steps.losses
     record["final_loss"] = float(np.mean(losses[-20:])) if losses else None
     write_json(folder.run_json, record)
     save_weights(net.state_dict(), folder.weights)
@@ -277,13 +254,7 @@ def _settings(scenery: Scenery, data: Path, options: SegmentOptions) -> dict[str
 def _new_record(seg: Segmenter, scenery: Scenery, settings: dict[str, Any]) -> dict[str, Any]:
     labels = scenery.labels
     return {
-        "format": FORMAT,
-        "kind": KIND,
-        "state": "running",
-        "version": metadata.version("bneck"),
-        "commit": commit(),
-        "command": command_line("bneck.train_segment(...)"),
-        "started": _now(),
+        **new_record(KIND, "bneck.train_segment(...)"),
         "segmenter": seg.settings(),
         "labels": {
             "names": labels.names,
@@ -378,11 +349,3 @@ def _number(value: float) -> float | None:
 
 def _path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _fresh_folder() -> Path:
-    return Path("runs") / f"segment-{datetime.now().strftime('%Y%m%d-%H%M%S')}"

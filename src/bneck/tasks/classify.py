@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from bneck.nets.build import Net
+from bneck.specs.normalisation import Normalisation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,34 +34,75 @@ def loss(scores: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
     return F.cross_entropy(scores, labels, label_smoothing=smoothing)
 
 
-@torch.inference_mode()
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A teacher's answers as a loss beside the labels' (Hinton et al. 2015).
+
+    `normalisation` is that of the student's images, from which the teacher's are made. The loss is
+    (1 - share) of the labels' and share x temperature^2 of the divergence of both softened answers;
+    the square keeps gradients as large as the labels'.
+    """
+
+    teacher: Net
+    normalisation: Normalisation
+    share: float
+    temperature: float
+
+    def mixed(self, own: Tensor, scores: Tensor, images: Tensor) -> Tensor:
+        """The labels' loss `own` and the teacher's, for a student's scores (N, classes)."""
+        with torch.no_grad():
+            answers = self.teacher.eval()(self._translated(images)).float()
+        divergence = F.kl_div(
+            F.log_softmax(scores / self.temperature, 1),
+            F.log_softmax(answers / self.temperature, 1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        return (1 - self.share) * own + self.share * self.temperature**2 * divergence
+
+    def _translated(self, images: Tensor) -> Tensor:
+        mine, its = self.normalisation, self.teacher.normalisation
+        if mine == its:
+            return images
+        mean, std, its_mean, its_std = (
+            torch.tensor(values, device=images.device).view(3, 1, 1)
+            for values in (mine.mean, mine.std, its.mean, its.std)
+        )
+        return (images * std + (mean - its_mean)) / its_std
+
+
 def evaluate(
-    net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, background: bool = False
+    net: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    background: bool = False,
+    total: Callable[[Tensor], Tensor] | None = None,
 ) -> Accuracy:
     """Accuracy of a net, put into evaluation mode, over batches of (images, labels).
 
-    With `background` the first of its classes is left out, and labels count from the second.
+    With `background` the first of its classes is left out, and labels count from the second. `total`
+    adds up the sums of several processes, each of which looks at images of its own.
     """
     net.eval()
-    n = right = among = 0
-    total = expected = 0.0
-    for images, labels in batches:
-        scores = net(images.contiguous(memory_format=torch.channels_last))
-        scores = scores[:, 1:] if background else scores
-        right += int((scores.argmax(1) == labels).sum())
-        best = scores.topk(min(5, scores.shape[1]), 1).indices
-        among += int((best == labels[:, None]).sum())
-        total += float(F.cross_entropy(scores, labels, reduction="sum"))
-        expected += float(scores.softmax(1).gather(1, labels[:, None]).sum())
-        n += len(labels)
-    count = max(n, 1)
-    return Accuracy(
-        n=n,
-        top1=right / count,
-        top5=among / count,
-        loss=total / count,
-        expected=expected / count,
-    )
+    sums = torch.zeros(5, dtype=torch.float64)
+    with torch.inference_mode():
+        for images, labels in batches:
+            scores = net(images.contiguous(memory_format=torch.channels_last)).float()
+            scores = scores[:, 1:] if background else scores
+            best = scores.topk(min(5, scores.shape[1]), 1).indices
+            found = (
+                torch.tensor(len(labels)),
+                (scores.argmax(1) == labels).sum(),
+                (best == labels[:, None]).sum(),
+                F.cross_entropy(scores, labels, reduction="sum"),
+                scores.softmax(1).gather(1, labels[:, None]).sum(),
+            )
+            sums += torch.stack([value.cpu().double() for value in found])
+    if total is not None:
+        sums = total(sums)
+    n = int(sums[0])
+    top1, top5, loss, expected = (float(value) / max(n, 1) for value in sums[1:])
+    return Accuracy(n=n, top1=top1, top5=top5, loss=loss, expected=expected)
 
 
 @dataclass(frozen=True, slots=True)

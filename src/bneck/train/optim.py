@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 Schedule = Literal["exponential", "cosine", "poly"]
+Decayed = Literal["full", "convolutions", "all"]
 POLY_POWER = 0.9
 
 
@@ -69,27 +70,37 @@ class RmsPropTF(torch.optim.Optimizer):
             torch._foreach_sub_(params, steps)
 
 
-def decayed_apart(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two parameter groups: weights of full convolutions decay; depthwise, batch norm, biases do not.
+def grouped(net: nn.Module, weight_decay: float, decayed: Decayed = "full") -> list[dict[str, Any]]:
+    """Two parameter groups, those that L2 pulls at and those that it leaves alone.
 
-    Parameters that need no gradient are in neither.
+    "full": weights of full convolutions, as the authors' released code has it; "convolutions":
+    those of depthwise ones too; "all": batch norm and biases as well. Parameters that need no
+    gradient are in neither.
     """
-    decayed: list[nn.Parameter] = []
+    pulled: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for module in net.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
-            full = isinstance(module, nn.Conv2d) and module.groups == 1 and name == "weight"
-            (decayed if full else free).append(parameter)
+            weight = isinstance(module, nn.Conv2d) and name == "weight"
+            wide = decayed == "convolutions" or (
+                isinstance(module, nn.Conv2d) and module.groups == 1
+            )
+            (pulled if decayed == "all" or (weight and wide) else free).append(parameter)
     return [
-        {"params": decayed, "weight_decay": weight_decay},
+        {"params": pulled, "weight_decay": weight_decay},
         {"params": free, "weight_decay": 0.0},
     ]
 
 
 def learning_rate(
-    schedule: Schedule, peak: float, *, epoch: float, epochs: float, warmup: float
+    schedule: Schedule,
+    peak: float,
+    *,
+    epoch: float,
+    epochs: float,
+    warmup: float,
 ) -> float:
     """Learning rate at a fractional epoch: a linear warm-up, then the schedule.
 
@@ -117,23 +128,29 @@ class WeightAverage:
         self.decay = decay
         self.updates = 0
         self.state = {k: v.detach().clone() for k, v in net.state_dict().items()}
+        self._net: nn.Module | None = None
 
     @torch.no_grad()
     def update(self, net: nn.Module) -> None:
         """Move towards the net's weights."""
+        if net is not self._net:
+            self._pair(net)
         self.updates += 1
         share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
-        mine, theirs = [], []
-        for name, value in net.state_dict().items():
-            if value.is_floating_point():
-                mine.append(self.state[name])
-                theirs.append(value)
-            else:
-                self.state[name].copy_(value)
-        torch._foreach_lerp_(mine, theirs, share)
+        torch._foreach_lerp_(self._mine, self._theirs, share)
+        for mine, theirs in self._counters:
+            mine.copy_(theirs)
 
     def restore(self, state: dict[str, Tensor], updates: int) -> None:
         """Continue from a checkpoint."""
         self.updates = updates
         for name, value in state.items():
             self.state[name].copy_(value)
+
+    def _pair(self, net: nn.Module) -> None:
+        # Naming a net's tensors takes longer than averaging them; they stay where they are.
+        self._net = net
+        pairs = [(self.state[name], value) for name, value in net.state_dict().items()]
+        floats = [pair for pair in pairs if pair[1].is_floating_point()]
+        self._mine, self._theirs = [a for a, _ in floats], [b for _, b in floats]
+        self._counters = [pair for pair in pairs if not pair[1].is_floating_point()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bneck.data.scenes import Scenes, Size, Vary, crop_batches
 from bneck.nets.segmenter import SegmentNet
 from bneck.tasks import segment
-from bneck.train.loop import Lessons, OnStep, Settings, TrainingError, fit
+from bneck.train.loop import Lessons, Settings, TrainingError, fit
 
 Batch = tuple[Tensor, Tensor]
 
@@ -63,9 +63,7 @@ def train_segmenter(
     scenes: Scenes,
     indices: np.ndarray,
     settings: SegmentSettings,
-    *,
-    checkpoint: Path | None = None,
-    on_step: OnStep | None = None,
+    **watching: Any,
 ) -> SegmentNet:
     """Train a segmenter in place; what comes back holds the averaged weights, in evaluation mode.
 
@@ -74,8 +72,7 @@ def train_segmenter(
         scenes: images and masks at the size that is trained at.
         indices: those to train on; the last, incomplete batch of an epoch is dropped.
         settings: how. Everything random follows from `settings.seed`.
-        checkpoint: a file to save to after every epoch and to go on from if it is there.
-        on_step: called with (steps done, all steps, loss).
+        watching: `checkpoint`, `on_step`, `journal` and others of `train.loop.fit`.
 
     Raises:
         TrainingError: fewer images than one batch, one image a batch for R-ASPP, or a loss that is no
@@ -89,10 +86,10 @@ def train_segmenter(
         )
     weights = torch.tensor(settings.weights) if settings.weights else None
 
-    def batches(epoch: int) -> Iterable[Batch]:
+    def batches(epoch: int, first: int) -> Iterable[Batch]:
         return crop_batches(
             scenes, indices, crop=settings.crop, batch=settings.batch, vary=settings.vary,
-            seed=settings.seed, epoch=epoch,
+            seed=settings.seed, epoch=epoch, first=first,
         )  # fmt: skip
 
     def loss(net: nn.Module, batch: Batch) -> Tensor:
@@ -106,4 +103,4 @@ def train_segmenter(
         warmup=settings.warmup, weight_decay=settings.weight_decay, average=settings.average,
         bn_momentum=settings.bn_momentum, sgd_momentum=settings.momentum, seed=settings.seed,
     )  # fmt: skip
-    return fit(net, lessons, how, checkpoint=checkpoint, on_step=on_step)
+    return fit(net, lessons, how, **watching)

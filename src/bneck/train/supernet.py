@@ -52,7 +52,7 @@ def train_supernet(
         raise InputError(f"there is no sampling {sampling!r}; known are {', '.join(SAMPLINGS)}")
     steps = len(data.indices) // settings.batch
 
-    def batches(epoch: int) -> Iterable[Batch]:
+    def batches(epoch: int, first: int) -> Iterable[Batch]:
         found = train_batches(
             data.split,
             data.indices,
@@ -61,9 +61,10 @@ def train_supernet(
             augment=settings.augment,
             seed=settings.seed,
             epoch=epoch,
+            first=first,
             normalisation=net.normalisation,
         )
-        return ((epoch * steps + n, *batch) for n, batch in enumerate(found))
+        return ((epoch * steps + n, *batch) for n, batch in enumerate(found, first))
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         step, images, labels = batch
