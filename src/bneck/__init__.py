@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from bneck.recipes.networks import zoo as zoo
     from bneck.recipes.predict import predict as predict
     from bneck.recipes.quantize import quantize as quantize
+    from bneck.recipes.reproduce import reproduce as reproduce
     from bneck.recipes.segment import evaluate_segment as evaluate_segment
     from bneck.recipes.segment import resume_segment as resume_segment
     from bneck.recipes.segment import train_segment as train_segment
@@ -76,6 +77,7 @@ _HOMES = {
     "paint": "bneck.recipes.segment_pictures",
     "predict": "bneck.recipes.predict",
     "quantize": "bneck.recipes.quantize",
+    "reproduce": "bneck.recipes.reproduce",
     "resume": "bneck.recipes.main",
     "resume_detect": "bneck.recipes.detect",
     "resume_segment": "bneck.recipes.segment",

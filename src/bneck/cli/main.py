@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bneck.cli import classification, detection, segmentation, ship, train, weights
+from bneck.cli import classification, detection, pages, segmentation, ship, train, weights
 from bneck.cli import search_options as options
 from bneck.cli.bars import Bars
 from bneck.cli.options import (
@@ -296,6 +296,7 @@ app.command()(ship.quantize)
 app.command()(ship.table)
 app.command("import")(weights.import_weights)
 app.command()(weights.evaluate)
+app.command()(pages.reproduce)
 
 
 def run() -> None:

@@ -13,6 +13,7 @@ from bneck.costs.count import Count
 from bneck.costs.paper import paper_ratio
 from bneck.recipes.networks import ZooEntry
 from bneck.records.measurement import Measurement
+from bneck.report.exhibits import Exhibit, comparison_table
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 
@@ -217,6 +218,18 @@ def front_table(record: Mapping[str, Any]) -> Table:
             f"{sum(top1) / len(top1):.1%}",
         )
     return table
+
+
+def exhibit_tables(exhibit: Exhibit) -> list[Table]:
+    """The tables of one of the paper's exhibits."""
+    made = []
+    for plain in (*exhibit.plain, *map(comparison_table, exhibit.comparisons)):
+        left = [i for i, column in enumerate(plain.columns) if not column.number]
+        table = new_table(plain.title, [column.title for column in plain.columns], left=left)
+        for row in plain.rows:
+            table.add_row(*row)
+        made.append(table)
+    return made
 
 
 def new_table(title: str, columns: Sequence[str], *, left: Sequence[int]) -> Table:

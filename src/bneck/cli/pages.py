@@ -1,0 +1,67 @@
+"""The commands that make pages: reproduce, compare, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bneck.cli.bars import Bars
+from bneck.cli.options import Json, print_json, print_table
+from bneck.cli.ship import RUNTIMES
+from bneck.cli.tables import exhibit_tables
+
+
+def reproduce(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="table1 to table9, figure1, figure2, figure7, figure8, figure9, or all."
+        ),
+    ],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer rounds, segmenters at half size only.")
+    ] = False,
+    runtime: Annotated[str, typer.Option(help=f"For classifiers: {RUNTIMES}.")] = "onnxruntime",
+    device: Annotated[str, typer.Option(help="Where classifiers are timed.")] = "local",
+    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A finished run, or a file of bneck evaluate --json, whose accuracy counts; may be given "
+            "several times."
+        ),
+    ] = None,
+    latencies: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file of bneck measure --json, or an earlier latencies.json."),
+    ] = None,
+    measure: Annotated[bool, typer.Option(help="Measure latencies.")] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write; default runs/reproduce-TIME.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The paper's tables and figures beside ours, with what is missing named. Python: bneck.reproduce(...)"""
+    from bneck.recipes.reproduce import reproduce as make
+
+    with Bars(Console(stderr=True)) as bars:
+        found = make(
+            *names, quick=quick, runtime=runtime, device=device, threads=threads, runs=runs or (),
+            latencies=latencies or (), measure=measure, out=out, progress=bars,
+        )  # fmt: skip
+    if as_json:
+        print_json(found.as_json())
+        return
+    for exhibit in found.exhibits:
+        print(f"\n{exhibit.title}")
+        for table in exhibit_tables(exhibit):
+            print_table(table)
+        for note in exhibit.notes:
+            print(f"- {note}")
+        if exhibit.missing:
+            print(f"Not here: {exhibit.missing_what}. What would fill it in:")
+            print("\n".join(f"  {command}" for command in exhibit.missing))
+    print(f"\n{found.files[0]}")
