@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bneck.costs.segmenter import count_segmenter as count_segmenter
     from bneck.recipes.classify import resume_classify as resume_classify
     from bneck.recipes.classify import train_classify as train_classify
+    from bneck.recipes.compare import compare as compare
     from bneck.recipes.convert import convert_voc as convert_voc
     from bneck.recipes.detect import evaluate_detect as evaluate_detect
     from bneck.recipes.detect import resume_detect as resume_detect
@@ -57,6 +58,7 @@ _HOMES = {
     "InputError": "bneck.specs.errors",
     "NetSpec": "bneck.specs.network",
     "build": "bneck.recipes.networks",
+    "compare": "bneck.recipes.compare",
     "convert_voc": "bneck.recipes.convert",
     "count": "bneck.recipes.networks",
     "count_detector": "bneck.recipes.detectors",

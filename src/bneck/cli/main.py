@@ -297,6 +297,7 @@ app.command()(ship.table)
 app.command("import")(weights.import_weights)
 app.command()(weights.evaluate)
 app.command()(pages.reproduce)
+app.command()(pages.compare)
 
 
 def run() -> None:

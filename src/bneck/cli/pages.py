@@ -11,7 +11,7 @@ from rich.console import Console
 from bneck.cli.bars import Bars
 from bneck.cli.options import Json, print_json, print_table
 from bneck.cli.ship import RUNTIMES
-from bneck.cli.tables import exhibit_tables
+from bneck.cli.tables import exhibit_tables, subjects_table
 
 
 def reproduce(
@@ -65,3 +65,40 @@ def reproduce(
             print(f"Not here: {exhibit.missing_what}. What would fill it in:")
             print("\n".join(f"  {command}" for command in exhibit.missing))
     print(f"\n{found.files[0]}")
+
+
+def compare(
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            help="Runs' folders, spec files, names of networks; the first is held against."
+        ),
+    ],
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time all classifiers now, interleaved.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(help="Shuffled rounds of that; at least 3.")] = 10,
+    runtime: Annotated[str, typer.Option(help=f"Its engine: {RUNTIMES}.")] = "onnxruntime",
+    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
+    as_json: Json = False,
+) -> None:
+    """Runs and networks on one page: costs, scores, blocks, what differs. Python: bneck.compare(...)"""
+    from bneck.recipes.compare import compare as make
+
+    with Bars(Console(stderr=True)) as bars:
+
+        def on_round(done: int, of: int) -> None:
+            if done == 1:
+                bars.stage("measuring", of)
+            bars.advance(1)
+
+        found = make(
+            *places, measure=measure, rounds=rounds, runtime=runtime, threads=threads, out=out,
+            on_round=on_round,
+        )  # fmt: skip
+    if as_json:
+        print_json(found.as_json())
+        return
+    print_table(subjects_table(found.subjects))
+    print(found.page)

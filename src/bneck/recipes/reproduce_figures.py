@@ -12,7 +12,16 @@ from bneck.costs.count import count
 from bneck.costs.paper import FIG9_SAVINGS, TABLE3, TABLE5, TABLE9, PaperRow
 from bneck.costs.published import published
 from bneck.recipes.reproduce_scores import Scores
-from bneck.recipes.reproduce_tables import FLOAT, TOP1, beside_full, classifier_commands, said
+from bneck.recipes.reproduce_tables import (
+    FLOAT,
+    MADDS,
+    PARAMS,
+    TOP1,
+    beside_full,
+    classifier_commands,
+    ratio_pair,
+    said,
+)
 from bneck.recipes.reproduce_timing import UNFUSED, Timing, Wanted
 from bneck.report.exhibits import Comparison, Exhibit, Line, Pair, Quantity
 from bneck.report.scatter import Chart, Mark, Point, Series
@@ -97,7 +106,7 @@ def figure2(timing: Timing, scores: Scores) -> Exhibit:
         comparisons=(
             Comparison(
                 title="What the picture shows.",
-                quantities=(TOP1, Quantity("MAdds (M)", 1), Quantity("params (M)", 2)),
+                quantities=(TOP1, MADDS, PARAMS),
                 lines=tuple(lines),
             ),
         ),
@@ -300,13 +309,8 @@ def _tradeoff(
         ]
         for row in ordered:
             base = beside_full(row.network)
-            spread = timing.ratio((row.network, FLOAT), (base, FLOAT))
             printed = row.ms[0] / next(r.ms[0] for r in TABLE9 if r.network == base)
-            pair = (
-                Pair(printed)
-                if spread is None
-                else Pair(printed, spread.median, spread.p10, spread.p90)
-            )
+            pair = ratio_pair(timing, (row.network, FLOAT), (base, FLOAT), printed)
             top1 = Pair(row.top1, scores.top1(row.network))
             lines.append(Line(row.label, row.network, (top1, pair)))  # fmt: skip
     charts = [

@@ -21,8 +21,8 @@ from bneck.specs.segmenter import Segmenter, segmenter
 from bneck.specs.text import resolve
 
 FLOAT, ABSENT = "fp32", "not here"
-TOP1 = Quantity("top-1 (%)", 1, absent=ABSENT)
-MADDS, PARAMS = Quantity("MAdds (M)", 1), Quantity("params (M)", 2)
+TOP1 = Quantity("top-1 (%)", 1, least=1, absent=ABSENT)
+MADDS, PARAMS = Quantity("MAdds (M)", 1), Quantity("params (M)", 2, least=1)
 PHONES = ("Pixel 1", "Pixel 2", "Pixel 3")
 Base = Callable[[str], str]  # the network whose latency another's is divided by
 
@@ -134,7 +134,7 @@ def table6(timing: Timing, scores: Scores) -> Exhibit:
         times.append(
             Line(row.label, row.network, (
                 Pair(row.latency_ms, timing.ms(name).ours),
-                _ratio_pair(timing, (name, "fp32"), (DETECTOR + "v2", "fp32"), row.latency_ms / v2.latency_ms),
+                ratio_pair(timing, (name, "fp32"), (DETECTOR + "v2", "fp32"), row.latency_ms / v2.latency_ms),
             ))
         )  # fmt: skip
     names = [row.network for row in TABLE6]
@@ -145,7 +145,11 @@ def table6(timing: Timing, scores: Scores) -> Exhibit:
             Comparison(
                 title="mAP: theirs on test-dev, ours (where there is a run) on val. Parameters without batch "
                 "norm's, 91 slots, 320 px.",
-                quantities=(Quantity("mAP (%)", 1, absent=ABSENT), PARAMS, Quantity("MAdds (B)", 3)),
+                quantities=(
+                    Quantity("mAP (%)", 1, least=1, absent=ABSENT),
+                    PARAMS,
+                    Quantity("MAdds (B)", 3),
+                ),
                 lines=tuple(counts),
             ),
             Comparison(
@@ -229,7 +233,7 @@ def _classifiers(
         times.append(
             Line(row.label, row.network, (
                 Pair(row.ms[0], measured.ours, measured.low, measured.high),
-                _ratio_pair(timing, key, other, ratios[0]),
+                ratio_pair(timing, key, other, ratios[0]),
                 *(Pair(ratio) for ratio in ratios[1:]),
             ))
         )  # fmt: skip
@@ -300,7 +304,7 @@ def _segmentation(table: int, title: str, timing: Timing, scores: Scores) -> Exh
                 title="Counts as the paper makes them (one pixel more a side, elementwise terms included), at "
                 "1024 x 2048 and at half; last, our own count of convolutions alone.",
                 quantities=(
-                    Quantity("mIOU (%)", 1, absent=ABSENT), PARAMS, Quantity("MAdds (B)", 2),
+                    Quantity("mIOU (%)", 1, least=1, absent=ABSENT), PARAMS, Quantity("MAdds (B)", 2),
                     Quantity("MAdds at half (B)", 2),
                     Quantity("convolutions (B)", 2, compared=False),
                 ),
@@ -343,9 +347,7 @@ def _segmenter_ratio(timing: Timing, name: str, base: str, size: str, printed: f
     return Pair(printed, one["cpu_ms"] / other["cpu_ms"] if one and other else None)
 
 
-def _ratio_pair(
-    timing: Timing, key: tuple[str, str], base: tuple[str, str], printed: float
-) -> Pair:
+def ratio_pair(timing: Timing, key: tuple[str, str], base: tuple[str, str], printed: float) -> Pair:
     spread = timing.ratio(key, base)
     if spread is None:
         return Pair(printed)

@@ -43,12 +43,15 @@ def row_pairs(before: NetSpec, after: NetSpec) -> list[RowPair]:
     return pairs
 
 
-def difference(before: NetSpec, after: NetSpec) -> Iterator[Block]:
+def difference(
+    before: NetSpec, after: NetSpec, before_name: str = "", after_name: str = ""
+) -> Iterator[Block]:
     """The rows that differ, as a table; a sentence where none does."""
+    one, other = before_name or before.name, after_name or after.name
     pairs = row_pairs(before, after)
     changed = [pair for pair in pairs if pair.differs]
     if not changed:
-        yield Paragraph(f"{after.name} has the rows of {before.name}.")
+        yield Paragraph(f"{other} has the rows of {one}.")
         return
     old, new = count(before).rows, count(after).rows
     rows = []
@@ -67,7 +70,7 @@ def difference(before: NetSpec, after: NetSpec) -> Iterator[Block]:
             )
         )  # fmt: skip
     yield Table(
-        title=f"{before.name} {ARROW} {after.name}: {several(len(changed), 'row')} of {len(pairs)} "
+        title=f"{one} {ARROW} {other}: {several(len(changed), 'row')} of {len(pairs)} "
         f"{'differs' if len(changed) == 1 else 'differ'}; the others are equal.",
         columns=(
             Column("row"),

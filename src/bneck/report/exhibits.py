@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from bneck.report.blocks import Block, Code, Heading, Items, Paragraph
+from bneck.report.blocks import Block, Code, Heading, Paragraph
 from bneck.report.numbers import MINUS, NONE
-from bneck.report.scatter import Chart, draw_chart
+from bneck.report.scatter import Chart, draw_charts
 from bneck.report.tables import Column, Table
 
 
@@ -35,7 +35,8 @@ class Pair:
 class Quantity:
     """What a pair of columns holds. `compared` adds the ratio of ours to the paper's.
 
-    The paper's numbers are shown as printed, unless they are `derived` from printed ones. With `absent`
+    The paper's numbers are shown as printed, with `least` decimals or more, unless
+    they are `derived` from printed ones. With `absent`
     our column stands also where it is empty, and says so.
     """
 
@@ -45,6 +46,7 @@ class Quantity:
     paper: str = "paper"
     ours: str = "ours"
     derived: bool = False
+    least: int = 0
     absent: str = ""
 
 
@@ -109,14 +111,13 @@ class Exhibit:
 def exhibit_blocks(exhibit: Exhibit) -> Iterator[Block]:
     """An exhibit as a section of a page."""
     yield Heading(exhibit.title)
-    for number, chart in enumerate(exhibit.charts):
-        suffix = "" if len(exhibit.charts) == 1 else f"-{number + 1}"
-        yield draw_chart(f"{exhibit.name}{suffix}", chart)
+    if exhibit.charts:
+        yield draw_charts(exhibit.name, exhibit.title, exhibit.charts)
     yield from exhibit.plain
     for comparison in exhibit.comparisons:
         yield comparison_table(comparison)
-    if exhibit.notes:
-        yield Items(exhibit.notes)
+    for note in exhibit.notes:
+        yield Paragraph(note, "note")
     if exhibit.missing:
         yield Paragraph(f"Not here: {exhibit.missing_what}. What would fill it in:", "note")
         yield Code("\n".join(exhibit.missing))
@@ -134,7 +135,14 @@ def comparison_table(comparison: Comparison) -> Table:
         if any(pair.paper is not None for pair in pairs):
             columns.append(Column(f"{quantity.title}, {quantity.paper}"))
             for row, pair in zip(cells, pairs, strict=True):
-                row.append(number(pair.paper, quantity.decimals, exact=not quantity.derived))
+                row.append(
+                    number(
+                        pair.paper,
+                        quantity.decimals,
+                        exact=not quantity.derived,
+                        least=quantity.least,
+                    )
+                )
         if quantity.absent or any(pair.ours is not None for pair in pairs):
             columns.append(Column(f"{quantity.title}, {quantity.ours}"))
             for row, pair in zip(cells, pairs, strict=True):
@@ -150,11 +158,13 @@ def comparison_table(comparison: Comparison) -> Table:
     )
 
 
-def number(value: float | None, decimals: int, *, exact: bool = False) -> str:
-    """A number with so many decimals; an `exact` one as it was printed, without added zeros."""
+def number(value: float | None, decimals: int, *, exact: bool = False, least: int = 0) -> str:
+    """A number with so many decimals; an `exact` one as it was printed, with `least` or more."""
     if value is None:
         return NONE
     text = f"{value:g}" if exact else f"{value:.{decimals}f}"
+    if exact and len(text.partition(".")[2]) < least:
+        text = f"{value:.{least}f}"
     return text.replace("-", MINUS)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bneck.costs.count import count
 from bneck.report.blocks import Picture
+from bneck.report.scatter import CHART_STYLE
 from bneck.report.tables import html_text
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool, Row
@@ -15,6 +16,7 @@ from bneck.specs.rows import Bneck, Conv, Pool, Row
 STEP, BAR = 31, 22  # units from block to block, and a block's breadth
 TALLEST, FLOOR, HEIGHT = 92, 134, 182  # of the widest block; the line blocks stand on; of a network
 LEFT = 10
+SCALE = 1.12  # pixels a unit on a page
 COLOUR = {"relu": 1, "relu6": 4, "hswish": 0, "linear": 5}
 NAMES = {"relu": "ReLU", "relu6": "ReLU6", "hswish": "h-swish", "linear": "linear"}
 NOTE = (
@@ -37,7 +39,8 @@ NETWORK_STYLE = """\
 .network .ring { fill: none; stroke: currentColor; stroke-width: 2.2; }
 .network .down { stroke: var(--soft, #8a8a8a); stroke-dasharray: 2 3; fill: none; }
 .network .floor { stroke: var(--line, #e3e5e7); fill: none; }
-.network .changed { fill: var(--tint, #f4f5f6); stroke: var(--bad, #b34700); }
+.network .ground { fill: var(--tint, #f1f2f4); }
+.network .changed { stroke: var(--bad, #b34700); stroke-width: 3; }
 .network .point:hover .mark { stroke: var(--ink, #22262a); stroke-width: 2; }
 .network .point:focus { outline: none; }
 .network .point:focus .mark { stroke: var(--ink, #22262a); stroke-width: 2; }
@@ -66,14 +69,12 @@ class Drawn:
 
 def draw_networks(name: str, title: str, networks: Sequence[Drawn]) -> Picture:
     """Networks one below the other, all on one scale. Marked rows stand on a coloured ground."""
-    from bneck.report.scatter import CHART_STYLE
-
     widest = max(_width(row) for drawn in networks for row in drawn.spec.rows)
     wide = max(_extent(drawn.spec) for drawn in networks)
     bodies = ["".join(_network(drawn, widest)) for drawn in networks]
     panels = tuple(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {HEIGHT}" class="network" '
-        f'role="img" aria-label="{html_text(drawn.title)}">{body}</svg>'
+        f'style="width:{round(SCALE * wide)}px" role="img" aria-label="{html_text(drawn.title)}">{body}</svg>'
         for drawn, body in zip(networks, bodies, strict=True)
     )
     stacked = "".join(
@@ -127,7 +128,8 @@ def _block(
 ) -> Iterator[str]:
     middle = left + BAR / 2
     ground = (
-        f'<path class="changed" d="M{left - 3:.1f} 36h{BAR + 6}V{FLOOR + 17}h-{BAR + 6}z"/>'
+        f'<path class="ground" d="M{left - 4:.1f} 36h{BAR + 8}V{FLOOR + 18}h-{BAR + 8}z"/>'
+        f'<path class="changed" d="M{left - 3:.1f} {FLOOR + 18}h{BAR + 6}"/>'
         if changed
         else ""
     )

@@ -14,8 +14,8 @@ from bneck.report.blocks import Picture
 from bneck.report.tables import html_text
 
 WIDTH, HEIGHT = 480, 330  # of the plot with its axes, in units of which a phone shows 350
-LEFT, RIGHT, TOP, BOTTOM = 50, 14, 26, 44
-LETTER, LINE = 6.4, 17  # width of a letter and height of a line of text, about
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 26, 44
+LETTER, LINE = 7.0, 17  # width of a letter and height of a line of text, about
 MARK = 5.0
 COLOURS = 8
 
@@ -133,27 +133,28 @@ class _Axis:
         return [i * step for i in range(first, last + 1)]
 
 
-def draw_chart(name: str, chart: Chart) -> Picture:
-    """The chart for a page, and as a file of its own that follows the reader's light or dark."""
-    height = HEIGHT + LINE * len(_legend_lines(chart))
-    body = "".join(_body(chart))
-    label = html_text(f"{chart.title}. {chart.note}".strip())
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" class="chart" '
-        f'role="img" aria-label="{label}">'
+def draw_charts(name: str, title: str, charts: Sequence[Chart]) -> Picture:
+    """Charts side by side for a page; in a file of their own they follow the reader's light or dark."""
+    bodies = ["".join(_body(chart)) for chart in charts]
+    heights = [HEIGHT + 4 + LINE * len(_legend_lines(chart)) for chart in charts]
+    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" class="chart" role="img"'
+    panels = tuple(
+        f'{head.format(WIDTH, height)} aria-label="{html_text(f"{title}: {chart.title}")}">{body}</svg>'
+        for chart, body, height in zip(charts, bodies, heights, strict=True)
     )
-    title = f"<title>{html_text(chart.title)}</title>"
-    alone = (
-        f'<?xml version="1.0" encoding="utf-8"?>\n{head}{title}<style>{CHART_STYLE}{_ALONE}</style>'
-        f'<rect class="sheet" width="100%" height="100%"/>{body}</svg>\n'
+    beside = "".join(
+        f'<g transform="translate({WIDTH * i} 0)">{body}</g>' for i, body in enumerate(bodies)
     )
+    whole = (
+        f'<?xml version="1.0" encoding="utf-8"?>\n{head.format(WIDTH * len(charts), max(heights))}>'
+        f"<title>{html_text(title)}</title><style>{CHART_STYLE}{_ALONE}</style>"
+        f'<rect class="sheet" width="100%" height="100%"/>{beside}</svg>\n'
+    )
+    notes = [chart.note for chart in charts if chart.note]
+    if len(notes) > 1:
+        notes = [f"{chart.title}: {chart.note}" for chart in charts if chart.note]
     return Picture(
-        name=name,
-        title=chart.title,
-        description=chart.note,
-        panels=(f"{head}{body}</svg>",),
-        whole=alone,
-        themed=True,
+        name=name, title=title, description=" ".join(notes), panels=panels, whole=whole, themed=True
     )
 
 
@@ -240,14 +241,19 @@ def _mark(mark: Mark, x: float, y: float) -> str:
 def _names(series: Sequence[Series], x: _Axis, y: _Axis) -> Iterator[str]:
     """Labels beside their points, each where it covers nothing, or nowhere."""
     taken = [
-        (x.at(p.x) - MARK, y.at(p.y) - MARK, x.at(p.x) + MARK, y.at(p.y) + MARK)
+        (
+            x.at(max(p.x if p.low is None else p.low, x.low)) - MARK,
+            y.at(p.y) - MARK,
+            x.at(min(p.x if p.high is None else p.high, x.high)) + MARK,
+            y.at(p.y) + MARK,
+        )
         for one in series
         for p in one.points
     ]
     for one in series:
         for point in one.points if one.named else ():
             text = point.label.partition(":")[0]
-            wide, px, py = 0.86 * LETTER * len(text), x.at(point.x), y.at(point.y)
+            wide, px, py = 0.93 * LETTER * len(text), x.at(point.x), y.at(point.y)
             for left, base in (
                 (px + 8, py + 4), (px - 8 - wide, py + 4), (px - wide / 2, py - 9),
                 (px - wide / 2, py + 18), (px + 7, py - 7), (px + 7, py + 15),

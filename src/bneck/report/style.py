@@ -71,7 +71,7 @@ thead th {
   font-weight: 500; color: var(--soft); font-size: 0.82rem; vertical-align: bottom;
   border-bottom-color: var(--soft);
 }
-tbody th { font-weight: 400; }
+tbody th { font-weight: 400; min-width: 6.5rem; }
 thead button {
   all: unset; cursor: pointer; font: inherit; color: inherit; position: relative;
 }
@@ -97,7 +97,7 @@ figure { margin: 1.25rem 0 1.5rem; }
 }
 .panels.themed { background: none; }
 .panels.wide { display: block; overflow-x: auto; }
-.panels.wide .panel svg { max-width: none; min-width: 40rem; }
+.panels.wide .panel svg { max-width: none; margin: 0; }
 .panel svg { display: block; width: 100%; height: auto; max-width: 34rem; margin: 0 auto; }
 .panel svg text { font-family: inherit !important; }
 figcaption { margin-top: 0.6rem; max-width: 46rem; }
