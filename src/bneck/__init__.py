@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bneck.recipes.classify import train_classify as train_classify
     from bneck.recipes.compare import compare as compare
     from bneck.recipes.convert import convert_voc as convert_voc
+    from bneck.recipes.demo import demo as demo
     from bneck.recipes.detect import evaluate_detect as evaluate_detect
     from bneck.recipes.detect import resume_detect as resume_detect
     from bneck.recipes.detect import train_detect as train_detect
@@ -63,6 +64,7 @@ _HOMES = {
     "count": "bneck.recipes.networks",
     "count_detector": "bneck.recipes.detectors",
     "count_segmenter": "bneck.costs.segmenter",
+    "demo": "bneck.recipes.demo",
     "detect": "bneck.recipes.detect_pictures",
     "evaluate": "bneck.recipes.evaluate",
     "export_segment": "bneck.recipes.segment_export",

@@ -298,6 +298,7 @@ app.command("import")(weights.import_weights)
 app.command()(weights.evaluate)
 app.command()(pages.reproduce)
 app.command()(pages.compare)
+app.command()(pages.demo)
 
 
 def run() -> None:

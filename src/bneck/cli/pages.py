@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -102,3 +104,29 @@ def compare(
         return
     print_table(subjects_table(found.subjects))
     print(found.page)
+
+
+def demo(
+    run: Annotated[str, typer.Argument(help="A finished run's folder or an exported .onnx file.")],
+    onnxruntime_web: Annotated[
+        Path | None,
+        typer.Option(help="The folder of the npm package; default $BNECK_ONNXRUNTIME_WEB."),
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="A picture to begin with.")] = None,
+    port: Annotated[int, typer.Option(help="To listen on, on this machine; 0: any free one.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Serve a page in which a classifier looks at pictures or the camera. Python: bneck.demo(run)
+
+    It is served until Ctrl-C, on this machine alone.
+    """
+    from bneck.recipes.demo import demo as make
+
+    with make(run, onnxruntime_web=onnxruntime_web, picture=picture, port=port) as server:
+        if as_json:
+            print_json({"address": server.address})
+        else:
+            print(f"{server.address} (Ctrl-C ends it)")
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):
+            server.wait()
