@@ -1,6 +1,6 @@
 """The paper's pairs of networks on every runtime and in both precisions, one interleaved race each.
 
-python benchmarks/runtimes.py [RUNTIME ...] [--rounds N]
+python benchmarks/runtimes.py [RUNTIME ...] [--rounds N] [--copies N]
 
 Prints, for every runtime, V3-Large / V2 and V3-Small / V2-0.35 beside the paper's ratios, 8-bit over
 float for each network, and the share of one core's measured matrix-product peak that a float network
@@ -16,16 +16,18 @@ import statistics
 import time
 
 import torch
+from copies import measure_copies
 
 from bneck.costs.count import count
 from bneck.costs.paper import paper_ratio
-from bneck.devices.measure import Candidate, measure
+from bneck.devices.measure import Candidate
 from bneck.devices.protocol import Protocol, pinned
 from bneck.devices.runtimes import runtime
 from bneck.records.measurement import Measurement
 from bneck.specs.zoo import network
 
 PAIRS = (("v3-large", "v2"), ("v3-small", "v2-0.35"))
+PAPERS = ("fp32", "int8")
 NAMES = tuple(name for pair in PAIRS for name in pair)
 
 
@@ -47,24 +49,26 @@ def ratio(one: Measurement, other: Measurement) -> str:
     return f"{cpu.median:.3f} ({cpu.p10:.3f}-{cpu.p90:.3f}), wall {wall.median:.3f}"
 
 
-def report(engine: str, rounds: int) -> None:
+def report(engine: str, rounds: int, copies: int) -> None:
     precisions = runtime(engine).precisions
     keys = [(name, precision) for precision in precisions for name in NAMES]
     candidates = [Candidate(network(name), None, engine, precision) for name, precision in keys]
     protocol = Protocol(rounds=rounds, burst_ms=15, least_runs=2, max_repeats=1, max_spread=1e9)
-    found = dict(zip(keys, measure(candidates, protocol=protocol), strict=True))
+    found = dict(zip(keys, measure_copies(candidates, protocol, copies), strict=True))
     first = found[keys[0]]
-    print(f"\n{engine} {first.runtime_version}, {rounds} rounds")
+    print(f"\n{engine} {first.runtime_version}, {rounds} rounds of {copies} copies")
     for precision in precisions:
-        for name, against in PAIRS:
+        for name, against in PAIRS if precision in PAPERS else ():
             one, other = found[name, precision], found[against, precision]
             printed = paper_ratio(name, precision, against, precision)
             print(
                 f"{precision} {name} / {against}: {ratio(one, other)}, paper {printed:.3f}; "
                 f"{one.cpu_ms:.2f} / {other.cpu_ms:.2f} ms of CPU time"
             )
-    for name in NAMES if "int8" in precisions else ():
-        print(f"{name} int8 / fp32: {ratio(found[name, 'int8'], found[name, 'fp32'])}")
+    for precision in precisions[1:]:
+        for name in NAMES:
+            one, other = found[name, precision], found[name, "fp32"]
+            print(f"{name} {precision} / fp32: {ratio(one, other)}")
     for name in NAMES:
         reached = 2 * count(network(name)).madds / found[name, "fp32"].cpu_ms / 1e6
         print(f"{name} fp32: {reached:.1f} GFLOP/s")
@@ -73,11 +77,12 @@ def report(engine: str, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("runtimes", nargs="*", default=["litert", "onnxruntime", "openvino"])
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--copies", type=int, default=5)
     options = parser.parse_args()
     peaks = [peak_gflops()]
     for engine in options.runtimes:
-        report(engine, options.rounds)
+        report(engine, options.rounds, options.copies)
         peaks.append(peak_gflops())
     print(f"\none core's matrix product: {statistics.median(peaks):.1f} GFLOP/s")
 

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from bneck.costs.count import count
 from bneck.devices.models import network_model
 from bneck.devices.runtimes import runtime
 from bneck.graphs import forms
@@ -32,7 +33,7 @@ def swishes(name: str) -> int:
     return sum(layer.act == "hswish" for layer in layers(network(name)))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("name", NAMES)
 def test_litert_gives_the_whole_graph_to_xnnpack(name: str, precision: str) -> None:
     assert operators(name, "litert", precision) == {"DELEGATE": 1}
@@ -87,10 +88,35 @@ def test_openvino_fuses_every_nonlinearity_in_float(name: str) -> None:
     assert found["Eltwise:f32"] + found["Math:f32"] <= 2 * squeezes
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_half_precision_weights_run_as_float_ones(engine: str) -> None:
+    for name in NAMES[:2]:
+        assert operators(name, engine, "fp16") == operators(name, engine, "fp32")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "litert", "openvino"])
+def test_half_precision_halves_the_file(engine: str) -> None:
+    pytest.importorskip({"litert": "ai_edge_litert"}.get(engine, engine))
+    spec, kind = network("v3-small@64"), runtime(engine)
+    whole, half = (len(network_model(spec, kind, precision)) for precision in ("fp32", "fp16"))
+    weights = count(spec).params
+    assert half < whole - 1.9 * weights
+    assert half > 2 * weights
+
+
+def test_the_separate_operators_of_the_paper_are_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Table 5's comparison: each h-swish outside its convolution, add, cut-off and two products."""
+    monkeypatch.setitem(forms.FORMS, ("onnxruntime", "fp32"), "split")
+    found = operators("v3-small@64", "onnxruntime", "fp32")
+    squeezes = sum(layer.kind == "squeeze" for layer in layers(network("v3-small@64")))
+    assert found["Clip"] == swishes("v3-small@64")
+    assert found["Mul"] == 2 * swishes("v3-small@64") + squeezes
+
+
 def test_the_table_knows_every_pair_or_says_what_runs() -> None:
     assert form("litert", "int8") == "split"
     with pytest.raises(
-        InputError, match=r"litert does not run precision 'int4'; it runs fp32, int8"
+        InputError, match=r"litert does not run precision 'int4'; it runs fp32, fp16, int8"
     ):
         form("litert", "int4")
     with pytest.raises(InputError, match=r"abacus does not run precision 'fp32'; it runs none"):

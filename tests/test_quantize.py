@@ -236,6 +236,21 @@ class TestCommands:
         assert metadata["precision"] == "int8"
         assert metadata["spec"] == to_text(bneck.network(run))
 
+    @pytest.mark.parametrize("format", ["tflite", "onnx", "openvino"])
+    def test_weights_in_half_precision(self, run: Path, pictures: Path, format: str) -> None:
+        half, whole = (
+            bneck.export(run, format, precision=precision, data=pictures)
+            for precision in ("fp16", "fp32")
+        )
+        assert half["precision"] == "fp16"
+        assert Path(half["file"]).stem == "model-fp16"
+        assert 1e-6 < half["largest_difference"] <= 0.01  # rounded, and by no more than that
+        assert whole["largest_difference"] <= 1e-4
+        assert half["size_mb"] < 0.7 * whole["size_mb"]
+        engine = runtime(half["runtime"])
+        metadata = engine.load(engine.read(Path(half["file"])), threads=1).metadata
+        assert metadata["precision"] == "fp16"
+
     def test_pixels_go_straight_in(self, run: Path, pictures: Path) -> None:
         found = bneck.export(run, "tflite", precision="int8", data=pictures, pixels=True)
         engine = runtime("litert")

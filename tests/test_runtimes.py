@@ -153,3 +153,39 @@ def test_a_precision_that_it_does_not_run_is_refused(name: str) -> None:
         pytest.skip("torch is not installed")
     with pytest.raises(InputError, match=rf"^{name} does not run precision 'int8'; it runs fp32$"):
         network_model(network("v3-small@32"), runtime(name), "int8")
+
+
+class TestOperatorsThatARuntimeLacks:
+    """Named with the row that they were written for."""
+
+    @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+    def test_of_an_onnx_file(self, name: str) -> None:
+        import onnx
+
+        if not there(name):
+            pytest.skip(f"{name} is not installed")
+        model = onnx.load_from_string(network_model(network("v3-small@32"), runtime("onnxruntime")))
+        node = next(one for one in model.graph.node if one.name == "rows.4.expand.hswish")
+        node.op_type = "SoftSwish"
+        with pytest.raises(
+            EngineError,
+            match=rf"^{name} \S+ lacks the operator SoftSwish, which rows\.4\.expand\.hswish in row 4 of",
+        ):
+            runtime(name).load(model.SerializeToString(), threads=1)
+
+    def test_of_a_tflite_file(self) -> None:
+        flatbuffers = pytest.importorskip("flatbuffers")
+        schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+        data = network_model(network("v3-small@32"), runtime("litert"))
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+        swish = schema.BuiltinOperator.HARD_SWISH
+        code = next(one for one in model.operatorCodes if one.builtinCode == swish)
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+        code.customCode = b"SoftSwish"
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+        with pytest.raises(
+            EngineError,
+            match=r"^litert \S+ lacks the operator SoftSwish, which rows\.0 in row 0 of",
+        ):
+            runtime("litert").load(bytes(builder.Output()), threads=1)

@@ -63,7 +63,7 @@ class TestMeasure:
             ),
             (
                 ("--precision", "int4"),
-                "onnxruntime does not run precision 'int4'; it runs fp32, int8",
+                "onnxruntime does not run precision 'int4'; it runs fp32, fp16, int8",
             ),
             (
                 ("--runtime", "torch", "--precision", "int8"),

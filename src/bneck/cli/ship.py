@@ -39,7 +39,7 @@ def measure(
         list[str], typer.Option(help=f"The engine: {RUNTIMES}; may be given several times.")
     ] = ["onnxruntime"],  # noqa: B006
     precision: Annotated[
-        list[str], typer.Option(help="fp32 or int8; may be given several times.")
+        list[str], typer.Option(help="fp32, fp16 or int8; may be given several times.")
     ] = ["fp32"],  # noqa: B006
     task: Annotated[Task, typer.Option(help=TASKS)] = Task.CLASSIFY,
     size: Annotated[
@@ -100,7 +100,7 @@ def export(
     network: Annotated[str, typer.Argument(help=NAMES)],
     format: Annotated[str, typer.Option(help="onnx, tflite, openvino, pte or torch.")] = "onnx",
     precision: Annotated[
-        str, typer.Option(help="fp32, or int8 for post-training quantisation.")
+        str, typer.Option(help="fp32, fp16 (weights alone), or int8 (post-training).")
     ] = "fp32",
     out: Annotated[
         Path | None, typer.Option(help="The file; default model.* in the run's folder, or NAME.*.")
@@ -173,7 +173,7 @@ def quantize(
 def table(
     network: Annotated[str, typer.Argument(help=NAMES)],
     runtime: Annotated[str, typer.Option(help="onnxruntime, litert or openvino.")] = "onnxruntime",
-    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
     out: Annotated[
         Path | None, typer.Option(help="The file; default the user's cache folder.")

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bneck.devices.runtimes import Runtime
-from bneck.graphs.forms import form
-from bneck.graphs.onnx_graph import Weights, random_weights
+from bneck.graphs.forms import HSwish, form
+from bneck.graphs.onnx_graph import Weights, halved, random_weights
 from bneck.graphs.quantization import Ranges, points
 from bneck.specs.errors import InputError
 from bneck.specs.network import Gate, Layer, NetSpec, Padding, Size, as_size, layers
@@ -25,29 +25,34 @@ def network_model(
     resolution: Size | None = None,
     pixels: Normalisation | None = None,
     metadata: Mapping[str, str] | None = None,
+    hswish: HSwish | None = None,
 ) -> bytes:
     """A network as the bytes of a file for a runtime.
 
     Args:
         spec: what to write.
         engine: which runtime shall load it.
-        precision: "fp32" or "int8".
+        precision: "fp32", "fp16" or "int8".
         weights: batch norm folded; None draws random ones, good for timing.
         ranges: of 8-bit activations; None takes ordinary ones, good for timing.
         resolution: side or (height, width) in pixels; None takes the spec's own.
         pixels: the normalisation to fold in.
         metadata: goes into the file as it is.
+        hswish: the form of h-swish; None takes the runtime's fastest, another is for comparison.
 
     Raises:
         InputError: the runtime does not run that precision, or cannot take what was asked.
     """
-    hswish = form(engine.name, precision)
+    fastest = form(engine.name, precision)
+    hswish = hswish or fastest
     if weights is None:
         weights = random_weights(layers(spec), np.random.default_rng(0))
     if precision == "int8" and ranges is None:
         ranges = points(layers(spec), hswish, spec.se_gate)
-    if precision == "fp32":
+    if precision != "int8":
         ranges = None
+    if precision == "fp16":
+        weights = halved(weights)
     match engine.suffix:
         case ".tflite":
             from bneck.graphs.tflite_graph import tflite_network
@@ -99,8 +104,10 @@ def layers_model(
         InputError: the runtime does not run that precision, or no lone rows.
     """
     hswish = form(engine.name, precision)
-    weights = random_weights(walk, np.random.default_rng(0))
+    weights: Weights = random_weights(walk, np.random.default_rng(0))
     ranges = points(walk, hswish, gate) if precision == "int8" else None
+    if precision == "fp16":
+        weights = halved(weights)
     match engine.suffix:
         case ".tflite":
             from bneck.graphs.tflite_graph import tflite_layers

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bneck.devices.models import network_model
 from bneck.devices.runtimes import Runtime, Session, runtime
+from bneck.graphs.forms import Precision
 from bneck.nets.build import Net
 from bneck.nets.fold import folded_weights
 from bneck.nets.quantize import Quantized, emulation
@@ -22,6 +23,8 @@ from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import from_text, to_text
 
 TOLERANCE = 1e-4  # largest difference of scores, relative to the largest score
+# Weights in half precision are off by up to 2^-11 of themselves.
+TOLERANCE_HALF = 0.01
 # Between an 8-bit file and its emulation: ties round differently, and that adds up over the layers.
 TOLERANCE_8_BIT = 0.1
 
@@ -64,6 +67,7 @@ def export_file(
     classes: Sequence[str],
     engine: Runtime | None = None,
     quantized: Quantized | None = None,
+    half: bool = False,
     pixels: bool = False,
 ) -> Check:
     """Write `net` as a file for a runtime and check it there.
@@ -79,15 +83,16 @@ def export_file(
         classes: names, in the order of the scores.
         engine: the runtime; None takes ONNX Runtime.
         quantized: the network in 8 bits, in the form of that runtime; None writes float32.
+        half: keep the float weights in half precision, which halves the file.
         pixels: fold the normalisation in, so that the file takes (N, H, W, channels) uint8 RGB.
 
     Raises:
-        ExportError: a label differs, or a score by more than 1e-4 of the largest (8 bits: a tenth);
-            no file is left.
+        ExportError: a label differs, or a score by more than 1e-4 of the largest (in half precision
+            only a score, by a hundredth; in 8 bits by a tenth); no file is left.
         InputError: the disk is full, or the runtime lacks something; no file is left.
     """
     engine = engine or runtime("onnxruntime")
-    precision = "int8" if quantized else "fp32"
+    precision: Precision = "int8" if quantized else "fp16" if half else "fp32"
     metadata = {
         "classes": json.dumps(list(classes)),
         "mean": json.dumps(net.normalisation.mean),
@@ -106,13 +111,19 @@ def export_file(
         pixels=net.normalisation if pixels else None,
         metadata=metadata,
     )
-    check = compare(net, data, images, engine, quantized)
+    check = compare(net, data, images, engine, quantized, half=half)
     engine.write(path, data)
     return check
 
 
 def compare(
-    net: Net, model: bytes, images: Tensor, engine: Runtime, quantized: Quantized | None = None
+    net: Net,
+    model: bytes,
+    images: Tensor,
+    engine: Runtime,
+    quantized: Quantized | None = None,
+    *,
+    half: bool = False,
 ) -> Check:
     """Run a file's bytes beside the module, image by image as a device would.
 
@@ -125,7 +136,7 @@ def compare(
         engine.load(model, threads=1),
         images,
         net.normalisation,
-        TOLERANCE_8_BIT if quantized else TOLERANCE,
+        TOLERANCE_8_BIT if quantized else TOLERANCE_HALF if half else TOLERANCE,
     )
 
 

@@ -10,19 +10,24 @@ from typing import Literal, TypeAlias
 
 from bneck.specs.errors import InputError
 
-Precision: TypeAlias = Literal["fp32", "int8"]
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+"""fp16 keeps weights in half precision; what it computes in is the device's choice, float32 on CPUs."""
+
 HSwish: TypeAlias = Literal["op", "split", "fused"]
 """h-swish as one operator; as relu6(x + 3) times x, 6 taken out of the weights behind it; or, in 8
 bits, as one operator inside the convolution, whose 32-bit sums are not rounded to 8 bits before."""
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 FORMS: dict[tuple[str, Precision], HSwish] = {
     ("onnxruntime", "fp32"): "op",
+    ("onnxruntime", "fp16"): "op",
     ("onnxruntime", "int8"): "split",
     ("litert", "fp32"): "op",
+    ("litert", "fp16"): "op",
     ("litert", "int8"): "split",  # XNNPACK has no 8-bit HARD_SWISH: each one would cut the graph
     ("openvino", "fp32"): "op",
+    ("openvino", "fp16"): "op",
     ("openvino", "int8"): "fused",
     ("executorch", "fp32"): "op",
     ("torch", "fp32"): "op",

@@ -23,8 +23,9 @@ from bneck.specs.rows import Act
 OPSET = 18  # HardSwish needs 14, ReduceMean's axes input 18
 IR_VERSION = 9
 
-Array = np.ndarray[Any, np.dtype[np.float32]]
+Array = np.ndarray[Any, np.dtype[np.floating[Any]]]
 Weights = Mapping[str, Array]
+"""float32; float16 stays so in the file, and the runtime makes float32 of it when it loads."""
 
 
 def weight_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
@@ -56,6 +57,15 @@ def random_weights(walk: Iterable[Layer], rng: np.random.Generator) -> dict[str,
     return weights
 
 
+def halved(weights: Weights) -> dict[str, Array]:
+    """Kernels in half precision, the largest half where they exceed it; biases as they are."""
+    most = np.finfo(np.float16).max
+    return {
+        name: value if value.ndim == 1 else np.clip(value, -most, most).astype(np.float16)
+        for name, value in weights.items()
+    }
+
+
 def network_graph(
     spec: NetSpec,
     weights: Weights,
@@ -72,7 +82,7 @@ def network_graph(
         spec: what to write.
         weights: as `weight_shapes` names them, batch norm folded.
         resolution: side or (height, width) in pixels; None takes the spec's own.
-        hswish: the form of h-swish; without `ranges` always one operator.
+        hswish: the form of h-swish; "fused" is one operator where there are no `ranges`.
         ranges: of all points, see `graphs.quantization`, for 8 bits inside; None writes float32.
         pixels: the normalisation to fold in: the input is (N, H, W, channels) uint8 RGB then.
         metadata: goes into the file as it is.
@@ -118,7 +128,7 @@ def graph_of(
 ) -> Graph:
     """A graph to build on: float32, or 8-bit where there are ranges."""
     if ranges is None:
-        return Graph(weights, padding, gate)
+        return Graph(weights, padding, gate, hswish)
     from bneck.graphs.onnx_qdq import QdqGraph
 
     return QdqGraph(weights, padding, gate, hswish, ranges)
@@ -130,10 +140,13 @@ class Graph(Traversal[str]):
     `made` names the tensor behind every layer that was written.
     """
 
-    def __init__(self, weights: Weights, padding: Padding, gate: Gate) -> None:
+    def __init__(
+        self, weights: Weights, padding: Padding, gate: Gate, hswish: HSwish = "op"
+    ) -> None:
         self.weights = weights
         self.padding = padding
         self.gate = gate
+        self.hswish = hswish
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.made: dict[str, str] = {}
@@ -143,10 +156,11 @@ class Graph(Traversal[str]):
         return output
 
     def weight(self, name: str) -> str:
-        self.initializers[name] = numpy_helper.from_array(
-            np.ascontiguousarray(self.weights[name]), name
-        )
-        return name
+        value = np.ascontiguousarray(self.weights[name])
+        if value.dtype != np.float16:
+            return self.constant(name, value)
+        half = self.constant(f"{name}.half", value)
+        return self.node("Cast", [half], name, to=TensorProto.FLOAT)
 
     def passed(self, layer: Layer, x: str) -> None:
         self.made[layer.name] = x
@@ -182,6 +196,12 @@ class Graph(Traversal[str]):
                 return x
             case "relu":
                 return self.node("Relu", [x], f"{x}.relu")
+            case "hswish" if self.hswish == "split":
+                shifted = self.node("Add", [x, self.scalar("three", 3)], f"{x}.shifted")
+                limits = [self.scalar("zero", 0), self.scalar("six", 6)]
+                cut = self.node("Clip", [shifted, *limits], f"{x}.cut")
+                product = self.node("Mul", [x, cut], f"{x}.product")
+                return self.node("Mul", [product, self.scalar("sixth", 1 / 6)], f"{x}.hswish")
             case "hswish":
                 return self.node("HardSwish", [x], f"{x}.hswish")
             case "relu6":

@@ -33,8 +33,7 @@ class QdqGraph(Graph):
     def __init__(
         self, weights: Weights, padding: Padding, gate: Gate, hswish: HSwish, ranges: Ranges
     ) -> None:
-        super().__init__(weights, padding, gate)
-        self.hswish = hswish
+        super().__init__(weights, padding, gate, hswish)
         self.ranges = ranges
         self.scales: dict[str, Scale] = {}
 

@@ -16,7 +16,7 @@ VERSIONS = {
     "ADD": (1, 2),
     "CONV_2D": (1, 3),
     "DEPTHWISE_CONV_2D": (1, 3),
-    "DEQUANTIZE": (2, 2),
+    "DEQUANTIZE": (3, 2),
     "FULLY_CONNECTED": (1, 4),
     "HARD_SWISH": (1, 1),
     "LOGISTIC": (1, 2),
@@ -34,7 +34,13 @@ _OPTIONS = {
     "MUL": "MulOptions",
 }
 _FUSED = {"linear": "NONE", "relu": "RELU", "relu6": "RELU6"}
-_KINDS = {"float32": "FLOAT32", "int8": "INT8", "uint8": "UINT8", "int32": "INT32"}
+_KINDS = {
+    "float16": "FLOAT16",
+    "float32": "FLOAT32",
+    "int8": "INT8",
+    "uint8": "UINT8",
+    "int32": "INT32",
+}
 
 
 class Flatbuffer:

@@ -248,10 +248,12 @@ class _Graph(Traversal[_Tensor]):
         values: tuple[float, float] | None = None,
     ) -> _Tensor:
         """One convolution with its padding; its bias is raised by `shift`."""
-        weight = self.weights[f"{layer.name}.weight"] / np.float32(x.gain)
+        kept = self.weights[f"{layer.name}.weight"]
+        weight = kept / np.float32(x.gain)
         bias = self.weights[f"{layer.name}.bias"] + np.float32(shift)
         if self.spread is not None:
             weight, self.spread = weight / self.spread[:, None, None], None
+        weight = weight.astype(kept.dtype)
         head = len(shape) == 2
         y = self.tensor(name, shape, gain, values)
         same = True
@@ -299,10 +301,19 @@ class _Graph(Traversal[_Tensor]):
         weight = weight[:, :, 0, 0] if head else weight.transpose(axes)
         axis = 3 if layer.kind == "depthwise" else 0
         return [
-            self.file.constant(f"{layer.name}.weight", weight, steps=steps, axis=axis),
+            self.kernel(f"{layer.name}.weight", weight, steps, axis),
             self.file.constant(
                 f"{layer.name}.bias",
                 bias,
                 steps=None if steps is None or scale is None else steps * scale.step,
             ),
         ]
+
+    def kernel(self, name: str, weight: Array, steps: Array | None, axis: int) -> int:
+        """A constant kernel; from half precision the runtime makes float32 when it loads."""
+        if weight.dtype != np.float16:
+            return self.file.constant(name, weight, steps=steps, axis=axis)
+        half = self.file.constant(f"{name}.half", weight)
+        whole = self.file.tensor(name, weight.shape, kind="float32")
+        self.file.operator("DEQUANTIZE", [half], [whole])
+        return whole

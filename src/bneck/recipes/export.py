@@ -11,8 +11,10 @@ from torch import Tensor
 
 from bneck.devices.runtimes import runtime
 from bneck.export.files import FORMATS, export_file
-from bneck.graphs.forms import form
+from bneck.graphs.forms import HSwish, form
+from bneck.nets.build import Net
 from bneck.nets.calibrate import calibrate
+from bneck.nets.quantize import Quantized
 from bneck.recipes.networks import Network, build
 from bneck.recipes.pictures import BUILTIN, class_names, data_of, record_of, some_images
 from bneck.recipes.progress import Progress, Silent
@@ -38,7 +40,7 @@ def export(
     Args:
         network: a finished run's or import's folder; a zoo name or spec file gives random weights.
         format: "onnx", "tflite", "openvino", "pte" or "torch".
-        precision: "fp32", or "int8" for post-training quantisation.
+        precision: "fp32", "fp16" (weights in half precision) or "int8" (quantised post-training).
         out: the file to write; None: `model` in the run's folder, or the network's name here.
         data: a folder of pictures to calibrate and check with; None takes those of the run.
         pixels: fold the normalisation in, so that the file takes uint8 RGB, height x width x 3.
@@ -68,14 +70,18 @@ def export(
     quantized = None
     if precision == "int8":
         assert place is not None
-        images = some_images(place, net, CALIBRATING)
-        progress.stage("calibrating", len(images))
-        batches = torch.split(images, BATCH)
-        quantized = calibrate(net, _told(batches, progress), hswish)
+        quantized = _calibrated(net, place, hswish, progress)
     images = some_images(place or BUILTIN, net, CHECKED)
     path = Path(out) if out is not None else _beside(network, net.spec, precision, engine.suffix)
     check = export_file(
-        net, path, images, classes=names, engine=engine, quantized=quantized, pixels=pixels
+        net,
+        path,
+        images,
+        classes=names,
+        engine=engine,
+        quantized=quantized,
+        half=precision == "fp16",
+        pixels=pixels,
     )
     return {
         "file": str(path),
@@ -91,6 +97,12 @@ def export(
     }
 
 
+def _calibrated(net: Net, place: Path | str, hswish: HSwish, progress: Progress) -> Quantized:
+    images = some_images(place, net, CALIBRATING)
+    progress.stage("calibrating", len(images))
+    return calibrate(net, _told(torch.split(images, BATCH), progress), hswish)
+
+
 def size_mb(path: Path) -> float:
     """Size of a model's files in megabytes (10^6 bytes)."""
     files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
@@ -98,7 +110,7 @@ def size_mb(path: Path) -> float:
 
 
 def _beside(network: Network, spec: NetSpec, precision: str, suffix: str) -> Path:
-    ending = ("-int8" if precision == "int8" else "") + suffix
+    ending = ("" if precision == "fp32" else f"-{precision}") + suffix
     if not isinstance(network, NetSpec) and RunFolder(Path(network)).weights.is_file():
         return Path(network) / f"model{ending}"
     return Path(spec.name.replace("/", "-") + ending)

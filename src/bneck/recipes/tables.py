@@ -33,7 +33,7 @@ def latency_table(
     Args:
         network: the widest network that the table shall answer for.
         runtime_name: the engine: onnxruntime, litert or openvino.
-        precision: "fp32" or "int8".
+        precision: "fp32", "fp16" or "int8".
         threads: of the engine.
         out: the file; None: the user's cache folder, where a search looks for it.
         progress: receives what happens; None tells nobody.

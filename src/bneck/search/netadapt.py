@@ -15,7 +15,14 @@ from typing import Literal
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool, round8
-from bneck.specs.transforms import beside, fix_skips, stages, with_expanded, with_out
+from bneck.specs.transforms import (
+    beside,
+    fix_skips,
+    squeezed_like,
+    stages,
+    with_expanded,
+    with_out,
+)
 
 Estimate = Callable[[NetSpec], float]
 Metric = Literal["ratio", "accuracy"]
@@ -89,7 +96,7 @@ def narrowest(seed: NetSpec, least: float = LEAST, kinds: Collection[Kind] = PAP
                 spec.width_into(i), _floor(most, least), most=most, fused=_bneck(seed, i).fused
             )
             spec = with_expanded(spec, i, floor)
-    return spec
+    return squeezed_like(spec, seed)
 
 
 def propose(
@@ -118,14 +125,12 @@ def propose(
     limit_ms, bottom = estimate(spec) - delta_ms, narrowest(seed, least, kinds)
     found = []
     for kind, rows in places(spec, kinds):
-        edit: Callable[[int], NetSpec]
         if kind == "expansion":
             before, floor = (_bneck(s, rows[0]).expanded for s in (spec, bottom))
-            edit = partial(with_expanded, spec, rows[0])
         else:
             before, floor = (_out(s, rows) for s in (spec, bottom))
-            edit = partial(with_out, spec, rows)
         widths = [w for w in _narrower(before, floor) if _keeps_expands(spec, kind, rows, w)]
+        edit = partial(_edited, seed, spec, kind, rows)
         if change := _widest(widths, edit, limit_ms, estimate):
             after, narrow, ms = change
             found.append(
@@ -222,6 +227,12 @@ def adapt(
         kept = choose(ordered, accuracy=before, latency_ms=latency_ms, metric=metric)
         yield Step(number=number, trials=ordered, kept=kept)
         spec, accuracy, number = kept.proposal.spec, kept.accuracy, number + 1
+
+
+def _edited(seed: NetSpec, spec: NetSpec, kind: Kind, rows: tuple[int, ...], width: int) -> NetSpec:
+    if kind == "expansion":
+        return squeezed_like(with_expanded(spec, rows[0], width), seed)
+    return squeezed_like(with_out(spec, rows, width), seed)
 
 
 def _widest(

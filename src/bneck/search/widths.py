@@ -8,7 +8,14 @@ from bneck.search.netadapt import LEAST, PAPER, Kind, narrowest, places
 from bneck.search.space import Choice, NotInSpace, Space, SpaceError, Tokens
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Pool
-from bneck.specs.transforms import beside, fix_skips, rename, with_expanded, with_out
+from bneck.specs.transforms import (
+    beside,
+    fix_skips,
+    rename,
+    squeezed_like,
+    with_expanded,
+    with_out,
+)
 
 
 class WidthSpace(Space):
@@ -76,6 +83,7 @@ class WidthSpace(Space):
                 spec = with_expanded(spec, rows[0], width)
             else:
                 spec = with_out(spec, rows, width)
+        spec = squeezed_like(spec, self.seed)
         return rename(spec, f"{self.name}-{spec.digest()[:6]}")
 
     def encode(self, spec: NetSpec) -> Tokens:

@@ -141,6 +141,19 @@ def with_out(spec: NetSpec, indices: tuple[int, ...], out: int) -> NetSpec:
     return replace(spec, rows=tuple(rows))
 
 
+def squeezed_like(spec: NetSpec, seed: NetSpec) -> NetSpec:
+    """`spec`, a narrower `seed`, with the squeeze widths that one edit of `seed` alone would give it.
+
+    Edit by edit, a squeeze width that means nothing may meet a quarter of some width in between.
+    """
+    rows = list(spec.rows)
+    for i, (row, wide) in enumerate(zip(spec.rows, seed.rows, strict=True)):
+        if isinstance(row, Bneck) and isinstance(wide, Bneck) and wide.se:
+            like = refit(wide, row.expanded, seed.width_into(i), spec.width_into(i))
+            rows[i] = replace(row, se=like.se)
+    return replace(spec, rows=tuple(rows))
+
+
 def fix_skips(spec: NetSpec) -> NetSpec:
     """Write every residual down as "yes" or "no", so that a later edit can neither make nor lose one."""
     rows = [

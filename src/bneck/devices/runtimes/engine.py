@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from bneck.graphs.forms import Precision
+from bneck.graphs.written import operators_of, place_of
 from bneck.records.files import write_bytes
 from bneck.specs.errors import InputError
 
@@ -48,6 +50,7 @@ class Runtime(ABC):
     extra: ClassVar[str]
     suffix: ClassVar[str]
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    lacking: ClassVar[str] = ""  # what its error about an operator that it lacks looks like
     version: str
 
     @abstractmethod
@@ -96,8 +99,16 @@ class Runtime(ABC):
                 f"pip install 'bneck[{self.extra}]'"
             ) from None
 
-    def refused(self, error: Exception) -> EngineError:
-        """The engine's own error about a file as one sentence."""
+    def refused(self, error: Exception, model: bytes = b"") -> EngineError:
+        """The engine's own error about a file as one sentence; an operator that it lacks by its row."""
+        if self.lacking and (found := re.search(self.lacking, str(error))):
+            kind = found[1]
+            needs = next((name for one, name in operators_of(model) if one == kind), "")
+            named = f"{kind}, which {place_of(needs)} needs" if needs else kind
+            return EngineError(
+                f"{self.name} {self.version} lacks the operator {named}; a newer version of it, or "
+                "another runtime, may have it"
+            )
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         reason = lines[0].strip().rstrip(".") if lines else type(error).__name__
         return EngineError(f"{self.name} cannot load this file: {reason}")

@@ -21,6 +21,7 @@ class ExecuTorch(Runtime):
     name = "executorch"
     extra = "executorch"
     suffix = ".pte"
+    lacking = r"Missing operator: \[\d+\] ([\w:.]+)"
 
     def __init__(self) -> None:
         self._engine = self.needs("executorch.runtime")

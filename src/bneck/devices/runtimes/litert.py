@@ -18,7 +18,8 @@ class LiteRt(Runtime):
     name = "litert"
     extra = "litert"
     suffix = ".tflite"
-    precisions = ("fp32", "int8")
+    lacking = r"(?:builtin opcode '|unresolved custom op: )(\w+)"
+    precisions = ("fp32", "fp16", "int8")
 
     def __init__(self) -> None:
         self._engine = self.needs("ai_edge_litert.interpreter")
@@ -34,7 +35,7 @@ class LiteRt(Runtime):
             interpreter = self._engine.Interpreter(model_content=model, num_threads=threads)
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise self.refused(error) from None
+            raise self.refused(error, model) from None
         return LiteRtSession(interpreter, metadata_of(model))
 
 

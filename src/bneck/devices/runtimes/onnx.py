@@ -17,7 +17,8 @@ class OnnxRuntime(Runtime):
     name = "onnxruntime"
     extra = "search"
     suffix = ".onnx"
-    precisions = ("fp32", "int8")
+    lacking = r"(?:No Op registered for|an implementation for) (\w+)"
+    precisions = ("fp32", "fp16", "int8")
 
     def __init__(self) -> None:
         self._engine = self.needs("onnxruntime")
@@ -41,7 +42,7 @@ class OnnxRuntime(Runtime):
         try:
             return self._engine.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the engine raises its own unrelated kinds
-            raise self.refused(error) from None
+            raise self.refused(error, model) from None
 
     def _optimised(self, model: bytes) -> Counter[str]:
         import onnx

@@ -26,7 +26,8 @@ class OpenVino(Runtime):
     name = "openvino"
     extra = "openvino"
     suffix = ".xml"
-    precisions = ("fp32", "int8")
+    lacking = r"No conversion rule found for operations: (\w+)-"
+    precisions = ("fp32", "fp16", "int8")
 
     def __init__(self) -> None:
         self._engine = self.needs("openvino")
@@ -50,7 +51,7 @@ class OpenVino(Runtime):
             }
             compiled = self._core.compile_model(read, "CPU", settings)
         except (RuntimeError, OSError, zipfile.BadZipFile, KeyError) as error:
-            raise self.refused(error) from None
+            raise self.refused(error, model) from None
         return OpenVinoSession(compiled, _metadata(read))
 
     def converted(self, model: bytes, metadata: Mapping[str, str]) -> bytes:
@@ -62,7 +63,7 @@ class OpenVino(Runtime):
         try:
             read = self._core.read_model(model)
         except RuntimeError as error:
-            raise self.refused(error) from None
+            raise self.refused(error, model) from None
         # As json: line breaks do not survive in the .xml.
         read.set_rt_info(json.dumps(dict(metadata)), [KEY])
         with tempfile.TemporaryDirectory() as folder:
