@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from bneck.records.run import RunFolder, SearchRecord
-from bneck.report import sections, text
+from bneck.records.run import SearchRecord
+from bneck.report import text
 from bneck.report.cuts import RowCut, cut_sentences, cuts
 from bneck.report.numbers import duration, file_size, ms, printable, signed_percent, spread_text
-from bneck.report.page import write_report
 from bneck.report.tables import Column, Table, html_table, markdown_table
 from bneck.specs.text import to_text
 from bneck.specs.transforms import with_expanded
@@ -184,25 +182,8 @@ def test_numbers() -> None:
     assert printable("a\nb\x00\udcff") == "a b\ufffd\ufffd"
 
 
-def test_without_matplotlib_the_words_remain(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sections, "can_draw", lambda: False)
-    spec = to_text(network("v3-small@48"))
-    run = record()
-    run["found"]["spec"] = spec
-    run["seed_network"] = {"spec": spec}
-    RunFolder(tmp_path).write(run)
-    page, twin = (path.read_text(encoding="utf-8") for path in write_report(tmp_path))
-    assert (
-        page.count("matplotlib is not installed") == twin.count("matplotlib is not installed") == 2
-    )
-    assert "<svg" not in page
-    assert ".svg" not in twin
-
-
-def test_importing_the_report_loads_neither_matplotlib_nor_torch() -> None:
-    code = "import sys, bneck.report.page; print({'matplotlib', 'torch'} & {*sys.modules})"
+def test_importing_the_report_loads_no_torch() -> None:
+    code = "import sys, bneck.report.page; print({'torch'} & {*sys.modules})"
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

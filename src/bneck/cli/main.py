@@ -50,7 +50,6 @@ _SEARCH = (
     "onnxruntime",
     "PIL",
     "loky",
-    "matplotlib",
     "optuna",
     "safetensors",
     "scipy",

@@ -192,6 +192,7 @@ def _trained(folder: RunFolder, record: dict[str, Any], packed: Packed, progress
     spec = with_classes(load(folder.scratch / "begin.yaml"), len(packed.classes))
     net = _begun(record, spec, settings, packed, progress)
     record["normalisation"] = net.normalisation.as_json()
+    write_json(folder.run_json, record)  # the export reads it
     write_text(folder.spec, to_text(net.spec))
     begun = 0
 

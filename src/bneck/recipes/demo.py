@@ -14,6 +14,7 @@ from bneck.recipes.demo_server import DemoServer, Page
 from bneck.records.run import RunFolder
 from bneck.report.demo_page import DEMO_SCRIPT, POLICY, demo_page, model_json
 from bneck.specs.errors import InputError
+from bneck.specs.text import from_text
 
 WEB = "BNECK_ONNXRUNTIME_WEB"
 SCRIPTS = ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -107,7 +108,7 @@ def _facts(path: Path, model: Path) -> dict[str, Any]:
     try:
         side = int(metadata["resolution"])
         return {
-            "network": metadata.get("name", path.resolve().name),
+            "network": from_text(metadata["spec"]).name,
             "precision": metadata.get("precision", "fp32"),
             "classes": json.loads(metadata["classes"]),
             "resolution": side,

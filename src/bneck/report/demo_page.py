@@ -16,6 +16,7 @@ POLICY = (
 )
 
 _STYLE = """\
+.buttons + .note { margin: 0.8rem 0 0; }
 .stage { display: flex; flex-wrap: wrap; gap: 1.5rem; margin: 1.5rem 0; }
 .seen { flex: 0 1 20rem; min-width: min(100%, 15rem); }
 .seen canvas {

@@ -18,6 +18,7 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 14, 26, 44
 LETTER, LINE = 7.0, 17  # width of a letter and height of a line of text, about
 MARK = 5.0
 COLOURS = 8
+REACHED = 40  # points of a series that the keyboard reaches
 
 Mark: TypeAlias = Literal["circle", "square", "triangle", "diamond", "cross"]
 MARKS: tuple[Mark, ...] = ("circle", "square", "triangle", "diamond")
@@ -67,7 +68,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """Points of one kind. `named` writes their labels beside them as far as there is room."""
+    """Points of one kind; without a name it has no place in the legend.
+
+    `named` writes the points' labels beside them as far as there is room.
+    """
 
     name: str
     points: tuple[Point, ...]
@@ -152,7 +156,7 @@ def draw_charts(name: str, title: str, charts: Sequence[Chart]) -> Picture:
     )
     notes = [chart.note for chart in charts if chart.note]
     if len(notes) > 1:
-        notes = [f"{chart.title}: {chart.note}" for chart in charts if chart.note]
+        notes = [f"{chart.title}: {chart.note.rstrip('.')}." for chart in charts if chart.note]
     return Picture(
         name=name, title=title, description=" ".join(notes), panels=panels, whole=whole, themed=True
     )
@@ -203,6 +207,7 @@ def _series(series: Series, x: _Axis, y: _Axis) -> str:
     if series.joined and len(series.points) > 1:
         path = "L".join(f"{x.at(p.x):.1f} {y.at(p.y):.1f}" for p in series.points)
         parts.append(f'<path class="join" d="M{path}"/>')
+    reach = ' tabindex="0"' if len(series.points) <= REACHED else ""
     for point in series.points:
         at = x.at(point.x), y.at(point.y)
         bar = ""
@@ -210,7 +215,7 @@ def _series(series: Series, x: _Axis, y: _Axis) -> str:
             low, high = (x.at(min(max(v, x.low), x.high)) for v in (point.low, point.high))
             bar = f'<path class="range" d="M{low:.1f} {at[1]:.1f}H{high:.1f}"/>'
         parts.append(
-            f'<g class="point" tabindex="0"><title>{html_text(point.label)}</title>{bar}'
+            f'<g class="point"{reach}><title>{html_text(point.label)}</title>{bar}'
             f'<path class="mark" d="{_mark(series.mark, *at)}"/>'
             f'<circle class="touch" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="10"/></g>'
         )
@@ -276,6 +281,8 @@ def _legend_lines(chart: Chart) -> list[list[Series]]:
     lines: list[list[Series]] = []
     room = 0.0
     for series in chart.series:
+        if not series.name:
+            continue
         wide = 34 + LETTER * len(series.name)
         if not lines or wide > room:
             lines.append([])

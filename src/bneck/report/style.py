@@ -71,7 +71,8 @@ thead th {
   font-weight: 500; color: var(--soft); font-size: 0.82rem; vertical-align: bottom;
   border-bottom-color: var(--soft);
 }
-tbody th { font-weight: 400; min-width: 6.5rem; }
+tbody th { font-weight: 400; }
+tbody th:not(.number) { min-width: 6.5rem; }
 thead button {
   all: unset; cursor: pointer; font: inherit; color: inherit; position: relative;
 }
