@@ -61,7 +61,7 @@ def main() -> None:
         file = bneck.export(run["run"], "tflite", precision="int8", data=images, pixels=True)
         print(f"{file['file']}: {file['size_mb']:.2f} MB, takes uint8 RGB pixels")
 
-        judged = bneck.evaluate(file["file"], images)
+        judged = bneck.evaluate(file["file"], images, crop="resize")  # as training judges
         print(
             f"8-bit file in {file['runtime']}: top-1 {judged['top1']:.1%} on {judged['n']} images"
         )

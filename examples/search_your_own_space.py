@@ -42,8 +42,8 @@ def judge(spec: bneck.NetSpec, epochs: float, folder: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--trials", type=int, default=4)
-    parser.add_argument("--epochs", type=float, default=0.2)
+    parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--searcher", default="evolution", help="predictor, controller, tpe, ...")
     parser.add_argument("--out", type=Path, default=Path("runs/space"))
     options = parser.parse_args()

@@ -24,7 +24,7 @@ NAMES = ("disc", "block")
 
 
 def draw_scenes(
-    root: Path, counts: tuple[tuple[str, int], ...] = (("train", 48), ("val", 12))
+    root: Path, counts: tuple[tuple[str, int], ...] = (("train", 64), ("val", 12))
 ) -> Path:
     """Discs and blocks on noise, with their boxes in COCO's format."""
     rng = np.random.default_rng(0)
@@ -62,7 +62,9 @@ def main() -> None:
     parser.add_argument("images", nargs="?", type=Path, help="your folder; default: drawn scenes")
     parser.add_argument("--network", default="v3-small-0.5+dagger")
     parser.add_argument("--resolution", type=int, default=96)
-    parser.add_argument("--epochs", type=float, default=25)
+    parser.add_argument("--epochs", type=float, default=30)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=0.004)
     parser.add_argument("--out", type=Path, default=Path("runs/detector"))
     options = parser.parse_args()
 
@@ -73,6 +75,8 @@ def main() -> None:
             images,
             resolution=options.resolution,
             epochs=options.epochs,
+            batch=options.batch,
+            lr=options.lr,
             out=options.out,
         )
         found = run["evaluations"]["val"]
