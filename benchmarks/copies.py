@@ -26,7 +26,7 @@ def measure_copies(
 def merged(records: Sequence[Measurement]) -> Measurement:
     return replace(
         records[0],
-        cpu_ms=statistics.median(one.cpu_ms for one in records),
+        cpu_ms=statistics.median(one.cpu_ms or 0.0 for one in records),
         rounds_ms=tuple(ms for one in records for ms in one.rounds_ms),
         rounds_cpu_ms=tuple(ms for one in records for ms in one.rounds_cpu_ms),
     )

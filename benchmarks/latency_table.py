@@ -20,14 +20,16 @@ import numpy as np
 from bneck.costs.table import LatencyTable
 from bneck.devices import fill
 from bneck.devices.measure import Candidate
-from bneck.devices.protocol import Run, race
+from bneck.devices.places.local import Local
+from bneck.devices.protocol import race
 from bneck.devices.runtimes import Runtime, runtime
+from bneck.devices.timing import RunTimer, Timer
 from bneck.graphs.onnx_graph import layers_graph, random_weights
 from bneck.specs.network import NetSpec
 from bneck.specs.zoo import network
 
 
-def alone(engine: Runtime, entry: fill.Entry) -> Run:
+def alone(engine: Runtime, entry: fill.Entry) -> Timer:
     """One row by itself, as many tables of other projects have it."""
     walk = [layer for layer in fill._walk(*entry) if layer.row == 1]
     rng = np.random.default_rng(0)
@@ -39,19 +41,19 @@ def alone(engine: Runtime, entry: fill.Entry) -> Run:
     )
     session = engine.load(model.SerializeToString(), threads=1)
     image = rng.standard_normal((1, walk[0].width_in, *walk[0].size_in), dtype=np.float32)
-    return lambda: session.run(image)
+    return RunTimer(lambda: session.run(image))
 
 
 def table_of_rows_alone(seed: NetSpec, between: LatencyTable) -> LatencyTable:
     """The same grid measured alone, calibrated and judged on the same measured networks."""
     engine = runtime("onnxruntime")
-    reference = Candidate(seed).prepare(engine, 1)
+    reference = Candidate(seed).timer(Local(), engine, 1)
     entries = [entry for entry in fill.grid(seed) if entry[0].kind != "context"]
     table = LatencyTable(between.header)
     for start in range(0, len(entries), fill.BATCH):
         batch = entries[start : start + fill.BATCH]
-        runs = {str(i): alone(engine, entry) for i, entry in enumerate(batch)}
-        samples = race(runs, reference, fill.ROWS, nominal_ms=between.header["reference_ms"])
+        timers = {str(i): alone(engine, entry) for i, entry in enumerate(batch)}
+        samples = race(timers, reference, fill.ROWS, nominal_ms=between.header["reference_ms"])
         for i, entry in enumerate(batch):
             table.add_row(*entry, statistics.median(samples[str(i)].paced_ms))
     for spec, (_, ms, held_out) in zip(

@@ -21,6 +21,7 @@ from copies import measure_copies
 from bneck.costs.count import count
 from bneck.costs.paper import paper_ratio
 from bneck.devices.measure import Candidate
+from bneck.devices.models import network_model
 from bneck.devices.protocol import Protocol, pinned
 from bneck.devices.runtimes import runtime
 from bneck.records.measurement import Measurement
@@ -52,7 +53,12 @@ def ratio(one: Measurement, other: Measurement) -> str:
 def report(engine: str, rounds: int, copies: int) -> None:
     precisions = runtime(engine).precisions
     keys = [(name, precision) for precision in precisions for name in NAMES]
-    candidates = [Candidate(network(name), None, engine, precision) for name, precision in keys]
+    specs = {name: network(name) for name in NAMES}
+    kind = runtime(engine)
+    candidates = [
+        Candidate(specs[name], network_model(specs[name], kind, precision), engine, precision)
+        for name, precision in keys
+    ]
     protocol = Protocol(rounds=rounds, burst_ms=15, least_runs=2, max_repeats=1, max_spread=1e9)
     found = dict(zip(keys, measure_copies(candidates, protocol, copies), strict=True))
     first = found[keys[0]]

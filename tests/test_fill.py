@@ -21,7 +21,8 @@ from bneck.costs.table import LatencyTable, RowShape, TableError, row_keys
 from bneck.costs.table_file import read_table
 from bneck.devices import fill
 from bneck.devices.fill import fill_table, grid, plan_for, plan_for_all
-from bneck.devices.protocol import REFERENCE, Protocol, Run, Samples
+from bneck.devices.protocol import REFERENCE, Protocol, Samples
+from bneck.devices.timing import Timer
 from bneck.recipes import tables
 from bneck.search.netadapt import narrowest
 from bneck.specs.errors import InputError
@@ -209,11 +210,15 @@ class TestFill:
         self, tiny: NetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def one_ms_each(
-            runs: Mapping[str, Run], reference: Run, protocol: Protocol, *, nominal_ms: float | None
+            timers: Mapping[str, Timer],
+            reference: Timer,
+            protocol: Protocol,
+            *,
+            nominal_ms: float | None,
         ) -> dict[str, Samples]:
             return {
                 name: Samples(wall_ms=[1.0], cpu_ms=[1.0], round_ms=[1.0], pace=[1.0])
-                for name in [*runs, REFERENCE]
+                for name in [*timers, REFERENCE]
             }
 
         monkeypatch.setattr(fill, "race", one_ms_each)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import groupby
 from typing import Any
 
 import pytest
 
-from bneck.devices import protocol
+from bneck.devices import protocol, timing
 from bneck.devices.protocol import (
     REFERENCE,
     REFERENCE_SHARE,
@@ -22,9 +22,8 @@ from bneck.devices.protocol import (
     Protocol,
     Samples,
     TimingError,
-    pinned,
-    race,
 )
+from bneck.devices.timing import Burst, Run, RunTimer, Timer, pinned
 
 
 class Clock:
@@ -50,8 +49,16 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(protocol, "time", made)
+    monkeypatch.setattr(timing, "time", made)
     return made
+
+
+def race(
+    runs: Mapping[str, Run], reference: Run, plan: Protocol, **more: Any
+) -> dict[str, Samples]:
+    """Race what runs in this process."""
+    timers = {name: RunTimer(run, plan.threads) for name, run in runs.items()}
+    return protocol.race(timers, RunTimer(reference, plan.threads), plan, **more)
 
 
 def plan(**changes: Any) -> Protocol:
@@ -247,7 +254,7 @@ class TestSpread:
         # 1, 100, 1, 100: (100 - 1) / 50.5
         assert str(caught.value) == (
             "the times of v3-odd spread by 196% after 0 repeated bursts, so a median would mean "
-            "nothing; stop what else runs on this machine and measure again"
+            "nothing; stop what else runs on the device and measure again"
         )
 
     def test_real_work_that_jumps_between_rounds_is_refused(self) -> None:
@@ -276,6 +283,31 @@ class TestSpread:
             on_round=lambda done, total: at.__setitem__(0, done),
         )
         assert samples["a"].round_ms == times
+
+
+class Told(Timer):
+    """A device that tells wall times alone, one for each burst."""
+
+    def __init__(self, ms: float) -> None:
+        self.ms = ms
+        self.asked: list[tuple[int, int]] = []
+
+    def burst(self, runs: int, warmup: int) -> Burst:
+        self.asked.append((runs, warmup))
+        return Burst(runs, (self.ms,))
+
+
+class TestOtherDevices:
+    def test_without_cpu_time_nothing_is_judged_by_it(self) -> None:
+        timer = Told(4.0)
+        asked = plan(rounds=2, burst_ms=20.0, warmup=1, first_warmup=7)
+        samples = protocol.race({"a": timer}, Told(2.0), asked)["a"]
+        assert samples.repeated == 0
+        assert samples.cpu_ms == samples.round_cpu_ms == []
+        assert samples.wall_ms == samples.round_ms == [4.0, 4.0]
+        # Once to size the burst, then five runs of 4 ms in each of two rounds.
+        assert timer.asked == [(1, 7), (5, 1), (5, 1)]
+        assert samples.runs == 10
 
 
 needs_affinity = pytest.mark.skipif(

@@ -95,7 +95,10 @@ class TestNumbers:
         assert low == pytest.approx(values.min(), rel=0.3)
 
 
-@pytest.mark.parametrize("name", ["litert", "onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "name",
+    ["litert", "onnxruntime", "openvino", pytest.param("executorch", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("spec", [network("v3-small@64"), VARIED], ids=["v3-small", "varied"])
 def test_files_answer_as_their_emulation(name: str, spec: NetSpec) -> None:
     pytest.importorskip({"litert": "ai_edge_litert"}.get(name, name))

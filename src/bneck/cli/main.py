@@ -16,14 +16,18 @@ from bneck.cli.bars import Bars
 from bneck.cli.options import (
     NAMES,
     TASKS,
+    BenchmarkModel,
+    Device,
     Filters,
     HeadName,
     HeadOption,
     Json,
+    OnnxRuntimeWeb,
     OutputStride,
     Task,
     print_json,
     print_table,
+    use_tools,
 )
 from bneck.cli.tables import (
     count_table,
@@ -167,7 +171,7 @@ app.command()(ship.measure)
 def search(
     data: options.Data = None,
     target: options.Target = "70%",
-    device: options.Device = "local",
+    device: Device = "local",
     seed_network: options.SeedNetwork = "v3-small",
     resolution: options.Resolution = None,
     epochs: options.Epochs = None,
@@ -189,13 +193,17 @@ def search(
     top: options.Top = 3,
     ledger: options.Ledger = None,
     resume: options.Resume = None,
+    benchmark_model: BenchmarkModel = None,
+    onnxruntime_web: OnnxRuntimeWeb = None,
     as_json: Json = False,
 ) -> None:
     """Fit a network to your images and your device: the main job.
 
     Python: bneck.search(...), bneck.resume(run)
     """
-    given = {name: value for name, value in locals().items() if name not in ("resume", "as_json")}
+    no_settings = ("resume", "benchmark_model", "onnxruntime_web", "as_json")
+    given = {name: value for name, value in locals().items() if name not in no_settings}
+    use_tools(benchmark_model, onnxruntime_web)
     from bneck.recipes import main as recipes
 
     with Bars(Console(stderr=True)) as bars:

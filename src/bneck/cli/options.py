@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +40,34 @@ OutputStride = Annotated[
     int | None,
     typer.Option(help="8, 16 or 32, of a segmenter; default 16, or the name's (+os32)."),
 ]
+
+
+Device = Annotated[
+    str,
+    typer.Option(help="Where: local, ssh:[USER@]HOST[:PORT], adb:SERIAL or browser[:PORT]."),
+]
+BenchmarkModel = Annotated[
+    Path | None,
+    typer.Option(
+        help="For adb: TensorFlow Lite's benchmark_model for the phone; or BNECK_BENCHMARK_MODEL."
+    ),
+]
+OnnxRuntimeWeb = Annotated[
+    Path | None,
+    typer.Option(
+        help="For browser: the folder of the npm package; or BNECK_ONNXRUNTIME_WEB.",
+    ),
+]
+
+
+def use_tools(benchmark_model: Path | None, onnxruntime_web: Path | None) -> None:
+    """Let this process find what the user supplies for devices, where the environment says it."""
+    for name, path in (
+        ("BNECK_BENCHMARK_MODEL", benchmark_model),
+        ("BNECK_ONNXRUNTIME_WEB", onnxruntime_web),
+    ):
+        if path is not None:
+            os.environ[name] = str(path)
 
 
 ClassList = Annotated[

@@ -12,7 +12,6 @@ Data = Annotated[
     typer.Option(help="Images: train/CLASS/* and val/CLASS/*, or CLASS/*. Default: built-in ones."),
 ]
 Target = Annotated[str, typer.Option(help="5ms, 800us, or 70% of the seed network.")]
-Device = Annotated[str, typer.Option(help="Where latency is measured.")]
 SeedNetwork = Annotated[str, typer.Option(help="The network to narrow.")]
 Resolution = Annotated[int | None, typer.Option(help="Input side in pixels.")]
 Epochs = Annotated[float | None, typer.Option(help="Of every full training.")]

@@ -13,14 +13,18 @@ from bneck.cli.bars import Bars
 from bneck.cli.options import (
     NAMES,
     TASKS,
+    BenchmarkModel,
+    Device,
     Filters,
     HeadName,
     HeadOption,
     Json,
+    OnnxRuntimeWeb,
     OutputStride,
     Task,
     print_json,
     print_table,
+    use_tools,
 )
 from bneck.cli.tables import measurement_table, quantize_table
 from bneck.records.measurement import Measurement
@@ -29,15 +33,22 @@ from bneck.specs.errors import InputError
 RUNTIMES = "onnxruntime, litert, openvino, executorch, torch or torch-compiled"
 
 
+Runtimes = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=f"The engine: {RUNTIMES}; may be given several times. Default: the device's."
+    ),
+]
+
+
 def measure(
     networks: Annotated[
         list[str], typer.Argument(help=NAMES[:-1] + ", or a file that export has written.")
     ],
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
     rounds: Annotated[int, typer.Option(help="Shuffled rounds; at least 3.")] = 20,
-    runtime: Annotated[
-        list[str], typer.Option(help=f"The engine: {RUNTIMES}; may be given several times.")
-    ] = ["onnxruntime"],  # noqa: B006
+    device: Device = "local",
+    runtime: Runtimes = None,
     precision: Annotated[
         list[str], typer.Option(help="fp32, fp16 or int8; may be given several times.")
     ] = ["fp32"],  # noqa: B006
@@ -51,9 +62,14 @@ def measure(
     against: Annotated[
         str | None, typer.Option(help="paper: its ratios (Tables 3 and 4) beside ours.")
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Of adb devices: also the times of single operators.")
+    ] = False,
+    benchmark_model: BenchmarkModel = None,
+    onnxruntime_web: OnnxRuntimeWeb = None,
     as_json: Json = False,
 ) -> None:
-    """Measure latency on this machine, batch 1, everything interleaved. Python: bneck.measure(...)
+    """Measure latency on a device, batch 1, everything interleaved. Python: bneck.measure(...)
 
     Ratios are to the first line, taken round by round.
     """
@@ -62,8 +78,9 @@ def measure(
 
     if against not in (None, "paper"):
         raise InputError(f"against is {against!r}; allowed is paper")
-    if task != Task.CLASSIFY and (precision != ["fp32"] or runtime != ["onnxruntime"]):
-        raise InputError(f"to {task} is measured in float on onnxruntime so far; leave both out")
+    if task != Task.CLASSIFY:
+        _check_plain(task, precision, runtime, device)
+    use_tools(benchmark_model, onnxruntime_web)
     if task == Task.SEGMENT:
         made = segmentation.named(networks, head.value, filters, output_stride)
         segmentation.measure(made, size, threads, rounds, "onnxruntime", as_json)
@@ -82,11 +99,21 @@ def measure(
             *networks,
             threads=threads,
             rounds=rounds,
+            device=device,
             runtime=runtime,
             precision=precision,
+            profile=profile,
             on_round=on_round,
         )
     _print_measured(found, as_json, against)
+
+
+def _check_plain(task: Task, precision: list[str], runtime: list[str] | None, device: str) -> None:
+    if precision != ["fp32"] or runtime not in (None, ["onnxruntime"]) or device != "local":
+        raise InputError(
+            f"to {task} is measured in float on onnxruntime on this machine so far; leave --precision, "
+            "--runtime and --device out"
+        )
 
 
 def _print_measured(found: list[Measurement], as_json: bool, against: str | None) -> None:
@@ -94,6 +121,9 @@ def _print_measured(found: list[Measurement], as_json: bool, against: str | None
         print_json([record.as_json() for record in found])
         return
     print_table(measurement_table(found, paper=against == "paper"))
+    for one in found:
+        if one.profile is not None:
+            print(f"\n{one.network}, {one.precision}\n{one.profile}")
 
 
 def export(
@@ -172,20 +202,28 @@ def quantize(
 
 def table(
     network: Annotated[str, typer.Argument(help=NAMES)],
-    runtime: Annotated[str, typer.Option(help="onnxruntime, litert or openvino.")] = "onnxruntime",
+    device: Device = "local",
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="onnxruntime, litert or openvino. Default: the device's."),
+    ] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
     out: Annotated[
         Path | None, typer.Option(help="The file; default the user's cache folder.")
     ] = None,
+    benchmark_model: BenchmarkModel = None,
+    onnxruntime_web: OnnxRuntimeWeb = None,
     as_json: Json = False,
 ) -> None:
     """Fill the latency table of a network and all narrower ones. Python: bneck.latency_table(network)"""
     from bneck.recipes.tables import latency_table
 
+    use_tools(benchmark_model, onnxruntime_web)
     with Bars(Console(stderr=True)) as bars:
         found = latency_table(
             network,
+            device=device,
             runtime_name=runtime,
             precision=precision,
             threads=threads,
@@ -196,6 +234,7 @@ def table(
         print_json(found)
         return
     print(
-        f"{found['file']}: {found['entries']} rows of {found['network']} in {runtime} {precision}, the "
+        f"{found['file']}: {found['entries']} rows of {found['network']} in {found['runtime']} "
+        f"{precision}{'' if device == 'local' else ' on ' + device}, the "
         f"network itself {found['seed_ms']:.3f} ms; {found['summary']}"
     )

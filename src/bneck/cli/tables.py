@@ -136,8 +136,9 @@ def measurement_table(found: Sequence[Measurement], *, paper: bool = False) -> T
     With `paper`, beside every ratio that of the paper's own latencies.
     """
     first = found[0]
+    where = "" if first.device.place == "local" else f"{first.device.place}: "
     table = new_table(
-        f"{first.device.processor}, {first.threads} thread{'s' if first.threads > 1 else ''}, batch 1",
+        f"{where}{first.device.processor}, {first.threads} thread{'s' if first.threads > 1 else ''}, batch 1",
         (
             "network",
             "runtime",
@@ -161,7 +162,8 @@ def measurement_table(found: Sequence[Measurement], *, paper: bool = False) -> T
             one.network,
             f"{one.runtime} {one.runtime_version}",
             one.precision,
-            *(f"{value:.3f}" for value in (ms.median, ms.p10, ms.p90, one.cpu_ms)),
+            *(f"{value:.3f}" for value in (ms.median, ms.p10, ms.p90)),
+            "-" if one.cpu_ms is None else f"{one.cpu_ms:.3f}",
             str(one.n),
             str(one.repeated),
             *(f"{value:.3f}" for value in (ratio.median, ratio.p10, ratio.p90)),

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
-
-import numpy as np
 
 from bneck.costs.table import BLOCK, LatencyTable, RowShape, TableError, Widths, row_keys
 from bneck.costs.table_file import header_line, network_line, read_table, row_line
 from bneck.devices.measure import Candidate
 from bneck.devices.models import layers_model
-from bneck.devices.places import describe
-from bneck.devices.protocol import REFERENCE, Protocol, Run, race
+from bneck.devices.places import Place, opened
+from bneck.devices.protocol import REFERENCE, Protocol, race
 from bneck.devices.runtimes import Runtime, runtime
+from bneck.devices.timing import Timer
 from bneck.records.ledger import Ledger
 from bneck.specs.network import Layer, NetSpec, bneck_layers
 from bneck.specs.rows import round8
@@ -100,11 +101,11 @@ def fill_table(
     plan: Plan | None = None,
     runtime_name: str = "onnxruntime",
     precision: str = "fp32",
-    place: str = "local",
+    place: str | Place = "local",
     threads: int = 1,
     progress: Progress | None = None,
 ) -> LatencyTable:
-    """Measure what is missing of a table.
+    """Measure what is missing of a table. Every finished batch is kept, whatever happens then.
 
     Args:
         seed: the network whose pace all times are divided by.
@@ -118,29 +119,17 @@ def fill_table(
 
     Raises:
         TableError: `path` is a table of something else.
-        InputError: no such runtime or device.
+        InputError: no such runtime or device, or one that is lost for good.
     """
     engine = runtime(runtime_name)
-    plan = plan or plan_for(seed)
-    what = _What(seed, plan, engine, precision, place, threads)
-    # The seed itself: what disturbs the machine slows it as it slows its narrower versions.
-    reference = what.network(seed)
-    table, file = _open(what, path, reference)
-    nominal = float(table.header["reference_ms"])
-    wanted = [entry for entry in plan.entries if entry[1] not in table.rows.get(entry[0], {})]
-    done, total = 0, len(wanted)
-    for start in range(0, total, BATCH):
-        batch = wanted[start : start + BATCH]
-        runs = {str(i): _row_run(what, entry) for i, entry in enumerate(batch)}
-        samples = race(runs, reference, ROWS, nominal_ms=nominal)
-        times = {
-            entry: statistics.median(samples[str(i)].paced_ms) for i, entry in enumerate(batch)
-        }
-        _enter_rows(table, file, times)
-        done += len(batch)
-        if progress:
-            progress("rows", done, total)
-    _fill_networks(what, table, file, reference, progress)
+    with opened(place) as device:
+        device.check(runtime_name)
+        what = _What(seed, plan or plan_for(seed), engine, precision, device, threads)
+        # The seed itself: what disturbs the machine slows it as it slows its narrower versions.
+        with closing(what.network(seed)) as reference:
+            table, file = _open(what, path, reference)
+            _fill_rows(what, table, file, reference, progress)
+            _fill_networks(what, table, file, reference, progress)
     return table
 
 
@@ -152,11 +141,52 @@ class _What:
     plan: Plan
     engine: Runtime
     precision: str
-    place: str
+    place: Place
     threads: int
 
-    def network(self, spec: NetSpec) -> Run:
-        return Candidate(spec, precision=self.precision).prepare(self.engine, self.threads)
+    def network(self, spec: NetSpec) -> Timer:
+        candidate = Candidate(spec, precision=self.precision)
+        return candidate.timer(self.place, self.engine, self.threads)
+
+    def row(self, entry: Entry) -> Timer:
+        walk = list(_walk(*entry))
+        shape = entry[0]
+        model = layers_model(
+            walk,
+            self.engine,
+            self.precision,
+            padding=shape.padding,
+            gate="sigmoid" if shape.gate == "sigmoid" else "hsigmoid",
+        )
+        size = (walk[0].width_in, *walk[0].size_in)
+        return self.place.load(model, runtime=self.engine.name, threads=self.threads, size=size)
+
+
+def _paced_ms(
+    timers: Mapping[str, Callable[[], Timer]],
+    reference: Timer,
+    protocol: Protocol,
+    table: LatencyTable,
+) -> list[float]:
+    """Load, race and drop again: the time of each at the pace of the table, in milliseconds."""
+    nominal = float(table.header["reference_ms"])
+    with ExitStack() as stack:
+        loaded = {name: stack.enter_context(closing(load())) for name, load in timers.items()}
+        samples = race(loaded, reference, protocol, nominal_ms=nominal)
+    return [statistics.median(samples[name].paced_ms) for name in timers]
+
+
+def _fill_rows(
+    what: _What, table: LatencyTable, file: Ledger, reference: Timer, progress: Progress | None
+) -> None:
+    wanted = [e for e in what.plan.entries if e[1] not in table.rows.get(e[0], {})]
+    for start in range(0, len(wanted), BATCH):
+        batch = wanted[start : start + BATCH]
+        timers = {str(i): partial(what.row, entry) for i, entry in enumerate(batch)}
+        found = _paced_ms(timers, reference, ROWS, table)
+        _enter_rows(table, file, dict(zip(batch, found, strict=True)))
+        if progress:
+            progress("rows", start + len(batch), len(wanted))
 
 
 def _enter_rows(table: LatencyTable, file: Ledger, times: dict[Entry, float]) -> None:
@@ -252,21 +282,6 @@ def _out_size(shape: RowShape) -> tuple[int, int]:
     return -(-shape.height // shape.stride), -(-shape.width // shape.stride)
 
 
-def _row_run(what: _What, entry: Entry) -> Run:
-    walk = list(_walk(*entry))
-    shape = entry[0]
-    model = layers_model(
-        walk,
-        what.engine,
-        what.precision,
-        padding=shape.padding,
-        gate="sigmoid" if shape.gate == "sigmoid" else "hsigmoid",
-    )
-    session = what.engine.load(model, threads=what.threads)
-    size = (1, walk[0].width_in, *walk[0].size_in)
-    return session.prepare(np.random.default_rng(0).standard_normal(size, dtype=np.float32))
-
-
 def _walk(shape: RowShape, widths: Widths) -> Iterator[Layer]:
     """The layers of one entry's graph: a narrow conv, the row, a narrow conv."""
     size, behind = (shape.height, shape.width), _out_size(shape)
@@ -301,24 +316,24 @@ def _pointwise(name: str, row: int, width_in: int, out: int, size: tuple[int, in
     )
 
 
-def _open(what: _What, path: Path, reference: Run) -> tuple[LatencyTable, Ledger]:
+def _open(what: _What, path: Path, reference: Timer) -> tuple[LatencyTable, Ledger]:
     """The table at `path`, begun with a header if there is none."""
     seed, plan = what.seed, what.plan
     path.parent.mkdir(parents=True, exist_ok=True)
     file = Ledger(path)
     if not file.entries:
         race_ms = race({}, reference, Protocol(), nominal_ms=None)[REFERENCE].round_ms
-        device = describe(what.place)
+        device = what.place.describe()
         file.append(
             header_line(
                 {
                     "seed": plan.name,
                     "digest": plan.digest,
                     "resolution": seed.resolution,
-                    "place": what.place,
+                    "place": what.place.name,
                     "processor": device.processor,
                     "runtime": what.engine.name,
-                    "runtime_version": what.engine.version,
+                    "runtime_version": what.place.version(what.engine.name),
                     "precision": what.precision,
                     "threads": what.threads,
                     "reference": seed.name,
@@ -332,37 +347,34 @@ def _open(what: _What, path: Path, reference: Run) -> tuple[LatencyTable, Ledger
             f"{path} is a latency table for {table.header['seed']}; this is for {plan.name}, "
             "name another file"
         )
-    wanted = (what.engine.name, what.precision, what.threads)
-    if (found := tuple(table.header[k] for k in ("runtime", "precision", "threads"))) != wanted:
+    wanted = (what.engine.name, what.precision, what.threads, what.place.name)
+    keys = ("runtime", "precision", "threads", "place")
+    if (found := tuple(table.header[key] for key in keys)) != wanted:
         raise TableError(
             f"{path} is a latency table for {_said(*found)}; this is for {_said(*wanted)}, name another file"
         )
     return table, file
 
 
-def _said(runtime_name: str, precision: str, threads: int) -> str:
-    return f"{runtime_name} in {precision} on {threads} thread{'s' if threads > 1 else ''}"
+def _said(runtime_name: str, precision: str, threads: int, place: str) -> str:
+    where = "" if place == "local" else f" of {place}"
+    return f"{runtime_name} in {precision} on {threads} thread{'s' if threads > 1 else ''}{where}"
 
 
 def _fill_networks(
-    what: _What,
-    table: LatencyTable,
-    file: Ledger,
-    reference: Run,
-    progress: Progress | None,
+    what: _What, table: LatencyTable, file: Ledger, reference: Timer, progress: Progress | None
 ) -> None:
     """Measure whole networks: some calibrate the table, the others judge it."""
     specs = what.plan.networks
-    nominal = float(table.header["reference_ms"])
     while (done := len(table.networks)) < len(specs):
         batch = specs[done : done + BATCH // 2]
-        runs = {str(i): what.network(spec) for i, spec in enumerate(batch)}
-        samples = race(runs, reference, NETWORKS, nominal_ms=nominal)
+        timers = {str(i): partial(what.network, spec) for i, spec in enumerate(batch)}
+        times = _paced_ms(timers, reference, NETWORKS, table)
         lines = []
-        for i, spec in enumerate(batch):
+        for i, (spec, ms) in enumerate(zip(batch, times, strict=True)):
             # Every other network is held out until enough calibrate, so both see the same minutes.
             held_out = (done + i) % 2 == 1 or done + i >= 2 * CALIBRATING
-            entry = (table.sum_rows(spec), statistics.median(samples[str(i)].paced_ms), held_out)
+            entry = (table.sum_rows(spec), ms, held_out)
             table.add_network(*entry)
             lines.append(network_line(*entry))
         file.append(*lines)

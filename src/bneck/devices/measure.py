@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-
-import numpy as np
+from typing import Any
 
 from bneck.devices.models import network_model
-from bneck.devices.places import describe
-from bneck.devices.protocol import REFERENCE, Protocol, Run, race
+from bneck.devices.places import Place, opened
+from bneck.devices.protocol import REFERENCE, Protocol, Samples, race
 from bneck.devices.runtimes import Runtime, runtime
+from bneck.devices.timing import Timer
 from bneck.records.commit import commit
 from bneck.records.measurement import Measurement, Spread
 from bneck.specs.network import NetSpec
@@ -40,26 +41,26 @@ class Candidate:
             return self.model
         return network_model(self.spec, engine or runtime(DEFAULT_RUNTIME), self.precision)
 
-    def prepare(self, engine: Runtime, threads: int) -> Run:
-        """Load it; what comes back runs it once on a fixed image."""
-        session = engine.load(self.file(engine), threads=threads)
-        side, channels = self.spec.resolution, self.spec.channels
-        rng = np.random.default_rng(1)
-        if session.metadata.get("input") == "pixels":
-            pixels = rng.integers(0, 256, (1, side, side, channels), dtype=np.uint8)
-            return session.prepare(pixels)
-        image = rng.standard_normal((1, channels, side, side), dtype=np.float32)
-        return session.prepare(image)
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Channels, height and width of its image."""
+        return (self.spec.channels, self.spec.resolution, self.spec.resolution)
+
+    def timer(self, place: Place, engine: Runtime, threads: int) -> Timer:
+        """Load it on a device."""
+        model = self.file(engine)
+        return place.load(model, runtime=engine.name, threads=threads, size=self.size)
 
 
 def measure(
     candidates: Sequence[Candidate],
     *,
     runtime_name: str = DEFAULT_RUNTIME,
-    place: str = "local",
+    place: str | Place = "local",
     protocol: Protocol | None = None,
     reference: Candidate | None = None,
     nominal_ms: float | None = None,
+    profile: bool = False,
     on_round: Callable[[int, int], None] | None = None,
 ) -> list[Measurement]:
     """Measure networks on a device, at batch 1, interleaved in shuffled rounds.
@@ -72,6 +73,7 @@ def measure(
         reference: what runs in every round to tell drift; None takes a small network of the zoo.
         nominal_ms: the reference's time that means pace 1, from an earlier measurement on this
             device, so that latencies of different minutes compare; None corrects nothing.
+        profile: also ask the device for the times of single operators.
         on_round: called with (rounds done, rounds) for progress.
 
     Raises:
@@ -79,49 +81,93 @@ def measure(
         InputError: no such runtime or device.
     """
     protocol = protocol or Protocol()
-    device = describe(place)
-    names = [c.runtime or runtime_name for c in candidates]
-    engines = {name: runtime(name) for name in dict.fromkeys(names)}
-    runs = {
-        str(i): c.prepare(engines[name], protocol.threads)
-        for i, (c, name) in enumerate(zip(candidates, names, strict=True))
-    }
     reference = reference or Candidate(network(REFERENCE_NAME))
-    reference_run = reference.prepare(engines[names[0]], protocol.threads)
-    samples = race(runs, reference_run, protocol, nominal_ms=nominal_ms, on_round=on_round)
-    reference_ms = statistics.median(samples[REFERENCE].round_ms)
-    pace = reference_ms / nominal_ms if nominal_ms else 1.0
-    found = []
-    for i, (candidate, name) in enumerate(zip(candidates, names, strict=True)):
-        sample = samples[str(i)]
-        raw = Spread.of(sample.wall_ms)
-        paced = _paced(raw, statistics.median(sample.paced_ms)) if nominal_ms else raw
-        found.append(
-            Measurement(
-                network=candidate.spec.name,
-                digest=candidate.spec.digest(),
-                resolution=candidate.spec.resolution,
-                runtime=name,
-                runtime_version=engines[name].version,
-                precision=candidate.precision,
-                threads=protocol.threads,
-                device=device,
-                warmup=protocol.warmup,
-                n=len(sample.wall_ms),
-                rounds=protocol.rounds,
-                repeated=sample.repeated,
-                latency_ms=paced,
-                raw_latency_ms=raw,
-                cpu_ms=statistics.median(sample.cpu_ms),
-                reference=reference.spec.name,
-                reference_ms=reference_ms,
-                pace=pace,
-                rounds_ms=tuple(sample.paced_ms),
-                rounds_cpu_ms=tuple(sample.round_cpu_ms),
-                commit=commit(),
-            )
+    names = [c.runtime or runtime_name for c in candidates]
+    with opened(place) as device:
+        engines = {name: runtime(name) for name in dict.fromkeys(names)}
+        for name in engines:
+            device.check(name)
+        described = device.describe()
+        versions = {name: device.version(name) for name in engines}
+        pairs = [
+            (candidate, engines[name]) for candidate, name in zip(candidates, names, strict=True)
+        ]
+        profiles = [
+            _profile(device, *pair, protocol.threads) if profile else None for pair in pairs
+        ]
+        samples = _raced(
+            device, [*pairs, (reference, engines[names[0]])], protocol, nominal_ms, on_round
         )
-    return found
+    race_ms = statistics.median(samples[REFERENCE].round_ms)
+    return [
+        _record(
+            candidate,
+            samples[str(i)],
+            protocol,
+            nominal_ms,
+            runtime=engine.name,
+            runtime_version=versions[engine.name],
+            device=described,
+            reference=reference.spec.name,
+            reference_ms=race_ms,
+            profile=profiles[i],
+        )
+        for i, (candidate, engine) in enumerate(pairs)
+    ]
+
+
+def _raced(
+    device: Place,
+    pairs: Sequence[tuple[Candidate, Runtime]],
+    protocol: Protocol,
+    nominal_ms: float | None,
+    on_round: Callable[[int, int], None] | None,
+) -> dict[str, Samples]:
+    """Load all, race them, the last of them as the reference, and let the device forget them."""
+    with ExitStack() as stack:
+        *timers, reference = [
+            stack.enter_context(closing(candidate.timer(device, engine, protocol.threads)))
+            for candidate, engine in pairs
+        ]
+        numbered = {str(i): timer for i, timer in enumerate(timers)}
+        return race(numbered, reference, protocol, nominal_ms=nominal_ms, on_round=on_round)
+
+
+def _profile(device: Place, candidate: Candidate, engine: Runtime, threads: int) -> str:
+    model = candidate.file(engine)
+    return device.profile(model, runtime=engine.name, threads=threads, size=candidate.size)
+
+
+def _record(
+    candidate: Candidate,
+    sample: Samples,
+    protocol: Protocol,
+    nominal_ms: float | None,
+    *,
+    reference_ms: float,
+    **known: Any,
+) -> Measurement:
+    raw = Spread.of(sample.wall_ms)
+    return Measurement(
+        network=candidate.spec.name,
+        digest=candidate.spec.digest(),
+        resolution=candidate.spec.resolution,
+        precision=candidate.precision,
+        threads=protocol.threads,
+        warmup=protocol.warmup,
+        n=sample.runs,
+        rounds=protocol.rounds,
+        repeated=sample.repeated,
+        latency_ms=_paced(raw, statistics.median(sample.paced_ms)) if nominal_ms else raw,
+        raw_latency_ms=raw,
+        cpu_ms=statistics.median(sample.cpu_ms) if sample.cpu_ms else None,
+        reference_ms=reference_ms,
+        pace=reference_ms / nominal_ms if nominal_ms else 1.0,
+        rounds_ms=tuple(sample.paced_ms),
+        rounds_cpu_ms=tuple(sample.round_cpu_ms),
+        commit=commit(),
+        **known,
+    )
 
 
 def _paced(raw: Spread, median: float) -> Spread:

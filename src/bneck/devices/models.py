@@ -75,11 +75,15 @@ def network_model(
             return pack(spec, weights, metadata or {})
         case ".pte":
             from bneck.nets.fold import folded_net
-            from bneck.nets.lower import lowered
+            from bneck.nets.lower import Rounding, lowered
 
             _no_pixels(pixels, engine)
             size = as_size(spec.resolution if resolution is None else resolution)
-            return lowered(folded_net(spec, weights), (1, spec.channels, *size), metadata or {})
+            shape = (1, spec.channels, *size)
+            if ranges is None:
+                return lowered(folded_net(spec, weights), shape, metadata or {})
+            rounding = Rounding(spec, weights, ranges, hswish, size)
+            return lowered(rounding, shape, metadata or {})
     raise AssertionError(engine.suffix)
 
 

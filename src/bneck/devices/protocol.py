@@ -4,21 +4,20 @@ Wall time and process CPU time are both recorded; a burst in which they differ w
 another process and is repeated. A reference runs before and behind every burst and tells what
 slows the machine (its clock, a neighbour on the same core or cache) apart from what makes models
 differ: every burst is divided by the reference's pace beside it.
+
+All this is the same for every device; what differs is who times a burst (`devices.timing.Timer`).
 """
 
 from __future__ import annotations
 
-import os
 import random
 import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from bneck.devices.timing import Burst, Timer
 from bneck.specs.errors import InputError
 
-Run = Callable[[], object]
 REFERENCE = "reference"
 REFERENCE_SHARE = 0.5  # length of its bursts, of which there are twice as many
 # Whatever ran before has cleared the caches; how far depends on what it was, and must not show.
@@ -52,8 +51,12 @@ class Protocol:
 
 @dataclass(slots=True)
 class Samples:
-    """Times of one model: every run's wall and CPU time, and their medians per burst, in milliseconds."""
+    """Times of one model: every run's wall and CPU time, and their medians per burst, in milliseconds.
 
+    `runs` is how many runs they speak of; no CPU times come from a device that tells none.
+    """
+
+    runs: int = 0
     wall_ms: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
     round_ms: list[float] = field(default_factory=list)
@@ -68,8 +71,8 @@ class Samples:
 
 
 def race(
-    runs: Mapping[str, Run],
-    reference: Run,
+    timers: Mapping[str, Timer],
+    reference: Timer,
     protocol: Protocol,
     *,
     seed: int = 0,
@@ -79,7 +82,7 @@ def race(
     """Time models against each other, interleaved in shuffled rounds.
 
     Args:
-        runs: what to time; each call is one inference at batch 1.
+        timers: what to time, each on the same device.
         reference: runs before and behind every burst; its samples come back under `REFERENCE`.
         protocol: how often, and when to distrust.
         seed: of the order within rounds.
@@ -90,21 +93,20 @@ def race(
         TimingError: a model's paced times still spread too far, so no figure would mean much.
     """
     rng = random.Random(seed)
-    samples = {name: Samples() for name in (*runs, REFERENCE)}
-    beside: dict[str, list[float]] = {name: [] for name in runs}
+    samples = {name: Samples() for name in (*timers, REFERENCE)}
+    beside: dict[str, list[float]] = {name: [] for name in timers}
     patient = replace(protocol, warmup=max(protocol.warmup, REFERENCE_WARMUP))
-    with pinned(protocol.threads):
-        bursts = {name: _size_burst(run, protocol.burst_ms, protocol) for name, run in runs.items()}
-        few = _size_burst(reference, protocol.burst_ms * REFERENCE_SHARE, protocol)
-        for number in range(protocol.rounds):
-            before = _burst(reference, few, patient, samples[REFERENCE])
-            for name in rng.sample(list(runs), len(runs)):
-                _burst(runs[name], bursts[name], protocol, samples[name])
-                behind = _burst(reference, few, patient, samples[REFERENCE])
-                beside[name].append((before + behind) / 2)
-                before = behind
-            if on_round:
-                on_round(number + 1, protocol.rounds)
+    bursts = {name: _runs_in(timer, protocol.burst_ms, protocol) for name, timer in timers.items()}
+    few = _runs_in(reference, protocol.burst_ms * REFERENCE_SHARE, protocol)
+    for number in range(protocol.rounds):
+        before = _burst(reference, few, patient, samples[REFERENCE])
+        for name in rng.sample(list(timers), len(timers)):
+            _burst(timers[name], bursts[name], protocol, samples[name])
+            behind = _burst(reference, few, patient, samples[REFERENCE])
+            beside[name].append((before + behind) / 2)
+            before = behind
+        if on_round:
+            on_round(number + 1, protocol.rounds)
     beside[REFERENCE] = samples[REFERENCE].round_ms
     nominal = nominal_ms or statistics.median(samples[REFERENCE].round_ms)
     for name, sample in samples.items():
@@ -113,46 +115,34 @@ def race(
     return samples
 
 
-def _size_burst(run: Run, burst_ms: float, protocol: Protocol) -> int:
-    for _ in range(protocol.first_warmup):
-        run()
-    start = time.perf_counter()
-    run()
-    once_ms = (time.perf_counter() - start) * 1e3
+def _runs_in(timer: Timer, burst_ms: float, protocol: Protocol) -> int:
+    """How many runs fill a burst."""
+    once_ms = statistics.median(timer.burst(1, protocol.first_warmup).wall_ms)
     return max(protocol.least_runs, int(burst_ms / max(once_ms, 1e-3)))
 
 
-def _burst(run: Run, n: int, protocol: Protocol, samples: Samples) -> float:
+def _burst(timer: Timer, n: int, protocol: Protocol, samples: Samples) -> float:
     """Time a burst, again while it is disturbed; its median in milliseconds."""
-    best: tuple[float, list[float], list[float]] | None = None
+    best: tuple[float, Burst] | None = None
     for attempt in range(protocol.max_repeats + 1):
-        for _ in range(protocol.warmup):
-            run()
-        wall, cpu = _time_runs(run, n)
+        burst = timer.burst(n, protocol.warmup)
         # CPU time of several threads adds up, so only one thread can be judged by it.
-        disturbance = sum(wall) / max(sum(cpu), 1e-9) if protocol.threads == 1 else 1.0
+        judged = protocol.threads == 1 and burst.cpu_ms
+        disturbance = sum(burst.wall_ms) / max(sum(burst.cpu_ms), 1e-9) if judged else 1.0
         if best is None or disturbance < best[0]:
-            best = (disturbance, wall, cpu)
+            best = (disturbance, burst)
         if disturbance <= protocol.max_wall_over_cpu:
             break
         samples.repeated += 1 if attempt < protocol.max_repeats else 0
     assert best is not None
-    samples.wall_ms += best[1]
-    samples.cpu_ms += best[2]
-    samples.round_ms.append(statistics.median(best[1]))
-    samples.round_cpu_ms.append(statistics.median(best[2]))
+    burst = best[1]
+    samples.runs += burst.runs
+    samples.wall_ms += burst.wall_ms
+    samples.cpu_ms += burst.cpu_ms
+    samples.round_ms.append(statistics.median(burst.wall_ms))
+    if burst.cpu_ms:
+        samples.round_cpu_ms.append(statistics.median(burst.cpu_ms))
     return samples.round_ms[-1]
-
-
-def _time_runs(run: Run, n: int) -> tuple[list[float], list[float]]:
-    wall, cpu = [], []
-    for _ in range(n):
-        cpu_start, start = time.process_time_ns(), time.perf_counter_ns()
-        run()
-        end, cpu_end = time.perf_counter_ns(), time.process_time_ns()
-        wall.append((end - start) / 1e6)
-        cpu.append((cpu_end - cpu_start) / 1e6)
-    return wall, cpu
 
 
 def _check_spread(name: str, samples: Samples, protocol: Protocol) -> None:
@@ -162,24 +152,5 @@ def _check_spread(name: str, samples: Samples, protocol: Protocol) -> None:
     if spread > protocol.max_spread:
         raise TimingError(
             f"the times of {name} spread by {spread:.0%} after {samples.repeated} repeated bursts, so a "
-            "median would mean nothing; stop what else runs on this machine and measure again"
+            "median would mean nothing; stop what else runs on the device and measure again"
         )
-
-
-@contextmanager
-def pinned(threads: int) -> Iterator[bool]:
-    """Keep this thread on as many cores as it may use, where the system can; says whether."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield False
-        return
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, sorted(before, reverse=True)[:threads])
-        can_pin = True
-    except OSError:  # a sandbox may forbid it
-        can_pin = False
-    try:
-        yield can_pin
-    finally:
-        if can_pin:
-            os.sched_setaffinity(0, before)

@@ -83,11 +83,29 @@ class QuantizedNet(nn.Module, Traversal[Tensor]):
         if not self._rounding(layer):
             return x
         assert self.ranges is not None
-        return _rounded(x, self.ranges[name])
+        return self.rounded(x, self.ranges[name])
 
     def fixed(self, x: Tensor, values: tuple[float, float], layer: Layer) -> Tensor:
         """`x`, rounded to a range that does not depend on the images."""
-        return _rounded(x, values) if self._rounding(layer) else x
+        return self.rounded(x, values) if self._rounding(layer) else x
+
+    def rounded(self, x: Tensor, values: tuple[float, float]) -> Tensor:
+        """`x` rounded to 8 bits over a range."""
+        scale = Scale.of(*values)
+        return torch.fake_quantize_per_tensor_affine(x, scale.step, scale.zero, -128, 127)
+
+    def kernel(self, name: str) -> Tensor:
+        """A convolution's weight, rounded to 8 bits with a step an output channel."""
+        weight = self.parameters_by_name[_key(name)]
+        steps = weight.detach().abs().amax((1, 2, 3)) / WEIGHT_LEVELS
+        return torch.fake_quantize_per_channel_affine(
+            weight,
+            steps.clamp(min=LEAST_SCALE),
+            torch.zeros(len(steps), dtype=torch.int32),
+            0,
+            -WEIGHT_LEVELS,
+            WEIGHT_LEVELS,
+        )
 
     def _rounding(self, layer: Layer | None) -> bool:
         if self.ranges is None:
@@ -135,17 +153,8 @@ class QuantizedNet(nn.Module, Traversal[Tensor]):
     def _convolution(
         self, layer: Layer, name: str, x: Tensor, around: list[int] | None = None
     ) -> Tensor:
-        weight = self.parameters_by_name[_key(f"{name}.weight")]
-        if self._rounding(layer):
-            steps = weight.detach().abs().amax((1, 2, 3)) / WEIGHT_LEVELS
-            weight = torch.fake_quantize_per_channel_affine(
-                weight,
-                steps.clamp(min=LEAST_SCALE),
-                torch.zeros(len(steps), dtype=torch.int32),
-                0,
-                -WEIGHT_LEVELS,
-                WEIGHT_LEVELS,
-            )
+        key = f"{name}.weight"
+        weight = self.kernel(key) if self._rounding(layer) else self.parameters_by_name[_key(key)]
         bias = self.parameters_by_name[_key(f"{name}.bias")]
         if around is None:
             return F.conv2d(x, weight, bias)
@@ -162,11 +171,6 @@ def emulation(net: Net, quantized: Quantized) -> QuantizedNet:
     emulated = QuantizedNet(net.spec, quantized.weights, quantized.hswish, quantized.ranges)
     emulated.normalisation = net.normalisation
     return emulated.eval()
-
-
-def _rounded(x: Tensor, values: tuple[float, float]) -> Tensor:
-    scale = Scale.of(*values)
-    return torch.fake_quantize_per_tensor_affine(x, scale.step, scale.zero, -128, 127)
 
 
 def _key(name: str) -> str:

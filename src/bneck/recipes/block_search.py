@@ -109,7 +109,7 @@ def _space_table(run: Run, base: NetSpec, space: BlockSpace) -> LatencyTable:
     rng = random.Random(0)
     networks = [space.decode(space.sample(rng)) for _ in range(fill.CALIBRATING + fill.HELD_OUT)]
     plan = fill.plan_for_all(space.covering(), networks, name=space.name, digest=space.digest())
-    path = table_path(base, space=space.digest())
+    path = table_path(base, device=run.settings.device, space=space.digest())
     table = filled_table(run, base, plan, path, run.folder.path / "space-table.jsonl")
     run.progress.say(f"latency table of the space: {table.error()}")
     return table
@@ -130,7 +130,7 @@ def _measured(run: Run, base: NetSpec, spec: NetSpec, table: LatencyTable) -> fl
     """Milliseconds by the clock, measured once a run."""
     known = run.ledger.find(event="measured", digest=spec.digest())
     if known is None:
-        ms = measured_ms(base, [spec], table)[0]
+        ms = measured_ms(base, [spec], table, run.settings.device)[0]
         known = {"event": "measured", "digest": spec.digest(), "measured_ms": ms}
         run.ledger.append(known)
     return float(known["measured_ms"])

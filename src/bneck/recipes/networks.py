@@ -100,20 +100,25 @@ def measure(
     *names: Network,
     threads: int = 1,
     rounds: int = 20,
-    runtime: str | Sequence[str] = "onnxruntime",
+    device: str = "local",
+    runtime: str | Sequence[str] | None = None,
     precision: str | Sequence[str] = "fp32",
+    profile: bool = False,
     on_round: Callable[[int, int], None] | None = None,
 ) -> list[Measurement]:
-    """Latency of networks on this machine at batch 1, all interleaved in shuffled rounds.
+    """Latency of networks on a device at batch 1, all interleaved in shuffled rounds.
 
-    Every network runs in every runtime and precision given. A file that bneck export has written
-    is measured as it is, in the runtime of its format. A finished run's folder is measured by its
-    exported file in ONNX Runtime, everything else by a file of its spec with random weights.
+    Every network runs in every runtime and precision given; without one, in the device's usual
+    runtime. A file that bneck export has written is measured as it is, in the runtime of its format.
+    A finished run's folder is measured by its exported file in ONNX Runtime, everything else by a
+    file of its spec with random weights. docs/devices.md has the devices; `profile` asks one for the
+    times of single operators, too.
 
     Raises:
-        InputError: no such network or runtime, or a machine too busy to measure on.
+        InputError: no such network, device or runtime, or a machine too busy to measure on.
     """
     from bneck.devices.measure import measure as measure_candidates
+    from bneck.devices.places import usual_runtime
     from bneck.devices.protocol import Protocol
 
     if not names:
@@ -122,7 +127,7 @@ def measure(
         )
     if threads < 1 or rounds < 3:
         raise InputError(f"threads is {threads} and rounds {rounds}; they must be at least 1 and 3")
-    runtimes = [runtime] if isinstance(runtime, str) else list(runtime)
+    runtimes = [runtime] if isinstance(runtime, str) else list(runtime or [usual_runtime(device)])
     precisions = [precision] if isinstance(precision, str) else list(precision)
     candidates = [
         candidate
@@ -133,7 +138,9 @@ def measure(
     # A file runs once, however many runtimes and precisions there are for the others.
     candidates = list(dict.fromkeys(candidates))
     protocol = Protocol(threads=threads, rounds=rounds)
-    return measure_candidates(candidates, protocol=protocol, on_round=on_round)
+    return measure_candidates(
+        candidates, place=device, protocol=protocol, profile=profile, on_round=on_round
+    )
 
 
 def _candidates(name: Network, engine: str, precision: str) -> list[Candidate]:

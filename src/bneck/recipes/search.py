@@ -19,7 +19,8 @@ from bneck.costs.count import count
 from bneck.costs.table import LatencyTable
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed
-from bneck.devices.measure import Candidate, measure
+from bneck.devices.measure import DEFAULT_RUNTIME, Candidate, measure
+from bneck.devices.places import usual_runtime
 from bneck.export.files import export_file
 from bneck.nets.weights import load_net
 from bneck.recipes.crew import Crew
@@ -101,13 +102,14 @@ def _check_target(run: Run, seed: NetSpec) -> None:
     if run.ledger.find(event="target checked"):
         return
     fastest = narrowest(seed, kinds=run.settings.kinds)
-    table = known_table(seed)
-    seed_ms, fastest_ms = measured_ms(seed, [seed, fastest], table)
+    device = run.settings.device
+    table = known_table(seed, device)
+    seed_ms, fastest_ms = measured_ms(seed, [seed, fastest], table, device)
     limit_ms = target_ms(run.settings.target, seed_ms)
     if seed_ms <= limit_ms:
         raise InputError(
             f"{seed.name} at {seed.resolution} px already runs in {seed_ms:.3f} ms here, so a target of "
-            f"{limit_ms:.3f} ms is met without a search; {_larger(seed, limit_ms, table)}"
+            f"{limit_ms:.3f} ms is met without a search; {_larger(seed, limit_ms, table, device)}"
         )
     if fastest_ms > limit_ms:
         raise InputError(
@@ -133,13 +135,13 @@ def _aim_ms(limit_ms: float, table: LatencyTable) -> float:
     return limit_ms * (1 - table.error().median)
 
 
-def _larger(seed: NetSpec, limit_ms: float, table: LatencyTable | None) -> str:
+def _larger(seed: NetSpec, limit_ms: float, table: LatencyTable | None, device: str) -> str:
     """Advice for a loose target: the smallest network of the zoo that is slower than it."""
     names = [f"{family}{width}" for family in ("v3-small", "v3-large") for width in ("", "-1.25")]
     specs = [
         with_resolution(with_classes(resolve(n), seed.classes), seed.resolution) for n in names
     ]
-    times = measured_ms(seed, specs, table)
+    times = measured_ms(seed, specs, table, device)
     slower = sorted((ms, name) for ms, name in zip(times, names, strict=True) if ms > limit_ms)
     if slower:
         return f"search from --seed-network {slower[0][1]} ({slower[0][0]:.3f} ms) or set a lower target"
@@ -322,14 +324,21 @@ def _export(run: Run, packed: Packed, found: NetSpec) -> None:
 def _measure_finals(
     run: Run, seed: NetSpec, found: NetSpec, uniform: NetSpec, limit_ms: float
 ) -> None:
-    candidates = [
-        Candidate(seed),
-        Candidate(found, run.folder.model.read_bytes()),
-        Candidate(uniform),
-    ]
+    device = run.settings.device
+    engine = usual_runtime(device)
+    # The shipped file itself, where the device's runtime reads it.
+    shipped = run.folder.model.read_bytes() if engine == DEFAULT_RUNTIME else None
+    candidates = [Candidate(seed), Candidate(found, shipped), Candidate(uniform)]
     nominal = float(run.record["table"]["reference_ms"])
     results: list[Measurement] = patiently(
-        lambda: measure(candidates, protocol=CAREFUL, reference=candidates[0], nominal_ms=nominal)
+        lambda: measure(
+            candidates,
+            runtime_name=engine,
+            place=device,
+            protocol=CAREFUL,
+            reference=candidates[0],
+            nominal_ms=nominal,
+        )
     )
     for key, result in zip(("seed_network", "found", "uniform"), results, strict=True):
         record: NetworkRecord = run.record[key]  # type: ignore[literal-required]

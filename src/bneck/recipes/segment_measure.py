@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from bneck.devices.places import describe
-from bneck.devices.protocol import REFERENCE, Protocol, Run, race
+from bneck.devices.protocol import REFERENCE, Protocol, race
 from bneck.devices.runtimes import Runtime, runtime
+from bneck.devices.timing import RunTimer, Timer
 from bneck.graphs.onnx_graph import random_weights
 from bneck.graphs.segmenter_graph import segmenter_graph
 from bneck.records.commit import commit
@@ -56,13 +57,13 @@ def measure_segmenters(
     if not segmenters:
         raise InputError("there is nothing to measure; name a network")
     engine = runtime(runtime_name)
-    runs = {
+    timers = {
         str(i): _prepared(seg, size, engine, protocol.threads, argmax=argmax)
         for i, seg in enumerate(segmenters)
     }
     small = segmenter(network(REFERENCE_NAME))
     reference = _prepared(small, REFERENCE_SIZE, engine, protocol.threads, argmax=False)
-    samples = race(runs, reference, protocol, on_round=on_round)
+    samples = race(timers, reference, protocol, on_round=on_round)
     cpu = [statistics.median(samples[str(i)].cpu_ms) for i in range(len(segmenters))]
     device = describe("local")
     found = []
@@ -95,10 +96,10 @@ def measure_segmenters(
     return found
 
 
-def _prepared(seg: Segmenter, size: Size, engine: Runtime, threads: int, *, argmax: bool) -> Run:
+def _prepared(seg: Segmenter, size: Size, engine: Runtime, threads: int, *, argmax: bool) -> Timer:
     weights = random_weights(segmenter_layers(seg, size), np.random.default_rng(0))
     model = segmenter_graph(seg, weights, size, argmax=argmax)
     session = engine.load(model.SerializeToString(), threads=threads)
     shape = (1, seg.network.channels, *size)
     image = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
-    return lambda: session.run(image)
+    return RunTimer(lambda: session.run(image), threads)

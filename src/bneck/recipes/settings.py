@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
+from bneck.devices.places import place
 from bneck.recipes.target import target_ms
 from bneck.recipes.training import small_data as train_small_data
 from bneck.search.netadapt import ALL, PAPER
@@ -69,7 +70,7 @@ class BlockSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSettings:
-    """Everything that a search depends on besides the data and the device.
+    """Everything that a search depends on besides the data and what the device is.
 
     `kinds` are the proposals that NetAdapt makes, `delta` is the least cut of a step as a share of
     the seed's latency (the paper: 0.01), `steps` its T, `heldout` the share of the train images that
@@ -89,6 +90,7 @@ class SearchSettings:
     seed: int
     workers: int
     blocks: BlockSettings | None = None
+    device: str = "local"
 
     def check(self) -> None:
         """Raise InputError for a value that cannot be."""
@@ -106,6 +108,7 @@ class SearchSettings:
         if not 0 < self.training.epochs < float("inf"):
             raise InputError(f"epochs is {self.training.epochs}; it must be a number above 0")
         target_ms(self.target, 1.0)
+        place(self.device)
         if self.blocks is not None:
             self.blocks.check()
 
@@ -124,6 +127,7 @@ def small_data(
     seed: int = 0,
     workers: int | None = None,
     blocks: BlockSettings | None = None,
+    device: str = "local",
 ) -> SearchSettings:
     """`recipes.training.small_data` for a search: proposals are tuned at half its rate, unaveraged.
 
@@ -144,6 +148,7 @@ def small_data(
         seed=seed,
         workers=_cores() if workers is None else workers,
         blocks=blocks,
+        device=device,
     )
 
 

@@ -18,15 +18,13 @@ from bneck.data.folders import list_images
 from bneck.data.pack import Packed, open_pack, pack
 from bneck.devices.fill import Plan, fill_table, plan_for
 from bneck.devices.measure import Candidate, measure
-from bneck.devices.places import describe
+from bneck.devices.places import identity, usual_runtime
 from bneck.devices.protocol import Protocol, TimingError
-from bneck.devices.runtimes import runtime
 from bneck.recipes.jobs import Images
 from bneck.recipes.run import Run
 from bneck.records.files import locked, write_bytes
 from bneck.specs.network import NetSpec
 
-RUNTIME = "onnxruntime"
 CAREFUL = Protocol(rounds=20, burst_ms=30.0)
 PATIENCE, PAUSE_S = 6, 10.0
 
@@ -83,7 +81,8 @@ def table_for(run: Run, seed: NetSpec) -> LatencyTable:
     The device's table is kept in the user's cache folder and serves every later run; a copy goes
     into the run's folder, so that a resumed run decides by the same figures.
     """
-    table = filled_table(run, seed, plan_for(seed), table_path(seed), run.folder.table)
+    path = table_path(seed, device=run.settings.device)
+    table = filled_table(run, seed, plan_for(seed), path, run.folder.table)
     error, line = table.error(), table.line()
     run.record["table"] = {
         "entries": sum(len(widths) for widths in table.rows.values()),
@@ -116,7 +115,15 @@ def filled_table(run: Run, reference: NetSpec, plan: Plan, path: Path, copy: Pat
                 run.progress.advance(done - advances[-1][1])
                 advances.append((what, done))
 
-            fill_table(reference, path, plan=plan, progress=progress)
+            device = run.settings.device
+            fill_table(
+                reference,
+                path,
+                plan=plan,
+                runtime_name=usual_runtime(device),
+                place=device,
+                progress=progress,
+            )
             write_bytes(copy, path.read_bytes())
     return read_table(copy)
 
@@ -124,22 +131,25 @@ def filled_table(run: Run, reference: NetSpec, plan: Plan, path: Path, copy: Pat
 def table_path(
     seed: NetSpec,
     *,
-    runtime_name: str = RUNTIME,
+    device: str = "local",
+    runtime_name: str | None = None,
     precision: str = "fp32",
     threads: int = 1,
     space: str | None = None,
 ) -> Path:
-    """Where this machine's table for a seed network lies, in the user's cache folder.
+    """Where a device's table for a seed network lies, in the user's cache folder.
 
     `space` is the digest of a space whose table is measured beside that network.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    engine = runtime(runtime_name)
+    runtime_name = runtime_name or usual_runtime(device)
+    processor, version = identity(device, runtime_name)
     what = (
         FORMAT,
-        describe("local").processor,
-        engine.name,
-        engine.version,
+        *([] if device == "local" else [device]),
+        processor,
+        runtime_name,
+        version,
         precision,
         threads,
         seed.digest(),
@@ -152,16 +162,19 @@ def table_path(
     return cache / "bneck" / "tables" / f"{name}-{seed.resolution}-{key}.jsonl"
 
 
-def known_table(seed: NetSpec) -> LatencyTable | None:
-    """The table of this device for `seed` as an earlier run left it, or None."""
-    path = table_path(seed)
+def known_table(seed: NetSpec, device: str = "local") -> LatencyTable | None:
+    """The table of a device for `seed` as an earlier run left it, or None."""
+    path = table_path(seed, device=device)
     with suppress(TableError):
         return read_table(path) if path.is_file() else None
     return None
 
 
 def measured_ms(
-    seed: NetSpec, specs: Sequence[NetSpec], table: LatencyTable | None = None
+    seed: NetSpec,
+    specs: Sequence[NetSpec],
+    table: LatencyTable | None = None,
+    device: str = "local",
 ) -> list[float]:
     """Measured latency of networks in milliseconds, at the pace that the seed had for the table.
 
@@ -170,7 +183,14 @@ def measured_ms(
     nominal = float(table.header["reference_ms"]) if table else None
     candidates = [Candidate(spec) for spec in specs]
     found = patiently(
-        lambda: measure(candidates, protocol=CAREFUL, reference=Candidate(seed), nominal_ms=nominal)
+        lambda: measure(
+            candidates,
+            runtime_name=usual_runtime(device),
+            place=device,
+            protocol=CAREFUL,
+            reference=Candidate(seed),
+            nominal_ms=nominal,
+        )
     )
     return [measurement.latency_ms.median for measurement in found]
 

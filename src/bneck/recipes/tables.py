@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bneck.devices.fill import fill_table
+from bneck.devices.places import usual_runtime
 from bneck.graphs.forms import form
 from bneck.recipes.networks import Network
 from bneck.recipes.progress import Progress, Silent
@@ -20,7 +21,8 @@ from bneck.specs.text import resolve
 def latency_table(
     network: Network,
     *,
-    runtime_name: str = "onnxruntime",
+    device: str = "local",
+    runtime_name: str | None = None,
     precision: str = "fp32",
     threads: int = 1,
     out: str | Path | None = None,
@@ -32,7 +34,8 @@ def latency_table(
 
     Args:
         network: the widest network that the table shall answer for.
-        runtime_name: the engine: onnxruntime, litert or openvino.
+        device: where it is measured (docs/devices.md).
+        runtime_name: the engine: onnxruntime, litert or openvino; None: the device's usual one.
         precision: "fp32", "fp16" or "int8".
         threads: of the engine.
         out: the file; None: the user's cache folder, where a search looks for it.
@@ -42,16 +45,19 @@ def latency_table(
         its file, entries, the seed's own latency, and its error on networks that calibrated nothing.
 
     Raises:
-        InputError: no such network or runtime, or a file that is another table.
+        InputError: no such network, device or runtime, or a file that is another table.
     """
     if threads < 1:
         raise InputError(f"threads is {threads}; it must be at least 1")
+    runtime_name = runtime_name or usual_runtime(device)
     form(runtime_name, precision)
     seed = resolve(network)
     path = (
         Path(out)
         if out is not None
-        else table_path(seed, runtime_name=runtime_name, precision=precision, threads=threads)
+        else table_path(
+            seed, device=device, runtime_name=runtime_name, precision=precision, threads=threads
+        )
     )
     with locked(path.with_suffix(".lock"), wait=True):
         table = fill_table(
@@ -59,12 +65,14 @@ def latency_table(
             path,
             runtime_name=runtime_name,
             precision=precision,
+            place=device,
             threads=threads,
             progress=_shown(progress or Silent()),
         )
     return {
         "file": str(path),
         "network": seed.name,
+        "device": device,
         "runtime": runtime_name,
         "precision": precision,
         "threads": threads,

@@ -43,7 +43,8 @@ class Measurement:
     ran in the same rounds against its nominal time (1.0: as fast as then); where a nominal time
     is known, `latency_ms` is divided by it, and `raw_latency_ms` is what the clock said.
     `rounds_ms` has the median of every round, each divided by the reference's pace beside it;
-    `rounds_cpu_ms` that of CPU time, as it was.
+    `rounds_cpu_ms` that of CPU time, as it was. Some devices tell no CPU time: then `cpu_ms` is None.
+    `profile` is what the device's own tool prints of single operators, where it was asked to.
     """
 
     network: str
@@ -60,13 +61,14 @@ class Measurement:
     repeated: int
     latency_ms: Spread
     raw_latency_ms: Spread
-    cpu_ms: float
+    cpu_ms: float | None
     reference: str
     reference_ms: float
     pace: float
     commit: str
     rounds_ms: tuple[float, ...] = ()
     rounds_cpu_ms: tuple[float, ...] = ()
+    profile: str | None = None
 
     def ratio(self, other: Measurement) -> Spread:
         """How many times longer this one took than `other`, round by round of one interleaved race."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bneck.devices.runtimes.engine import Array as Array
 from bneck.devices.runtimes.engine import EngineError as EngineError
+from bneck.devices.runtimes.engine import MissingRuntime as MissingRuntime
 from bneck.devices.runtimes.engine import Runtime as Runtime
 from bneck.devices.runtimes.engine import Session as Session
 from bneck.devices.runtimes.executorch import ExecuTorch

@@ -25,6 +25,16 @@ class EngineError(InputError):
     """A runtime that is not installed or cannot load a file."""
 
 
+class MissingRuntime(EngineError):
+    """A runtime that is not installed; `package` is what to install where there is no bneck."""
+
+    def __init__(self, name: str, extra: str, module: str) -> None:
+        super().__init__(
+            f"the runtime {name} is not installed; install it with: pip install 'bneck[{extra}]'"
+        )
+        self.package = module.partition(".")[0].replace("_", "-")
+
+
 class Session(ABC):
     """A loaded network. `metadata` is what its file says of it."""
 
@@ -94,10 +104,7 @@ class Runtime(ABC):
                 warnings.simplefilter("ignore")  # of engines about their own parts
                 return import_module(module)
         except ImportError:
-            raise EngineError(
-                f"the runtime {self.name} is not installed; install it with: "
-                f"pip install 'bneck[{self.extra}]'"
-            ) from None
+            raise MissingRuntime(self.name, self.extra, module) from None
 
     def refused(self, error: Exception, model: bytes = b"") -> EngineError:
         """The engine's own error about a file as one sentence; an operator that it lacks by its row."""

@@ -21,6 +21,7 @@ class ExecuTorch(Runtime):
     name = "executorch"
     extra = "executorch"
     suffix = ".pte"
+    precisions = ("fp32", "int8")
     lacking = r"Missing operator: \[\d+\] ([\w:.]+)"
 
     def __init__(self) -> None:

@@ -1,0 +1,224 @@
+"""A browser: onnxruntime-web in headless Chromium, on a page that is served on loopback alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from bneck.devices.places.answers import last_line, rubbish, times
+from bneck.devices.places.local import processor
+from bneck.devices.places.page_server import PageServer
+from bneck.devices.places.place import DeviceError, ImageSize, Lost, Place
+from bneck.devices.timing import Burst, Timer
+from bneck.records.measurement import Device
+
+START_S, LOAD_S, BURST_S = 120.0, 300.0, 300.0  # time limits
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ENTRY = "ort.wasm.min.mjs"  # onnxruntime-web without its GPU parts
+FLAGS = (
+    *("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio"),
+    *("--no-first-run", "--no-default-browser-check", "--disable-extensions", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--no-proxy-server"),
+    # A page that nobody looks at must not run slower for it.
+    *("--disable-background-timer-throttling", "--disable-renderer-backgrounding"),
+)
+
+# A browser outlives whoever started it; this shell ends it when our end of its stdin closes.
+WATCHED = 'exec 3<&0; (read _ <&3; kill -KILL 0) & "$@" </dev/null 3<&-'
+
+
+def port_in(name: str) -> int:
+    """The port of "browser" or "browser:PORT"; 0 stands for any free one.
+
+    Raises:
+        DeviceError: it is none.
+    """
+    match = re.fullmatch(r"browser(?::(\d{1,5}))?", name)
+    if match is None or int(match[1] or 1) not in range(1, 65536):
+        raise DeviceError(
+            f"there is no device {name!r}; write browser, or browser:PORT with a port from 1 to 65535"
+        )
+    return int(match[1] or 0)
+
+
+def web_folder() -> tuple[Path, str]:
+    """onnxruntime-web's folder of scripts, and its version.
+
+    BNECK_ONNXRUNTIME_WEB is the folder of the npm package.
+
+    Raises:
+        DeviceError: it is not set, or something else lies there.
+    """
+    given = os.environ.get("BNECK_ONNXRUNTIME_WEB")
+    how = "give the folder of the npm package (node_modules/onnxruntime-web) by --onnxruntime-web"
+    if not given:
+        raise DeviceError(f"the device browser needs onnxruntime-web; {how}")
+    folder = Path(given)
+    try:
+        about = json.loads((folder / "package.json").read_text(encoding="utf-8"))
+        version = str(about["version"])
+    except (OSError, ValueError, LookupError, TypeError):
+        version = ""
+    if not version or not (folder / "dist" / ENTRY).is_file():
+        raise DeviceError(f"{folder} is not onnxruntime-web, it lacks dist/{ENTRY}; {how}")
+    return folder / "dist", version
+
+
+def chromium() -> str:
+    """Chromium's program; BNECK_CHROMIUM names another than the usual ones.
+
+    Raises:
+        DeviceError: there is none.
+    """
+    given = os.environ.get("BNECK_CHROMIUM")
+    for program in [given] if given else PROGRAMS:
+        if found := shutil.which(program):
+            return found
+    raise DeviceError(
+        f"the device browser needs Chromium and there is no {given or ' or '.join(PROGRAMS)} here; "
+        "install it, or name the program in BNECK_CHROMIUM"
+    )
+
+
+class Browser(Place):
+    """A page in a browser of its own, on one thread of WebAssembly with SIMD.
+
+    Raises:
+        DeviceError: no Chromium, no onnxruntime-web, or a port in use.
+        Lost: the page does not come up.
+    """
+
+    runtimes = ("onnxruntime",)
+
+    def __init__(self, name: str, port: int = 0) -> None:
+        self.name = name
+        scripts, self._version = web_folder()
+        program = chromium()
+        self._asked = 0
+        self._server = PageServer(name, port, scripts)
+        self._profile = tempfile.TemporaryDirectory(prefix="bneck-", ignore_cleanup_errors=True)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium's sandbox refuses root
+        self._process = subprocess.Popen(
+            [
+                *("sh", "-c", WATCHED, "sh"),
+                *(program, *FLAGS, *(["--no-sandbox"] if root else [])),
+                *(f"--user-data-dir={self._profile.name}", self._server.url),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors,
+            start_new_session=True,
+        )
+        try:
+            self._hello = self._answer(0, START_S)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """Of the browser's process group."""
+        return self._process.pid
+
+    def describe(self) -> Device:
+        """This machine, and the browser."""
+        if not isinstance(agent := self._hello.get("agent"), str):
+            raise rubbish(self._hello)
+        found = re.search(r"(?:Headless)?Chrome/([\d.]+)", agent)
+        browser = f"Chromium {found[1]}" if found else agent
+        return Device(
+            place=self.name,
+            processor=f"{processor()}, {browser}",
+            cores=os.cpu_count() or 1,
+            system=f"{platform.system()} {platform.machine()}, WebAssembly",
+            pinned=False,
+        )
+
+    def version(self, runtime: str) -> str:
+        """Of onnxruntime-web."""
+        return f"web {self._version}"
+
+    def load(self, model: bytes, *, runtime: str, threads: int, size: ImageSize) -> Timer:
+        """Hand a model file's bytes to the page, which also warms it up."""
+        if threads != 1:
+            raise DeviceError(f"{self.name} runs on one thread, not {threads}; leave --threads out")
+        number = self._asked + 1
+        self._server.models[number] = model
+        try:
+            self._ask(LOAD_S, do="load", timer=number, size=size)
+        finally:
+            del self._server.models[number]
+        return BrowserTimer(self, number)
+
+    def burst(self, timer: int, runs: int, warmup: int) -> Burst:
+        """Time a loaded network. A browser tells no CPU time."""
+        answer = self._ask(BURST_S, do="burst", timer=timer, runs=runs, warmup=warmup)
+        return Burst(runs, times(answer, "wall_ms", runs))
+
+    def forget(self, timer: int) -> None:
+        """Free a loaded network."""
+        self._ask(START_S, do="close", timer=timer)
+
+    def close(self) -> None:
+        """End the browser and its page's server."""
+        with suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._server.stop()
+        self._errors.close()
+        self._profile.cleanup()
+
+    def _ask(self, limit_s: float, **job: Any) -> dict[str, Any]:
+        self._asked += 1
+        self._server.jobs.put({"id": self._asked, **job})
+        return self._answer(self._asked, limit_s)
+
+    def _answer(self, number: int, limit_s: float) -> dict[str, Any]:
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            try:
+                answer = self._server.answers.get(timeout=0.5)
+            except Empty:
+                if self._process.poll() is not None:
+                    raise self._broken_off() from None
+                continue
+            if not isinstance(answer, dict) or answer.get("id") != number:
+                raise rubbish(answer)
+            if "refused" in answer:
+                raise DeviceError(f"{self.name}: {answer['refused']}")
+            return answer
+        raise Lost(f"did not answer within {limit_s:.0f} s")
+
+    def _broken_off(self) -> Lost:
+        self._errors.seek(0)
+        return Lost("broke off" + last_line(self._errors.read()))
+
+
+class BrowserTimer(Timer):
+    """A network that a page has loaded."""
+
+    def __init__(self, browser: Browser, number: int) -> None:
+        self._browser = browser
+        self._number = number
+
+    def burst(self, runs: int, warmup: int) -> Burst:
+        """Run it `warmup` times, then time it `runs` times, in the page."""
+        return self._browser.burst(self._number, runs, warmup)
+
+    def close(self) -> None:
+        """Free it in the page."""
+        self._browser.forget(self._number)

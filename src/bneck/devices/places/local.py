@@ -1,0 +1,68 @@
+"""This machine: networks run in this process."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+
+from bneck.devices.places.place import ImageSize, Place
+from bneck.devices.runtimes import RUNTIMES, Runtime, runtime
+from bneck.devices.timing import RunTimer, Timer, pinned
+from bneck.records.measurement import Device
+
+
+class Local(Place):
+    """This machine."""
+
+    name = "local"
+    runtimes = tuple(RUNTIMES)
+
+    def __init__(self) -> None:
+        self._engines: dict[str, Runtime] = {}
+
+    def describe(self) -> Device:
+        """This machine, as its system names it."""
+        with pinned(1) as can_pin:
+            return Device(
+                place=self.name,
+                processor=processor(),
+                cores=os.cpu_count() or 1,
+                system=f"{platform.system()} {platform.machine()}",
+                pinned=can_pin,
+            )
+
+    def version(self, runtime: str) -> str:
+        """Of a runtime; InputError where it is not installed."""
+        return self._engine(runtime).version
+
+    def load(self, model: bytes, *, runtime: str, threads: int, size: ImageSize) -> Timer:
+        """Load a model file's bytes into this process."""
+        session = self._engine(runtime).load(model, threads=threads)
+        channels, height, width = size
+        rng = np.random.default_rng(1)
+        if session.metadata.get("input") == "pixels":
+            pixels = rng.integers(0, 256, (1, height, width, channels), dtype=np.uint8)
+            return RunTimer(session.prepare(pixels), threads)
+        image = rng.standard_normal((1, *size), dtype=np.float32)
+        return RunTimer(session.prepare(image), threads)
+
+    def _engine(self, name: str) -> Runtime:
+        if name not in self._engines:
+            self._engines[name] = runtime(name)
+        return self._engines[name]
+
+
+def processor() -> str:
+    """What this machine calls its processor; boards with ARM cores name themselves in the device tree."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    board = Path("/proc/device-tree/model")
+    if board.is_file():
+        return board.read_text(encoding="utf-8", errors="replace").strip("\0 \n")
+    return platform.processor() or platform.machine()

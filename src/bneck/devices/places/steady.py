@@ -1,0 +1,115 @@
+"""A place that may break off, made steady: reached again, its networks loaded again, bursts repeated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from bneck.devices.places.place import DeviceError, ImageSize, Lost, Place
+from bneck.devices.timing import Burst, Timer
+from bneck.records.measurement import Device
+
+T = TypeVar("T")
+
+PAUSES_S = (0.5, 2.0, 8.0)  # before another try; a phone takes seconds to come back
+
+
+class Steady(Place):
+    """Hands everything to a place that `connect` makes, and makes it anew when it is lost.
+
+    A device that cannot be reached at all is named at once; one that was, after as many further
+    tries in a row as there are pauses.
+    """
+
+    def __init__(self, name: str, runtimes: tuple[str, ...], connect: Callable[[], Place]) -> None:
+        self.name = name
+        self.runtimes = runtimes
+        self._connect = connect
+        self._place: Place | None = None
+        self._met = False
+
+    def describe(self) -> Device:
+        """What the device is."""
+        return self.reach(lambda place: place.describe())
+
+    def version(self, runtime: str) -> str:
+        """Of a runtime there."""
+        return self.reach(lambda place: place.version(runtime))
+
+    def load(self, model: bytes, *, runtime: str, threads: int, size: ImageSize) -> Timer:
+        """Load a model file's bytes there."""
+
+        def load(place: Place) -> Timer:
+            return place.load(model, runtime=runtime, threads=threads, size=size)
+
+        timer = SteadyTimer(self, load)
+        self.reach(timer.on)
+        return timer
+
+    def profile(self, model: bytes, *, runtime: str, threads: int, size: ImageSize) -> str:
+        """Times of single operators."""
+        return self.reach(
+            lambda place: place.profile(model, runtime=runtime, threads=threads, size=size)
+        )
+
+    def close(self) -> None:
+        """Leave the device."""
+        if self._place is not None:
+            self._place.close()
+            self._place = None
+
+    def reach(self, do: Callable[[Place], T]) -> T:
+        """Do something on the device, again on a new connection where it broke off.
+
+        Raises:
+            DeviceError: it did so every time.
+        """
+        for pause in (*PAUSES_S, None):
+            try:
+                if self._place is None:
+                    self._place = self._connect()
+                    self._met = True
+                return do(self._place)
+            except Lost as lost:
+                self.close()
+                if not self._met:
+                    raise DeviceError(f"{self.name} cannot be used: it {lost}") from None
+                if pause is None:
+                    raise DeviceError(
+                        f"{self.name} {lost}, {len(PAUSES_S) + 1} times in a row; what was finished is "
+                        "kept, so see to the device and run the same command again"
+                    ) from None
+                time.sleep(pause)
+        raise AssertionError
+
+    def stands(self, place: Place) -> bool:
+        """Whether this is the connection that is in use."""
+        return self._place is place
+
+
+class SteadyTimer(Timer):
+    """Times a network on a steady place; loads it again wherever the connection is a new one."""
+
+    def __init__(self, steady: Steady, load: Callable[[Place], Timer]) -> None:
+        self._steady = steady
+        self._load = load
+        self._loaded: tuple[Place, Timer] | None = None
+
+    def on(self, place: Place) -> Timer:
+        """The network as that connection knows it."""
+        if self._loaded is None or self._loaded[0] is not place:
+            self._loaded = (place, self._load(place))
+        return self._loaded[1]
+
+    def burst(self, runs: int, warmup: int) -> Burst:
+        """Run it `warmup` times, then time it `runs` times; a burst that broke off starts anew."""
+        return self._steady.reach(lambda place: self.on(place).burst(runs, warmup))
+
+    def close(self) -> None:
+        """Let the device forget the network, if it still knows it."""
+        if self._loaded is not None and self._steady.stands(self._loaded[0]):
+            with suppress(Lost):
+                self._loaded[1].close()
+        self._loaded = None
