@@ -11,7 +11,15 @@ import typer
 from rich.console import Console
 
 from bneck.cli.bars import Bars
-from bneck.cli.options import Json, print_json, print_table
+from bneck.cli.options import (
+    BenchmarkModel,
+    Device,
+    Json,
+    OnnxRuntimeWeb,
+    print_json,
+    print_table,
+    use_tools,
+)
 from bneck.cli.ship import RUNTIMES
 from bneck.cli.tables import exhibit_tables, subjects_table
 
@@ -26,8 +34,12 @@ def reproduce(
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer rounds, segmenters at half size only.")
     ] = False,
-    runtime: Annotated[str, typer.Option(help=f"For classifiers: {RUNTIMES}.")] = "onnxruntime",
-    device: Annotated[str, typer.Option(help="Where classifiers are timed.")] = "local",
+    runtime: Annotated[
+        str | None, typer.Option(help=f"For classifiers: {RUNTIMES}. Default: the device's.")
+    ] = None,
+    device: Device = "local",
+    benchmark_model: BenchmarkModel = None,
+    onnxruntime_web: OnnxRuntimeWeb = None,
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
     runs: Annotated[
         list[Path] | None,
@@ -49,6 +61,7 @@ def reproduce(
     """The paper's tables and figures beside ours, with what is missing named. Python: bneck.reproduce(...)"""
     from bneck.recipes.reproduce import reproduce as make
 
+    use_tools(benchmark_model, onnxruntime_web)
     with Bars(Console(stderr=True)) as bars:
         found = make(
             *names, quick=quick, runtime=runtime, device=device, threads=threads, runs=runs or (),
@@ -80,7 +93,12 @@ def compare(
         bool, typer.Option("--measure", help="Time all classifiers now, interleaved.")
     ] = False,
     rounds: Annotated[int, typer.Option(help="Shuffled rounds of that; at least 3.")] = 10,
-    runtime: Annotated[str, typer.Option(help=f"Its engine: {RUNTIMES}.")] = "onnxruntime",
+    device: Device = "local",
+    runtime: Annotated[
+        str | None, typer.Option(help=f"Its engine: {RUNTIMES}. Default: the device's.")
+    ] = None,
+    benchmark_model: BenchmarkModel = None,
+    onnxruntime_web: OnnxRuntimeWeb = None,
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
     as_json: Json = False,
@@ -88,6 +106,7 @@ def compare(
     """Runs and networks on one page: costs, scores, blocks, what differs. Python: bneck.compare(...)"""
     from bneck.recipes.compare import compare as make
 
+    use_tools(benchmark_model, onnxruntime_web)
     with Bars(Console(stderr=True)) as bars:
 
         def on_round(done: int, of: int) -> None:
@@ -96,8 +115,8 @@ def compare(
             bars.advance(1)
 
         found = make(
-            *places, measure=measure, rounds=rounds, runtime=runtime, threads=threads, out=out,
-            on_round=on_round,
+            *places, measure=measure, rounds=rounds, device=device, runtime=runtime,
+            threads=threads, out=out, on_round=on_round,
         )  # fmt: skip
     if as_json:
         print_json(found.as_json())

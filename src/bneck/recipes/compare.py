@@ -33,7 +33,8 @@ def compare(
     *places: str | Path,
     measure: bool = False,
     rounds: int = 10,
-    runtime: str = "onnxruntime",
+    device: str = "local",
+    runtime: str | None = None,
     threads: int = 1,
     out: str | Path = "compare.html",
     on_round: Callable[[int, int], None] | None = None,
@@ -45,7 +46,8 @@ def compare(
         measure: time all networks now, interleaved, in place of what runs recorded; a detector's or
             segmenter's backbone alone is not timed.
         rounds: of that timing.
-        runtime: its engine.
+        device: where, see docs/devices.md.
+        runtime: its engine; None takes the device's usual one.
         threads: of the engine.
         out: the page to write.
         on_round: called with (rounds done, rounds).
@@ -59,7 +61,7 @@ def compare(
             "there is nothing to compare; name runs or networks, as in: bneck compare v3-small v2-0.35"
         )
     if measure:
-        found = _timed(found, rounds, runtime, threads, on_round)
+        found = _timed(found, rounds, device, runtime, threads, on_round)
     page = Path(out)
     title = found[0].label if len(found) == 1 else f"{found[0].label} and {len(found) - 1} more"
     if len(found) == 2:
@@ -72,7 +74,8 @@ def compare(
 def _timed(
     found: list[Subject],
     rounds: int,
-    runtime: str,
+    device: str,
+    runtime: str | None,
     threads: int,
     on_round: Callable[[int, int], None] | None,
 ) -> list[Subject]:
@@ -84,7 +87,12 @@ def _timed(
             "only classifiers are timed here; measure the others with bneck measure --task"
         )
     records = measure(
-        *(s.spec for s in plain), threads=threads, rounds=rounds, runtime=runtime, on_round=on_round
+        *(s.spec for s in plain),
+        threads=threads,
+        rounds=rounds,
+        device=device,
+        runtime=runtime,
+        on_round=on_round,
     )
     times = {id(s): record for s, record in zip(plain, records, strict=True)}
     made = []

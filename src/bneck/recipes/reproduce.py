@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bneck.devices.places import usual_runtime
 from bneck.graphs.forms import form
 from bneck.recipes import reproduce_figures as figures
 from bneck.recipes import reproduce_tables as tables
@@ -63,7 +64,7 @@ class Reproduction:
 def reproduce(
     *names: str,
     quick: bool = False,
-    runtime: str = "onnxruntime",
+    runtime: str | None = None,
     device: str = "local",
     threads: int = 1,
     runs: Sequence[str | Path] = (),
@@ -81,8 +82,9 @@ def reproduce(
     Args:
         names: table1 to table9, figure1, figure2, figure7, figure8, figure9, or all.
         quick: six rounds instead of twenty, segmenters at half size only, fewer widths in Fig. 8.
-        runtime: the engine for classifiers; detectors and segmenters run in ONNX Runtime.
-        device: where classifiers are timed.
+        runtime: the engine for classifiers; None takes the device's usual one. Detectors and
+            segmenters run in ONNX Runtime.
+        device: where classifiers are timed, see docs/devices.md; the others on this machine.
         threads: of the engine.
         runs: folders of finished runs, `8bit` folders of bneck quantize, or files that bneck evaluate
             --json printed: their accuracies.
@@ -98,15 +100,16 @@ def reproduce(
     chosen = _chosen(names)
     if threads < 1:
         raise InputError(f"threads is {threads}; it must be at least 1")
-    form(runtime, "fp32")
+    engine = runtime or usual_runtime(device)
+    form(engine, "fp32")
     scores = Scores(runs)
     timing = Timing()
     if latencies:
         timing = read_timing(latencies)
     elif measure:
-        wanted = _wanted(chosen, quick, runtime)
+        wanted = _wanted(chosen, quick, engine)
         timing = measured(
-            wanted, quick=quick, runtime=runtime, device=device, threads=threads,
+            wanted, quick=quick, runtime=engine, device=device, threads=threads,
             progress=progress or Silent(),
         )  # fmt: skip
     exhibits = tuple(EXHIBITS[name](timing, scores) for name in chosen)

@@ -366,7 +366,7 @@ def classifier_commands(
     networks: Iterable[str], scores: Scores, precision: str = FLOAT
 ) -> tuple[str, ...]:
     """Commands that train the networks whose ImageNet accuracy no run here has."""
-    commands = {}
+    commands: dict[str, None] = {}
     for name in networks:
         if scores.top1(name, precision) is None:
             run = f"runs/{_file(name)}"

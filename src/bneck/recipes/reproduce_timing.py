@@ -78,9 +78,8 @@ class Timing:
             return ""
         one = next(iter(self.found.values()))
         what = "CPU time" if _by_cpu(one) else "wall time"
-        busy = statistics.median(
-            m.raw_latency_ms.median / m.cpu_ms for m in self.found.values() if m.cpu_ms
-        )
+        shares = [m.raw_latency_ms.median / m.cpu_ms for m in self.found.values() if m.cpu_ms]
+        busy = statistics.median(shares) if shares else 1.0
         disturbed = (
             f" Other work disturbed the machine (wall time {busy:.2f} of CPU time)."
             if one.threads == 1 and busy > MOST_WALL_OVER_CPU
@@ -114,7 +113,7 @@ class Timing:
 
 def _by_cpu(one: Measurement) -> bool:
     """Whether CPU time is the steadier figure: one thread of this machine, which others use too."""
-    return one.threads == 1 and one.device.place == "local" and one.cpu_ms > 0
+    return one.threads == 1 and one.device.place == "local" and bool(one.cpu_ms)
 
 
 def read_timing(paths: Sequence[str | Path]) -> Timing:
