@@ -19,13 +19,13 @@ import bneck
 MINIATURE = """\
 bneck: 1
 name: miniature
-resolution: 32
+resolution: 64
 classes: 10
 rows:
 - {op: conv,  kernel: 3, out: 16, act: hswish, stride: 2}
-- {op: bneck, kernel: 3, expanded: 16, out: 16, se: 8, act: relu,   stride: 2}
-- {op: bneck, kernel: 5, expanded: 96, out: 32, se: 24, act: hswish, stride: 2}
-- {op: conv,  kernel: 1, out: 128, act: hswish}
+- {op: bneck, kernel: 3, expanded: 64,  out: 24, se: 0,  act: relu,   stride: 2}
+- {op: bneck, kernel: 5, expanded: 128, out: 32, se: 32, act: hswish, stride: 2}
+- {op: conv,  kernel: 1, out: 256, act: hswish}
 - {op: pool}
 """
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--device", default="local", help="where latency counts")
     parser.add_argument("--images", type=Path, help="your folder; default: the built-in pictures")
     parser.add_argument("--network", help="what is narrowed; default: a miniature of V3")
-    parser.add_argument("--resolution", type=int, default=32)
+    parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--target", default="85%", help="5ms, or a share of the network's latency")
     parser.add_argument("--epochs", type=float, default=0.5)
     parser.add_argument("--steps", type=int, default=1, help="T: training steps that judge a cut")

@@ -180,7 +180,7 @@ def _with_spread(pair: Pair, quantity: Quantity) -> str:
 
 def _row_json(table: Comparison, line: Line) -> dict[str, Any]:
     values = {
-        quantity.title: {
+        (quantity.title if quantity.paper == "paper" else f"{quantity.title}, {quantity.paper}"): {
             "paper": pair.paper,
             "ours": pair.ours,
             **({"p10": pair.low, "p90": pair.high} if pair.low is not None else {}),
