@@ -1,77 +1,114 @@
-"""CPU time of ask and tell beside so many finished trials, and how much memory a search grows by.
+"""What a searcher and its ledger cost a trial, and whether memory stays flat.
 
     python benchmarks/searcher_overhead.py [--trials 1000 --trials 10000] [--searcher NAME ...]
+        [--ledger memory --ledger journal --ledger sqlite]
+    python benchmarks/searcher_overhead.py --grow 10000 [--searcher NAME ...]
 
-MnasNet's space of 42 choices, trials in memory; the finished trials are random networks with an accuracy made
-of their parameters, latency stands for millions of multiply-adds. The first ask reads them all (the
-controller replays its updates): that is what a resume costs, printed apart.
+MnasNet's space of 42 choices; accuracy and latency are made up from counts. The first form times ask and tell
+of `bneck.search.study.Study` beside so many finished trials: CPU time and wall time a trial, and the most of
+each. The first ask reads the finished trials (the controller replays its updates): that is what a resume
+costs, printed apart.
+
+The second form is one search of so many trials in memory, from nothing; after every tenth of it stands the
+resident memory of the process in MB. What the trials themselves take grows with them, whoever
+proposes them: `random` is the measure for that.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
-import resource
+import tempfile
 import time
+from pathlib import Path
 
 import optuna
+from optuna.trial import create_trial
 
 from bneck.costs.count import count
 from bneck.search.reward import Reward
-from bneck.search.samplers import ACCURACY, LATENCY, distributions, tokens_of
-from bneck.search.searchers import SEARCHERS, sampler
-from bneck.search.space import Tokens
+from bneck.search.samplers import ACCURACY, LATENCY, distributions
+from bneck.search.searchers import SEARCHERS
 from bneck.search.spaces import mnasnet
+from bneck.search.study import DIGEST, Study
+from bneck.specs.network import NetSpec
 
 ASKED = 40
 SPACE = mnasnet()
 REWARD = Reward(kind="paper", target_ms=300.0)
+LEDGERS = ("memory", "journal", "sqlite")
 
 
-def costs(tokens: Tokens) -> tuple[float, float]:
-    """(accuracy, millions of multiply-adds), both made up from counts."""
-    counted = count(SPACE.decode(tokens))
-    return min(0.95, 0.5 + 0.1 * (counted.params / 1e6) ** 0.5), counted.madds / 1e6
+def estimate(spec: NetSpec) -> float:
+    """Millions of multiply-adds, in place of milliseconds."""
+    return count(spec).madds / 1e6
 
 
-def measure(searcher: str, trials: int) -> None:
+def accuracy(spec: NetSpec) -> float:
+    """Made up from the number of parameters."""
+    return min(0.95, 0.5 + 0.1 * (count(spec).params / 1e6) ** 0.5)
+
+
+def place(kind: str, folder: str) -> str | Path | None:
+    """Where a ledger of that kind stands."""
+    if kind == "memory":
+        return None
+    return Path(folder) / "j.log" if kind == "journal" else f"sqlite:///{folder}/trials.db"
+
+
+def measure(searcher: str, trials: int, ledger: str) -> None:
     """Print one line."""
     rng, wanted = random.Random(0), distributions(SPACE.choices)
-    chosen = sampler(searcher, SPACE, reward=REWARD, estimate=lambda t: costs(t)[1], seed=0)
-    study = optuna.create_study(direction="maximize", sampler=chosen)
-    for _ in range(trials):
-        tokens = tuple(SPACE.sample(rng))
-        accuracy = rng.uniform(0.5, 0.8)
-        params = {c.name: c.options[t] for c, t in zip(SPACE.choices, tokens, strict=True)}
-        study._storage.create_new_trial(
-            study._study_id,
-            optuna.trial.create_trial(
-                params=params,
-                distributions=wanted,
-                value=accuracy,
-                user_attrs={ACCURACY: accuracy, LATENCY: 300.0},
-            ),
-        )
-    times = []
-    for number in range(ASKED + 1):
-        start = time.process_time()
-        trial = study.ask(wanted)
-        asked = time.process_time() - start
-        if number == 1:
-            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        accuracy, latency = costs(tokens_of(SPACE.choices, trial.params))
-        start = time.process_time()
-        trial.set_user_attr(ACCURACY, accuracy)
-        trial.set_user_attr(LATENCY, latency)
-        study.tell(trial, REWARD(accuracy, latency))
-        times.append(1e3 * (asked + time.process_time() - start))
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - grown
-    later = sorted(times[1:])
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"reward": REWARD, "estimate": estimate, "searcher": searcher}
+        study = Study(SPACE, **given, ledger=place(ledger, folder))
+        storage, study_id = study._study._storage, study._study._study_id
+        for n in range(trials):
+            tokens, value = SPACE.sample(rng), rng.uniform(0.5, 0.8)
+            params = {c.name: c.options[t] for c, t in zip(SPACE.choices, tokens, strict=True)}
+            noted = {ACCURACY: value, LATENCY: 300.0, DIGEST: f"made-up-{n}"}
+            storage.create_new_trial(
+                study_id,
+                create_trial(params=params, distributions=wanted, value=value, user_attrs=noted),
+            )
+        spent, waited = [], []
+        for _ in range(ASKED + 1):
+            start = time.process_time(), time.perf_counter()
+            asked = study.ask()
+            cpu, wall = time.process_time() - start[0], time.perf_counter() - start[1]
+            assert asked is not None
+            told = accuracy(asked.spec)
+            start = time.process_time(), time.perf_counter()
+            study.tell(asked, told)
+            spent.append(1e3 * (cpu + time.process_time() - start[0]))
+            waited.append(1e3 * (wall + time.perf_counter() - start[1]))
+    cells = [f"{sum(t[1:]) / ASKED:.1f} | {max(t[1:]):.1f}" for t in (spent, waited)]
     print(
-        f"| {searcher} | {trials} | {sum(later) / ASKED:.1f} | {later[-1]:.1f} | {times[0] / 1e3:.1f} | "
-        f"{grown / 1024:.1f} |",
+        f"| {searcher} | {ledger} | {trials} | " + " | ".join(cells) + f" | {spent[0] / 1e3:.1f} |",
         flush=True,
     )
+
+
+def grow(searcher: str, trials: int) -> None:
+    """Print one line of resident memory."""
+    study = Study(SPACE, reward=REWARD, estimate=estimate, searcher=searcher)
+    start, sizes = time.process_time(), [resident_mb()]
+    for n in range(1, trials + 1):
+        asked = study.ask()
+        assert asked is not None
+        study.tell(asked, accuracy(asked.spec))
+        if n % (trials // 10) == 0:
+            sizes.append(resident_mb())
+    ms = 1e3 * (time.process_time() - start) / trials
+    cells = " | ".join(f"{size:.0f}" for size in sizes)
+    print(f"| {searcher} | {cells} | {ms:.1f} |", flush=True)
+
+
+def resident_mb() -> float:
+    """Resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def main() -> None:
@@ -80,13 +117,27 @@ def main() -> None:
     )
     parser.add_argument("--trials", type=int, action="append")
     parser.add_argument("--searcher", action="append", choices=SEARCHERS)
+    parser.add_argument("--ledger", action="append", choices=LEDGERS)
+    parser.add_argument("--grow", type=int, metavar="TRIALS")
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    print("| searcher | trials before | ms a trial | most ms | first s | memory MB |")
-    print("|---|--:|--:|--:|--:|--:|")
+    searchers = args.searcher or ("random", "evolution", "predictor", "controller", "tpe")
+    if args.grow:
+        marks = " | ".join(f"{args.grow * i // 10}" for i in range(11))
+        print(f"| searcher, MB after trials | {marks} | CPU ms a trial |")
+        print("|---|" + "--:|" * 12)
+        for searcher in searchers:
+            if (child := os.fork()) == 0:  # each with a memory of its own
+                grow(searcher, args.grow)
+                os._exit(0)
+            os.waitpid(child, 0)
+        return
+    print("| searcher | ledger | trials before | CPU ms | most | wall ms | most | first ask s |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|")
     for trials in args.trials or (1_000, 10_000):
-        for searcher in args.searcher or ("random", "evolution", "predictor", "controller", "tpe"):
-            measure(searcher, trials)
+        for ledger in args.ledger or LEDGERS:
+            for searcher in searchers:
+                measure(searcher, trials, ledger)
 
 
 if __name__ == "__main__":

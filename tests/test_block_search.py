@@ -10,19 +10,31 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
 
 import bneck
+from bneck.costs.count import count
+from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.data.folders import list_images
 from bneck.data.pack import pack
-from bneck.recipes.block_search import in_order, rungs
+from bneck.recipes.block_search import _judge_batch, rungs
+from bneck.recipes.crew import Crew
+from bneck.recipes.finalists import in_order
 from bneck.recipes.jobs import Images, ProxyJob, TrainJob, proxy_job, train_job
 from bneck.recipes.main import resume, search
+from bneck.recipes.progress import Silent
 from bneck.recipes.settings import BlockSettings, small_data
+from bneck.search.blocks import BlockSpace
+from bneck.search.ledger import open_ledger
+from bneck.search.reward import Reward
+from bneck.search.samplers import tokens_of
 from bneck.search.spaces import load_space
+from bneck.search.study import Study
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck
@@ -54,7 +66,7 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def given(pictures: Path, tiny_file: Path, space_file: Path) -> dict[str, Any]:
     return {
-        **SMALL, "data": pictures, "target": "90%", "seed_network": str(tiny_file),
+        **SMALL, "data": pictures, "target": "45%", "seed_network": str(tiny_file),
         "space": str(space_file),
     }  # fmt: skip
 
@@ -77,13 +89,32 @@ def events(path: Path, name: str) -> list[dict[str, Any]]:
     return [entry for entry in entries if entry["event"] == name]
 
 
+def study_of(run: Path, space: BlockSpace) -> dict[int, NetSpec]:
+    """The networks of a run's trials by number."""
+    storage = open_ledger(run / "blocks.log")
+    (study,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=study, storage=storage).trials
+    return {t.number: space.decode(tokens_of(space.choices, t.params)) for t in trials}
+
+
+def rows_of(spec: NetSpec) -> list[object]:
+    """What a choice of widths leaves alone."""
+    return [
+        (row.kernel, row.stride, row.act, row.skip, row.se > 0, spec.expands(i))
+        if isinstance(row, Bneck)
+        else type(row)
+        for i, row in enumerate(spec.rows)
+    ]
+
+
 def test_the_found_network_comes_from_the_space_and_was_narrowed(
     run: Path, space_file: Path
 ) -> None:
     (found,) = events(run, "blocks found")
     sized = replace(load_space(space_file), resolution=32, classes=3)
     blocks = from_text(found["spec"])
-    assert sized.decode(sized.encode(blocks)).digest() == blocks.digest()
+    trial = study_of(run, sized)[record(run)["blocks"]["finalists"][0]["number"]]
+    assert rows_of(blocks) == rows_of(trial)
     shipped = bneck.network(run)
     assert shipped.name == "toy-blocks-adapted"
     assert len(shipped.rows) == len(blocks.rows)
@@ -108,6 +139,58 @@ def test_the_table_of_the_space_answers_for_all_its_networks(run: Path, space_fi
     table = read_table(run / "space-table.jsonl")
     toy, rng = replace(load_space(space_file), resolution=32, classes=3), random.Random(0)
     assert all(table.covers(toy.decode(toy.sample(rng))) for _ in range(50))
+
+
+def test_both_stages_and_the_baseline_go_by_one_pace_and_one_limit(
+    run: Path, tiny: NetSpec
+) -> None:
+    of_space, narrowed = (read_table(run / name) for name in ("space-table.jsonl", "table.jsonl"))
+    assert of_space.header["reference"] == narrowed.header["reference"] == tiny.name
+    assert of_space.header["reference_ms"] == narrowed.header["reference_ms"]
+    found, (target,) = record(run), events(run, "blocks target")
+    assert found["target"] == "45%"
+    assert found["target_ms"] == target["limit_ms"]
+    assert found["settings"]["target"] == "45%"
+    for role in ("seed_network", "found", "uniform"):
+        assert found[role]["measurement"]["reference"].startswith(tiny.name)
+
+
+def by_table(
+    base: NetSpec, specs: list[NetSpec], table: LatencyTable, device: str = "local"
+) -> list[float]:
+    """The table's word for the clock's; versions of the base, which no such table covers, by counts."""
+    share = float(table.header["reference_ms"]) / count(base).madds
+    return [table.estimate_ms(s) if table.covers(s) else share * count(s).madds for s in specs]
+
+
+def test_blocks_that_meet_the_target_themselves_are_not_narrowed(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    class Heard(Silent):
+        def say(self, sentence: str) -> None:
+            said.append(sentence)
+
+    with pytest.MonkeyPatch.context() as patch:
+        measure_quickly(patch)
+        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
+        search(
+            **{**given, "slack": 0.0, "trials": 2, "proxy_epochs": 1, "top": 1},
+            out=tmp_path / "run",
+            progress=Heard(),
+        )
+    found, (blocks,) = record(tmp_path / "run"), events(tmp_path / "run", "blocks found")
+    assert blocks["measured_ms"] <= 0.995 * blocks["limit_ms"]
+    assert any("NetAdapt is skipped" in sentence for sentence in said)
+    assert found["steps"] == []
+    assert not events(tmp_path / "run", "trial")
+    assert found["found"]["name"] == "toy-blocks-as-found"
+    assert found["found"]["digest"] == from_text(blocks["spec"]).digest()
+    assert found["seed_network"]["top1"] == found["found"]["top1"]
+    report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "## Block search" in report
+    assert "toy-blocks-as-found" in report
 
 
 def test_the_baseline_is_the_seed_network_at_a_width_within_the_target(run: Path) -> None:
@@ -218,6 +301,31 @@ def test_rungs_triple_and_end_with_the_last_epoch() -> None:
     assert [rungs(n) for n in (1, 2, 3, 9, 10)] == [[1], [1, 2], [1, 3], [1, 3, 9], [1, 3, 9, 10]]
 
 
+@pytest.mark.parametrize(("answers", "stopped"), [(0.0, 0), (0.3, 8)])
+def test_trials_are_stopped_only_where_something_was_learned(
+    answers: float, stopped: int, space_file: Path, tmp_path: Path
+) -> None:
+    toy = replace(load_space(space_file), resolution=32, classes=3)
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+    reward = Reward(kind="hard", target_ms=1.0)
+    study = Study(toy, reward=reward, estimate=lambda spec: 1.0, searcher="random", pruner=pruner)
+    batch = [asked for _ in range(9) if (asked := study.ask())]
+
+    class Answering(Crew):
+        """The n-th network answers by chance and a bit more, the first one best."""
+
+        def run(self, task: Any, arguments: Any, on_done: Any) -> None:
+            for n, (job,) in enumerate(arguments):
+                on_done(n, {"expected": 1 / 3 + answers * (1 - n / 10) + 0.01 * job.until})
+
+    run = SimpleNamespace(progress=Silent(), folder=SimpleNamespace(scratch=tmp_path))
+    training = replace(small_data(resolution=32, images=96, epochs=2.0, steps=1).training, epochs=2)
+    _judge_batch(run, Answering(1), None, study, training, batch)  # type: ignore[arg-type]
+    assert len(study.trials) == 9
+    # The first is compared with nobody, so it goes on; who comes after it is worse.
+    assert sum(trial.stopped for trial in study.trials) == stopped
+
+
 def test_ties_go_to_the_faster() -> None:
     def entry(number: int, expected: list[float], ms: float) -> dict[str, Any]:
         return {"number": number, "expected": expected, "measured_ms": ms}
@@ -243,6 +351,10 @@ class TestWrongInput:
             ({"reward": "soft"}, "no reward 'soft'"),
             ({"exponent": 1.0}, "exponent of the reward is 1.0"),
             ({"space": "v5"}, "no space 'v5'; known are mnasnet"),
+            ({"slack": 2.0}, "slack is 2.0; it must be a share"),
+            ({"supernet": 0.0}, "supernet is 0.0; it must be a number of epochs above 0"),
+            ({"batch": 0}, "batch is 0"),
+            ({"cluster": "10.0.0.1"}, "cluster is '10.0.0.1'; write auto .* or ray://HOST:10001"),
             ({"objective": "pareto", "searcher": "evolution"}, "take one of predictor"),
         ],
     )

@@ -259,14 +259,15 @@ def test_a_lost_ledger_is_tried_again_then_ends_cleanly(
 ) -> None:
     monkeypatch.setattr(sys.modules["bneck.search.ledger"], "PAUSES_S", (0.0, 0.0))
     of = study(ledger=tmp_path / "j.log")
-    real, failures = of._study.ask, [OSError("gone"), OSError("gone")]
+    storage = of._study._storage
+    real, failures = storage.create_new_trial, [OSError("gone"), OSError("gone")]
 
-    def ask(*args: Any) -> Any:
+    def create(*args: Any, **named: Any) -> Any:
         if failures:
             raise failures.pop()
-        return real(*args)
+        return real(*args, **named)
 
-    monkeypatch.setattr(of._study, "ask", ask)
+    monkeypatch.setattr(storage, "create_new_trial", create)
     asked = of.ask()  # there again at the third try
     assert isinstance(asked, Asked)
     of.tell(asked, 0.5)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import bneck
+from bneck.devices.runtimes import OnnxRuntime
 from bneck.nets.build import Net, build
 from bneck.nets.transfer import is_folded, restore_statistics, transferred
 from bneck.nets.weights import load_weights

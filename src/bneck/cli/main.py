@@ -62,6 +62,7 @@ EXTRAS = {
     **dict.fromkeys(_SEARCH, "search"),
     "tflite": "tflite",
     "faster_coco_eval": "detect",
+    "ray": "cluster",
 }
 
 STOPPED = 130  # what Ctrl-C ends in
@@ -181,6 +182,7 @@ def search(
     repeats: options.Repeats = 2,
     seed: options.Seed = 0,
     workers: options.Workers = None,
+    cluster: options.Cluster = None,
     out: options.Out = None,
     from_scratch: options.FromScratch = False,
     space: options.Space = "v3-small",
@@ -190,7 +192,10 @@ def search(
     reward: options.Reward = "hard",
     exponent: options.Exponent = None,
     proxy_epochs: options.ProxyEpochs = None,
+    batch: options.Batch = 4,
     top: options.Top = 3,
+    slack: options.Slack = 0.15,
+    supernet: options.Supernet = None,
     ledger: options.Ledger = None,
     resume: options.Resume = None,
     benchmark_model: BenchmarkModel = None,

@@ -23,6 +23,9 @@ Delta = Annotated[float, typer.Option(help="Least cut a step, share of the seed'
 Repeats = Annotated[int, typer.Option(help="Final trainings of result and baseline.")]
 Seed = Annotated[int, typer.Option(help="Everything random follows from it.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; default one a core.")]
+Cluster = Annotated[
+    str | None, typer.Option(help="A Ray cluster that trains: auto, or ray://HOST:10001.")
+]
 Out = Annotated[Path | None, typer.Option(help="The run's folder; default runs/search-TIME.")]
 FromScratch = Annotated[
     bool, typer.Option("--from-scratch", help="Search the blocks first (section 4.1).")
@@ -43,7 +46,15 @@ Exponent = Annotated[float | None, typer.Option(help="w or beta of the reward.")
 ProxyEpochs = Annotated[
     int | None, typer.Option(help="Of a trial of blocks; default a third of --epochs.")
 ]
+Batch = Annotated[int, typer.Option(help="Networks of the space that are asked for at once.")]
 Top = Annotated[int, typer.Option(help="Best blocks that are trained in full.")]
+Slack = Annotated[
+    float, typer.Option(help="Share of the target that NetAdapt cuts from the blocks; 0: none.")
+]
+Supernet = Annotated[
+    float | None,
+    typer.Option(help="Epochs of a supernet that judges the trials; default: each is trained."),
+]
 Ledger = Annotated[
     str | None, typer.Option(help="Database of the block trials; default a file in the run.")
 ]

@@ -11,11 +11,11 @@ def operators_of(model: bytes) -> Iterator[tuple[str, str]]:
     if model[4:8] == b"TFL3":
         yield from _tflite(model)
         return
-    import onnx
-
     try:
+        import onnx
+
         graph = onnx.load_from_string(model).graph
-    except Exception:  # the parser raises a kind of its own, in no package that ships its types
+    except Exception:  # not installed on a device; or the parser's own kind, in no typed package
         return
     for node in graph.node:
         yield node.op_type, node.name or node.output[0]

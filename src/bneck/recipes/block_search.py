@@ -1,9 +1,9 @@
 """Platform-aware search from scratch (section 4.1): blocks are chosen, then NetAdapt narrows what was found.
 
 Stages: fill the device's latency table for the whole space, settle the target, judge networks by short
-trainings with successive halving (those over the latency limit are not trained at all), train the best
-in full, measure them, hand the winner to `recipes.search`. Trials stand in an Optuna ledger; a
-run that was killed goes on from it.
+trainings with successive halving (those over the latency limit are not trained at all), fit the best to
+the limit, train and measure them, hand the winner to `recipes.search`. Trials stand in an Optuna
+ledger; a run that was killed goes on from it.
 
 Batches are judged as one: what is asked for next does not depend on which worker was quicker.
 """
@@ -13,24 +13,26 @@ from __future__ import annotations
 import math
 import random
 import shutil
-import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from bneck.costs.count import count
 from bneck.costs.table import LatencyTable
 from bneck.data.pack import Packed
 from bneck.devices import fill
+from bneck.recipes.cluster import open_crew
 from bneck.recipes.crew import Crew
+from bneck.recipes.finalists import choose, clocked_ms, finalists, train_finalists
+from bneck.recipes.handover import handed_over
 from bneck.recipes.jobs import Images, Outcome, ProxyJob, proxy_job
 from bneck.recipes.run import Run
-from bneck.recipes.search import job_for, train_all
 from bneck.recipes.settings import BlockSettings
-from bneck.recipes.stages import filled_table, measured_ms, pack_images, table_path
+from bneck.recipes.sharing import judge_by_shared_weights, rank_correlation, shared_weights
+from bneck.recipes.stages import filled_table, pack_images, table_path
 from bneck.recipes.target import target_ms
 from bneck.records.files import write_text
 from bneck.report.page import write_report
@@ -38,20 +40,22 @@ from bneck.search.blocks import BlockSpace
 from bneck.search.latency import fastest
 from bneck.search.reward import Reward
 from bneck.search.spaces import space as named_space
-from bneck.search.study import Asked, Study, Trial
+from bneck.search.study import Asked, Study
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.text import from_text, load, to_text
-from bneck.specs.transforms import rename, scale_width, with_classes, with_resolution
-from bneck.specs.zoo import width_rule
+from bneck.specs.text import load, to_text
+from bneck.specs.transforms import with_classes, with_resolution
+from bneck.train.loop import Settings
 
 REDUCTION = 3  # successive halving lets a third of the trials go on
+# A rung compares nothing while its best network answers hardly better than chance, as after the first
+# fifty steps from scratch; halving would then be a lottery.
+LEARNED = 1.2
 LEAST_MS = 1e-6  # an estimate is a line and may fall below any latency for networks of no size
-BASELINES = 8  # widths of the baseline that are measured at most
 
 
 def search_blocks(run: Run) -> None:
-    """Find the blocks; the run's seed network is the one found then, its target what is left to cut.
+    """Find the blocks; the run's seed network is the one found then.
 
     With the objective "pareto" the run ends here, with the front in its record and its specs under
     front/.
@@ -61,8 +65,8 @@ def search_blocks(run: Run) -> None:
     """
     settings = run.settings.blocks
     assert settings is not None
-    if (found := run.ledger.find(event="blocks found")) is None:
-        with Crew(run.settings.workers) as crew:
+    if (found := handed_over(run)) is None:
+        with open_crew(run.settings.workers, run.settings.cluster) as crew:
             with run.stage("images"):
                 packed, images = pack_images(run)
             base, space = _base(run, packed), _space(run, settings, packed)
@@ -75,17 +79,43 @@ def search_blocks(run: Run) -> None:
             study = _study(run, settings, space, table, aim_ms)
             if not run.ledger.find(event="blocks begun"):
                 run.ledger.append({"event": "blocks begun"})
-            with run.stage("block search"):
-                _judge_all(run, crew, images, study, settings)
+            shared = _judge_trials(run, crew, images, space, study, settings)
+            with run.stage("fit the best blocks"):
+                best = finalists(run, base, table, study, settings, limit_ms)
             with run.stage("train the best blocks"):
-                ranked = _train_best(run, crew, images, base, table, study, settings)
-        _record(run, space, table, study, ranked, aim_ms)
+                ranked = train_finalists(run, crew, images, best)
+        _record(run, space, table, study, ranked, aim_ms, shared)
+        study.close()
         if settings.objective == "pareto":
             _end_with_front(run, ranked)
             return
-        found = _choose(run, space, base, table, ranked, limit_ms)
-    write_text(run.seed_file, found["spec"])
-    run.settings = replace(run.settings, target=found["target"])
+        found = choose(run, space, base, table, ranked, limit_ms)
+    write_text(run.seed_file, to_text(found.spec))
+
+
+def _judge_trials(
+    run: Run,
+    crew: Crew,
+    images: Images,
+    space: BlockSpace,
+    study: Study,
+    settings: BlockSettings,
+) -> dict[str, Any] | None:
+    """The search itself; with a supernet, what its judgement is worth."""
+    epochs = settings.epochs
+    training = replace(run.settings.training, epochs=float(epochs), warmup=min(1.0, epochs / 4))
+    if settings.supernet is None:
+        with run.stage("block search"):
+            judge = partial(_judge_batch, run, crew, images, study, training)
+            _judge_all(run, study, settings, judge)
+        return None
+    with run.stage("train the supernet"):
+        weights = shared_weights(run, crew, images, space, settings.supernet)
+    with run.stage("block search"):
+        inherited = partial(judge_by_shared_weights, run, crew, images, study, weights)
+        _judge_all(run, study, settings, inherited)
+    with run.stage("compare the supernet"):
+        return rank_correlation(run, crew, images, study, settings, training)
 
 
 def _base(run: Run, packed: Packed) -> NetSpec:
@@ -110,7 +140,7 @@ def _space_table(run: Run, base: NetSpec, space: BlockSpace) -> LatencyTable:
     networks = [space.decode(space.sample(rng)) for _ in range(fill.CALIBRATING + fill.HELD_OUT)]
     plan = fill.plan_for_all(space.covering(), networks, name=space.name, digest=space.digest())
     path = table_path(base, device=run.settings.device, space=space.digest())
-    table = filled_table(run, base, plan, path, run.folder.path / "space-table.jsonl")
+    table = filled_table(run, base, plan, path, run.folder.space_table)
     run.progress.say(f"latency table of the space: {table.error()}")
     return table
 
@@ -119,21 +149,11 @@ def _limit_ms(run: Run, base: NetSpec, table: LatencyTable) -> float:
     """The target in milliseconds, at the pace of the space's table; settled once."""
     known = run.ledger.find(event="blocks target")
     if known is None:
-        base_ms = _measured(run, base, base, table)
+        base_ms = clocked_ms(run, base, base, table)
         limit_ms = target_ms(run.settings.target, base_ms)
         known = {"event": "blocks target", "base_ms": base_ms, "limit_ms": limit_ms}
         run.ledger.append(known)
     return float(known["limit_ms"])
-
-
-def _measured(run: Run, base: NetSpec, spec: NetSpec, table: LatencyTable) -> float:
-    """Milliseconds by the clock, measured once a run."""
-    known = run.ledger.find(event="measured", digest=spec.digest())
-    if known is None:
-        ms = measured_ms(base, [spec], table, run.settings.device)[0]
-        known = {"event": "measured", "digest": spec.digest(), "measured_ms": ms}
-        run.ledger.append(known)
-    return float(known["measured_ms"])
 
 
 def _check_reach(
@@ -184,7 +204,9 @@ def rungs(epochs: int) -> list[int]:
     return [*steps, epochs]
 
 
-def _judge_all(run: Run, crew: Crew, images: Images, study: Study, settings: BlockSettings) -> None:
+def _judge_all(
+    run: Run, study: Study, settings: BlockSettings, judge: Callable[[Sequence[Asked]], None]
+) -> None:
     run.progress.stage(f"block search, {settings.trials} networks", settings.trials)
     run.progress.advance(len(study.trials))
     batch, best = study.under_way(), -math.inf
@@ -199,7 +221,7 @@ def _judge_all(run: Run, crew: Crew, images: Images, study: Study, settings: Blo
         if not batch:
             run.progress.say("the searcher has nothing new any more")
             break
-        _judge_batch(run, crew, images, study, batch, settings)
+        judge(batch)
         batch = []
         if (now := study.best(1)) and now[0].reward > best:
             best = now[0].reward
@@ -214,16 +236,13 @@ def _judge_batch(
     crew: Crew,
     images: Images,
     study: Study,
+    training: Settings,
     batch: Sequence[Asked],
-    settings: BlockSettings,
 ) -> None:
-    """Train a batch from rung to rung; what lags is stopped there."""
-    going = list(batch)
-    training = replace(
-        run.settings.training, epochs=float(settings.epochs), warmup=min(1.0, settings.epochs / 4)
-    )
-    last = rungs(settings.epochs)[-1]
-    for rung in rungs(settings.epochs):
+    """Train a batch from rung to rung; what lags is stopped there, unless all still answer by chance."""
+    going, epochs = list(batch), round(training.epochs)
+    last = rungs(epochs)[-1]
+    for rung in rungs(epochs):
         jobs = {
             asked.number: ProxyJob(
                 spec=asked.spec,
@@ -243,9 +262,10 @@ def _judge_batch(
             study.note(by_number[numbers[index]], outcome["expected"], rung)
 
         crew.run(proxy_job, [(job,) for job in jobs.values()], done)
+        learned = max(asked.rungs[rung] for asked in going) >= LEARNED / going[0].spec.classes
         stays = []
         for asked in going:
-            stops = rung != last and study.report(asked, asked.rungs[rung], rung)
+            stops = rung != last and learned and study.report(asked, asked.rungs[rung], rung)
             if stops or rung == last:
                 study.tell(asked, asked.rungs[rung], stopped=stops)
                 _checkpoint(run, asked).unlink(missing_ok=True)
@@ -259,71 +279,6 @@ def _checkpoint(run: Run, asked: Asked) -> Path:
     return run.folder.scratch / f"trial-{asked.number:05d}.checkpoint"
 
 
-def _train_best(
-    run: Run,
-    crew: Crew,
-    images: Images,
-    base: NetSpec,
-    table: LatencyTable,
-    study: Study,
-    settings: BlockSettings,
-) -> list[dict[str, Any]]:
-    """The finalists, trained in full with several seeds and measured; the best first."""
-    finalists = _finalists(study, settings)
-    jobs = {
-        f"block-{trial.number}-{n}": job_for(
-            run,
-            images,
-            study.space.decode(trial.tokens),
-            f"block-{trial.number}-{n}",
-            n,
-            heldout=True,
-        )
-        for trial in finalists
-        for n in range(run.settings.repeats)
-    }
-    outcomes = train_all(run, crew, jobs)
-    ranked = []
-    for trial in finalists:
-        spec = study.space.decode(trial.tokens)
-        own = [outcomes[f"block-{trial.number}-{n}"] for n in range(run.settings.repeats)]
-        ranked.append(
-            {
-                "number": trial.number,
-                "spec": to_text(spec),
-                "estimated_ms": trial.latency_ms,
-                "measured_ms": _measured(run, base, spec, table),
-                "proxy": trial.accuracy,
-                "expected": [o["expected"] for o in own],
-                "heldout_top1": [o["top1"] for o in own],
-            }
-        )
-    return in_order(ranked)
-
-
-def in_order(ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By mean accuracy; those within one standard error of the best are tied and go by latency."""
-    means = [statistics.mean(r["expected"]) for r in ranked]
-    spreads = [statistics.variance(r["expected"]) for r in ranked if len(r["expected"]) > 1]
-    error = math.sqrt(statistics.mean(spreads) / len(ranked[0]["expected"])) if spreads else 0.0
-    tied = max(means) - error
-    pairs = sorted(
-        zip(means, ranked, strict=True),
-        key=lambda p: (p[0] < tied, p[1]["measured_ms"] if p[0] >= tied else -p[0]),
-    )
-    return [entry for _, entry in pairs]
-
-
-def _finalists(study: Study, settings: BlockSettings) -> list[Trial]:
-    if settings.objective == "reward":
-        return study.best(settings.top)
-    front = study.front()
-    if len(front) <= settings.top:
-        return front
-    places = [round(i * (len(front) - 1) / max(1, settings.top - 1)) for i in range(settings.top)]
-    return [front[place] for place in dict.fromkeys(places)]
-
-
 def _record(
     run: Run,
     space: BlockSpace,
@@ -331,6 +286,7 @@ def _record(
     study: Study,
     ranked: list[dict[str, Any]],
     aim_ms: float,
+    shared: dict[str, Any] | None,
 ) -> None:
     error = table.error()
     run.record["blocks"] = {
@@ -350,54 +306,9 @@ def _record(
         ],
         "front": [trial.number for trial in study.front()],
         "finalists": ranked,
+        "supernet": shared,
     }
     run.save()
-
-
-def _choose(
-    run: Run,
-    space: BlockSpace,
-    base: NetSpec,
-    table: LatencyTable,
-    ranked: list[dict[str, Any]],
-    limit_ms: float,
-) -> dict[str, Any]:
-    """The winner, what NetAdapt has to cut from it, and the baseline of the base network."""
-    winner = ranked[0]
-    baseline, width = _baseline(run, base, table, limit_ms)
-    share = min(1.0, limit_ms / winner["measured_ms"])
-    found = {
-        "event": "blocks found",
-        "spec": to_text(rename(from_text(winner["spec"]), f"{space.name}-blocks")),
-        "target": f"{100 * share:g}%",
-        "baseline": to_text(baseline),
-        "width": width,
-    }
-    run.ledger.append(found)
-    run.progress.say(
-        f"found blocks: {winner['measured_ms']:.3f} ms measured, {100 * (1 - share):.1f} % left to cut"
-    )
-    return found
-
-
-def _baseline(
-    run: Run, base: NetSpec, table: LatencyTable, limit_ms: float
-) -> tuple[NetSpec, float]:
-    """The widest uniform width of the base network that measures within the limit, by bisection."""
-    widths: dict[str, tuple[int, NetSpec]] = {}
-    for percent in range(20, 201):
-        spec = scale_width(base, percent / 100, width_rule(base.name))
-        widths.setdefault(spec.digest(), (percent, spec))
-    known = sorted(widths.values(), key=lambda entry: count(entry[1]).madds)
-    low, high = 0, len(known) - 1  # the narrowest is taken if none is within
-    for _ in range(BASELINES):
-        if low >= high:
-            break
-        middle = (low + high + 1) // 2
-        within = _measured(run, base, known[middle][1], table) <= limit_ms
-        low, high = (middle, high) if within else (low, middle - 1)
-    percent, spec = known[low]
-    return rename(spec, f"{base.name}-{percent / 100:g}"), percent / 100
 
 
 def _end_with_front(run: Run, ranked: list[dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -140,6 +141,17 @@ def proxy_job(job: ProxyJob) -> Outcome:
     net = build(job.spec, seed=job.settings.seed)
     data = Data(packed.train, fit, job.spec.resolution)
     train(net, data, job.settings, checkpoint=job.checkpoint, until=job.until)
+    return _outcome(_judge(net, packed, heldout), start, setup_seconds=0.0)
+
+
+def marked(mark: Path) -> Callable[[int, int, float], None]:
+    """What a training calls at every step to leave a mark of how far it is."""
+    return _Marker(mark)
+
+
+def outcome_of(net: Net, packed: Packed, heldout: np.ndarray) -> Outcome:
+    """A trained network judged on the held-out images."""
+    start = time.perf_counter()
     return _outcome(_judge(net, packed, heldout), start, setup_seconds=0.0)
 
 

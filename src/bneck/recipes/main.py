@@ -33,8 +33,11 @@ class BlockOptions(TypedDict, total=False):
     that are trained. searcher: one of `bneck.search.searchers.SEARCHERS`. objective: "reward" finds one
     network, "pareto" the front of accuracy and latency. reward: "hard", "absolute" or "paper"
     (`bneck.search.reward`), exponent: its w or beta. proxy_epochs: of a trial that is not stopped
-    early; by default a third of `epochs`. top: how many of the best are trained in full. ledger: a
-    database's URL for the trials; by default a journal file in the run's folder.
+    early; by default a third of `epochs`. batch: networks asked for at once. top: how many of the best
+    are trained in full. slack: share by which the blocks may be slower than the target, for NetAdapt
+    to narrow; 0 skips NetAdapt. supernet: epochs of shared weights that judge all trials; None trains
+    every trial. ledger: a database's URL for the trials; by default a journal file in
+    the run's folder.
     """
 
     space: str
@@ -44,7 +47,10 @@ class BlockOptions(TypedDict, total=False):
     reward: Kind
     exponent: float | None
     proxy_epochs: int | None
+    batch: int
     top: int
+    slack: float
+    supernet: float | None
     ledger: str | None
 
 
@@ -62,6 +68,7 @@ def search(
     repeats: int = 2,
     seed: int = 0,
     workers: int | None = None,
+    cluster: str | None = None,
     out: str | Path | None = None,
     from_scratch: bool = False,
     progress: Progress | None = None,
@@ -82,16 +89,15 @@ def search(
         tail: also narrow the convs behind the last bneck, which section 4.2 leaves alone.
         repeats: final trainings of the result and of the uniform-width baseline.
         seed: everything random follows from it.
-        workers: processes that judge proposals; None takes one a core.
+        workers: processes that train; None takes one a core.
+        cluster: a Ray cluster in their place, "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
-        from_scratch: search the blocks first (section 4.1), then narrow what was found. The seed network
-            is then what a target in percent speaks of, and its widths are the baseline.
+        from_scratch: search the blocks first (4.1); the seed network is then what they are compared with.
         progress: receives what happens; None tells nobody.
         blocks: with `from_scratch`, what `BlockOptions` lists.
 
     Returns:
-        The run's record, as in `run.json` (see `bneck.records.run.SearchRecord`), with its folder
-        under "run".
+        The run's record (`bneck.records.run.SearchRecord`), with its folder under "run".
 
     Raises:
         InputError: wrong input; the message is one sentence.
@@ -111,6 +117,7 @@ def search(
         repeats=repeats,
         seed=seed,
         workers=workers,
+        cluster=cluster,
         blocks=_block_settings(blocks, epochs) if from_scratch else None,
         device=device,
     )

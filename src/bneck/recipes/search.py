@@ -17,15 +17,19 @@ import numpy as np
 
 from bneck.costs.count import count
 from bneck.costs.table import LatencyTable
+from bneck.costs.table_file import read_table
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed
 from bneck.devices.measure import DEFAULT_RUNTIME, Candidate, measure
 from bneck.devices.places import usual_runtime
 from bneck.export.files import export_file
 from bneck.nets.weights import load_net
+from bneck.recipes.cluster import open_crew
 from bneck.recipes.crew import Crew
+from bneck.recipes.fitting import HIGH
+from bneck.recipes.handover import Handover, handed_over
 from bneck.recipes.jobs import Images, Outcome, TrainJob, train_job
-from bneck.recipes.judge import Judge, proposal_record
+from bneck.recipes.narrow import SURE, as_it_is, narrowed, network_record
 from bneck.recipes.progress import PERCENT, Following
 from bneck.recipes.run import Run
 from bneck.recipes.stages import (
@@ -34,24 +38,23 @@ from bneck.recipes.stages import (
     measured_ms,
     pack_images,
     patiently,
+    record_table,
     table_for,
 )
 from bneck.recipes.target import target_ms
 from bneck.recipes.verify import verified_ms
-from bneck.records.files import write_bytes, write_text
+from bneck.records.files import write_bytes
 from bneck.records.measurement import Measurement
-from bneck.records.run import NetworkRecord, StepRecord
+from bneck.records.run import NetworkRecord
 from bneck.report.page import write_report
-from bneck.search.netadapt import Step, adapt, narrowest
+from bneck.search.netadapt import narrowest
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.text import from_text, load, resolve, to_text
+from bneck.specs.text import load, resolve, to_text
 from bneck.specs.transforms import fix_skips, rename, scale_width, with_classes, with_resolution
 from bneck.specs.zoo import width_rule
 
-MAX_CORRECTIONS = 5
 CHECK_IMAGES = 256
-SURE = 0.99  # measured this far below the target, the final measurement will not undo it
 
 
 def run_search(run: Run) -> None:
@@ -63,27 +66,43 @@ def run_search(run: Run) -> None:
     if run.record["state"] == "finished":
         _close(run)
         return
-    with Crew(run.settings.workers) as crew:
+    with open_crew(run.settings.workers, run.settings.cluster) as crew:
         with run.stage("images"):
             packed, images = pack_images(run)
         seed = _seed_spec(run, packed)
-        given = run.ledger.find(event="blocks found")  # what recipes.block_search left behind
+        given = handed_over(run)  # from recipes.block_search
         if given is None:
             with run.stage("target"):
                 _check_target(run, seed)
+        reference = given.pace.network if given else seed
+        narrows = given is None or given.measured_ms > given.limit_ms * HIGH
         with run.stage("latency table"):
-            table = table_for(run, seed)
+            table = _table(run, seed, given, narrows)
         with run.stage("target"):
-            limit_ms = _settle_target(run, seed, table)
+            limit_ms = _settle_target(run, seed, table, given)
             uniform = _given(run, given) if given else _uniform(run, seed, table, limit_ms)
-        _train_seed_and_uniform(run, crew, images, seed, uniform)
-        found = _adapt(run, crew, images, seed, table, limit_ms)
-        _train_finals(run, crew, images, found)
+        _train_seed_and_uniform(run, crew, images, seed, uniform, narrows)
+        if given and not narrows:
+            found = as_it_is(run, seed, table, given)
+        else:
+            found = narrowed(run, crew, images, seed, reference, table, limit_ms)
+        _train_finals(run, crew, images, found, narrows)
     with run.stage("export and measure"):
         _export(run, packed, found)
-        _measure_finals(run, seed, found, uniform, limit_ms)
+        _measure_finals(run, seed, found, uniform, reference, limit_ms)
     run.finish()
     _close(run)
+
+
+def _table(run: Run, seed: NetSpec, given: Handover | None, narrows: bool) -> LatencyTable:
+    """The seed's table; where nothing is to narrow that of the space answers what is left to ask."""
+    if given is None:
+        return table_for(run, seed)
+    if narrows:
+        return table_for(run, seed, given.pace)
+    table = read_table(run.folder.space_table)
+    record_table(run, table)
+    return table
 
 
 def _seed_spec(run: Run, packed: Packed) -> NetSpec:
@@ -120,19 +139,17 @@ def _check_target(run: Run, seed: NetSpec) -> None:
     run.ledger.append({"event": "target checked"})
 
 
-def _settle_target(run: Run, seed: NetSpec, table: LatencyTable) -> float:
+def _settle_target(run: Run, seed: NetSpec, table: LatencyTable, given: Handover | None) -> float:
     """The target in milliseconds, at the pace of the table."""
-    seed_ms = verified_ms(run, seed, seed, table)
-    limit_ms = target_ms(run.settings.target, seed_ms)
+    if given is None:
+        seed_ms = verified_ms(run, seed, seed, table)
+        limit_ms = target_ms(run.settings.target, seed_ms)
+    else:
+        seed_ms, limit_ms = given.measured_ms, given.limit_ms
     run.record["target"], run.record["target_ms"] = run.settings.target, limit_ms
-    run.record["seed_network"] = {**_network_record(seed, table), "measured_ms": seed_ms}
+    run.record["seed_network"] = {**network_record(seed, table), "measured_ms": seed_ms}
     run.save()
     return limit_ms
-
-
-def _aim_ms(limit_ms: float, table: LatencyTable) -> float:
-    """The estimate at which to stop: below the limit by the table's usual error."""
-    return limit_ms * (1 - table.error().median)
 
 
 def _larger(seed: NetSpec, limit_ms: float, table: LatencyTable | None, device: str) -> str:
@@ -162,7 +179,7 @@ def _uniform(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> N
         measured = verified_ms(run, seed, spec, table)
         if measured <= limit_ms * SURE:
             spec = rename(spec, f"{seed.name}-{percent / 100:g}")
-            run.record["uniform"] = {**_network_record(spec, table), "width": percent / 100}
+            run.record["uniform"] = {**network_record(spec, table), "width": percent / 100}
             run.save()
             return spec
     raise InputError(
@@ -170,37 +187,45 @@ def _uniform(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> N
     )
 
 
-def _given(run: Run, found: dict[str, Any]) -> NetSpec:
+def _given(run: Run, given: Handover) -> NetSpec:
     """The baseline that the block search found by the clock: another network, in no table of this seed."""
-    spec = from_text(found["baseline"])
+    spec = given.baseline
     costs = count(spec)
     run.record["uniform"] = NetworkRecord(
         name=spec.name,
         digest=spec.digest(),
-        spec=found["baseline"],
+        spec=to_text(spec),
         params=costs.params,
         madds=costs.madds,
-        width=found["width"],
+        width=given.width,
     )
     run.save()
     return spec
 
 
 def _train_seed_and_uniform(
-    run: Run, crew: Crew, images: Images, seed: NetSpec, uniform: NetSpec
+    run: Run, crew: Crew, images: Images, seed: NetSpec, uniform: NetSpec, narrows: bool
 ) -> None:
-    """The seed network for the search; beside it, what the search is compared with."""
-    jobs = {"seed-heldout": job_for(run, images, fix_skips(seed), "seed-heldout", 0, heldout=True)}
-    jobs |= _final_jobs(run, images, {"uniform": uniform, "seed": seed})
+    """The seed network for the search; beside it, what the search is compared with.
+
+    Where nothing is to narrow the seed is the result, which is trained as such.
+    """
+    jobs = _final_jobs(run, images, {"uniform": uniform, **({"seed": seed} if narrows else {})})
+    if narrows:
+        spec = fix_skips(seed)
+        jobs["seed-heldout"] = job_for(run, images, spec, "seed-heldout", 0, heldout=True)
     with run.stage("train seed and baseline"):
         outcomes = train_all(run, crew, jobs)
-    run.record["seed_network"]["heldout_top1"] = outcomes["seed-heldout"]["top1"]
+    if narrows:
+        run.record["seed_network"]["heldout_top1"] = outcomes["seed-heldout"]["top1"]
     _record_outcomes(run, outcomes)
 
 
-def _train_finals(run: Run, crew: Crew, images: Images, found: NetSpec) -> None:
+def _train_finals(run: Run, crew: Crew, images: Images, found: NetSpec, narrows: bool) -> None:
     with run.stage("train result"):
         outcomes = train_all(run, crew, _final_jobs(run, images, {"found": found}))
+    if not narrows:
+        outcomes["seed-0"] = outcomes["found-0"]
     _record_outcomes(run, outcomes)
 
 
@@ -260,53 +285,6 @@ def _record_outcomes(run: Run, outcomes: dict[str, dict[str, Any]]) -> None:
     run.save()
 
 
-def _adapt(
-    run: Run, crew: Crew, images: Images, seed: NetSpec, table: LatencyTable, limit_ms: float
-) -> NetSpec:
-    """NetAdapt until a network also measures within the limit."""
-    judge = Judge(run, crew, images)
-    spec, accuracy = fix_skips(seed), judge.accuracy
-    fastest_ms = table.estimate_ms(narrowest(seed, kinds=run.settings.kinds))
-    aim_ms = max(fastest_ms, _aim_ms(limit_ms, table))
-    steps: list[StepRecord] = []
-    with run.stage("adapt"):
-        for _ in range(MAX_CORRECTIONS):
-            judge.clock.start()
-            for step in adapt(
-                seed,
-                start=spec,
-                first=len(steps) + 1,
-                accuracy=accuracy,
-                target_ms=aim_ms,
-                delta_ms=run.settings.delta * table.estimate_ms(fix_skips(seed)),
-                estimate=table.estimate_ms,
-                judge=judge,
-                kinds=run.settings.kinds,
-                control=judge.control,
-            ):
-                judge.keep(step)
-                steps.append(_step_record(step, judge.top1))
-                spec, accuracy = step.kept.proposal.spec, step.kept.accuracy
-            judge.clock.stop()
-            measured = verified_ms(run, seed, spec, table)
-            if measured <= limit_ms * SURE:
-                break
-            # The table was too hopeful for this network; go on by what the clock said.
-            aim_ms = table.estimate_ms(spec) * min(0.995, limit_ms * SURE / measured)
-            if aim_ms < fastest_ms:
-                break  # the record will say that the target is missed
-            run.progress.say(
-                f"measured {measured:.3f} ms, above the target of {limit_ms:.3f} ms: narrowing further"
-            )
-    found = rename(spec, f"{seed.name}-adapted")
-    run.record["found"] = {**_network_record(found, table), "heldout_top1": judge.top1}
-    run.record["steps"] = steps
-    run.record["overhead_seconds"] = judge.overhead_seconds
-    run.save()
-    write_text(run.folder.spec, to_text(found))
-    return found
-
-
 def _export(run: Run, packed: Packed, found: NetSpec) -> None:
     # The first training ships, not the best: picking by val accuracy would flatter the figure.
     weights = run.folder.scratch / "found-0.safetensors"
@@ -322,7 +300,12 @@ def _export(run: Run, packed: Packed, found: NetSpec) -> None:
 
 
 def _measure_finals(
-    run: Run, seed: NetSpec, found: NetSpec, uniform: NetSpec, limit_ms: float
+    run: Run,
+    seed: NetSpec,
+    found: NetSpec,
+    uniform: NetSpec,
+    reference: NetSpec,
+    limit_ms: float,
 ) -> None:
     device = run.settings.device
     engine = usual_runtime(device)
@@ -336,7 +319,7 @@ def _measure_finals(
             runtime_name=engine,
             place=device,
             protocol=CAREFUL,
-            reference=candidates[0],
+            reference=Candidate(reference),
             nominal_ms=nominal,
         )
     )
@@ -360,27 +343,3 @@ def _close(run: Run) -> None:
     """What a finished run still needs; the same again where it was killed in the middle of it."""
     write_report(run.folder.path)
     shutil.rmtree(run.folder.scratch, ignore_errors=True)
-
-
-def _network_record(spec: NetSpec, table: LatencyTable) -> NetworkRecord:
-    costs = count(spec)
-    return NetworkRecord(
-        name=spec.name,
-        digest=spec.digest(),
-        spec=to_text(spec),
-        params=costs.params,
-        madds=costs.madds,
-        estimated_ms=table.estimate_ms(spec),
-    )
-
-
-def _step_record(step: Step, top1: float) -> StepRecord:
-    kept = step.kept
-    return StepRecord(
-        number=step.number,
-        proposal=proposal_record(kept.proposal),
-        digest=kept.proposal.spec.digest(),
-        estimated_ms=kept.proposal.estimated_ms,
-        accuracy=top1,
-        trials=len(step.trials),
-    )

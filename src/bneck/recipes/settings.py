@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 
 from bneck.devices.places import place
+from bneck.recipes.cluster import check_address
 from bneck.recipes.target import target_ms
 from bneck.recipes.training import small_data as train_small_data
 from bneck.search.netadapt import ALL, PAPER
@@ -24,7 +25,10 @@ class BlockSettings:
 
     `space` is a name or a yaml file; `trials` networks are trained for up to `epochs` each, `batch` at
     a time; the best `top` are trained in full. The search aims `slack` above the target, for
-    NetAdapt to narrow. `ledger` is a database's URL, None a journal file in the run's folder.
+    NetAdapt to narrow: it takes where that costs least, so a network that is somewhat too slow,
+    narrowed, may beat one that fits. With 0 the blocks meet the target themselves and NetAdapt is skipped.
+    With `supernet` trials are not trained: a supernet is, for so many epochs, and judges them all.
+    `ledger` is a database's URL, None a journal file in the run's folder.
     """
 
     space: str = "v3-small"
@@ -37,7 +41,13 @@ class BlockSettings:
     batch: int = 4
     top: int = 3
     slack: float = 0.15
+    supernet: float | None = None
     ledger: str | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the finalists are fitted to the limit: the reward says that all of it may be used."""
+        return self.objective == "reward" and self.reward == "hard"
 
     def check(self) -> None:
         """Raise InputError for a value that cannot be."""
@@ -51,6 +61,8 @@ class BlockSettings:
                 raise InputError(f"{name} is {value}; it must be from 1 to {most}")
         if not 0 <= self.slack <= 1:
             raise InputError(f"slack is {self.slack}; it must be a share from 0 to 1")
+        if self.supernet is not None and not 0 < self.supernet < 10**6:
+            raise InputError(f"supernet is {self.supernet}; it must be a number of epochs above 0")
         if self.searcher not in SEARCHERS:
             raise InputError(
                 f"there is no searcher {self.searcher!r}; known are {', '.join(SEARCHERS)}"
@@ -74,7 +86,8 @@ class SearchSettings:
 
     `kinds` are the proposals that NetAdapt makes, `delta` is the least cut of a step as a share of
     the seed's latency (the paper: 0.01), `steps` its T, `heldout` the share of the train images that
-    judges proposals, `repeats` the number of final trainings of each network.
+    judges proposals, `repeats` the number of final trainings of each network. `cluster` is the address of a
+    Ray cluster that trains in place of `workers` processes here.
     """
 
     seed_network: str
@@ -91,6 +104,7 @@ class SearchSettings:
     workers: int
     blocks: BlockSettings | None = None
     device: str = "local"
+    cluster: str | None = None
 
     def check(self) -> None:
         """Raise InputError for a value that cannot be."""
@@ -109,6 +123,8 @@ class SearchSettings:
             raise InputError(f"epochs is {self.training.epochs}; it must be a number above 0")
         target_ms(self.target, 1.0)
         place(self.device)
+        if self.cluster is not None:
+            check_address(self.cluster)
         if self.blocks is not None:
             self.blocks.check()
 
@@ -128,6 +144,7 @@ def small_data(
     workers: int | None = None,
     blocks: BlockSettings | None = None,
     device: str = "local",
+    cluster: str | None = None,
 ) -> SearchSettings:
     """`recipes.training.small_data` for a search: proposals are tuned at half its rate, unaveraged.
 
@@ -149,6 +166,7 @@ def small_data(
         workers=_cores() if workers is None else workers,
         blocks=blocks,
         device=device,
+        cluster=cluster,
     )
 
 

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -75,14 +76,39 @@ class _Advances:
         self.before = done
 
 
-def table_for(run: Run, seed: NetSpec) -> LatencyTable:
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What latencies are relative to: a network, and its milliseconds that mean pace 1.
+
+    Without milliseconds those that it has when a table is begun.
+    """
+
+    network: NetSpec
+    nominal_ms: float | None = None
+
+
+def table_for(run: Run, seed: NetSpec, pace: Pace | None = None) -> LatencyTable:
     """The latency table of this device for `seed`: the run's own copy, else the device's, filled.
 
     The device's table is kept in the user's cache folder and serves every later run; a copy goes
-    into the run's folder, so that a resumed run decides by the same figures.
+    into the run's folder, so that a resumed run decides by the same figures. Without a `pace` it is
+    that of `seed` itself.
     """
-    path = table_path(seed, device=run.settings.device)
-    table = filled_table(run, seed, plan_for(seed), path, run.folder.table)
+    if pace is None:
+        reference, nominal_ms, path = seed, None, table_path(seed, device=run.settings.device)
+    else:
+        reference, nominal_ms = pace.network, pace.nominal_ms
+        path = table_path(
+            reference, device=run.settings.device, space=f"{seed.digest()} {nominal_ms}"
+        )
+    plan = plan_for(seed)
+    table = filled_table(run, reference, plan, path, run.folder.table, nominal_ms=nominal_ms)
+    record_table(run, table)
+    return table
+
+
+def record_table(run: Run, table: LatencyTable) -> None:
+    """Write down what a run's latency table is like, and say it."""
     error, line = table.error(), table.line()
     run.record["table"] = {
         "entries": sum(len(widths) for widths in table.rows.values()),
@@ -99,10 +125,17 @@ def table_for(run: Run, seed: NetSpec) -> LatencyTable:
     run.record["runtime_version"] = table.header["runtime_version"]
     run.save()
     run.progress.say(f"latency table: {error}")
-    return table
 
 
-def filled_table(run: Run, reference: NetSpec, plan: Plan, path: Path, copy: Path) -> LatencyTable:
+def filled_table(
+    run: Run,
+    reference: NetSpec,
+    plan: Plan,
+    path: Path,
+    copy: Path,
+    *,
+    nominal_ms: float | None = None,
+) -> LatencyTable:
     """The run's own `copy` of the device's table at `path`, which is filled first if need be."""
     if not copy.is_file():
         with locked(path.with_suffix(".lock"), wait=True):
@@ -122,6 +155,7 @@ def filled_table(run: Run, reference: NetSpec, plan: Plan, path: Path, copy: Pat
                 plan=plan,
                 runtime_name=usual_runtime(device),
                 place=device,
+                nominal_ms=nominal_ms,
                 progress=progress,
             )
             write_bytes(copy, path.read_bytes())

@@ -14,29 +14,32 @@ from bneck.records.ledger import Ledger
 from bneck.specs.network import NetSpec
 
 
-def verified_ms(run: Run, seed: NetSpec, spec: NetSpec, table: LatencyTable) -> float:
-    """Measured latency of a network in milliseconds, at the pace of the table."""
+def verified_ms(run: Run, reference: NetSpec, spec: NetSpec, table: LatencyTable) -> float:
+    """Measured latency of a network in milliseconds, at the pace of the table.
+
+    `reference` is the network whose pace that is.
+    """
     digest = spec.digest()
     known = run.ledger.find(event="verified", digest=digest)
     if known is None:
         known = {
             "event": "verified",
             "digest": digest,
-            "measured_ms": _remembered_ms(seed, spec, table, run.settings.device),
+            "measured_ms": _remembered_ms(reference, spec, table, run.settings.device),
             "estimated_ms": table.estimate_ms(spec),
         }
         run.ledger.append(known)
     return float(known["measured_ms"])
 
 
-def _remembered_ms(seed: NetSpec, spec: NetSpec, table: LatencyTable, device: str) -> float:
-    path = table_path(seed, device=device).with_suffix(".networks.jsonl")
+def _remembered_ms(reference: NetSpec, spec: NetSpec, table: LatencyTable, device: str) -> float:
+    path = table_path(reference, device=device).with_suffix(".networks.jsonl")
     # A table that was filled anew has another pace; what was measured beside the old one is void.
     key = {"digest": spec.digest(), "reference_ms": table.header["reference_ms"]}
     with locked(path.with_suffix(".lock"), wait=True):
         memory = Ledger(path)
         entry = memory.find(**key)
         if entry is None:
-            entry = {**key, "measured_ms": measured_ms(seed, [spec], table, device)[0]}
+            entry = {**key, "measured_ms": measured_ms(reference, [spec], table, device)[0]}
             memory.append(entry)
     return float(entry["measured_ms"])

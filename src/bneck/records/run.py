@@ -121,6 +121,11 @@ class RunFolder:
         return self.path / "table.jsonl"
 
     @property
+    def space_table(self) -> Path:
+        """The latency table of a block search's space."""
+        return self.path / "space-table.jsonl"
+
+    @property
     def spec(self) -> Path:
         return self.path / "spec.yaml"
 

@@ -138,6 +138,16 @@ class BlockSpace(Space):
             return tuple(picked[choice.name] for choice in self.choices)
         raise self._not_in(spec, "its rows are no blocks of these options")
 
+    def row_places(self, tokens: Sequence[int]) -> list[str]:
+        """Where each row of a network stands in the space: "stem", "block2.0", "block2.1", "tail0"."""
+        tokens, at = self.check(tokens), self._at  # type: ignore[attr-defined]
+        found = ["stem"]
+        for i, block in enumerate(self.blocks):
+            name = f"block{i}.layers"
+            layers = block.layers[tokens[at[name]] if name in at else 0]
+            found += [f"block{i}.{n}" for n in range(layers)]
+        return [*found, *(f"tail{i}" for i in range(len(self.tail)))]
+
     def covering(self) -> Iterator[NetSpec]:
         """Networks that together have every row which a network of the space can have.
 

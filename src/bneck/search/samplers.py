@@ -209,8 +209,8 @@ class Reseeded(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """What that sampler takes at once."""
-        return self._current.infer_relative_search_space(study, trial)
+        """All choices at once; Optuna's would find out from every trial that all have them."""
+        return distributions(self.choices)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]

@@ -51,7 +51,9 @@ def sampler(
 
             return Controller(choices, PAPER if name == "controller" else TUNED, seed=seed)
         case "tpe":
-            return Reseeded(choices, lambda s: optuna.samplers.TPESampler(seed=s), seed=seed)
+            return Reseeded(
+                choices, lambda s: optuna.samplers.TPESampler(seed=s, multivariate=True), seed=seed
+            )
         case "nsga2":
             return Reseeded(choices, lambda s: optuna.samplers.NSGAIISampler(seed=s), seed=seed)
         case "gp":

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from bneck.search.ledger import LedgerError, open_ledger, reach
+from bneck.search.ledger import LedgerError, close_ledger, open_ledger, reach
+from bneck.search.proposals import Proposal, propose
 from bneck.search.reward import Reward
 from bneck.search.samplers import ACCURACY, LATENCY, REJECTED, distributions, tokens_of
 from bneck.search.searchers import PARETO_SEARCHERS, SEARCHERS, sampler
@@ -119,10 +121,14 @@ class Study:
         self._distributions = distributions(space.choices)
         self._known: dict[str, Trial] = {}
         self._trials: list[Trial] = []
-        self._asked: dict[int, optuna.Trial] = {}
+        self._asked: dict[int, int] = {}  # ids in the ledger by number
         for frozen in self._reach(lambda: self._study.get_trials(deepcopy=False)):
             if frozen.state.is_finished():
                 self._remember(frozen)
+
+    def close(self) -> None:
+        """Close the connections to the ledger, if it is a database."""
+        close_ledger(self._study._storage)
 
     @property
     def trials(self) -> list[Trial]:
@@ -132,19 +138,22 @@ class Study:
     def under_way(self) -> list[Asked]:
         """What was asked for and not told, by this process or one that was killed.
 
-        What was killed in the middle of being asked for is closed.
+        What was killed in the middle of being asked for is closed; so is a network that was written down
+        twice because the database's answer to the first time was lost.
         """
-        asked = []
+        asked: list[Asked] = []
         states = (TrialState.RUNNING,)
         for frozen in self._reach(lambda: self._study.get_trials(deepcopy=False, states=states)):
-            if len(frozen.params) < len(self.space.choices) or DIGEST not in frozen.user_attrs:
+            digest = frozen.user_attrs.get(DIGEST)
+            twice = digest in self._known or digest in [one.spec.digest() for one in asked]
+            if len(frozen.params) < len(self.space.choices) or digest is None or twice:
                 self._reach(
                     lambda n=frozen.number: self._study.tell(  # type: ignore[misc]
                         n, state=TrialState.FAIL, skip_if_finished=True
                     )
                 )
             else:
-                self._asked[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
+                self._asked[frozen.number] = frozen._trial_id
                 asked.append(self._as_asked(frozen))
         return asked
 
@@ -156,24 +165,24 @@ class Study:
         """
         allowed = bool(self._trials)
         for _ in range(MOST_IN_A_ROW):
-            trial = self._reach(lambda: self._study.ask(self._distributions))
-            tokens = tokens_of(self.space.choices, trial.params)
+            proposal = self._reach(lambda: propose(self._study, self._distributions))
+            tokens = tokens_of(self.space.choices, proposal.params)
             spec = self.space.decode(tokens)
             latency_ms = self.estimate(spec)
-            self._note(trial, LATENCY, latency_ms)
             if not self.reward.allows(latency_ms):
-                self._note(trial, REJECTED, True)
-                self._finish(trial.number, 0.0, latency_ms)
+                self._enter(proposal, {REJECTED: True}, 0.0, latency_ms)
                 continue
             allowed, digest = True, spec.digest()
             if known := self._known.get(digest):
-                self._note(trial, REPEATS, known.number)
-                self._note(trial, ACCURACY, known.accuracy)
-                self._finish(trial.number, known.accuracy, latency_ms)
+                noted = {REPEATS: known.number, ACCURACY: known.accuracy}
+                self._enter(proposal, noted, known.accuracy, latency_ms)
                 continue
-            self._note(trial, DIGEST, digest)
-            self._asked[trial.number] = trial
-            return Asked(number=trial.number, tokens=tokens, spec=spec, latency_ms=latency_ms)
+            trial_id = self._enter(proposal, {DIGEST: digest}, None, latency_ms)
+            number = self._reach(
+                lambda i=trial_id: self._study._storage.get_trial_number_from_id(i)  # type: ignore[misc]
+            )
+            self._asked[number] = trial_id
+            return Asked(number=number, tokens=tokens, spec=spec, latency_ms=latency_ms)
         if allowed:
             return None
         raise InputError(
@@ -184,22 +193,21 @@ class Study:
     def note(self, asked: Asked, accuracy: float, rung: int) -> None:
         """Keep an accuracy on the way, so that it need not be found again after a kill."""
         asked.rungs[rung] = accuracy
-        self._note(self._asked[asked.number], f"{ACCURACY}@{rung}", accuracy)
+        self._note(asked, f"{ACCURACY}@{rung}", accuracy)
 
     def report(self, asked: Asked, accuracy: float, rung: int) -> bool:
         """Tell an accuracy on the way; whether the trial should stop there."""
-        trial = self._asked[asked.number]
         if rung not in asked.rungs:
             self.note(asked, accuracy, rung)
         if self.objective == "pareto":
             return False  # Optuna prunes by one number only
         if rung not in asked.stops:
+            trial = self._reach(lambda: optuna.Trial(self._study, self._asked[asked.number]))
             value = self.reward(accuracy, asked.latency_ms)
             self._reach(lambda: trial.report(value, rung))
             asked.stops[rung] = bool(self._reach(trial.should_prune))
-            self._note(
-                trial, f"{STOP}@{rung}", asked.stops[rung]
-            )  # asked twice, it may say otherwise
+            # Asked twice, it may say otherwise.
+            self._note(asked, f"{STOP}@{rung}", asked.stops[rung])
         return asked.stops[rung]
 
     def tell(self, asked: Asked, accuracy: float, *, stopped: bool = False) -> Trial:
@@ -210,15 +218,17 @@ class Study:
         """
         if not 0 <= accuracy <= 1:
             raise InputError(f"the accuracy is {accuracy}; it must be a share from 0 to 1")
-        trial = self._asked.pop(asked.number, None)
-        if trial is None:
+        if asked.number not in self._asked:
             raise InputError(
                 f"trial {asked.number} is not under way; tell what was asked for, once"
             )
-        self._note(trial, ACCURACY, accuracy)
         stopped = stopped and self.objective == "reward"
-        self._remember(self._finish(asked.number, accuracy, asked.latency_ms, stopped=stopped))
-        return self._trials[-1]
+        self._note(asked, ACCURACY, accuracy)
+        self._finish(asked, accuracy, stopped=stopped)
+        del self._asked[asked.number]
+        return self._keep(
+            asked.number, asked.spec.digest(), asked.tokens, accuracy, asked.latency_ms, stopped
+        )
 
     def best(self, count: int) -> list[Trial]:
         """The trials of the highest rewards, those stopped early left out; ties go to the faster."""
@@ -263,38 +273,80 @@ class Study:
     def _estimate_tokens(self, tokens: Tokens) -> float:
         return self.estimate(self.space.decode(tokens))
 
-    def _note(self, trial: optuna.Trial, key: str, value: Any) -> None:
-        self._reach(lambda: trial.set_user_attr(key, value))
-
-    def _finish(
-        self, number: int, accuracy: float, latency_ms: float, *, stopped: bool = False
-    ) -> FrozenTrial:
-        if stopped:  # its value is the last one reported
-            return self._reach(
-                lambda: self._study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
-            )
-        values = (
-            [accuracy, latency_ms]
-            if self.objective == "pareto"
-            else [self.reward(accuracy, latency_ms)]
+    def _enter(
+        self, proposal: Proposal, noted: dict[str, Any], accuracy: float | None, latency_ms: float
+    ) -> int:
+        """Write a trial down in one go, finished where its accuracy is known; its id in the ledger."""
+        trial = optuna.trial.create_trial(
+            state=TrialState.RUNNING if accuracy is None else TrialState.COMPLETE,
+            values=None if accuracy is None else self._values(accuracy, latency_ms),
+            params=proposal.params,
+            distributions=self._distributions,
+            user_attrs={LATENCY: latency_ms, **noted},
+            system_attrs=proposal.system_attrs,
         )
-        return self._reach(lambda: self._study.tell(number, values, skip_if_finished=True))
+        storage, study_id = self._study._storage, self._study._study_id
+        return self._reach(lambda: storage.create_new_trial(study_id, template_trial=trial))
+
+    def _values(self, accuracy: float, latency_ms: float) -> list[float]:
+        if self.objective == "pareto":
+            return [accuracy, latency_ms]
+        return [self.reward(accuracy, latency_ms)]
+
+    def _note(self, asked: Asked, key: str, value: Any) -> None:
+        trial_id, storage = self._asked[asked.number], self._study._storage
+        self._reach(lambda: storage.set_trial_user_attr(trial_id, key, value))
+
+    def _finish(self, asked: Asked, accuracy: float, *, stopped: bool) -> None:
+        """Close a trial in the ledger; one that is closed, by a call that got no answer, stays as it is.
+
+        `optuna.Study.tell` would read the trial twice and let the sampler keep books: ours keep none.
+        """
+        state, values = TrialState.COMPLETE, self._values(accuracy, asked.latency_ms)
+        if stopped:  # its value is the last one reported
+            state = TrialState.PRUNED
+            reported = asked.rungs.get(max(asked.stops, default=0), accuracy)
+            values = self._values(reported, asked.latency_ms)
+        trial_id, storage = self._asked[asked.number], self._study._storage
+
+        def close() -> None:
+            with suppress(UpdateFinishedTrialError):
+                storage.set_trial_state_values(trial_id, state, values)
+
+        self._reach(close)
 
     def _remember(self, frozen: FrozenTrial) -> None:
         noted = frozen.user_attrs
-        if DIGEST not in noted or ACCURACY not in noted:
-            return
-        accuracy, latency_ms = float(noted[ACCURACY]), float(noted[LATENCY])
+        if DIGEST in noted and ACCURACY in noted:
+            self._keep(
+                frozen.number,
+                noted[DIGEST],
+                tokens_of(self.space.choices, frozen.params),
+                float(noted[ACCURACY]),
+                float(noted[LATENCY]),
+                frozen.state == TrialState.PRUNED,
+            )
+
+    def _keep(
+        self,
+        number: int,
+        digest: str,
+        tokens: Tokens,
+        accuracy: float,
+        latency_ms: float,
+        stopped: bool,
+    ) -> Trial:
         trial = Trial(
-            number=frozen.number,
-            tokens=tokens_of(self.space.choices, frozen.params),
+            number=number,
+            tokens=tokens,
             accuracy=accuracy,
             latency_ms=latency_ms,
             reward=self.reward(accuracy, latency_ms),
-            stopped=frozen.state == TrialState.PRUNED,
+            stopped=stopped,
         )
-        self._known[noted[DIGEST]] = trial
+        self._known[digest] = trial
         self._trials.append(trial)
+        return trial
 
     def _as_asked(self, frozen: FrozenTrial) -> Asked:
         tokens = tokens_of(self.space.choices, frozen.params)

@@ -54,7 +54,7 @@ class WidthSpace(Space):
         ):
             name = f"row{rows[0]}" if len(rows) == 1 else f"rows{rows[0]}-{rows[-1]}"
             name = f"{name}.{kind}"
-            most, floor = (_width(spec, kind, rows[0]) for spec in (self.seed, floors))
+            most, floor = (width_at(spec, kind, rows[0]) for spec in (self.seed, floors))
             below = range((most - 1) // 8 * 8, min(floor, most) - 1, -8)
             options = tuple(given.pop(name, (most, *below)))
             for width in options:
@@ -78,7 +78,7 @@ class WidthSpace(Space):
             width = choice.options[token]
             assert isinstance(width, int)
             if kind == "expansion":
-                most = _width(self.seed, kind, rows[0])
+                most = width_at(self.seed, kind, rows[0])
                 width = beside(spec.width_into(rows[0]), width, most=most, fused=self._fused(rows))
                 spec = with_expanded(spec, rows[0], width)
             else:
@@ -97,8 +97,8 @@ class WidthSpace(Space):
         for choice, (kind, rows) in zip(self.choices, self._places, strict=True):
             if type(fixed.rows[rows[0]]) is not type(self.seed.rows[rows[0]]):
                 raise self._not_in(spec, f"row {rows[0]} is of another kind")
-            found = _width(fixed, kind, rows[0])
-            most, entering = _width(self.seed, kind, rows[0]), fixed.width_into(rows[0])
+            found = width_at(fixed, kind, rows[0])
+            most, entering = width_at(self.seed, kind, rows[0]), fixed.width_into(rows[0])
             fitting = [
                 token
                 for token, width in enumerate(choice.options)
@@ -128,7 +128,8 @@ class WidthSpace(Space):
         )
 
 
-def _width(spec: NetSpec, kind: Kind, index: int) -> int:
+def width_at(spec: NetSpec, kind: Kind, index: int) -> int:
+    """The width that a change of this kind at this row changes."""
     row = spec.rows[index]
     assert not isinstance(row, Pool)
     if kind == "expansion":

@@ -49,7 +49,7 @@ class Checkpoint:
                 self.optimizer.state[parameter] = {
                     key: values[str(i)].contiguous(memory_format=_format(parameter))
                     for key, values in groups.items()
-                    if key not in _OWN
+                    if key not in _OWN and str(i) in values  # none before its first gradient
                 }
         except (RuntimeError, KeyError):
             raise InputError(f"{self.path} is a checkpoint of another network") from None
