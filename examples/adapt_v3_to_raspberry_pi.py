@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--target", default="85%", help="5ms, or a share of the network's latency")
     parser.add_argument("--epochs", type=float, default=0.5)
     parser.add_argument("--steps", type=int, default=1, help="T: training steps that judge a cut")
-    parser.add_argument("--delta", type=float, default=0.05, help="least cut of a step")
+    parser.add_argument("--delta", type=float, default=0.08, help="least cut of a step")
     parser.add_argument("--out", type=Path, default=Path("runs/pi"))
     options = parser.parse_args()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 PHONE, DESK = 375, 1280
@@ -26,7 +28,8 @@ FRAME = """<!DOCTYPE html><meta charset="utf-8"><style>body{{margin:0}}iframe{{b
 addEventListener("load", () => setTimeout(() => {{
   const inner = document.getElementById("page").contentDocument;
   const root = inner.documentElement;
-  const said = {{ scroll: root.scrollWidth, client: root.clientWidth, height: root.scrollHeight }};
+  const said = {{ scroll: root.scrollWidth, client: root.clientWidth, height: root.scrollHeight,
+    touched: root.dataset.said || "" }};
   document.getElementById("said").textContent = JSON.stringify(said);
 }}, {wait}));
 </script>"""
@@ -44,6 +47,12 @@ class Look:
         found = re.search(rf'"{name}":(\d+)', html.unescape(self.dom))
         assert found, self.dom[-500:]
         return int(found[1])
+
+    def touched(self) -> dict[str, Any]:
+        """What a script in the page said."""
+        found = re.search(r'<pre id="said">(.*?)</pre>', self.dom, re.DOTALL)
+        assert found, self.dom[-500:]
+        return dict(json.loads(json.loads(html.unescape(found[1]))["touched"]))
 
 
 @contextmanager
