@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,6 +84,10 @@ def _handler(pages: Mapping[str, Page], policy: str) -> type[BaseHTTPRequestHand
                 )
 
         def _answer(self, status: HTTPStatus, body: bytes, kind: str = "text/plain") -> None:
+            with suppress(ConnectionError):  # whoever asked has gone
+                self._send(status, body, kind)
+
+        def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
             self.send_response(status)
             for name, value in (
                 ("Content-Type", kind),

@@ -173,7 +173,8 @@ async function look(source, width = source.width, height = source.height) {
     item.append(name, number, bar);
     return item;
   }));
-  say(took.toFixed(1) + " ms for this picture, one thread, in this browser.");
+  const time = took > 0 ? " in " + took.toFixed(1) + " ms" : "";  // a browser's clock may be coarse
+  say("Looked at this picture" + time + ", one thread, in this browser.");
 }
 
 async function open(file) {

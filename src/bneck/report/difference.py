@@ -76,8 +76,8 @@ def difference(
             Column("row"),
             Column("its row"),
             Column("operator", number=False),
-            *(Column(name, number=False) for name in COLUMNS[1:]),
-            Column("MAdds (M)", number=False),
+            *(Column(name, number=name != "NL") for name in COLUMNS[1:]),
+            Column("MAdds (M)"),
         ),
         rows=tuple(rows),
     )
