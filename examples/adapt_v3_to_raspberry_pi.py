@@ -23,9 +23,9 @@ resolution: 64
 classes: 10
 rows:
 - {op: conv,  kernel: 3, out: 16, act: hswish, stride: 2}
-- {op: bneck, kernel: 3, expanded: 64,  out: 24, se: 0,  act: relu,   stride: 2}
-- {op: bneck, kernel: 5, expanded: 128, out: 32, se: 32, act: hswish, stride: 2}
-- {op: conv,  kernel: 1, out: 256, act: hswish}
+- {op: bneck, kernel: 3, expanded: 48, out: 16, se: 0,  act: relu,   stride: 2}
+- {op: bneck, kernel: 5, expanded: 96, out: 32, se: 24, act: hswish, stride: 2}
+- {op: conv,  kernel: 1, out: 192, act: hswish}
 - {op: pool}
 """
 
