@@ -15,7 +15,7 @@ COMMAND = ["sh", "-c", "exec " + started_by(sys.executable)]
 # In place of this machine: every network takes a time that its bytes alone decide.
 MADE_UP = """
 from zlib import crc32
-from bneck.devices.places.place import Place
+from bneck.devices.places.contract import Place
 from bneck.devices.timing import Burst, Timer
 from bneck.records.measurement import Device
 

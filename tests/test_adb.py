@@ -22,7 +22,7 @@ from bneck.devices import fill
 from bneck.devices.fill import fill_table, plan_for_all
 from bneck.devices.places import DeviceError, Place, describe, place, steady
 from bneck.devices.places.adb import Adb, big_cores, median_us
-from bneck.devices.places.place import Lost
+from bneck.devices.places.contract import Lost
 from bneck.devices.runtimes import runtime
 from bneck.devices.timing import Burst
 from bneck.specs.errors import InputError

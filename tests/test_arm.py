@@ -67,9 +67,14 @@ def test_arm_answers_as_this_machine_does(
     image = np.random.default_rng(1).standard_normal((1, 3, side, side), dtype=np.float32)
     wanted = engine.load(model, threads=1).run(image)
     got = run_on_arm(name, model, image, tmp_path)
-    largest = np.abs(wanted).max()
-    # Rounding of ties adds up over the layers in 8 bits; float sums are only ordered otherwise.
-    assert np.abs(got - wanted).max() <= (1e-4 if precision == "fp32" else 0.1) * largest
-    assert np.abs(got).max() > 0
-    if precision == "fp32":
+    assert np.isfinite(got).all()
+    if precision == "fp32":  # sums in another order
+        assert np.abs(got - wanted).max() <= 1e-4 * np.abs(wanted).max()
         assert got.argmax() == wanted.argmax()
+    else:  # ties that round differently add up; random weights leave few steps in the scores
+        assert similarity(got, wanted) > 0.97
+
+
+def similarity(one: np.ndarray, other: np.ndarray) -> float:
+    """The cosine of their angle. Wrong 8-bit arithmetic was seen to give 0.49."""
+    return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()))

@@ -22,6 +22,7 @@ from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.data.folders import list_images
 from bneck.data.pack import pack
+from bneck.devices.deployment import Deployment
 from bneck.recipes.block_search import _judge_batch, rungs
 from bneck.recipes.crew import Crew
 from bneck.recipes.finalists import in_order
@@ -156,7 +157,7 @@ def test_both_stages_and_the_baseline_go_by_one_pace_and_one_limit(
 
 
 def by_table(
-    base: NetSpec, specs: list[NetSpec], table: LatencyTable, device: str = "local"
+    base: NetSpec, specs: list[NetSpec], table: LatencyTable, on: Deployment
 ) -> list[float]:
     """The table's word for the clock's; versions of the base, which no such table covers, by counts."""
     share = float(table.header["reference_ms"]) / count(base).madds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ import bneck
 from bneck.costs.count import count
 from bneck.devices.measure import REFERENCE_NAME, Candidate, measure
 from bneck.devices.places import describe
-from bneck.devices.protocol import Protocol
+from bneck.devices.protocol import Protocol, TimingError
 from bneck.devices.runtimes import EngineError, runtime
 from bneck.graphs.onnx_graph import network_graph, random_weights
 from bneck.records.measurement import Measurement
@@ -129,6 +129,11 @@ class TestCandidates:
 
 
 class TestRefused:
+    def test_a_spread_is_refused_by_the_network_s_name(self, tiny: NetSpec) -> None:
+        nothing_will_do = replace(QUICK, max_spread=-1.0)
+        with pytest.raises(TimingError, match=r"^the times of tiny in onnxruntime fp32 spread by "):
+            measure([Candidate(tiny), Candidate(tiny)], protocol=nothing_will_do)
+
     def test_an_unknown_runtime_lists_the_known_ones(self, tiny: NetSpec) -> None:
         with pytest.raises(
             InputError, match=r"^there is no runtime 'abacus'; known are onnxruntime"

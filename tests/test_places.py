@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 
 from agents import COMMAND, HELLO, scripted
-from bneck.devices import places
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.places import DeviceError, describe, place, usual_runtime
 from bneck.devices.places import steady as steady_module
-from bneck.devices.places.place import Lost, Place
+from bneck.devices.places.contract import Lost, Place
 from bneck.devices.places.shipped import AGENT, shipment, sources, started_by
 from bneck.devices.places.ssh import Agent, ssh_command
 from bneck.devices.places.steady import Steady
 from bneck.devices.protocol import Protocol
-from bneck.devices.runtimes import RUNTIMES, runtime
+from bneck.devices.runtimes import runtime
 from bneck.devices.timing import Burst, Timer
 from bneck.graphs.onnx_graph import network_graph, random_weights
 from bneck.records.measurement import Device
@@ -138,8 +137,22 @@ class TestAgent:
         assert agent.describe() == replace(describe("local"), place="ssh:here")
         assert agent.version("onnxruntime") == runtime("onnxruntime").version
 
-    def test_it_measures_like_this_process(self, agent: Agent, tiny: NetSpec) -> None:
-        (one,) = measure([Candidate(tiny)], place=agent, protocol=QUICK)
+    @pytest.mark.parametrize(
+        ("name", "module"),
+        [
+            ("onnxruntime", "onnxruntime"),
+            ("litert", "ai_edge_litert"),
+            pytest.param("openvino", "openvino", marks=pytest.mark.slow),
+            pytest.param("torch", "torch", marks=pytest.mark.slow),
+            pytest.param("executorch", "executorch", marks=pytest.mark.slow),
+        ],
+    )
+    def test_it_measures_like_this_process(
+        self, agent: Agent, tiny: NetSpec, name: str, module: str
+    ) -> None:
+        pytest.importorskip(module)
+        (one,) = measure([Candidate(tiny)], runtime_name=name, place=agent, protocol=QUICK)
+        assert one.runtime_version == runtime(name).version
         assert one.device.place == "ssh:here"
         assert one.n >= 3 * QUICK.least_runs
         assert one.cpu_ms is not None
@@ -163,26 +176,27 @@ class TestAgent:
             agent.version("abacus")
         assert agent.describe().cores >= 1
 
+    @pytest.mark.parametrize(
+        ("name", "module", "package"),
+        [
+            ("onnxruntime", "onnxruntime", "onnxruntime"),
+            ("litert", "ai_edge_litert.interpreter", "ai-edge-litert"),
+            ("openvino", "openvino", "openvino"),
+        ],
+    )
     def test_a_runtime_that_is_not_there_is_named_with_its_package(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, name: str, module: str, package: str
     ) -> None:
-        script = HELLO + "say(id=ask()['id'], missing='ai-edge-litert')\n"
-        with scripted("ssh:pi", script) as made, pytest.raises(DeviceError) as caught:
-            made.version("litert")
+        without = f"import sys; sys.modules[{module!r}] = None; "
+        command = started_by("python").partition(" -c ")[2].strip('"')
+        with (
+            Agent("ssh:pi", [sys.executable, "-c", without + command]) as made,
+            pytest.raises(DeviceError) as caught,
+        ):
+            made.version(name)
         assert str(caught.value) == (
-            "ssh:pi lacks the runtime litert; install it there with: pip install ai-edge-litert"
+            f"ssh:pi lacks the runtime {name}; install it there with: pip install {package}"
         )
-
-    @pytest.mark.parametrize("name", ["litert", "openvino"])
-    def test_packages_are_named_as_the_index_has_them(
-        self, name: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        package = {"litert": "ai-edge-litert", "openvino": "openvino"}[name]
-        monkeypatch.setitem(sys.modules, package.replace("-", "_"), None)
-        monkeypatch.setitem(sys.modules, package.replace("-", "_") + ".interpreter", None)
-        with pytest.raises(places.DeviceError.__base__, match="not installed") as caught:
-            RUNTIMES[name]()
-        assert caught.value.package == package
 
     def test_a_login_that_prints_first_is_heard_out(self) -> None:
         chatter = "print('Welcome!'); print('12'); print('{}'); print('[' * 99)\n"

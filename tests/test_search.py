@@ -28,6 +28,7 @@ import bneck
 from bneck.costs.count import count
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
+from bneck.devices.deployment import Deployment
 from bneck.devices.fill import grid
 from bneck.nets.weights import load_net
 from bneck.recipes.main import resume, search
@@ -88,7 +89,7 @@ def run(pictures: Path, tiny_file: Path, tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.mktemp("runs") / "run"
 
     def by_table(
-        seed: NetSpec, specs: list[NetSpec], table: LatencyTable | None = None
+        seed: NetSpec, specs: list[NetSpec], table: LatencyTable | None, on: Deployment
     ) -> list[float]:
         """The made-up device's times: decisions by the clock would differ from busy minute to minute."""
         return [table.estimate_ms(spec) if table else count(spec).madds for spec in specs]
@@ -250,7 +251,7 @@ from conftest import measure_quickly
 from bneck.costs.count import count
 from bneck.recipes import search, verify
 measure_quickly(pytest.MonkeyPatch())
-search.measured_ms = verify.measured_ms = lambda seed, specs, table=None: [
+search.measured_ms = verify.measured_ms = lambda seed, specs, table, on: [
     table.estimate_ms(spec) if table else count(spec).madds for spec in specs
 ]
 from bneck.cli.main import run

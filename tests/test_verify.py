@@ -10,7 +10,8 @@ import pytest
 
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
-from bneck.recipes import verify
+from bneck.devices.deployment import Deployment
+from bneck.recipes import stages, verify
 from bneck.records.ledger import Ledger
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import scale_width
@@ -21,7 +22,9 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """The names of the networks that were measured; the n-th takes n milliseconds."""
     names: list[str] = []
 
-    def measure(seed: NetSpec, specs: list[NetSpec], table: LatencyTable) -> list[float]:
+    def measure(
+        seed: NetSpec, specs: list[NetSpec], table: LatencyTable, on: Deployment
+    ) -> list[float]:
         names.extend(spec.name for spec in specs)
         return [float(len(names))]
 
@@ -30,9 +33,10 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     return names
 
 
-def run(folder: Path) -> Any:
+def run(folder: Path, device: str = "local") -> Any:
     folder.mkdir(exist_ok=True)
-    return SimpleNamespace(ledger=Ledger(folder / "ledger.jsonl"))
+    settings = SimpleNamespace(deployment=Deployment(device=device))
+    return SimpleNamespace(ledger=Ledger(folder / "ledger.jsonl"), settings=settings)
 
 
 @pytest.fixture
@@ -60,3 +64,18 @@ def test_another_network_or_a_table_filled_anew_is_measured(
     assert verify.verified_ms(run(tmp_path / "a"), tiny, tiny, table) == 1.0  # the run's own
     assert verify.verified_ms(run(tmp_path / "b"), tiny, tiny, table) == 3.0
     assert len(measured) == 3
+
+
+def test_another_device_is_measured_by_itself(
+    measured: list[str],
+    tiny: NetSpec,
+    table: LatencyTable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The same processor and runtime at both ends of the line.
+    monkeypatch.setattr(stages, "identity", lambda device, runtime: ("processor", "1.0"))
+    assert verify.verified_ms(run(tmp_path / "a"), tiny, tiny, table) == 1.0
+    assert verify.verified_ms(run(tmp_path / "b", "ssh:pi"), tiny, tiny, table) == 2.0
+    assert verify.verified_ms(run(tmp_path / "c", "ssh:pi"), tiny, tiny, table) == 2.0
+    assert len(measured) == 2

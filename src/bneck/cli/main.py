@@ -173,6 +173,8 @@ def search(
     data: options.Data = None,
     target: options.Target = "70%",
     device: Device = "local",
+    runtime: options.Runtime = None,
+    precision: options.Precision = "fp32",
     seed_network: options.SeedNetwork = "v3-small",
     resolution: options.Resolution = None,
     epochs: options.Epochs = None,

@@ -12,6 +12,15 @@ Data = Annotated[
     typer.Option(help="Images: train/CLASS/* and val/CLASS/*, or CLASS/*. Default: built-in ones."),
 ]
 Target = Annotated[str, typer.Option(help="5ms, 800us, or 70% of the seed network.")]
+Runtime = Annotated[
+    str | None,
+    typer.Option(
+        help="What runs it there: onnxruntime, litert or openvino. Default: the device's."
+    ),
+]
+Precision = Annotated[
+    str, typer.Option(help="What is timed and shipped: fp32, fp16 or int8; training is in float.")
+]
 SeedNetwork = Annotated[str, typer.Option(help="The network to narrow.")]
 Resolution = Annotated[int | None, typer.Option(help="Input side in pixels.")]
 Epochs = Annotated[float | None, typer.Option(help="Of every full training.")]

@@ -196,12 +196,15 @@ def search_summary(record: Mapping[str, Any]) -> str:
     folder = Path(record["run"])
     met = "meets" if record["meets_target"] else "MISSES"
     baseline = record["baseline"]
+    shipped = record.get("shipped")
+    file = folder / (shipped["file"] if shipped else "model.onnx")
+    judged = f" ({shipped['precision']}, top-1 {shipped['top1']:.1%})" if shipped else ""
     return (
         f"{record['found']['name']}: {record['measured_latency_ms']:.3f} ms measured, {met} the target of "
         f"{record['target_ms']:.3f} ms\n"
         f"top-1 {record['top1']:.1%}; uniform width {baseline['top1']:.1%} at "
         f"{baseline['latency_ms']:.3f} ms\n"
-        f"report: {folder / 'report.html'}\nmodel:  {folder / 'model.onnx'}"
+        f"report: {folder / 'report.html'}\nmodel:  {file}{judged}"
     )
 
 

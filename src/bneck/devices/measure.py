@@ -102,7 +102,7 @@ def measure(
     return [
         _record(
             candidate,
-            samples[str(i)],
+            samples[name],
             protocol,
             nominal_ms,
             runtime=engine.name,
@@ -110,9 +110,9 @@ def measure(
             device=described,
             reference=reference.spec.name,
             reference_ms=race_ms,
-            profile=profiles[i],
+            profile=told,
         )
-        for i, (candidate, engine) in enumerate(pairs)
+        for name, (candidate, engine), told in zip(_names(pairs), pairs, profiles, strict=True)
     ]
 
 
@@ -129,8 +129,18 @@ def _raced(
             stack.enter_context(closing(candidate.timer(device, engine, protocol.threads)))
             for candidate, engine in pairs
         ]
-        numbered = {str(i): timer for i, timer in enumerate(timers)}
-        return race(numbered, reference, protocol, nominal_ms=nominal_ms, on_round=on_round)
+        named = dict(zip(_names(pairs[:-1]), timers, strict=True))
+        return race(named, reference, protocol, nominal_ms=nominal_ms, on_round=on_round)
+
+
+def _names(pairs: Sequence[tuple[Candidate, Runtime]]) -> list[str]:
+    """What to call candidates in messages; one that comes again has a number."""
+    names: list[str] = []
+    for candidate, engine in pairs:
+        name = f"{candidate.spec.name} in {engine.name} {candidate.precision}"
+        again = sum(known.partition(" #")[0] == name for known in names)
+        names.append(f"{name} #{again + 1}" if again else name)
+    return names
 
 
 def _profile(device: Place, candidate: Candidate, engine: Runtime, threads: int) -> str:

@@ -139,7 +139,7 @@ def _space_table(run: Run, base: NetSpec, space: BlockSpace) -> LatencyTable:
     rng = random.Random(0)
     networks = [space.decode(space.sample(rng)) for _ in range(fill.CALIBRATING + fill.HELD_OUT)]
     plan = fill.plan_for_all(space.covering(), networks, name=space.name, digest=space.digest())
-    path = table_path(base, device=run.settings.device, space=space.digest())
+    path = table_path(base, run.settings.deployment, space=space.digest())
     table = filled_table(run, base, plan, path, run.folder.space_table)
     run.progress.say(f"latency table of the space: {table.error()}")
     return table

@@ -18,6 +18,7 @@ from bneck.nets.quantize import Quantized
 from bneck.recipes.networks import Network, build
 from bneck.recipes.pictures import BUILTIN, class_names, data_of, record_of, some_images
 from bneck.recipes.progress import Progress, Silent
+from bneck.recipes.shipping import ending
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
@@ -110,10 +111,10 @@ def size_mb(path: Path) -> float:
 
 
 def _beside(network: Network, spec: NetSpec, precision: str, suffix: str) -> Path:
-    ending = ("" if precision == "fp32" else f"-{precision}") + suffix
+    last = ending(precision) + suffix
     if not isinstance(network, NetSpec) and RunFolder(Path(network)).weights.is_file():
-        return Path(network) / f"model{ending}"
-    return Path(spec.name.replace("/", "-") + ending)
+        return Path(network) / f"model{last}"
+    return Path(spec.name.replace("/", "-") + last)
 
 
 def _told(batches: Iterable[Tensor], progress: Progress) -> Iterator[Tensor]:

@@ -35,7 +35,7 @@ def clocked_ms(run: Run, base: NetSpec, spec: NetSpec, table: LatencyTable) -> f
     """Milliseconds by the clock, measured once a run."""
     known = run.ledger.find(event="measured", digest=spec.digest())
     if known is None:
-        ms = measured_ms(base, [spec], table, run.settings.device)[0]
+        ms = measured_ms(base, [spec], table, run.settings.deployment)[0]
         known = {"event": "measured", "digest": spec.digest(), "measured_ms": ms}
         run.ledger.append(known)
     return float(known["measured_ms"])

@@ -59,6 +59,8 @@ def search(
     target: str = "70%",
     *,
     device: str = "local",
+    runtime: str | None = None,
+    precision: str = "fp32",
     seed_network: str = "v3-small",
     resolution: int | None = None,
     epochs: float | None = None,
@@ -81,6 +83,8 @@ def search(
             the built-in images (6,000 of Fashion-MNIST).
         target: a latency, as "5ms", or a share of the seed network's, as "70%".
         device: where latency is measured; "local" is this machine (docs/devices.md has the others).
+        runtime: the engine there: onnxruntime, litert or openvino; None: the device's usual one.
+        precision: "fp32", "fp16" or "int8": what is timed and shipped; training is in float.
         seed_network: the network to narrow: a zoo name, a spec file, a run folder.
         resolution: input side in pixels; None: 48 for the built-in images, else the network's own.
         epochs: of every full training.
@@ -120,6 +124,8 @@ def search(
         cluster=cluster,
         blocks=_block_settings(blocks, epochs) if from_scratch else None,
         device=device,
+        runtime=runtime,
+        precision=precision,
     )
     path = Path(out) if out is not None else _fresh_folder()
     return _begin(path, settings, folder, progress or Silent())

@@ -14,6 +14,7 @@ from torch import Tensor
 from bneck.data.batches import Augment, eval_batches
 from bneck.data.pack import Packed, Split
 from bneck.devices.measure import Candidate, measure
+from bneck.devices.models import network_model
 from bneck.devices.protocol import Protocol, TimingError
 from bneck.devices.runtimes import Runtime, Session, runtime
 from bneck.export.files import export_file
@@ -135,7 +136,7 @@ class _Job:
         hswish = form(self.engine.name, "int8")
         post = calibrate(self.net, self.calibrating(), hswish)
         self.add("fp32", None)
-        self.add("naive", naive(self.net, self.calibrating(), hswish), keep=False)
+        self.compare_with("naive", naive(self.net, self.calibrating(), hswish))
         self.add("ptq", post)
         if settings:
             tuned = fine_tune(self.net, post, self.data(), settings, on_step=self.stepping())
@@ -152,7 +153,19 @@ class _Job:
         count = len(self.packed.train.labels)
         return Data(self.packed.train, np.arange(count), self.net.spec.resolution)
 
-    def add(self, name: str, quantized: Quantized | None, *, keep: bool = True) -> None:
+    def compare_with(self, name: str, quantized: Quantized) -> None:
+        """Judge a file that nobody keeps, so how near it comes to its emulation is not asked."""
+        model = network_model(
+            self.net.spec,
+            self.engine,
+            "int8",
+            weights=quantized.weights,
+            ranges=quantized.ranges,
+        )
+        top1 = self._top1(self.engine.load(model, threads=1), name)
+        self.rows[name] = {"name": name, "top1": top1, "size_mb": len(model) / 1e6}
+
+    def add(self, name: str, quantized: Quantized | None) -> None:
         """Write, check and judge one file."""
         path = self.folder / f"{name}{self.engine.suffix}"
         images = next(iter(self.calibrating()))[:CHECKED]
@@ -161,12 +174,13 @@ class _Job:
         )
         session = self.engine.load(self.engine.read(path), threads=1)
         top1 = self._top1(session, name)
-        self.rows[name] = {"name": name, "top1": top1, "size_mb": size_mb(path), **check.as_json()}
-        if keep:
-            self.rows[name]["file"] = str(path)
-        else:
-            path.unlink()
-            path.with_suffix(".bin").unlink(missing_ok=True)
+        self.rows[name] = {
+            "name": name,
+            "top1": top1,
+            "size_mb": size_mb(path),
+            "file": str(path),
+            **check.as_json(),
+        }
 
     def time(self, rounds: int) -> None:
         """Time the kept files against each other, if the machine is quiet enough."""

@@ -13,16 +13,13 @@ from dataclasses import asdict, replace
 from statistics import mean
 from typing import Any
 
-import numpy as np
-
 from bneck.costs.count import count
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
-from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed
-from bneck.devices.measure import DEFAULT_RUNTIME, Candidate, measure
-from bneck.devices.places import usual_runtime
-from bneck.export.files import export_file
+from bneck.devices.deployment import Deployment
+from bneck.devices.measure import Candidate, measure
+from bneck.devices.runtimes import runtime
 from bneck.nets.weights import load_net
 from bneck.recipes.cluster import open_crew
 from bneck.recipes.crew import Crew
@@ -32,6 +29,7 @@ from bneck.recipes.jobs import Images, Outcome, TrainJob, train_job
 from bneck.recipes.narrow import SURE, as_it_is, narrowed, network_record
 from bneck.recipes.progress import PERCENT, Following
 from bneck.recipes.run import Run
+from bneck.recipes.shipping import ship, shipped_file
 from bneck.recipes.stages import (
     CAREFUL,
     known_table,
@@ -53,8 +51,6 @@ from bneck.specs.network import NetSpec
 from bneck.specs.text import load, resolve, to_text
 from bneck.specs.transforms import fix_skips, rename, scale_width, with_classes, with_resolution
 from bneck.specs.zoo import width_rule
-
-CHECK_IMAGES = 256
 
 
 def run_search(run: Run) -> None:
@@ -121,14 +117,14 @@ def _check_target(run: Run, seed: NetSpec) -> None:
     if run.ledger.find(event="target checked"):
         return
     fastest = narrowest(seed, kinds=run.settings.kinds)
-    device = run.settings.device
-    table = known_table(seed, device)
-    seed_ms, fastest_ms = measured_ms(seed, [seed, fastest], table, device)
+    on = run.settings.deployment
+    table = known_table(seed, on)
+    seed_ms, fastest_ms = measured_ms(seed, [seed, fastest], table, on)
     limit_ms = target_ms(run.settings.target, seed_ms)
     if seed_ms <= limit_ms:
         raise InputError(
             f"{seed.name} at {seed.resolution} px already runs in {seed_ms:.3f} ms here, so a target of "
-            f"{limit_ms:.3f} ms is met without a search; {_larger(seed, limit_ms, table, device)}"
+            f"{limit_ms:.3f} ms is met without a search; {_larger(seed, limit_ms, table, on)}"
         )
     if fastest_ms > limit_ms:
         raise InputError(
@@ -152,13 +148,13 @@ def _settle_target(run: Run, seed: NetSpec, table: LatencyTable, given: Handover
     return limit_ms
 
 
-def _larger(seed: NetSpec, limit_ms: float, table: LatencyTable | None, device: str) -> str:
+def _larger(seed: NetSpec, limit_ms: float, table: LatencyTable | None, on: Deployment) -> str:
     """Advice for a loose target: the smallest network of the zoo that is slower than it."""
     names = [f"{family}{width}" for family in ("v3-small", "v3-large") for width in ("", "-1.25")]
     specs = [
         with_resolution(with_classes(resolve(n), seed.classes), seed.resolution) for n in names
     ]
-    times = measured_ms(seed, specs, table, device)
+    times = measured_ms(seed, specs, table, on)
     slower = sorted((ms, name) for ms, name in zip(times, names, strict=True) if ms > limit_ms)
     if slower:
         return f"search from --seed-network {slower[0][1]} ({slower[0][0]:.3f} ms) or set a lower target"
@@ -290,12 +286,7 @@ def _export(run: Run, packed: Packed, found: NetSpec) -> None:
     weights = run.folder.scratch / "found-0.safetensors"
     write_bytes(run.folder.weights, weights.read_bytes())
     net = load_net(found, run.folder.weights)
-    split = packed.val
-    indices = np.unique(np.linspace(0, len(split.labels) - 1, CHECK_IMAGES).astype(np.int64))
-    batches = eval_batches(split, indices, resolution=found.resolution, batch=len(indices))
-    images = next(iter(batches))[0]
-    check = export_file(net, run.folder.model, images, classes=packed.classes)
-    run.record["export"] = check.as_json()
+    run.record.update(ship(run.folder, net, packed, run.settings.deployment))  # type: ignore[typeddict-item]
     run.save()
 
 
@@ -307,19 +298,20 @@ def _measure_finals(
     reference: NetSpec,
     limit_ms: float,
 ) -> None:
-    device = run.settings.device
-    engine = usual_runtime(device)
-    # The shipped file itself, where the device's runtime reads it.
-    shipped = run.folder.model.read_bytes() if engine == DEFAULT_RUNTIME else None
-    candidates = [Candidate(seed), Candidate(found, shipped), Candidate(uniform)]
+    on = run.settings.deployment
+    shipped = runtime(on.runtime).read(shipped_file(run.folder, on))
+    candidates = [
+        Candidate(spec, model, precision=on.precision)
+        for spec, model in ((seed, None), (found, shipped), (uniform, None))
+    ]
     nominal = float(run.record["table"]["reference_ms"])
     results: list[Measurement] = patiently(
         lambda: measure(
             candidates,
-            runtime_name=engine,
-            place=device,
+            runtime_name=on.runtime,
+            place=on.device,
             protocol=CAREFUL,
-            reference=Candidate(reference),
+            reference=Candidate(reference, precision=on.precision),
             nominal_ms=nominal,
         )
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from bneck.devices.places import place
+from bneck.devices.deployment import Deployment
 from bneck.recipes.cluster import check_address
 from bneck.recipes.target import target_ms
 from bneck.recipes.training import small_data as train_small_data
@@ -86,7 +86,8 @@ class SearchSettings:
 
     `kinds` are the proposals that NetAdapt makes, `delta` is the least cut of a step as a share of
     the seed's latency (the paper: 0.01), `steps` its T, `heldout` the share of the train images that
-    judges proposals, `repeats` the number of final trainings of each network. `cluster` is the address of a
+    judges proposals, `repeats` the number of final trainings of each network. Latency is that of
+    `precision` in `runtime`, None the usual one, on `device`. `cluster` is the address of a
     Ray cluster that trains in place of `workers` processes here.
     """
 
@@ -104,7 +105,14 @@ class SearchSettings:
     workers: int
     blocks: BlockSettings | None = None
     device: str = "local"
+    runtime: str | None = None
+    precision: str = "fp32"
     cluster: str | None = None
+
+    @property
+    def deployment(self) -> Deployment:
+        """What the network is to run on."""
+        return Deployment.of(self.device, self.runtime, self.precision)
 
     def check(self) -> None:
         """Raise InputError for a value that cannot be."""
@@ -122,7 +130,7 @@ class SearchSettings:
         if not 0 < self.training.epochs < float("inf"):
             raise InputError(f"epochs is {self.training.epochs}; it must be a number above 0")
         target_ms(self.target, 1.0)
-        place(self.device)
+        Deployment.of(self.device, self.runtime, self.precision)
         if self.cluster is not None:
             check_address(self.cluster)
         if self.blocks is not None:
@@ -144,6 +152,8 @@ def small_data(
     workers: int | None = None,
     blocks: BlockSettings | None = None,
     device: str = "local",
+    runtime: str | None = None,
+    precision: str = "fp32",
     cluster: str | None = None,
 ) -> SearchSettings:
     """`recipes.training.small_data` for a search: proposals are tuned at half its rate, unaveraged.
@@ -166,6 +176,8 @@ def small_data(
         workers=_cores() if workers is None else workers,
         blocks=blocks,
         device=device,
+        runtime=runtime,
+        precision=precision,
         cluster=cluster,
     )
 

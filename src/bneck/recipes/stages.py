@@ -17,9 +17,10 @@ from bneck.costs.table_file import FORMAT, read_table
 from bneck.data.builtin import fashion_pack
 from bneck.data.folders import list_images
 from bneck.data.pack import Packed, open_pack, pack
+from bneck.devices.deployment import Deployment
 from bneck.devices.fill import Plan, fill_table, plan_for
 from bneck.devices.measure import Candidate, measure
-from bneck.devices.places import identity, usual_runtime
+from bneck.devices.places import identity
 from bneck.devices.protocol import Protocol, TimingError
 from bneck.recipes.jobs import Images
 from bneck.recipes.run import Run
@@ -27,6 +28,7 @@ from bneck.records.files import locked, write_bytes
 from bneck.specs.network import NetSpec
 
 CAREFUL = Protocol(rounds=20, burst_ms=30.0)
+PLAIN = Deployment()
 PATIENCE, PAUSE_S = 6, 10.0
 
 T = TypeVar("T")
@@ -95,12 +97,10 @@ def table_for(run: Run, seed: NetSpec, pace: Pace | None = None) -> LatencyTable
     that of `seed` itself.
     """
     if pace is None:
-        reference, nominal_ms, path = seed, None, table_path(seed, device=run.settings.device)
+        reference, nominal_ms, path = seed, None, table_path(seed, run.settings.deployment)
     else:
         reference, nominal_ms = pace.network, pace.nominal_ms
-        path = table_path(
-            reference, device=run.settings.device, space=f"{seed.digest()} {nominal_ms}"
-        )
+        path = table_path(reference, run.settings.deployment, space=f"{seed.digest()} {nominal_ms}")
     plan = plan_for(seed)
     table = filled_table(run, reference, plan, path, run.folder.table, nominal_ms=nominal_ms)
     record_table(run, table)
@@ -123,6 +123,7 @@ def record_table(run: Run, table: LatencyTable) -> None:
     }
     run.record["runtime"] = table.header["runtime"]
     run.record["runtime_version"] = table.header["runtime_version"]
+    run.record["precision"] = table.header["precision"]
     run.save()
     run.progress.say(f"latency table: {error}")
 
@@ -148,13 +149,15 @@ def filled_table(
                 run.progress.advance(done - advances[-1][1])
                 advances.append((what, done))
 
-            device = run.settings.device
+            on = run.settings.deployment
             fill_table(
                 reference,
                 path,
                 plan=plan,
-                runtime_name=usual_runtime(device),
-                place=device,
+                runtime_name=on.runtime,
+                precision=on.precision,
+                place=on.device,
+                threads=on.threads,
                 nominal_ms=nominal_ms,
                 progress=progress,
             )
@@ -162,30 +165,21 @@ def filled_table(
     return read_table(copy)
 
 
-def table_path(
-    seed: NetSpec,
-    *,
-    device: str = "local",
-    runtime_name: str | None = None,
-    precision: str = "fp32",
-    threads: int = 1,
-    space: str | None = None,
-) -> Path:
-    """Where a device's table for a seed network lies, in the user's cache folder.
+def table_path(seed: NetSpec, on: Deployment = PLAIN, *, space: str | None = None) -> Path:
+    """Where a deployment's table for a seed network lies, in the user's cache folder.
 
     `space` is the digest of a space whose table is measured beside that network.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    runtime_name = runtime_name or usual_runtime(device)
-    processor, version = identity(device, runtime_name)
+    processor, version = identity(on.device, on.runtime)
     what = (
         FORMAT,
-        *([] if device == "local" else [device]),
+        *([] if on.device == "local" else [on.device]),
         processor,
-        runtime_name,
+        on.runtime,
         version,
-        precision,
-        threads,
+        on.precision,
+        on.threads,
         seed.digest(),
         *([space] if space else []),
     )
@@ -196,9 +190,9 @@ def table_path(
     return cache / "bneck" / "tables" / f"{name}-{seed.resolution}-{key}.jsonl"
 
 
-def known_table(seed: NetSpec, device: str = "local") -> LatencyTable | None:
-    """The table of a device for `seed` as an earlier run left it, or None."""
-    path = table_path(seed, device=device)
+def known_table(seed: NetSpec, on: Deployment = PLAIN) -> LatencyTable | None:
+    """A deployment's table for `seed` as an earlier run left it, or None."""
+    path = table_path(seed, on)
     with suppress(TableError):
         return read_table(path) if path.is_file() else None
     return None
@@ -208,21 +202,21 @@ def measured_ms(
     seed: NetSpec,
     specs: Sequence[NetSpec],
     table: LatencyTable | None = None,
-    device: str = "local",
+    on: Deployment = PLAIN,
 ) -> list[float]:
     """Measured latency of networks in milliseconds, at the pace that the seed had for the table.
 
     Without a table, at the seed's pace of the moment.
     """
     nominal = float(table.header["reference_ms"]) if table else None
-    candidates = [Candidate(spec) for spec in specs]
+    candidates = [Candidate(spec, precision=on.precision) for spec in specs]
     found = patiently(
         lambda: measure(
             candidates,
-            runtime_name=usual_runtime(device),
-            place=device,
+            runtime_name=on.runtime,
+            place=on.device,
             protocol=CAREFUL,
-            reference=Candidate(seed),
+            reference=Candidate(seed, precision=on.precision),
             nominal_ms=nominal,
         )
     )

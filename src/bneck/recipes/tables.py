@@ -7,14 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bneck.devices.deployment import Deployment
 from bneck.devices.fill import fill_table
-from bneck.devices.places import usual_runtime
-from bneck.graphs.forms import form
 from bneck.recipes.networks import Network
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.stages import table_path
 from bneck.records.files import locked
-from bneck.specs.errors import InputError
 from bneck.specs.text import resolve
 
 
@@ -47,33 +45,24 @@ def latency_table(
     Raises:
         InputError: no such network, device or runtime, or a file that is another table.
     """
-    if threads < 1:
-        raise InputError(f"threads is {threads}; it must be at least 1")
-    runtime_name = runtime_name or usual_runtime(device)
-    form(runtime_name, precision)
+    on = Deployment.of(device, runtime_name, precision, threads=threads)
     seed = resolve(network)
-    path = (
-        Path(out)
-        if out is not None
-        else table_path(
-            seed, device=device, runtime_name=runtime_name, precision=precision, threads=threads
-        )
-    )
+    path = table_path(seed, on) if out is None else Path(out)
     with locked(path.with_suffix(".lock"), wait=True):
         table = fill_table(
             seed,
             path,
-            runtime_name=runtime_name,
-            precision=precision,
-            place=device,
-            threads=threads,
+            runtime_name=on.runtime,
+            precision=on.precision,
+            place=on.device,
+            threads=on.threads,
             progress=_shown(progress or Silent()),
         )
     return {
         "file": str(path),
         "network": seed.name,
         "device": device,
-        "runtime": runtime_name,
+        "runtime": on.runtime,
         "precision": precision,
         "threads": threads,
         "entries": sum(len(widths) for widths in table.rows.values()),

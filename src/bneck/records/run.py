@@ -81,6 +81,7 @@ class SearchRecord(TypedDict, total=False):
     device: dict[str, Any]
     runtime: str
     runtime_version: str
+    precision: str
     table: dict[
         str, Any
     ]  # entries, rounding, scale, offset_ms, networks, median, p95, reference, reference_ms
@@ -100,6 +101,9 @@ class SearchRecord(TypedDict, total=False):
     stages: list[StageRecord]
     overhead_seconds: float  # proposing, shrinking, estimating: all of the search but training
     export: dict[str, Any]  # images, label_agreement, largest_difference
+    shipped: dict[
+        str, Any
+    ]  # file, runtime, precision, top1 and the same; where that is not model.onnx
 
 
 @dataclass(frozen=True, slots=True)

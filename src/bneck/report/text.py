@@ -257,9 +257,13 @@ def export_sentence(record: SearchRecord) -> str:
     images = several(check.get("images", 0), "image")
     text = f"The exported file against the trained network, on {images}: "
     text += "every label agrees" if agree == 1 else f"{percent(agree, 2)} % of the labels agree"
-    return text + (
-        f", and no score differs by more than {largest:.1e}." if largest is not None else "."
-    )
+    text += f", and no score differs by more than {largest:.1e}." if largest is not None else "."
+    if shipped := record.get("shipped"):
+        text += (
+            f" What runs on the device is {shipped['file']} ({shipped['runtime']}, {shipped['precision']}): "
+            f"top-1 {percent(shipped['top1'], 1)} % there."
+        )
+    return text
 
 
 def _repeats(top1: Sequence[float]) -> str:

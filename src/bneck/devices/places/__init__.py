@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-from bneck.devices.places.place import DeviceError as DeviceError
-from bneck.devices.places.place import Place as Place
+from bneck.devices.places.contract import DeviceError as DeviceError
+from bneck.devices.places.contract import Place as Place
 from bneck.records.measurement import Device
 
 KNOWN = "local, ssh:[USER@]HOST[:PORT], adb:SERIAL and browser[:PORT]"

@@ -16,12 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from bneck.devices.places.answers import last_line, rubbish
-from bneck.devices.places.place import DeviceError, ImageSize, Lost, Place
+from bneck.devices.places.contract import DeviceError, ImageSize, Lost, Place
 from bneck.devices.timing import Burst, Timer
 from bneck.records.measurement import Device
 
 FOLDER = "/data/local/tmp/bneck"
-QUICK_S, PUSH_S, BURST_S = 30.0, 300.0, 300.0  # time limits
+QUICK_S, PUSH_S, BURST_S = 30.0, 300.0, 120.0  # time limits
 PROFILED_RUNS = 50
 CLOCKS = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq"
 DONE = "bneck-rc="  # adb of old devices does not pass exit codes on

@@ -12,8 +12,8 @@ import sys
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
+from bneck.devices.places.contract import Place
 from bneck.devices.places.local import Local
-from bneck.devices.places.place import Place
 from bneck.devices.runtimes import MissingRuntime
 from bneck.devices.timing import Timer
 from bneck.specs.errors import InputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from bneck.devices.places.place import Lost
+from bneck.devices.places.contract import Lost
 
 
 def rubbish(answer: object) -> Lost:

@@ -17,13 +17,13 @@ from queue import Empty
 from typing import Any
 
 from bneck.devices.places.answers import last_line, rubbish, times
+from bneck.devices.places.contract import DeviceError, ImageSize, Lost, Place
 from bneck.devices.places.local import processor
 from bneck.devices.places.page_server import PageServer
-from bneck.devices.places.place import DeviceError, ImageSize, Lost, Place
 from bneck.devices.timing import Burst, Timer
 from bneck.records.measurement import Device
 
-START_S, LOAD_S, BURST_S = 120.0, 300.0, 300.0  # time limits
+START_S, LOAD_S, BURST_S = 120.0, 300.0, 120.0  # time limits
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ENTRY = "ort.wasm.min.mjs"  # onnxruntime-web without its GPU parts
 FLAGS = (

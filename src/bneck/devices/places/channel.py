@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from bneck.devices.places.answers import last_line, rubbish
-from bneck.devices.places.place import DeviceError, Lost
+from bneck.devices.places.contract import DeviceError, Lost
 
 CHUNK = 1 << 16
 LONGEST = 1 << 24  # bytes of an answer; rubbish may have no line breaks

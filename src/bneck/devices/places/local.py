@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bneck.devices.places.place import ImageSize, Place
+from bneck.devices.places.contract import ImageSize, Place
 from bneck.devices.runtimes import RUNTIMES, Runtime, runtime
 from bneck.devices.timing import RunTimer, Timer, pinned
 from bneck.records.measurement import Device

@@ -12,7 +12,7 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import Any, ClassVar
 
-from bneck.devices.places.place import DeviceError
+from bneck.devices.places.contract import DeviceError
 
 PAGE = Path(__file__).with_name("browser.html")
 POLL_S = 20.0  # how long the page waits for a job before it asks again

@@ -12,13 +12,13 @@ from typing import Any
 from bneck.devices.places import agent
 from bneck.devices.places.answers import rubbish, times
 from bneck.devices.places.channel import Channel
-from bneck.devices.places.place import DeviceError, ImageSize, Lost, Place
+from bneck.devices.places.contract import DeviceError, ImageSize, Lost, Place
 from bneck.devices.places.shipped import shipment, started_by
 from bneck.devices.runtimes import RUNTIMES
 from bneck.devices.timing import Burst, Timer
 from bneck.records.measurement import Device
 
-START_S, LOAD_S, BURST_S = 60.0, 300.0, 300.0  # time limits
+START_S, LOAD_S, BURST_S = 60.0, 300.0, 120.0  # time limits
 CHATTER = 200  # lines that a login may print before the agent speaks
 ADDRESS = re.compile(r"(?:([\w.][\w.-]*)@)?([\w.][\w.-]*|\[[0-9a-fA-F:.]+\])(?::(\d{1,5}))?")
 

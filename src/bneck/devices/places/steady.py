@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from bneck.devices.places.place import DeviceError, ImageSize, Lost, Place
+from bneck.devices.places.contract import DeviceError, ImageSize, Lost, Place
 from bneck.devices.timing import Burst, Timer
 from bneck.records.measurement import Device
 
