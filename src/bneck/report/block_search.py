@@ -13,7 +13,7 @@ from bneck.report.scatter import Chart, Point, Series, draw_charts
 from bneck.report.tables import Column, Table
 
 SHOWN = 15  # networks of a front
-MOST_TRIALS = 1_500  # drawn; of more, every so manieth
+MOST_TRIALS = 500  # drawn; of more, every so manieth
 
 
 def block_search(record: SearchRecord) -> Iterator[Block]:

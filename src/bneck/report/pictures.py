@@ -17,7 +17,7 @@ MARKS: dict[str, tuple[Mark, int, str]] = {
     "found": ("circle", 0, "found network"),
     "uniform": ("triangle", 1, "uniform width"),
 }
-MOST_TRIALS = 1_500  # drawn; of more, every so manieth
+MOST_TRIALS = 500  # drawn; of more, every so manieth
 FINALS = (
     "measured latency (bar from the 10th to the 90th percentile) and mean top-1 on "
     "validation images after the final training (a cross for each training)"
