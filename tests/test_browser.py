@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ from bneck.devices.measure import Candidate, measure
 from bneck.devices.places import DeviceError, browser, describe, place
 from bneck.devices.places.browser import Browser, chromium
 from bneck.devices.places.page_server import PageServer
+from bneck.devices.places.scheduled import processes_of, running_share, times_of
 from bneck.devices.places.steady import Steady
 from bneck.devices.protocol import Protocol
 from bneck.devices.runtimes import runtime
@@ -60,10 +63,14 @@ class TestPage:
         assert not found.pinned
         assert page.version("onnxruntime").startswith("web 1.")
 
-    def test_networks_are_measured_without_cpu_time(self, page: Browser, tiny: NetSpec) -> None:
+    def test_networks_are_measured(self, page: Browser, tiny: NetSpec) -> None:
         (one,) = measure([Candidate(tiny)], place=page, protocol=QUICK)
-        assert one.cpu_ms is None
-        assert one.repeated == 0
+        if Path("/proc/self/schedstat").exists():
+            assert one.cpu_ms is not None
+            assert 0 < one.cpu_ms <= max(one.latency_ms.p90, one.latency_ms.median * 2)
+            assert len(one.rounds_cpu_ms) == 3
+        else:
+            assert one.cpu_ms is None
         assert 0 < one.latency_ms.median < 1e3
         assert one.runtime_version == page.version("onnxruntime")
 
@@ -105,6 +112,39 @@ class TestPage:
             os.killpg(made[0].pid, signal.SIGKILL)
             assert len(timer.burst(3, 0).wall_ms) == 3
         assert len(made) == 2
+
+
+class TestScheduled:
+    def test_the_share_is_that_of_the_thread_that_ran_most(self) -> None:
+        before = {1: (100, 0), 2: (0, 50), 3: (7, 7)}
+        after = {1: (110, 500), 2: (300, 150), 4: (9999, 0)}  # 3 has ended, 4 is new
+        assert running_share(before, after) == 300 / 400
+        assert running_share(before, before) is None
+        assert running_share({}, {}) is None
+
+    @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="no scheduler statistics")
+    def test_a_thread_that_computes_has_run(self) -> None:
+        before = times_of([os.getpid()])
+        cpu = time.thread_time_ns()
+        while time.thread_time_ns() - cpu < 30_000_000:
+            pass
+        after = times_of([os.getpid(), 2**30])
+        assert set(after) == {os.getpid()}
+        assert after[os.getpid()][0] - before[os.getpid()][0] >= 25_000_000
+        share = running_share(before, after)
+        assert share is not None
+        assert 0 < share <= 1
+
+    def test_processes_are_found_by_session_and_word(self) -> None:
+        command = ["sleep", "61.5"]
+        child = subprocess.Popen(command, start_new_session=True)
+        try:
+            assert processes_of(child.pid, "61.5") == [child.pid]
+            assert processes_of(child.pid, "other") == []
+            assert child.pid not in processes_of(os.getsid(0), "61.5")
+        finally:
+            child.kill()
+            child.wait()
 
 
 @pytest.fixture

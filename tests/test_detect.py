@@ -113,6 +113,38 @@ class TestRun:
         assert {k: after[k] for k in before} == before
         assert "all (mAP)" in call("evaluate", run).out
 
+    def test_a_tflite_file_in_half_precision_finds_the_same(
+        self, run: Path, scene: Path, call: Call, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("ai_edge_litert")
+        file = tmp_path / "small.tflite"
+        options = ("--format", "tflite", "--precision", "fp16", "--out", file)
+        answer = call("export", run, *options)
+        assert f"{file}: " in answer.out
+        assert "fp16" in answer.out
+        pictures = sorted((scene / "images").glob("val-*.png"))[:2]
+        pictures = pictures or sorted((scene / "images").iterdir())[:2]
+        ours, theirs = (bneck.detect(what, pictures, score=0.3) for what in (run, file))
+        assert any(one["objects"] for one in ours)
+        for one, other in zip(ours, theirs, strict=True):
+            assert len(one["objects"]) == len(other["objects"])
+            for a, b in zip(one["objects"], other["objects"], strict=True):
+                assert a["label"] == b["label"]
+                assert a["box"] == pytest.approx(b["box"], abs=1.0)
+
+    @pytest.mark.parametrize(
+        ("options", "why"),
+        [
+            (("--format", "pte"), "a detector has no file of format pte in fp32; formats are onnx"),
+            (("--precision", "int8"), "a detector has no file of format onnx in int8"),
+            (("--pixels",), "--data and --pixels go with classifiers"),
+        ],
+    )
+    def test_files_that_detectors_lack(
+        self, run: Path, call: Call, options: tuple[str, ...], why: str
+    ) -> None:
+        assert why in refusal(call("export", run, *options))
+
     def test_other_data_is_judged(self, run: Path, scene: Path, call: Call, tmp_path: Path) -> None:
         """A json file whose images lie elsewhere; classes are found by name, ids are the file's."""
         other = tmp_path / "run"
@@ -233,7 +265,7 @@ class TestRun:
         assert np.allclose(net.state_dict()["rows.0.conv.weight"], stem, atol=1e-4)
         session, said = exported_detector(out)
         assert said["mean"].ravel().tolist() == [0.5] * 3
-        assert session.outputs == ["offsets", "logits"]
+        assert json.loads(session.metadata["decoded"]) is False
 
     def test_another_network_is_no_start(self, scene: Path, tiny: NetSpec, tmp_path: Path) -> None:
         (tmp_path / "spec.yaml").write_text(to_text(tiny))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bneck.devices.runtimes import OnnxRuntime
+from bneck.devices.runtimes import OnnxRuntime, runtime
 from bneck.export.detector_file import compare, difference, export_detector
 from bneck.export.files import ExportError
 from bneck.graphs.detector_graph import detector_graph
@@ -56,6 +56,27 @@ def test_the_file_finds_what_the_module_finds(name: str, decode: bool, tmp_path:
     places = np.array(json.loads(session.metadata["anchors"]), np.float32)
     assert np.array_equal(places, np.array(anchors(net.detector), np.float32))
     onnx.checker.check_model(str(path), full_check=True)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("name", ["v3-small+dagger", "mnasnet-a1-0.35"])
+def test_the_tflite_file_finds_what_the_module_finds(name: str, half: bool, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    net, engine, path = lively(name), runtime("litert"), tmp_path / "model.tflite"
+    check = export_detector(
+        net, path, images(2), classes=("a", "b", "c"), decode=False, engine=engine, half=half
+    )
+    assert check["boxes"] >= 20
+    session = engine.load(path.read_bytes(), threads=1)
+    assert session.operators() == {"DELEGATE": 1}
+    assert session.metadata["task"] == "detect"
+    with torch.inference_mode():
+        wanted = net(images(1))
+    for got, want in zip(session.run_all(images(1).numpy()), wanted, strict=True):
+        assert got.shape == want.shape
+        assert np.abs(got - want.numpy()).max() <= (0.02 if half else 1e-4) * want.abs().max()
+    parameters = sum(value.size for value in folded_weights(net).values())
+    assert path.stat().st_size < (2.4 if half else 4.3) * parameters + 60_000
 
 
 def test_both_files_find_the_same_in_the_same_order() -> None:

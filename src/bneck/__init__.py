@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bneck.recipes.detect import evaluate_detect as evaluate_detect
     from bneck.recipes.detect import resume_detect as resume_detect
     from bneck.recipes.detect import train_detect as train_detect
+    from bneck.recipes.detect_export import export_detect as export_detect
     from bneck.recipes.detect_pictures import detect as detect
     from bneck.recipes.detectors import count_detector as count_detector
     from bneck.recipes.detectors import measure_detectors as measure_detectors
@@ -67,6 +68,7 @@ _HOMES = {
     "demo": "bneck.recipes.demo",
     "detect": "bneck.recipes.detect_pictures",
     "evaluate": "bneck.recipes.evaluate",
+    "export_detect": "bneck.recipes.detect_export",
     "export_segment": "bneck.recipes.segment_export",
     "evaluate_detect": "bneck.recipes.detect",
     "evaluate_segment": "bneck.recipes.segment",

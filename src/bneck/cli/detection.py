@@ -179,3 +179,18 @@ def predict(
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def export(run: str, format: str, precision: str, out: Path | None, as_json: bool) -> None:
+    """Write a run's detector as a file."""
+    from bneck.recipes.detect_export import export_detect
+
+    found = export_detect(run, format, precision=precision, out=out)
+    if as_json:
+        print_json(found)
+        return
+    print(
+        f"{found['file']}: {found['network']}, {found['precision']}, {found['size_mb']:.2f} MB for "
+        f"{found['runtime']} {found['runtime_version']}; on {found['images']} images {found['boxes']} boxes, "
+        f"boxes and scores differ by {found['largest_difference']:.1e}"
+    )

@@ -248,3 +248,22 @@ def _printed(value: float | None) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def export(run: str, format: str, precision: str, out: Path | None, as_json: bool) -> None:
+    """Write a run's segmenter as a file."""
+    from bneck.recipes.segment_export import export_segment
+
+    if (format, precision) != ("onnx", "fp32"):
+        raise InputError(
+            f"a segmenter has no file of format {format} in {precision}; it is exported as onnx in fp32"
+        )
+    found = export_segment(run, out)
+    if as_json:
+        print_json(found)
+        return
+    height, width = found["size"]
+    print(
+        f"{found['file']}: images of {height}x{width}; on {found['images']} images {found['equal_pixels']:.2%} "
+        f"of the pixels equal, scores differ by {found['largest_difference']:.1e} of the largest"
+    )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bneck.cli import segmentation
+from bneck.cli import detection, segmentation
 from bneck.cli.bars import Bars
 from bneck.cli.options import (
     NAMES,
@@ -143,7 +143,17 @@ def export(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a network as a file for a runtime, checked against it. Python: bneck.export(network)"""
+    """Write a network as a file for a runtime, checked against it. Python: bneck.export(network)
+
+    Of a detection run bneck.export_detect(run), onnx or tflite in fp32 or fp16; of a segmentation run
+    bneck.export_segment(run), onnx in fp32.
+    """
+    if detection.is_run(network) or segmentation.is_run(network):
+        if data is not None or pixels:
+            raise InputError(f"--data and --pixels go with classifiers, and {network} is none")
+        task = detection if detection.is_run(network) else segmentation
+        task.export(network, format, precision, out, as_json)
+        return
     from bneck.recipes.export import export as export_network
 
     with Bars(Console(stderr=True)) as bars:

@@ -14,6 +14,7 @@ ALIGNMENT = 16  # bytes; vector units read weights straight from the file
 # Least operator versions whose definition covers what is written, (float32, 8-bit).
 VERSIONS = {
     "ADD": (1, 2),
+    "CONCATENATION": (1, 2),
     "CONV_2D": (1, 3),
     "DEPTHWISE_CONV_2D": (1, 3),
     "DEQUANTIZE": (3, 2),
@@ -24,9 +25,11 @@ VERSIONS = {
     "MUL": (1, 2),
     "PAD": (1, 2),
     "QUANTIZE": (1, 1),
+    "RESHAPE": (1, 1),
 }
 _OPTIONS = {
     "ADD": "AddOptions",
+    "CONCATENATION": "ConcatenationOptions",
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
@@ -122,6 +125,7 @@ class Flatbuffer:
         same: bool = True,
         stride: int = 1,
         dilation: int = 1,
+        axis: int = 0,
     ) -> None:
         """Append an operator; what its kind has no use for is left out."""
         schema, operator = self._schema, self._schema.OperatorT()
@@ -141,6 +145,8 @@ class Flatbuffer:
                 options.dilationHFactor = options.dilationWFactor = dilation
             if name == "DEPTHWISE_CONV_2D":
                 options.depthMultiplier = 1
+            if name == "CONCATENATION":
+                options.axis = axis
             if name == "MEAN":
                 options.keepDims = True
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, _OPTIONS[name])

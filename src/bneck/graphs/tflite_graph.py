@@ -7,6 +7,7 @@ which in 8 bits costs nothing at all: the integers are the same. `_Tensor.gain` 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,7 @@ from bneck.specs.network import Gate, Layer, NetSpec, Padding, Size, as_size, la
 from bneck.specs.normalisation import Normalisation
 
 SIX = (0.0, 6.0)
+JOINED = 4
 HEAD = ("conv", 1, (1, 1))  # a layer behind the pool: its kind, kernel and map
 
 
@@ -67,10 +69,10 @@ def tflite_network(
         KeyError: `weights` or `ranges` lacks a name.
     """
     size = as_size(spec.resolution if resolution is None else resolution)
-    graph = _Graph(weights, spec.padding, spec.se_gate, hswish, ranges)
+    graph = Graph(weights, spec.padding, spec.se_gate, hswish, ranges)
     x = graph.image((1, *size, spec.channels), pixels)
     x = graph.through(layers(spec, size), x)
-    return graph.finish(x, "scores", spec.name, metadata)
+    return graph.finish({"scores": x}, spec.name, metadata)
 
 
 def tflite_layers(
@@ -83,13 +85,15 @@ def tflite_layers(
     ranges: Ranges | None = None,
 ) -> bytes:
     """A run of layers alone: maps (1, H, W, C) in and out, float32 at the borders."""
-    graph = _Graph(weights, padding, gate, hswish, ranges)
+    graph = Graph(weights, padding, gate, hswish, ranges)
     graph.pooled = all((part.kind, part.kernel, part.size_in) == HEAD for part in walk)
     x = graph.image((1, *walk[0].size_in, walk[0].width_in), None)
-    return graph.finish(graph.through(walk, x), "map", "layers", None)
+    return graph.finish({"map": graph.through(walk, x)}, "layers", None)
 
 
-class _Graph(Traversal[_Tensor]):
+class Graph(Traversal[_Tensor]):
+    """A file under construction; `made` has the tensor behind every layer that was written."""
+
     def __init__(
         self, weights: Weights, padding: Padding, gate: Gate, hswish: HSwish, ranges: Ranges | None
     ) -> None:
@@ -99,6 +103,7 @@ class _Graph(Traversal[_Tensor]):
         self.gate = gate
         self.hswish = hswish
         self.ranges = ranges
+        self.made: dict[str, _Tensor] = {}
         self.pooled = False  # whether the layers are those of the head
         self.spread: Array | None = None  # what the first convolution still has to divide by
 
@@ -158,16 +163,40 @@ class _Graph(Traversal[_Tensor]):
         return x
 
     def finish(
-        self, x: _Tensor, name: str, title: str, metadata: Mapping[str, str] | None
+        self, outputs: Mapping[str, _Tensor], title: str, metadata: Mapping[str, str] | None
     ) -> bytes:
-        """The file, with `x` as its output."""
-        x = self.plain(x)
-        out = x.index
-        if self.ranges is not None:
-            out = self.file.tensor(name, x.shape, kind="float32")
-            self.file.operator("DEQUANTIZE", [x.index], [out])
-        self.file.outputs.append(out)
+        """The file, with these outputs by name."""
+        for name, tensor in outputs.items():
+            x = self.plain(tensor)
+            out = x.index
+            if self.ranges is not None:
+                out = self.file.tensor(name, x.shape, kind="float32")
+                self.file.operator("DEQUANTIZE", [x.index], [out])
+            self.file.outputs.append(out)
         return self.file.pack(title, metadata or {})
+
+    def passed(self, layer: Layer, x: _Tensor) -> None:
+        self.made[layer.name] = x
+
+    def by_anchor(self, name: str, x: _Tensor, numbers: int) -> _Tensor:
+        """A head's map (1, H, W, anchors a cell x numbers) as (1, anchors, numbers)."""
+        x = self.plain(x)
+        count = math.prod(x.shape) // numbers
+        shape = (1, count, numbers)
+        y = replace(x, index=self.file.tensor(name, shape, scale=x.scale), shape=shape)
+        wanted = self.file.constant(f"{name}.shape", np.array(shape, np.int32))
+        self.file.operator("RESHAPE", [x.index, wanted], [y.index])
+        return y
+
+    def joined(self, name: str, parts: Sequence[_Tensor]) -> _Tensor:
+        """Float tensors (1, anchors, numbers) behind one another, few at a time: XNNPACK's limit is five."""
+        if len(parts) > JOINED:
+            first = self.joined(f"{name}.{len(parts)}", parts[:JOINED])
+            return self.joined(name, [first, *parts[JOINED:]])
+        count, numbers = sum(part.shape[1] for part in parts), parts[0].shape[2]
+        y = self.tensor(name, (1, count, numbers))
+        self.file.operator("CONCATENATION", [part.index for part in parts], [y.index], axis=1)
+        return y
 
     # Operators
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from bneck.data.images import read_stretched, read_whole
-from bneck.devices.runtimes import OnnxRuntime
+from bneck.devices.runtimes import Session, file_runtimes, runtime
 from bneck.records.files import write_whole
 from bneck.records.run import RunFolder
 from bneck.report.boxes import PALETTE, Mark, with_boxes
@@ -89,9 +89,14 @@ def is_detector(run: str | Path) -> bool:
     if path.is_dir():
         folder = RunFolder(path)
         return folder.run_json.is_file() and folder.read().get("kind") == "detect"
-    if path.suffix.lower() != ".onnx" or not path.is_file():
+    if path.suffix.lower() not in (".onnx", ".tflite") or not path.is_file():
         return False
-    return OnnxRuntime().load(path.read_bytes(), threads=1).metadata.get("task") == "detect"
+    return _loaded(path).metadata.get("task") == "detect"
+
+
+def _loaded(path: Path) -> Session:
+    engine = runtime(file_runtimes(path)[0])
+    return engine.load(engine.read(path), threads=1)
 
 
 def _save(page: Image.Image, place: Path) -> None:
@@ -116,11 +121,11 @@ def exported_detector(run: Path) -> tuple[Any, dict[str, Any]]:
         InputError: no detector without decoding inside.
     """
     model = RunFolder(run).model if run.is_dir() else run
-    if not model.is_file():
+    if not model.is_file() or not file_runtimes(model):
         raise InputError(
             f"{run} has no model.onnx; give a finished run's folder or an exported file"
         )
-    session = OnnxRuntime().load(model.read_bytes(), threads=1)
+    session = _loaded(model)
     said = session.metadata
     try:
         metadata = {
@@ -134,7 +139,7 @@ def exported_detector(run: Path) -> tuple[Any, dict[str, Any]]:
         raise InputError(
             f"{model} is no detector exported by bneck: its metadata lacks the anchors"
         ) from None
-    if session.outputs[0] != "offsets":
+    if json.loads(said.get("decoded", "false")):
         raise InputError(
             f"{model} decodes by itself; give the run's model.onnx, which leaves that to bneck"
         )

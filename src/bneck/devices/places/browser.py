@@ -20,6 +20,7 @@ from bneck.devices.places.answers import last_line, rubbish, times
 from bneck.devices.places.contract import DeviceError, ImageSize, Lost, Place
 from bneck.devices.places.local import processor
 from bneck.devices.places.page_server import PageServer
+from bneck.devices.places.scheduled import processes_of, running_share, times_of
 from bneck.devices.timing import Burst, Timer
 from bneck.records.measurement import Device
 
@@ -106,6 +107,7 @@ class Browser(Place):
         scripts, self._version = web_folder()
         program = chromium()
         self._asked = 0
+        self._pages: list[int] = []
         self._server = PageServer(name, port, scripts)
         self._profile = tempfile.TemporaryDirectory(prefix="bneck-", ignore_cleanup_errors=True)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
@@ -160,12 +162,19 @@ class Browser(Place):
             self._ask(LOAD_S, do="load", timer=number, size=size)
         finally:
             del self._server.models[number]
+        self._pages = processes_of(self._process.pid, "--type=renderer")
         return BrowserTimer(self, number)
 
     def burst(self, timer: int, runs: int, warmup: int) -> Burst:
-        """Time a loaded network. A browser tells no CPU time."""
+        """Time a loaded network.
+
+        A page knows no CPU time; on Linux the scheduler tells which share of the burst it had a core.
+        """
+        before = times_of(self._pages)
         answer = self._ask(BURST_S, do="burst", timer=timer, runs=runs, warmup=warmup)
-        return Burst(runs, times(answer, "wall_ms", runs))
+        share = running_share(before, times_of(self._pages))
+        wall = times(answer, "wall_ms", runs)
+        return Burst(runs, wall, () if share is None else tuple(ms * share for ms in wall))
 
     def forget(self, timer: int) -> None:
         """Free a loaded network."""

@@ -44,6 +44,10 @@ class Session(ABC):
     def run(self, image: Array) -> Array:
         """Image (N, C, H, W) float32, or (N, H, W, C) uint8 where pixels go in -> scores."""
 
+    def run_all(self, image: Array) -> list[Array]:
+        """The same image -> all outputs, in the file's order; of classifiers there is one."""
+        return [self.run(image)]
+
     def prepare(self, image: Array) -> Callable[[], object]:
         """What runs the network once on this image, laid out as the engine takes it: for timing."""
         return lambda: self.run(image)

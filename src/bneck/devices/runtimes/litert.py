@@ -45,12 +45,17 @@ class LiteRtSession(Session):
     def __init__(self, interpreter: Any, metadata: dict[str, str]) -> None:
         self._interpreter = interpreter
         self._input = interpreter.get_input_details()[0]["index"]
-        self._output = interpreter.get_output_details()[0]["index"]
+        self._outputs = [one["index"] for one in interpreter.get_output_details()]
         self.metadata = metadata
 
     def run(self, image: Array) -> Array:
         """Image (N, C, H, W) float32, or (N, H, W, C) uint8 where pixels go in -> scores."""
         return np.concatenate([self._once(self._laid_out(one)) for one in image])
+
+    def run_all(self, image: Array) -> list[Array]:
+        """The same, one image and all of the file's outputs in their order."""
+        self._once(self._laid_out(image[0]))
+        return [self._interpreter.get_tensor(index) for index in self._outputs]
 
     def prepare(self, image: Array) -> Callable[[], object]:
         """What runs the network once on this image, copied in as an application would."""
@@ -76,7 +81,7 @@ class LiteRtSession(Session):
         except ValueError as error:
             raise EngineError(f"litert cannot take this image: {error}") from None
         interpreter.invoke()
-        scores: Array = interpreter.get_tensor(self._output)
+        scores: Array = interpreter.get_tensor(self._outputs[0])
         return scores
 
 

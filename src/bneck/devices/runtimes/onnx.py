@@ -69,7 +69,6 @@ class OnnxSession(Session):
         self._session = session
         self._optimised = optimised
         self._input = session.get_inputs()[0].name
-        self.outputs = [str(output.name) for output in session.get_outputs()]
         self.metadata = dict(session.get_modelmeta().custom_metadata_map)
 
     def run(self, image: Array) -> Array:
