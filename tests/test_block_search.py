@@ -211,7 +211,12 @@ def test_the_report_has_the_finalists_and_the_front(run: Path) -> None:
     assert "space toy" in section
     rows = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| ")]
     numbers = [int(cell) for cell in rows if cell.isdecimal()]
-    assert numbers == [e["number"] for e in blocks["finalists"]] + blocks["front"]
+    rises, best = [], -1.0
+    for place, trial in enumerate(sorted(blocks["trials"], key=lambda t: t["number"]), 1):
+        if not trial["stopped"] and trial["reward"] > best:
+            best = trial["reward"]
+            rises.append(place)
+    assert numbers == [e["number"] for e in blocks["finalists"]] + blocks["front"] + rises
 
 
 def test_a_finished_run_resumes_to_the_same(run: Path) -> None:
@@ -236,6 +241,42 @@ def test_the_front_is_trained_and_written(given: dict[str, Any], tmp_path: Path)
     for what in ("latency_ms", "accuracy"):
         values = [trials[number][what] for number in numbers]
         assert values == sorted(values)
+
+
+@pytest.mark.slow
+def test_a_supernet_judges_the_trials_and_its_ranking_is_compared(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    class Heard(Silent):
+        def say(self, sentence: str) -> None:
+            said.append(sentence)
+
+    with pytest.MonkeyPatch.context() as patch:
+        measure_quickly(patch)
+        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
+        found = search(
+            **{**given, "slack": 0.0, "supernet": 8.0, "trials": 9, "top": 1},
+            out=tmp_path / "run",
+            progress=Heard(),
+        )
+    shared = found["blocks"]["supernet"]
+    assert shared["epochs"] == 8
+    assert -1 <= shared["tau"] <= 1
+    assert any(f"Kendall tau {shared['tau']:.2f}" in sentence for sentence in said)
+    trials = {t["number"]: t for t in found["blocks"]["trials"]}
+    assert len(shared["checked"]) == 8
+    for number, inherited, alone in shared["checked"]:
+        assert inherited == trials[number]["accuracy"]
+        assert 0 < alone < 1
+    # From the best to the worst, and no trial was trained.
+    ranked = [inherited for _, inherited, _ in shared["checked"]]
+    assert ranked == sorted(ranked, reverse=True)
+    assert ranked[0] == max(t["accuracy"] for t in trials.values())
+    assert not any(t["stopped"] for t in trials.values())
+    report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "trained for 8 epochs" in report
 
 
 def _run_in_child(given: dict[str, Any], out: str) -> None:

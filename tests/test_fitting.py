@@ -97,6 +97,15 @@ def test_the_clock_corrects_a_table_that_is_wrong(
     assert len(measured) == len(set(measured)) <= 6
 
 
+def test_a_clock_that_jumps_does_not_lead_astray(tiny: NetSpec, made_up_table: Path) -> None:
+    table = read_table(made_up_table)
+    limit, jumps = 0.75 * table.estimate_ms(tiny), iter([1.1, 1.25, 1.08, 1.11, 1.1, 1.1])
+    fitted = fit_by_clock(tiny, limit, table, lambda spec: next(jumps) * table.estimate_ms(spec))
+    assert fitted.measured_ms <= HIGH * limit
+    # 1.1 is the truth of most measurements, and the network is right by it within a few percent.
+    assert 0.95 * limit <= 1.1 * table.estimate_ms(fitted.spec) <= 1.02 * limit
+
+
 def test_where_nothing_measures_within_the_limit_the_nearest_comes_back(
     tiny: NetSpec, made_up_table: Path
 ) -> None:

@@ -76,7 +76,9 @@ def finalists(
 def train_finalists(
     run: Run, crew: Crew, images: Images, found: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Every one trained in full with several seeds; the best first."""
+    """Every one trained in full with several seeds; the best first. One alone needs no comparison."""
+    if len(found) == 1:
+        return [{**found[0], "expected": [], "heldout_top1": []}]
     jobs = {
         name: job_for(run, images, from_text(entry["spec"]), name, n, heldout=True)
         for entry in found
@@ -137,7 +139,7 @@ def choose(
     found = Handover(
         spec=rename(from_text(winner["spec"]), f"{space.name}-blocks"),
         measured_ms=winner["measured_ms"],
-        heldout_top1=winner["heldout_top1"][0],
+        heldout_top1=winner["heldout_top1"][0] if winner["heldout_top1"] else None,
         limit_ms=limit_ms,
         pace=Pace(base, float(table.header["reference_ms"])),
         baseline=baseline,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from bneck.costs.table import LatencyTable
@@ -10,6 +11,7 @@ from bneck.search.fitting import fit_widths
 from bneck.specs.network import NetSpec
 
 TRIES = 6
+STEP, STEPS = 0.995, 4  # where to look beside a network that was measured
 # Shares of the limit: within 2 % of it is a hit, and from the last half percent a second measurement
 # may come out above it.
 LOW, AIM, HIGH = 0.98, 0.99, 0.995
@@ -45,18 +47,36 @@ def fit_by_clock(
         Where nothing measured within the limit, what came nearest to it from above.
     """
     tried: dict[str, Fitted] = {}
+    ratios: list[float] = []  # of measurements to estimates: neighbours share a table's error
     candidate = spec
     for _ in range(TRIES):
-        if candidate.digest() in tried:
-            break
         ms = measured(candidate)
         one = Fitted(candidate, ms, LOW * limit_ms <= ms <= HIGH * limit_ms)
         tried[candidate.digest()] = one
         if one.hit:
             return one
-        aim_ms = table.estimate_ms(candidate) * AIM * limit_ms / ms
-        candidate = fit_widths(spec, aim_ms, table.estimate_ms, widest=widest)
+        ratios.append(ms / table.estimate_ms(candidate))
+        aim_ms = AIM * limit_ms / statistics.median(ratios)
+        found = _untried(spec, aim_ms, table, widest, tried)
+        if found is None:
+            break
+        candidate = found
     within = [one for one in tried.values() if one.measured_ms <= HIGH * limit_ms]
     if within:
         return max(within, key=lambda one: one.measured_ms)
     return min(tried.values(), key=lambda one: one.measured_ms)
+
+
+def _untried(
+    spec: NetSpec,
+    aim_ms: float,
+    table: LatencyTable,
+    widest: NetSpec | None,
+    tried: Collection[str],
+) -> NetSpec | None:
+    """The version next to `aim_ms` or little below it that was not measured yet."""
+    for step in range(STEPS):
+        found = fit_widths(spec, aim_ms * STEP**step, table.estimate_ms, widest=widest)
+        if found.digest() not in tried:
+            return found
+    return None

@@ -16,14 +16,14 @@ EVENT = "blocks found"
 class Handover:
     """A finished block search.
 
-    `spec` measures `measured_ms` and had `heldout_top1` in its first full training; the target is
-    `limit_ms`. All milliseconds of the run are at `pace`. `baseline` is the seed network at the
-    uniform `width` that is compared with.
+    `spec` measures `measured_ms` and had `heldout_top1` in its first full training, if it had to be
+    compared with others; the target is `limit_ms`. All milliseconds of the run are at `pace`.
+    `baseline` is the seed network at the uniform `width` that is compared with.
     """
 
     spec: NetSpec
     measured_ms: float
-    heldout_top1: float
+    heldout_top1: float | None
     limit_ms: float
     pace: Pace
     baseline: NetSpec

@@ -37,11 +37,13 @@ def _keep_found(
     found: NetSpec,
     table: LatencyTable,
     *,
-    heldout_top1: float,
+    heldout_top1: float | None,
     steps: list[StepRecord],
     seconds: float,
 ) -> NetSpec:
-    run.record["found"] = {**network_record(found, table), "heldout_top1": heldout_top1}
+    run.record["found"] = network_record(found, table)
+    if heldout_top1 is not None:
+        run.record["found"]["heldout_top1"] = heldout_top1
     run.record["steps"] = steps
     run.record["overhead_seconds"] = seconds
     run.save()

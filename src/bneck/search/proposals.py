@@ -21,8 +21,9 @@ UNWRITTEN = -1  # the id of a trial that no storage knows yet
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Parameters of a trial, and what the sampler wants to remember with it."""
+    """Parameters of the trial of that number, and what the sampler wants to remember with it."""
 
+    number: int
     params: dict[str, Any]
     system_attrs: dict[str, Any] = field(default_factory=dict)
 
@@ -70,4 +71,5 @@ def propose(study: Study, distributions: dict[str, BaseDistribution]) -> Proposa
     for name, distribution in distributions.items():
         if name not in params:
             params[name] = sampler.sample_independent(asking, trial, name, distribution)
-    return Proposal({name: params[name] for name in distributions}, collecting.system_attrs)
+    params = {name: params[name] for name in distributions}
+    return Proposal(trial.number, params, collecting.system_attrs)

@@ -178,9 +178,7 @@ class Study:
                 self._enter(proposal, noted, known.accuracy, latency_ms)
                 continue
             trial_id = self._enter(proposal, {DIGEST: digest}, None, latency_ms)
-            number = self._reach(
-                lambda i=trial_id: self._study._storage.get_trial_number_from_id(i)  # type: ignore[misc]
-            )
+            number = self._number(trial_id, proposal.number)
             self._asked[number] = trial_id
             return Asked(number=number, tokens=tokens, spec=spec, latency_ms=latency_ms)
         if allowed:
@@ -287,6 +285,17 @@ class Study:
         )
         storage, study_id = self._study._storage, self._study._study_id
         return self._reach(lambda: storage.create_new_trial(study_id, template_trial=trial))
+
+    def _number(self, trial_id: int, expected: int) -> int:
+        """The trial's number; the one that it was proposed for is looked up without the database."""
+        storage, study_id = self._study._storage, self._study._study_id
+
+        def find() -> int:
+            if storage.get_trial_id_from_study_id_trial_number(study_id, expected) == trial_id:
+                return expected
+            return storage.get_trial_number_from_id(trial_id)
+
+        return self._reach(find)
 
     def _values(self, accuracy: float, latency_ms: float) -> list[float]:
         if self.objective == "pareto":
