@@ -278,7 +278,7 @@ told("--help")
 told("count", "v3-large", "v3-small-0.75@96", "--json")
 told("show", "v3-small")
 told("zoo")
-heavy = {"torch", "onnx", "onnxruntime", "matplotlib", "PIL", "loky"} & set(sys.modules)
+heavy = {"torch", "onnx", "onnxruntime", "PIL", "loky"} & set(sys.modules)
 print(json.dumps({"helps": helps, "heavy": sorted(heavy)}))
 """
 

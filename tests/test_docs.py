@@ -1,35 +1,95 @@
-"""Docs cannot lie: the README's example is run, the command page is generated, links lead somewhere."""
+"""Docs cannot lie: their code runs and prints what they say, commands exist, links lead somewhere."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+from bneck.cli.main import app
+from bneck.search.spaces import space_from_text
+from bneck.specs.text import from_text
+from commands import Call
+from doc_blocks import LONG, PAGES, ROOT, Block, blocks, commands
+
+ALL = [block for page in PAGES for block in blocks(page)]
+SHELL = [block for block in ALL if block.language == "bash"]
+RUN = ("count", "show", "zoo", "compare")  # what needs no data, no device and no time
+PYTHON = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
 
 
-def _block(language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    assert found
-    return found[1]
+def named(page: Path) -> Any:
+    """The page as a test's name; those that take long are marked so."""
+    name = page.relative_to(ROOT).as_posix()
+    return pytest.param(page, id=name, marks=[pytest.mark.slow] if name in LONG else [])
 
 
-def test_the_readme_example_prints_what_the_readme_says(tmp_path: Path) -> None:
-    """The first example, the small search included, in an empty folder.
+@pytest.mark.parametrize("page", [named(page) for page in PYTHON])
+def test_python_prints_what_its_page_says(
+    page: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks of a page one after another, in a folder with some `photos` in it."""
+    (tmp_path / "photos").symlink_to(pictures)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in blocks(page):
+        if block.language != "python":
+            continue
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(block.code, block.page, "exec"), names)
+        if block.output is not None:
+            # Whether a small search meets its target is the clock's to say.
+            assert out.getvalue().replace("target: False", "target: True") == block.output
+    if page.name == "README.md":
+        assert (tmp_path / "runs/first/report.html").is_file()
 
-    Whether its target is met is the clock's to say, and other tests run beside this one.
-    """
-    answer = subprocess.run(
-        [sys.executable, "-c", _block("python")], cwd=tmp_path, capture_output=True, text=True
-    )
-    said = answer.stdout.replace("target: False", "target: True")
-    assert said == _block("text"), answer.stderr
-    assert (tmp_path / "runs/first/report.html").is_file()
+
+@pytest.mark.parametrize("block", SHELL, ids=lambda block: block.page)
+def test_commands_are_known_with_all_their_options(block: Block) -> None:
+    """Each line is parsed as the command line parses it; nothing is run."""
+    group: Any = typer.main.get_command(app)
+    for words in commands(block):
+        if words and words[0] != "--help":
+            assert words[0] in group.commands, words
+            if "--help" not in words:
+                group.commands[words[0]].make_context(words[0], words[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_short_commands_run(
+    page: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that need neither data nor a run: counts, tables, comparisons by name."""
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page):
+        for words in commands(block) if block.language == "bash" else ():
+            measures = words[:1] == ["reproduce"] and "--no-measure" not in words
+            named = any("/" in word or word.endswith(".yaml") for word in words)
+            if words[0] in (*RUN, "reproduce") and not measures and not named:
+                answer = call(*words)
+                assert answer.code == 0, (words, answer.err)
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in ALL if block.language == "yaml"], ids=lambda block: block.page
+)
+def test_yaml_is_a_space_or_a_spec(block: Block) -> None:
+    read = space_from_text if block.code.startswith("space:") else from_text
+    assert typing.cast(Any, read)(block.code).name
+
+
+def test_every_block_is_of_a_language_that_is_tested() -> None:
+    assert {block.language for block in ALL} <= {"python", "bash", "yaml", "text"}
+    assert len([b for b in ALL if b.language == "python"]) >= 20
 
 
 def test_the_command_page_is_the_code_s() -> None:
@@ -38,7 +98,7 @@ def test_the_command_page_is_the_code_s() -> None:
     assert subprocess.run([sys.executable, str(script), "--check"]).returncode == 0
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_between_pages_lead_to_files(page: Path) -> None:
     """Relative links of every page."""
     for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
@@ -48,9 +108,25 @@ def test_links_between_pages_lead_to_files(page: Path) -> None:
 
 def test_every_command_in_the_readme_exists() -> None:
     """Every `bneck WORD` in the README is a command."""
-    from bneck.cli.main import app
-
     known = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
-    named = set(re.findall(r"bneck ([a-z]+)(?=[ `\n])", README))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"bneck ([a-z]+)(?=[ `\n])", readme))
     assert named & known
-    assert set(re.findall(r"`bneck ([a-z]+)", README)) <= known
+    assert set(re.findall(r"`bneck ([a-z]+)", readme)) <= known
+
+
+def test_pictures_of_the_docs_are_small() -> None:
+    for picture in (ROOT / "docs").rglob("*.png"):
+        assert picture.stat().st_size < 150_000, picture.name
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Every page, link and anchor of the site, strictly."""
+    pytest.importorskip("mkdocs", reason="the site needs bneck[docs]")
+    answer = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / "index.html").is_file()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from bneck.records.run import RunFolder, SearchRecord
-from bneck.report import sections, text
+from bneck.records.run import SearchRecord
+from bneck.report import text
+from bneck.report.block_search import block_search
+from bneck.report.blocks import Picture
 from bneck.report.cuts import RowCut, cut_sentences, cuts
 from bneck.report.numbers import duration, file_size, ms, printable, signed_percent, spread_text
-from bneck.report.page import write_report
 from bneck.report.tables import Column, Table, html_table, markdown_table
 from bneck.specs.text import to_text
 from bneck.specs.transforms import with_expanded
@@ -184,26 +184,31 @@ def test_numbers() -> None:
     assert printable("a\nb\x00\udcff") == "a b\ufffd\ufffd"
 
 
-def test_without_matplotlib_the_words_remain(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sections, "can_draw", lambda: False)
-    spec = to_text(network("v3-small@48"))
-    run = record()
-    run["found"]["spec"] = spec
-    run["seed_network"] = {"spec": spec}
-    RunFolder(tmp_path).write(run)
-    page, twin = (path.read_text(encoding="utf-8") for path in write_report(tmp_path))
-    assert (
-        page.count("matplotlib is not installed") == twin.count("matplotlib is not installed") == 2
-    )
-    assert "<svg" not in page
-    assert ".svg" not in twin
-
-
-def test_importing_the_report_loads_neither_matplotlib_nor_torch() -> None:
-    code = "import sys, bneck.report.page; print({'matplotlib', 'torch'} & {*sys.modules})"
+def test_importing_the_report_loads_no_torch() -> None:
+    code = "import sys, bneck.report.page; print({'torch'} & {*sys.modules})"
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert answer.stdout.strip() == "set()"
+
+
+def test_the_best_so_far_of_a_block_search() -> None:
+    """By hand: trial 2 is better but above the aim, trial 3 is worse, so two trials made the best."""
+    numbers = zip((0.5, 0.6, 0.9, 0.55), (0.2, 0.4, 0.9, 0.3), strict=True)
+    trials = [
+        {"number": i, "accuracy": accuracy, "latency_ms": latency, "stopped": i == 3}
+        for i, (accuracy, latency) in enumerate(numbers)
+    ]
+    run = record()
+    run["blocks"] = {
+        "space": "toy", "networks": "100", "aim_ms": 0.5, "trials": trials, "front": [1, 0], "finalists": [],
+        "table": {"median": 0.02, "p95": 0.05, "networks": 40},
+    }  # fmt: skip
+    picture = next(block for block in block_search(run) if isinstance(block, Picture))
+    tradeoff, climb = picture.panels
+    assert (
+        climb.count("<title>trial 1: 0.400 ms, 60.0 %</title>") == 2
+    )  # as a trial, and as the best
+    assert climb.count("<title>trial 2: 0.900 ms, 90.0 %</title>") == 1
+    assert climb.count("<title>trial 3: 0.300 ms, 55.0 %</title>") == 1
+    assert "aim 0.500 ms" in tradeoff

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import bneck
+from bneck.devices.runtimes import OnnxRuntime
 from bneck.nets.build import Net, build
 from bneck.nets.transfer import is_folded, restore_statistics, transferred
 from bneck.nets.weights import load_weights
@@ -136,6 +137,20 @@ class TestRun:
         frozen = [n for n in old if n.startswith(tuple(f"rows.{i}." for i in range(4)))]
         assert frozen
         assert all(torch.equal(old[name], new[name]) for name in frozen)
+
+    def test_the_exported_file_has_the_start_s_normalisation(
+        self, trained: Path, pictures: Path, tmp_path: Path
+    ) -> None:
+        """What the net was trained with stands in the file that ships."""
+        begin = Path(shutil.copytree(trained, tmp_path / "begin"))
+        said = json.loads((begin / "run.json").read_text())
+        said["normalisation"] = {"mean": [0.5, 0.25, 0.75], "std": [0.5, 0.5, 0.5]}
+        (begin / "run.json").write_text(json.dumps(said))
+        out = tmp_path / "run"
+        train_classify(str(begin), pictures, start=begin, out=out, epochs=0.5, frozen=True)
+        engine = OnnxRuntime()
+        metadata = engine.load(engine.read(out / "model.onnx"), threads=1).metadata
+        assert json.loads(metadata["mean"]) == [0.5, 0.25, 0.75]
 
     def test_frozen_rows_learn_nothing(self, trained: Path, pictures: Path, tmp_path: Path) -> None:
         out = tmp_path / "run"

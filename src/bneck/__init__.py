@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from bneck.costs.segmenter import count_segmenter as count_segmenter
     from bneck.recipes.classify import resume_classify as resume_classify
     from bneck.recipes.classify import train_classify as train_classify
+    from bneck.recipes.compare import compare as compare
     from bneck.recipes.convert import convert_voc as convert_voc
+    from bneck.recipes.demo import demo as demo
     from bneck.recipes.detect import evaluate_detect as evaluate_detect
     from bneck.recipes.detect import resume_detect as resume_detect
     from bneck.recipes.detect import train_detect as train_detect
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from bneck.recipes.networks import zoo as zoo
     from bneck.recipes.predict import predict as predict
     from bneck.recipes.quantize import quantize as quantize
+    from bneck.recipes.reproduce import reproduce as reproduce
     from bneck.recipes.segment import evaluate_segment as evaluate_segment
     from bneck.recipes.segment import resume_segment as resume_segment
     from bneck.recipes.segment import train_segment as train_segment
@@ -57,10 +60,12 @@ _HOMES = {
     "InputError": "bneck.specs.errors",
     "NetSpec": "bneck.specs.network",
     "build": "bneck.recipes.networks",
+    "compare": "bneck.recipes.compare",
     "convert_voc": "bneck.recipes.convert",
     "count": "bneck.recipes.networks",
     "count_detector": "bneck.recipes.detectors",
     "count_segmenter": "bneck.costs.segmenter",
+    "demo": "bneck.recipes.demo",
     "detect": "bneck.recipes.detect_pictures",
     "evaluate": "bneck.recipes.evaluate",
     "export_detect": "bneck.recipes.detect_export",
@@ -78,6 +83,7 @@ _HOMES = {
     "paint": "bneck.recipes.segment_pictures",
     "predict": "bneck.recipes.predict",
     "quantize": "bneck.recipes.quantize",
+    "reproduce": "bneck.recipes.reproduce",
     "resume": "bneck.recipes.main",
     "resume_detect": "bneck.recipes.detect",
     "resume_segment": "bneck.recipes.segment",

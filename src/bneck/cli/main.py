@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bneck.cli import classification, detection, segmentation, ship, train, weights
+from bneck.cli import classification, detection, pages, segmentation, ship, train, weights
 from bneck.cli import search_options as options
 from bneck.cli.bars import Bars
 from bneck.cli.options import (
@@ -54,7 +54,6 @@ _SEARCH = (
     "onnxruntime",
     "PIL",
     "loky",
-    "matplotlib",
     "optuna",
     "safetensors",
     "scipy",
@@ -312,6 +311,9 @@ app.command()(ship.quantize)
 app.command()(ship.table)
 app.command("import")(weights.import_weights)
 app.command()(weights.evaluate)
+app.command()(pages.reproduce)
+app.command()(pages.compare)
+app.command()(pages.demo)
 
 
 def run() -> None:

@@ -13,6 +13,8 @@ from bneck.costs.count import Count
 from bneck.costs.paper import paper_ratio
 from bneck.recipes.networks import ZooEntry
 from bneck.records.measurement import Measurement
+from bneck.report.exhibits import Exhibit, comparison_table
+from bneck.report.subjects import Subject
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 
@@ -221,6 +223,35 @@ def front_table(record: Mapping[str, Any]) -> Table:
             f"{entry['estimated_ms']:.3f}",
             f"{sum(top1) / len(top1):.1%}",
         )
+    return table
+
+
+def exhibit_tables(exhibit: Exhibit) -> list[Table]:
+    """The tables of one of the paper's exhibits."""
+    made = []
+    for plain in (*exhibit.plain, *map(comparison_table, exhibit.comparisons)):
+        left = [i for i, column in enumerate(plain.columns) if not column.number]
+        table = new_table(plain.title, [column.title for column in plain.columns], left=left)
+        for row in plain.rows:
+            table.add_row(*row)
+        made.append(table)
+    return made
+
+
+def subjects_table(subjects: Sequence[Subject]) -> Table:
+    """What was compared, a line each."""
+    table = new_table(
+        "",
+        ("network", "kind", "px", "params M", "MAdds M", "median ms", "score %", "of"),
+        left=(0, 1, 7),
+    )
+    for one in subjects:
+        table.add_row(
+            one.label, one.kind, str(one.spec.resolution), f"{one.params / 1e6:.3f}",
+            f"{one.madds / 1e6:.2f}", "-" if one.latency_ms is None else f"{one.latency_ms:.3f}",
+            " / ".join(f"{100 * score:.1f}" for score in one.scores) or "-",
+            f"{one.metric}, {one.data}" if one.scores else "-",
+        )  # fmt: skip
     return table
 
 

@@ -1,24 +1,103 @@
-"""Latencies that the paper printed (Tables 3 and 4): one big core of a Pixel 1, TFLite, batch 1.
+"""What the paper printed of classifiers beside their counts: latencies, and accuracies in 8 bits.
 
-They are for ratios alone; nothing that bneck measures is on that phone.
+Milliseconds on one big core of Pixel 1, 2 and 3, TFLite, batch 1. They are for ratios alone; nothing
+that bneck measures is on those phones. Counts and float accuracies are in `costs.published`, Table
+6 in `costs.detector`, Tables 7 and 8 in `costs.segmenter`, Tables 1 and 2 in `costs.paper_networks`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperRow:
+    """One printed row of Tables 3, 4, 5 or 9.
+
+    `top1` is ImageNet's in percent; `ms` has as many phones as the table. `unfused_ms` is Table 5's
+    "no-opt": h-swish made of several operators.
+    """
+
+    table: int
+    label: str
+    network: str
+    top1: float
+    ms: tuple[float, ...]
+    precision: str = "fp32"
+    unfused_ms: float | None = None
+
+
+def _row(
+    table: int, label: str, network: str, top1: float, *ms: float, precision: str = "fp32"
+) -> PaperRow:
+    return PaperRow(
+        table=table, label=label, network=network, top1=top1, ms=ms, precision=precision
+    )
+
+
+def _row5(label: str, network: str, top1: float, ms: float, unfused_ms: float) -> PaperRow:
+    return PaperRow(
+        table=5, label=label, network=network, top1=top1, ms=(ms,), unfused_ms=unfused_ms
+    )
+
+
+TABLE3: tuple[PaperRow, ...] = (
+    _row(3, "V3-Large 1.0", "v3-large", 75.2, 51, 61, 44),
+    _row(3, "V3-Large 0.75", "v3-large-0.75", 73.3, 39, 46, 40),
+    _row(3, "MnasNet-A1", "mnasnet-a1", 75.2, 71, 86, 61),
+    _row(3, "Proxyless", "proxyless-mobile", 74.6, 72, 84, 60),
+    _row(3, "V2 1.0", "v2", 72.0, 64, 76, 56),
+    _row(3, "V3-Small 1.0", "v3-small", 67.4, 15.8, 19.4, 14.4),
+    _row(3, "V3-Small 0.75", "v3-small-0.75", 65.4, 12.8, 15.6, 11.7),
+    _row(3, "Mnas-small", "mnas-small", 64.9, 20.3, 24.2, 17.2),
+    _row(3, "V2 0.35", "v2-0.35", 60.8, 16.6, 19.6, 13.9),
+)
+
+TABLE4: tuple[PaperRow, ...] = (
+    _row(4, "V3-Large 1.0", "v3-large", 73.8, 44, 42.5, 31.7, precision="int8"),
+    _row(4, "V2 1.0", "v2", 70.9, 52, 48.3, 37.0, precision="int8"),
+    _row(4, "V3-Small", "v3-small", 64.9, 15.5, 14.9, 10.7, precision="int8"),
+    _row(4, "V2 0.35", "v2-0.35", 57.2, 16.7, 15.6, 11.9, precision="int8"),
+)
+
+TABLE5: tuple[PaperRow, ...] = (
+    _row5("V3-Large 1.0", "v3-large", 75.2, 51.4, 57.5),
+    _row5("ReLU", "v3-large+relu", 74.5, 50.5, 50.5),
+    _row5("h-swish @16", "v3-large+hswish16", 75.4, 53.5, 68.9),
+    _row5("h-swish @112", "v3-large+hswish112", 75.0, 51.0, 54.4),
+)
+
+TABLE9: tuple[PaperRow, ...] = (
+    _row(9, "Large 1.25", "v3-large-1.25", 76.6, 77.0),
+    _row(9, "Large 1.0", "v3-large", 75.2, 51.2),
+    _row(9, "Large 0.75", "v3-large-0.75", 73.3, 39.8),
+    _row(9, "Large 0.5", "v3-large-0.5", 68.8, 21.7),
+    _row(9, "Large 0.35", "v3-large-0.35", 64.2, 15.1),
+    _row(9, "Large 256", "v3-large@256", 76.0, 65.6),
+    _row(9, "Large 192", "v3-large@192", 73.7, 38.0),
+    _row(9, "Large 160", "v3-large@160", 71.7, 27.8),
+    _row(9, "Large 128", "v3-large@128", 68.4, 17.8),
+    _row(9, "Large 96", "v3-large@96", 63.3, 12.5),
+    _row(9, "Small 1.25", "v3-small-1.25", 70.4, 23.6),
+    _row(9, "Small 1.0", "v3-small", 67.5, 15.8),
+    _row(9, "Small 0.75", "v3-small-0.75", 65.4, 12.8),
+    _row(9, "Small 0.5", "v3-small-0.5", 58.0, 7.7),
+    _row(9, "Small 0.35", "v3-small-0.35", 49.8, 5.7),
+    _row(9, "Small 256", "v3-small@256", 68.5, 20.0),
+    _row(9, "Small 160", "v3-small@160", 62.8, 8.6),
+    _row(9, "Small 128", "v3-small@128", 57.3, 5.8),
+    _row(9, "Small 96", "v3-small@96", 51.7, 4.4),
+)
+
+# What a component saves by section 5.1: milliseconds of a Pixel 1, millions of multiply-adds. The
+# text has figures for these two alone, and Fig. 9 prints none at its points.
+FIG9_SAVINGS: dict[str, tuple[float, float]] = {
+    "efficient last stage": (7.0, 30.0),
+    "stem": (2.0, 10.0),
+}
+
 PIXEL_1_MS: dict[tuple[str, str], float] = {
-    ("v3-large", "fp32"): 51.0,
-    ("v3-large-0.75", "fp32"): 39.0,
-    ("mnasnet-a1", "fp32"): 71.0,
-    ("proxyless-mobile", "fp32"): 72.0,
-    ("v2", "fp32"): 64.0,
-    ("v3-small", "fp32"): 15.8,
-    ("v3-small-0.75", "fp32"): 12.8,
-    ("mnas-small", "fp32"): 20.3,
-    ("v2-0.35", "fp32"): 16.6,
-    ("v3-large", "int8"): 44.0,
-    ("v2", "int8"): 52.0,
-    ("v3-small", "int8"): 15.5,
-    ("v2-0.35", "int8"): 16.7,
+    (row.network, row.precision): row.ms[0] for row in (*TABLE3, *TABLE4)
 }
 
 

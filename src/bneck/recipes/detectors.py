@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bneck.costs.detector import PAPER_V2_CLASSES, TABLE6, DetectorCount, Table6Row
 from bneck.costs.detector import count_detector as count_value
@@ -13,6 +15,9 @@ from bneck.specs.detector import COCO_IDS, Detector, layers, ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import rename, with_resolution
+
+if TYPE_CHECKING:
+    from bneck.devices.protocol import Protocol
 
 
 def count_detector(
@@ -75,11 +80,14 @@ def measure_detectors(
     threads: int = 1,
     rounds: int = 20,
     runtime: str = "onnxruntime",
+    protocol: Protocol | None = None,
+    on_round: Callable[[int, int], None] | None = None,
 ) -> list[Measurement]:
     """Latency of SSDLite round networks on this machine at batch 1, interleaved in shuffled rounds.
 
     Random weights, without decoding and suppression, whose time depends on what is found. A trained
-    detector's run is measured by its own file with `bneck.measure`.
+    detector's run is measured by its own file with `bneck.measure`. A `protocol` stands in place of
+    `threads` and `rounds`; `on_round` is called with (rounds done, rounds).
 
     Raises:
         InputError: no such network or runtime, or a machine too busy to measure on.
@@ -87,7 +95,7 @@ def measure_detectors(
     import numpy as np
 
     from bneck.devices.measure import Candidate, measure
-    from bneck.devices.protocol import Protocol
+    from bneck.devices.protocol import Protocol as NewProtocol
     from bneck.graphs.detector_graph import detector_graph
     from bneck.graphs.onnx_graph import random_weights
 
@@ -104,5 +112,5 @@ def measure_detectors(
         spec = with_resolution(detector.network, detector.resolution)
         model = detector_graph(detector, weights).SerializeToString()
         candidates.append(Candidate(rename(spec, f"ssdlite {spec.name}"), bytes(model)))
-    protocol = Protocol(threads=threads, rounds=rounds)
-    return measure(candidates, runtime_name=runtime, protocol=protocol)
+    protocol = protocol or NewProtocol(threads=threads, rounds=rounds)
+    return measure(candidates, runtime_name=runtime, protocol=protocol, on_round=on_round)

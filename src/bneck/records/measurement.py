@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,24 @@ class Measurement:
     def as_json(self) -> dict[str, Any]:
         """Plain values for a json file."""
         return asdict(self)
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Measurement:
+        """What `as_json` gave; fields that this version does not know are left out.
+
+        Raises:
+            LookupError, TypeError: the values are those of no measurement.
+        """
+        known = {f.name: values[f.name] for f in fields(Measurement) if f.name in values}
+        device = values["device"]
+        for name in ("latency_ms", "raw_latency_ms"):
+            known[name] = Spread(**values[name])
+        for name in ("rounds_ms", "rounds_cpu_ms"):
+            known[name] = tuple(values.get(name, ()))
+        known["device"] = Device(
+            **{f.name: device[f.name] for f in fields(Device) if f.name in device}
+        )
+        return Measurement(**known)
 
 
 def _ratio(mine: Sequence[float], theirs: Sequence[float]) -> Spread:

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bneck.records.run import SearchRecord
-from bneck.report.blocks import Block, Heading, Paragraph
+from bneck.report.blocks import Block, Heading, Paragraph, Picture
 from bneck.report.numbers import NONE, ms, percent, several
+from bneck.report.scatter import Chart, Point, Series, draw_charts
 from bneck.report.tables import Column, Table
 
 SHOWN = 15  # networks of a front
+MOST_TRIALS = 500  # drawn; of more, every so manieth
 
 
 def block_search(record: SearchRecord) -> Iterator[Block]:
@@ -38,9 +40,60 @@ def block_search(record: SearchRecord) -> Iterator[Block]:
             f"ranking agrees with that of {several(len(shared['checked']), 'network')} trained alone to a "
             f"Kendall tau of {NONE if tau is None else f'{tau:.2f}'} (1: the same order, 0: none)."
         )
+    if trials:
+        yield _pictures(blocks, trials)
     yield _finalists(blocks["finalists"])
     yield _front(blocks["front"], trials)
     yield _progress(trials)
+
+
+def _pictures(blocks: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> Picture:
+    """All trials over latency with their front, and the best so far as the search went on."""
+    aim, known = blocks["aim_ms"], {trial["number"]: trial for trial in trials}
+    front = sorted((known[n] for n in blocks["front"]), key=lambda trial: trial["latency_ms"])
+    best: list[Mapping[str, Any]] = []
+    for trial in sorted(trials, key=lambda trial: trial["number"]):
+        within = trial["latency_ms"] <= aim
+        if within and (not best or trial["accuracy"] > best[-1]["accuracy"]):
+            best.append(trial)
+    every = -(-len(trials) // MOST_TRIALS)
+    tradeoff = Chart(
+        title="Trials",
+        x="estimated latency (ms)",
+        y="accuracy, short training (%)",
+        series=(
+            Series(
+                name="trial", points=_points(trials[::every], "latency_ms"), colour=7, mark="cross"
+            ),
+            Series(name="front", points=_points(front, "latency_ms"), joined=True),
+        ),
+        lines=((aim, f"aim {ms(aim)} ms"),),
+        note="Accuracy is the mean probability of the right class on images kept out of training",
+    )
+    climb = Chart(
+        title="Best so far",
+        x="trial",
+        y="accuracy, short training (%)",
+        series=(
+            Series(name="trial", points=_points(trials[::every], "number"), colour=7, mark="cross"),
+            Series(
+                name="best within the aim", points=_points(best, "number"), joined=True, colour=2
+            ),
+        ),
+        note="What each trial added, in their order; the true optimum is unknown, so this is no regret",
+    )
+    return draw_charts("report-blocks", "Block search", (tradeoff, climb))
+
+
+def _points(trials: Sequence[Mapping[str, Any]], x: str) -> tuple[Point, ...]:
+    return tuple(
+        Point(
+            trial[x],
+            100 * trial["accuracy"],
+            f"trial {trial['number']}: {ms(trial['latency_ms'])} ms, {percent(trial['accuracy'])} %",
+        )
+        for trial in trials
+    )
 
 
 def _finalists(finalists: Sequence[Mapping[str, Any]]) -> Table:

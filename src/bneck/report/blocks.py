@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from bneck.report.numbers import ARROW, PLUS_MINUS
+from bneck.report.script import SCRIPT, script_digest
 from bneck.report.tables import Table, html_table, html_text, markdown_table, markdown_text
 
 # Spaces before a unit or sign, and behind a sign.
@@ -53,13 +54,19 @@ class Tiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A drawing as svg: `panels` one by one for html, `whole` for a file called `name`.svg."""
+    """A drawing as svg: `panels` one by one for html, `whole` for a file called `name`.svg.
+
+    A `themed` drawing follows the page's light and dark; others stand on white. Panels of a `wide`
+    one stand below each other and scroll on a phone.
+    """
 
     name: str
     title: str
     description: str
     panels: tuple[str, ...]
     whole: str
+    themed: bool = False
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +97,9 @@ def html_block(block: Block) -> str:
             return f'<div class="tiles">{"".join(map(_html_tile, tiles))}</div>'
         case Picture():
             panels = "".join(f'<div class="panel">{svg}</div>' for svg in block.panels)
+            kinds = " themed" * block.themed + " wide" * block.wide
             return (
-                f'<figure><div class="panels">{panels}</div>'
+                f'<figure><div class="panels{kinds}">{panels}</div>'
                 f"<figcaption>{html_text(block.description)}</figcaption></figure>"
             )
         case Code(text):
@@ -127,8 +135,8 @@ def markdown_block(block: Block) -> str:
 
 
 def html_page(title: str, blocks: Sequence[Block], *, style: str, running_head: str) -> str:
-    """A whole page in one file: nothing is fetched, and nothing in it may be."""
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    """A whole page in one file: nothing is fetched, and no script but the page's own may run."""
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src '{script_digest()}'"
     body = []
     for block in blocks:
         if isinstance(block, Heading):
@@ -145,7 +153,7 @@ def html_page(title: str, blocks: Sequence[Block], *, style: str, running_head: 
             f'<p class="head">{html_text(running_head)}</p>',
             f"<h1>{_prose(title)}</h1>",
             *body,
-            "</section>\n</main>\n</body>\n</html>\n",
+            f"</section>\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n",
         ]
     )
 

@@ -34,7 +34,7 @@ class RowCut:
 
 def cuts(record: SearchRecord) -> list[RowCut] | None:
     """Row by row, or None where there are not yet two networks of the same rows."""
-    seed, found = _spec(record, "seed_network"), _spec(record, "found")
+    seed, found = spec_of(record, "seed_network"), spec_of(record, "found")
     if seed is None or found is None or len(seed.rows) != len(found.rows):
         return None
     before, after = count(seed).rows, count(found).rows
@@ -83,7 +83,8 @@ def cut_sentences(rows: list[RowCut]) -> str:
     return text
 
 
-def _spec(record: SearchRecord, name: str) -> NetSpec | None:
+def spec_of(record: SearchRecord, name: str) -> NetSpec | None:
+    """The spec of "seed_network" or "found"; None where the record has none that can be read."""
     network = record.get("seed_network") if name == "seed_network" else record.get("found")
     text = network.get("spec") if network else None
     try:

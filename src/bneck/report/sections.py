@@ -9,7 +9,8 @@ from bneck.records.run import NetworkRecord, ProposalRecord, SearchRecord
 from bneck.report import text
 from bneck.report.block_search import block_search
 from bneck.report.blocks import Block, Heading, Items, Paragraph, Tile, Tiles, Tone
-from bneck.report.cuts import RowCut, cut_sentences, cuts
+from bneck.report.cuts import cut_sentences, cuts, spec_of
+from bneck.report.difference import difference
 from bneck.report.numbers import (
     ARROW,
     NONE,
@@ -22,17 +23,10 @@ from bneck.report.numbers import (
     signed_percent,
     spread_text,
 )
-from bneck.report.pictures import (
-    FinalPoint,
-    SearchPath,
-    can_draw,
-    draw_tradeoff,
-    draw_widths,
-)
+from bneck.report.pictures import FinalPoint, SearchPath, draw_blocks, draw_tradeoff
 from bneck.report.rerun import SHOWN, rerun
 from bneck.report.tables import Column, Table
 
-NO_PICTURE = "Not drawn: matplotlib is not installed here; install bneck[search] and report again."
 Trial = tuple[float, float]
 
 
@@ -48,13 +42,12 @@ def blocks(
         entries: the lines of the ledger.
         files: (name, what it is, size) of the files in the run folder.
     """
-    rows = cuts(record)
     return [
         *_summary(record),
         *_networks(record),
         *_tradeoff(record, entries),
         *block_search(record),
-        *_cuts(rows),
+        *_cuts(record),
         *_steps(record, entries),
         *_latency(record),
         *_time(record),
@@ -174,19 +167,23 @@ def _tradeoff(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Ite
         yield Paragraph("Not drawn yet: no network is both finally trained and measured.", "note")
     if path is None:
         yield Paragraph("Not drawn yet: the search has judged no trial.", "note")
-    if not can_draw():
-        yield Paragraph(NO_PICTURE, "note")
-    elif picture := draw_tradeoff(finals, path, record.get("target_ms")):
+    if picture := draw_tradeoff(finals, path, record.get("target_ms")):
         yield picture
 
 
-def _cuts(rows: list[RowCut] | None) -> Iterator[Block]:
+def _cuts(record: SearchRecord) -> Iterator[Block]:
     yield Heading("What was cut where")
-    if rows is None:
+    seed, found = spec_of(record, "seed_network"), spec_of(record, "found")
+    if seed is None or found is None:
         yield Paragraph("Missing: the rows of the seed network and of a found network.", "note")
         return
-    yield Paragraph(cut_sentences(rows))
-    yield draw_widths(rows) if can_draw() else Paragraph(NO_PICTURE, "note")
+    rows = cuts(record)
+    if rows is not None:
+        yield Paragraph(cut_sentences(rows))
+    yield draw_blocks(seed, found)
+    if rows is None:
+        yield from difference(seed, found)
+        return
     yield Table(
         title=f"Widths, seed {ARROW} found. MAdds kept includes what the neighbours' cuts save.",
         columns=(

@@ -1,6 +1,11 @@
 """How the page looks: on a wide screen, on a phone, in the dark and on paper."""
 
-STYLE = """\
+from __future__ import annotations
+
+from bneck.report.network_picture import NETWORK_STYLE
+from bneck.report.scatter import CHART_STYLE
+
+_PAGE = """\
 :root {
   --paper: #fdfdfc; --ink: #22262a; --soft: #5d656d; --line: #e3e5e7; --tint: #f4f5f6;
   --good: #00734f; --bad: #b34700; --even: #4a5560; --accent: #0072b2;
@@ -67,6 +72,20 @@ thead th {
   border-bottom-color: var(--soft);
 }
 tbody th { font-weight: 400; }
+tbody th:not(.number) { min-width: 6.5rem; }
+thead button {
+  all: unset; cursor: pointer; font: inherit; color: inherit; position: relative;
+}
+thead button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+[aria-sort] button { color: var(--ink); }
+[aria-sort=ascending] button::after { content: "\\2009\\2191"; }
+[aria-sort=descending] button::after { content: "\\2009\\2193"; }
+.tip {
+  position: absolute; z-index: 9; max-width: min(22rem, calc(100vw - 1rem)); padding: 0.35rem 0.6rem;
+  background: var(--ink); color: var(--paper); border-radius: 4px; font-size: 0.82rem;
+  line-height: 1.4; pointer-events: none;
+}
+.tip[hidden] { display: none; }
 .cards tbody th { min-width: 9.5rem; overflow-wrap: anywhere; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 td.number, tbody th.number { white-space: nowrap; }
@@ -77,6 +96,9 @@ figure { margin: 1.25rem 0 1.5rem; }
   gap: 0.75rem; background: #fff; border: 1px solid var(--line); border-radius: 6px;
   padding: 0.9rem;
 }
+.panels.themed { background: none; }
+.panels.wide { display: block; overflow-x: auto; }
+.panels.wide .panel svg { max-width: none; margin: 0; }
 .panel svg { display: block; width: 100%; height: auto; max-width: 34rem; margin: 0 auto; }
 .panel svg text { font-family: inherit !important; }
 figcaption { margin-top: 0.6rem; max-width: 46rem; }
@@ -137,3 +159,5 @@ ul {
   .panels { grid-template-columns: 1fr 1fr; border: 0; padding: 0; }
 }
 """
+
+STYLE = _PAGE + CHART_STYLE + NETWORK_STYLE

@@ -54,13 +54,13 @@ def html_table(table: Table) -> str:
     """The table as html, in a frame that scrolls where it is wider than the page."""
     titles = [html_text(column.title) for column in table.columns]
     head = "".join(
-        f'<th scope="col"{_class(column)}>{title}</th>'
+        f'<th scope="col"{_class(column)}><button type="button">{title}</button></th>'
         for column, title in zip(table.columns, titles, strict=True)
     )
     title = html_text(table.title)
     lines = [
         f'<div class="frame {table.narrow}" role="region" tabindex="0" aria-label="{title}">',
-        f"<table><caption><span>{title}</span></caption>",
+        f'<table class="sortable"><caption><span>{title}</span></caption>',
         f"<thead><tr>{head}</tr></thead>",
         "<tbody>",
     ]
