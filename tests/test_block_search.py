@@ -79,6 +79,8 @@ def run(given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path
         measure_quickly(patch)
         for module in ("finalists", "verify"):
             patch.setattr(f"bneck.recipes.{module}.measured_ms", by_table)
+        # So small a space may have nothing above the target; both stages shall run all the same.
+        patch.setattr("bneck.recipes.search.HIGH", 0.0)
         search(**given, out=path)
     return path
 
@@ -213,12 +215,7 @@ def test_the_report_has_the_finalists_and_the_front(run: Path) -> None:
     assert "space toy" in section
     rows = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| ")]
     numbers = [int(cell) for cell in rows if cell.isdecimal()]
-    rises, best = [], -1.0
-    for place, trial in enumerate(sorted(blocks["trials"], key=lambda t: t["number"]), 1):
-        if not trial["stopped"] and trial["reward"] > best:
-            best = trial["reward"]
-            rises.append(place)
-    assert numbers == [e["number"] for e in blocks["finalists"]] + blocks["front"] + rises
+    assert numbers == [e["number"] for e in blocks["finalists"]] + blocks["front"]
 
 
 def test_a_finished_run_resumes_to_the_same(run: Path) -> None:

@@ -44,7 +44,6 @@ def block_search(record: SearchRecord) -> Iterator[Block]:
         yield _pictures(blocks, trials)
     yield _finalists(blocks["finalists"])
     yield _front(blocks["front"], trials)
-    yield _progress(trials)
 
 
 def _pictures(blocks: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> Picture:
@@ -130,28 +129,6 @@ def _front(numbers: Sequence[int], trials: Sequence[Mapping[str, Any]]) -> Table
         columns=(Column("trial"), Column("estimated (ms)"), Column("accuracy (%)")),
         rows=tuple(
             (str(n), ms(known[n]["latency_ms"]), percent(known[n]["accuracy"])) for n in shown
-        ),
-    )
-
-
-def _progress(trials: Sequence[Mapping[str, Any]]) -> Table:
-    """Where the highest reward rose; its distance from the best possible, the regret, nobody knows."""
-    rises: list[tuple[int, Mapping[str, Any]]] = []
-    for count, trial in enumerate(sorted(trials, key=lambda t: int(t["number"])), 1):
-        if not trial["stopped"] and (not rises or trial["reward"] > rises[-1][1]["reward"]):
-            rises.append((count, trial))
-    shown = [rises[i] for i in _spread(len(rises))]
-    return Table(
-        title=f"The searcher's progress: the best reward after so many of {len(trials)} networks.",
-        columns=(Column("networks"), Column("trial"), Column("reward"), Column("accuracy (%)")),
-        rows=tuple(
-            (
-                str(count),
-                str(trial["number"]),
-                f"{trial['reward']:.4f}",
-                percent(trial["accuracy"]),
-            )
-            for count, trial in shown
         ),
     )
 
