@@ -139,6 +139,10 @@ class TestScheduled:
         command = ["sleep", "61.5"]
         child = subprocess.Popen(command, start_new_session=True)
         try:
+            # The kernel shows a new program's words a little after the old one's files are closed.
+            until = time.monotonic() + 10
+            while not processes_of(child.pid, "61.5") and time.monotonic() < until:
+                time.sleep(0.01)
             assert processes_of(child.pid, "61.5") == [child.pid]
             assert processes_of(child.pid, "other") == []
             assert child.pid not in processes_of(os.getsid(0), "61.5")
