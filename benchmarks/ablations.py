@@ -1,6 +1,6 @@
 """The paper's ablations by the clock: Table 5, Figs 5, 8 and 9, and the stem of section 5.1.
 
-python benchmarks/ablations.py [RUNTIME ...] [--rounds N] [--copies N]
+python benchmarks/ablations.py [RUNTIME ...] [--rounds N] [--loads N]
 
 For every runtime one interleaved race of all networks, random weights at 224 px, batch 1, one thread.
 Ratios are to V3-Large of the same race, round by round: median, 10th and 90th percentile, of wall
@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from copies import measure_copies
-
 from bneck.costs.count import count
-from bneck.devices.measure import Candidate
+from bneck.devices.measure import Candidate, measure
 from bneck.devices.models import network_model
 from bneck.devices.protocol import Protocol
 from bneck.devices.runtimes import runtime
@@ -65,13 +63,15 @@ def candidate(spec: NetSpec, unfused: bool, engine: str) -> Candidate:
     return Candidate(spec, network_model(spec, runtime(engine), hswish=form), engine)
 
 
-def report(engine: str, rounds: int, copies: int) -> None:
+def report(engine: str, rounds: int, loads: int) -> None:
     listed = list(rows())
-    protocol = Protocol(rounds=rounds, burst_ms=15, least_runs=2, max_repeats=2, max_spread=1e9)
-    found = measure_copies([candidate(s, u, engine) for _, s, u, _ in listed], protocol, copies)
+    protocol = Protocol(
+        rounds=rounds, loads=loads, burst_ms=15, least_runs=2, max_repeats=2, max_spread=1e9
+    )
+    found = measure([candidate(s, u, engine) for _, s, u, _ in listed], protocol=protocol)
     first = found[0]
     print(
-        f"\n{engine} {first.runtime_version}, {rounds} rounds of {copies} copies; "
+        f"\n{engine} {first.runtime_version}, {rounds} rounds of {loads} loads; "
         f"V3-Large {first.cpu_ms:.2f} ms of CPU"
     )
     print("| network | M madds | wall / V3-Large | CPU / V3-Large | paper |")
@@ -94,10 +94,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("runtimes", nargs="*", default=["litert", "onnxruntime", "openvino"])
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--copies", type=int, default=5)
+    parser.add_argument("--loads", type=int, default=5)
     options = parser.parse_args()
     for engine in options.runtimes:
-        report(engine, options.rounds, options.copies)
+        report(engine, options.rounds, options.loads)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Our files of V3-Large against those that converters make of a torchvision-style module of the same weights.
 
 python benchmarks/converted_graph.py write FOLDER     # needs onnxscript and litert-torch
-python benchmarks/converted_graph.py race FOLDER [RUNTIME ...] [--rounds N] [--copies N]
+python benchmarks/converted_graph.py race FOLDER [RUNTIME ...] [--rounds N] [--loads N]
 
 `write` may run in a virtual environment of its own: converters want versions of their own. The
 module is that of tests/foreign_nets.py: torchvision's names and operators, batch norm statistics
@@ -66,11 +66,10 @@ def converted(folder: Path, name: str) -> bytes:
     return runtime(name).converted((folder / "converted.onnx").read_bytes(), {})
 
 
-def race(folder: Path, names: list[str], rounds: int, copies: int) -> None:
-    from copies import measure_copies
+def race(folder: Path, names: list[str], rounds: int, loads: int) -> None:
 
     import bneck
-    from bneck.devices.measure import Candidate
+    from bneck.devices.measure import Candidate, measure
     from bneck.devices.models import network_model
     from bneck.devices.protocol import Protocol
     from bneck.devices.runtimes import runtime
@@ -91,9 +90,11 @@ def race(folder: Path, names: list[str], rounds: int, copies: int) -> None:
         ours, theirs = (engine.load(file, threads=1).run(image) for file in files)
         apart = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
         assert apart < 1e-4, f"{name}: the files differ by {apart}"
-        protocol = Protocol(rounds=rounds, burst_ms=15, least_runs=2, max_repeats=2, max_spread=1e9)
+        protocol = Protocol(
+            rounds=rounds, loads=loads, burst_ms=15, least_runs=2, max_repeats=2, max_spread=1e9
+        )
         candidates = [Candidate(net.spec, file, name) for file in files]
-        one, other = measure_copies(candidates, protocol, copies)
+        one, other = measure(candidates, protocol=protocol)
         cpu, wall = one.cpu_ratio(other), one.ratio(other)
         print(
             f"{name} {engine.version}: ours / converted {cpu.median:.3f} ({cpu.p10:.3f}-{cpu.p90:.3f}) of "
@@ -108,13 +109,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("runtimes", nargs="*")
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--copies", type=int, default=8)
+    parser.add_argument("--loads", type=int, default=8)
     options = parser.parse_args()
     if options.what == "write":
         write(options.folder)
     else:
         names = options.runtimes or ["litert", "onnxruntime", "openvino", "executorch"]
-        race(options.folder, names, options.rounds, options.copies)
+        race(options.folder, names, options.rounds, options.loads)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The paper's pairs of networks on every runtime and in both precisions, one interleaved race each.
 
-python benchmarks/runtimes.py [RUNTIME ...] [--rounds N] [--copies N]
+python benchmarks/runtimes.py [RUNTIME ...] [--rounds N] [--loads N]
 
 Prints, for every runtime, V3-Large / V2 and V3-Small / V2-0.35 beside the paper's ratios, 8-bit over
 float for each network, and the share of one core's measured matrix-product peak that a float network
@@ -16,14 +16,14 @@ import statistics
 import time
 
 import torch
-from copies import measure_copies
 
 from bneck.costs.count import count
 from bneck.costs.paper import paper_ratio
-from bneck.devices.measure import Candidate
+from bneck.devices.measure import Candidate, measure
 from bneck.devices.models import network_model
-from bneck.devices.protocol import Protocol, pinned
+from bneck.devices.protocol import Protocol
 from bneck.devices.runtimes import runtime
+from bneck.devices.timing import pinned
 from bneck.records.measurement import Measurement
 from bneck.specs.zoo import network
 
@@ -50,7 +50,7 @@ def ratio(one: Measurement, other: Measurement) -> str:
     return f"{cpu.median:.3f} ({cpu.p10:.3f}-{cpu.p90:.3f}), wall {wall.median:.3f}"
 
 
-def report(engine: str, rounds: int, copies: int) -> None:
+def report(engine: str, rounds: int, loads: int) -> None:
     precisions = runtime(engine).precisions
     keys = [(name, precision) for precision in precisions for name in NAMES]
     specs = {name: network(name) for name in NAMES}
@@ -59,10 +59,12 @@ def report(engine: str, rounds: int, copies: int) -> None:
         Candidate(specs[name], network_model(specs[name], kind, precision), engine, precision)
         for name, precision in keys
     ]
-    protocol = Protocol(rounds=rounds, burst_ms=15, least_runs=2, max_repeats=1, max_spread=1e9)
-    found = dict(zip(keys, measure_copies(candidates, protocol, copies), strict=True))
+    protocol = Protocol(
+        rounds=rounds, loads=loads, burst_ms=15, least_runs=2, max_repeats=1, max_spread=1e9
+    )
+    found = dict(zip(keys, measure(candidates, protocol=protocol), strict=True))
     first = found[keys[0]]
-    print(f"\n{engine} {first.runtime_version}, {rounds} rounds of {copies} copies")
+    print(f"\n{engine} {first.runtime_version}, {rounds} rounds of {loads} loads")
     for precision in precisions:
         for name, against in PAIRS if precision in PAPERS else ():
             one, other = found[name, precision], found[against, precision]
@@ -84,11 +86,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("runtimes", nargs="*", default=["litert", "onnxruntime", "openvino"])
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--copies", type=int, default=5)
+    parser.add_argument("--loads", type=int, default=5)
     options = parser.parse_args()
     peaks = [peak_gflops()]
     for engine in options.runtimes:
-        report(engine, options.rounds, options.copies)
+        report(engine, options.rounds, options.loads)
         peaks.append(peak_gflops())
     print(f"\none core's matrix product: {statistics.median(peaks):.1f} GFLOP/s")
 

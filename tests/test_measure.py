@@ -28,6 +28,14 @@ def found(tiny: NetSpec) -> list[Measurement]:
     return measure([Candidate(tiny), Candidate(scale_width(tiny, 0.5))], protocol=QUICK)
 
 
+def test_everything_is_loaded_afresh_as_often_as_asked(tiny: NetSpec) -> None:
+    told: list[tuple[int, int]] = []
+    protocol = replace(QUICK, loads=2)
+    (one,) = measure([Candidate(tiny)], protocol=protocol, on_round=lambda *at: told.append(at))
+    assert one.rounds == len(one.rounds_ms) == len(one.rounds_cpu_ms) == 6
+    assert told == [(i, 6) for i in range(1, 7)]
+
+
 class TestRecords:
     def test_there_is_one_of_each_network_in_the_order_asked(
         self, tiny: NetSpec, found: list[Measurement]

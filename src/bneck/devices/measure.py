@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from bneck.devices.models import network_model
 from bneck.devices.places import Place, opened
@@ -20,6 +20,9 @@ from bneck.specs.zoo import network
 
 DEFAULT_RUNTIME = "onnxruntime"
 REFERENCE_NAME = "v3-small-0.5@64"  # small enough to run in every round, large enough to time
+
+
+OnRound: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def measure(
     reference: Candidate | None = None,
     nominal_ms: float | None = None,
     profile: bool = False,
-    on_round: Callable[[int, int], None] | None = None,
+    on_round: OnRound | None = None,
 ) -> list[Measurement]:
     """Measure networks on a device, at batch 1, interleaved in shuffled rounds.
 
@@ -89,15 +92,21 @@ def measure(
             device.check(name)
         described = device.describe()
         versions = {name: device.version(name) for name in engines}
+        # Files are written once, however often they are loaded.
         pairs = [
-            (candidate, engines[name]) for candidate, name in zip(candidates, names, strict=True)
+            (replace(candidate, model=candidate.file(engines[name])), engines[name])
+            for candidate, name in zip(candidates, names, strict=True)
         ]
         profiles = [
             _profile(device, *pair, protocol.threads) if profile else None for pair in pairs
         ]
-        samples = _raced(
-            device, [*pairs, (reference, engines[names[0]])], protocol, nominal_ms, on_round
-        )
+        pairs_and_reference = [*pairs, (reference, engines[names[0]])]
+        samples: dict[str, Samples] = {}
+        for load in range(protocol.loads):
+            told_of = _counting(on_round, load, protocol)
+            raced = _raced(device, pairs_and_reference, protocol, nominal_ms, told_of, seed=load)
+            for name, sample in raced.items():
+                samples.setdefault(name, Samples()).extend(sample)
     race_ms = statistics.median(samples[REFERENCE].round_ms)
     return [
         _record(
@@ -121,7 +130,8 @@ def _raced(
     pairs: Sequence[tuple[Candidate, Runtime]],
     protocol: Protocol,
     nominal_ms: float | None,
-    on_round: Callable[[int, int], None] | None,
+    on_round: OnRound | None,
+    seed: int,
 ) -> dict[str, Samples]:
     """Load all, race them, the last of them as the reference, and let the device forget them."""
     with ExitStack() as stack:
@@ -130,7 +140,14 @@ def _raced(
             for candidate, engine in pairs
         ]
         named = dict(zip(_names(pairs[:-1]), timers, strict=True))
-        return race(named, reference, protocol, nominal_ms=nominal_ms, on_round=on_round)
+        return race(named, reference, protocol, seed=seed, nominal_ms=nominal_ms, on_round=on_round)
+
+
+def _counting(on_round: OnRound | None, load: int, protocol: Protocol) -> OnRound | None:
+    """`on_round` for one race of several, told of the rounds of all."""
+    if on_round is None:
+        return None
+    return lambda done, rounds: on_round(load * rounds + done, protocol.loads * rounds)
 
 
 def _names(pairs: Sequence[tuple[Candidate, Runtime]]) -> list[str]:
@@ -166,7 +183,7 @@ def _record(
         threads=protocol.threads,
         warmup=protocol.warmup,
         n=sample.runs,
-        rounds=protocol.rounds,
+        rounds=protocol.rounds * protocol.loads,
         repeated=sample.repeated,
         latency_ms=_paced(raw, statistics.median(sample.paced_ms)) if nominal_ms else raw,
         raw_latency_ms=raw,

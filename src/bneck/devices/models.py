@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bneck.devices.runtimes import Runtime
-from bneck.graphs.forms import HSwish, form
+from bneck.graphs.forms import ONE_IMAGE, HSwish, form
 from bneck.graphs.onnx_graph import Weights, halved, random_weights
 from bneck.graphs.quantization import Ranges, points
 from bneck.specs.errors import InputError
@@ -64,10 +64,10 @@ def network_model(
             from bneck.graphs.onnx_graph import network_graph
 
             graph = network_graph(
-                spec, weights, resolution, hswish=hswish, ranges=ranges, pixels=pixels, metadata=metadata
+                spec, weights, resolution, hswish=hswish, ranges=ranges, pixels=pixels, metadata=metadata,
+                one_image=engine.name in ONE_IMAGE,
             )  # fmt: skip
-            data = bytes(graph.SerializeToString())
-            return engine.converted(data, metadata or {})
+            return engine.converted(bytes(graph.SerializeToString()), metadata or {})
         case ".safetensors":
             from bneck.nets.fold import pack
 

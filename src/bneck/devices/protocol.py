@@ -35,12 +35,14 @@ class Protocol:
     A burst is `burst_ms` of runs of one model, at least `least_runs`, behind `warmup` runs. It is
     repeated while its wall time exceeds its CPU time by the factor `max_wall_over_cpu`, at most
     `max_repeats` times. `max_spread` is the largest (p90 - p10) / median of paced round medians
-    that is still reported.
+    that is still reported. Everything is loaded afresh `loads` times, for `rounds` each: where an
+    engine puts a network's buffers makes copies of one network differ by up to 7 % as long as they live.
     """
 
     threads: int = 1
     warmup: int = 2
     rounds: int = 12
+    loads: int = 1
     burst_ms: float = 20.0
     least_runs: int = 3
     max_wall_over_cpu: float = 1.05
@@ -63,6 +65,16 @@ class Samples:
     round_cpu_ms: list[float] = field(default_factory=list)
     pace: list[float] = field(default_factory=list)
     repeated: int = 0
+
+    def extend(self, other: Samples) -> None:
+        """Add the times of another race."""
+        self.runs += other.runs
+        self.wall_ms += other.wall_ms
+        self.cpu_ms += other.cpu_ms
+        self.round_ms += other.round_ms
+        self.round_cpu_ms += other.round_cpu_ms
+        self.pace += other.pace
+        self.repeated += other.repeated
 
     @property
     def paced_ms(self) -> list[float]:

@@ -36,6 +36,11 @@ FORMS: dict[tuple[str, Precision], HSwish] = {
 }
 
 
+ONE_IMAGE = ("openvino",)
+"""Runtimes whose files hold one image and, in float, matrix products behind the pool: with an open
+batch they leave fusions out, and a convolution of one pixel is slower than a product."""
+
+
 def form(runtime: str, precision: str) -> HSwish:
     """The form of h-swish for a runtime and precision.
 

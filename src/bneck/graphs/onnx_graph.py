@@ -75,6 +75,7 @@ def network_graph(
     ranges: Ranges | None = None,
     pixels: Normalisation | None = None,
     metadata: Mapping[str, str] | None = None,
+    one_image: bool = False,
 ) -> onnx.ModelProto:
     """The whole network: input `image` (N, channels, H, W) float32, output `scores` (N, classes).
 
@@ -86,19 +87,22 @@ def network_graph(
         ranges: of all points, see `graphs.quantization`, for 8 bits inside; None writes float32.
         pixels: the normalisation to fold in: the input is (N, H, W, channels) uint8 RGB then.
         metadata: goes into the file as it is.
+        one_image: N is 1, and what stands behind the pool are matrix products.
 
     Raises:
         KeyError: `weights` or `ranges` lacks a name.
     """
     size = as_size(spec.resolution if resolution is None else resolution)
     graph = graph_of(weights, spec.padding, spec.se_gate, hswish, ranges)
+    graph.products = one_image and ranges is None
     x = graph.through(layers(spec, size), graph.image(spec.channels, pixels))
     graph.node("Flatten", [x], "scores", axis=1)
-    planes = ["batch", spec.channels, *size]
+    batch = 1 if one_image else "batch"
+    planes = [batch, spec.channels, *size]
     return graph.model(
         name=spec.name,
-        image=("image", ["batch", *size, spec.channels] if pixels else planes),
-        outputs=[("scores", ["batch", spec.classes])],
+        image=("image", [batch, *size, spec.channels] if pixels else planes),
+        outputs=[("scores", [batch, spec.classes])],
         metadata=metadata,
         kind=TensorProto.UINT8 if pixels else TensorProto.FLOAT,
     )
@@ -150,13 +154,19 @@ class Graph(Traversal[str]):
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.made: dict[str, str] = {}
+        self.products = False  # whether convolutions behind the pool are matrix products
+        self.pooled = False
 
     def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
         return output
 
     def weight(self, name: str) -> str:
-        value = np.ascontiguousarray(self.weights[name])
+        return self.kept(name, self.weights[name])
+
+    def kept(self, name: str, value: Array) -> str:
+        """A constant; from half precision the runtime makes float32."""
+        value = np.ascontiguousarray(value)
         if value.dtype != np.float16:
             return self.constant(name, value)
         half = self.constant(f"{name}.half", value)
@@ -179,6 +189,11 @@ class Graph(Traversal[str]):
         return self.act(self.convolution(layer, x), layer.act)
 
     def convolution(self, layer: Layer, x: str) -> str:
+        if self.pooled:
+            name = f"{layer.name}.weight"
+            kernel = self.kept(name, self.weights[name][:, :, 0, 0])
+            inputs = [x, kernel, self.weight(f"{layer.name}.bias")]
+            return self.node("Gemm", inputs, layer.name, transB=1)
         return self.node(
             "Conv",
             [x, self.weight(f"{layer.name}.weight"), self.weight(f"{layer.name}.bias")],
@@ -216,7 +231,11 @@ class Graph(Traversal[str]):
         return name
 
     def pool(self, layer: Layer, x: str) -> str:
-        return self.node("GlobalAveragePool", [x], layer.name)
+        pooled = self.node("GlobalAveragePool", [x], layer.name)
+        if not self.products:
+            return pooled
+        self.pooled = True
+        return self.node("Flatten", [pooled], f"{layer.name}.flat", axis=1)
 
     def add(self, layer: Layer, x: str, row_input: str) -> str:
         return self.node("Add", [x, row_input], f"{layer.name}.sum")

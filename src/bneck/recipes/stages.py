@@ -27,7 +27,7 @@ from bneck.recipes.run import Run
 from bneck.records.files import locked, write_bytes
 from bneck.specs.network import NetSpec
 
-CAREFUL = Protocol(rounds=20, burst_ms=30.0)
+CAREFUL = Protocol(rounds=8, loads=3, burst_ms=30.0)
 PLAIN = Deployment()
 PATIENCE, PAUSE_S = 6, 10.0
 
