@@ -57,8 +57,8 @@ def export(
     progress = progress or Silent()
     if format not in FORMATS:
         raise InputError(f"there is no format {format!r}; known are {', '.join(FORMATS)}")
+    hswish = form(FORMATS[format], precision)
     engine = runtime(FORMATS[format])
-    hswish = form(engine.name, precision)
     record = record_of(network)
     net = build(network).eval()
     place = data_of(record, data)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -104,8 +106,7 @@ class Runtime(ABC):
             EngineError: it is not installed; the message names the extra.
         """
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of engines about their own parts
+            with _unheard():
                 return import_module(module)
         except ImportError:
             raise MissingRuntime(self.name, self.extra, module) from None
@@ -123,3 +124,16 @@ class Runtime(ABC):
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         reason = lines[0].strip().rstrip(".") if lines else type(error).__name__
         return EngineError(f"{self.name} cannot load this file: {reason}")
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """What engines warn of while they are imported is about their own parts."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
