@@ -14,7 +14,7 @@ from bneck.report.blocks import Picture
 from bneck.report.tables import html_text
 
 WIDTH, HEIGHT = 480, 330  # of the plot with its axes, in units of which a phone shows 350
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 26, 44
+LEFT, RIGHT, TOP, BOTTOM = 68, 14, 26, 44
 LETTER, LINE = 7.0, 17  # width of a letter and height of a line of text, about
 MARK = 5.0
 COLOURS = 8
@@ -196,7 +196,7 @@ def _frame(chart: Chart, x: _Axis, y: _Axis) -> Iterator[str]:
     yield _text((LEFT + WIDTH - RIGHT) / 2, floor + 35, chart.x, "", "middle")
     middle = (TOP + floor) / 2
     yield (
-        f'<text transform="translate(14 {middle:.1f}) rotate(-90)" text-anchor="middle">'
+        f'<text transform="translate(13 {middle:.1f}) rotate(-90)" text-anchor="middle">'
         f"{html_text(chart.y)}</text>"
     )
 
