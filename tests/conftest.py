@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from bneck.data.folders import list_images
 from bneck.data.pack import Packed, pack
 from bneck.devices import fill
 from bneck.devices.protocol import Protocol
+from bneck.recipes.stages import table_path
 from bneck.records.ledger import Ledger
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
@@ -211,3 +213,22 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return Answer(int(ended.value.code or 0), *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="module")
+def cached_table(tiny: NetSpec, made_up_table: Path) -> Path:
+    """The tiny network's table where searches look for it, so that none of them fills one."""
+    path = table_path(tiny)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(made_up_table, path))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Nets this small train faster on one, and faster still where others compute beside them."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

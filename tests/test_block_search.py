@@ -168,26 +168,31 @@ def by_table(
     return [table.estimate_ms(s) if table.covers(s) else share * count(s).madds for s in specs]
 
 
+class Heard(Silent):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
 def test_blocks_that_meet_the_target_themselves_are_not_narrowed(
     given: dict[str, Any], tmp_path: Path
 ) -> None:
-    said: list[str] = []
-
-    class Heard(Silent):
-        def say(self, sentence: str) -> None:
-            said.append(sentence)
-
+    heard = Heard()
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
         patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
         search(
             **{**given, "slack": 0.0, "trials": 2, "proxy_epochs": 1, "top": 1},
             out=tmp_path / "run",
-            progress=Heard(),
+            progress=heard,
         )
     found, (blocks,) = record(tmp_path / "run"), events(tmp_path / "run", "blocks found")
     assert blocks["measured_ms"] <= 0.995 * blocks["limit_ms"]
-    assert any("NetAdapt is skipped" in sentence for sentence in said)
+    assert any("NetAdapt is skipped" in sentence for sentence in heard.said)
     assert found["steps"] == []
     assert not events(tmp_path / "run", "trial")
     assert found["found"]["name"] == "toy-blocks-as-found"
@@ -246,24 +251,19 @@ def test_the_front_is_trained_and_written(given: dict[str, Any], tmp_path: Path)
 def test_a_supernet_judges_the_trials_and_its_ranking_is_compared(
     given: dict[str, Any], tmp_path: Path
 ) -> None:
-    said: list[str] = []
-
-    class Heard(Silent):
-        def say(self, sentence: str) -> None:
-            said.append(sentence)
-
+    heard = Heard()
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
         patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
         found = search(
             **{**given, "slack": 0.0, "supernet": 8.0, "trials": 9, "top": 1},
             out=tmp_path / "run",
-            progress=Heard(),
+            progress=heard,
         )
     shared = found["blocks"]["supernet"]
     assert shared["epochs"] == 8
     assert -1 <= shared["tau"] <= 1
-    assert any(f"Kendall tau {shared['tau']:.2f}" in sentence for sentence in said)
+    assert any(f"Kendall tau {shared['tau']:.2f}" in sentence for sentence in heard.said)
     trials = {t["number"]: t for t in found["blocks"]["trials"]}
     assert len(shared["checked"]) == 8
     for number, inherited, alone in shared["checked"]:

@@ -27,7 +27,7 @@ from browser import CHROMIUM, look
 from commands import Call, refusal
 
 NAMES = ["circle", "<i>square", "stripes"]
-PACKAGE = Path(os.environ.get(WEB) or "/tmp/npm/node_modules/onnxruntime-web")
+PACKAGE = Path(os.environ.get(WEB) or "node_modules/onnxruntime-web")
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,13 @@
-"""The main job from end to end on small pictures, and what it leaves behind when it is killed."""
+"""The main job from end to end on small pictures: what it leaves behind, and what it refuses."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections import Counter
-from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,50 +31,15 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
 from conftest import measure_quickly
+from search_run import Run
+
+pytestmark = pytest.mark.usefixtures("cached_table")
 
 SMALL: dict[str, Any] = {"epochs": 1.0, "steps": 1, "repeats": 1, "delta": 0.08}
 FILES = {
     "ledger.jsonl", "model.onnx", "report.html", "report.md", "run.json", "spec.yaml", "table.jsonl",
     "weights.safetensors",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def table(tiny: NetSpec, made_up_table: Path) -> Path:
-    """The tiny network's table where searches look for it, so that none of them fills one."""
-    path = table_path(tiny)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copy(made_up_table, path))
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run."""
-
-    path: Path
-
-    @property
-    def record(self) -> dict[str, Any]:
-        return dict(json.loads((self.path / "run.json").read_text()))
-
-    @property
-    def ledger(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.path / "ledger.jsonl").read_text().splitlines()]
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        return [entry for entry in self.ledger if entry["event"] == name]
-
-    def contents(self) -> dict[str, bytes]:
-        return {p.name: p.read_bytes() for p in self.path.iterdir() if p.is_file()}
-
-    def assert_nothing_done_twice(self) -> None:
-        judged = Counter((entry["step"], entry["digest"]) for entry in self.events("trial"))
-        controls = Counter(entry["step"] for entry in self.events("control"))
-        trained = Counter(entry["name"] for entry in self.events("trained"))
-        verified = Counter(entry["digest"] for entry in self.events("verified"))
-        for counted in (judged, controls, trained, verified):
-            assert counted
-            assert set(counted.values()) == {1}
 
 
 @pytest.fixture(scope="module")
@@ -241,119 +199,6 @@ class TestFinished:
         assert not (run.path / "scratch").exists()
 
 
-# The clock is replaced by the table's own estimates, and by multiply-adds before there is one: two
-# runs then decide alike for certain.
-SEARCH = """
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-import pytest
-from conftest import measure_quickly
-from bneck.costs.count import count
-from bneck.recipes import search, verify
-measure_quickly(pytest.MonkeyPatch())
-search.measured_ms = verify.measured_ms = lambda seed, specs, table, on: [
-    table.estimate_ms(spec) if table else count(spec).madds for spec in specs
-]
-from bneck.cli.main import run
-run()
-"""
-
-
-def start(*arguments: str, folder: Path) -> subprocess.Popen[bytes]:
-    """`bneck search` in a process and a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", SEARCH, str(Path(__file__).parent), "search", *arguments],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        # A shell's background job, as tests may be, ignores Ctrl-C, and its children inherit that.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
-
-
-def arguments(data: Path, spec: Path, out: Path, *, delta: float, workers: int) -> list[str]:
-    return [
-        "--data", str(data), "--target", "75%", "--seed-network", str(spec), "--epochs", "2",
-        "--steps", "1", "--repeats", "1", "--delta", str(delta), "--workers", str(workers),
-        "--out", str(out),
-    ]  # fmt: skip
-
-
-def kill_and_resume(
-    folder: Path, data: Path, spec: Path, *, kills: int, delta: float, workers: int
-) -> None:
-    """Kill a search at random moments, resume it each time, and hold it against an unbroken one."""
-    whole, broken = Run(folder / "whole"), Run(folder / "broken")
-    given = arguments(data, spec, whole.path, delta=delta, workers=workers)
-    finish(start(*given, folder=folder))
-    lines = len(whole.ledger)
-    # What a run was begun with may be gone when it is resumed.
-    lost_data, lost_spec = folder / "data", folder / "seed.yaml"
-    shutil.copytree(data, lost_data)
-    shutil.copy(spec, lost_spec)
-    given = arguments(Path("data"), Path("seed.yaml"), Path("broken"), delta=delta, workers=workers)
-    rng = random.Random(os.getpid())
-    ledger = broken.path / "ledger.jsonl"
-    for moment in sorted(rng.sample(range(1, lines - 1), kills)):
-        process = start(*given, folder=folder)
-        while process.poll() is None:
-            if ledger.exists() and ledger.read_bytes().count(b"\n") >= moment:
-                time.sleep(rng.uniform(0, 0.2))
-                break
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        shutil.rmtree(lost_data, ignore_errors=True)
-        lost_spec.unlink(missing_ok=True)
-        given = ["--resume", "broken"]
-    finish(start(*given, folder=folder))
-
-    broken.assert_nothing_done_twice()
-    assert broken.record["steps"] == whole.record["steps"]
-    assert broken.record["target_ms"] == whole.record["target_ms"]
-    for name in ("spec.yaml", "weights.safetensors", "model.onnx", "table.jsonl"):
-        assert (broken.path / name).read_bytes() == (whole.path / name).read_bytes(), name
-    for key in ("top1", "estimated_latency_ms", "export"):
-        assert broken.record[key] == whole.record[key]
-    assert not (broken.path / "scratch").exists()
-
-
-class TestKilled:
-    def test_killed_twice_it_chooses_as_if_unbroken(
-        self, tmp_path: Path, pictures: Path, tiny_file: Path
-    ) -> None:
-        kill_and_resume(tmp_path, pictures, tiny_file, kills=2, delta=0.08, workers=1)
-
-    @pytest.mark.slow
-    def test_killed_ten_times_it_chooses_as_if_unbroken(
-        self, tmp_path: Path, pictures: Path, tiny_file: Path
-    ) -> None:
-        kill_and_resume(tmp_path, pictures, tiny_file, kills=10, delta=0.02, workers=2)
-
-    def test_ctrl_c_ends_in_one_sentence_that_says_how_to_go_on(
-        self, tmp_path: Path, pictures: Path, tiny_file: Path
-    ) -> None:
-        out = tmp_path / "run"
-        process = start(
-            *arguments(pictures, tiny_file, out, delta=0.08, workers=1), folder=tmp_path
-        )
-        while not list((out / "scratch").glob("*.checkpoint")) and process.poll() is None:
-            time.sleep(0.01)  # until the workers work
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, errors = process.communicate()
-        assert process.returncode == 130
-        assert b"Traceback" not in errors
-        assert errors.decode().splitlines()[-1] == (
-            "bneck: stopped; it goes on with: bneck search --resume RUN, or bneck train --resume RUN"
-        )
-
-
 class Stopped(Exception):
     """Somebody pulled the plug."""
 
@@ -438,26 +283,31 @@ class TestTargets:
 
 @pytest.mark.usefixtures("quick")
 def test_a_table_half_filled_when_a_run_stops_serves_it_again(
-    tiny: NetSpec, table: Path, made_up_table: Path, pictures: Path, tiny_file: Path, tmp_path: Path
+    tiny: NetSpec,
+    cached_table: Path,
+    made_up_table: Path,
+    pictures: Path,
+    tiny_file: Path,
+    tmp_path: Path,
 ) -> None:
     out, plug = tmp_path / "run", PlugPuller(at="measuring networks")
-    table.unlink()
+    cached_table.unlink()
     try:
         with pytest.raises(Stopped):
             search(pictures, "92%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
         assert plug.stages == ["reading images", "measuring rows", "measuring networks"]
         assert not (out / "table.jsonl").exists(), "a run takes a whole table or none"
-        rows = table.read_bytes()
+        rows = cached_table.read_bytes()
         # The second time only what is missing; a fill that is stopped again has all it measured.
         again = PlugPuller(at="measuring networks")
         with contextlib.suppress(Stopped, InputError):
             resume(out, progress=again)
         assert "measuring rows" not in again.stages
-        assert table.read_bytes().startswith(rows)
+        assert cached_table.read_bytes().startswith(rows)
         entries = [json.loads(line) for line in rows.splitlines()]
         assert {tuple(e["widths"]) for e in entries if "row" in e} == {w for _, w in grid(tiny)}
     finally:
-        shutil.copy(made_up_table, table)
+        shutil.copy(made_up_table, cached_table)
 
 
 @pytest.mark.usefixtures("quick")

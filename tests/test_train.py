@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ from bneck.specs.transforms import scale_width
 from bneck.tasks.classify import evaluate, guesses, loss
 from bneck.train.loop import Data, Settings, TrainingError, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = Settings(
     epochs=2.5, batch=16, lr=0.002, warmup=0.5, average=0.9, bn_momentum=0.1, augment=Augment()
 )
@@ -33,15 +34,6 @@ STEPS = 15  # 2.5 epochs of 96 / 16
 @pytest.fixture(scope="module")
 def data(packed: Packed) -> Data:
     return Data(packed.train, np.arange(len(packed.train.labels)), 32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Nets this small train faster on one, and faster still where others compute beside them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from bneck.tasks.classify import Taught, evaluate
 from bneck.train.loop import Data, Lessons, Settings, TrainingError, fit, train
 from bneck.train.team import SyncedBatchNorm2d, Team, join, synchronise
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = Settings(epochs=2.5, batch=16, lr=0.002, warmup=0.5, average=0.9, bn_momentum=0.1)
 STEPS = 15
 
@@ -36,14 +38,6 @@ STEPS = 15
 @pytest.fixture(scope="module")
 def data(packed: Packed) -> Data:
     return Data(packed.train, np.arange(len(packed.train.labels)), 32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,131 @@
+"""The main job, killed at random moments or stopped by Ctrl-C, and gone on with."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from search_run import Run
+
+pytestmark = pytest.mark.usefixtures("cached_table")
+
+# The clock is replaced by the table's own estimates, and by multiply-adds before there is one: two
+# runs then decide alike for certain.
+SEARCH = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import pytest
+from conftest import measure_quickly
+from bneck.costs.count import count
+from bneck.recipes import search, verify
+measure_quickly(pytest.MonkeyPatch())
+search.measured_ms = verify.measured_ms = lambda seed, specs, table, on: [
+    table.estimate_ms(spec) if table else count(spec).madds for spec in specs
+]
+from bneck.cli.main import run
+run()
+"""
+
+
+def start(*arguments: str, folder: Path) -> subprocess.Popen[bytes]:
+    """`bneck search` in a process and a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SEARCH, str(Path(__file__).parent), "search", *arguments],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        # A shell's background job, as tests may be, ignores Ctrl-C, and its children inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+
+
+def arguments(data: Path, spec: Path, out: Path, *, delta: float, workers: int) -> list[str]:
+    return [
+        "--data", str(data), "--target", "75%", "--seed-network", str(spec), "--epochs", "2",
+        "--steps", "1", "--repeats", "1", "--delta", str(delta), "--workers", str(workers),
+        "--out", str(out),
+    ]  # fmt: skip
+
+
+def kill_and_resume(
+    folder: Path, data: Path, spec: Path, *, kills: int, delta: float, workers: int
+) -> None:
+    """Kill a search at random moments, resume it each time, and hold it against an unbroken one."""
+    whole, broken = Run(folder / "whole"), Run(folder / "broken")
+    given = arguments(data, spec, whole.path, delta=delta, workers=workers)
+    finish(start(*given, folder=folder))
+    lines = len(whole.ledger)
+    # What a run was begun with may be gone when it is resumed.
+    lost_data, lost_spec = folder / "data", folder / "seed.yaml"
+    shutil.copytree(data, lost_data)
+    shutil.copy(spec, lost_spec)
+    given = arguments(Path("data"), Path("seed.yaml"), Path("broken"), delta=delta, workers=workers)
+    rng = random.Random(os.getpid())
+    ledger = broken.path / "ledger.jsonl"
+    for moment in sorted(rng.sample(range(1, lines - 1), kills)):
+        process = start(*given, folder=folder)
+        while process.poll() is None:
+            if ledger.exists() and ledger.read_bytes().count(b"\n") >= moment:
+                time.sleep(rng.uniform(0, 0.2))
+                break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        shutil.rmtree(lost_data, ignore_errors=True)
+        lost_spec.unlink(missing_ok=True)
+        given = ["--resume", "broken"]
+    finish(start(*given, folder=folder))
+
+    broken.assert_nothing_done_twice()
+    assert broken.record["steps"] == whole.record["steps"]
+    assert broken.record["target_ms"] == whole.record["target_ms"]
+    for name in ("spec.yaml", "weights.safetensors", "model.onnx", "table.jsonl"):
+        assert (broken.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+    for key in ("top1", "estimated_latency_ms", "export"):
+        assert broken.record[key] == whole.record[key]
+    assert not (broken.path / "scratch").exists()
+
+
+class TestKilled:
+    def test_killed_twice_it_chooses_as_if_unbroken(
+        self, tmp_path: Path, pictures: Path, tiny_file: Path
+    ) -> None:
+        kill_and_resume(tmp_path, pictures, tiny_file, kills=2, delta=0.08, workers=1)
+
+    @pytest.mark.slow
+    def test_killed_ten_times_it_chooses_as_if_unbroken(
+        self, tmp_path: Path, pictures: Path, tiny_file: Path
+    ) -> None:
+        kill_and_resume(tmp_path, pictures, tiny_file, kills=10, delta=0.02, workers=2)
+
+    def test_ctrl_c_ends_in_one_sentence_that_says_how_to_go_on(
+        self, tmp_path: Path, pictures: Path, tiny_file: Path
+    ) -> None:
+        out = tmp_path / "run"
+        process = start(
+            *arguments(pictures, tiny_file, out, delta=0.08, workers=1), folder=tmp_path
+        )
+        while not list((out / "scratch").glob("*.checkpoint")) and process.poll() is None:
+            time.sleep(0.01)  # until the workers work
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, errors = process.communicate()
+        assert process.returncode == 130
+        assert b"Traceback" not in errors
+        assert errors.decode().splitlines()[-1] == (
+            "bneck: stopped; it goes on with: bneck search --resume RUN, or bneck train --resume RUN"
+        )
