@@ -24,10 +24,8 @@ def read_table(path: Path, wrapper: Wrapper = PLAIN) -> LatencyTable:
         raise _not_a_table(path)
     header = {key: value for key, value in entries[0].items() if key != "table"}
     if (kept := header.get("wrapper", "")) != wrapper.key:
-        raise TableError(
-            f"{path} is a latency table of {kept or 'classifiers'}, not of {wrapper.key or 'classifiers'}; name "
-            "another file"
-        )
+        was, wanted = (key or "classifiers" for key in (kept, wrapper.key))
+        raise TableError(f"{path} is a latency table of {was}, not of {wanted}; name another file")
     table = LatencyTable(header, wrapper=wrapper)
     try:
         for entry in entries[1:]:

@@ -7,7 +7,6 @@ that a residual adds together keep the same channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -58,7 +57,7 @@ class Kept:
 
 
 def shrink_rows(
-    wide_rows: Sequence[nn.Module], narrow_rows: Sequence[nn.Module], wide: NetSpec, spec: NetSpec
+    wide_rows: nn.ModuleList, narrow_rows: nn.ModuleList, wide: NetSpec, spec: NetSpec
 ) -> Kept:
     """Fill rows of the narrower `spec` from those of `wide`; rows behind the last are left out.
 
@@ -129,9 +128,7 @@ def _operators(spec: NetSpec) -> list[list[Layer]]:
     return rows
 
 
-def _kept_outputs(
-    rows: Sequence[nn.Module], wide: NetSpec, spec: NetSpec
-) -> dict[int, Tensor]:
+def _kept_outputs(rows: nn.ModuleList, wide: NetSpec, spec: NetSpec) -> dict[int, Tensor]:
     """Row index -> kept output channels; rows tied by residuals vote with the sum of squares."""
     kept: dict[int, Tensor] = {}
     for group in stages(wide):
@@ -172,9 +169,7 @@ def _slice_bneck(
         kept = into
     if "depthwise" in parts:
         one = torch.arange(1)  # a depthwise filter has one input
-        slice_conv(
-            _as(ConvBnAct, parts["depthwise"]), _as(ConvBnAct, slim["depthwise"]), kept, one
-        )
+        slice_conv(_as(ConvBnAct, parts["depthwise"]), _as(ConvBnAct, slim["depthwise"]), kept, one)
     if "se" in parts:
         _slice_squeeze(
             _as(SqueezeExcite, parts["se"]), _as(SqueezeExcite, slim["se"]), kept, row.se

@@ -51,6 +51,17 @@ class Silent:
         """Ignore."""
 
 
+class Advancing:
+    """Turns (done, all) into steps of a stage's bar."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.before = progress, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self.progress.advance(done - self.before)
+        self.before = done
+
+
 class Steps:
     """Moves a training's bar, and says how fast it goes; keeps the losses of this process's steps."""
 
