@@ -71,7 +71,7 @@ def export_detector(
     }
     weights: Weights = halved(folded_weights(net)) if half else folded_weights(net)
     if engine.suffix == ".tflite":
-        from bneck.graphs.detector_tflite import tflite_detector
+        from bneck.graphs.tflite_heads import tflite_detector
 
         data = tflite_detector(detector, weights, metadata=metadata)
     else:
