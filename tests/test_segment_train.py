@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from bneck.data.pairs import Scenery, list_pairs
 from bneck.data.scenes import Scenes
+from bneck.devices import protocol
 from bneck.devices.runtimes import OnnxRuntime
 from bneck.nets.segmenter import build_segmenter, load_segmenter
 from bneck.recipes.progress import Silent
@@ -281,6 +283,72 @@ class TestRun:
         assert (session.run(x)[0] == ids).mean() > 0.99
         other = export_segment(run, tmp_path / "s.onnx", size=(33, 50))
         assert other["largest_difference"] <= 1e-4
+
+    def test_files_of_every_kind_are_judged_painted_and_measured(
+        self, run: Path, scenes_folder: Path, call: Call, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        pytest.importorskip("ai_edge_litert")
+        scored = json.loads(call("evaluate", run, "--json").out)
+        picture = scenes_folder / "val/00.png"
+        files = []
+        for precision, more in (("fp32", ()), ("int8", ("--argmax",))):
+            file = tmp_path / f"{precision}.tflite"
+            answer = call(
+                "export", run, "--format", "tflite", "--precision", precision, *more, "--out", file,
+                "--json",
+            )  # fmt: skip
+            assert json.loads(answer.out)["equal_pixels"] > 0.9
+            by_file = json.loads(call("evaluate", file, "--data", scenes_folder, "--json").out)
+            assert by_file["miou"] == pytest.approx(scored["miou"], abs=0.1)
+            mask = tmp_path / f"{precision}.png"
+            (seen,) = json.loads(call("predict", file, picture, "--mask", mask, "--json").out)
+            assert sum(seen["shares"].values()) == pytest.approx(1)
+            assert size_of(mask) == size_of(picture)
+            files.append(file)
+        quick = partial(protocol.Protocol, burst_ms=1.0, max_repeats=1, max_spread=1e9)
+        monkeypatch.setattr(protocol, "Protocol", quick)
+        found = json.loads(call("measure", *files, "--rounds", 3, "--json").out)
+        assert [one["precision"] for one in found] == ["fp32", "int8"]
+        assert (found[0]["resolution"], found[0]["width"]) == SIZE
+        beside = json.loads(call("evaluate", run / "model.onnx", "--json").out)
+        assert beside["miou"] == pytest.approx(scored["miou"], abs=0.05)
+
+    @pytest.mark.parametrize(
+        ("options", "why"),
+        [
+            (
+                ("--format", "pte"),
+                "a segmenter has no file of format pte in fp32; formats are onnx",
+            ),
+            (("--precision", "int4"), "a segmenter has no file of format onnx in int4"),
+            (("--pixels",), "--pixels goes with classifiers"),
+            (("--size", "4x"), "'4x' is no size"),
+            (("--precision", "int8", "--data", "NONE"), "NONE has no pictures; give a folder"),
+        ],
+    )
+    def test_files_that_segmenters_lack(
+        self, run: Path, call: Call, options: tuple[str, ...], why: str
+    ) -> None:
+        assert why in refusal(call("export", run, *options))
+
+    def test_float_and_8_bits_side_by_side(
+        self, run: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(protocol, "_check_spread", lambda *of: None)
+        options = ("--runtime", "onnxruntime", "--rounds", 3, "--out", tmp_path)
+        answer = call("quantize", run, *options)
+        assert "mIOU" in answer.out
+        assert "rounding one layer alone changes the scores most in" in answer.out
+        found = json.loads((tmp_path / "quantize.json").read_text())
+        plain, post = found["rows"]
+        assert post["miou"] == pytest.approx(plain["miou"], abs=0.05)
+        assert post["size_mb"] < 0.5 * plain["size_mb"]
+        assert "is a file already" in refusal(call("quantize", tmp_path / "ptq.onnx"))
+
+    def test_a_file_has_one_size_and_no_windows(self, run: Path, call: Call) -> None:
+        why = refusal(call("evaluate", run / "model.onnx", "--sliding", "16x16"))
+        assert "is made for one size" in why
 
     def test_the_run_is_a_function_of_its_seed(
         self, run: Path, scenes_folder: Path, tiny: NetSpec, tmp_path: Path

@@ -30,13 +30,15 @@ class Candidate:
     """A network to time: its spec, and the exported file's bytes where there are any.
 
     `runtime` is the engine that runs it; None leaves it to the caller. `precision` is what a file
-    written from the spec is written in, and what an exported file is known to be.
+    written from the spec is written in, and what an exported file is known to be. `pixels` is the
+    (height, width) of a file's image; None takes the spec's square.
     """
 
     spec: NetSpec
     model: bytes | None = None
     runtime: str | None = None
     precision: str = "fp32"
+    pixels: tuple[int, int] | None = None
 
     def file(self, engine: Runtime | None = None) -> bytes:
         """The bytes to load; without an exported file the spec is written with random weights."""
@@ -47,7 +49,8 @@ class Candidate:
     @property
     def size(self) -> tuple[int, int, int]:
         """Channels, height and width of its image."""
-        return (self.spec.channels, self.spec.resolution, self.spec.resolution)
+        height, width = self.pixels or (self.spec.resolution, self.spec.resolution)
+        return (self.spec.channels, height, width)
 
     def timer(self, place: Place, engine: Runtime, threads: int) -> Timer:
         """Load it on a device."""
@@ -178,7 +181,8 @@ def _record(
     return Measurement(
         network=candidate.spec.name,
         digest=candidate.spec.digest(),
-        resolution=candidate.spec.resolution,
+        resolution=candidate.size[1],
+        width=candidate.size[2],
         precision=candidate.precision,
         threads=protocol.threads,
         warmup=protocol.warmup,

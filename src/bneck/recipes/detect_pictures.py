@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from bneck.data.images import read_stretched, read_whole
-from bneck.devices.runtimes import Session, file_runtimes, runtime
+from bneck.devices.runtimes import file_runtimes
+from bneck.recipes.exported import loaded
 from bneck.records.files import write_whole
 from bneck.records.run import RunFolder
 from bneck.report.boxes import PALETTE, Mark, with_boxes
@@ -83,22 +84,6 @@ def detect(
     return found
 
 
-def is_detector(run: str | Path) -> bool:
-    """Whether this is a detection run's folder or a detector's exported file."""
-    path = Path(run)
-    if path.is_dir():
-        folder = RunFolder(path)
-        return folder.run_json.is_file() and folder.read().get("kind") == "detect"
-    if path.suffix.lower() not in (".onnx", ".tflite") or not path.is_file():
-        return False
-    return _loaded(path).metadata.get("task") == "detect"
-
-
-def _loaded(path: Path) -> Session:
-    engine = runtime(file_runtimes(path)[0])
-    return engine.load(engine.read(path), threads=1)
-
-
 def _save(page: Image.Image, place: Path) -> None:
     write_whole(place, lambda partial: page.save(partial, format="png"))
 
@@ -125,7 +110,7 @@ def exported_detector(run: Path) -> tuple[Any, dict[str, Any]]:
         raise InputError(
             f"{run} has no model.onnx; give a finished run's folder or an exported file"
         )
-    session = _loaded(model)
+    session = loaded(model)
     said = session.metadata
     try:
         metadata = {

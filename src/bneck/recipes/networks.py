@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -152,7 +153,7 @@ def _candidates(name: Network, engine: str, precision: str) -> list[Candidate]:
     path = Path(name)
     if path.is_file() and (fitting := file_runtimes(path)):
         chosen = engine if engine in fitting else fitting[0]
-        return [_of_file(path, chosen)]
+        return [candidate_of_file(path, chosen)]
     folder = RunFolder(path)
     if folder.kind() == "segment":
         raise InputError(f"{name} is a segmenter's run; measure it with --task segment")
@@ -162,7 +163,12 @@ def _candidates(name: Network, engine: str, precision: str) -> list[Candidate]:
     return [Candidate(resolve(name), None, engine, precision)]
 
 
-def _of_file(path: Path, engine_name: str) -> Candidate:
+def candidate_of_file(path: Path, engine_name: str) -> Candidate:
+    """An exported file as it is measured: its spec, precision and image as its metadata say.
+
+    Raises:
+        InputError: the runtime cannot load it, or it is none of bneck's.
+    """
     from bneck.devices.measure import Candidate
     from bneck.devices.runtimes import runtime
 
@@ -171,9 +177,20 @@ def _of_file(path: Path, engine_name: str) -> Candidate:
     metadata = engine.load(model, threads=1).metadata
     if "spec" not in metadata:
         raise InputError(f"{path} was not exported by bneck: its metadata lacks the spec")
+    pixels = None
+    if metadata.get("task") == "segment":
+        if "size" not in metadata:
+            raise InputError(
+                f"{path} does not say its image's size; export it again with bneck export"
+            )
+        height, width = json.loads(metadata["size"])
+        pixels = (height, width)
+    elif "resolution" in metadata:
+        pixels = (int(metadata["resolution"]), int(metadata["resolution"]))
     return Candidate(
         rename(from_text(metadata["spec"]), path.name),
         model,
         engine_name,
         metadata.get("precision", "fp32"),
+        pixels,
     )
