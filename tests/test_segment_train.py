@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+import bneck
 from bneck.data.pairs import Scenery, list_pairs
 from bneck.data.scenes import Scenes
 from bneck.devices import protocol
@@ -311,6 +312,14 @@ class TestRun:
         found = json.loads(call("measure", *files, "--rounds", 3, "--json").out)
         assert [one["precision"] for one in found] == ["fp32", "int8"]
         assert (found[0]["resolution"], found[0]["width"]) == SIZE
+        (found,) = json.loads(call("measure", run, "--rounds", 3, "--json").out)
+        assert (found["network"], found["runtime"]) == ("model.onnx", "onnxruntime")
+        with pytest.raises(InputError, match=r"model\.onnx is a segmenter; use bneck\.paint"):
+            bneck.predict(run, [picture])
+        with pytest.raises(
+            InputError, match=r"is made to segment; judge it with bneck\.evaluate_seg"
+        ):
+            bneck.evaluate(run / "model.onnx", scenes_folder)
         beside = json.loads(call("evaluate", run / "model.onnx", "--json").out)
         assert beside["miou"] == pytest.approx(scored["miou"], abs=0.05)
 
@@ -446,7 +455,9 @@ class TestCommands:
     ) -> None:
         found = json.loads(call("count", run, "--task", "segment", "--size", "48x64", "--json").out)
         assert (found["classes"], found["filters"]) == (3, 16)
-        assert "measure it with --task segment" in refusal(call("measure", run))
+        why = refusal(call("measure", run, "--runtime", "litert", "--precision", "int8"))
+        assert f"there is no {run}/model-int8.tflite to measure" in why
+        assert "by --task segment" in why
 
     def test_count_and_zoo(self, call: Call) -> None:
         """Figures as in tests/test_segmenter.py, here by way of names and options."""

@@ -25,6 +25,7 @@ from bneck.specs.errors import InputError
 from bneck.specs.normalisation import Normalisation
 
 CALIBRATING = 128  # images at most
+LEAST, ALL_NUMBERS = 8, 1 << 27  # images at least, and numbers of all images beyond that: 0.5 GB
 NUMBERS = 1 << 23  # of images at most in a batch: 32 MB; activations are some ten times as much
 
 
@@ -56,12 +57,14 @@ def read_images(
 ) -> Tensor:
     """`count` images, spread evenly over the files, stretched to `size` and normalised: (N, 3, H, W).
 
-    Those that cannot be read are left out.
+    Fewer where they are large (21 of 1024 x 2048 pixels); those that cannot be read
+    are left out.
 
     Raises:
         InputError: none can be read.
     """
-    places = np.unique(np.linspace(0, len(files) - 1, min(count, len(files))).astype(int))
+    count = min(count, len(files), max(LEAST, ALL_NUMBERS // (3 * size[0] * size[1])))
+    places = np.unique(np.linspace(0, len(files) - 1, count).astype(int))
     read = (_stretched(files[i], size) for i in places)
     found = [pixels for pixels in read if not isinstance(pixels, str)]
     if not found:

@@ -111,8 +111,9 @@ def measure(
 
     Every network runs in every runtime and precision given; without one, in the device's usual
     runtime. A file that bneck export has written is measured as it is, in the runtime of its format.
-    A finished run's folder is measured by its exported file in ONNX Runtime, everything else by a
-    file of its spec with random weights. docs/devices.md has the devices; `profile` asks one for the
+    A finished run's folder is measured by its exported file in ONNX Runtime (a detector's or segmenter's
+    in any runtime and precision that it was exported for), everything else by a file of its spec with
+    random weights. docs/devices.md has the devices; `profile` asks one for the
     times of single operators, too.
 
     Raises:
@@ -155,12 +156,26 @@ def _candidates(name: Network, engine: str, precision: str) -> list[Candidate]:
         chosen = engine if engine in fitting else fitting[0]
         return [candidate_of_file(path, chosen)]
     folder = RunFolder(path)
-    if folder.kind() == "segment":
-        raise InputError(f"{name} is a segmenter's run; measure it with --task segment")
+    if folder.kind() in ("detect", "segment"):
+        return [candidate_of_file(_exported(folder, engine, precision), engine)]
     model = folder.model
     if model.is_file() and (engine, precision) == ("onnxruntime", "fp32"):
         return [Candidate(resolve(name), model.read_bytes(), engine, precision)]
     return [Candidate(resolve(name), None, engine, precision)]
+
+
+def _exported(folder: RunFolder, engine: str, precision: str) -> Path:
+    """The file of a detector's or segmenter's run for a runtime and precision."""
+    from bneck.devices.runtimes import runtime
+    from bneck.recipes.shipping import ending
+
+    file = folder.path / f"model{ending(precision)}{runtime(engine).suffix}"
+    if not file.is_file():
+        raise InputError(
+            f"there is no {file} to measure; write it with bneck export, or measure the network with "
+            f"random weights by --task {folder.kind()}"
+        )
+    return file
 
 
 def candidate_of_file(path: Path, engine_name: str) -> Candidate:

@@ -109,6 +109,7 @@ def _times(sample: Samples, first: Samples) -> dict[str, Any]:
         "wall_ms": asdict(Spread.of(sample.wall_ms)),
         "cpu_ms": cpu,
         "ratio": cpu / first_cpu,
+        "rounds_cpu_ms": sample.round_cpu_ms,
         "rounds_ratio": asdict(Spread.of([ours / theirs for ours, theirs in rounds])),
     }
 
