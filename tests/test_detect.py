@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import bneck
+from annotated import IDS, draw_boxes
 from bneck.data.coco import read_coco
 from bneck.devices import protocol
 from bneck.nets.build import build
@@ -30,38 +31,12 @@ from bneck.tasks.boxes import Found, as_boxes
 from bneck.tasks.hits import best_threshold, judge
 from commands import Call, refusal
 
-IDS = {2: "light", 9: "dark"}  # category ids with gaps
-
-
-def draw(root: Path, split: str, count: int, seed: int) -> None:
-    """Grey pictures 48 x 36 with one or two squares, white or black, and some without any."""
-    rng, images, boxes = np.random.default_rng(seed), [], []
-    (root / "images").mkdir(parents=True, exist_ok=True)
-    for i in range(count):
-        pixels = rng.integers(110, 140, (36, 48, 3), dtype=np.uint8)
-        for number in range(i % 3):
-            side, x = int(rng.integers(14, 18)), int(rng.integers(1, 8)) + 24 * number
-            y, category = int(rng.integers(1, 18)), int(rng.choice(list(IDS)))
-            pixels[y : y + side, x : x + side] = 250 if category == 2 else 5
-            boxes.append(
-                {
-                    "id": len(boxes) + 1, "image_id": 10 * i, "category_id": category,
-                    "bbox": [x, y, side, side],
-                }
-            )  # fmt: skip
-        name = f"{split}-{i}.png"
-        Image.fromarray(pixels).save(root / "images" / name)
-        images.append({"id": 10 * i, "file_name": name, "width": 48, "height": 36})
-    categories = [{"id": key, "name": name} for key, name in IDS.items()]
-    data = {"images": images, "annotations": boxes, "categories": categories}
-    (root / f"instances_{split}.json").write_text(json.dumps(data))
-
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("scene")
-    draw(root, "train", 24, 0)
-    draw(root, "val", 9, 1)
+    draw_boxes(root, "train", 24, 0)
+    draw_boxes(root, "val", 9, 1)
     return root
 
 
@@ -132,12 +107,65 @@ class TestRun:
                 assert a["label"] == b["label"]
                 assert a["box"] == pytest.approx(b["box"], abs=1.0)
 
+    def test_8_bit_files_are_judged_predicted_with_and_measured(
+        self, run: Path, scene: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pytest.importorskip("ai_edge_litert")
+        file = tmp_path / "small.tflite"
+        answer = call(
+            "export", run, "--format", "tflite", "--precision", "int8", "--out", file, "--json"
+        )
+        exported = json.loads(answer.out)
+        assert (exported["precision"], exported["runtime"]) == ("int8", "litert")
+        assert exported["alike"] > 0.8
+        float_ap, ap = (
+            json.loads(call("evaluate", one, *more, "--json").out)["AP"]
+            for one, more in ((run, ()), (file, ("--data", scene)))
+        )
+        assert ap == pytest.approx(float_ap, abs=0.1)
+        assert "lies beside no run that knows its data" in refusal(call("evaluate", file))
+        picture = next((scene / "images").glob("val-*.png"))
+        assert json.loads(call("predict", file, picture, "--json").out)[0]["width"] == 48
+        quick = partial(protocol.Protocol, burst_ms=1.0, max_repeats=1, max_spread=1e9)
+        monkeypatch.setattr(protocol, "Protocol", quick)
+        (found,) = json.loads(call("measure", file, "--rounds", 3, "--json").out)
+        assert (found["runtime"], found["precision"]) == ("litert", "int8")
+        assert (found["resolution"], found["width"]) == (48, 48)
+        why = refusal(call("measure", file, "--task", "detect"))
+        assert "is an exported file, which knows its task" in why
+
+    def test_float_and_8_bits_side_by_side(
+        self, run: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(protocol, "_check_spread", lambda *of: None)
+        options = ("--runtime", "onnxruntime", "--rounds", 3, "--out", tmp_path)
+        answer = call("quantize", run, *options, "--json")
+        found = json.loads(answer.out)
+        plain, post = found["rows"]
+        assert (plain["name"], post["name"]) == ("fp32", "ptq")
+        assert plain["AP"] == RunFolder(run).read()["evaluations"]["val"]["AP"]
+        assert post["AP"] == pytest.approx(plain["AP"], abs=0.1)
+        assert post["size_mb"] < 0.5 * plain["size_mb"]
+        assert post["ratio"]["median"] > 0
+        assert found["layers"][0]["alone"] > 0
+        assert json.loads((tmp_path / "quantize.json").read_text()) == found
+        assert "are not fine-tuned" in refusal(call("quantize", run, "--epochs", 1))
+
+    def test_a_file_beside_its_run_knows_its_data(self, run: Path, call: Call) -> None:
+        before = (run / "run.json").read_bytes()
+        by_file = json.loads(call("evaluate", run / "model.onnx", "--json").out)
+        assert by_file["AP"] == RunFolder(run).read()["evaluations"]["val"]["AP"]
+        assert (run / "run.json").read_bytes() == before
+        assert "decodes by itself" in refusal(call("evaluate", run / "model-boxes.onnx"))
+
     @pytest.mark.parametrize(
         ("options", "why"),
         [
             (("--format", "pte"), "a detector has no file of format pte in fp32; formats are onnx"),
-            (("--precision", "int8"), "a detector has no file of format onnx in int8"),
-            (("--pixels",), "--data and --pixels go with classifiers"),
+            (("--precision", "int4"), "a detector has no file of format onnx in int4"),
+            (("--pixels",), "--pixels goes with classifiers"),
+            (("--size", "64"), "--size and --argmax go with a segmenter's run"),
+            (("--precision", "int8", "--data", "NONE"), "NONE has no pictures; give a folder of"),
         ],
     )
     def test_files_that_detectors_lack(
@@ -207,6 +235,11 @@ class TestRun:
         (found,) = json.loads(answer.out)
         assert found["network"] == "ssdlite v3-small-0.35@96"
         assert found["resolution"] == 96
+        both = ("--runtime", "litert", "--precision", "fp32", "--precision", "int8")
+        answer = call(
+            "measure", "v3-small-0.35@64", "--task", "detect", *both, "--rounds", 3, "--json"
+        )
+        assert [one["precision"] for one in json.loads(answer.out)] == ["fp32", "int8"]
         (trained,) = json.loads(call("measure", run, "--rounds", 3, "--json").out)
         assert trained["resolution"] == 48
         assert found["latency_ms"]["median"] > 0

@@ -12,12 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from bneck.devices.runtimes import OnnxRuntime, runtime
-from bneck.export.detector_file import compare, difference, export_detector
+from bneck.export.detector_file import (
+    FileDetector,
+    alike_share,
+    compare,
+    difference,
+    export_detector,
+)
 from bneck.export.files import ExportError
 from bneck.graphs.detector_graph import detector_graph
+from bneck.graphs.forms import form
+from bneck.nets.calibrate import calibrate, layer_errors
 from bneck.nets.detector import DetectorNet, build_detector
 from bneck.nets.fold import folded_weights
+from bneck.nets.quantize_heads import emulated, emulator
 from bneck.specs.detector import anchors, ssdlite
+from bneck.specs.errors import InputError
 from bneck.tasks.boxes import Found, as_boxes, detections
 
 
@@ -116,6 +126,94 @@ def test_a_file_of_other_weights_is_refused() -> None:
     model = detector_graph(other.detector, folded_weights(other)).SerializeToString()
     with pytest.raises(ExportError, match="does not find what the network finds on 1 images"):
         compare(net, model, images(1), decode=False)
+
+
+@pytest.mark.parametrize("name", ["v3-small+dagger", "v1-0.25"])
+@pytest.mark.parametrize("engine_name", ["onnxruntime", "litert", "openvino"])
+def test_the_8_bit_file_answers_as_its_emulation(
+    name: str, engine_name: str, tmp_path: Path
+) -> None:
+    pytest.importorskip({"litert": "ai_edge_litert"}.get(engine_name, engine_name))
+    net, engine = lively(name), runtime(engine_name)
+    quantized = calibrate(net, [images(8)], form(engine_name, "int8"))
+    path = tmp_path / f"model{engine.suffix}"
+    check = export_detector(
+        net, path, images(2), classes="abc", decode=False, engine=engine, quantized=quantized
+    )
+    assert check["alike"] > 0.75  # with the float module, of heads that know nothing
+    file = FileDetector(path, engine)
+    assert file.detector == net.detector
+    with torch.inference_mode():
+        # Each output has a range of its own, so none loses its bits to another.
+        for got, want, real in zip(
+            file(images(2)), emulated(net, quantized)(images(2)), net(images(2)), strict=True
+        ):
+            assert (got - want).square().mean() <= 0.02**2 * want.square().mean()
+            assert (got - real).square().mean() <= 0.05**2 * real.square().mean()
+    if engine_name == "litert":
+        assert file.session.operators() == {"DELEGATE": 1}
+    if engine_name == "onnxruntime":
+        assert "Conv" not in file.session.operators()
+
+
+def test_an_8_bit_file_may_decode_by_itself(tmp_path: Path) -> None:
+    net, path = lively("v3-small+dagger"), tmp_path / "model.onnx"
+    quantized = calibrate(net, [images(8)], "split")
+    check = export_detector(net, path, images(2), classes="abc", decode=True, quantized=quantized)
+    assert check["alike"] > 0.9
+    with pytest.raises(InputError, match=r"model\.onnx decodes by itself; give the file"):
+        FileDetector(path, OnnxRuntime())
+
+
+def test_in_float_the_emulation_is_the_module_and_rounding_a_layer_is_felt() -> None:
+    net = lively("v3-small+dagger")
+    with torch.inference_mode():
+        for got, want in zip(
+            emulator(net, folded_weights(net), "op")(images(2)), net(images(2)), strict=True
+        ):
+            assert torch.allclose(got, want, atol=1e-4)
+    errors = layer_errors(net, calibrate(net, [images(8)], "op"), images(1))
+    assert {"boxes.0.predict", "extras.3.expand"} <= {error.layer for error in errors}
+    assert all(error.alone >= 0 for error in errors)
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_wrong_8_bit_file_is_refused(decode: bool) -> None:
+    net, other = lively("v3-small"), lively("v3-small")
+    for head in other.boxes:
+        nn.init.normal_(head.get_submodule("predict.conv").weight)
+    ours, theirs = (calibrate(one, [images(8)], "split") for one in (net, other))
+    model = detector_graph(
+        other.detector, theirs.weights, decode=decode, hswish="split", ranges=theirs.ranges
+    )
+    with pytest.raises(ExportError, match="does not find what the network finds on 1 images"):
+        compare(net, model.SerializeToString(), images(1), decode=decode, quantized=ours)
+
+
+def test_a_file_of_somebody_else_is_no_detector(tmp_path: Path) -> None:
+    net, path = lively("v3-small"), tmp_path / "model.onnx"
+    path.write_bytes(detector_graph(net.detector, folded_weights(net)).SerializeToString())
+    with pytest.raises(InputError, match="is no detector of this version of bneck"):
+        FileDetector(path, OnnxRuntime())
+
+
+class TestAlike:
+    ONE = Found(as_boxes([[0.1, 0.1, 0.5, 0.5]]), np.array([0.9], np.float32), np.array([1]))
+    NONE = Found(as_boxes([]), np.empty(0, np.float32), np.empty(0, np.int64))
+
+    def test_by_hand(self) -> None:
+        moved = Found(self.ONE.boxes + np.float32(0.02), self.ONE.scores, self.ONE.labels)
+        # Overlap: 0.38 squared over twice 0.16 less that, 0.82.
+        assert alike_share([self.ONE], [moved]) == 1
+        gone = Found(self.ONE.boxes + np.float32(0.1), self.ONE.scores, self.ONE.labels)
+        assert alike_share([self.ONE], [gone]) == 0
+        assert alike_share([self.ONE, self.ONE], [self.ONE, self.NONE]) == pytest.approx(2 / 3)
+        assert alike_share([self.NONE], [self.NONE]) == 1
+
+    def test_another_label_or_score_is_another_box(self) -> None:
+        label = Found(self.ONE.boxes, self.ONE.scores, np.array([2]))
+        score = Found(self.ONE.boxes, np.array([0.7], np.float32), self.ONE.labels)
+        assert alike_share([self.ONE], [label]) == alike_share([self.ONE], [score]) == 0
 
 
 class TestDifference:

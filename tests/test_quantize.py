@@ -33,7 +33,7 @@ from bneck.nets.build import Net, build
 from bneck.nets.calibrate import best_range, calibrate, layer_errors, naive
 from bneck.nets.fold import folded_weights
 from bneck.nets.quantize import QuantizedNet, emulation
-from bneck.recipes import quantize as recipe
+from bneck.recipes import quantize_times
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec, layers
@@ -267,7 +267,7 @@ class TestCommands:
         def busy(*of: object, **how: object) -> None:
             raise TimingError("the times spread by 200%")
 
-        monkeypatch.setattr(recipe, "measure", busy)
+        monkeypatch.setattr(quantize_times, "measure", busy)
         found = bneck.quantize(run, data=pictures, epochs=0, rounds=3)
         assert [row["name"] for row in found["rows"]] == ["fp32", "naive", "ptq"]
         assert not any("latency_ms" in row for row in found["rows"])

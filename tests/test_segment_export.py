@@ -10,12 +10,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bneck.devices.runtimes import OnnxRuntime
+from bneck.devices.runtimes import OnnxRuntime, runtime
 from bneck.export import segmenter_file
 from bneck.export.files import ExportError
-from bneck.export.segmenter_file import compare, export_segmenter, shipped
+from bneck.export.segmenter_file import FileSegmenter, compare, export_segmenter
+from bneck.graphs.forms import form
 from bneck.graphs.segmenter_graph import segmenter_graph
+from bneck.nets.calibrate import calibrate
+from bneck.nets.fold import folded_weights
+from bneck.nets.quantize_heads import emulated, emulator
 from bneck.nets.segmenter import SegmentNet, build_segmenter
 from bneck.recipes import segment_measure
 from bneck.recipes.segment_measure import PROTOCOL, measure_segmenters
@@ -55,7 +61,7 @@ def test_the_file_answers_as_the_module(
     net = trained(segmenter(LITTLE, classes=4, filters=8, head=head))  # type: ignore[arg-type]
     path = tmp_path / "model.onnx"
     names = ["a", "b", "c", "d"]
-    check = export_segmenter(net, path, images(2, 3, *size), classes=names, argmax=argmax)
+    check = export_segmenter(net, path, images(2, 3, *size), labels={"names": names}, argmax=argmax)
     assert check["largest_difference"] <= 1e-4
     assert check["equal_pixels"] > 0.99
     onnx.checker.check_model(onnx.load(path))
@@ -67,6 +73,95 @@ def test_the_file_answers_as_the_module(
     assert from_settings(spec, json.loads(session.metadata["segmenter"])) == net.seg
 
 
+@pytest.mark.parametrize("head", ["lraspp", "raspp"])
+@pytest.mark.parametrize("argmax", [False, True])
+@pytest.mark.parametrize("half", [False, True])
+def test_the_tflite_file_answers_as_the_module(
+    tmp_path: Path, head: str, argmax: bool, half: bool
+) -> None:
+    pytest.importorskip("ai_edge_litert")
+    net = trained(segmenter(LITTLE, classes=4, filters=8, head=head))  # type: ignore[arg-type]
+    engine, path, size = runtime("litert"), tmp_path / "model.tflite", (75, 101)
+    check = export_segmenter(
+        net, path, images(2, 3, *size), labels={"names": list("abcd")}, argmax=argmax,
+        engine=engine, half=half,
+    )  # fmt: skip
+    assert check["largest_difference"] <= (1e-2 if half else 1e-4)
+    assert check["equal_pixels"] > (0.9 if half else 0.99)
+    file = FileSegmenter(path, engine)
+    assert (file.size, file.chooses, file.labels["names"]) == (size, argmax, list("abcd"))
+    found = file.answer(images(1, 3, *size))
+    assert found.shape == ((1, *size) if argmax else (1, 4, *size))
+    # One part for XNNPACK; the choice is LiteRT's own.
+    assert file.session.operators() == {"DELEGATE": 1} | ({"ARG_MAX": 1} if argmax else {})
+
+
+@pytest.mark.parametrize("engine_name", ["onnxruntime", "litert", "openvino"])
+@pytest.mark.parametrize("kind", ["lraspp", "raspp", "windows"])
+def test_the_8_bit_file_answers_as_its_emulation(
+    tmp_path: Path, engine_name: str, kind: str
+) -> None:
+    pytest.importorskip({"litert": "ai_edge_litert"}.get(engine_name, engine_name))
+    seg = segmenter(LITTLE, classes=4, filters=8, head="raspp" if kind == "raspp" else "lraspp")
+    if kind == "windows":
+        seg = replace(seg, window=3, window_stride=(1, 2), gate="sigmoid")
+    net, engine, size = trained(seg), runtime(engine_name), (90, 120)
+    quantized = calibrate(net, [images(8, 3, *size)], form(engine_name, "int8"))
+    path = tmp_path / f"model{engine.suffix}"
+    check = export_segmenter(
+        net, path, images(2, 3, *size), labels={"names": list("abcd")}, argmax=False,
+        engine=engine, quantized=quantized,
+    )  # fmt: skip
+    assert check["equal_pixels"] > 0.75  # of a net that knows nothing
+    file = FileSegmenter(path, engine)
+    got, want = file.answer(images(1, 3, *size)), emulated(net, quantized)(images(1, 3, *size))
+    assert (got - want).square().mean() <= 0.03**2 * want.square().mean()
+    if engine_name == "litert":
+        assert file.session.operators() == {"DELEGATE": 1}
+    if engine_name == "onnxruntime":
+        assert "Conv" not in file.session.operators()
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(17, 90),
+    st.integers(17, 90),
+    st.sampled_from(["lraspp", "raspp"]),
+    st.integers(0, 5),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+)
+def test_the_order_in_which_files_compute_changes_nothing(
+    height: int, width: int, head: str, window: int, strides: tuple[int, int]
+) -> None:
+    """The convolution before the resize, R-ASPP's projection in two: at any size and window."""
+    plain = segmenter(LITTLE, classes=3, filters=8, head=head)  # type: ignore[arg-type]
+    net = trained(replace(plain, window=window, window_stride=strides))
+    x = images(1, 3, height, width)
+    with torch.inference_mode():
+        want = net(x)
+        got = emulator(net, folded_weights(net), "op")(x)
+    assert (got - want).abs().max() <= 1e-5 * want.abs().max()
+
+
+def test_a_wrong_8_bit_file_is_refused() -> None:
+    net, size = trained(segmenter(LITTLE, classes=3, filters=8)), (40, 40)
+    quantized = calibrate(net, [images(8, 3, *size)], "split")
+    weights = dict(quantized.weights)
+    weights["head.low.bias"] = weights["head.low.bias"] + 1
+    model = segmenter_graph(
+        net.seg, weights, size, hswish="split", ranges=quantized.ranges
+    ).SerializeToString()
+    with pytest.raises(ExportError, match="does not answer as the network does on 1 images"):
+        compare(net, model, images(1, 3, *size), argmax=False, quantized=quantized)
+
+
+def test_a_file_of_somebody_else_is_no_segmenter(tmp_path: Path) -> None:
+    net, path = trained(segmenter(LITTLE, classes=3, filters=8)), tmp_path / "model.onnx"
+    path.write_bytes(segmenter_graph(net.seg, folded_weights(net), (40, 40)).SerializeToString())
+    with pytest.raises(InputError, match="is no segmenter of this version of bneck"):
+        FileSegmenter(path, OnnxRuntime())
+
+
 @pytest.mark.parametrize(
     "name", ["v3-small-0.35+rf2+os16", "v2-0.35+rf2+os8", "v3-edgetpu-0.35", "v3-small-0.35+os32"]
 )
@@ -74,7 +169,7 @@ def test_networks_of_all_kinds(name: str) -> None:
     """Fused rows, dilation, and a map of more than one pooling window (640 x 900 at 1/8 and 1/32)."""
     net = trained(segmenter(network(name), classes=3, filters=8))
     for size in [(96, 120), *([(832, 900)] if "os" in name and "v3" in name else [])]:
-        model = segmenter_graph(net.seg, shipped(net), size).SerializeToString()
+        model = segmenter_graph(net.seg, folded_weights(net), size).SerializeToString()
         check = compare(net, model, images(1, 3, *size), argmax=False)
         assert check["largest_difference"] <= 1e-4
 
@@ -84,7 +179,7 @@ def test_windows_and_gates_reach_the_file() -> None:
         segmenter(LITTLE, classes=3, filters=8), window=3, window_stride=(1, 2), gate="sigmoid"
     )
     net = trained(seg)
-    model = segmenter_graph(seg, shipped(net), (90, 120)).SerializeToString()
+    model = segmenter_graph(seg, folded_weights(net), (90, 120)).SerializeToString()
     assert compare(net, model, images(1, 3, 90, 120), argmax=False)["largest_difference"] <= 1e-4
 
 
@@ -94,13 +189,13 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     net = trained(segmenter(LITTLE, classes=3, filters=8))
 
     def spoiled(net: SegmentNet) -> dict[str, np.ndarray]:
-        weights = shipped(net)
+        weights = folded_weights(net)
         return weights | {"head.low.bias": weights["head.low.bias"] + 0.1}
 
-    monkeypatch.setattr(segmenter_file, "shipped", spoiled)
+    monkeypatch.setattr(segmenter_file, "folded_weights", spoiled)
     path = tmp_path / "model.onnx"
     with pytest.raises(ExportError, match="does not answer as the network does on 1 images"):
-        export_segmenter(net, path, images(1, 3, 40, 40), classes="abc", argmax=False)
+        export_segmenter(net, path, images(1, 3, 40, 40), labels={"names": "abc"}, argmax=False)
     assert not path.exists()
 
 
@@ -118,6 +213,14 @@ def test_segmenters_are_measured_side_by_side() -> None:
     assert found[0]["size"] == [40, 72]
     assert all(record["n"] == 3 and record["cpu_ms"] > 0 for record in found)
     assert rounds == [1, 2, 3]
+    many = measure_segmenters(
+        pair[:1], (40, 72), protocol=patient, runtime_name=["onnxruntime", "litert"],
+        precision=["fp32", "int8"],
+    )  # fmt: skip
+    assert [(r["runtime"], r["precision"]) for r in many] == [
+        ("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("litert", "fp32"), ("litert", "int8"),
+    ]  # fmt: skip
+    assert many[0]["rounds_ratio"]["median"] == 1
     with pytest.raises(InputError, match="nothing to measure"):
         measure_segmenters([], (40, 72))
     with pytest.raises(InputError, match="there is no runtime 'abacus'"):

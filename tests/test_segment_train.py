@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
+import bneck
+from annotated import SIZE, draw_scenes
 from bneck.data.pairs import Scenery, list_pairs
 from bneck.data.scenes import Scenes
+from bneck.devices import protocol
 from bneck.devices.runtimes import OnnxRuntime
 from bneck.nets.segmenter import build_segmenter, load_segmenter
 from bneck.recipes.progress import Silent
@@ -30,7 +34,6 @@ from bneck.train.optim import learning_rate
 from bneck.train.segment import SegmentSettings, train_segmenter
 from commands import Call, refusal
 
-SIZE = (48, 64)
 NAMES = ("sky", "road", "ball")
 
 
@@ -44,30 +47,9 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def scenes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sky, a road from a horizon down, a ball; id 3 is a frame that is ignored."""
-    root, rng = tmp_path_factory.mktemp("scenes"), np.random.default_rng(0)
-    for split, count in (("train", 24), ("val", 6), ("test", 4)):
-        for what in (split, f"{split}annot"):
-            (root / what).mkdir()
-        for i in range(count):
-            image, mask = draw(rng)
-            image.save(root / split / f"{i:02d}.png")
-            mask.save(root / f"{split}annot" / f"{i:02d}.png")
-    (root / "classes.txt").write_text("sky\nroad\nball\nvoid\n", encoding="utf-8")
+    root = tmp_path_factory.mktemp("scenes")
+    draw_scenes(root)
     return root
-
-
-def draw(rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
-    height, width = SIZE
-    numbers = np.zeros(SIZE, np.uint8)
-    numbers[rng.integers(16, 32) :] = 1
-    mask = Image.fromarray(numbers)
-    x, y, r = rng.integers(14, width - 14), rng.integers(14, height - 14), rng.integers(7, 12)
-    ImageDraw.Draw(mask).ellipse((x - r, y - r, x + r, y + r), fill=2)
-    ImageDraw.Draw(mask).rectangle((0, 0, width - 1, height - 1), outline=3)
-    colours = np.array([[120, 170, 230], [90, 90, 90], [210, 60, 50], [0, 0, 0]])
-    pixels = colours[np.asarray(mask)] + rng.integers(-30, 31, (*SIZE, 3))
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), mask
 
 
 @pytest.fixture(scope="module")
@@ -282,6 +264,80 @@ class TestRun:
         other = export_segment(run, tmp_path / "s.onnx", size=(33, 50))
         assert other["largest_difference"] <= 1e-4
 
+    def test_files_of_every_kind_are_judged_painted_and_measured(
+        self, run: Path, scenes_folder: Path, call: Call, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        pytest.importorskip("ai_edge_litert")
+        scored = json.loads(call("evaluate", run, "--json").out)
+        picture = scenes_folder / "val/00.png"
+        files = []
+        for precision, more in (("fp32", ()), ("int8", ("--argmax",))):
+            file = tmp_path / f"{precision}.tflite"
+            answer = call(
+                "export", run, "--format", "tflite", "--precision", precision, *more, "--out", file,
+                "--json",
+            )  # fmt: skip
+            assert json.loads(answer.out)["equal_pixels"] > 0.9
+            by_file = json.loads(call("evaluate", file, "--data", scenes_folder, "--json").out)
+            assert by_file["miou"] == pytest.approx(scored["miou"], abs=0.1)
+            mask = tmp_path / f"{precision}.png"
+            (seen,) = json.loads(call("predict", file, picture, "--mask", mask, "--json").out)
+            assert sum(seen["shares"].values()) == pytest.approx(1)
+            assert size_of(mask) == size_of(picture)
+            files.append(file)
+        quick = partial(protocol.Protocol, burst_ms=1.0, max_repeats=1, max_spread=1e9)
+        monkeypatch.setattr(protocol, "Protocol", quick)
+        found = json.loads(call("measure", *files, "--rounds", 3, "--json").out)
+        assert [one["precision"] for one in found] == ["fp32", "int8"]
+        assert (found[0]["resolution"], found[0]["width"]) == SIZE
+        (found,) = json.loads(call("measure", run, "--rounds", 3, "--json").out)
+        assert (found["network"], found["runtime"]) == ("model.onnx", "onnxruntime")
+        with pytest.raises(InputError, match=r"model\.onnx is a segmenter; use bneck\.paint"):
+            bneck.predict(run, [picture])
+        with pytest.raises(
+            InputError, match=r"is made to segment; judge it with bneck\.evaluate_seg"
+        ):
+            bneck.evaluate(run / "model.onnx", scenes_folder)
+        beside = json.loads(call("evaluate", run / "model.onnx", "--json").out)
+        assert beside["miou"] == pytest.approx(scored["miou"], abs=0.05)
+
+    @pytest.mark.parametrize(
+        ("options", "why"),
+        [
+            (
+                ("--format", "pte"),
+                "a segmenter has no file of format pte in fp32; formats are onnx",
+            ),
+            (("--precision", "int4"), "a segmenter has no file of format onnx in int4"),
+            (("--pixels",), "--pixels goes with classifiers"),
+            (("--size", "4x"), "'4x' is no size"),
+            (("--precision", "int8", "--data", "NONE"), "NONE has no pictures; give a folder"),
+        ],
+    )
+    def test_files_that_segmenters_lack(
+        self, run: Path, call: Call, options: tuple[str, ...], why: str
+    ) -> None:
+        assert why in refusal(call("export", run, *options))
+
+    def test_float_and_8_bits_side_by_side(
+        self, run: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(protocol, "_check_spread", lambda *of: None)
+        options = ("--runtime", "onnxruntime", "--rounds", 3, "--out", tmp_path)
+        answer = call("quantize", run, *options)
+        assert "mIOU" in answer.out
+        assert "rounding one layer alone changes the scores most in" in answer.out
+        found = json.loads((tmp_path / "quantize.json").read_text())
+        plain, post = found["rows"]
+        assert post["miou"] == pytest.approx(plain["miou"], abs=0.05)
+        assert post["size_mb"] < 0.5 * plain["size_mb"]
+        assert "is a file already" in refusal(call("quantize", tmp_path / "ptq.onnx"))
+
+    def test_a_file_has_one_size_and_no_windows(self, run: Path, call: Call) -> None:
+        why = refusal(call("evaluate", run / "model.onnx", "--sliding", "16x16"))
+        assert "is made for one size" in why
+
     def test_the_run_is_a_function_of_its_seed(
         self, run: Path, scenes_folder: Path, tiny: NetSpec, tmp_path: Path
     ) -> None:
@@ -378,7 +434,9 @@ class TestCommands:
     ) -> None:
         found = json.loads(call("count", run, "--task", "segment", "--size", "48x64", "--json").out)
         assert (found["classes"], found["filters"]) == (3, 16)
-        assert "measure it with --task segment" in refusal(call("measure", run))
+        why = refusal(call("measure", run, "--runtime", "litert", "--precision", "int8"))
+        assert f"there is no {run}/model-int8.tflite to measure" in why
+        assert "by --task segment" in why
 
     def test_count_and_zoo(self, call: Call) -> None:
         """Figures as in tests/test_segmenter.py, here by way of names and options."""

@@ -14,21 +14,14 @@ from bneck.cli.bars import Bars
 from bneck.cli.options import Json, print_json, print_table
 from bneck.cli.tables import new_table
 from bneck.recipes.detectors import count_detector, detector_zoo
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.specs.detector import COCO_IDS, ssdlite
 
 
 def is_run(run: str) -> bool:
     """Whether a path is the folder of a detection run."""
-    folder = RunFolder(Path(run))
+    folder = RunFolder(task_run(run))
     return folder.run_json.is_file() and folder.read().get("kind") == "detect"
-
-
-def is_detector(run: str) -> bool:
-    """Whether a path is the folder of a detection run or a detector's exported file."""
-    from bneck.recipes import detect_pictures
-
-    return detect_pictures.is_detector(run)
 
 
 def count(
@@ -131,7 +124,8 @@ def scores(record: dict[str, Any], as_json: bool) -> None:
         for name, row in [*found["classes"].items(), ("all (mAP)", found)]:
             lines.add_row(name, str(row["objects"]), *(_percent(row[key]) for key in keys))
         print_table(lines)
-    print(f"report: {Path(record['run']) / 'report.md'}")
+    if "run" in record:
+        print(f"report: {Path(record['run']) / 'report.md'}")
 
 
 def train(
@@ -181,16 +175,24 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def export(run: str, format: str, precision: str, out: Path | None, as_json: bool) -> None:
+def export(
+    run: str, format: str, precision: str, out: Path | None, data: Path | None, as_json: bool
+) -> None:
     """Write a run's detector as a file."""
     from bneck.recipes.detect_export import export_detect
 
-    found = export_detect(run, format, precision=precision, out=out)
+    with Bars(Console(stderr=True)) as bars:
+        found = export_detect(run, format, precision=precision, out=out, data=data, progress=bars)
     if as_json:
         print_json(found)
         return
+    how = (
+        f"{found['alike']:.1%} of the boxes alike"
+        if "alike" in found
+        else f"boxes and scores differ by {found['largest_difference']:.1e}"
+    )
     print(
         f"{found['file']}: {found['network']}, {found['precision']}, {found['size_mb']:.2f} MB for "
         f"{found['runtime']} {found['runtime_version']}; on {found['images']} images {found['boxes']} boxes, "
-        f"boxes and scores differ by {found['largest_difference']:.1e}"
+        f"{how}"
     )

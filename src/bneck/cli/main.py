@@ -273,10 +273,13 @@ def predict(
     Python: bneck.predict(run, images); of a detector bneck.detect(run, images), of a segmenter
     bneck.paint(run, images)
     """
-    if detection.is_detector(run):
+    from bneck.recipes.exported import task_of
+
+    task = task_of(run)
+    if task == "detect":
         detection.predict(run, images, score, out, as_json)
         return
-    if segmentation.is_run(run):
+    if task == "segment":
         segmentation.predict(run, images, out, mask, as_json)
         return
     if out is not None or mask is not None or score is not None:

@@ -14,7 +14,7 @@ from bneck.cli.options import print_json, print_table
 from bneck.cli.tables import new_table
 from bneck.costs.segmenter import FULL, HALF, count_segmenter, paper_madds
 from bneck.recipes.segmenters import named_segmenter, parse_size, run_segmenter, segmenter_zoo
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
 from bneck.specs.segmenter import Segmenter
 
@@ -23,7 +23,7 @@ CLASSES = 19  # of Cityscapes
 
 def is_run(run: str) -> bool:
     """Whether a path is the folder of a segmentation run."""
-    return RunFolder(Path(run)).kind() == "segment"
+    return RunFolder(task_run(run)).kind() == "segment"
 
 
 def count(
@@ -89,7 +89,8 @@ def measure(
     size: str | None,
     threads: int,
     rounds: int,
-    runtime: str,
+    runtimes: list[str],
+    precisions: list[str],
     as_json: bool,
 ) -> None:
     """Measure segmenters and print their latencies."""
@@ -104,25 +105,30 @@ def measure(
         found = measure_segmenters(
             segmenters,
             pixels,
-            runtime_name=runtime,
+            runtime_name=runtimes,
+            precision=precisions,
             protocol=protocol,
             on_round=lambda done, of: bars.advance(1),
         )
     if as_json:
         print_json(found)
         return
-    first = found[0]
     lines = new_table(
-        f"{pixels[0]} x {pixels[1]} pixels, {first['processor']}, {first['runtime']} "
-        f"{first['runtime_version']}, fp32, {threads} thread{'s' if threads > 1 else ''}, batch 1",
-        ("segmenter", "median ms", "p10", "p90", "cpu ms", "n", "repeated", "ratio of cpu ms"),
-        left=(0,),
-    )
+        f"{pixels[0]} x {pixels[1]} pixels, {found[0]['processor']}, {threads} "
+        f"thread{'s' if threads > 1 else ''}, batch 1",
+        (
+            "segmenter", "runtime", "precision", "median ms", "p10", "p90", "cpu ms", "n", "repeated",
+            "ratio of cpu ms", "p10", "p90",
+        ),
+        left=(0, 1, 2),
+    )  # fmt: skip
     for one in found:
-        wall = one["wall_ms"]
+        wall, ratio = one["wall_ms"], one["rounds_ratio"]
         lines.add_row(
-            one["segmenter"], *(f"{wall[key]:.1f}" for key in ("median", "p10", "p90")),
+            one["segmenter"], f"{one['runtime']} {one['runtime_version']}", one["precision"],
+            *(f"{wall[key]:.1f}" for key in ("median", "p10", "p90")),
             f"{one['cpu_ms']:.1f}", str(one["n"]), str(one["repeated"]), f"{one['ratio']:.3f}",
+            *(f"{ratio[key]:.3f}" for key in ("p10", "p90")),
         )  # fmt: skip
     print_table(lines)
 
@@ -250,20 +256,32 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def export(run: str, format: str, precision: str, out: Path | None, as_json: bool) -> None:
+def export(
+    run: str,
+    format: str,
+    precision: str,
+    out: Path | None,
+    data: Path | None,
+    size: str | None,
+    argmax: bool,
+    as_json: bool,
+) -> None:
     """Write a run's segmenter as a file."""
     from bneck.recipes.segment_export import export_segment
 
-    if (format, precision) != ("onnx", "fp32"):
-        raise InputError(
-            f"a segmenter has no file of format {format} in {precision}; it is exported as onnx in fp32"
-        )
-    found = export_segment(run, out)
+    pixels = None if size is None else parse_size(size)
+    with Bars(Console(stderr=True)) as bars:
+        found = export_segment(
+            run, out, format=format, precision=precision, size=pixels, argmax=argmax, data=data,
+            progress=bars,
+        )  # fmt: skip
     if as_json:
         print_json(found)
         return
     height, width = found["size"]
     print(
-        f"{found['file']}: images of {height}x{width}; on {found['images']} images {found['equal_pixels']:.2%} "
-        f"of the pixels equal, scores differ by {found['largest_difference']:.1e} of the largest"
+        f"{found['file']}: {found['network']}, {found['precision']}, images of {height}x{width}, "
+        f"{found['size_mb']:.2f} MB for {found['runtime']} {found['runtime_version']}; on {found['images']} "
+        f"images {found['equal_pixels']:.2%} of the pixels equal, scores differ by "
+        f"{found['largest_difference']:.1e} of the largest"
     )

@@ -27,6 +27,7 @@ from bneck.cli.options import (
     use_tools,
 )
 from bneck.cli.tables import measurement_table, quantize_table
+from bneck.devices.runtimes import file_runtimes
 from bneck.records.measurement import Measurement
 from bneck.specs.errors import InputError
 
@@ -78,15 +79,19 @@ def measure(
 
     if against not in (None, "paper"):
         raise InputError(f"against is {against!r}; allowed is paper")
+    engines = runtime or ["onnxruntime"]
     if task != Task.CLASSIFY:
-        _check_plain(task, precision, runtime, device)
+        _check_here(task, device, profile, networks)
     use_tools(benchmark_model, onnxruntime_web)
     if task == Task.SEGMENT:
         made = segmentation.named(networks, head.value, filters, output_stride)
-        segmentation.measure(made, size, threads, rounds, "onnxruntime", as_json)
+        segmentation.measure(made, size, threads, rounds, engines, precision, as_json)
         return
     if task == Task.DETECT:
-        _print_measured(measure_detectors(*networks, threads=threads, rounds=rounds), as_json, None)
+        raced = measure_detectors(
+            *networks, threads=threads, rounds=rounds, runtime=engines, precision=precision
+        )
+        _print_measured(raced, as_json, None)
         return
     with Bars(Console(stderr=True)) as bars:
 
@@ -108,12 +113,16 @@ def measure(
     _print_measured(found, as_json, against)
 
 
-def _check_plain(task: Task, precision: list[str], runtime: list[str] | None, device: str) -> None:
-    if precision != ["fp32"] or runtime not in (None, ["onnxruntime"]) or device != "local":
+def _check_here(task: Task, device: str, profile: bool, networks: list[str]) -> None:
+    """What is timed by task is made up here, and runs here."""
+    if device != "local" or profile:
         raise InputError(
-            f"to {task} is measured in float on onnxruntime on this machine so far; leave --precision, "
-            "--runtime and --device out"
+            f"to {task} is measured on this machine so far; leave --device and --profile out, or give a "
+            "file that bneck export has written, without --task"
         )
+    for name in networks:
+        if Path(name).is_file() and file_runtimes(Path(name)):
+            raise InputError(f"{name} is an exported file, which knows its task; leave --task out")
 
 
 def _print_measured(found: list[Measurement], as_json: bool, against: str | None) -> None:
@@ -141,18 +150,29 @@ def export(
     pixels: Annotated[
         bool, typer.Option("--pixels", help="Fold the normalisation in: the file takes uint8 RGB.")
     ] = False,
+    size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH of a segmenter's image; default the run's.")
+    ] = None,
+    argmax: Annotated[
+        bool, typer.Option("--argmax", help="Of a segmenter: classes come out, not scores.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a network as a file for a runtime, checked against it. Python: bneck.export(network)
 
-    Of a detection run bneck.export_detect(run), onnx or tflite in fp32 or fp16; of a segmentation run
-    bneck.export_segment(run), onnx in fp32.
+    Of a detection run bneck.export_detect(run), of a segmentation run bneck.export_segment(run), both
+    as onnx, tflite or openvino.
     """
-    if detection.is_run(network) or segmentation.is_run(network):
-        if data is not None or pixels:
-            raise InputError(f"--data and --pixels go with classifiers, and {network} is none")
-        task = detection if detection.is_run(network) else segmentation
-        task.export(network, format, precision, out, as_json)
+    segments = segmentation.is_run(network)
+    if pixels and (segments or detection.is_run(network)):
+        raise InputError(f"--pixels goes with classifiers, and {network} is none")
+    if segments:
+        segmentation.export(network, format, precision, out, data, size, argmax, as_json)
+        return
+    if size is not None or argmax:
+        raise InputError(f"--size and --argmax go with a segmenter's run, and {network} is none")
+    if detection.is_run(network):
+        detection.export(network, format, precision, out, data, as_json)
         return
     from bneck.recipes.export import export as export_network
 
@@ -173,12 +193,17 @@ def export(
 
 
 def quantize(
-    network: Annotated[str, typer.Argument(help="The folder of a finished search or an import.")],
+    network: Annotated[
+        str, typer.Argument(help="The folder of a search, a training or an import.")
+    ],
     data: Annotated[
         Path | None, typer.Option(help="Images: train/CLASS/* and val/CLASS/*; default the run's.")
     ] = None,
     runtime: Annotated[str, typer.Option(help="litert, onnxruntime or openvino.")] = "litert",
-    epochs: Annotated[float, typer.Option(help="Of fine-tuning in 8 bits; 0 for none.")] = 2.0,
+    epochs: Annotated[
+        float | None,
+        typer.Option(help="Of a classifier's fine-tuning in 8 bits, default 2; 0 for none."),
+    ] = None,
     lr: Annotated[float, typer.Option(help="Its peak learning rate at a batch of 64.")] = 1e-4,
     rounds: Annotated[int, typer.Option(help="Shuffled rounds of timing.")] = 20,
     out: Annotated[
@@ -187,7 +212,10 @@ def quantize(
     seed: Annotated[int, typer.Option(help="Of the order of the images.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Compare float, post-training and fine-tuned 8 bits. Python: bneck.quantize(network)"""
+    """Compare float, post-training and fine-tuned 8 bits. Python: bneck.quantize(network)
+
+    Of a detection or segmentation run float and post-training 8 bits, by mAP or mIOU on val.
+    """
     from bneck.recipes.quantize import quantize as quantize_network
 
     with Bars(Console(stderr=True)) as bars:

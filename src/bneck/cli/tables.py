@@ -180,14 +180,15 @@ def quantize_table(record: Mapping[str, Any]) -> Table:
     table = new_table(
         f"{record['network']} in {record['runtime']} {record['runtime_version']}, "
         f"{record['images']['val']} val images",
-        ("", "top-1", "median ms", "ratio", "p10", "p90", "MB"),
+        ("", *record["metrics"].values(), "median ms", "ratio", "p10", "p90", "MB"),
         left=(0,),
     )
     for row in record["rows"]:
         timed = [f"{row['latency_ms']:.3f}"] if "latency_ms" in row else ["-"]
         ratio = row.get("ratio")
         timed += [f"{ratio[key]:.3f}" if ratio else "-" for key in ("median", "p10", "p90")]
-        table.add_row(row["name"], f"{row['top1']:.1%}", *timed, f"{row['size_mb']:.2f}")
+        scores = [f"{row[key]:.1%}" for key in record["metrics"]]
+        table.add_row(row["name"], *scores, *timed, f"{row['size_mb']:.2f}")
     return table
 
 

@@ -121,10 +121,13 @@ def evaluate(
     Python: bneck.evaluate(network, data); of a detector bneck.evaluate_detect(run), of a segmenter
     bneck.evaluate_segment(run)
     """
-    if detection.is_run(network):
+    from bneck.recipes.exported import task_of
+
+    task = task_of(network)
+    if task == "detect":
         detection.evaluate(network, data, split, images, as_json)
         return
-    if segmentation.is_run(network):
+    if task == "segment":
         segmentation.evaluate(network, data, split, classes, ignore, sliding, as_json)
         return
     if data is None:

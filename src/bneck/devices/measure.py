@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from bneck.devices.models import wrapped_model
+from bneck.devices.head_models import wrapped_model
 from bneck.devices.places import Place, opened
 from bneck.devices.protocol import REFERENCE, Protocol, Samples, race
 from bneck.devices.runtimes import Runtime, runtime
@@ -32,7 +32,7 @@ class Candidate:
 
     `runtime` is the engine that runs it; None leaves it to the caller. `precision` is what a file
     written from the spec is written in, and what an exported file is known to be. `wrapper` stands
-    round the network.
+    round the network. `pixels` is the (height, width) of a file's image; None takes the wrapper's.
     """
 
     spec: NetSpec
@@ -40,6 +40,7 @@ class Candidate:
     runtime: str | None = None
     precision: str = "fp32"
     wrapper: Wrapper = PLAIN
+    pixels: tuple[int, int] | None = None
 
     def file(self, engine: Runtime | None = None) -> bytes:
         """The bytes to load; without an exported file the spec is written with random weights."""
@@ -51,7 +52,7 @@ class Candidate:
     @property
     def size(self) -> tuple[int, int, int]:
         """Channels, height and width of its image."""
-        return (self.spec.channels, *self.wrapper.size(self.spec))
+        return (self.spec.channels, *(self.pixels or self.wrapper.size(self.spec)))
 
     def timer(self, place: Place, engine: Runtime, threads: int) -> Timer:
         """Load it on a device."""
@@ -182,7 +183,8 @@ def _record(
     return Measurement(
         network=candidate.spec.name,
         digest=candidate.spec.digest(),
-        resolution=candidate.spec.resolution,
+        resolution=candidate.size[1],
+        width=candidate.size[2],
         precision=candidate.precision,
         threads=protocol.threads,
         warmup=protocol.warmup,

@@ -13,7 +13,6 @@ from bneck.graphs.quantization import Ranges, points
 from bneck.specs.errors import InputError
 from bneck.specs.network import Gate, Layer, NetSpec, Padding, Size, as_size, layers
 from bneck.specs.normalisation import Normalisation
-from bneck.specs.wrapper import Aspp, Ssdlite, Wrapper
 
 
 def network_model(
@@ -86,28 +85,6 @@ def network_model(
             rounding = Rounding(spec, weights, ranges, hswish, size)
             return lowered(rounding, shape, metadata or {})
     raise AssertionError(engine.suffix)
-
-
-def wrapped_model(
-    spec: NetSpec, wrapper: Wrapper, engine: Runtime, precision: str = "fp32"
-) -> bytes:
-    """A network in its wrapper as the bytes of a file for a runtime, with random weights: for timing.
-
-    Raises:
-        InputError: the runtime does not run that precision, or no such wrapper.
-    """
-    if not isinstance(wrapper, Ssdlite | Aspp):
-        return network_model(spec, engine, precision)
-    weights: Weights = random_weights(wrapper.layers(spec), np.random.default_rng(0))
-    if isinstance(wrapper, Ssdlite):
-        from bneck.graphs.detector_graph import detector_graph
-
-        graph = detector_graph(wrapper.detector(spec), weights)
-    else:
-        from bneck.graphs.segmenter_graph import segmenter_graph
-
-        graph = segmenter_graph(wrapper.segmenter(spec), weights, wrapper.shape)
-    return bytes(graph.SerializeToString())
 
 
 def _no_pixels(pixels: Normalisation | None, engine: Runtime) -> None:

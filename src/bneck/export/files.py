@@ -184,6 +184,8 @@ class FileNet(nn.Module):
         super().__init__()
         self.session = engine.load(engine.read(path), threads=1)
         told = self.session.metadata
+        if (task := told.get("task", "classify")) != "classify":
+            raise InputError(f"{path} is made to {task}; judge it with bneck.evaluate_{task}")
         try:
             self.spec = from_text(told["spec"])
             self.classes: list[str] = list(json.loads(told["classes"]))

@@ -1,4 +1,4 @@
-"""Write a detector as an ONNX graph, with or without decoding and suppression inside the file."""
+"""Write a detector as an ONNX graph, float or 8-bit, with or without decoding and suppression inside."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
+from bneck.graphs.forms import HSwish
+from bneck.graphs.heads import predictions
 from bneck.graphs.onnx_graph import Graph, Weights
+from bneck.graphs.onnx_heads import heads_graph
+from bneck.graphs.quantization import Ranges
 from bneck.specs.detector import (
     CODER,
     LARGEST_LOG,
@@ -16,10 +20,6 @@ from bneck.specs.detector import (
     NMS_IOU,
     Detector,
     anchors,
-    extra_layers,
-    features,
-    head_layers,
-    maps,
 )
 
 
@@ -28,22 +28,31 @@ def detector_graph(
     weights: Weights,
     *,
     decode: bool = False,
+    hswish: HSwish = "op",
+    ranges: Ranges | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
     """The whole detector: input `image` (N, channels, H, W) float32.
 
     Plain, it gives `offsets` (N, anchors, 4) and `logits` (N, anchors, slots). With `decode` it takes one
     image and gives `boxes` (K, 4), corners in shares of the image, `scores` (K,) and `labels` (K,)
-    from 1, best first: the authors' decoding and class-by-class suppression.
+    from 1, best first: the authors' decoding and class-by-class suppression. Both stay in float in
+    8-bit files, whose every head has a range of its own.
+
+    Args:
+        detector: what to write.
+        weights: batch norm folded.
+        decode: with decoding and suppression inside the file.
+        hswish: the form of h-swish.
+        ranges: of all points, for 8 bits inside; None writes float32.
+        metadata: goes into the file as it is.
 
     Raises:
-        KeyError: `weights` lacks a layer of the detector's walk.
+        KeyError: `weights` or `ranges` lacks a layer of the detector's walk.
     """
     spec, size = detector.network, [detector.resolution] * 2
-    graph = Graph(weights, spec.padding, spec.se_gate)
-    x = graph.through(features(detector), "image")
-    graph.through(extra_layers(detector), x)
-    offsets, logits = _heads(graph, detector)
+    graph = heads_graph(spec, weights, hswish, ranges)
+    offsets, logits = predictions(graph, detector, graph.image(spec.channels, None))
     count, image = len(anchors(detector)), [1 if decode else "batch", spec.channels, *size]
     if not decode:
         return graph.model(
@@ -62,23 +71,6 @@ def detector_graph(
         outputs=[("boxes", ["found", 4]), ("scores", ["found"]), ("labels", ["found"])],
         metadata=metadata,
         whole_numbers=("labels",),
-    )
-
-
-def _heads(graph: Graph, detector: Detector) -> tuple[str, str]:
-    walk = list(head_layers(detector))
-    parts: dict[str, list[str]] = {"boxes": [], "scores": []}
-    for index, source in enumerate(maps(detector)):
-        for head, numbers in (("boxes", 4), ("scores", detector.slots)):
-            name = f"{head}.{index}"
-            layers = [layer for layer in walk if layer.name.startswith(f"{name}.")]
-            x = graph.through(layers, graph.made[source.layer])
-            x = graph.node("Transpose", [x], f"{name}.last", perm=[0, 2, 3, 1])
-            shape = graph.constant(f"{head}.shape", np.array([0, -1, numbers], np.int64))
-            parts[head].append(graph.node("Reshape", [x, shape], f"{name}.flat"))
-    return (
-        graph.node("Concat", parts["boxes"], "offsets", axis=1),
-        graph.node("Concat", parts["scores"], "logits", axis=1),
     )
 
 

@@ -7,6 +7,7 @@ made of exactly the operators that a shipped network runs. Batch norm is folded 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -231,7 +232,7 @@ class Graph(Traversal[str]):
         return name
 
     def pool(self, layer: Layer, x: str) -> str:
-        pooled = self.node("GlobalAveragePool", [x], layer.name)
+        pooled = self.mean(layer.name, x)
         if not self.products:
             return pooled
         self.pooled = True
@@ -242,14 +243,23 @@ class Graph(Traversal[str]):
 
     def squeeze(self, layer: Layer, x: str) -> str:
         name = layer.name
-        pooled = self.node("GlobalAveragePool", [x], f"{name}.pool")
-        reduced = self.pointwise(f"{name}.reduce", pooled)
-        gate = self.pointwise(f"{name}.gate", self.node("Relu", [reduced], f"{name}.reduce.relu"))
-        if self.gate == "sigmoid":
-            gate = self.node("Sigmoid", [gate], f"{name}.gate.sigmoid")
-        else:
-            gate = self.node("HardSigmoid", [gate], f"{name}.gate.hsigmoid", alpha=1 / 6, beta=0.5)
+        pooled = self.mean(f"{name}.pool", x)
+        reduced = self.node(
+            "Relu", [self.pointwise(f"{name}.reduce", pooled)], f"{name}.reduce.relu"
+        )
+        gate = self.opened(replace(layer, name=f"{name}.gate"), reduced, self.gate)
         return self.node("Mul", [x, gate], name)
+
+    def mean(self, name: str, x: str) -> str:
+        """The mean over the map."""
+        return self.node("GlobalAveragePool", [x], name)
+
+    def opened(self, layer: Layer, x: str, gate: Gate) -> str:
+        """A 1x1 convolution and the gate behind it, from 0 to 1."""
+        before = self.pointwise(layer.name, x)
+        if gate == "sigmoid":
+            return self.node("Sigmoid", [before], f"{layer.name}.sigmoid")
+        return self.node("HardSigmoid", [before], f"{layer.name}.hsigmoid", alpha=1 / 6, beta=0.5)
 
     def pointwise(self, name: str, x: str) -> str:
         return self.node(

@@ -66,20 +66,23 @@ class QdqGraph(Graph):
 
     def squeeze(self, layer: Layer, x: str) -> str:
         name = layer.name
-        pooled = self.rounded(self.node("GlobalAveragePool", [x], f"{name}.mean"), f"{name}.pool")
+        pooled = self.mean(f"{name}.pool", x)
         reduced = self.rounded(self.pointwise(f"{name}.reduce", pooled), f"{name}.reduce")
-        if self.gate == "sigmoid":
-            before = self.rounded(self.pointwise(f"{name}.gate", reduced), f"{name}.gate.pre")
-            gate = self.node("Sigmoid", [before], f"{name}.gate.sigmoid")
-            gate = self.rounded(gate, f"{name}.gate", SIGMOID)
-        else:
-            before = self.pointwise(f"{name}.gate", reduced, 3.0)
-            gate = self.rounded(before, f"{name}.gate", (0.0, 6.0), read_as=1 / 6)
+        gate = self.opened(replace(layer, name=f"{name}.gate"), reduced, self.gate)
         return self.rounded(self.node("Mul", [x, gate], f"{name}.product"), name)
 
+    def mean(self, name: str, x: str) -> str:
+        return self.rounded(super().mean(f"{name}.mean", x), name)
+
+    def opened(self, layer: Layer, x: str, gate: Gate) -> str:
+        name = layer.name
+        if gate == "sigmoid":
+            before = self.rounded(self.pointwise(name, x), f"{name}.pre")
+            return self.rounded(self.node("Sigmoid", [before], f"{name}.sigmoid"), name, SIGMOID)
+        return self.rounded(self.pointwise(name, x, 3.0), name, (0.0, 6.0), read_as=1 / 6)
+
     def pool(self, layer: Layer, x: str) -> str:
-        mean = self.node("GlobalAveragePool", [x], f"{layer.name}.mean")
-        return self.rounded(mean, layer.name)
+        return self.mean(layer.name, x)
 
     def add(self, layer: Layer, x: str, row_input: str) -> str:
         total = self.node("Add", [x, row_input], f"{layer.name}.total")

@@ -14,6 +14,8 @@ ALIGNMENT = 16  # bytes; vector units read weights straight from the file
 # Least operator versions whose definition covers what is written, (float32, 8-bit).
 VERSIONS = {
     "ADD": (1, 2),
+    "ARG_MAX": (1, 2),
+    "AVERAGE_POOL_2D": (1, 2),
     "CONCATENATION": (1, 2),
     "CONV_2D": (1, 3),
     "DEPTHWISE_CONV_2D": (1, 3),
@@ -26,15 +28,19 @@ VERSIONS = {
     "PAD": (1, 2),
     "QUANTIZE": (1, 1),
     "RESHAPE": (1, 1),
+    "RESIZE_BILINEAR": (1, 2),
 }
 _OPTIONS = {
     "ADD": "AddOptions",
+    "ARG_MAX": "ArgMaxOptions",
+    "AVERAGE_POOL_2D": "Pool2DOptions",
     "CONCATENATION": "ConcatenationOptions",
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
     "MEAN": "ReducerOptions",
     "MUL": "MulOptions",
+    "RESIZE_BILINEAR": "ResizeBilinearOptions",
 }
 _FUSED = {"linear": "NONE", "relu": "RELU", "relu6": "RELU6"}
 _KINDS = {
@@ -84,7 +90,7 @@ class Flatbuffer:
         tensor = self._schema.TensorT()
         tensor.name = name
         tensor.shape = np.asarray(shape, np.int32)
-        tensor.type = self._kind(kind or ("int8" if scale else "float32"))
+        tensor.type = self.kind(kind or ("int8" if scale else "float32"))
         tensor.buffer = 0
         if scale is not None:
             tensor.quantization = self._quantization(np.array([scale.step]), scale.zero, 0)
@@ -125,9 +131,9 @@ class Flatbuffer:
         same: bool = True,
         stride: int = 1,
         dilation: int = 1,
-        axis: int = 0,
+        **settings: Any,
     ) -> None:
-        """Append an operator; what its kind has no use for is left out."""
+        """Append an operator; what its kind has no use for is left out. `settings` are the format's own."""
         schema, operator = self._schema, self._schema.OperatorT()
         eight_bit = self._tensors[outputs[0]].type == schema.TensorType.INT8
         code = (name, VERSIONS[name][eight_bit])
@@ -142,13 +148,14 @@ class Flatbuffer:
             if hasattr(options, "padding"):
                 options.padding = schema.Padding.SAME if same else schema.Padding.VALID
                 options.strideH = options.strideW = stride
-                options.dilationHFactor = options.dilationWFactor = dilation
+                if hasattr(options, "dilationHFactor"):
+                    options.dilationHFactor = options.dilationWFactor = dilation
             if name == "DEPTHWISE_CONV_2D":
                 options.depthMultiplier = 1
-            if name == "CONCATENATION":
-                options.axis = axis
             if name == "MEAN":
                 options.keepDims = True
+            for setting, value in settings.items():
+                setattr(options, setting, value)
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, _OPTIONS[name])
             operator.builtinOptions = options
         self._operators.append(operator)
@@ -191,7 +198,8 @@ class Flatbuffer:
         quantization.quantizedDimension = axis
         return quantization
 
-    def _kind(self, name: str) -> Any:
+    def kind(self, name: str) -> Any:
+        """The format's own number of a kind of numbers."""
         return getattr(self._schema.TensorType, _KINDS[name])
 
 

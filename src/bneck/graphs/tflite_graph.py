@@ -2,12 +2,11 @@
 
 Maps are NHWC throughout, so no transpose stands anywhere. Where h-swish or a gate is written as
 relu6(x + 3) times x, what flows is six times the true value; the weights behind it are divided by six,
-which in 8 bits costs nothing at all: the integers are the same. `_Tensor.gain` keeps the account.
+which in 8 bits costs nothing at all: the integers are the same. `Tensor.gain` keeps the account.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -30,12 +29,11 @@ from bneck.specs.network import Gate, Layer, NetSpec, Padding, Size, as_size, la
 from bneck.specs.normalisation import Normalisation
 
 SIX = (0.0, 6.0)
-JOINED = 4
 HEAD = ("conv", 1, (1, 1))  # a layer behind the pool: its kind, kernel and map
 
 
 @dataclass(frozen=True, slots=True)
-class _Tensor:
+class Tensor:
     """A tensor of the graph: its index, its shape, its 8-bit scale, and by how much it is too large."""
 
     index: int
@@ -91,7 +89,7 @@ def tflite_layers(
     return graph.finish({"map": graph.through(walk, x)}, "layers", None)
 
 
-class Graph(Traversal[_Tensor]):
+class Graph(Traversal[Tensor]):
     """A file under construction; `made` has the tensor behind every layer that was written."""
 
     def __init__(
@@ -103,7 +101,7 @@ class Graph(Traversal[_Tensor]):
         self.gate = gate
         self.hswish = hswish
         self.ranges = ranges
-        self.made: dict[str, _Tensor] = {}
+        self.made: dict[str, Tensor] = {}
         self.pooled = False  # whether the layers are those of the head
         self.spread: Array | None = None  # what the first convolution still has to divide by
 
@@ -115,32 +113,32 @@ class Graph(Traversal[_Tensor]):
         shape: tuple[int, ...],
         gain: float = 1.0,
         values: tuple[float, float] | None = None,
-    ) -> _Tensor:
+    ) -> Tensor:
         """An activation; in 8 bits its range is that of point `name`, or `values`, times its gain."""
         scale = None
         if self.ranges is not None:
             low, high = values or self.ranges[name]
             scale = Scale.of(low * gain, high * gain)
-        return _Tensor(self.file.tensor(name, shape, scale=scale), shape, scale, gain)
+        return Tensor(self.file.tensor(name, shape, scale=scale), shape, scale, gain)
 
-    def number(self, name: str, real: Array | float) -> _Tensor:
+    def number(self, name: str, real: Array | float) -> Tensor:
         """A constant among activations."""
         value = np.atleast_1d(np.asarray(real, np.float32))
         scale = None
         if self.ranges is not None:
             scale = Scale.of(float(value.min()), float(value.max()))
             value = scale.quantize(value)
-        return _Tensor(self.file.constant(name, value, scale=scale), value.shape, scale)
+        return Tensor(self.file.constant(name, value, scale=scale), value.shape, scale)
 
     # The image and the scores
 
-    def image(self, shape: tuple[int, ...], pixels: Normalisation | None) -> _Tensor:
+    def image(self, shape: tuple[int, ...], pixels: Normalisation | None) -> Tensor:
         """The input, brought into the form that the layers take."""
         if pixels is None:
             outside = self.file.tensor("image", shape, kind="float32")
             self.file.inputs.append(outside)
             if self.ranges is None:
-                return _Tensor(outside, shape, None)
+                return Tensor(outside, shape, None)
             inside = self.tensor("image", shape)
             self.file.operator("QUANTIZE", [outside], [inside.index])
             return inside
@@ -155,7 +153,7 @@ class Graph(Traversal[_Tensor]):
         moved = self.file.constant("image.offset", -offset)
         self.file.operator("ADD", [whole, moved], [centred])
         if self.ranges is None:
-            return _Tensor(centred, shape, None)
+            return Tensor(centred, shape, None)
         x = self.tensor(
             "image.8bit", shape, values=(float(-offset.max()), float(255 - offset.min()))
         )
@@ -163,51 +161,35 @@ class Graph(Traversal[_Tensor]):
         return x
 
     def finish(
-        self, outputs: Mapping[str, _Tensor], title: str, metadata: Mapping[str, str] | None
+        self, outputs: Mapping[str, Tensor], title: str, metadata: Mapping[str, str] | None
     ) -> bytes:
         """The file, with these outputs by name."""
         for name, tensor in outputs.items():
-            x = self.plain(tensor)
-            out = x.index
-            if self.ranges is not None:
-                out = self.file.tensor(name, x.shape, kind="float32")
-                self.file.operator("DEQUANTIZE", [x.index], [out])
-            self.file.outputs.append(out)
+            self.file.outputs.append(self.real(tensor, name).index)
         return self.file.pack(title, metadata or {})
 
-    def passed(self, layer: Layer, x: _Tensor) -> None:
-        self.made[layer.name] = x
-
-    def by_anchor(self, name: str, x: _Tensor, numbers: int) -> _Tensor:
-        """A head's map (1, H, W, anchors a cell x numbers) as (1, anchors, numbers)."""
+    def real(self, x: Tensor, name: str = "") -> Tensor:
+        """The real numbers that an 8-bit tensor stands for, without a gain; of a float one, itself."""
         x = self.plain(x)
-        count = math.prod(x.shape) // numbers
-        shape = (1, count, numbers)
-        y = replace(x, index=self.file.tensor(name, shape, scale=x.scale), shape=shape)
-        wanted = self.file.constant(f"{name}.shape", np.array(shape, np.int32))
-        self.file.operator("RESHAPE", [x.index, wanted], [y.index])
-        return y
+        if x.scale is None:
+            return x
+        out = self.file.tensor(name or f"real.{x.index}", x.shape, kind="float32")
+        self.file.operator("DEQUANTIZE", [x.index], [out])
+        return Tensor(out, x.shape, None)
 
-    def joined(self, name: str, parts: Sequence[_Tensor]) -> _Tensor:
-        """Float tensors (1, anchors, numbers) behind one another, few at a time: XNNPACK's limit is five."""
-        if len(parts) > JOINED:
-            first = self.joined(f"{name}.{len(parts)}", parts[:JOINED])
-            return self.joined(name, [first, *parts[JOINED:]])
-        count, numbers = sum(part.shape[1] for part in parts), parts[0].shape[2]
-        y = self.tensor(name, (1, count, numbers))
-        self.file.operator("CONCATENATION", [part.index for part in parts], [y.index], axis=1)
-        return y
+    def passed(self, layer: Layer, x: Tensor) -> None:
+        self.made[layer.name] = x
 
     # Operators
 
-    def conv(self, layer: Layer, x: _Tensor) -> _Tensor:
+    def conv(self, layer: Layer, x: Tensor) -> Tensor:
         shape = (1, layer.out) if self.pooled else (1, *layer.size_out, layer.out)
         if layer.act != "hswish":
             return self.convolution(layer, x, layer.name, shape, fused=layer.act)
         before = self.convolution(layer, x, f"{layer.name}.pre", shape)
         return self.hard_swish(layer.name, before)
 
-    def hard_swish(self, name: str, x: _Tensor) -> _Tensor:
+    def hard_swish(self, name: str, x: Tensor) -> Tensor:
         if self.hswish == "op":
             y = self.tensor(name, x.shape)
             self.file.operator("HARD_SWISH", [x.index], [y.index])
@@ -219,47 +201,55 @@ class Graph(Traversal[_Tensor]):
         self.file.operator("MUL", [x.index, shifted.index], [y.index])
         return y
 
-    def squeeze(self, layer: Layer, x: _Tensor) -> _Tensor:
-        name = layer.name
+    def squeeze(self, layer: Layer, x: Tensor) -> Tensor:
+        name, mid = layer.name, (1, layer.mid)
         pooled = self.mean(f"{name}.pool", x)
-        wide, mid = (1, layer.out), (1, layer.mid)
         reduce = replace(layer, name=f"{name}.reduce", width_in=layer.out, out=layer.mid)
         reduced = self.convolution(reduce, pooled, reduce.name, mid, fused="relu")
         gate = replace(layer, name=f"{name}.gate", width_in=layer.mid)
-        if self.gate == "sigmoid":
-            before = self.convolution(gate, reduced, f"{name}.gate.pre", wide)
-            opened = self.tensor(gate.name, wide, values=SIGMOID)
+        return self.product(name, x, self.opened(gate, reduced, self.gate))
+
+    def opened(self, layer: Layer, x: Tensor, gate: Gate) -> Tensor:
+        """A 1x1 convolution and the gate behind it, from 0 to 1."""
+        one = layer.kind == "squeeze"
+        shape = (1, layer.out) if one else (1, *layer.size_out, layer.out)
+        if gate == "sigmoid":
+            before = self.convolution(layer, x, f"{layer.name}.pre", shape)
+            opened = self.tensor(layer.name, shape, values=SIGMOID)
             self.file.operator("LOGISTIC", [before.index], [opened.index])
-        else:
-            opened = self.convolution(
-                gate, reduced, gate.name, wide, fused="relu6", shift=3.0, gain=6.0, values=(0, 1)
-            )
-        y = self.tensor(name, x.shape, gain=x.gain * opened.gain)
-        self.file.operator("MUL", [x.index, opened.index], [y.index])
+            return opened
+        return self.convolution(
+            layer, x, layer.name, shape, fused="relu6", shift=3.0, gain=6.0, values=(0, 1)
+        )
+
+    def product(self, name: str, x: Tensor, gate: Tensor) -> Tensor:
+        """A map times a gate, rounded as point `name`."""
+        y = self.tensor(name, x.shape, gain=x.gain * gate.gain)
+        self.file.operator("MUL", [x.index, gate.index], [y.index])
         return y
 
-    def pool(self, layer: Layer, x: _Tensor) -> _Tensor:
+    def pool(self, layer: Layer, x: Tensor) -> Tensor:
         self.pooled = True
         return self.mean(layer.name, x)
 
-    def mean(self, name: str, x: _Tensor) -> _Tensor:
+    def mean(self, name: str, x: Tensor) -> Tensor:
         y = self.tensor(name, (1, 1, 1, x.shape[3]), gain=x.gain)
         axes = self.file.constant("axes", np.array([1, 2], np.int32))
         self.file.operator("MEAN", [x.index, axes], [y.index])
         return y
 
-    def add(self, layer: Layer, x: _Tensor, row_input: _Tensor) -> _Tensor:
+    def add(self, layer: Layer, x: Tensor, row_input: Tensor) -> Tensor:
         left, right = self.plain(x), self.plain(row_input)
         y = self.tensor(f"{layer.name}.sum", left.shape)
         self.file.operator("ADD", [left.index, right.index], [y.index])
         return y
 
-    def plain(self, x: _Tensor) -> _Tensor:
+    def plain(self, x: Tensor) -> Tensor:
         """`x` without its gain, where no weights can take it."""
         if x.gain == 1.0:
             return x
         shrunk = None if x.scale is None else replace(x.scale, step=x.scale.step / x.gain)
-        y = _Tensor(self.file.tensor(f"plain.{x.index}", x.shape, scale=shrunk), x.shape, shrunk)
+        y = Tensor(self.file.tensor(f"plain.{x.index}", x.shape, scale=shrunk), x.shape, shrunk)
         factor = self.number(f"plain.{x.index}.factor", 1 / x.gain)
         self.file.operator("MUL", [x.index, factor.index], [y.index])
         return y
@@ -267,7 +257,7 @@ class Graph(Traversal[_Tensor]):
     def convolution(
         self,
         layer: Layer,
-        x: _Tensor,
+        x: Tensor,
         name: str,
         shape: tuple[int, ...],
         *,
@@ -275,7 +265,7 @@ class Graph(Traversal[_Tensor]):
         shift: float = 0.0,
         gain: float = 1.0,
         values: tuple[float, float] | None = None,
-    ) -> _Tensor:
+    ) -> Tensor:
         """One convolution with its padding; its bias is raised by `shift`."""
         kept = self.weights[f"{layer.name}.weight"]
         weight = kept / np.float32(x.gain)
@@ -298,7 +288,7 @@ class Graph(Traversal[_Tensor]):
             )  # fmt: skip
         return y
 
-    def padded(self, layer: Layer, x: _Tensor) -> tuple[_Tensor, bool]:
+    def padded(self, layer: Layer, x: Tensor) -> tuple[Tensor, bool]:
         """`x`, padded by an operator of its own where neither SAME nor VALID will do; whether SAME."""
         wanted = pads(self.padding, layer) if layer.kernel > 1 else [0, 0, 0, 0]
         if wanted == pads("same", layer):

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from bneck.graphs.forms import HSwish
 from bneck.graphs.quantization import LEAST_SCALE, STEPS, WEIGHT_LEVELS
-from bneck.nets.build import Net
 from bneck.nets.fold import folded_weights
-from bneck.nets.quantize import Quantized, QuantizedNet, Weights, emulation
+from bneck.nets.quantize import Quantized, Weights
+from bneck.nets.quantize_heads import AnyNet, emulator, flat
 from bneck.specs.errors import InputError
-from bneck.specs.network import layers
 
 LEAST_IMAGES = 8
 SAMPLES = 1024  # values kept of every point and batch
@@ -38,11 +37,11 @@ class LayerError:
 
 
 @torch.inference_mode()
-def calibrate(net: Net, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
+def calibrate(net: AnyNet, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
     """Post-training quantisation: ranges that lose least on the activations of real images.
 
     Args:
-        net: trained.
+        net: trained: a network, a detector or a segmenter.
         batches: normalised images (N, channels, H, W), some dozen in all.
         hswish: the form of h-swish, which decides what is rounded.
 
@@ -55,7 +54,7 @@ def calibrate(net: Net, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
 
 
 @torch.inference_mode()
-def naive(net: Net, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
+def naive(net: AnyNet, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
     """What not to do, for comparison: one scale a weight tensor, ranges out to the extremes."""
     weights = folded_weights(net)
     ends = _observed(net, weights, batches, hswish).ends
@@ -71,8 +70,8 @@ def _one_step(weight: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtyp
     return rounded.astype(np.float32)
 
 
-def _observed(net: Net, weights: Weights, batches: Iterable[Tensor], hswish: HSwish) -> _Samples:
-    emulated = QuantizedNet(net.spec, weights, hswish).eval()
+def _observed(net: AnyNet, weights: Weights, batches: Iterable[Tensor], hswish: HSwish) -> _Samples:
+    emulated = emulator(net, weights, hswish)
     samples = _Samples()
     emulated.observer = samples
     images = 0
@@ -87,26 +86,28 @@ def _observed(net: Net, weights: Weights, batches: Iterable[Tensor], hswish: HSw
 
 
 @torch.inference_mode()
-def layer_errors(net: Net, quantized: Quantized, images: Tensor) -> list[LayerError]:
+def layer_errors(net: AnyNet, quantized: Quantized, images: Tensor) -> list[LayerError]:
     """Which layers lose the accuracy: each one rounded alone, the worst first."""
-    emulated = emulation(net, quantized)
+    emulated = emulator(net, quantized.weights, quantized.hswish, quantized.ranges)
     emulated.rounds = lambda name: False
     seen: dict[str, Tensor] = {}
     emulated.observer = lambda name, x: seen.__setitem__(name, x)
-    scores = emulated(images)
+    scores = flat(emulated(images))
     clean = dict(seen)
     emulated.rounds = None
     emulated(images)
     noisy = dict(seen)
     emulated.observer = None
     found = []
-    for layer in layers(net.spec):
+    for layer in emulated.walk((images.shape[2], images.shape[3])):
+        if layer.name not in clean:  # a gate, whose range is fixed, or one that is written in parts
+            continue
         emulated.rounds = lambda name, wanted=layer.name: name == wanted
         found.append(
             LayerError(
                 layer=layer.name,
                 row=layer.row,
-                alone=_relative(emulated(images), scores),
+                alone=_relative(flat(emulated(images)), scores),
                 noise=_relative(noisy[layer.name], clean[layer.name]),
             )
         )

@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from bneck.nets.build import Net
-from bneck.nets.ops import Conv2d, ConvBnAct, SqueezeExcite
+from bneck.nets.ops import Conv2d, ConvBnAct
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
 
@@ -29,15 +29,9 @@ def folded_weights(net: nn.Module) -> dict[str, np.ndarray[Any, np.dtype[np.floa
     for name, module in net.named_modules():
         if isinstance(module, ConvBnAct):
             folded[f"{name}.weight"], folded[f"{name}.bias"] = _fold(module)
-        elif isinstance(module, SqueezeExcite):
-            for part in ("reduce", "gate"):
-                folded |= {
-                    f"{name}.{part}.{k}": v
-                    for k, v in module.get_submodule(part).state_dict().items()
-                }
-    classifier = getattr(net, "classifier", None)  # a plain convolution; detectors have none
-    if classifier is not None:
-        folded |= {f"classifier.{key}": value for key, value in classifier.state_dict().items()}
+        elif isinstance(module, Conv2d) and not name.endswith(".conv"):
+            # Those of squeeze-and-excite, the classifier, a segmenter's scores.
+            folded |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
     return {name: value.float().cpu().numpy() for name, value in folded.items()}
 
 

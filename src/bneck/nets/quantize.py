@@ -7,7 +7,8 @@ inside its range.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from bneck.graphs.onnx_graph import pads
 from bneck.graphs.quantization import GATE, LEAST_SCALE, SIGMOID, WEIGHT_LEVELS, Ranges, Scale
 from bneck.graphs.traverse import Traversal
 from bneck.nets.build import Net
-from bneck.specs.network import Layer, NetSpec, layers
+from bneck.specs.network import Gate, Layer, NetSpec, Size, layers
 from bneck.specs.normalisation import IMAGENET, Normalisation
 
 Weights = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
@@ -38,11 +39,11 @@ class Quantized:
     hswish: HSwish
 
 
-class QuantizedNet(nn.Module, Traversal[Tensor]):
+class Emulation(nn.Module, Traversal[Tensor]):
     """Folded weights in float, rounded as the runtime will round them wherever `ranges` are given.
 
-    `rounds` says of a layer's name whether it is rounded; None rounds all. `observer` is shown every
-    point's value as it passes.
+    What runs through them is a kind's own `forward`. `rounds` says of a layer's name whether it is
+    rounded; None rounds all. `observer` is shown every point's value as it passes.
     """
 
     def __init__(
@@ -63,11 +64,9 @@ class QuantizedNet(nn.Module, Traversal[Tensor]):
             {_key(name): nn.Parameter(torch.from_numpy(w.copy())) for name, w in weights.items()}
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, channels, H, W) -> class scores (N, classes)."""
-        size = (images.shape[2], images.shape[3])
-        x = self.point("image", images, None)
-        return self.through(layers(self.spec, size), x).flatten(1)
+    @abstractmethod
+    def walk(self, size: Size) -> Iterable[Layer]:
+        """The layers that it emulates, for images of `size`."""
 
     def weights(self) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
         """The folded weights as they are now."""
@@ -76,18 +75,18 @@ class QuantizedNet(nn.Module, Traversal[Tensor]):
             for name, value in self.parameters_by_name.items()
         }
 
-    def point(self, name: str, x: Tensor, layer: Layer | None) -> Tensor:
-        """`x`, rounded to the range of a point."""
+    def point(self, name: str, x: Tensor, owner: str) -> Tensor:
+        """`x`, rounded to the range of a point that belongs to the layer `owner`."""
         if self.observer:
             self.observer(name, x)
-        if not self._rounding(layer):
+        if not self._rounding(owner):
             return x
         assert self.ranges is not None
         return self.rounded(x, self.ranges[name])
 
-    def fixed(self, x: Tensor, values: tuple[float, float], layer: Layer) -> Tensor:
+    def fixed(self, x: Tensor, values: tuple[float, float], owner: str) -> Tensor:
         """`x`, rounded to a range that does not depend on the images."""
-        return self.rounded(x, values) if self._rounding(layer) else x
+        return self.rounded(x, values) if self._rounding(owner) else x
 
     def rounded(self, x: Tensor, values: tuple[float, float]) -> Tensor:
         """`x` rounded to 8 bits over a range."""
@@ -107,14 +106,12 @@ class QuantizedNet(nn.Module, Traversal[Tensor]):
             WEIGHT_LEVELS,
         )
 
-    def _rounding(self, layer: Layer | None) -> bool:
+    def _rounding(self, owner: str) -> bool:
         if self.ranges is None:
             return False
-        return self.rounds is None or self.rounds(layer.name if layer else "image")
+        return self.rounds is None or self.rounds(owner)
 
     def conv(self, layer: Layer, x: Tensor) -> Tensor:
-        if layer.name == "classifier":
-            x = F.dropout(x, self.spec.dropout, self.training)
         y = self._convolution(layer, layer.name, x, pads(self.spec.padding, layer))
         match layer.act:
             case "relu":
@@ -124,37 +121,42 @@ class QuantizedNet(nn.Module, Traversal[Tensor]):
             case "hswish" if self.hswish == "fused":
                 y = F.hardswish(y)
             case "hswish":
-                y = self.point(f"{layer.name}.pre", y, layer)
+                y = self.point(f"{layer.name}.pre", y, layer.name)
                 if self.hswish == "split":
-                    y = y * (self.fixed(F.relu6(y + 3), SIX, layer) / 6)
+                    y = y * (self.fixed(F.relu6(y + 3), SIX, layer.name) / 6)
                 else:
                     y = F.hardswish(y)
-        return self.point(layer.name, y, layer)
+        return self.point(layer.name, y, layer.name)
 
     def squeeze(self, layer: Layer, x: Tensor) -> Tensor:
         name = layer.name
-        pooled = self.point(f"{name}.pool", x.mean((2, 3), keepdim=True), layer)
+        pooled = self.point(f"{name}.pool", x.mean((2, 3), keepdim=True), name)
         reduced = F.relu(self._convolution(layer, f"{name}.reduce", pooled))
-        reduced = self.point(f"{name}.reduce", reduced, layer)
-        gate = self._convolution(layer, f"{name}.gate", reduced)
-        if self.spec.se_gate == "sigmoid":
-            gate = torch.sigmoid(self.point(f"{name}.gate.pre", gate, layer))
-            gate = self.fixed(gate, SIGMOID, layer)
-        else:
-            gate = self.fixed(F.hardsigmoid(gate), GATE, layer)
-        return self.point(name, x * gate, layer)
+        reduced = self.point(f"{name}.reduce", reduced, name)
+        return self.point(
+            name, x * self._gate(layer, f"{name}.gate", reduced, self.spec.se_gate), name
+        )
+
+    def _gate(self, layer: Layer, name: str, x: Tensor, kind: Gate) -> Tensor:
+        gate = self._convolution(layer, name, x)
+        if kind == "sigmoid":
+            gate = torch.sigmoid(self.point(f"{name}.pre", gate, layer.name))
+            return self.fixed(gate, SIGMOID, layer.name)
+        return self.fixed(F.hardsigmoid(gate), GATE, layer.name)
 
     def pool(self, layer: Layer, x: Tensor) -> Tensor:
-        return self.point(layer.name, x.mean((2, 3), keepdim=True), layer)
+        return self.point(layer.name, x.mean((2, 3), keepdim=True), layer.name)
 
     def add(self, layer: Layer, x: Tensor, row_input: Tensor) -> Tensor:
-        return self.point(f"{layer.name}.sum", x + row_input, layer)
+        return self.point(f"{layer.name}.sum", x + row_input, layer.name)
 
     def _convolution(
         self, layer: Layer, name: str, x: Tensor, around: list[int] | None = None
     ) -> Tensor:
         key = f"{name}.weight"
-        weight = self.kernel(key) if self._rounding(layer) else self.parameters_by_name[_key(key)]
+        weight = (
+            self.kernel(key) if self._rounding(layer.name) else self.parameters_by_name[_key(key)]
+        )
         bias = self.parameters_by_name[_key(f"{name}.bias")]
         if around is None:
             return F.conv2d(x, weight, bias)
@@ -164,6 +166,24 @@ class QuantizedNet(nn.Module, Traversal[Tensor]):
             x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
         groups = layer.out if layer.kind == "depthwise" else 1
         return F.conv2d(x, weight, bias, layer.stride, padding, layer.dilation, groups)
+
+
+class QuantizedNet(Emulation):
+    """A classification network in emulation."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, channels, H, W) -> class scores (N, classes)."""
+        size = (images.shape[2], images.shape[3])
+        x = self.point("image", images, "image")
+        return self.through(self.walk(size), x).flatten(1)
+
+    def walk(self, size: Size) -> Iterable[Layer]:
+        return layers(self.spec, size)
+
+    def conv(self, layer: Layer, x: Tensor) -> Tensor:
+        if layer.name == "classifier":
+            x = F.dropout(x, self.spec.dropout, self.training)
+        return super().conv(layer, x)
 
 
 def emulation(net: Net, quantized: Quantized) -> QuantizedNet:

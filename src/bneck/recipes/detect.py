@@ -27,13 +27,14 @@ from bneck.data.pictures import (
 from bneck.export.detector_file import export_detector
 from bneck.nets.detector import DetectorNet, build_detector
 from bneck.nets.weights import load_weights, save_weights
+from bneck.recipes.detect_files import check_classes, evaluate_file, split_of
 from bneck.recipes.detect_judge import EVAL_BATCH, judge_split
 from bneck.recipes.detect_start import fitting, some_images, start_from
 from bneck.recipes.folder import begin, check_empty, finish, fresh_folder, go_on, new_record
 from bneck.recipes.progress import Progress, Silent, Steps
 from bneck.records.files import locked, write_bytes, write_json, write_text
 from bneck.records.imported import normalisation
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.report.detect import write_detect_report
 from bneck.specs.detector import Detector, ssdlite
 from bneck.specs.errors import InputError
@@ -200,11 +201,13 @@ def evaluate_detect(
     """Judge a finished run's detector: COCO's twelve numbers, those of every class, a sheet.
 
     Writes `detections-SPLIT.json`, as COCO's server takes it, and `sheet-SPLIT.png` into the run's
-    folder, and the numbers into its record and report.
+    folder, and the numbers into its record and report. Of an exported file nothing is written.
 
     Args:
-        run: a finished run's folder.
-        data: a folder with a json file for the split, or a json file; None takes the run's own.
+        run: a finished run's folder, or a file that export has written, which answers in its own
+            runtime then.
+        data: a folder with a json file for the split, or a json file; None takes the run's own, of a
+            file that of the run in whose folder it lies.
         split: "train", "val", "test" or another word of the file's name.
         images: the folder of the images, where they do not lie beside the json file.
         progress: receives what happens; None tells nobody.
@@ -212,15 +215,14 @@ def evaluate_detect(
     Raises:
         InputError: no such run or split, or other classes than the run's.
     """
-    folder = RunFolder(Path(run))
+    folder, told = RunFolder(task_run(run)), progress or Silent()
+    if folder.path.is_file():
+        return evaluate_file(folder.path, data, split=split, images=images, progress=told)
     record, net = load_run(folder)
-    root = Path(record["settings"]["data"] if data is None else data)
-    beside = images if images is not None or data is not None else record["settings"]["images"]
-    file = root if root.is_file() else find_annotations(root, (split,))[split]
-    annotated = read_coco(file, images=None if beside is None else Path(beside))
-    _check_classes(annotated, tuple(record["classes"]), str(folder.path))
+    annotated = split_of(record["settings"], folder.path, data, split, images)
+    check_classes(annotated, tuple(record["classes"]), str(folder.path))
     with locked(folder.path / ".lock"):
-        found = judge_split(folder, net, annotated, split, progress or Silent())
+        found = judge_split(folder, net, annotated, split, told)
         record.setdefault("evaluations", {})[split] = found
         write_json(folder.run_json, record)
         write_detect_report(folder.path)
@@ -266,7 +268,7 @@ def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     record = read_record(folder)
     settings = record["settings"]
     train, val = read_splits(Path(settings["data"]), settings["images"])
-    _check_classes(train, tuple(record["classes"]), str(folder.path))  # the data may have changed
+    check_classes(train, tuple(record["classes"]), str(folder.path))  # the data may have changed
     if not folder.weights.is_file():
         _train(folder, record, train, progress)
     record, net = load_run(folder)
@@ -391,16 +393,8 @@ def read_splits(root: Path, images: str | Path | None) -> tuple[Annotated, Annot
     files = find_annotations(root)
     beside = None if images is None else Path(images)
     train, val = (read_coco(files[name], images=beside) for name in ("train", "val"))
-    _check_classes(val, train.classes, str(train.file))
+    check_classes(val, train.classes, str(train.file))
     return train, val
-
-
-def _check_classes(annotated: Annotated, classes: tuple[str, ...], where: str) -> None:
-    if annotated.classes != classes:
-        raise InputError(
-            f"{annotated.file} has the classes {', '.join(annotated.classes)}, and {where} has "
-            f"{', '.join(classes)}; they must be the same, in the order of their ids"
-        )
 
 
 def _detector(folder: RunFolder, record: dict[str, Any]) -> Detector:

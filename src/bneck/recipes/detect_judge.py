@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from PIL import Image
 from bneck.data.coco import Annotated, Picture, ground_truth
 from bneck.data.images import read_whole
 from bneck.data.pictures import eval_images
+from bneck.export.detector_file import FileDetector
 from bneck.nets.detector import DetectorNet
 from bneck.recipes.progress import Progress
 from bneck.records.files import write_json, write_whole
@@ -26,38 +27,63 @@ ON_SHEET = 12
 DEFAULT_SCORE = 0.5  # shown on the sheet where no threshold is better
 
 
-def judge_split(
-    folder: RunFolder, net: DetectorNet, annotated: Annotated, split: str, progress: Progress
-) -> dict[str, Any]:
-    """Find boxes in every image of a split and judge them; see `recipes.detect.evaluate_detect`.
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A split as a net sees it: pictures and what was found in each, and what is said of all.
+
+    `numbers` are COCO's with what they were taken on, `entries` the detections as COCO's json has
+    them, `score` is the one that balances hits and misses best.
+    """
+
+    pictures: list[Picture]
+    found: list[Found]
+    entries: list[dict[str, Any]]
+    numbers: dict[str, Any]
+    score: float
+
+
+def judge_net(
+    net: DetectorNet | FileDetector, annotated: Annotated, split: str, progress: Progress
+) -> Judged:
+    """Find boxes in every image of a split and judge them; nothing is written.
 
     Raises:
-        InputError: too many unreadable images, faster-coco-eval is missing, or a full disk.
+        InputError: too many unreadable images, or faster-coco-eval is missing.
     """
     progress.stage(f"judge on {split}", len(annotated.pictures))
     pictures, found, bad = detected(net, annotated, progress)
     kept = annotated.without(bad)
     entries = results(pictures, found, annotated.ids)
-    numbers = average_precision(ground_truth(kept), entries)
     verdicts = [
         judge(one, p.boxes, p.labels, p.crowd) for p, one in zip(pictures, found, strict=True)
     ]
     best = best_threshold(zip(found, verdicts, strict=True))
-    write_json(folder.path / f"detections-{split}.json", entries)
-    score = best.score if best else DEFAULT_SCORE
-    page = _sheet(pictures, found, annotated.classes, score)
-    name = f"sheet-{split}.png"
-    save_picture(page, folder.path / name)
-    return {
+    numbers = {
         "split": split,
         "file": str(annotated.file),
         "images": len(pictures),
         "objects": sum(int((~p.crowd).sum()) for p in pictures),
-        **numbers,
+        **average_precision(ground_truth(kept), entries),
         "threshold": asdict(best) if best else None,
-        "sheet": name,
         "dropped": [[entry.what, entry.reason] for entry in kept.dropped],
     }
+    return Judged(pictures, found, entries, numbers, best.score if best else DEFAULT_SCORE)
+
+
+def judge_split(
+    folder: RunFolder, net: DetectorNet, annotated: Annotated, split: str, progress: Progress
+) -> dict[str, Any]:
+    """Judge a split, and write what was found; see `recipes.detect.evaluate_detect`.
+
+    Raises:
+        InputError: too many unreadable images, faster-coco-eval is missing, or a full disk.
+    """
+    judged = judge_net(net, annotated, split, progress)
+    write_json(folder.path / f"detections-{split}.json", judged.entries)
+    page = _sheet(judged.pictures, judged.found, annotated.classes, judged.score)
+    name = f"sheet-{split}.png"
+    save_picture(page, folder.path / name)
+    return {**judged.numbers, "sheet": name}
 
 
 def results(
@@ -87,7 +113,7 @@ def save_picture(page: Image.Image, path: Path) -> None:
 
 
 def detected(
-    net: DetectorNet, annotated: Annotated, progress: Progress
+    net: DetectorNet | FileDetector, annotated: Annotated, progress: Progress
 ) -> tuple[list[Picture], list[Found], dict[int, str]]:
     """Pictures that could be read, what was found in each, and why others could not be, by id."""
     detector = net.detector

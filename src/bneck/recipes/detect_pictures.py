@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image
 
 from bneck.data.images import read_stretched, read_whole
-from bneck.devices.runtimes import Session, file_runtimes, runtime
+from bneck.devices.runtimes import file_runtimes
+from bneck.recipes.exported import loaded
 from bneck.records.files import write_whole
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.report.boxes import PALETTE, Mark, with_boxes
 from bneck.specs.errors import InputError
 from bneck.tasks.boxes import detections
@@ -48,8 +49,9 @@ def detect(
     if score is not None and not 0 <= score <= 1:
         raise InputError(f"score is {score}; it must be from 0 to 1")
     places = _outputs(images, out)
-    session, metadata = exported_detector(Path(run))
-    least = _threshold(Path(run)) if score is None else score
+    folder = task_run(run)
+    session, metadata = exported_detector(folder)
+    least = _threshold(folder) if score is None else score
     found = []
     for image, place in zip(images, places, strict=True):
         pixels = read_stretched(Path(image), metadata["resolution"])
@@ -83,22 +85,6 @@ def detect(
     return found
 
 
-def is_detector(run: str | Path) -> bool:
-    """Whether this is a detection run's folder or a detector's exported file."""
-    path = Path(run)
-    if path.is_dir():
-        folder = RunFolder(path)
-        return folder.run_json.is_file() and folder.read().get("kind") == "detect"
-    if path.suffix.lower() not in (".onnx", ".tflite") or not path.is_file():
-        return False
-    return _loaded(path).metadata.get("task") == "detect"
-
-
-def _loaded(path: Path) -> Session:
-    engine = runtime(file_runtimes(path)[0])
-    return engine.load(engine.read(path), threads=1)
-
-
 def _save(page: Image.Image, place: Path) -> None:
     write_whole(place, lambda partial: page.save(partial, format="png"))
 
@@ -125,7 +111,7 @@ def exported_detector(run: Path) -> tuple[Any, dict[str, Any]]:
         raise InputError(
             f"{run} has no model.onnx; give a finished run's folder or an exported file"
         )
-    session = _loaded(model)
+    session = loaded(model)
     said = session.metadata
     try:
         metadata = {

@@ -14,7 +14,13 @@ from bneck.data.pictures import MARGIN, BoxAugment, Stored, store, varied
 from bneck.nets.detector import DetectorNet, build_detector
 from bneck.nets.shrink_wrapped import shrink_detector
 from bneck.nets.weights import load_weights
-from bneck.recipes.detect import DetectSettings, adopt_detect, detect_lessons, read_splits
+from bneck.recipes.detect import (
+    DetectSettings,
+    adopt_detect,
+    detect_lessons,
+    evaluate_detect,
+    read_splits,
+)
 from bneck.recipes.detect_export import export_detect
 from bneck.recipes.detect_judge import EVAL_BATCH, detected, results
 from bneck.recipes.held_out import Indices, held_out
@@ -117,8 +123,14 @@ class DetectTrainer:
         shipped: dict[str, Any] = {"export": record["export"]["model.onnx"]}
         on = run.settings.deployment
         if not on.is_plain:
-            exported = export_detect(path, format_of(on), precision=on.precision)
-            shipped["shipped"] = {**exported, "file": f"{path.name}/{Path(exported['file']).name}"}
+            exported = export_detect(
+                path, format_of(on), precision=on.precision, progress=run.progress
+            )
+            file = Path(exported["file"])
+            judged = evaluate_detect(file, self.data, images=self.images, progress=run.progress)
+            shipped["shipped"] = {
+                **exported, "file": f"{path.name}/{file.name}", "score": judged["AP"],
+            }  # fmt: skip
         return shipped
 
     def shipped(self, run: Run) -> Path:

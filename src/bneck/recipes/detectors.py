@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bneck.costs.detector import PAPER_V2_CLASSES, TABLE6, DetectorCount, Table6Row
 from bneck.costs.detector import count_detector as count_value
 from bneck.records.measurement import Measurement
-from bneck.specs.detector import COCO_IDS, Detector, layers, ssdlite
+from bneck.specs.detector import COCO_IDS, Detector, ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import rename, with_resolution
@@ -79,25 +80,25 @@ def measure_detectors(
     resolution: int | None = None,
     threads: int = 1,
     rounds: int = 20,
-    runtime: str = "onnxruntime",
+    runtime: str | Sequence[str] = "onnxruntime",
+    precision: str | Sequence[str] = "fp32",
     protocol: Protocol | None = None,
     on_round: Callable[[int, int], None] | None = None,
 ) -> list[Measurement]:
     """Latency of SSDLite round networks on this machine at batch 1, interleaved in shuffled rounds.
 
-    Random weights, without decoding and suppression, whose time depends on what is found. A trained
-    detector's run is measured by its own file with `bneck.measure`. A `protocol` stands in place of
-    `threads` and `rounds`; `on_round` is called with (rounds done, rounds).
+    Every network in every runtime and precision given, with random weights, without decoding and
+    suppression, whose time depends on what is found. A trained detector's run is measured by its own
+    file with `bneck.measure`, as any file that bneck export has written. A `protocol` stands in place
+    of `threads` and `rounds`; `on_round` is called with (rounds done, rounds).
 
     Raises:
         InputError: no such network or runtime, or a machine too busy to measure on.
     """
-    import numpy as np
-
+    from bneck.devices.head_models import detector_model
     from bneck.devices.measure import Candidate, measure
     from bneck.devices.protocol import Protocol as NewProtocol
-    from bneck.graphs.detector_graph import detector_graph
-    from bneck.graphs.onnx_graph import random_weights
+    from bneck.devices.runtimes import runtime as engine_of
 
     if not networks:
         raise InputError(
@@ -105,12 +106,13 @@ def measure_detectors(
         )
     if threads < 1 or rounds < 3:
         raise InputError(f"threads is {threads} and rounds {rounds}; they must be at least 1 and 3")
+    runtimes = [runtime] if isinstance(runtime, str) else list(runtime)
+    precisions = [precision] if isinstance(precision, str) else list(precision)
     candidates = []
-    for network in networks:
+    for name, kind, network in product(runtimes, precisions, networks):
         detector = ssdlite(network, classes=classes, resolution=resolution)
-        weights = random_weights(layers(detector), np.random.default_rng(0))
+        model = detector_model(detector, engine_of(name), kind)
         spec = with_resolution(detector.network, detector.resolution)
-        model = detector_graph(detector, weights).SerializeToString()
-        candidates.append(Candidate(rename(spec, f"ssdlite {spec.name}"), bytes(model)))
+        candidates.append(Candidate(rename(spec, f"ssdlite {spec.name}"), model, name, kind))
     protocol = protocol or NewProtocol(threads=threads, rounds=rounds)
-    return measure(candidates, runtime_name=runtime, protocol=protocol, on_round=on_round)
+    return measure(candidates, protocol=protocol, on_round=on_round)

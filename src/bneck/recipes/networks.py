@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,7 +15,7 @@ from bneck.costs.count import count as count_spec
 from bneck.costs.published import PUBLISHED, Published, published
 from bneck.records.imported import normalisation
 from bneck.records.measurement import Measurement
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, resolve
@@ -110,8 +111,9 @@ def measure(
 
     Every network runs in every runtime and precision given; without one, in the device's usual
     runtime. A file that bneck export has written is measured as it is, in the runtime of its format.
-    A finished run's folder is measured by its exported file in ONNX Runtime, everything else by a
-    file of its spec with random weights. docs/devices.md has the devices; `profile` asks one for the
+    A finished run's folder is measured by its exported file in ONNX Runtime (a detector's or segmenter's
+    in any runtime and precision that it was exported for), everything else by a file of its spec with
+    random weights. docs/devices.md has the devices; `profile` asks one for the
     times of single operators, too.
 
     Raises:
@@ -152,17 +154,36 @@ def _candidates(name: Network, engine: str, precision: str) -> list[Candidate]:
     path = Path(name)
     if path.is_file() and (fitting := file_runtimes(path)):
         chosen = engine if engine in fitting else fitting[0]
-        return [_of_file(path, chosen)]
-    folder = RunFolder(path)
-    if folder.kind() == "segment":
-        raise InputError(f"{name} is a segmenter's run; measure it with --task segment")
+        return [candidate_of_file(path, chosen)]
+    folder = RunFolder(task_run(path))
+    if folder.kind() in ("detect", "segment"):
+        return [candidate_of_file(_exported(folder, engine, precision), engine)]
     model = folder.model
     if model.is_file() and (engine, precision) == ("onnxruntime", "fp32"):
         return [Candidate(resolve(name), model.read_bytes(), engine, precision)]
     return [Candidate(resolve(name), None, engine, precision)]
 
 
-def _of_file(path: Path, engine_name: str) -> Candidate:
+def _exported(folder: RunFolder, engine: str, precision: str) -> Path:
+    """The file of a detector's or segmenter's run for a runtime and precision."""
+    from bneck.devices.runtimes import runtime
+    from bneck.recipes.shipping import ending
+
+    file = folder.path / f"model{ending(precision)}{runtime(engine).suffix}"
+    if not file.is_file():
+        raise InputError(
+            f"there is no {file} to measure; write it with bneck export, or measure the network with "
+            f"random weights by --task {folder.kind()}"
+        )
+    return file
+
+
+def candidate_of_file(path: Path, engine_name: str) -> Candidate:
+    """An exported file as it is measured: its spec, precision and image as its metadata say.
+
+    Raises:
+        InputError: the runtime cannot load it, or it is none of bneck's.
+    """
     from bneck.devices.measure import Candidate
     from bneck.devices.runtimes import runtime
 
@@ -171,9 +192,20 @@ def _of_file(path: Path, engine_name: str) -> Candidate:
     metadata = engine.load(model, threads=1).metadata
     if "spec" not in metadata:
         raise InputError(f"{path} was not exported by bneck: its metadata lacks the spec")
+    pixels = None
+    if metadata.get("task") == "segment":
+        if "size" not in metadata:
+            raise InputError(
+                f"{path} does not say its image's size; export it again with bneck export"
+            )
+        height, width = json.loads(metadata["size"])
+        pixels = (height, width)
+    elif "resolution" in metadata:
+        pixels = (int(metadata["resolution"]), int(metadata["resolution"]))
     return Candidate(
         rename(from_text(metadata["spec"]), path.name),
         model,
         engine_name,
         metadata.get("precision", "fp32"),
+        pixels=pixels,
     )

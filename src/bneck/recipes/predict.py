@@ -40,6 +40,8 @@ def predict(
     session = engine.load(engine.read(model), threads=1)
     if session.metadata.get("task") == "detect":
         raise InputError(f"{model} is a detector; use bneck.detect")
+    if session.metadata.get("task") == "segment":
+        raise InputError(f"{model} is a segmenter; use bneck.paint")
     try:
         classes = json.loads(session.metadata["classes"])
         resolution = int(session.metadata["resolution"])

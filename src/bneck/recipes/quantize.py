@@ -14,9 +14,7 @@ from torch import Tensor
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed, Split
 from bneck.data.vary import Augment
-from bneck.devices.measure import Candidate, measure
 from bneck.devices.models import network_model
-from bneck.devices.protocol import Protocol, TimingError
 from bneck.devices.runtimes import Runtime, Session, runtime
 from bneck.export.files import export_file
 from bneck.graphs.forms import form
@@ -24,9 +22,12 @@ from bneck.nets.build import Net
 from bneck.nets.calibrate import LayerError, calibrate, layer_errors, naive
 from bneck.nets.quantize import Quantized
 from bneck.recipes.export import BATCH, CALIBRATING, CHECKED, size_mb
+from bneck.recipes.exported import task_of
 from bneck.recipes.networks import Network, build
 from bneck.recipes.pictures import class_names, data_of, labelled, record_of
 from bneck.recipes.progress import Progress, Silent
+from bneck.recipes.quantize_heads import quantize_heads
+from bneck.recipes.quantize_times import time_rows
 from bneck.records.files import write_json
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
@@ -35,6 +36,7 @@ from bneck.train.loop import Data, Settings
 from bneck.train.quantized import fine_tune
 
 WORST = 10  # layers named in the report
+EPOCHS = 2.0
 LR = 1e-4  # peak of fine-tuning at a batch of 64; docs/lab-log.md has others
 
 
@@ -43,7 +45,7 @@ def quantize(
     *,
     data: str | Path | None = None,
     runtime_name: str = "litert",
-    epochs: float = 2.0,
+    epochs: float | None = None,
     lr: float = LR,
     rounds: int = 20,
     out: str | Path | None = None,
@@ -55,12 +57,14 @@ def quantize(
     Every file is written, checked against its module and judged on the val images in the runtime
     itself; the three are timed interleaved, and left untimed on too busy a machine. "naive" is what
     one scale a weight tensor and the plain extremes of activations would give, judged but not kept.
+    Of a detector or segmenter float and post-training 8 bits are compared, by mAP or mIOU.
 
     Args:
         network: a finished run's or import's folder.
-        data: labelled images; None takes those of the run.
+        data: labelled images; None takes those of the run. Of a detector or segmenter, pictures to
+            calibrate and check with.
         runtime_name: the engine, "litert", "onnxruntime" or "openvino".
-        epochs: of fine-tuning; 0 leaves it out.
+        epochs: of fine-tuning, 2 by default; 0 leaves it out. Detectors and segmenters have none.
         lr: its peak learning rate at a batch of 64.
         rounds: shuffled rounds of timing.
         out: the folder of the files and of quantize.json; None: `8bit` in the run's folder.
@@ -68,8 +72,8 @@ def quantize(
         progress: receives what happens; None tells nobody.
 
     Returns:
-        the record that quantize.json holds: `rows` with top-1, latency, ratio to float and size;
-        `layers`, the ten whose rounding alone changes the scores most.
+        the record that quantize.json holds: `rows` with top-1 (or AP and AP50, or miou and pixels),
+        latency, ratio to float and size; `layers`, the ten whose rounding alone changes the scores most.
 
     Raises:
         InputError: an untrained network, no labelled images, no such runtime.
@@ -77,6 +81,9 @@ def quantize(
     progress = progress or Silent()
     engine = runtime(runtime_name)
     form(engine.name, "int8")
+    if task_of(_name(network)) != "classify":
+        return _of_heads(network, data, engine, epochs, rounds, out, progress)
+    epochs = EPOCHS if epochs is None else epochs
     if epochs < 0 or not lr > 0:
         raise InputError(f"epochs is {epochs} and lr {lr}; they must be at least 0 and above 0")
     place = _images_of(network, data)
@@ -95,11 +102,37 @@ def quantize(
         "runtime": engine.name,
         "runtime_version": engine.version,
         "epochs": epochs,
+        "metrics": {"top1": "top-1"},
         "rows": list(job.rows.values()),
         "layers": [asdict(error) for error in errors[:WORST]],
     }
     write_json(folder / "quantize.json", found)
     return found
+
+
+def _of_heads(
+    network: Network,
+    data: str | Path | None,
+    engine: Runtime,
+    epochs: float | None,
+    rounds: int,
+    out: str | Path | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    if epochs:
+        raise InputError(
+            f"epochs is {epochs}; detectors and segmenters are not fine-tuned in 8 bits: leave it out"
+        )
+    run = _name(network)
+    if not Path(run).is_dir():
+        raise InputError(f"{run} is a file already; give the folder of the run that it is of")
+    found = quantize_heads(run, engine, data=data, rounds=rounds, out=out, progress=progress)
+    write_json((Path(out) if out is not None else Path(run) / "8bit") / "quantize.json", found)
+    return found
+
+
+def _name(network: Network) -> str | Path:
+    return network.name if isinstance(network, NetSpec) else network
 
 
 def _images_of(network: Network, data: str | Path | None) -> Path | str:
@@ -142,7 +175,7 @@ class _Job:
         if settings:
             tuned = fine_tune(self.net, post, self.data(), settings, on_step=self.stepping())
             self.add("qat", tuned)
-        self.time(rounds)
+        time_rows(list(self.rows.values()), self.engine.name, rounds, self.progress)
         return layer_errors(self.net, post, next(iter(self.calibrating())))
 
     def calibrating(self) -> list[Tensor]:
@@ -182,32 +215,6 @@ class _Job:
             "file": str(path),
             **check.as_json(),
         }
-
-    def time(self, rounds: int) -> None:
-        """Time the kept files against each other, if the machine is quiet enough."""
-        kept = [row for row in self.rows.values() if "file" in row]
-        candidates = [
-            Candidate(
-                self.net.spec,
-                self.engine.read(Path(row["file"])),
-                self.engine.name,
-                "fp32" if row["name"] == "fp32" else "int8",
-            )
-            for row in kept
-        ]
-        self.progress.stage("timing", rounds)
-        try:
-            found = measure(
-                candidates,
-                protocol=Protocol(rounds=rounds),
-                on_round=lambda done, all_: self.progress.advance(1),
-            )
-        except TimingError as error:  # what was trained and judged is worth more than its time
-            self.progress.say(f"not timed: {error}")
-            return
-        for row, one in zip(kept, found, strict=True):
-            row["latency_ms"] = one.latency_ms.median
-            row["ratio"] = asdict(one.ratio(found[0]))
 
     def stepping(self) -> Callable[[int, int, float], None]:
         """Shows the steps of fine-tuning."""

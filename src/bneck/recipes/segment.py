@@ -19,10 +19,11 @@ from bneck.nets.weights import save_weights
 from bneck.recipes.folder import begin, finish, fresh_folder, go_on, new_record
 from bneck.recipes.progress import Progress, Silent, Steps
 from bneck.recipes.segment_export import write_model
+from bneck.recipes.segment_files import judge_file, open_segmenter, scenery_of, scenes_of_file
 from bneck.recipes.segment_runs import load_run, save_picture
 from bneck.recipes.segmenters import KIND, named_segmenter, run_segmenter
 from bneck.records.files import write_bytes, write_json, write_text
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.report.overlay import overlay
 from bneck.report.segment import write_segment_report
 from bneck.specs.errors import InputError
@@ -173,8 +174,10 @@ def evaluate_segment(
     """Judge a run's segmenter on a split: mIOU from one confusion matrix, at the masks' own size.
 
     Args:
-        run: a finished run's folder.
-        data: None takes the data that the run was trained on.
+        run: a finished run's folder, or a file that export has written, which answers in its own
+            runtime and at its own size then.
+        data: None takes the data that the run was trained on, of a file that of the run in whose
+            folder it lies.
         split: "train", "val" or "test".
         classes: the class list; None takes the run's, or that of `data`.
         ignore: ids that mean no class; None takes the run's.
@@ -184,23 +187,21 @@ def evaluate_segment(
     Raises:
         InputError: no such run or split, or other classes than the run's.
     """
-    folder = RunFolder(Path(run))
-    record, net = load_run(folder)
-    settings = record["settings"]
-    listed = classes if classes is not None or data is not None else settings["classes"]
-    scenery = list_pairs(
-        Path(settings["data"] if data is None else data),
-        classes=_path(listed),
-        ignore=settings["ignore"] if ignore is None else ignore,
-        seed=settings["seed"],
-    )
-    if list(scenery.labels.names) != record["labels"]["names"]:
-        raise InputError(
-            f"the data has the classes {', '.join(scenery.labels.names)}, and {folder.path} was trained on "
-            f"{', '.join(record['labels']['names'])}; they must be the same, in the same order"
+    folder, told = RunFolder(task_run(run)), progress or Silent()
+    if folder.path.is_file():
+        if sliding is not None:
+            raise InputError(f"{folder.path} is made for one size; windows are for a run's folder")
+        file = open_segmenter(folder.path)
+        scenes = scenes_of_file(
+            folder.path, file, data, split=split, classes=classes, ignore=ignore
         )
+        found = _score_record(split, judge_file(file, scenes, told), scenes)
+        return {"file": str(folder.path), **found}
+    record, net = load_run(folder)
+    settings, names = record["settings"], record["labels"]["names"]
+    scenery = scenery_of(settings, folder.path, names, data, classes, ignore)
     scenes = _scenes(scenery, split, settings, judged=True)
-    return _score_record(split, _judge(net, scenes, progress or Silent(), split, sliding), scenes)
+    return _score_record(split, _judge(net, scenes, told, split, sliding), scenes)
 
 
 def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:

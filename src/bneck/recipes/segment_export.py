@@ -1,4 +1,4 @@
-"""A segmentation run's network as an ONNX file for any image size."""
+"""A segmentation run's network as a file for any runtime, precision and image size."""
 
 from __future__ import annotations
 
@@ -7,51 +7,94 @@ from typing import Any
 
 import torch
 
-from bneck.data.pairs import list_pairs
+from bneck.data.images import read_whole
 from bneck.data.scenes import Scenes, as_batch
+from bneck.devices.runtimes import runtime
+from bneck.export.files import FORMATS
 from bneck.export.segmenter_file import export_segmenter
 from bneck.nets.segmenter import SegmentNet
+from bneck.recipes.calibration import CALIBRATING, calibrated, read_images, run_images
+from bneck.recipes.detect_export import check_wanted
+from bneck.recipes.export import size_mb
+from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.segment_runs import load_run
-from bneck.records.run import RunFolder
+from bneck.recipes.shipping import ending
+from bneck.records.run import RunFolder, task_run
+from bneck.specs.errors import InputError
+from bneck.specs.normalisation import IMAGENET
 
 CHECKED = 4  # images that a file is compared with the module on
+
+Size = tuple[int, int]
 
 
 def export_segment(
     run: str | Path,
     out: str | Path | None = None,
     *,
-    size: tuple[int, int] | None = None,
+    format: str = "onnx",
+    precision: str = "fp32",
+    size: Size | None = None,
     argmax: bool = False,
+    data: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write a finished run's segmenter as an ONNX file, checked on images of its data.
+    """Write a finished run's segmenter as a file, checked on val images of its data.
 
     Args:
-        run: the run's folder; its data must still be there.
-        out: the file; None takes model.onnx in the run's folder.
+        run: the run's folder; its data must still be there, or `data` given.
+        out: the file; None takes `model` with the precision and the format's ending, there.
+        format: "onnx", "tflite" or "openvino".
+        precision: "fp32", "fp16" (weights in half precision) or "int8" (post-training, calibrated on
+            128 train images at the file's size).
         size: (height, width) of the file's image; None takes the run's, or that of its first image.
         argmax: with the choice of the best class inside the file.
+        data: a folder of pictures to calibrate and check with; None takes the run's.
+        progress: receives what happens; None tells nobody.
 
     Returns:
-        The file's path and how it compared, see `export.segmenter_file.export_segmenter`.
+        file, format, runtime, precision, size, size_mb, and how it compared, see
+        `export.segmenter_file.export_segmenter`.
 
     Raises:
-        InputError: no finished run, its data is gone, or the file does not answer as the network.
+        InputError: no finished run, its data is gone, what segmenters have no files for, or the file
+            does not answer as the network.
     """
-    folder = RunFolder(Path(run))
+    check_wanted("segmenter", format, precision)
+    folder, engine, told = RunFolder(task_run(run)), runtime(FORMATS[format]), progress or Silent()
     record, net = load_run(folder)
-    settings = record["settings"]
-    scenery = list_pairs(
-        Path(settings["data"]),
-        classes=Path(settings["classes"]) if settings["classes"] else None,
-        ignore=settings["ignore"],
-        seed=settings["seed"],
+    val = run_images(record, "val", data)
+    size = size or file_size(record, val[0])
+    checked = read_images(val, size, CHECKED, IMAGENET)
+    quantized = None
+    if precision == "int8":
+        train = run_images(record, "train", data)
+        seen = read_images(train, size, CALIBRATING, IMAGENET)
+        quantized = calibrated(net, seen, engine.name, told)
+    stem = f"model{ending(precision)}"
+    path = folder.path / f"{stem}{engine.suffix}" if out is None else Path(out)
+    check = export_segmenter(
+        net,
+        path,
+        checked,
+        labels=record["labels"],
+        argmax=argmax,
+        engine=engine,
+        half=precision == "fp16",
+        quantized=quantized,
     )
-    path = folder.model if out is None else Path(out)
-    scenes = Scenes(scenery.split("val"), scenery.labels)
-    if size is None and settings["size"]:
-        size = settings["size"][0], settings["size"][1]
-    return write_model(net, record, scenes, path, size=size, argmax=argmax)
+    return {
+        "file": str(path),
+        "network": net.seg.name,
+        "format": format,
+        "runtime": engine.name,
+        "runtime_version": engine.version,
+        "precision": precision,
+        "size": list(size),
+        "argmax": argmax,
+        "size_mb": size_mb(path),
+        **check,
+    }
 
 
 def write_model(
@@ -60,14 +103,24 @@ def write_model(
     scenes: Scenes,
     path: Path,
     *,
-    size: tuple[int, int] | None,
+    size: Size | None,
     argmax: bool,
 ) -> dict[str, Any]:
-    """Write a file and check it on the first scenes, brought to `size`."""
+    """Write a float ONNX file and check it on the first scenes, brought to `size`."""
     if size is None:
         first = scenes.read(0)[0]
         size = first.shape[0], first.shape[1]
     sized = Scenes(scenes.pairs[:CHECKED], scenes.labels, size=size)
     images = torch.cat([as_batch(sized.read(i)[0]) for i in range(len(sized))])
-    check = export_segmenter(net, path, images, classes=record["labels"]["names"], argmax=argmax)
+    check = export_segmenter(net, path, images, labels=record["labels"], argmax=argmax)
     return {"file": str(path), "size": list(size), "argmax": argmax, **check}
+
+
+def file_size(record: dict[str, Any], first: Path) -> Size:
+    """The (height, width) of a run's files: the run's, else that of its first image."""
+    if record["settings"]["size"]:
+        return record["settings"]["size"][0], record["settings"]["size"][1]
+    pixels = read_whole(first)
+    if isinstance(pixels, str):
+        raise InputError(f"image {first} cannot be read: {pixels}; replace it or give a --size")
+    return pixels.shape[0], pixels.shape[1]

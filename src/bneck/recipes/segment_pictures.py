@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from bneck.data.images import read_whole
+from bneck.data.images import Pixels, read_whole
 from bneck.data.scenes import as_batch, resized
+from bneck.recipes.segment_files import open_segmenter, see
 from bneck.recipes.segment_runs import load_run, save_picture
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.report.overlay import class_shares, overlay
 from bneck.specs.errors import InputError
 from bneck.tasks.segment import WHOLE_PIXELS, predict, predict_huge
@@ -28,7 +29,8 @@ def paint(
     """Segment pictures of any size, each seen at the size that the run was trained at.
 
     Args:
-        run: a finished run's folder.
+        run: a finished run's folder, or a file that export has written, which answers in its own
+            runtime and at its own size then.
         images: picture files.
         out: where to write the picture with its classes painted over it and a legend: a .png file
             for one picture, a folder for several. None writes none.
@@ -44,8 +46,7 @@ def paint(
     if not images:
         raise InputError("there is no picture; name one, as in: bneck predict RUN street.jpg")
     places = [_places(place, images, what) for place, what in ((out, "--out"), (mask, "--mask"))]
-    record, net = load_run(RunFolder(Path(run)))
-    labels, size = record["labels"], record["settings"]["size"]
+    labels, seen_by = _seeing(task_run(run))
     ids = np.zeros(256, np.uint8)
     ids[: len(labels["ids"])] = labels["ids"]
     found = []
@@ -53,11 +54,7 @@ def paint(
         pixels = read_whole(Path(image))
         if isinstance(pixels, str):
             raise InputError(f"picture {image} cannot be read: {pixels}; give another one")
-        seen = resized(pixels, (size[0], size[1])) if size else pixels
-        if seen is pixels and pixels.shape[0] * pixels.shape[1] > WHOLE_PIXELS:
-            classes = predict_huge(net, pixels)
-        else:
-            classes = predict(net, as_batch(seen), (pixels.shape[0], pixels.shape[1]))
+        classes = seen_by(pixels)
         if painted is not None:
             save_picture(overlay(pixels, classes, labels["names"], labels["colours"]), painted)
         if numbered is not None:
@@ -72,6 +69,23 @@ def paint(
             }
         )
     return found
+
+
+def _seeing(run: Path) -> tuple[dict[str, Any], Callable[[Pixels], Pixels]]:
+    """The classes' names, colours and ids, and what gives the classes of a picture at its own size."""
+    if run.is_file():
+        file = open_segmenter(run)
+        return file.labels, lambda pixels: see(file, pixels, (pixels.shape[0], pixels.shape[1]))
+    record, net = load_run(RunFolder(run))
+    size = record["settings"]["size"]
+
+    def seen(pixels: Pixels) -> Pixels:
+        own = (pixels.shape[0], pixels.shape[1])
+        if not size and own[0] * own[1] > WHOLE_PIXELS:
+            return predict_huge(net, pixels)
+        return predict(net, as_batch(resized(pixels, tuple(size)) if size else pixels), own)
+
+    return record["labels"], seen
 
 
 def _places(place: str | Path | None, images: Sequence[str | Path], what: str) -> list[Path | None]:

@@ -15,7 +15,12 @@ from bneck.nets.segmenter import SegmentNet, build_segmenter, load_segmenter
 from bneck.nets.shrink_wrapped import shrink_segmenter
 from bneck.recipes.held_out import Indices, held_out
 from bneck.recipes.run import Run
-from bneck.recipes.segment import SegmentOptions, adopt_segment, segment_settings
+from bneck.recipes.segment import (
+    SegmentOptions,
+    adopt_segment,
+    evaluate_segment,
+    segment_settings,
+)
 from bneck.recipes.segment_export import export_segment
 from bneck.recipes.settings import SegmentTask
 from bneck.recipes.shipping import format_of, shipped_file
@@ -95,8 +100,14 @@ class SegmentTrainer:
         shipped: dict[str, Any] = {"export": record["export"]}
         on = run.settings.deployment
         if not on.is_plain:
-            exported = export_segment(path, format=format_of(on), precision=on.precision)
-            shipped["shipped"] = {**exported, "file": f"{path.name}/{Path(exported['file']).name}"}
+            exported = export_segment(
+                path, format=format_of(on), precision=on.precision, progress=run.progress
+            )
+            file = Path(exported["file"])
+            judged = evaluate_segment(file, progress=run.progress)
+            shipped["shipped"] = {
+                **exported, "file": f"{path.name}/{file.name}", "score": judged["miou"],
+            }  # fmt: skip
         return shipped
 
     def shipped(self, run: Run) -> Path:

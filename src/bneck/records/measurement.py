@@ -44,6 +44,7 @@ class Measurement:
     is known, `latency_ms` is divided by it, and `raw_latency_ms` is what the clock said.
     `rounds_ms` has the median of every round, each divided by the reference's pace beside it;
     `rounds_cpu_ms` that of CPU time, as it was. Some devices tell no CPU time: then `cpu_ms` is None.
+    The image is `resolution` pixels high and `width` wide, as high where that is None.
     `profile` is what the device's own tool prints of single operators, where it was asked to.
     """
 
@@ -69,6 +70,7 @@ class Measurement:
     rounds_ms: tuple[float, ...] = ()
     rounds_cpu_ms: tuple[float, ...] = ()
     profile: str | None = None
+    width: int | None = None
 
     def ratio(self, other: Measurement) -> Spread:
         """How many times longer this one took than `other`, round by round of one interleaved race."""

@@ -185,3 +185,9 @@ class RunFolder:
     def write(self, record: SearchRecord) -> None:
         """Replace the run's record, whole or not at all."""
         write_json(self.run_json, record)
+
+
+def task_run(path: str | Path) -> Path:
+    """What a command means by a path: of a search for a detector or segmenter the run in its `found`."""
+    folder = RunFolder(Path(path))
+    return folder.found if folder.kind() == "search" and folder.found.is_dir() else folder.path

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bneck.data.images import Pixels
 from bneck.data.masks import IGNORED
 from bneck.data.scenes import Scenes, as_batch
 from bneck.nets.segmenter import SegmentNet
@@ -186,11 +187,26 @@ def evaluate(
     Raises:
         DataError: a bad file.
     """
-    total, images = Confusion(net.seg.classes), []
+    return judge(
+        lambda image, size: predict(net, as_batch(image), size, sliding=sliding),
+        net.seg.classes,
+        scenes,
+        on_scene=on_scene,
+    )
+
+
+def judge(
+    see: Callable[[Pixels, tuple[int, int]], npt.NDArray[np.uint8]],
+    classes: int,
+    scenes: Scenes,
+    *,
+    on_scene: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Judge whatever gives an image's classes at a size, (H, W); see `evaluate`."""
+    total, images = Confusion(classes), []
     for index in range(len(scenes)):
         image, mask = scenes.read(index)
-        size = (mask.shape[0], mask.shape[1])
-        found = predict(net, as_batch(image), size, sliding=sliding)
+        found = see(image, (mask.shape[0], mask.shape[1]))
         images.append(score(total.add(found, mask)).miou)
         if on_scene:
             on_scene(1)
