@@ -2,9 +2,9 @@
 
 python benchmarks/eight_bit_heads.py [detect | HEIGHTxWIDTH] [ROUNDS] [NETWORK ...]
 
-Random weights, one thread, everything interleaved in shuffled rounds. Ratios are of CPU time, which
-other processes disturb less than wall time: 8-bit over float of the same network and runtime, round
-by round, median and 10th to 90th percentile.
+Random weights, one thread, everything interleaved in shuffled rounds; classes come out of segmenters.
+Ratios are of CPU time, which other processes disturb less than wall time: 8-bit over float of the
+same network and runtime, round by round, median and 10th to 90th percentile.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def segmenters(names: Sequence[str], size: str, rounds: int) -> Times:
     protocol = replace(PROTOCOL, rounds=rounds, max_repeats=0, max_spread=float("inf"))
     found = measure_segmenters(
         [named_segmenter(name) for name in names], parse_size(size), runtime_name=RUNTIMES,
-        precision=PRECISIONS, protocol=protocol,
+        precision=PRECISIONS, argmax=True, protocol=protocol,
     )  # fmt: skip
     return {
         (one["segmenter"], f"{one['runtime']} {one['runtime_version']}", one["precision"]): one[

@@ -18,6 +18,7 @@ import bneck
 from annotated import IDS, draw_boxes
 from bneck.data.coco import read_coco
 from bneck.devices import protocol
+from bneck.devices.runtimes import OnnxRuntime
 from bneck.nets.build import build
 from bneck.nets.weights import load_weights, save_weights
 from bneck.recipes import detect as recipe
@@ -151,6 +152,16 @@ class TestRun:
         assert json.loads((tmp_path / "quantize.json").read_text()) == found
         assert "are not fine-tuned" in refusal(call("quantize", run, "--epochs", 1))
 
+    def test_an_8_bit_file_may_decode_inside(self, run: Path, call: Call, tmp_path: Path) -> None:
+        out = tmp_path / "boxes.onnx"
+        answer = call("export", run, "--decode", "--precision", "int8", "--out", out, "--json")
+        found = json.loads(answer.out)
+        assert (found["decode"], found["precision"]) == (True, "int8")
+        session = OnnxRuntime().load(out.read_bytes(), threads=1)
+        boxes, scores, labels = session.run_all(np.zeros((1, 3, 48, 48), np.float32))
+        assert boxes.shape == (len(scores), 4)
+        assert set(labels.tolist()) <= {1, 2}
+
     def test_a_file_beside_its_run_knows_its_data(self, run: Path, call: Call) -> None:
         before = (run / "run.json").read_bytes()
         by_file = json.loads(call("evaluate", run / "model.onnx", "--json").out)
@@ -164,6 +175,7 @@ class TestRun:
             (("--format", "pte"), "a detector has no file of format pte in fp32; formats are onnx"),
             (("--precision", "int4"), "a detector has no file of format onnx in int4"),
             (("--pixels",), "--pixels goes with classifiers"),
+            (("--decode", "--format", "tflite"), "decoding inside the file is for the format onnx"),
             (("--size", "64"), "--size and --argmax go with a segmenter's run"),
             (("--precision", "int8", "--data", "NONE"), "NONE has no pictures; give a folder of"),
         ],

@@ -312,6 +312,7 @@ class TestRun:
             (("--precision", "int4"), "a segmenter has no file of format onnx in int4"),
             (("--pixels",), "--pixels goes with classifiers"),
             (("--size", "4x"), "'4x' is no size"),
+            (("--decode",), "--decode goes with a detector's run"),
             (("--precision", "int8", "--data", "NONE"), "NONE has no pictures; give a folder"),
         ],
     )

@@ -176,13 +176,21 @@ def _percent(value: float | None) -> str:
 
 
 def export(
-    run: str, format: str, precision: str, out: Path | None, data: Path | None, as_json: bool
+    run: str,
+    format: str,
+    precision: str,
+    out: Path | None,
+    data: Path | None,
+    decode: bool,
+    as_json: bool,
 ) -> None:
     """Write a run's detector as a file."""
     from bneck.recipes.detect_export import export_detect
 
     with Bars(Console(stderr=True)) as bars:
-        found = export_detect(run, format, precision=precision, out=out, data=data, progress=bars)
+        found = export_detect(
+            run, format, precision=precision, decode=decode, out=out, data=data, progress=bars
+        )
     if as_json:
         print_json(found)
         return

@@ -156,6 +156,9 @@ def export(
     argmax: Annotated[
         bool, typer.Option("--argmax", help="Of a segmenter: classes come out, not scores.")
     ] = False,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Of a detector as onnx: boxes come out, suppressed.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a network as a file for a runtime, checked against it. Python: bneck.export(network)
@@ -166,13 +169,15 @@ def export(
     segments = segmentation.is_run(network)
     if pixels and (segments or detection.is_run(network)):
         raise InputError(f"--pixels goes with classifiers, and {network} is none")
+    if decode and not detection.is_run(network):
+        raise InputError(f"--decode goes with a detector's run, and {network} is none")
     if segments:
         segmentation.export(network, format, precision, out, data, size, argmax, as_json)
         return
     if size is not None or argmax:
         raise InputError(f"--size and --argmax go with a segmenter's run, and {network} is none")
     if detection.is_run(network):
-        detection.export(network, format, precision, out, data, as_json)
+        detection.export(network, format, precision, out, data, decode, as_json)
         return
     from bneck.recipes.export import export as export_network
 
