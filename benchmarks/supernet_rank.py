@@ -117,7 +117,9 @@ def main() -> None:
             )
             job.checkpoint.unlink(missing_ok=True)
     mean, costs = np.mean(trained, 0), [count(space.decode(tokens)) for tokens in drawn]
-    print(f"\n| Kendall's tau over {len(drawn)} networks, against the mean of {args.seeds} | |\n|---|--:|")
+    print(
+        f"\n| Kendall's tau over {len(drawn)} networks, against the mean of {args.seeds} | |\n|---|--:|"
+    )
     print(f"| supernet of {args.epochs:g} epochs | {tau(inherited, mean)} |")
     print(f"| multiply-adds | {tau([c.madds for c in costs], mean)} |")
     print(f"| parameters | {tau([c.params for c in costs], mean)} |")
@@ -125,7 +127,8 @@ def main() -> None:
         print(f"| two trainings alone, one another | {tau(trained[0], trained[1])} |")
     print(
         f"\nmean probability of the right class: by the supernet {min(inherited):.3f} to "
-        f"{max(inherited):.3f}, alone {mean.min():.3f} to {mean.max():.3f}; chance {1 / len(packed.classes):.3f}"
+        f"{max(inherited):.3f}, alone {mean.min():.3f} to {mean.max():.3f}, "
+        f"by chance {1 / len(packed.classes):.3f}"
     )
 
 
