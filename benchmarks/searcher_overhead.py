@@ -28,10 +28,10 @@ from optuna.trial import create_trial
 
 from bneck.costs.count import count
 from bneck.search.reward import Reward
-from bneck.search.samplers import ACCURACY, LATENCY, distributions
 from bneck.search.searchers import SEARCHERS
 from bneck.search.spaces import mnasnet
 from bneck.search.study import DIGEST, Study
+from bneck.search.trials import ACCURACY, LATENCY, distributions
 from bneck.specs.network import NetSpec
 
 ASKED = 40

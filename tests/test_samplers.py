@@ -18,9 +18,10 @@ from bneck.search.latency import Latencies
 from bneck.search.model import fit
 from bneck.search.predictor import Predictor
 from bneck.search.reward import Reward
-from bneck.search.samplers import Evolution, Judged, RandomTokens, TokenSampler
+from bneck.search.samplers import Evolution, RandomTokens, TokenSampler
 from bneck.search.space import Choice, Tokens
 from bneck.search.spaces import mnasnet, v3
+from bneck.search.trials import Judged
 from bneck.search.widths import WidthSpace
 from bneck.specs.errors import InputError
 from bneck.specs.zoo import V3_SMALL

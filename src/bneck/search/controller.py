@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bneck.search.samplers import Judged, TokenSampler
+from bneck.search.samplers import TokenSampler
 from bneck.search.space import Choice, Tokens
+from bneck.search.trials import Judged
 from bneck.specs.errors import InputError
 
 

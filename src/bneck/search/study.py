@@ -21,9 +21,17 @@ from optuna.trial import FrozenTrial, TrialState
 from bneck.search.ledger import LedgerError, close_ledger, open_ledger, reach
 from bneck.search.proposals import Proposal, propose
 from bneck.search.reward import Reward
-from bneck.search.samplers import ACCURACY, LATENCY, REJECTED, distributions, tokens_of
 from bneck.search.searchers import PARETO_SEARCHERS, SEARCHERS, sampler
 from bneck.search.space import Space, Tokens
+from bneck.search.trials import (
+    ACCURACY,
+    LATENCY,
+    REJECTED,
+    Finished,
+    distributions,
+    share,
+    tokens_of,
+)
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 
@@ -120,11 +128,10 @@ class Study:
         self._study = self._reach(lambda: self._open(name, chosen, pruner, facts))
         self._distributions = distributions(space.choices)
         self._known: dict[str, Trial] = {}
-        self._trials: list[Trial] = []
+        self._trials: dict[int, Trial] = {}
         self._asked: dict[int, int] = {}  # ids in the ledger by number
-        for frozen in self._reach(lambda: self._study.get_trials(deepcopy=False)):
-            if frozen.state.is_finished():
-                self._remember(frozen)
+        self._finished = Finished()
+        self._reach(self._read)
 
     def close(self) -> None:
         """Close the connections to the ledger, if it is a database."""
@@ -133,7 +140,7 @@ class Study:
     @property
     def trials(self) -> list[Trial]:
         """Networks that were judged, each once, in the order of their numbers."""
-        return sorted(self._trials, key=lambda trial: trial.number)
+        return [self._trials[number] for number in sorted(self._trials)]
 
     def under_way(self) -> list[Asked]:
         """What was asked for and not told, by this process or one that was killed.
@@ -165,7 +172,7 @@ class Study:
         """
         allowed = bool(self._trials)
         for _ in range(MOST_IN_A_ROW):
-            proposal = self._reach(lambda: propose(self._study, self._distributions))
+            proposal = self._reach(lambda: propose(self._study, self._distributions, self._read()))
             tokens = tokens_of(self.space.choices, proposal.params)
             spec = self.space.decode(tokens)
             latency_ms = self.estimate(spec)
@@ -324,6 +331,16 @@ class Study:
 
         self._reach(close)
 
+    def _read(self) -> list[FrozenTrial]:
+        """All trials of the ledger by number; the newly finished ones are remembered."""
+        storage, study_id = self._study._storage, self._study._study_id
+        trials = storage.get_all_trials(study_id, deepcopy=False)
+        for frozen in self._finished.new(trials):
+            share(frozen, self.space.choices, self._distributions)
+            if frozen.number not in self._trials:
+                self._remember(frozen)
+        return trials
+
     def _remember(self, frozen: FrozenTrial) -> None:
         noted = frozen.user_attrs
         if DIGEST in noted and ACCURACY in noted:
@@ -354,7 +371,7 @@ class Study:
             stopped=stopped,
         )
         self._known[digest] = trial
-        self._trials.append(trial)
+        self._trials[number] = trial
         return trial
 
     def _as_asked(self, frozen: FrozenTrial) -> Asked:
