@@ -125,6 +125,15 @@ class TestController:
         ):
             assert torch.equal(one, other)
 
+    def test_only_a_replay_is_told_of(self) -> None:
+        told: list[tuple[int, int]] = []
+        controller = Controller(CHOICES, seed=7, on_replay=lambda *at: told.append(at))
+        history = drive(controller, 61)
+        assert told == []
+        resumed = Controller(CHOICES, seed=7, on_replay=lambda *at: told.append(at))
+        resumed.propose(history, set(), 61)
+        assert told == [(1, 3), (2, 3), (3, 3)]
+
     def test_it_learns(self) -> None:
         history = drive(Controller(CHOICES, TUNED, seed=1), 300)
         early, late = (np.mean([j.value for j in part]) for part in (history[:40], history[-40:]))

@@ -29,6 +29,7 @@ from bneck.recipes.crew import Crew
 from bneck.recipes.finalists import choose, clocked_ms, finalists, train_finalists
 from bneck.recipes.handover import handed_over
 from bneck.recipes.jobs import Images, Outcome, ProxyJob, proxy_job
+from bneck.recipes.progress import Replaying
 from bneck.recipes.run import Run
 from bneck.recipes.settings import BlockSettings
 from bneck.recipes.sharing import judge_by_shared_weights, rank_correlation, shared_weights
@@ -195,6 +196,7 @@ def _study(
         pruner=optuna.pruners.SuccessiveHalvingPruner(
             min_resource=1, reduction_factor=REDUCTION, min_early_stopping_rate=0
         ),
+        on_replay=Replaying(run.progress),
     )
 
 

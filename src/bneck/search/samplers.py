@@ -28,6 +28,8 @@ from bneck.search.trials import (
     tokens_of,
 )
 
+OnReplay = Callable[[int, int], None]  # (updates replayed, of so many)
+
 
 class TokenSampler(BaseSampler):
     """A searcher that proposes whole token sequences; subclasses say which (`propose`).

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from bneck.search.ledger import LedgerError, close_ledger, open_ledger, reach
 from bneck.search.proposals import Proposal, propose
 from bneck.search.reward import Reward
+from bneck.search.samplers import OnReplay
 from bneck.search.searchers import PARETO_SEARCHERS, SEARCHERS, sampler
 from bneck.search.space import Space, Tokens
 from bneck.search.trials import (
@@ -81,6 +82,7 @@ class Study:
         name: of the study in its ledger.
         seed: everything random follows from it.
         pruner: which trials stop early; None lets all go on.
+        on_replay: called with (updates, of so many) while the controller replays a resumed search.
 
     Raises:
         InputError: a setting that cannot be, or a space of one network.
@@ -99,6 +101,7 @@ class Study:
         name: str = "blocks",
         seed: int = 0,
         pruner: optuna.pruners.BasePruner | None = None,
+        on_replay: OnReplay | None = None,
     ) -> None:
         if objective not in OBJECTIVES:
             raise InputError(
@@ -115,7 +118,7 @@ class Study:
         self.objective, self.ledger = objective, ledger
         chosen = sampler(
             searcher, space, reward=reward, estimate=self._estimate_tokens, seed=seed,
-            sweep=objective == "pareto",
+            sweep=objective == "pareto", on_replay=on_replay,
         )  # fmt: skip
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         facts = {
