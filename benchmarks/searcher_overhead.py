@@ -11,7 +11,8 @@ costs, printed apart.
 
 The second form is one search of so many trials in memory, from nothing; after every tenth of it stands the
 resident memory of the process in MB. What the trials themselves take grows with them, whoever
-proposes them: `random` is the measure for that.
+proposes them: `random` is the measure for that. Entered are also proposals that were judged before: they
+need no training but stand in the ledger.
 """
 
 from __future__ import annotations
@@ -102,7 +103,8 @@ def grow(searcher: str, trials: int) -> None:
             sizes.append(resident_mb())
     ms = 1e3 * (time.process_time() - start) / trials
     cells = " | ".join(f"{size:.0f}" for size in sizes)
-    print(f"| {searcher} | {cells} | {ms:.1f} |", flush=True)
+    entered = len(study._study.get_trials(deepcopy=False))
+    print(f"| {searcher} | {cells} | {ms:.1f} | {entered} |", flush=True)
 
 
 def resident_mb() -> float:
@@ -124,8 +126,8 @@ def main() -> None:
     searchers = args.searcher or ("random", "evolution", "predictor", "controller", "tpe")
     if args.grow:
         marks = " | ".join(f"{args.grow * i // 10}" for i in range(11))
-        print(f"| searcher, MB after trials | {marks} | CPU ms a trial |")
-        print("|---|" + "--:|" * 12)
+        print(f"| searcher, MB after trials | {marks} | CPU ms a trial | entered |")
+        print("|---|" + "--:|" * 13)
         for searcher in searchers:
             if (child := os.fork()) == 0:  # each with a memory of its own
                 grow(searcher, args.grow)

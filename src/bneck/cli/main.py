@@ -47,6 +47,9 @@ app = typer.Typer(
 
 train.register(app)
 
+# Options of `bneck search` that its Python twin is not given.
+_NO_SETTINGS = ("resume", "benchmark_model", "onnxruntime_web", "as_json")
+
 # Where modules come from that the base install leaves out.
 _SEARCH = (
     "torch",
@@ -209,8 +212,7 @@ def search(
 
     Python: bneck.search(...), bneck.resume(run)
     """
-    no_settings = ("resume", "benchmark_model", "onnxruntime_web", "as_json")
-    given = {name: value for name, value in locals().items() if name not in no_settings}
+    given = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
     use_tools(benchmark_model, onnxruntime_web)
     from bneck.recipes import main as recipes
 
