@@ -12,7 +12,7 @@ costs, printed apart.
 The second form is one search of so many trials in memory, from nothing; after every tenth of it stands the
 resident memory of the process in MB. What the trials themselves take grows with them, whoever
 proposes them: `random` is the measure for that. Entered are also proposals that were judged before: they
-need no training but stand in the ledger.
+need no training but stand in the ledger. A searcher that has nothing new any more ends there.
 """
 
 from __future__ import annotations
@@ -96,12 +96,12 @@ def grow(searcher: str, trials: int) -> None:
     study = Study(SPACE, reward=REWARD, estimate=estimate, searcher=searcher)
     start, sizes = time.process_time(), [resident_mb()]
     for n in range(1, trials + 1):
-        asked = study.ask()
-        assert asked is not None
+        if (asked := study.ask()) is None:  # it has nothing new any more
+            break
         study.tell(asked, accuracy(asked.spec))
         if n % (trials // 10) == 0:
             sizes.append(resident_mb())
-    ms = 1e3 * (time.process_time() - start) / trials
+    ms = 1e3 * (time.process_time() - start) / n
     cells = " | ".join(f"{size:.0f}" for size in sizes)
     entered = len(study._study.get_trials(deepcopy=False))
     print(f"| {searcher} | {cells} | {ms:.1f} | {entered} |", flush=True)

@@ -46,7 +46,9 @@ class _Collecting:
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """As `BaseStorage` has it; never a copy."""
-        return [t for t in self._trials if states is None or t.state in states]
+        if states is None:
+            return self._trials
+        return [t for t in self._trials if t.state in states]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """As `BaseStorage` has it."""
