@@ -31,8 +31,8 @@ from bneck.costs.count import count
 from bneck.search.reward import Reward
 from bneck.search.searchers import SEARCHERS
 from bneck.search.spaces import mnasnet
-from bneck.search.study import DIGEST, Study
-from bneck.search.trials import ACCURACY, LATENCY, distributions
+from bneck.search.study import Study
+from bneck.search.trials import ACCURACY, DIGEST, LATENCY, distributions
 from bneck.specs.network import NetSpec
 
 ASKED = 40

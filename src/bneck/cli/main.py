@@ -203,6 +203,7 @@ def search(
     slack: options.Slack = 0.15,
     supernet: options.Supernet = None,
     ledger: options.Ledger = None,
+    study: options.Study = None,
     resume: options.Resume = None,
     benchmark_model: BenchmarkModel = None,
     onnxruntime_web: OnnxRuntimeWeb = None,

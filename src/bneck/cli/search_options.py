@@ -67,4 +67,8 @@ Supernet = Annotated[
 Ledger = Annotated[
     str | None, typer.Option(help="Database of the block trials; default a file in the run.")
 ]
+Study = Annotated[
+    str | None,
+    typer.Option(help="Its name in the ledger: runs of the same one judge its trials together."),
+]
 Resume = Annotated[Path | None, typer.Option(help="An unfinished run's folder to go on with.")]

@@ -85,7 +85,7 @@ def search_blocks(run: Run) -> None:
                 best = finalists(run, base, table, study, settings, limit_ms)
             with run.stage("train the best blocks"):
                 ranked = train_finalists(run, crew, images, best)
-        _record(run, space, table, study, ranked, aim_ms, shared)
+        _record(run, space, table, study, ranked, shared)
         study.close()
         if settings.objective == "pareto":
             _end_with_front(run, ranked)
@@ -191,13 +191,18 @@ def _study(
         searcher=settings.searcher,
         objective=settings.objective,
         ledger=settings.ledger or run.folder.path / "blocks.log",
-        name=f"{run.folder.path.resolve().name} {run.record['started']}",
+        name=settings.study or _own_name(run),
+        run=_own_name(run) if settings.study else None,
         seed=run.settings.seed,
         pruner=optuna.pruners.SuccessiveHalvingPruner(
             min_resource=1, reduction_factor=REDUCTION, min_early_stopping_rate=0
         ),
         on_replay=Replaying(run.progress),
     )
+
+
+def _own_name(run: Run) -> str:
+    return f"{run.folder.path.resolve().name} {run.record['started']}"
 
 
 def rungs(epochs: int) -> list[int]:
@@ -217,9 +222,11 @@ def _judge_all(
         # Batches begin where they would in a search that was never broken off.
         wanted = min(settings.trials, (known // settings.batch + 1) * settings.batch) - known
         if not batch or known % settings.batch:
+            before = len(study.trials)
             while wanted > 0 and (asked := study.ask()) is not None:
                 batch.append(asked)
                 wanted -= 1
+            run.progress.advance(len(study.trials) - before)  # what other runs judged
         if not batch:
             run.progress.say("the searcher has nothing new any more")
             break
@@ -287,14 +294,13 @@ def _record(
     table: LatencyTable,
     study: Study,
     ranked: list[dict[str, Any]],
-    aim_ms: float,
     shared: dict[str, Any] | None,
 ) -> None:
     error = table.error()
     run.record["blocks"] = {
         "space": space.name,
         "networks": str(space.size),
-        "aim_ms": aim_ms,
+        "aim_ms": study.reward.target_ms,
         "table": asdict(error),
         "trials": [
             {

@@ -15,7 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 from bneck.search.space import Choice, Tokens
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-ACCURACY, LATENCY, REJECTED = "accuracy", "latency_ms", "rejected"  # attributes of a trial
+# Attributes of a trial.
+ACCURACY, LATENCY, REJECTED, DIGEST = "accuracy", "latency_ms", "rejected", "digest"
 
 
 @dataclass(frozen=True, slots=True)
