@@ -27,11 +27,14 @@ def open_study(ledger: str, run: str, target_ms: float = 2.0) -> Study:
 def main(ledger: str, log: Path, wanted: int, run: str) -> None:
     """Search until the runs together have judged so many networks."""
     study, rng = open_study(ledger, run), random.Random(run)
-    while len(study.trials) < wanted and (asked := study.ask()):
+    while asked := study.ask():
         time.sleep(rng.uniform(0, 0.05))
         with log.open("a") as file:
             file.write(f"{run} {asked.number} {asked.spec.digest()} {len(study.trials)}\n")
         study.tell(asked, accuracy(asked.spec))
+        study.refresh()
+        if len(study.trials) >= wanted:
+            break
     study.close()
 
 

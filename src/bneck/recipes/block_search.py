@@ -215,21 +215,24 @@ def _judge_all(
     run: Run, study: Study, settings: BlockSettings, judge: Callable[[Sequence[Asked]], None]
 ) -> None:
     run.progress.stage(f"block search, {settings.trials} networks", settings.trials)
-    run.progress.advance(len(study.trials))
-    batch, best = study.under_way(), -math.inf
-    while len(study.trials) < settings.trials:
-        known = len(study.trials) + len(batch)
+    batch, best, shown = study.under_way(), -math.inf, 0
+    while True:
+        study.refresh()
+        run.progress.advance(len(study.trials) - shown)
+        shown = len(study.trials)
+        if shown >= settings.trials:
+            break
+        known = shown + len(batch)
         # Batches begin where they would in a search that was never broken off.
         wanted = min(settings.trials, (known // settings.batch + 1) * settings.batch) - known
         if not batch or known % settings.batch:
-            before = len(study.trials)
             while wanted > 0 and (asked := study.ask()) is not None:
                 batch.append(asked)
                 wanted -= 1
-            run.progress.advance(len(study.trials) - before)  # what other runs judged
         if not batch:
             run.progress.say("the searcher has nothing new any more")
             break
+        shown += len(batch)  # the others that are read by then are of other runs
         judge(batch)
         batch = []
         if (now := study.best(1)) and now[0].reward > best:

@@ -142,7 +142,7 @@ class Study:
         self._trials: dict[int, Trial] = {}
         self._asked: dict[int, int] = {}  # ids in the ledger by number
         self._finished = Finished()
-        self._reach(self._read)
+        self.refresh()
 
     def close(self) -> None:
         """Close the connections to the ledger, if it is a database."""
@@ -152,9 +152,13 @@ class Study:
     def trials(self) -> list[Trial]:
         """Networks that were judged, each once, in the order of their numbers.
 
-        Those of other runs as of the last `ask`.
+        Those of other runs as of the last `ask` or `refresh`.
         """
         return [self._trials[number] for number in sorted(self._trials)]
+
+    def refresh(self) -> None:
+        """Read what other runs have told."""
+        self._reach(self._read)
 
     def under_way(self) -> list[Asked]:
         """What was asked for and not told, by this process or one of the same run that was killed.
