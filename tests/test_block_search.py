@@ -33,9 +33,9 @@ from bneck.recipes.settings import BlockSettings, small_data
 from bneck.search.blocks import BlockSpace
 from bneck.search.ledger import open_ledger
 from bneck.search.reward import Reward
-from bneck.search.samplers import tokens_of
 from bneck.search.spaces import load_space
 from bneck.search.study import Study
+from bneck.search.trials import tokens_of
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck

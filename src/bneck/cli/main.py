@@ -54,6 +54,9 @@ app = typer.Typer(
 
 train.register(app)
 
+# Parameters of `bneck search` that its Python twin is not given, or not as they are.
+_APART = ("task", "tail", "resume", "benchmark_model", "onnxruntime_web", "as_json")
+
 # Where modules come from that the base install leaves out.
 _SEARCH = (
     "torch",
@@ -208,6 +211,7 @@ def search(
     slack: options.Slack = 0.15,
     supernet: options.Supernet = None,
     ledger: options.Ledger = None,
+    study: options.Study = None,
     images: ImageFolder = None,
     loss: options.Loss = None,
     head: options.Head = None,
@@ -228,9 +232,7 @@ def search(
 
     Python: bneck.search(...), bneck.resume(run)
     """
-    given = dict(locals())
-    for name in ("task", "tail", "resume", "benchmark_model", "onnxruntime_web", "as_json"):
-        del given[name]
+    given = {name: value for name, value in locals().items() if name not in _APART}
     use_tools(benchmark_model, onnxruntime_web)
     from bneck.recipes import main as recipes
 

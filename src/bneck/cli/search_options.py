@@ -79,6 +79,10 @@ Supernet = Annotated[
 Ledger = Annotated[
     str | None, typer.Option(help="Database of the block trials; default a file in the run.")
 ]
+Study = Annotated[
+    str | None,
+    typer.Option(help="Its name in the ledger: runs of the same one judge its trials together."),
+]
 Head = Annotated[HeadName | None, typer.Option(help="Of a segmenter; default lraspp.")]
 Filters = Annotated[int | None, typer.Option(help="F of a segmenter's head; default 128.")]
 Loss = Annotated[str | None, typer.Option(help="Of a detector: focal (default) or mining.")]

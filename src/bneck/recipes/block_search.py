@@ -28,6 +28,7 @@ from bneck.recipes.crew import Crew
 from bneck.recipes.finalists import choose, clocked_ms, finalists, train_finalists
 from bneck.recipes.handover import handed_over
 from bneck.recipes.jobs import ProxyJob, proxy_job
+from bneck.recipes.progress import Replaying
 from bneck.recipes.run import Run
 from bneck.recipes.settings import BlockSettings
 from bneck.recipes.sharing import judge_by_shared_weights, rank_correlation, shared_weights
@@ -85,7 +86,7 @@ def search_blocks(run: Run) -> None:
                 best = finalists(run, base, table, study, settings, limit_ms)
             with run.stage("train the best blocks"):
                 ranked = train_finalists(run, crew, trainer, best)
-        _record(run, space, table, study, ranked, aim_ms, shared)
+        _record(run, space, table, study, ranked, shared)
         study.close()
         if settings.objective == "pareto":
             _end_with_front(run, ranked)
@@ -199,12 +200,18 @@ def _study(
         searcher=settings.searcher,
         objective=settings.objective,
         ledger=settings.ledger or run.folder.path / "blocks.log",
-        name=f"{run.folder.path.resolve().name} {run.record['started']}",
+        name=settings.study or _own_name(run),
+        run=_own_name(run) if settings.study else None,
         seed=run.settings.seed,
         pruner=optuna.pruners.SuccessiveHalvingPruner(
             min_resource=1, reduction_factor=REDUCTION, min_early_stopping_rate=0
         ),
+        on_replay=Replaying(run.progress),
     )
+
+
+def _own_name(run: Run) -> str:
+    return f"{run.folder.path.resolve().name} {run.record['started']}"
 
 
 def rungs(epochs: int) -> list[int]:
@@ -217,10 +224,14 @@ def _judge_all(
     run: Run, study: Study, settings: BlockSettings, judge: Callable[[Sequence[Asked]], None]
 ) -> None:
     run.progress.stage(f"block search, {settings.trials} networks", settings.trials)
-    run.progress.advance(len(study.trials))
-    batch, best = study.under_way(), -math.inf
-    while len(study.trials) < settings.trials:
-        known = len(study.trials) + len(batch)
+    batch, best, shown = study.under_way(), -math.inf, 0
+    while True:
+        study.refresh()
+        run.progress.advance(len(study.trials) - shown)
+        shown = len(study.trials)
+        if shown >= settings.trials:
+            break
+        known = shown + len(batch)
         # Batches begin where they would in a search that was never broken off.
         wanted = min(settings.trials, (known // settings.batch + 1) * settings.batch) - known
         if not batch or known % settings.batch:
@@ -230,6 +241,7 @@ def _judge_all(
         if not batch:
             run.progress.say("the searcher has nothing new any more")
             break
+        shown += len(batch)  # the others that are read by then are of other runs
         judge(batch)
         batch = []
         if (now := study.best(1)) and now[0].reward > best:
@@ -294,14 +306,13 @@ def _record(
     table: LatencyTable,
     study: Study,
     ranked: list[dict[str, Any]],
-    aim_ms: float,
     shared: dict[str, Any] | None,
 ) -> None:
     error = table.error()
     run.record["blocks"] = {
         "space": space.name,
         "networks": str(space.size),
-        "aim_ms": aim_ms,
+        "aim_ms": study.reward.target_ms,
         "table": asdict(error),
         "trials": [
             {

@@ -34,7 +34,7 @@ class BlockOptions(TypedDict, total=False):
     are trained in full. slack: share by which the blocks may be slower than the target, for NetAdapt
     to narrow; 0 skips NetAdapt. supernet: epochs of shared weights that judge all trials; None trains
     every trial. ledger: a database's URL for the trials; by default a journal file in
-    the run's folder.
+    the run's folder. study: a name in that ledger; runs that give the same one judge its trials together.
     """
 
     space: str
@@ -49,6 +49,7 @@ class BlockOptions(TypedDict, total=False):
     slack: float
     supernet: float | None
     ledger: str | None
+    study: str | None
 
 
 class SearchOptions(BlockOptions, TaskOptions, total=False):

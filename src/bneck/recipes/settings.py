@@ -38,7 +38,8 @@ class BlockSettings:
     NetAdapt to narrow: it takes where that costs least, so a network that is somewhat too slow,
     narrowed, may beat one that fits. With 0 the blocks meet the target themselves and NetAdapt is skipped.
     With `supernet` trials are not trained: a supernet is, for so many epochs, and judges them all.
-    `ledger` is a database's URL, None a journal file in the run's folder.
+    `ledger` is a database's URL, None a journal file in the run's folder. Runs that name the same `study`
+    of the same ledger judge its trials together, in processes or on machines of their own.
     """
 
     space: str = "v3-small"
@@ -53,6 +54,7 @@ class BlockSettings:
     slack: float = 0.15
     supernet: float | None = None
     ledger: str | None = None
+    study: str | None = None
 
     @property
     def fits(self) -> bool:
@@ -73,6 +75,10 @@ class BlockSettings:
             raise InputError(f"slack is {self.slack}; it must be a share from 0 to 1")
         if self.supernet is not None and not 0 < self.supernet < 10**6:
             raise InputError(f"supernet is {self.supernet}; it must be a number of epochs above 0")
+        if self.study is not None and (self.ledger is None or not self.study.strip()):
+            raise InputError(
+                f"the study {self.study!r} is one that several runs share; give it a name, and its ledger too"
+            )
         if self.searcher not in SEARCHERS:
             raise InputError(
                 f"there is no searcher {self.searcher!r}; known are {', '.join(SEARCHERS)}"
