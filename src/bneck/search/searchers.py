@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import optuna
 from optuna.samplers import BaseSampler
 
@@ -70,10 +74,20 @@ def sampler(
 
 
 def _gp(seed: int) -> BaseSampler:
-    return optuna.samplers.GPSampler(seed=seed)
+    with _settled():
+        return optuna.samplers.GPSampler(seed=seed)
 
 
 def _tpe(seed: int) -> BaseSampler:
     # What is under way counts as bad, so that a batch is not one network four times. Which
     # of the two is the default depends on Optuna's version.
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+    with _settled():
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+
+
+@contextmanager
+def _settled() -> Iterator[None]:
+    """What Optuna 5 has for good, 4 warns of as experimental, with every trial."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
