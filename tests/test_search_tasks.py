@@ -168,6 +168,39 @@ def test_a_run_broken_off_before_its_last_stage_ends_the_same(
     assert (tmp_path / "run" / "found" / "weights.safetensors").read_bytes() == weights
 
 
+SPACE = """
+space: 1
+name: toy
+stem: {op: conv, kernel: 3, out: 16, act: hswish, stride: 2}
+blocks:
+- {stride: 2, op: dconv, kernel: [3, 5], se: 0, out: 24, layers: 1}
+- {stride: 2, op: [mbconv2, mbconv4], kernel: 3, out: [32, 48], layers: 1}
+- {stride: 2, op: mbconv2, kernel: 3, out: [32, 48], layers: 1}
+tail: [{op: conv, kernel: 1, out: [64, 128], act: hswish}, {op: pool}]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_blocks_are_searched_for_the_whole(
+    task: str, boxes: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure_quickly(monkeypatch)
+    (tmp_path / "toy.yaml").write_text(SPACE, encoding="utf-8")
+    own: dict[str, Any] = {"data": boxes, "resolution": 64, "seed_network": "v3-small-0.5+dagger"}
+    if task == "segment":
+        own = {"data": scenes, "size": (48, 64), "seed_network": "v3-small-0.5+rf2"}
+    record = bneck.search(
+        **{**IN_SMALL, **own, "target": "70%", "delta": 0.2}, task=task, from_scratch=True,
+        space=str(tmp_path / "toy.yaml"), trials=6, proxy_epochs=2, top=2, out=tmp_path / "run",
+    )  # fmt: skip
+    assert record["state"] == "finished"
+    assert len(record["blocks"]["trials"]) == 6
+    assert record["blocks"]["aim_ms"] > 0
+    found = json.loads((tmp_path / "run" / "found" / "run.json").read_text())
+    assert (found["kind"], found["state"]) == (task, "finished")
+
+
 class TestWrongInput:
     @pytest.mark.parametrize(
         ("options", "message"),
