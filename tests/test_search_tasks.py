@@ -123,6 +123,7 @@ class TestFinished:
     def test_the_report_speaks_of_the_metric(self, run: Run) -> None:
         page = (run.path / "report.md").read_text()
         assert f"{run.record['metric']} per training (%)" in page
+        assert "found/report.md" in page
         assert "top-1" not in page
         assert "Top-1" not in page
 

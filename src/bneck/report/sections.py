@@ -65,6 +65,8 @@ def _summary(record: SearchRecord) -> Iterator[Block]:
         yield Paragraph(sentence, "lead")
     if record.get("found"):
         yield Paragraph(text.baseline_sentence(record), "lead")
+    if sentence := text.task_sentence(record):
+        yield Paragraph(sentence)
     if tiles := tuple(_tiles(record)):
         yield Tiles(tiles)
 

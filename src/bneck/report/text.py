@@ -73,6 +73,20 @@ def target_text(record: SearchRecord) -> str:
     return text if in_ms else f"{text} ({written} of the seed network)"
 
 
+def task_sentence(record: SearchRecord) -> str:
+    """Where the found network lies as a run of its task; "" of a classifier, or before it was written."""
+    seen = {
+        "detect": "every class's precision and a sheet of hits, misses and false alarms",
+        "segment": "every class's score and the best and worst images",
+    }.get(record.get("task", ""))
+    if seen is None or "export" not in record:
+        return ""
+    return (
+        f"In the folder found lies the network as a finished run of its task, with {seen}: found/report.md. "
+        "Every command takes this run's folder in its place."
+    )
+
+
 def headline(record: SearchRecord) -> str:
     """The report's first sentence: what was found, how fast it is, and whether that suffices."""
     found, target = record.get("found"), record.get("target_ms")
