@@ -63,7 +63,7 @@ def detector_model(
                 detector, weights, decode=decode, hswish=hswish, ranges=ranges, metadata=metadata
             )
             return engine.converted(bytes(graph.SerializeToString()), metadata or {})
-    raise _none(engine, "detectors")
+    raise _none(engine)
 
 
 def segmenter_model(
@@ -113,10 +113,21 @@ def segmenter_model(
                 seg, weights, size, argmax=argmax, hswish=hswish, ranges=ranges, metadata=metadata
             )
             return engine.converted(bytes(graph.SerializeToString()), metadata or {})
-    raise _none(engine, "segmenters")
+    raise _none(engine)
 
 
-def _none(engine: Runtime, what: str) -> InputError:
+def check_engine(engine: Runtime) -> None:
+    """Whether a runtime has files of detectors and segmenters.
+
+    Raises:
+        InputError: it has none.
+    """
+    if engine.suffix not in (".onnx", ".tflite", ".xml"):
+        raise _none(engine)
+
+
+def _none(engine: Runtime) -> InputError:
     return InputError(
-        f"there are no files of {what} for the runtime {engine.name}; take onnxruntime, litert or openvino"
+        f"there are no files of detectors and segmenters for the runtime {engine.name}; take onnxruntime, "
+        "litert or openvino"
     )
