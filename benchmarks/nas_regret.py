@@ -34,10 +34,10 @@ import optuna
 
 from bneck.search.blocks import Block, BlockSpace
 from bneck.search.reward import LARGE, Reward
-from bneck.search.samplers import ACCURACY, LATENCY, distributions, tokens_of
 from bneck.search.searchers import sampler
 from bneck.search.space import Choice, Space, Tokens
 from bneck.search.study import Study
+from bneck.search.trials import ACCURACY, LATENCY, distributions, tokens_of
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Conv, Pool
 

@@ -11,7 +11,8 @@ costs, printed apart.
 
 The second form is one search of so many trials in memory, from nothing; after every tenth of it stands the
 resident memory of the process in MB. What the trials themselves take grows with them, whoever
-proposes them: `random` is the measure for that.
+proposes them: `random` is the measure for that. Entered are also proposals that were judged before: they
+need no training but stand in the ledger. A searcher that has nothing new any more ends there.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from optuna.trial import create_trial
 
 from bneck.costs.count import count
 from bneck.search.reward import Reward
-from bneck.search.samplers import ACCURACY, LATENCY, distributions
 from bneck.search.searchers import SEARCHERS
 from bneck.search.spaces import mnasnet
-from bneck.search.study import DIGEST, Study
+from bneck.search.study import Study
+from bneck.search.trials import ACCURACY, DIGEST, LATENCY, distributions
 from bneck.specs.network import NetSpec
 
 ASKED = 40
@@ -95,14 +96,15 @@ def grow(searcher: str, trials: int) -> None:
     study = Study(SPACE, reward=REWARD, estimate=estimate, searcher=searcher)
     start, sizes = time.process_time(), [resident_mb()]
     for n in range(1, trials + 1):
-        asked = study.ask()
-        assert asked is not None
+        if (asked := study.ask()) is None:  # it has nothing new any more
+            break
         study.tell(asked, accuracy(asked.spec))
         if n % (trials // 10) == 0:
             sizes.append(resident_mb())
-    ms = 1e3 * (time.process_time() - start) / trials
+    ms = 1e3 * (time.process_time() - start) / n
     cells = " | ".join(f"{size:.0f}" for size in sizes)
-    print(f"| {searcher} | {cells} | {ms:.1f} |", flush=True)
+    entered = len(study._study.get_trials(deepcopy=False))
+    print(f"| {searcher} | {cells} | {ms:.1f} | {entered} |", flush=True)
 
 
 def resident_mb() -> float:
@@ -124,8 +126,8 @@ def main() -> None:
     searchers = args.searcher or ("random", "evolution", "predictor", "controller", "tpe")
     if args.grow:
         marks = " | ".join(f"{args.grow * i // 10}" for i in range(11))
-        print(f"| searcher, MB after trials | {marks} | CPU ms a trial |")
-        print("|---|" + "--:|" * 12)
+        print(f"| searcher, MB after trials | {marks} | CPU ms a trial | entered |")
+        print("|---|" + "--:|" * 13)
         for searcher in searchers:
             if (child := os.fork()) == 0:  # each with a memory of its own
                 grow(searcher, args.grow)

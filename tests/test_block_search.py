@@ -22,20 +22,20 @@ from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.data.folders import list_images
 from bneck.data.pack import pack
-from bneck.devices.deployment import Deployment
 from bneck.recipes.block_search import _judge_batch, rungs
+from bneck.recipes.classify_trainer import ClassifyTrainer
 from bneck.recipes.crew import Crew
 from bneck.recipes.finalists import in_order
-from bneck.recipes.jobs import Images, ProxyJob, TrainJob, proxy_job, train_job
+from bneck.recipes.jobs import ProxyJob, TrainJob, proxy_job, train_job
 from bneck.recipes.main import resume, search
 from bneck.recipes.progress import Silent
 from bneck.recipes.settings import BlockSettings, small_data
 from bneck.search.blocks import BlockSpace
 from bneck.search.ledger import open_ledger
 from bneck.search.reward import Reward
-from bneck.search.samplers import tokens_of
 from bneck.search.spaces import load_space
 from bneck.search.study import Study
+from bneck.search.trials import tokens_of
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck
@@ -160,9 +160,7 @@ def test_both_stages_and_the_baseline_go_by_one_pace_and_one_limit(
         assert found[role]["measurement"]["reference"].startswith(tiny.name)
 
 
-def by_table(
-    base: NetSpec, specs: list[NetSpec], table: LatencyTable, on: Deployment
-) -> list[float]:
+def by_table(base: NetSpec, specs: list[NetSpec], table: LatencyTable, *on: object) -> list[float]:
     """The table's word for the clock's; versions of the base, which no such table covers, by counts."""
     share = float(table.header["reference_ms"]) / count(base).madds
     return [table.estimate_ms(s) if table.covers(s) else share * count(s).madds for s in specs]
@@ -197,7 +195,7 @@ def test_blocks_that_meet_the_target_themselves_are_not_narrowed(
     assert not events(tmp_path / "run", "trial")
     assert found["found"]["name"] == "toy-blocks-as-found"
     assert found["found"]["digest"] == from_text(blocks["spec"]).digest()
-    assert found["seed_network"]["top1"] == found["found"]["top1"]
+    assert found["seed_network"]["scores"] == found["found"]["scores"]
     report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     assert "## Block search" in report
     assert "toy-blocks-as-found" in report
@@ -321,9 +319,9 @@ def test_a_proxy_taken_in_two_goes_is_the_training_in_one(
     tiny: NetSpec, pictures: Path, tmp_path: Path
 ) -> None:
     pack(list_images(pictures), 32, tmp_path / "pack")
-    images = Images(pack=tmp_path / "pack", heldout_share=0.2, seed=0)
+    trainer = ClassifyTrainer(pack=tmp_path / "pack", classes=3, heldout_share=0.2, seed=0)
     settings = small_data(resolution=32, images=96, epochs=2.0, steps=1).training
-    job = {"spec": tiny, "images": images, "settings": settings}
+    job = {"spec": tiny, "trainer": trainer, "settings": settings}
     for until in (1, 2):
         in_two = proxy_job(ProxyJob(**job, until=until, checkpoint=tmp_path / "two"))
     in_one = train_job(
@@ -361,7 +359,7 @@ def test_trials_are_stopped_only_where_something_was_learned(
 
     run = SimpleNamespace(progress=Silent(), folder=SimpleNamespace(scratch=tmp_path))
     training = replace(small_data(resolution=32, images=96, epochs=2.0, steps=1).training, epochs=2)
-    _judge_batch(run, Answering(1), None, study, training, batch)  # type: ignore[arg-type]
+    _judge_batch(run, Answering(1), SimpleNamespace(chance=1 / 3), study, training, batch)  # type: ignore[arg-type]
     assert len(study.trials) == 9
     # The first is compared with nobody, so it goes on; who comes after it is worse.
     assert sum(trial.stopped for trial in study.trials) == stopped

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import bneck
+from annotated import IDS, draw_boxes
 from bneck.data.coco import read_coco
 from bneck.devices import protocol
 from bneck.devices.runtimes import OnnxRuntime
@@ -31,38 +32,12 @@ from bneck.tasks.boxes import Found, as_boxes
 from bneck.tasks.hits import best_threshold, judge
 from commands import Call, refusal
 
-IDS = {2: "light", 9: "dark"}  # category ids with gaps
-
-
-def draw(root: Path, split: str, count: int, seed: int) -> None:
-    """Grey pictures 48 x 36 with one or two squares, white or black, and some without any."""
-    rng, images, boxes = np.random.default_rng(seed), [], []
-    (root / "images").mkdir(parents=True, exist_ok=True)
-    for i in range(count):
-        pixels = rng.integers(110, 140, (36, 48, 3), dtype=np.uint8)
-        for number in range(i % 3):
-            side, x = int(rng.integers(14, 18)), int(rng.integers(1, 8)) + 24 * number
-            y, category = int(rng.integers(1, 18)), int(rng.choice(list(IDS)))
-            pixels[y : y + side, x : x + side] = 250 if category == 2 else 5
-            boxes.append(
-                {
-                    "id": len(boxes) + 1, "image_id": 10 * i, "category_id": category,
-                    "bbox": [x, y, side, side],
-                }
-            )  # fmt: skip
-        name = f"{split}-{i}.png"
-        Image.fromarray(pixels).save(root / "images" / name)
-        images.append({"id": 10 * i, "file_name": name, "width": 48, "height": 36})
-    categories = [{"id": key, "name": name} for key, name in IDS.items()]
-    data = {"images": images, "annotations": boxes, "categories": categories}
-    (root / f"instances_{split}.json").write_text(json.dumps(data))
-
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("scene")
-    draw(root, "train", 24, 0)
-    draw(root, "val", 9, 1)
+    draw_boxes(root, "train", 24, 0)
+    draw_boxes(root, "val", 9, 1)
     return root
 
 

@@ -22,7 +22,7 @@ class TestLedger:
     def test_what_is_appended_is_there_again(self, tmp_path: Path) -> None:
         ledger = Ledger(tmp_path / "l.jsonl")
         assert ledger.entries == []
-        ledger.append({"event": "trained", "name": "seed", "top1": 0.5})
+        ledger.append({"event": "trained", "name": "seed", "score": 0.5})
         ledger.append(
             {"event": "trial", "step": 1}, {"event": "trial", "step": 2, "text": "a\nü\u2028"}
         )

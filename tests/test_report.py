@@ -48,7 +48,7 @@ def estimate_ms(spec: NetSpec) -> float:
     return 0.12 + count(spec).madds / 1.4e7
 
 
-def network_record(spec: NetSpec, top1: list[float], *, off: float = 0.0) -> NetworkRecord:
+def network_record(spec: NetSpec, scores: list[float], *, off: float = 0.0) -> NetworkRecord:
     """A trained and measured network whose estimate is `off` by this share."""
     costs = count(spec)
     ms = estimate_ms(spec) / (1 + off)
@@ -77,8 +77,8 @@ def network_record(spec: NetSpec, top1: list[float], *, off: float = 0.0) -> Net
         "estimated_ms": estimate_ms(spec),
         "measured_ms": ms,
         "measurement": measurement,
-        "top1": top1,
-        "loss": [0.31] * len(top1),
+        "scores": scores,
+        "loss": [0.31] * len(scores),
     }
 
 
@@ -171,7 +171,7 @@ def whole_run(folder: Path) -> SearchRecord:
         "seconds": 6319.0,
         "seed_network": {
             **network_record(seed, [0.9121, 0.9134, 0.9108], off=-0.012),
-            "heldout_top1": 0.911,
+            "heldout_score": 0.911,
         },
         "found": network_record(found, [0.9074, 0.9081, 0.9066], off=0.008),
         "uniform": {**network_record(uniform, [0.9031, 0.9042, 0.9018], off=0.02), "width": 0.7},

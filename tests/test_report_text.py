@@ -32,8 +32,8 @@ def record(
         "format": 1,
         "state": "finished",
         "target": "0.3ms",
-        "found": {"name": "small", "estimated_ms": 0.295, "top1": found or [0.884, 0.886, 0.885]},
-        "uniform": {"measured_ms": uniform_ms, "width": 0.72, "top1": uniform or [0.88, 0.882]},
+        "found": {"name": "small", "estimated_ms": 0.295, "scores": found or [0.884, 0.886, 0.885]},
+        "uniform": {"measured_ms": uniform_ms, "width": 0.72, "scores": uniform or [0.88, 0.882]},
     }
     if measured is not None:
         whole["found"]["measured_ms"] = measured
@@ -131,7 +131,7 @@ def test_time_and_export_sentences() -> None:
     assert text.time_sentence(run).startswith("1 min 40 s in all. The search's own work")
     assert "0.5 s, 0.50 % of that." in text.time_sentence(run)
     run["export"] = {"images": 200, "label_agreement": 0.995, "largest_difference": 2e-3}
-    assert "99.50 % of the labels agree, and no score" in text.export_sentence(run)
+    assert "99.50 % of the labels agree, and nothing" in text.export_sentence(run)
 
 
 def test_cuts_are_read_from_the_specs() -> None:

@@ -18,9 +18,10 @@ from bneck.search.latency import Latencies
 from bneck.search.model import fit
 from bneck.search.predictor import Predictor
 from bneck.search.reward import Reward
-from bneck.search.samplers import Evolution, Judged, RandomTokens, TokenSampler
+from bneck.search.samplers import Evolution, RandomTokens, TokenSampler
 from bneck.search.space import Choice, Tokens
 from bneck.search.spaces import mnasnet, v3
+from bneck.search.trials import Judged
 from bneck.search.widths import WidthSpace
 from bneck.specs.errors import InputError
 from bneck.specs.zoo import V3_SMALL
@@ -123,6 +124,15 @@ class TestController:
             controller.policy.parameters(), replayed.policy.parameters(), strict=True
         ):
             assert torch.equal(one, other)
+
+    def test_only_a_replay_is_told_of(self) -> None:
+        told: list[tuple[int, int]] = []
+        controller = Controller(CHOICES, seed=7, on_replay=lambda *at: told.append(at))
+        history = drive(controller, 61)
+        assert told == []
+        resumed = Controller(CHOICES, seed=7, on_replay=lambda *at: told.append(at))
+        resumed.propose(history, set(), 61)
+        assert told == [(1, 3), (2, 3), (3, 3)]
 
     def test_it_learns(self) -> None:
         history = drive(Controller(CHOICES, TUNED, seed=1), 300)

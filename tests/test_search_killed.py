@@ -28,7 +28,7 @@ from conftest import measure_quickly
 from bneck.costs.count import count
 from bneck.recipes import search, verify
 measure_quickly(pytest.MonkeyPatch())
-search.measured_ms = verify.measured_ms = lambda seed, specs, table, on: [
+search.measured_ms = verify.measured_ms = lambda seed, specs, table, on, wrapper: [
     table.estimate_ms(spec) if table else count(spec).madds for spec in specs
 ]
 from bneck.cli.main import run
@@ -96,7 +96,7 @@ def kill_and_resume(
     assert broken.record["target_ms"] == whole.record["target_ms"]
     for name in ("spec.yaml", "weights.safetensors", "model.onnx", "table.jsonl"):
         assert (broken.path / name).read_bytes() == (whole.path / name).read_bytes(), name
-    for key in ("top1", "estimated_latency_ms", "export"):
+    for key in ("score", "estimated_latency_ms", "export"):
         assert broken.record[key] == whole.record[key]
     assert not (broken.path / "scratch").exists()
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 import bneck
+from annotated import SIZE, draw_scenes
 from bneck.data.pairs import Scenery, list_pairs
 from bneck.data.scenes import Scenes
 from bneck.devices import protocol
@@ -33,7 +34,6 @@ from bneck.train.optim import learning_rate
 from bneck.train.segment import SegmentSettings, train_segmenter
 from commands import Call, refusal
 
-SIZE = (48, 64)
 NAMES = ("sky", "road", "ball")
 
 
@@ -47,30 +47,9 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def scenes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sky, a road from a horizon down, a ball; id 3 is a frame that is ignored."""
-    root, rng = tmp_path_factory.mktemp("scenes"), np.random.default_rng(0)
-    for split, count in (("train", 24), ("val", 6), ("test", 4)):
-        for what in (split, f"{split}annot"):
-            (root / what).mkdir()
-        for i in range(count):
-            image, mask = draw(rng)
-            image.save(root / split / f"{i:02d}.png")
-            mask.save(root / f"{split}annot" / f"{i:02d}.png")
-    (root / "classes.txt").write_text("sky\nroad\nball\nvoid\n", encoding="utf-8")
+    root = tmp_path_factory.mktemp("scenes")
+    draw_scenes(root)
     return root
-
-
-def draw(rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
-    height, width = SIZE
-    numbers = np.zeros(SIZE, np.uint8)
-    numbers[rng.integers(16, 32) :] = 1
-    mask = Image.fromarray(numbers)
-    x, y, r = rng.integers(14, width - 14), rng.integers(14, height - 14), rng.integers(7, 12)
-    ImageDraw.Draw(mask).ellipse((x - r, y - r, x + r, y + r), fill=2)
-    ImageDraw.Draw(mask).rectangle((0, 0, width - 1, height - 1), outline=3)
-    colours = np.array([[120, 170, 230], [90, 90, 90], [210, 60, 50], [0, 0, 0]])
-    pixels = colours[np.asarray(mask)] + rng.integers(-30, 31, (*SIZE, 3))
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), mask
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from bneck.recipes import stages, verify
 from bneck.records.ledger import Ledger
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import scale_width
+from bneck.specs.wrapper import PLAIN
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     names: list[str] = []
 
     def measure(
-        seed: NetSpec, specs: list[NetSpec], table: LatencyTable, on: Deployment
+        seed: NetSpec, specs: list[NetSpec], table: LatencyTable, *on: object
     ) -> list[float]:
         names.extend(spec.name for spec in specs)
         return [float(len(names))]
@@ -36,7 +37,8 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 def run(folder: Path, device: str = "local") -> Any:
     folder.mkdir(exist_ok=True)
     settings = SimpleNamespace(deployment=Deployment(device=device))
-    return SimpleNamespace(ledger=Ledger(folder / "ledger.jsonl"), settings=settings)
+    ledger = Ledger(folder / "ledger.jsonl")
+    return SimpleNamespace(ledger=ledger, settings=settings, wrapper=PLAIN)
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from bneck.cli.bars import Bars
 from bneck.cli.options import Json, print_json, print_table
 from bneck.cli.tables import new_table
 from bneck.recipes.detectors import count_detector, detector_zoo
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.specs.detector import COCO_IDS, ssdlite
 
 
 def is_run(run: str) -> bool:
     """Whether a path is the folder of a detection run."""
-    folder = RunFolder(Path(run))
+    folder = RunFolder(task_run(run))
     return folder.run_json.is_file() and folder.read().get("kind") == "detect"
 
 

@@ -16,11 +16,18 @@ from bneck.cli.bars import Bars
 from bneck.cli.options import (
     NAMES,
     TASKS,
+    Balance,
     BenchmarkModel,
+    ClassList,
+    Crop,
     Device,
     Filters,
+    GlobalPool,
     HeadName,
     HeadOption,
+    Ignore,
+    ImageFolder,
+    ImageSize,
     Json,
     OnnxRuntimeWeb,
     OutputStride,
@@ -46,6 +53,9 @@ app = typer.Typer(
 )
 
 train.register(app)
+
+# Parameters of `bneck search` that its Python twin is not given, or not as they are.
+_APART = ("task", "tail", "resume", "benchmark_model", "onnxruntime_web", "as_json")
 
 # Where modules come from that the base install leaves out.
 _SEARCH = (
@@ -173,10 +183,11 @@ app.command()(ship.measure)
 def search(
     data: options.Data = None,
     target: options.Target = "70%",
+    task: Annotated[Task, typer.Option(help=TASKS)] = Task.CLASSIFY,
     device: Device = "local",
     runtime: options.Runtime = None,
     precision: options.Precision = "fp32",
-    seed_network: options.SeedNetwork = "v3-small",
+    seed_network: options.SeedNetwork = None,
     resolution: options.Resolution = None,
     epochs: options.Epochs = None,
     steps: options.Steps = None,
@@ -200,6 +211,18 @@ def search(
     slack: options.Slack = 0.15,
     supernet: options.Supernet = None,
     ledger: options.Ledger = None,
+    study: options.Study = None,
+    images: ImageFolder = None,
+    loss: options.Loss = None,
+    head: options.Head = None,
+    filters: options.Filters = None,
+    output_stride: OutputStride = None,
+    global_pool: GlobalPool = False,
+    classes: ClassList = None,
+    ignore: Ignore = None,
+    size: ImageSize = None,
+    crop: Crop = None,
+    balance: Balance = False,
     resume: options.Resume = None,
     benchmark_model: BenchmarkModel = None,
     onnxruntime_web: OnnxRuntimeWeb = None,
@@ -209,8 +232,7 @@ def search(
 
     Python: bneck.search(...), bneck.resume(run)
     """
-    no_settings = ("resume", "benchmark_model", "onnxruntime_web", "as_json")
-    given = {name: value for name, value in locals().items() if name not in no_settings}
+    given = {name: value for name, value in locals().items() if name not in _APART}
     use_tools(benchmark_model, onnxruntime_web)
     from bneck.recipes import main as recipes
 
@@ -218,7 +240,8 @@ def search(
         if resume is not None:
             record = recipes.resume(resume, progress=bars)
         else:
-            record = recipes.search(**given, progress=bars)  # the same words in Python
+            words = options.as_python(given)  # the same in Python
+            record = recipes.search(task=task.value, tail=tail, progress=bars, **words)
     if as_json:
         print_json(record)
     elif "found" in record:

@@ -82,6 +82,19 @@ Ignore = Annotated[
 ]
 
 
+GlobalPool = Annotated[
+    bool, typer.Option("--global-pool", help="Pool the whole map, not 49 x 49 windows.")
+]
+ImageSize = Annotated[
+    str | None, typer.Option(help="HEIGHTxWIDTH that images are brought to; default their own.")
+]
+Crop = Annotated[
+    str | None, typer.Option(help="HEIGHTxWIDTH trained on; default the image, at most 769.")
+]
+Loss = Annotated[str, typer.Option(help="Of a detector: focal, or mining (hard negatives).")]
+Balance = Annotated[bool, typer.Option("--balance", help="Weigh rare classes more in the loss.")]
+
+
 def print_json(value: Any) -> None:
     """Print plain values as json."""
     print(json.dumps(value, indent=1))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from bneck.cli.options import HeadName
+
 Data = Annotated[
     Path | None,
-    typer.Option(help="Images: train/CLASS/* and val/CLASS/*, or CLASS/*. Default: built-in ones."),
+    typer.Option(
+        help="Images: train/CLASS/* and val/CLASS/*, or CLASS/* (default: built-in ones); of another "
+        "task what bneck train takes."
+    ),
 ]
 Target = Annotated[str, typer.Option(help="5ms, 800us, or 70% of the seed network.")]
 Runtime = Annotated[
@@ -21,8 +26,15 @@ Runtime = Annotated[
 Precision = Annotated[
     str, typer.Option(help="What is timed and shipped: fp32, fp16 or int8; training is in float.")
 ]
-SeedNetwork = Annotated[str, typer.Option(help="The network to narrow.")]
-Resolution = Annotated[int | None, typer.Option(help="Input side in pixels.")]
+SeedNetwork = Annotated[
+    str | None,
+    typer.Option(
+        help="The network to narrow; default v3-small, with +dagger to detect and +rf2 to segment."
+    ),
+]
+Resolution = Annotated[
+    int | None, typer.Option(help="Input side in pixels; of a detector by default 320.")
+]
 Epochs = Annotated[float | None, typer.Option(help="Of every full training.")]
 Steps = Annotated[int | None, typer.Option(help="T: training steps that judge a proposal.")]
 Tail = Annotated[
@@ -67,4 +79,24 @@ Supernet = Annotated[
 Ledger = Annotated[
     str | None, typer.Option(help="Database of the block trials; default a file in the run.")
 ]
+Study = Annotated[
+    str | None,
+    typer.Option(help="Its name in the ledger: runs of the same one judge its trials together."),
+]
+Head = Annotated[HeadName | None, typer.Option(help="Of a segmenter; default lraspp.")]
+Filters = Annotated[int | None, typer.Option(help="F of a segmenter's head; default 128.")]
+Loss = Annotated[str | None, typer.Option(help="Of a detector: focal (default) or mining.")]
 Resume = Annotated[Path | None, typer.Option(help="An unfinished run's folder to go on with.")]
+
+
+def as_python(given: dict[str, Any]) -> dict[str, Any]:
+    """The options in the words of Python: sizes as pairs, what was not given left out."""
+    from bneck.recipes.segmenters import parse_size
+
+    found = {k: v for k, v in given.items() if v is not None and v is not False and v != []}
+    for name in ("size", "crop"):
+        if name in found:
+            found[name] = parse_size(found[name])
+    if "head" in found:
+        found["head"] = found["head"].value
+    return found

@@ -14,7 +14,7 @@ from bneck.cli.options import print_json, print_table
 from bneck.cli.tables import new_table
 from bneck.costs.segmenter import FULL, HALF, count_segmenter, paper_madds
 from bneck.recipes.segmenters import named_segmenter, parse_size, run_segmenter, segmenter_zoo
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
 from bneck.specs.segmenter import Segmenter
 
@@ -23,7 +23,7 @@ CLASSES = 19  # of Cityscapes
 
 def is_run(run: str) -> bool:
     """Whether a path is the folder of a segmentation run."""
-    return RunFolder(Path(run)).kind() == "segment"
+    return RunFolder(task_run(run)).kind() == "segment"
 
 
 def count(

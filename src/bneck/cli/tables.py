@@ -198,12 +198,18 @@ def search_summary(record: Mapping[str, Any]) -> str:
     met = "meets" if record["meets_target"] else "MISSES"
     baseline = record["baseline"]
     shipped = record.get("shipped")
-    file = folder / (shipped["file"] if shipped else "model.onnx")
-    judged = f" ({shipped['precision']}, top-1 {shipped['top1']:.1%})" if shipped else ""
+    usual = "model.onnx" if record.get("task", "classify") == "classify" else "found/model.onnx"
+    file = folder / (shipped["file"] if shipped else usual)
+    metric = record.get("metric", "top-1")
+    judged = ""
+    if shipped:
+        score = shipped.get("score")
+        judged = f", {metric} {score:.1%}" if score is not None else ""
+        judged = f" ({shipped['precision']}{judged})"
     return (
         f"{record['found']['name']}: {record['measured_latency_ms']:.3f} ms measured, {met} the target of "
         f"{record['target_ms']:.3f} ms\n"
-        f"top-1 {record['top1']:.1%}; uniform width {baseline['top1']:.1%} at "
+        f"{metric} {record['score']:.1%}; uniform width {baseline['score']:.1%} at "
         f"{baseline['latency_ms']:.3f} ms\n"
         f"report: {folder / 'report.html'}\nmodel:  {file}{judged}"
     )
@@ -213,16 +219,16 @@ def front_table(record: Mapping[str, Any]) -> Table:
     """The networks of a front that were trained in full, the fastest first."""
     table = new_table(
         f"front of accuracy and latency, specs in {Path(record['run']) / 'front'}",
-        ("trial", "measured ms", "estimated ms", "held-out top-1"),
+        ("trial", "measured ms", "estimated ms", f"held-out {record.get('metric', 'top-1')}"),
         left=(),
     )
     for entry in sorted(record["blocks"]["finalists"], key=lambda e: float(e["measured_ms"])):
-        top1 = entry["heldout_top1"]
+        scores = entry["heldout_score"]
         table.add_row(
             str(entry["number"]),
             f"{entry['measured_ms']:.3f}",
             f"{entry['estimated_ms']:.3f}",
-            f"{sum(top1) / len(top1):.1%}",
+            f"{sum(scores) / len(scores):.1%}",
         )
     return table
 

@@ -10,13 +10,18 @@ import typer
 from bneck.cli import classification, detection, segmentation
 from bneck.cli.options import (
     TASKS,
+    Balance,
     ClassList,
+    Crop,
     Filters,
+    GlobalPool,
     HeadName,
     HeadOption,
     Ignore,
     ImageFolder,
+    ImageSize,
     Json,
+    Loss,
     OutputStride,
     Task,
 )
@@ -30,20 +35,10 @@ DataFolder = Annotated[
         "built-in images); COCO json files and images; or images and masks (Cityscapes, train + trainannot)."
     ),
 ]
-GlobalPool = Annotated[
-    bool, typer.Option("--global-pool", help="Pool the whole map, not 49 x 49 windows.")
-]
-ImageSize = Annotated[
-    str | None, typer.Option(help="HEIGHTxWIDTH that images are brought to; default their own.")
-]
-Crop = Annotated[
-    str | None, typer.Option(help="HEIGHTxWIDTH trained on; default the image, at most 769.")
-]
 Resolution = Annotated[
     int | None,
     typer.Option(help="Input side in pixels; default 320 (detect) or the network's (classify)."),
 ]
-Loss = Annotated[str, typer.Option(help="Of a detector: focal, or mining (hard negatives).")]
 Start = Annotated[
     Path | None,
     typer.Option(
@@ -90,7 +85,6 @@ Recipe = Annotated[
 Frozen = Annotated[
     bool, typer.Option("--frozen", help="Train only what stands behind a classifier's pool.")
 ]
-Balance = Annotated[bool, typer.Option("--balance", help="Weigh rare classes more in the loss.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from bneck.specs.network import Layer, NetSpec, Size, layers
+from bneck.specs.wrapper import Wrapper
 
 BYTES = 4  # of one float32 number
 
@@ -45,7 +46,19 @@ def count(spec: NetSpec, resolution: Size | None = None) -> Count:
         spec: the network.
         resolution: input side, or (height, width), in pixels; None takes the spec's own.
     """
-    rows = count_rows(layers(spec, resolution))
+    return _count(layers(spec, resolution))
+
+
+def count_whole(spec: NetSpec, wrapper: Wrapper) -> Count:
+    """Count a network with what stands round it, row by row as `wrapper.layers` walks them.
+
+    Activation memory is that of single rows; maps that wait for a head are left out.
+    """
+    return _count(wrapper.layers(spec))
+
+
+def _count(walk: Iterable[Layer]) -> Count:
+    rows = count_rows(walk)
     return Count(
         params=sum(row.params for row in rows),
         madds=sum(row.madds for row in rows),

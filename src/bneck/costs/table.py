@@ -19,6 +19,7 @@ import numpy as np
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec, Padding
 from bneck.specs.rows import Act, Bneck, Conv, Pool, squeeze_of_input, squeeze_width
+from bneck.specs.wrapper import PLAIN, Placed, Wrapper
 
 Widths: TypeAlias = tuple[int, ...]
 Sums: TypeAlias = tuple[float, float]  # interpolated between widths, and at widths rounded up
@@ -103,26 +104,21 @@ def _squeeze(row: Bneck, into: int) -> str:
     return "input" if row.se == squeeze_of_input(into) else str(row.se)
 
 
-def row_keys(spec: NetSpec) -> Iterator[tuple[RowShape, Widths]]:
-    """Shape and widths of every row of a network, classifier included, in order."""
-    height = width = spec.resolution
-    channels = spec.channels
-    for i, row in enumerate(spec.rows):
-        if isinstance(row, Pool):
-            yield RowShape("pool", height, width), (channels,)
-            height = width = 1
-            continue
-        expands, size = spec.expands(i), (height, width)
-        shape = _shape_of(row, channels, size, spec.padding, spec.se_gate, expands)
-        if isinstance(row, Conv):
-            yield shape, (channels, row.out)
-        elif expands:
-            yield shape, (channels, row.expanded, row.out)
-        else:
-            yield shape, (row.expanded, row.out)
-        channels = row.out
-        height, width = -(-height // row.stride), -(-width // row.stride)
-    yield RowShape("conv", height, width), (channels, spec.classes)
+def row_keys(spec: NetSpec, wrapper: Wrapper = PLAIN) -> Iterator[tuple[RowShape, Widths]]:
+    """Shape and widths of every row of a wrapped network in order, what stands behind it included."""
+    for placed in wrapper.rows(spec):
+        yield key_of(placed, spec)
+
+
+def key_of(placed: Placed, spec: NetSpec) -> tuple[RowShape, Widths]:
+    """Shape and widths of one row of a network."""
+    row, into = placed.row, placed.width_in
+    if isinstance(row, Pool):
+        return RowShape("pool", *placed.size), (into,)
+    shape = _shape_of(row, into, placed.size, spec.padding, spec.se_gate, placed.expands)
+    if isinstance(row, Conv):
+        return shape, (into, row.out)
+    return shape, (into, row.expanded, row.out) if placed.expands else (row.expanded, row.out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,12 +160,14 @@ class LatencyTable:
     """Measured rows of one device, runtime and precision, and whole networks to calibrate them.
 
     `header` says where and how it was measured. `rows` maps shape -> widths -> milliseconds;
-    `networks` holds (sums of row entries, measured milliseconds, held out?) of whole networks.
+    `networks` holds (sums of row entries, measured milliseconds, held out?) of whole networks. `wrapper`
+    stands round every network that it is asked about.
     """
 
     header: dict[str, Any]
     rows: dict[RowShape, dict[Widths, float]] = field(default_factory=dict)
     networks: list[tuple[Sums, float, bool]] = field(default_factory=list)
+    wrapper: Wrapper = PLAIN
     _cache: dict[tuple[RowShape, Widths], Sums] = field(default_factory=dict, repr=False)
     _line: Line | None = field(default=None, repr=False)
 
@@ -210,7 +208,7 @@ class LatencyTable:
 
     def sum_rows(self, spec: NetSpec) -> Sums:
         """Milliseconds of all rows added up, not calibrated; see `row_ms`."""
-        rows = [self.row_ms(shape, widths) for shape, widths in row_keys(spec)]
+        rows = [self.row_ms(shape, widths) for shape, widths in row_keys(spec, self.wrapper)]
         return sum(between for between, _ in rows), sum(up for _, up in rows)
 
     def line(self) -> Line:

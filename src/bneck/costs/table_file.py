@@ -8,21 +8,25 @@ from typing import Any
 
 from bneck.costs.table import LatencyTable, RowShape, Sums, TableError, Widths
 from bneck.records.ledger import Ledger
+from bneck.specs.wrapper import PLAIN, Wrapper
 
 FORMAT = 2
 
 
-def read_table(path: Path) -> LatencyTable:
+def read_table(path: Path, wrapper: Wrapper = PLAIN) -> LatencyTable:
     """Read a table; a last line torn by a kill is left out.
 
     Raises:
-        TableError: no such file, or not a table of this version.
+        TableError: no such file, not a table of this version, or one of networks in another wrapper.
     """
     entries = Ledger(path).entries if path.is_file() else []
     if not entries or entries[0].get("table") != FORMAT:
         raise _not_a_table(path)
     header = {key: value for key, value in entries[0].items() if key != "table"}
-    table = LatencyTable(header)
+    if (kept := header.get("wrapper", "")) != wrapper.key:
+        was, wanted = (key or "classifiers" for key in (kept, wrapper.key))
+        raise TableError(f"{path} is a latency table of {was}, not of {wanted}; name another file")
+    table = LatencyTable(header, wrapper=wrapper)
     try:
         for entry in entries[1:]:
             if "row" in entry:

@@ -152,14 +152,18 @@ def box_batches(
     epoch: int,
     first: int = 0,
     normalisation: Normalisation = IMAGENET,
+    indices: npt.NDArray[np.int64] | None = None,
 ) -> Iterator[Batch]:
     """Yield images (N, 3, resolution, resolution) float32 normalised, with every image's boxes and labels.
+
+    Of the images of `indices`, all by default.
 
     In an order new each epoch, from batch `first` on; the last, incomplete batch is left out. How an
     image is varied depends on (seed, epoch, index of the image) and on nothing else. Crowd boxes are
     left out.
     """
-    order = np.random.default_rng((seed, epoch, 0)).permutation(len(stored.images))
+    chosen = np.arange(len(stored.images)) if indices is None else indices
+    order = np.random.default_rng((seed, epoch, 0)).permutation(chosen)
     for start in range(first * batch, len(order) - batch + 1, batch):
         part = order[start : start + batch]
         yield varied(stored, part, resolution, augment, (seed, epoch), normalisation)

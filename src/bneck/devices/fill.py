@@ -16,7 +16,15 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from bneck.costs.table import BLOCK, LatencyTable, RowShape, TableError, Widths, row_keys
+from bneck.costs.table import (
+    BLOCK,
+    LatencyTable,
+    RowShape,
+    TableError,
+    Widths,
+    key_of,
+    row_keys,
+)
 from bneck.costs.table_file import header_line, network_line, read_table, row_line
 from bneck.devices.measure import Candidate
 from bneck.devices.models import layers_model
@@ -28,6 +36,7 @@ from bneck.records.ledger import Ledger
 from bneck.specs.network import Layer, NetSpec, bneck_layers
 from bneck.specs.rows import round8
 from bneck.specs.transforms import random_widths
+from bneck.specs.wrapper import PLAIN, Placed, Wrapper
 
 CONTEXT = 16  # channels on the far side of the convolutions around a row
 BATCH = 40  # graphs that race each other; what is lost when a fill is killed
@@ -52,27 +61,35 @@ Entry = tuple[RowShape, Widths]
 class Plan:
     """What a table holds: its entries, the networks that calibrate it, and whose it is.
 
-    `name` and `digest` are those of the seed network or of the space that it answers for.
+    `name` and `digest` are those of the seed network or of the space that it answers for; `wrapper`
+    stands round every network.
     """
 
     name: str
     digest: str
     entries: list[Entry]
     networks: list[NetSpec]
+    wrapper: Wrapper = PLAIN
 
 
-def plan_for(seed: NetSpec) -> Plan:
-    """The table for every narrower version of `seed`."""
+def plan_for(seed: NetSpec, wrapper: Wrapper = PLAIN) -> Plan:
+    """The table for every narrower version of `seed`, each in the same wrapper."""
     return Plan(
         name=seed.name,
         digest=seed.digest(),
-        entries=grid(seed),
+        entries=grid(seed, wrapper),
         networks=calibration_networks(seed),
+        wrapper=wrapper,
     )
 
 
 def plan_for_all(
-    covering: Iterable[NetSpec], networks: Sequence[NetSpec], *, name: str, digest: str
+    covering: Iterable[NetSpec],
+    networks: Sequence[NetSpec],
+    *,
+    name: str,
+    digest: str,
+    wrapper: Wrapper = PLAIN,
 ) -> Plan:
     """The table for every network whose rows lie between those of `covering`.
 
@@ -81,17 +98,24 @@ def plan_for_all(
         networks: what calibrates and judges the table; as many as for a seed (`CALIBRATING` and `HELD_OUT`).
         name: of what they are.
         digest: of the same.
+        wrapper: stands round all of them.
     """
     seen: dict[RowShape, set[Widths]] = {}
     for spec in covering:
-        for shape, widths in row_keys(spec):
+        for shape, widths in row_keys(spec, wrapper):
             seen.setdefault(shape, set()).add(widths)
     rows = [
         (shape, widths)
         for shape, points in seen.items()
         for widths in product(*_corners(shape, points))
     ]
-    return Plan(name=name, digest=digest, entries=_in_order(rows), networks=list(networks))
+    return Plan(
+        name=name,
+        digest=digest,
+        entries=_in_order(rows),
+        networks=list(networks),
+        wrapper=wrapper,
+    )
 
 
 def fill_table(
@@ -147,7 +171,7 @@ class _What:
     threads: int
 
     def network(self, spec: NetSpec) -> Timer:
-        candidate = Candidate(spec, precision=self.precision)
+        candidate = Candidate(spec, precision=self.precision, wrapper=self.plan.wrapper)
         return candidate.timer(self.place, self.engine, self.threads)
 
     def row(self, entry: Entry) -> Timer:
@@ -206,11 +230,12 @@ def _enter_rows(table: LatencyTable, file: Ledger, times: dict[Entry, float]) ->
     file.append(*lines)
 
 
-def grid(seed: NetSpec) -> list[Entry]:
+def grid(seed: NetSpec, wrapper: Wrapper = PLAIN) -> list[Entry]:
     """The entries of a table for `seed`: every row shape on a grid of widths, contexts first."""
     by_shape: dict[RowShape, list[tuple[Widths, tuple[bool, ...]]]] = {}
-    for index, (shape, widths) in enumerate(row_keys(seed)):
-        by_shape.setdefault(shape, []).append((widths, _free(seed, index, widths)))
+    for placed in wrapper.rows(seed):
+        shape, widths = key_of(placed, seed)
+        by_shape.setdefault(shape, []).append((widths, _free(placed, widths)))
     rows = [
         (shape, widths)
         for shape, seen in by_shape.items()
@@ -233,9 +258,10 @@ def calibration_networks(seed: NetSpec) -> list[NetSpec]:
     return [random_widths(seed, rng) for _ in range(CALIBRATING + HELD_OUT)]
 
 
-def _free(seed: NetSpec, index: int, widths: Widths) -> tuple[bool, ...]:
-    """Which widths of row `index` a search narrows: not the image's channels, not the classes."""
-    return (index > 0, *[index < len(seed.rows)] * (len(widths) - 1))
+def _free(placed: Placed, widths: Widths) -> tuple[bool, ...]:
+    """Which widths of a row a search narrows: not the image's channels, not the classes."""
+    into, others = placed.free
+    return (into, *[others] * (len(widths) - 1))
 
 
 def _axes(shape: RowShape, seen: list[tuple[Widths, tuple[bool, ...]]]) -> Iterator[list[int]]:
@@ -248,7 +274,7 @@ def _axes(shape: RowShape, seen: list[tuple[Widths, tuple[bool, ...]]]) -> Itera
         if not narrowed:
             yield sorted(widths)
             continue
-        low, high = round8(LEAST * min(narrowed)), max(widths)
+        low, high = min(round8(LEAST * min(narrowed)), *widths), max(widths)
         points = 5 if name == "expanded" else 4 if shape.kind == "conv" else 3
         steps = (low + (high - low) * i / (points - 1) for i in range(points))
         # Whole blocks, and 8 where narrower than one: see `costs.table.Line`.
@@ -335,6 +361,7 @@ def _open(
                 {
                     "seed": plan.name,
                     "digest": plan.digest,
+                    **({"wrapper": plan.wrapper.key} if plan.wrapper.key else {}),
                     "resolution": seed.resolution,
                     "place": what.place.name,
                     "processor": device.processor,
@@ -347,7 +374,7 @@ def _open(
                 }
             )
         )
-    table = read_table(path)
+    table = read_table(path, plan.wrapper)
     if table.header["digest"] != plan.digest:
         raise TableError(
             f"{path} is a latency table for {table.header['seed']}; this is for {plan.name}, "

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from bneck.devices.models import network_model
 from bneck.devices.runtimes import Runtime
 from bneck.graphs.forms import form
 from bneck.graphs.heads import segmenter_points
@@ -13,7 +14,9 @@ from bneck.graphs.onnx_graph import Weights, halved, random_weights
 from bneck.graphs.quantization import Ranges, points
 from bneck.specs.detector import Detector, layers
 from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
 from bneck.specs.segmenter import Segmenter, segmenter_layers
+from bneck.specs.wrapper import Aspp, Ssdlite, Wrapper
 
 FORMATS = ("onnx", "tflite", "openvino")  # the others' writers know networks alone
 
@@ -114,6 +117,23 @@ def segmenter_model(
             )
             return engine.converted(bytes(graph.SerializeToString()), metadata or {})
     raise _none(engine)
+
+
+def wrapped_model(
+    spec: NetSpec, wrapper: Wrapper, engine: Runtime, precision: str = "fp32"
+) -> bytes:
+    """A network in its wrapper as the bytes of a file for a runtime, with random weights: for timing.
+
+    Raises:
+        InputError: the runtime does not run that precision, or has no files of such a wrapper.
+    """
+    match wrapper:
+        case Ssdlite():
+            return detector_model(wrapper.detector(spec), engine, precision)
+        case Aspp():
+            return segmenter_model(wrapper.segmenter(spec), engine, wrapper.shape, precision)
+        case _:
+            return network_model(spec, engine, precision)
 
 
 def check_engine(engine: Runtime) -> None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from bneck.devices.models import network_model
+from bneck.devices.head_models import wrapped_model
 from bneck.devices.places import Place, opened
 from bneck.devices.protocol import REFERENCE, Protocol, Samples, race
 from bneck.devices.runtimes import Runtime, runtime
@@ -16,6 +16,7 @@ from bneck.devices.timing import Timer
 from bneck.records.commit import commit
 from bneck.records.measurement import Measurement, Spread
 from bneck.specs.network import NetSpec
+from bneck.specs.wrapper import PLAIN, Wrapper
 from bneck.specs.zoo import network
 
 DEFAULT_RUNTIME = "onnxruntime"
@@ -30,27 +31,28 @@ class Candidate:
     """A network to time: its spec, and the exported file's bytes where there are any.
 
     `runtime` is the engine that runs it; None leaves it to the caller. `precision` is what a file
-    written from the spec is written in, and what an exported file is known to be. `pixels` is the
-    (height, width) of a file's image; None takes the spec's square.
+    written from the spec is written in, and what an exported file is known to be. `wrapper` stands
+    round the network. `pixels` is the (height, width) of a file's image; None takes the wrapper's.
     """
 
     spec: NetSpec
     model: bytes | None = None
     runtime: str | None = None
     precision: str = "fp32"
+    wrapper: Wrapper = PLAIN
     pixels: tuple[int, int] | None = None
 
     def file(self, engine: Runtime | None = None) -> bytes:
         """The bytes to load; without an exported file the spec is written with random weights."""
         if self.model is not None:
             return self.model
-        return network_model(self.spec, engine or runtime(DEFAULT_RUNTIME), self.precision)
+        engine = engine or runtime(DEFAULT_RUNTIME)
+        return wrapped_model(self.spec, self.wrapper, engine, self.precision)
 
     @property
     def size(self) -> tuple[int, int, int]:
         """Channels, height and width of its image."""
-        height, width = self.pixels or (self.spec.resolution, self.spec.resolution)
-        return (self.spec.channels, height, width)
+        return (self.spec.channels, *(self.pixels or self.wrapper.size(self.spec)))
 
     def timer(self, place: Place, engine: Runtime, threads: int) -> Timer:
         """Load it on a device."""

@@ -7,7 +7,7 @@ that a residual adds together keep the same channels.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
@@ -34,22 +34,49 @@ def shrink(net: Net, spec: NetSpec) -> Net:
     Raises:
         ShrinkError: `spec` differs from the net's in more than narrower widths.
     """
-    _check(net.spec, spec)
     narrow = Net(spec)
     narrow.normalisation = net.normalisation
-    channels = _kept_outputs(net, spec)
+    kept = shrink_rows(net.rows, narrow.rows, net.spec, spec)
+    slice_scores(net.classifier, narrow.classifier, kept.last)
+    return narrow.train(net.training)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Indices of the channels that were kept: `out` behind every row, `inner` inside every bneck.
+
+    `last` are those behind the last row.
+    """
+
+    out: dict[int, Tensor] = field(default_factory=dict)
+    inner: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def last(self) -> Tensor:
+        return self.out[max(self.out)]
+
+
+def shrink_rows(
+    wide_rows: nn.ModuleList, narrow_rows: nn.ModuleList, wide: NetSpec, spec: NetSpec
+) -> Kept:
+    """Fill rows of the narrower `spec` from those of `wide`; rows behind the last are left out.
+
+    Raises:
+        ShrinkError: `spec` differs from `wide` in more than narrower widths.
+    """
+    _check(wide, spec)
+    kept, channels = Kept(), _kept_outputs(wide_rows, wide, spec)
     kept_in = torch.arange(spec.channels)
-    for index, (wide_row, narrow_row) in enumerate(zip(net.rows, narrow.rows, strict=True)):
+    for index, (wide_row, narrow_row) in enumerate(zip(wide_rows, narrow_rows, strict=True)):
         kept_out = channels.get(index, kept_in)
         if isinstance(wide_row, ConvBnAct):
-            _slice_conv(wide_row, _as(ConvBnAct, narrow_row), kept_out, kept_in)
+            slice_conv(wide_row, _as(ConvBnAct, narrow_row), kept_out, kept_in)
         elif isinstance(wide_row, BneckRow):
-            _slice_bneck(wide_row, _as(BneckRow, narrow_row), spec.rows[index], kept_out, kept_in)
-        kept_in = kept_out
-    every_class = torch.arange(spec.classes)
-    narrow.classifier.weight.copy_(_taken(net.classifier.weight, every_class, kept_in))
-    _bias(narrow.classifier).copy_(_bias(net.classifier))
-    return narrow.train(net.training)
+            row = spec.rows[index]
+            inner = _slice_bneck(wide_row, _as(BneckRow, narrow_row), row, kept_out, kept_in)
+            kept.inner[index] = inner
+        kept_in = kept.out[index] = kept_out
+    return kept
 
 
 def strength(conv: ConvBnAct) -> Tensor:
@@ -101,18 +128,20 @@ def _operators(spec: NetSpec) -> list[list[Layer]]:
     return rows
 
 
-def _kept_outputs(net: Net, spec: NetSpec) -> dict[int, Tensor]:
+def _kept_outputs(rows: nn.ModuleList, wide: NetSpec, spec: NetSpec) -> dict[int, Tensor]:
     """Row index -> kept output channels; rows tied by residuals vote with the sum of squares."""
     kept: dict[int, Tensor] = {}
-    for group in stages(net.spec):
-        votes = torch.stack([strength(_last_conv(net.rows[i])).square() for i in group]).sum(0)
+    for group in stages(wide):
+        if group[-1] >= len(rows):
+            break
+        votes = torch.stack([strength(_last_conv(rows[i])).square() for i in group]).sum(0)
         row = spec.rows[group[0]]
         assert not isinstance(row, Pool)
         kept |= dict.fromkeys(group, strongest(votes, row.out))
-    for i in range(spec.pool_at + 1, len(spec.rows)):
+    for i in range(spec.pool_at + 1, len(rows)):
         row = spec.rows[i]
         assert not isinstance(row, Pool)
-        kept[i] = strongest(strength(_last_conv(net.rows[i])), row.out)
+        kept[i] = strongest(strength(_last_conv(rows[i])), row.out)
     return kept
 
 
@@ -126,25 +155,27 @@ def _last_conv(row: nn.Module) -> ConvBnAct:
     return _as(ConvBnAct, row.get_submodule("project") if isinstance(row, BneckRow) else row)
 
 
-def _slice_bneck(wide: BneckRow, narrow: BneckRow, row: object, out: Tensor, into: Tensor) -> None:
+def _slice_bneck(
+    wide: BneckRow, narrow: BneckRow, row: object, out: Tensor, into: Tensor
+) -> Tensor:
+    """Fill a bneck; the kept channels of its expansion."""
     assert isinstance(row, Bneck)
     parts, slim = dict(wide.named_children()), dict(narrow.named_children())
     if "expand" in parts:
         expand = _as(ConvBnAct, parts["expand"])
         kept = strongest(strength(expand), row.expanded)
-        _slice_conv(expand, _as(ConvBnAct, slim["expand"]), kept, into)
+        slice_conv(expand, _as(ConvBnAct, slim["expand"]), kept, into)
     else:
         kept = into
     if "depthwise" in parts:
         one = torch.arange(1)  # a depthwise filter has one input
-        _slice_conv(
-            _as(ConvBnAct, parts["depthwise"]), _as(ConvBnAct, slim["depthwise"]), kept, one
-        )
+        slice_conv(_as(ConvBnAct, parts["depthwise"]), _as(ConvBnAct, slim["depthwise"]), kept, one)
     if "se" in parts:
         _slice_squeeze(
             _as(SqueezeExcite, parts["se"]), _as(SqueezeExcite, slim["se"]), kept, row.se
         )
-    _slice_conv(_as(ConvBnAct, parts["project"]), _as(ConvBnAct, slim["project"]), out, kept)
+    slice_conv(_as(ConvBnAct, parts["project"]), _as(ConvBnAct, slim["project"]), out, kept)
+    return kept
 
 
 def _slice_squeeze(wide: SqueezeExcite, narrow: SqueezeExcite, kept: Tensor, width: int) -> None:
@@ -155,7 +186,8 @@ def _slice_squeeze(wide: SqueezeExcite, narrow: SqueezeExcite, kept: Tensor, wid
     _bias(narrow.gate).copy_(_taken(_bias(wide.gate), kept))
 
 
-def _slice_conv(wide: ConvBnAct, narrow: ConvBnAct, out: Tensor, into: Tensor) -> None:
+def slice_conv(wide: ConvBnAct, narrow: ConvBnAct, out: Tensor, into: Tensor) -> None:
+    """Fill a conv from its wider version: output channels `out`, input channels `into`."""
     narrow.conv.weight.copy_(_taken(wide.conv.weight, out, into))
     if wide.conv.bias is not None and narrow.conv.bias is not None:
         narrow.conv.bias.copy_(_taken(wide.conv.bias, out))
@@ -164,6 +196,12 @@ def _slice_conv(wide: ConvBnAct, narrow: ConvBnAct, out: Tensor, into: Tensor) -
             getattr(narrow.bn, name).copy_(_taken(getattr(wide.bn, name), out))
         seen = "num_batches_tracked"
         narrow.bn.get_buffer(seen).copy_(wide.bn.get_buffer(seen))
+
+
+def slice_scores(wide: nn.Conv2d, narrow: nn.Conv2d, into: Tensor) -> None:
+    """Fill a 1x1 conv with a bias that keeps all its outputs."""
+    narrow.weight.copy_(_taken(wide.weight, torch.arange(len(wide.weight)), into))
+    _bias(narrow).copy_(_bias(wide))
 
 
 def _taken(values: Tensor, out: Tensor, into: Tensor | None = None) -> Tensor:

@@ -22,18 +22,20 @@ from typing import Any
 import optuna
 
 from bneck.costs.table import LatencyTable
-from bneck.data.pack import Packed
 from bneck.devices import fill
 from bneck.recipes.cluster import open_crew
 from bneck.recipes.crew import Crew
 from bneck.recipes.finalists import choose, clocked_ms, finalists, train_finalists
 from bneck.recipes.handover import handed_over
-from bneck.recipes.jobs import Images, Outcome, ProxyJob, proxy_job
+from bneck.recipes.jobs import ProxyJob, proxy_job
+from bneck.recipes.progress import Replaying
 from bneck.recipes.run import Run
 from bneck.recipes.settings import BlockSettings
 from bneck.recipes.sharing import judge_by_shared_weights, rank_correlation, shared_weights
-from bneck.recipes.stages import filled_table, pack_images, table_path
+from bneck.recipes.stages import filled_table, table_path
 from bneck.recipes.target import target_ms
+from bneck.recipes.trainer import Outcome, Trainer
+from bneck.recipes.trainers import open_trainer
 from bneck.records.files import write_text
 from bneck.report.page import write_report
 from bneck.search.blocks import BlockSpace
@@ -44,7 +46,7 @@ from bneck.search.study import Asked, Study
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, to_text
-from bneck.specs.transforms import with_classes, with_resolution
+from bneck.specs.transforms import with_resolution
 from bneck.train.loop import Settings
 
 REDUCTION = 3  # successive halving lets a third of the trials go on
@@ -68,8 +70,8 @@ def search_blocks(run: Run) -> None:
     if (found := handed_over(run)) is None:
         with open_crew(run.settings.workers, run.settings.cluster) as crew:
             with run.stage("images"):
-                packed, images = pack_images(run)
-            base, space = _base(run, packed), _space(run, settings, packed)
+                trainer = open_trainer(run)
+            base, space = _base(run, trainer), _space(run, settings, trainer)
             with run.stage("latency table of the space"):
                 table = _space_table(run, base, space)
             with run.stage("target"):
@@ -79,12 +81,12 @@ def search_blocks(run: Run) -> None:
             study = _study(run, settings, space, table, aim_ms)
             if not run.ledger.find(event="blocks begun"):
                 run.ledger.append({"event": "blocks begun"})
-            shared = _judge_trials(run, crew, images, space, study, settings)
+            shared = _judge_trials(run, crew, trainer, space, study, settings)
             with run.stage("fit the best blocks"):
                 best = finalists(run, base, table, study, settings, limit_ms)
             with run.stage("train the best blocks"):
-                ranked = train_finalists(run, crew, images, best)
-        _record(run, space, table, study, ranked, aim_ms, shared)
+                ranked = train_finalists(run, crew, trainer, best)
+        _record(run, space, table, study, ranked, shared)
         study.close()
         if settings.objective == "pareto":
             _end_with_front(run, ranked)
@@ -96,7 +98,7 @@ def search_blocks(run: Run) -> None:
 def _judge_trials(
     run: Run,
     crew: Crew,
-    images: Images,
+    trainer: Trainer,
     space: BlockSpace,
     study: Study,
     settings: BlockSettings,
@@ -106,40 +108,48 @@ def _judge_trials(
     training = replace(run.settings.training, epochs=float(epochs), warmup=min(1.0, epochs / 4))
     if settings.supernet is None:
         with run.stage("block search"):
-            judge = partial(_judge_batch, run, crew, images, study, training)
+            judge = partial(_judge_batch, run, crew, trainer, study, training)
             _judge_all(run, study, settings, judge)
         return None
     with run.stage("train the supernet"):
-        weights = shared_weights(run, crew, images, space, settings.supernet)
+        weights = shared_weights(run, crew, trainer, space, settings.supernet)
     with run.stage("block search"):
-        inherited = partial(judge_by_shared_weights, run, crew, images, study, weights)
+        inherited = partial(judge_by_shared_weights, run, crew, trainer, study, weights)
         _judge_all(run, study, settings, inherited)
     with run.stage("compare the supernet"):
-        return rank_correlation(run, crew, images, study, settings, training)
+        return rank_correlation(run, crew, trainer, study, settings, training)
 
 
-def _base(run: Run, packed: Packed) -> NetSpec:
+def _base(run: Run, trainer: Trainer) -> NetSpec:
     """The seed network: a target in percent speaks of it, it gives the pace, its widths are the baseline."""
     file = run.folder.scratch / "base.yaml"
     if not file.is_file():
         write_text(file, run.seed_file.read_text(encoding="utf-8"))
-    return with_resolution(with_classes(load(file), len(packed.classes)), run.settings.resolution)
+    return with_resolution(trainer.prepared(load(file)), run.settings.resolution)
 
 
-def _space(run: Run, settings: BlockSettings, packed: Packed) -> BlockSpace:
+def _space(run: Run, settings: BlockSettings, trainer: Trainer) -> BlockSpace:
     """The space for these images; one from a file is copied, so that a resumed run searches the same."""
     path, copy = Path(settings.space), run.folder.path / "space.yaml"
     if path.suffix in (".yaml", ".yml") and not copy.is_file():
         write_text(copy, path.read_text(encoding="utf-8"))
     name = copy if copy.is_file() else settings.space
-    return named_space(name, resolution=run.settings.resolution, classes=len(packed.classes))
+    return named_space(
+        name, resolution=run.settings.resolution, classes=len(run.record["data"]["classes"])
+    )
 
 
 def _space_table(run: Run, base: NetSpec, space: BlockSpace) -> LatencyTable:
     rng = random.Random(0)
     networks = [space.decode(space.sample(rng)) for _ in range(fill.CALIBRATING + fill.HELD_OUT)]
-    plan = fill.plan_for_all(space.covering(), networks, name=space.name, digest=space.digest())
-    path = table_path(base, run.settings.deployment, space=space.digest())
+    plan = fill.plan_for_all(
+        space.covering(),
+        networks,
+        name=space.name,
+        digest=space.digest(),
+        wrapper=run.wrapper,
+    )
+    path = table_path(base, run.settings.deployment, space=space.digest(), wrapper=run.wrapper)
     table = filled_table(run, base, plan, path, run.folder.space_table)
     run.progress.say(f"latency table of the space: {table.error()}")
     return table
@@ -190,12 +200,18 @@ def _study(
         searcher=settings.searcher,
         objective=settings.objective,
         ledger=settings.ledger or run.folder.path / "blocks.log",
-        name=f"{run.folder.path.resolve().name} {run.record['started']}",
+        name=settings.study or _own_name(run),
+        run=_own_name(run) if settings.study else None,
         seed=run.settings.seed,
         pruner=optuna.pruners.SuccessiveHalvingPruner(
             min_resource=1, reduction_factor=REDUCTION, min_early_stopping_rate=0
         ),
+        on_replay=Replaying(run.progress),
     )
+
+
+def _own_name(run: Run) -> str:
+    return f"{run.folder.path.resolve().name} {run.record['started']}"
 
 
 def rungs(epochs: int) -> list[int]:
@@ -208,10 +224,14 @@ def _judge_all(
     run: Run, study: Study, settings: BlockSettings, judge: Callable[[Sequence[Asked]], None]
 ) -> None:
     run.progress.stage(f"block search, {settings.trials} networks", settings.trials)
-    run.progress.advance(len(study.trials))
-    batch, best = study.under_way(), -math.inf
-    while len(study.trials) < settings.trials:
-        known = len(study.trials) + len(batch)
+    batch, best, shown = study.under_way(), -math.inf, 0
+    while True:
+        study.refresh()
+        run.progress.advance(len(study.trials) - shown)
+        shown = len(study.trials)
+        if shown >= settings.trials:
+            break
+        known = shown + len(batch)
         # Batches begin where they would in a search that was never broken off.
         wanted = min(settings.trials, (known // settings.batch + 1) * settings.batch) - known
         if not batch or known % settings.batch:
@@ -221,6 +241,7 @@ def _judge_all(
         if not batch:
             run.progress.say("the searcher has nothing new any more")
             break
+        shown += len(batch)  # the others that are read by then are of other runs
         judge(batch)
         batch = []
         if (now := study.best(1)) and now[0].reward > best:
@@ -234,7 +255,7 @@ def _judge_all(
 def _judge_batch(
     run: Run,
     crew: Crew,
-    images: Images,
+    trainer: Trainer,
     study: Study,
     training: Settings,
     batch: Sequence[Asked],
@@ -246,7 +267,7 @@ def _judge_batch(
         jobs = {
             asked.number: ProxyJob(
                 spec=asked.spec,
-                images=images,
+                trainer=trainer,
                 settings=training,
                 until=rung,
                 checkpoint=_checkpoint(run, asked),
@@ -262,7 +283,7 @@ def _judge_batch(
             study.note(by_number[numbers[index]], outcome["expected"], rung)
 
         crew.run(proxy_job, [(job,) for job in jobs.values()], done)
-        learned = max(asked.rungs[rung] for asked in going) >= LEARNED / going[0].spec.classes
+        learned = max(asked.rungs[rung] for asked in going) >= LEARNED * trainer.chance
         stays = []
         for asked in going:
             stops = rung != last and learned and study.report(asked, asked.rungs[rung], rung)
@@ -285,14 +306,13 @@ def _record(
     table: LatencyTable,
     study: Study,
     ranked: list[dict[str, Any]],
-    aim_ms: float,
     shared: dict[str, Any] | None,
 ) -> None:
     error = table.error()
     run.record["blocks"] = {
         "space": space.name,
         "networks": str(space.size),
-        "aim_ms": aim_ms,
+        "aim_ms": study.reward.target_ms,
         "table": asdict(error),
         "trials": [
             {

@@ -7,22 +7,35 @@ packed images, checkpoints and weights pass through it. Latency is measured wher
 from __future__ import annotations
 
 import os
+import re
+import socket
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from bneck.recipes.crew import MAX_TRIES, Crew
 from bneck.specs.errors import InputError
 
+ANSWER_S = 10.0  # within which the client server of a cluster must take a connection
+
 T = TypeVar("T")
 
 
 def check_address(address: str) -> None:
     """Raise InputError for what is no address of a Ray cluster."""
-    if address != "auto" and not address.startswith("ray://"):
+    if address != "auto" and _host_and_port(address) is None:
         raise InputError(
             f"the cluster is {address!r}; write auto for the Ray cluster of this machine, or "
             "ray://HOST:10001"
         )
+
+
+def _host_and_port(address: str) -> tuple[str, int] | None:
+    """Of `ray://HOST:PORT`; None for anything else."""
+    found = re.fullmatch(r"ray://(\[[0-9a-fA-F:]+\]|[^\s:/]+):([0-9]{1,5})", address)
+    if found is None or not 0 < int(found[2]) < 2**16:
+        return None
+    return found[1].strip("[]"), int(found[2])
 
 
 class RayCrew(Crew):
@@ -36,20 +49,29 @@ class RayCrew(Crew):
     """
 
     def __init__(self, address: str) -> None:
-        import ray
-
         check_address(address)
-        self._began = not ray.is_initialized()
-        if self._began:
-            try:
-                ray.init(address=address, log_to_driver=False, logging_level="warning")
-            except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-                reason = str(error).strip().partition("\n")[0]
-                raise InputError(
-                    f"the Ray cluster {address} cannot be reached ({reason}); start one with "
-                    "'ray start --head' or name its address"
-                ) from None
+        self.address = address
+        try:
+            self._knock()
+            import ray
+
+            self._began = not ray.is_initialized()
+            if self._began:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # what is wrong is said below, once
+                    ray.init(address=address, log_to_driver=False, logging_level="warning")
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"the Ray cluster {address} cannot be reached ({reason}); start one with "
+                "'ray start --head' or name its address"
+            ) from None
         super().__init__(max(1, int(ray.cluster_resources().get("CPU", 1))))
+
+    def _knock(self) -> None:
+        # Ray itself tries for half a minute where nobody listens.
+        if (place := _host_and_port(self.address)) is not None:
+            socket.create_connection(place, timeout=ANSWER_S).close()
 
     def stop(self) -> None:
         """Leave the cluster; its tasks end with this."""
@@ -64,7 +86,25 @@ class RayCrew(Crew):
         arguments: Sequence[tuple[Any, ...]],
         on_done: Callable[[int, T], None],
     ) -> None:
-        """See `Crew.run`; work that is lost with its worker or node is begun again elsewhere."""
+        """See `Crew.run`; work that is lost with its worker or node is begun again elsewhere.
+
+        Raises:
+            InputError: one task was lost three times, or the whole cluster was.
+        """
+        try:
+            self._run(task, arguments, on_done)
+        except ConnectionError:
+            raise InputError(
+                f"the Ray cluster {self.address} was lost; what was finished is kept, bring the cluster back "
+                "and go on with --resume"
+            ) from None
+
+    def _run(
+        self,
+        task: Callable[..., T],
+        arguments: Sequence[tuple[Any, ...]],
+        on_done: Callable[[int, T], None],
+    ) -> None:
         import ray
         from ray.exceptions import RayError, RayTaskError
 
@@ -97,8 +137,9 @@ class RayCrew(Crew):
                     continue
                 on_done(index, result)
         finally:
-            for reference in under_way:
-                ray.cancel(reference, force=True)
+            if ray.is_initialized():  # Ray would begin a cluster of its own for what was lost
+                for reference in under_way:
+                    ray.cancel(reference, force=True)
 
 
 def _call(folder: str, task: Callable[..., T], *arguments: Any) -> T:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from bneck.costs.detector import count_detector
@@ -31,14 +32,14 @@ from bneck.recipes.detect_judge import EVAL_BATCH, judge_split
 from bneck.recipes.detect_start import fitting, some_images, start_from
 from bneck.recipes.folder import begin, check_empty, finish, fresh_folder, go_on, new_record
 from bneck.recipes.progress import Progress, Silent, Steps
-from bneck.records.files import locked, write_json
+from bneck.records.files import locked, write_bytes, write_json, write_text
 from bneck.records.imported import normalisation
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.report.detect import write_detect_report
 from bneck.specs.detector import Detector, ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.text import load
+from bneck.specs.text import load, to_text
 from bneck.specs.transforms import with_resolution
 from bneck.tasks.detect import Teacher
 from bneck.train.journal import Journal
@@ -106,18 +107,18 @@ def train_detect(
     Raises:
         InputError: wrong input; the message is one sentence.
     """
-    train, val = _splits(Path(data), images)
+    train, val = read_splits(Path(data), images)
     detector = ssdlite(network, classes=len(train.classes), resolution=resolution)
     if start is not None:
         detector = fitting(detector, Path(start))
     Teacher(detector, loss)  # refuses an unknown loss
-    size = min(BATCH, max(1, len(train.pictures) // 4)) if batch is None else batch
+    size = usual_batch(len(train.pictures)) if batch is None else batch
     settings = DetectSettings(
         data=str(Path(data).resolve()),
         images=None if images is None else str(Path(images).resolve()),
         start=None if start is None else str(Path(start).resolve()),
         loss=loss,
-        training=_training(EPOCHS if epochs is None else epochs, size, lr, seed),
+        training=detect_training(EPOCHS if epochs is None else epochs, size, lr, seed),
     )
     folder = RunFolder(Path(out) if out is not None else fresh_folder(KIND))
     check_empty(folder.path)
@@ -151,6 +152,32 @@ def _record(
         },
         "settings": _stored(settings),
     }
+
+
+def adopt_detect(
+    path: Path,
+    net: DetectorNet,
+    weights: Path,
+    settings: DetectSettings,
+    progress: Progress,
+) -> dict[str, Any]:
+    """A run of detection whose training took place elsewhere: judged, exported, reported.
+
+    Args:
+        path: the run's folder; one that was broken off is gone on with.
+        net: says what the detector is and what input it takes.
+        weights: the file of its trained weights.
+        settings: what it was trained by.
+        progress: receives what happens.
+    """
+    folder = RunFolder(path)
+    if not folder.run_json.is_file():
+        train, val = read_splits(Path(settings.data), settings.images)
+        spec = with_resolution(net.detector.network, net.detector.resolution)
+        write_text(folder.spec, to_text(spec))
+        write_bytes(folder.weights, weights.read_bytes())
+        write_json(folder.run_json, _record(net, settings, train, val))
+    return go_on(folder, KIND, lambda folder, _: _carry(folder, progress))
 
 
 def resume_detect(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -188,7 +215,7 @@ def evaluate_detect(
     Raises:
         InputError: no such run or split, or other classes than the run's.
     """
-    folder, told = RunFolder(Path(run)), progress or Silent()
+    folder, told = RunFolder(task_run(run)), progress or Silent()
     if folder.path.is_file():
         return evaluate_file(folder.path, data, split=split, images=images, progress=told)
     record, net = load_run(folder)
@@ -240,7 +267,7 @@ def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     """From wherever the run stands to its end."""
     record = read_record(folder)
     settings = record["settings"]
-    train, val = _splits(Path(settings["data"]), settings["images"])
+    train, val = read_splits(Path(settings["data"]), settings["images"])
     check_classes(train, tuple(record["classes"]), str(folder.path))  # the data may have changed
     if not folder.weights.is_file():
         _train(folder, record, train, progress)
@@ -283,7 +310,8 @@ def _train(folder: RunFolder, record: dict[str, Any], train: Annotated, progress
         progress.say(f"the backbone begins as that of {settings['start']}")
         start_from(net, Path(settings["start"]), some_images(stored, net))
     steps = Steps(progress, "train", Journal(folder.path, batch=training.batch))
-    lessons = _lessons(stored, net, settings, training)
+    augment = BoxAugment(**settings["augment"])
+    lessons = detect_lessons(stored, net, training, loss=settings["loss"], augment=augment)
     fit(net, lessons, training, checkpoint=folder.scratch / "checkpoint", **steps.watching())
     losses = steps.losses
     record["final_loss"] = float(np.mean(losses[-20:])) if losses else None
@@ -292,10 +320,16 @@ def _train(folder: RunFolder, record: dict[str, Any], train: Annotated, progress
     save_weights(net.state_dict(), folder.weights)
 
 
-def _lessons(
-    stored: Stored, net: DetectorNet, settings: dict[str, Any], training: Settings
+def detect_lessons(
+    stored: Stored,
+    net: DetectorNet,
+    training: Settings,
+    *,
+    loss: str,
+    augment: BoxAugment,
+    indices: npt.NDArray[np.int64] | None = None,
 ) -> Lessons[Batch]:
-    augment = BoxAugment(**settings["augment"])
+    """What a detector learns from: stored images, all or those of `indices`, and its loss."""
 
     def batches(epoch: int, first: int) -> Iterable[Batch]:
         return box_batches(
@@ -307,10 +341,11 @@ def _lessons(
             epoch=epoch,
             first=first,
             normalisation=net.normalisation,
+            indices=indices,
         )
 
-    teacher = Teacher(net.detector, settings["loss"])
-    return Lessons(images=len(stored.images), batches=batches, loss=teacher)
+    images = len(stored.images) if indices is None else len(indices)
+    return Lessons(images=images, batches=batches, loss=Teacher(net.detector, loss))
 
 
 def _stored(settings: DetectSettings) -> dict[str, Any]:
@@ -321,7 +356,17 @@ def _stored(settings: DetectSettings) -> dict[str, Any]:
     return values
 
 
-def _training(epochs: float, batch: int, lr: float | None, seed: int) -> Settings:
+def usual_batch(images: int) -> int:
+    """Images a step: 16, fewer where an epoch would have fewer than four steps."""
+    return min(BATCH, max(1, images // 4))
+
+
+def detect_training(epochs: float, batch: int, lr: float | None, seed: int) -> Settings:
+    """How a detector is trained, see `train_detect`.
+
+    Raises:
+        InputError: a value that cannot be.
+    """
     for name, value in (("epochs", epochs), ("batch", batch), ("lr", LR if lr is None else lr)):
         if not 0 < value < float("inf"):
             raise InputError(f"{name} is {value}; it must be above 0")
@@ -339,7 +384,12 @@ def _training(epochs: float, batch: int, lr: float | None, seed: int) -> Setting
     )
 
 
-def _splits(root: Path, images: str | Path | None) -> tuple[Annotated, Annotated]:
+def read_splits(root: Path, images: str | Path | None) -> tuple[Annotated, Annotated]:
+    """The train and val splits of a folder.
+
+    Raises:
+        InputError: there are none, or they have not the same classes.
+    """
     files = find_annotations(root)
     beside = None if images is None else Path(images)
     train, val = (read_coco(files[name], images=beside) for name in ("train", "val"))

@@ -15,7 +15,7 @@ from bneck.recipes.detect import load_run
 from bneck.recipes.export import size_mb
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.shipping import ending
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
 
 CHECKED = 8  # images that a file is compared with the module on
@@ -56,7 +56,7 @@ def export_detect(
         raise InputError(
             f"decoding inside the file is for the format onnx; leave it out for {format}"
         )
-    folder, engine, told = RunFolder(Path(run)), runtime(FORMATS[format]), progress or Silent()
+    folder, engine, told = RunFolder(task_run(run)), runtime(FORMATS[format]), progress or Silent()
     record, net = load_run(folder)
     side = net.detector.resolution
     checked = read_images(run_images(record, "val", data), (side, side), CHECKED, net.normalisation)

@@ -50,7 +50,8 @@ def judge_net(
     Raises:
         InputError: too many unreadable images, or faster-coco-eval is missing.
     """
-    pictures, found, bad = _detected(net, annotated, split, progress)
+    progress.stage(f"judge on {split}", len(annotated.pictures))
+    pictures, found, bad = detected(net, annotated, progress)
     kept = annotated.without(bad)
     entries = results(pictures, found, annotated.ids)
     verdicts = [
@@ -111,11 +112,11 @@ def save_picture(page: Image.Image, path: Path) -> None:
     write_whole(path, lambda partial: page.save(partial, format="png"))
 
 
-def _detected(
-    net: DetectorNet | FileDetector, annotated: Annotated, split: str, progress: Progress
+def detected(
+    net: DetectorNet | FileDetector, annotated: Annotated, progress: Progress
 ) -> tuple[list[Picture], list[Found], dict[int, str]]:
+    """Pictures that could be read, what was found in each, and why others could not be, by id."""
     detector = net.detector
-    progress.stage(f"judge on {split}", len(annotated.pictures))
     pictures: list[Picture] = []
     found: list[Found] = []
     bad: dict[int, str] = {}

@@ -14,7 +14,7 @@ from bneck.data.images import read_stretched, read_whole
 from bneck.devices.runtimes import file_runtimes
 from bneck.recipes.exported import loaded
 from bneck.records.files import write_whole
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.report.boxes import PALETTE, Mark, with_boxes
 from bneck.specs.errors import InputError
 from bneck.tasks.boxes import detections
@@ -49,8 +49,9 @@ def detect(
     if score is not None and not 0 <= score <= 1:
         raise InputError(f"score is {score}; it must be from 0 to 1")
     places = _outputs(images, out)
-    session, metadata = exported_detector(Path(run))
-    least = _threshold(Path(run)) if score is None else score
+    folder = task_run(run)
+    session, metadata = exported_detector(folder)
+    least = _threshold(folder) if score is None else score
     found = []
     for image, place in zip(images, places, strict=True):
         pixels = read_stretched(Path(image), metadata["resolution"])

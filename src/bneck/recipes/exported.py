@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bneck.devices.runtimes import Session, file_runtimes, runtime
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 
 
 def task_of(name: str | Path) -> str:
@@ -20,7 +20,7 @@ def task_of(name: str | Path) -> str:
     path = Path(name)
     if path.is_file() and file_runtimes(path):
         return loaded(path).metadata.get("task", "classify")
-    kind = RunFolder(path).kind()
+    kind = RunFolder(task_run(path)).kind()
     return kind if kind in ("detect", "segment") else "classify"
 
 

@@ -16,11 +16,11 @@ from bneck.costs.table import LatencyTable
 from bneck.recipes.crew import Crew
 from bneck.recipes.fitting import fit_by_clock
 from bneck.recipes.handover import Handover
-from bneck.recipes.jobs import Images
 from bneck.recipes.run import Run
 from bneck.recipes.search import job_for, train_all
 from bneck.recipes.settings import BlockSettings
 from bneck.recipes.stages import Pace, measured_ms
+from bneck.recipes.trainer import Trainer
 from bneck.search.blocks import BlockSpace
 from bneck.search.study import Study, Trial
 from bneck.specs.network import NetSpec
@@ -35,7 +35,7 @@ def clocked_ms(run: Run, base: NetSpec, spec: NetSpec, table: LatencyTable) -> f
     """Milliseconds by the clock, measured once a run."""
     known = run.ledger.find(event="measured", digest=spec.digest())
     if known is None:
-        ms = measured_ms(base, [spec], table, run.settings.deployment)[0]
+        ms = measured_ms(base, [spec], table, run.settings.deployment, run.wrapper)[0]
         known = {"event": "measured", "digest": spec.digest(), "measured_ms": ms}
         run.ledger.append(known)
     return float(known["measured_ms"])
@@ -74,13 +74,13 @@ def finalists(
 
 
 def train_finalists(
-    run: Run, crew: Crew, images: Images, found: list[dict[str, Any]]
+    run: Run, crew: Crew, trainer: Trainer, found: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Every one trained in full with several seeds; the best first. One alone needs no comparison."""
     if len(found) == 1:
-        return [{**found[0], "expected": [], "heldout_top1": []}]
+        return [{**found[0], "expected": [], "heldout_score": []}]
     jobs = {
-        name: job_for(run, images, from_text(entry["spec"]), name, n, heldout=True)
+        name: job_for(run, trainer, from_text(entry["spec"]), name, n, heldout=True)
         for entry in found
         for n, name in enumerate(_names(run, entry))
     }
@@ -92,7 +92,7 @@ def train_finalists(
             {
                 **entry,
                 "expected": [o["expected"] for o in own],
-                "heldout_top1": [o["top1"] for o in own],
+                "heldout_score": [o["score"] for o in own],
             }
         )
     return in_order(ranked)
@@ -139,7 +139,7 @@ def choose(
     found = Handover(
         spec=rename(from_text(winner["spec"]), f"{space.name}-blocks"),
         measured_ms=winner["measured_ms"],
-        heldout_top1=winner["heldout_top1"][0] if winner["heldout_top1"] else None,
+        heldout_score=winner["heldout_score"][0] if winner["heldout_score"] else None,
         limit_ms=limit_ms,
         pace=Pace(base, float(table.header["reference_ms"])),
         baseline=baseline,

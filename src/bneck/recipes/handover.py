@@ -16,14 +16,14 @@ EVENT = "blocks found"
 class Handover:
     """A finished block search.
 
-    `spec` measures `measured_ms` and had `heldout_top1` in its first full training, if it had to be
+    `spec` measures `measured_ms` and had `heldout_score` in its first full training, if it had to be
     compared with others; the target is `limit_ms`. All milliseconds of the run are at `pace`.
     `baseline` is the seed network at the uniform `width` that is compared with.
     """
 
     spec: NetSpec
     measured_ms: float
-    heldout_top1: float | None
+    heldout_score: float | None
     limit_ms: float
     pace: Pace
     baseline: NetSpec
@@ -36,7 +36,7 @@ class Handover:
                 "event": EVENT,
                 "spec": to_text(self.spec),
                 "measured_ms": self.measured_ms,
-                "heldout_top1": self.heldout_top1,
+                "heldout_score": self.heldout_score,
                 "limit_ms": self.limit_ms,
                 "reference": to_text(self.pace.network),
                 "reference_ms": self.pace.nominal_ms,
@@ -54,7 +54,7 @@ def handed_over(run: Run) -> Handover | None:
     return Handover(
         spec=from_text(entry["spec"]),
         measured_ms=entry["measured_ms"],
-        heldout_top1=entry["heldout_top1"],
+        heldout_score=entry["heldout_score"],
         limit_ms=entry["limit_ms"],
         pace=Pace(from_text(entry["reference"]), entry["reference_ms"]),
         baseline=from_text(entry["baseline"]),

@@ -7,50 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
-import numpy as np
+from torch import nn
 
-from bneck.data.batches import eval_batches, holdout
-from bneck.data.pack import Packed, open_pack
-from bneck.nets.build import Net, build
-from bneck.nets.shrink import shrink
-from bneck.nets.weights import load_net, save_weights
+from bneck.nets.weights import save_weights
 from bneck.recipes.progress import POLL_S, write_mark
+from bneck.recipes.trainer import Judged, Outcome, Trainer
 from bneck.specs.network import NetSpec
-from bneck.tasks.classify import Accuracy, evaluate
-from bneck.train.loop import Data, Settings, train
-
-EVAL_BATCH = 250
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Images:
-    """Which images: a pack's folder, and the share of its train split that is held out."""
-
-    pack: Path
-    heldout_share: float
-    seed: int
-
-    def open(self) -> tuple[Packed, np.ndarray, np.ndarray]:
-        """The pack, and the indices to fit on and those held out."""
-        return _open(self.pack, self.heldout_share, self.seed)
-
-
-@lru_cache(maxsize=1)
-def _open(folder: Path, share: float, seed: int) -> tuple[Packed, np.ndarray, np.ndarray]:
-    packed = open_pack(folder)
-    return packed, *holdout(packed.train.labels, share, seed)
-
-
-class Outcome(TypedDict):
-    """Accuracy of a trained network, the seconds it took, and how many of them were no training."""
-
-    top1: float
-    loss: float
-    expected: float
-    seconds: float
-    setup_seconds: float
+from bneck.train.loop import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +28,7 @@ class TrainJob:
     """
 
     spec: NetSpec
-    images: Images
+    trainer: Trainer
     settings: Settings
     weights: Path
     checkpoint: Path
@@ -74,20 +39,19 @@ class TrainJob:
 def train_job(job: TrainJob) -> Outcome:
     """Train, save the averaged weights, judge. Goes on from the job's checkpoint if there is one."""
     start = time.perf_counter()
-    packed, fit, heldout = job.images.open()
-    indices = fit if job.heldout else np.arange(len(packed.train.labels))
-    net = build(job.spec, seed=job.settings.seed)
-    train(
+    trainer = job.trainer
+    net = trainer.build(job.spec, job.settings.seed)
+    trainer.fit(
         net,
-        Data(packed.train, indices, job.spec.resolution),
         job.settings,
+        heldout=job.heldout,
         checkpoint=job.checkpoint,
-        on_step=_Marker(job.mark),
+        on_step=marked(job.mark),
     )
-    accuracy = _judge(net, packed, heldout if job.heldout else None)
+    judged = trainer.judge(net, heldout=job.heldout)
     save_weights(net.state_dict(), job.weights)
     job.checkpoint.unlink(missing_ok=True)
-    return _outcome(accuracy, start, setup_seconds=0.0)
+    return _outcome(judged, start)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +61,7 @@ class TrialJob:
     spec: NetSpec
     parent_spec: NetSpec
     parent_weights: Path
-    images: Images
+    trainer: Trainer
     settings: Settings
     steps: int
     weights: Path
@@ -106,18 +70,16 @@ class TrialJob:
 def trial_job(job: TrialJob) -> Outcome:
     """Shrink, fine-tune, save the weights, judge on the held-out images."""
     start = time.perf_counter()
-    packed, fit, heldout = job.images.open()
-    parent = _parent(job.parent_spec, job.parent_weights)
-    net = shrink(parent, job.spec)
+    trainer = job.trainer
+    epochs = job.steps / (trainer.fitted() // job.settings.batch)
+    net = trainer.shrink(_parent(trainer, job.parent_spec, job.parent_weights), job.spec)
     setup = time.perf_counter() - start
-    epochs = job.steps / (len(fit) // job.settings.batch)
-    data = Data(packed.train, fit, net.spec.resolution)
-    train(net, data, replace(job.settings, epochs=epochs, warmup=0.0))
-    accuracy = _judge(net, packed, heldout)
-    judged = time.perf_counter()
+    trainer.fit(net, replace(job.settings, epochs=epochs, warmup=0.0), heldout=True)
+    judged = trainer.judge(net, heldout=True)
+    done = time.perf_counter()
     save_weights(net.state_dict(), job.weights)
-    setup += time.perf_counter() - judged
-    return _outcome(accuracy, start, setup_seconds=setup)
+    setup += time.perf_counter() - done
+    return _outcome(judged, start, setup_seconds=setup)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +90,7 @@ class ProxyJob:
     """
 
     spec: NetSpec
-    images: Images
+    trainer: Trainer
     settings: Settings
     until: int
     checkpoint: Path
@@ -137,11 +99,9 @@ class ProxyJob:
 def proxy_job(job: ProxyJob) -> Outcome:
     """Train up to `until`, from the checkpoint if there is one, and judge."""
     start = time.perf_counter()
-    packed, fit, heldout = job.images.open()
-    net = build(job.spec, seed=job.settings.seed)
-    data = Data(packed.train, fit, job.spec.resolution)
-    train(net, data, job.settings, checkpoint=job.checkpoint, until=job.until)
-    return _outcome(_judge(net, packed, heldout), start, setup_seconds=0.0)
+    net = job.trainer.build(job.spec, job.settings.seed)
+    job.trainer.fit(net, job.settings, heldout=True, checkpoint=job.checkpoint, until=job.until)
+    return _outcome(job.trainer.judge(net, heldout=True), start)
 
 
 def marked(mark: Path) -> Callable[[int, int, float], None]:
@@ -149,10 +109,10 @@ def marked(mark: Path) -> Callable[[int, int, float], None]:
     return _Marker(mark)
 
 
-def outcome_of(net: Net, packed: Packed, heldout: np.ndarray) -> Outcome:
+def outcome_of(net: nn.Module, trainer: Trainer) -> Outcome:
     """A trained network judged on the held-out images."""
     start = time.perf_counter()
-    return _outcome(_judge(net, packed, heldout), start, setup_seconds=0.0)
+    return _outcome(trainer.judge(net, heldout=True), start)
 
 
 class _Marker:
@@ -168,29 +128,17 @@ class _Marker:
             self.last = now
 
 
-def _outcome(accuracy: Accuracy, start: float, *, setup_seconds: float) -> Outcome:
+def _outcome(judged: Judged, start: float, *, setup_seconds: float = 0.0) -> Outcome:
     return Outcome(
-        top1=accuracy.top1,
-        loss=accuracy.loss,
-        expected=accuracy.expected,
+        score=judged.score,
+        loss=judged.loss,
+        expected=judged.expected,
         seconds=time.perf_counter() - start,
         setup_seconds=setup_seconds,
     )
 
 
 @lru_cache(maxsize=1)
-def _parent(spec: NetSpec, weights: Path) -> Net:
-    return load_net(spec, weights)
-
-
-def _judge(net: Net, packed: Packed, heldout: np.ndarray | None) -> Accuracy:
-    split = packed.val if heldout is None else packed.train
-    indices = np.arange(len(split.labels)) if heldout is None else heldout
-    batches = eval_batches(
-        split,
-        indices,
-        resolution=net.spec.resolution,
-        batch=EVAL_BATCH,
-        normalisation=net.normalisation,
-    )
-    return evaluate(net, batches)
+def _parent(trainer: Any, spec: NetSpec, weights: Path) -> nn.Module:
+    loaded: nn.Module = trainer.load(spec, weights)
+    return loaded

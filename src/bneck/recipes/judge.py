@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bneck.recipes.crew import Crew
-from bneck.recipes.jobs import Images, Outcome, TrialJob, trial_job
+from bneck.recipes.jobs import TrialJob, trial_job
 from bneck.recipes.run import Clock, Run
+from bneck.recipes.trainer import Outcome, Trainer
 from bneck.records.run import ProposalRecord
 from bneck.search.netadapt import Proposal, Step, Trial
 from bneck.specs.network import NetSpec
@@ -22,13 +23,13 @@ class Judge:
     what T steps of training alone are worth is no merit of a proposal.
     """
 
-    def __init__(self, run: Run, crew: Crew, images: Images) -> None:
-        self.run, self.crew, self.images = run, crew, images
+    def __init__(self, run: Run, crew: Crew, trainer: Trainer) -> None:
+        self.run, self.crew, self.trainer = run, crew, trainer
         self.parent = run.folder.scratch / "seed-heldout.safetensors"
         self.clock = Clock()
         trained = run.ledger.find(event="trained", name="seed-heldout")
         assert trained is not None
-        self.accuracy, self.top1 = float(trained["expected"]), float(trained["top1"])
+        self.accuracy, self.score = float(trained["expected"]), float(trained["score"])
 
     @property
     def overhead_seconds(self) -> float:
@@ -72,7 +73,7 @@ class Judge:
         kept = step.kept.proposal
         known = self._known(step.number, kept.spec)
         assert known is not None
-        self.accuracy, self.top1 = float(known["expected"]), float(known["accuracy"])
+        self.accuracy, self.score = float(known["expected"]), float(known["accuracy"])
         self.parent = self._weights(step.number, kept.spec)
         # Only this step's and the last one's: a resumed run replays early steps while files of a
         # later one wait to be used.
@@ -82,7 +83,7 @@ class Judge:
                     file.unlink()
         self.run.progress.say(
             f"step {step.number}: {kept}, {kept.estimated_ms:.3f} ms estimated, "
-            f"held-out top-1 {self.top1:.1%}"
+            f"held-out {self.trainer.metric} {self.score:.1%}"
         )
 
     def _known(self, number: int, spec: NetSpec) -> dict[str, Any] | None:
@@ -101,7 +102,7 @@ class Judge:
             spec=spec,
             parent_spec=parent,
             parent_weights=self.parent,
-            images=self.images,
+            trainer=self.trainer,
             # One seed for all proposals of a step: they see the same images in the same order.
             settings=replace(settings.tuning, seed=settings.seed + number),
             steps=settings.steps,
@@ -129,4 +130,4 @@ def _entry(
             "proposal": proposal_record(proposal),
             "estimated_ms": proposal.estimated_ms,
         }
-    return {**entry, "accuracy": outcome["top1"], **outcome}
+    return {**entry, "accuracy": outcome["score"], **outcome}

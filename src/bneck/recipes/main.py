@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from bneck.data.folders import list_images
 from bneck.recipes.command import command_line
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.run import Run, check_new, new_run, resumed_run
 from bneck.recipes.search import run_search
+from bneck.recipes.search_task import TaskOptions, about
 from bneck.recipes.settings import BlockSettings, SearchSettings, small_data
 from bneck.records.files import locked
 from bneck.records.run import RunFolder
 from bneck.search.reward import Kind
 from bneck.search.study import Objective
 from bneck.specs.errors import InputError
-from bneck.specs.text import resolve
-
-BUILTIN_IMAGES, BUILTIN_RESOLUTION, BUILTIN_EPOCHS, BUILTIN_STEPS = 5_000, 48, 6, 8
-FOLDER_EPOCHS, FOLDER_STEPS = 30, 50
 
 _T = TypeVar("_T")
 
@@ -37,7 +34,7 @@ class BlockOptions(TypedDict, total=False):
     are trained in full. slack: share by which the blocks may be slower than the target, for NetAdapt
     to narrow; 0 skips NetAdapt. supernet: epochs of shared weights that judge all trials; None trains
     every trial. ledger: a database's URL for the trials; by default a journal file in
-    the run's folder.
+    the run's folder. study: a name in that ledger; runs that give the same one judge its trials together.
     """
 
     space: str
@@ -52,16 +49,22 @@ class BlockOptions(TypedDict, total=False):
     slack: float
     supernet: float | None
     ledger: str | None
+    study: str | None
+
+
+class SearchOptions(BlockOptions, TaskOptions, total=False):
+    """All options that only some searches have."""
 
 
 def search(
     data: str | Path | None = None,
     target: str = "70%",
     *,
+    task: str = "classify",
     device: str = "local",
     runtime: str | None = None,
     precision: str = "fp32",
-    seed_network: str = "v3-small",
+    seed_network: str | None = None,
     resolution: int | None = None,
     epochs: float | None = None,
     steps: int | None = None,
@@ -74,56 +77,70 @@ def search(
     out: str | Path | None = None,
     from_scratch: bool = False,
     progress: Progress | None = None,
-    **blocks: Unpack[BlockOptions],
+    **options: Unpack[SearchOptions],
 ) -> dict[str, Any]:
     """Find the network for these images that meets a latency on this device, and ship it.
 
     Args:
         data: a folder `train/CLASS/*` and `val/CLASS/*`, or `CLASS/*`, which is split; None takes
-            the built-in images (6,000 of Fashion-MNIST).
+            the built-in images (6,000 of Fashion-MNIST); of other tasks, what they are trained on.
         target: a latency, as "5ms", or a share of the seed network's, as "70%".
+        task: "classify", "detect" or "segment"; the network changes, what stands round it does not.
         device: where latency is measured; "local" is this machine (docs/devices.md has the others).
         runtime, precision: what is timed and shipped (`Deployment.of`); training is in float.
-        seed_network: the network to narrow: a zoo name, a spec file, a run folder.
-        resolution: input side in pixels; None: 48 for the built-in images, else the network's own.
+        seed_network: the network to narrow: a zoo name, a spec file, a run folder; None takes v3-small,
+            with `+dagger` for a detector and `+rf2` for a segmenter.
+        resolution: side in pixels; None: the network's, 48 for the built-in images, 320 to detect.
         epochs, steps: of every full training; T, the steps that judge a proposal.
         delta: least cut of a step as a share of the seed's latency.
         tail: also narrow the convs behind the last bneck, which section 4.2 leaves alone.
         repeats, seed: final trainings of result and baseline; everything random follows from seed.
-        workers: processes that train; None takes one a core; `cluster`: a Ray cluster in their
-            place, "auto" or "ray://HOST:10001".
+        workers, cluster: processes that train, one a core; a Ray cluster, "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
         from_scratch: blocks first (4.1); the seed network is then what they are compared with.
         progress: receives what happens; None tells nobody.
-        blocks: with `from_scratch`, what `BlockOptions` lists.
+        options: with `from_scratch`, what `BlockOptions` lists; for a task, what `TaskOptions` lists.
 
     Returns:
-        The run's record (`records.run.SearchRecord`), with its folder under "run"; InputError for
-        wrong input.
+        The run's record (`records.run.SearchRecord`), its folder under "run"; InputError if refused.
     """
     folder = None if data is None else Path(data)
-    builtin, spec = folder is None, resolve(seed_network)
-    epochs = _given(epochs, BUILTIN_EPOCHS if builtin else FOLDER_EPOCHS)
+    blocks, given = _sorted(options)
+    found = about(
+        task, folder, given, seed_network=seed_network, resolution=resolution, epochs=epochs,
+        steps=steps, seed=seed,
+    )  # fmt: skip
     settings = small_data(
-        seed_network=seed_network,
-        resolution=_given(resolution, BUILTIN_RESOLUTION if builtin else spec.resolution),
-        images=BUILTIN_IMAGES if folder is None else len(list_images(folder, seed=seed).train),
+        **found.settings(),
         target=target,
-        epochs=epochs,
-        steps=_given(steps, BUILTIN_STEPS if builtin else FOLDER_STEPS),
         delta=delta,
         tail=tail,
         repeats=repeats,
         seed=seed,
         workers=workers,
         cluster=cluster,
-        blocks=_block_settings(blocks, epochs) if from_scratch else None,
+        blocks=_block_settings(blocks, found.epochs) if from_scratch else None,
         device=device,
         runtime=runtime,
         precision=precision,
     )
     path = Path(out) if out is not None else _fresh_folder()
     return _begin(path, settings, folder, progress or Silent())
+
+
+def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the block search, and those of the task that were given.
+
+    Raises:
+        InputError: an option that is neither.
+    """
+    kinds = (BlockOptions.__annotations__, TaskOptions.__annotations__)
+    if unknown := [name for name in options if not any(name in kind for kind in kinds)]:
+        raise InputError(
+            f"a search has no option {', '.join(unknown)}; see BlockOptions and TaskOptions for all"
+        )
+    blocks, task = ({k: v for k, v in options.items() if k in kind} for kind in kinds)
+    return blocks, {k: v for k, v in task.items() if v is not None}
 
 
 def _begin(
@@ -170,7 +187,7 @@ def _carry(run: Run) -> dict[str, Any]:
     return {"run": str(run.folder.path), **run.folder.read()}
 
 
-def _block_settings(options: BlockOptions, epochs: float) -> BlockSettings:
+def _block_settings(options: Mapping[str, Any], epochs: float) -> BlockSettings:
     given: dict[str, Any] = dict(options)
     proxy = given.pop("proxy_epochs", None)
     return BlockSettings(**given, epochs=_given(proxy, max(1, round(epochs / 3))))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from bneck.costs.count import count
+from bneck.costs.count import count_whole
 from bneck.costs.table import LatencyTable
 from bneck.recipes.crew import Crew
 from bneck.recipes.fitting import LOW, fit_by_clock
 from bneck.recipes.handover import Handover
-from bneck.recipes.jobs import Images
 from bneck.recipes.judge import Judge, proposal_record
 from bneck.recipes.run import Run
+from bneck.recipes.trainer import Trainer
 from bneck.recipes.verify import verified_ms
 from bneck.records.files import write_text
 from bneck.records.run import NetworkRecord, StepRecord
@@ -29,7 +29,7 @@ def as_it_is(run: Run, seed: NetSpec, table: LatencyTable, given: Handover) -> N
         "nothing is left to narrow, NetAdapt is skipped"
     )
     found = rename(fix_skips(seed), f"{seed.name}-as-found")
-    return _keep_found(run, found, table, heldout_top1=given.heldout_top1, steps=[], seconds=0.0)
+    return _keep_found(run, found, table, heldout_score=given.heldout_score, steps=[], seconds=0.0)
 
 
 def _keep_found(
@@ -37,13 +37,13 @@ def _keep_found(
     found: NetSpec,
     table: LatencyTable,
     *,
-    heldout_top1: float | None,
+    heldout_score: float | None,
     steps: list[StepRecord],
     seconds: float,
 ) -> NetSpec:
     run.record["found"] = network_record(found, table)
-    if heldout_top1 is not None:
-        run.record["found"]["heldout_top1"] = heldout_top1
+    if heldout_score is not None:
+        run.record["found"]["heldout_score"] = heldout_score
     run.record["steps"] = steps
     run.record["overhead_seconds"] = seconds
     run.save()
@@ -54,14 +54,14 @@ def _keep_found(
 def narrowed(
     run: Run,
     crew: Crew,
-    images: Images,
+    trainer: Trainer,
     seed: NetSpec,
     reference: NetSpec,
     table: LatencyTable,
     limit_ms: float,
 ) -> NetSpec:
     """NetAdapt until a network also measures within the limit; what it cut too much is given back."""
-    judge = Judge(run, crew, images)
+    judge = Judge(run, crew, trainer)
     spec, accuracy = fix_skips(seed), judge.accuracy
     fastest_ms = table.estimate_ms(narrowest(seed, kinds=run.settings.kinds))
     aim_ms = max(fastest_ms, _aim_ms(limit_ms, table))
@@ -82,7 +82,7 @@ def narrowed(
                 control=judge.control,
             ):
                 judge.keep(step)
-                steps.append(_step_record(step, judge.top1))
+                steps.append(_step_record(step, judge.score))
                 spec, accuracy = step.kept.proposal.spec, step.kept.accuracy
             judge.clock.stop()
             measured = verified_ms(run, reference, spec, table)
@@ -99,7 +99,7 @@ def narrowed(
         spec = _given_back(run, spec, seed, reference, table, limit_ms)
     found = rename(spec, f"{seed.name}-adapted")
     return _keep_found(
-        run, found, table, heldout_top1=judge.top1, steps=steps, seconds=judge.overhead_seconds
+        run, found, table, heldout_score=judge.score, steps=steps, seconds=judge.overhead_seconds
     )
 
 
@@ -129,7 +129,7 @@ def _aim_ms(limit_ms: float, table: LatencyTable) -> float:
 
 def network_record(spec: NetSpec, table: LatencyTable) -> NetworkRecord:
     """A network as `run.json` holds it."""
-    costs = count(spec)
+    costs = count_whole(spec, table.wrapper)
     return NetworkRecord(
         name=spec.name,
         digest=spec.digest(),
@@ -140,13 +140,13 @@ def network_record(spec: NetSpec, table: LatencyTable) -> NetworkRecord:
     )
 
 
-def _step_record(step: Step, top1: float) -> StepRecord:
+def _step_record(step: Step, score: float) -> StepRecord:
     kept = step.kept
     return StepRecord(
         number=step.number,
         proposal=proposal_record(kept.proposal),
         digest=kept.proposal.spec.digest(),
         estimated_ms=kept.proposal.estimated_ms,
-        accuracy=top1,
+        accuracy=score,
         trials=len(step.trials),
     )

@@ -15,7 +15,7 @@ from bneck.costs.count import count as count_spec
 from bneck.costs.published import PUBLISHED, Published, published
 from bneck.records.imported import normalisation
 from bneck.records.measurement import Measurement
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, resolve
@@ -155,7 +155,7 @@ def _candidates(name: Network, engine: str, precision: str) -> list[Candidate]:
     if path.is_file() and (fitting := file_runtimes(path)):
         chosen = engine if engine in fitting else fitting[0]
         return [candidate_of_file(path, chosen)]
-    folder = RunFolder(path)
+    folder = RunFolder(task_run(path))
     if folder.kind() in ("detect", "segment"):
         return [candidate_of_file(_exported(folder, engine, precision), engine)]
     model = folder.model
@@ -207,5 +207,5 @@ def candidate_of_file(path: Path, engine_name: str) -> Candidate:
         model,
         engine_name,
         metadata.get("precision", "fp32"),
-        pixels,
+        pixels=pixels,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from bneck.train.journal import Journal
 
 PERCENT = 100
 POLL_S = 0.5
+PATIENCE_S = 3.0  # a silence that needs no word
 
 
 class Progress(Protocol):
@@ -51,6 +53,17 @@ class Silent:
         """Ignore."""
 
 
+class Advancing:
+    """Turns (done, all) into steps of a stage's bar."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.before = progress, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self.progress.advance(done - self.before)
+        self.before = done
+
+
 class Steps:
     """Moves a training's bar, and says how fast it goes; keeps the losses of this process's steps."""
 
@@ -71,6 +84,28 @@ class Steps:
     def watching(self) -> dict[str, Any]:
         """What `train.loop.fit` is to be told."""
         return {"on_step": self, "journal": self.journal}
+
+
+class Replaying:
+    """Says that a searcher replays what it learned, once that has taken some seconds."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self._began = self._said = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done == 1:
+            self._began, self._said = now, 0.0
+        spent = now - self._began
+        if not self._said and spent > PATIENCE_S:
+            self._said = now
+            left = spent / done * (total - done)
+            self.progress.say(
+                f"the searcher replays the {total} updates of the trials so far, {left:.0f} s more"
+            )
+        if self._said:
+            self.progress.note("" if done == total else f"replaying {done} of {total} updates")
 
 
 class Following:

@@ -26,7 +26,7 @@ from bneck.recipes.progress import Progress
 from bneck.recipes.quantize_times import time_rows
 from bneck.recipes.segment_export import file_size
 from bneck.recipes.segment_files import judge_file, scenes_of_file
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.specs.normalisation import IMAGENET, Normalisation
 
 WORST = 10  # layers named in the report
@@ -51,7 +51,7 @@ def quantize_heads(
         InputError: no finished run, its data is gone, or the runtime has no such files.
     """
     check_engine(engine)
-    folder = RunFolder(Path(run))
+    folder = RunFolder(task_run(run))
     task: _Task = _Detection(folder) if folder.kind() == "detect" else _Segmentation(folder)
     place = Path(out) if out is not None else folder.path / "8bit"
     train, val = (run_images(task.record, split, data) for split in ("train", "val"))

@@ -13,14 +13,17 @@ from typing import Any
 
 from bneck.recipes.folder import check_empty
 from bneck.recipes.progress import Progress
-from bneck.recipes.settings import BlockSettings, SearchSettings
+from bneck.recipes.settings import BlockSettings, SearchSettings, stored_task
 from bneck.recipes.training import stored_settings
 from bneck.records.commit import commit
 from bneck.records.files import write_text
 from bneck.records.ledger import Ledger
 from bneck.records.run import FORMAT, RunFolder, SearchRecord, StageRecord
 from bneck.specs.errors import InputError
-from bneck.specs.text import resolve, to_text
+from bneck.specs.text import to_text
+from bneck.specs.wrapper import PLAIN, Wrapper
+
+METRICS = {"classify": "top-1", "detect": "mAP", "segment": "mIOU"}
 
 
 class Clock:
@@ -57,10 +60,16 @@ class Run:
         self.data = data
         self.record = record
         self.progress = progress
+        self.wrapper: Wrapper = PLAIN  # the task's, once its images are known
         # A copy, so that a resumed run narrows what it began with, from wherever it is resumed.
         self.seed_file = folder.scratch / "seed.yaml"
         folder.scratch.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(folder.ledger)
+
+    @property
+    def metric(self) -> str:
+        """What scores of this run are."""
+        return METRICS[self.settings.task]
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -95,7 +104,7 @@ def new_run(
         InputError: a setting that cannot be, or a folder that holds something else.
     """
     check_new(path, settings)
-    seed = resolve(settings.seed_network)
+    seed = settings.seed_spec()
     record = SearchRecord(
         format=FORMAT,
         kind="search",
@@ -104,6 +113,8 @@ def new_run(
         commit=commit(),
         command=command,
         started=_now(),
+        task=settings.task,
+        metric=METRICS[settings.task],
         settings={**asdict(settings), "data": str(data.resolve()) if data else None},
     )
     path.mkdir(parents=True, exist_ok=True)
@@ -137,6 +148,7 @@ def resumed_run(path: Path, progress: Progress) -> Run:
                 "training": stored_settings(stored["training"]),
                 "tuning": stored_settings(stored["tuning"]),
                 "blocks": BlockSettings(**blocks) if (blocks := stored.get("blocks")) else None,
+                **stored_task(stored),
             }
         )
     except (LookupError, TypeError, ValueError):

@@ -1,6 +1,6 @@
 """The main job: from images and a device to the network that meets a latency, and its report.
 
-Stages: pack the images, fill the device's latency table, settle the target, train the seed
+Stages: prepare the images, fill the device's latency table, settle the target, train the seed
 network, adapt it (section 4.2), check by measuring, train the result and the uniform-width
 baseline from scratch, export, measure, report. Every stage writes what it finished; a run that
 was killed goes on from its folder.
@@ -13,35 +13,31 @@ from dataclasses import asdict, replace
 from statistics import mean
 from typing import Any
 
-from bneck.costs.count import count
+from bneck.costs.count import count_whole
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
-from bneck.data.pack import Packed
-from bneck.devices.deployment import Deployment
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.runtimes import runtime
-from bneck.nets.weights import load_net
 from bneck.recipes.cluster import open_crew
 from bneck.recipes.crew import Crew
 from bneck.recipes.fitting import HIGH
 from bneck.recipes.handover import Handover, handed_over
-from bneck.recipes.jobs import Images, Outcome, TrainJob, train_job
+from bneck.recipes.jobs import TrainJob, train_job
 from bneck.recipes.narrow import SURE, as_it_is, narrowed, network_record
 from bneck.recipes.progress import PERCENT, Following
 from bneck.recipes.run import Run
-from bneck.recipes.shipping import ship, shipped_file
 from bneck.recipes.stages import (
     CAREFUL,
     known_table,
     measured_ms,
-    pack_images,
     patiently,
     record_table,
     table_for,
 )
 from bneck.recipes.target import target_ms
+from bneck.recipes.trainer import Outcome, Trainer
+from bneck.recipes.trainers import open_trainer
 from bneck.recipes.verify import verified_ms
-from bneck.records.files import write_bytes
 from bneck.records.measurement import Measurement
 from bneck.records.run import NetworkRecord
 from bneck.report.page import write_report
@@ -64,8 +60,8 @@ def run_search(run: Run) -> None:
         return
     with open_crew(run.settings.workers, run.settings.cluster) as crew:
         with run.stage("images"):
-            packed, images = pack_images(run)
-        seed = _seed_spec(run, packed)
+            trainer = open_trainer(run)
+        seed = _seed_spec(run, trainer)
         given = handed_over(run)  # from recipes.block_search
         if given is None:
             with run.stage("target"):
@@ -77,15 +73,15 @@ def run_search(run: Run) -> None:
         with run.stage("target"):
             limit_ms = _settle_target(run, seed, table, given)
             uniform = _given(run, given) if given else _uniform(run, seed, table, limit_ms)
-        _train_seed_and_uniform(run, crew, images, seed, uniform, narrows)
+        _train_seed_and_uniform(run, crew, trainer, seed, uniform, narrows)
         if given and not narrows:
             found = as_it_is(run, seed, table, given)
         else:
-            found = narrowed(run, crew, images, seed, reference, table, limit_ms)
-        _train_finals(run, crew, images, found, narrows)
+            found = narrowed(run, crew, trainer, seed, reference, table, limit_ms)
+        _train_finals(run, crew, trainer, found, narrows)
     with run.stage("export and measure"):
-        _export(run, packed, found)
-        _measure_finals(run, seed, found, uniform, reference, limit_ms)
+        _export(run, trainer, found)
+        _measure_finals(run, trainer, (seed, found, uniform), reference, limit_ms)
     run.finish()
     _close(run)
 
@@ -96,14 +92,15 @@ def _table(run: Run, seed: NetSpec, given: Handover | None, narrows: bool) -> La
         return table_for(run, seed)
     if narrows:
         return table_for(run, seed, given.pace)
-    table = read_table(run.folder.space_table)
+    table = read_table(run.folder.space_table, run.wrapper)
     record_table(run, table)
     return table
 
 
-def _seed_spec(run: Run, packed: Packed) -> NetSpec:
-    spec = with_classes(load(run.seed_file), len(packed.classes))
-    return with_resolution(spec, run.settings.resolution)
+def _seed_spec(run: Run, trainer: Trainer) -> NetSpec:
+    spec = with_resolution(trainer.prepared(load(run.seed_file)), run.settings.resolution)
+    run.wrapper.network(spec)  # refuses what cannot stand in it
+    return spec
 
 
 def _check_target(run: Run, seed: NetSpec) -> None:
@@ -118,13 +115,13 @@ def _check_target(run: Run, seed: NetSpec) -> None:
         return
     fastest = narrowest(seed, kinds=run.settings.kinds)
     on = run.settings.deployment
-    table = known_table(seed, on)
-    seed_ms, fastest_ms = measured_ms(seed, [seed, fastest], table, on)
+    table = known_table(seed, on, run.wrapper)
+    seed_ms, fastest_ms = measured_ms(seed, [seed, fastest], table, on, run.wrapper)
     limit_ms = target_ms(run.settings.target, seed_ms)
     if seed_ms <= limit_ms:
         raise InputError(
             f"{seed.name} at {seed.resolution} px already runs in {seed_ms:.3f} ms here, so a target of "
-            f"{limit_ms:.3f} ms is met without a search; {_larger(seed, limit_ms, table, on)}"
+            f"{limit_ms:.3f} ms is met without a search; {_larger(run, seed, limit_ms, table)}"
         )
     if fastest_ms > limit_ms:
         raise InputError(
@@ -148,13 +145,13 @@ def _settle_target(run: Run, seed: NetSpec, table: LatencyTable, given: Handover
     return limit_ms
 
 
-def _larger(seed: NetSpec, limit_ms: float, table: LatencyTable | None, on: Deployment) -> str:
+def _larger(run: Run, seed: NetSpec, limit_ms: float, table: LatencyTable | None) -> str:
     """Advice for a loose target: the smallest network of the zoo that is slower than it."""
     names = [f"{family}{width}" for family in ("v3-small", "v3-large") for width in ("", "-1.25")]
     specs = [
         with_resolution(with_classes(resolve(n), seed.classes), seed.resolution) for n in names
     ]
-    times = measured_ms(seed, specs, table, on)
+    times = measured_ms(seed, specs, table, run.settings.deployment, run.wrapper)
     slower = sorted((ms, name) for ms, name in zip(times, names, strict=True) if ms > limit_ms)
     if slower:
         return f"search from --seed-network {slower[0][1]} ({slower[0][0]:.3f} ms) or set a lower target"
@@ -186,7 +183,7 @@ def _uniform(run: Run, seed: NetSpec, table: LatencyTable, limit_ms: float) -> N
 def _given(run: Run, given: Handover) -> NetSpec:
     """The baseline that the block search found by the clock: another network, in no table of this seed."""
     spec = given.baseline
-    costs = count(spec)
+    costs = count_whole(spec, run.wrapper)
     run.record["uniform"] = NetworkRecord(
         name=spec.name,
         digest=spec.digest(),
@@ -200,34 +197,34 @@ def _given(run: Run, given: Handover) -> NetSpec:
 
 
 def _train_seed_and_uniform(
-    run: Run, crew: Crew, images: Images, seed: NetSpec, uniform: NetSpec, narrows: bool
+    run: Run, crew: Crew, trainer: Trainer, seed: NetSpec, uniform: NetSpec, narrows: bool
 ) -> None:
     """The seed network for the search; beside it, what the search is compared with.
 
     Where nothing is to narrow the seed is the result, which is trained as such.
     """
-    jobs = _final_jobs(run, images, {"uniform": uniform, **({"seed": seed} if narrows else {})})
+    jobs = _final_jobs(run, trainer, {"uniform": uniform, **({"seed": seed} if narrows else {})})
     if narrows:
         spec = fix_skips(seed)
-        jobs["seed-heldout"] = job_for(run, images, spec, "seed-heldout", 0, heldout=True)
+        jobs["seed-heldout"] = job_for(run, trainer, spec, "seed-heldout", 0, heldout=True)
     with run.stage("train seed and baseline"):
         outcomes = train_all(run, crew, jobs)
     if narrows:
-        run.record["seed_network"]["heldout_top1"] = outcomes["seed-heldout"]["top1"]
+        run.record["seed_network"]["heldout_score"] = outcomes["seed-heldout"]["score"]
     _record_outcomes(run, outcomes)
 
 
-def _train_finals(run: Run, crew: Crew, images: Images, found: NetSpec, narrows: bool) -> None:
+def _train_finals(run: Run, crew: Crew, trainer: Trainer, found: NetSpec, narrows: bool) -> None:
     with run.stage("train result"):
-        outcomes = train_all(run, crew, _final_jobs(run, images, {"found": found}))
+        outcomes = train_all(run, crew, _final_jobs(run, trainer, {"found": found}))
     if not narrows:
         outcomes["seed-0"] = outcomes["found-0"]
     _record_outcomes(run, outcomes)
 
 
-def _final_jobs(run: Run, images: Images, specs: dict[str, NetSpec]) -> dict[str, TrainJob]:
+def _final_jobs(run: Run, trainer: Trainer, specs: dict[str, NetSpec]) -> dict[str, TrainJob]:
     return {
-        f"{role}-{n}": job_for(run, images, spec, f"{role}-{n}", n, heldout=False)
+        f"{role}-{n}": job_for(run, trainer, spec, f"{role}-{n}", n, heldout=False)
         for role, spec in specs.items()
         # The seed network is only a landmark; what is compared is trained several times.
         for n in range(1 if role == "seed" else run.settings.repeats)
@@ -235,13 +232,13 @@ def _final_jobs(run: Run, images: Images, specs: dict[str, NetSpec]) -> dict[str
 
 
 def job_for(
-    run: Run, images: Images, spec: NetSpec, name: str, repeat: int, *, heldout: bool
+    run: Run, trainer: Trainer, spec: NetSpec, name: str, repeat: int, *, heldout: bool
 ) -> TrainJob:
     """A full training of `spec`, the `repeat`-th with another seed."""
     seed = run.settings.seed + 1000 * repeat
     return TrainJob(
         spec=spec,
-        images=images,
+        trainer=trainer,
         settings=replace(run.settings.training, seed=seed),
         weights=run.folder.scratch / f"{name}.safetensors",
         checkpoint=run.folder.scratch / f"{name}.checkpoint",
@@ -259,7 +256,7 @@ def train_all(run: Run, crew: Crew, jobs: dict[str, TrainJob]) -> dict[str, dict
     def done(index: int, outcome: Outcome) -> None:
         name = open_jobs[index]
         run.ledger.append({"event": "trained", "name": name, **outcome})
-        run.progress.say(f"{name}: top-1 {outcome['top1']:.1%}")
+        run.progress.say(f"{name}: {run.metric} {outcome['score']:.1%}")
 
     with Following(run.progress, [jobs[name].mark for name in open_jobs]):
         crew.run(train_job, [(jobs[name],) for name in open_jobs], done)
@@ -276,33 +273,31 @@ def _record_outcomes(run: Run, outcomes: dict[str, dict[str, Any]]) -> None:
         ]
         if repeats:
             record: dict[str, Any] = run.record[key]  # type: ignore[literal-required]
-            record["top1"] = [r["top1"] for r in repeats]
+            record["scores"] = [r["score"] for r in repeats]
             record["loss"] = [r["loss"] for r in repeats]
     run.save()
 
 
-def _export(run: Run, packed: Packed, found: NetSpec) -> None:
+def _export(run: Run, trainer: Trainer, found: NetSpec) -> None:
     # The first training ships, not the best: picking by val accuracy would flatter the figure.
     weights = run.folder.scratch / "found-0.safetensors"
-    write_bytes(run.folder.weights, weights.read_bytes())
-    net = load_net(found, run.folder.weights)
-    run.record.update(ship(run.folder, net, packed, run.settings.deployment))  # type: ignore[typeddict-item]
+    run.record.update(trainer.ship(run, found, weights))  # type: ignore[typeddict-item]
     run.save()
 
 
 def _measure_finals(
     run: Run,
-    seed: NetSpec,
-    found: NetSpec,
-    uniform: NetSpec,
+    trainer: Trainer,
+    networks: tuple[NetSpec, NetSpec, NetSpec],
     reference: NetSpec,
     limit_ms: float,
 ) -> None:
-    on = run.settings.deployment
-    shipped = runtime(on.runtime).read(shipped_file(run.folder, on))
+    """Seed, found and uniform network in one race, the found one by the file that is shipped."""
+    on, wrapper = run.settings.deployment, run.wrapper
+    shipped = runtime(on.runtime).read(trainer.shipped(run))
     candidates = [
-        Candidate(spec, model, precision=on.precision)
-        for spec, model in ((seed, None), (found, shipped), (uniform, None))
+        Candidate(spec, model, precision=on.precision, wrapper=wrapper)
+        for spec, model in zip(networks, (None, shipped, None), strict=True)
     ]
     nominal = float(run.record["table"]["reference_ms"])
     results: list[Measurement] = patiently(
@@ -311,7 +306,7 @@ def _measure_finals(
             runtime_name=on.runtime,
             place=on.device,
             protocol=CAREFUL,
-            reference=Candidate(reference, precision=on.precision),
+            reference=Candidate(reference, precision=on.precision, wrapper=wrapper),
             nominal_ms=nominal,
         )
     )
@@ -322,10 +317,10 @@ def _measure_finals(
     run.record["measured_latency_ms"] = results[1].latency_ms.median
     run.record["estimated_latency_ms"] = run.record["found"]["estimated_ms"]
     run.record["meets_target"] = results[1].latency_ms.median <= limit_ms
-    run.record["top1"] = mean(run.record["found"]["top1"])
+    run.record["score"] = mean(run.record["found"]["scores"])
     run.record["baseline"] = {
         "latency_ms": results[2].latency_ms.median,
-        "top1": mean(run.record["uniform"]["top1"]),
+        "score": mean(run.record["uniform"]["scores"]),
     }
     run.record["device"] = asdict(results[1].device)
     run.save()

@@ -22,13 +22,14 @@ from bneck.recipes.segment_export import write_model
 from bneck.recipes.segment_files import judge_file, open_segmenter, scenery_of, scenes_of_file
 from bneck.recipes.segment_runs import load_run, save_picture
 from bneck.recipes.segmenters import KIND, named_segmenter, run_segmenter
-from bneck.records.files import write_json
-from bneck.records.run import RunFolder
+from bneck.records.files import write_bytes, write_json, write_text
+from bneck.records.run import RunFolder, task_run
 from bneck.report.overlay import overlay
 from bneck.report.segment import write_segment_report
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.segmenter import Head, Segmenter
+from bneck.specs.text import to_text
 from bneck.tasks.segment import Evaluation, Score, predict
 from bneck.tasks.segment import evaluate as evaluate_scenes
 from bneck.train.journal import Journal
@@ -110,12 +111,44 @@ def train_segment(
         output_stride=options.get("output_stride"),
         global_pool=options.get("global_pool", False),
     )
-    settings = _settings(scenery, Path(data), options)
-    _training(settings).check()
+    settings = segment_settings(scenery, Path(data), options)
+    segment_training(settings).check()
     folder = RunFolder(Path(out) if out is not None else fresh_folder(KIND))
     record = _new_record(seg, scenery, settings)
     told = progress or Silent()
     return begin(folder, seg.network, record, lambda folder, _: _carry(folder, told))
+
+
+def adopt_segment(
+    path: Path,
+    seg: Segmenter,
+    weights: Path,
+    data: Path,
+    options: SegmentOptions,
+    progress: Progress,
+) -> dict[str, Any]:
+    """A run of segmentation whose training took place elsewhere: judged, exported, reported.
+
+    Args:
+        path: the run's folder; one that was broken off is gone on with.
+        seg: what was trained.
+        weights: the file of its trained weights.
+        data: the folder that it was trained on.
+        options: what it was trained by.
+        progress: receives what happens.
+    """
+    folder = RunFolder(path)
+    if not folder.run_json.is_file():
+        scenery = list_pairs(
+            data, classes=_path(options.get("classes")), ignore=options.get("ignore", ()),
+            seed=options.get("seed", 0),
+        )  # fmt: skip
+        write_text(folder.spec, to_text(seg.network))
+        write_bytes(folder.weights, weights.read_bytes())
+        write_json(
+            folder.run_json, _new_record(seg, scenery, segment_settings(scenery, data, options))
+        )
+    return go_on(folder, KIND, lambda folder, _: _carry(folder, progress))
 
 
 def resume_segment(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -154,7 +187,7 @@ def evaluate_segment(
     Raises:
         InputError: no such run or split, or other classes than the run's.
     """
-    folder, told = RunFolder(Path(run)), progress or Silent()
+    folder, told = RunFolder(task_run(run)), progress or Silent()
     if folder.path.is_file():
         if sliding is not None:
             raise InputError(f"{folder.path} is made for one size; windows are for a run's folder")
@@ -221,7 +254,7 @@ def _train(folder: RunFolder, record: dict[str, Any], scenery: Scenery, progress
         progress.say(f"no mask of train has a pixel of {', '.join(unseen)}")
     record["survey"] = {"pixels": survey.pixels.tolist(), "ignored": len(survey.empty)}
     indices = np.setdiff1d(np.arange(len(scenes)), survey.empty)
-    training = _training(record["settings"])
+    training = segment_training(record["settings"])
     if record["settings"]["balance"]:
         training = replace(training, weights=survey.weights())
     net = build_segmenter(seg, seed=training.seed)
@@ -234,7 +267,7 @@ def _train(folder: RunFolder, record: dict[str, Any], scenery: Scenery, progress
     save_weights(net.state_dict(), folder.weights)
 
 
-def _settings(scenery: Scenery, data: Path, options: SegmentOptions) -> dict[str, Any]:
+def segment_settings(scenery: Scenery, data: Path, options: SegmentOptions) -> dict[str, Any]:
     """Plain values for the record, defaults filled in."""
     classes, size, crop = options.get("classes"), options.get("size"), options.get("crop")
     epochs, batch, lr = options.get("epochs"), options.get("batch"), options.get("lr")
@@ -268,16 +301,23 @@ def _new_record(seg: Segmenter, scenery: Scenery, settings: dict[str, Any]) -> d
     }
 
 
-def _training(settings: dict[str, Any]) -> SegmentSettings:
+def segment_training(settings: dict[str, Any]) -> SegmentSettings:
+    """How a segmenter is trained, from the settings of a record."""
+    usual = usual_training(settings["epochs"], settings["batch"], settings["seed"])
+    return replace(usual, lr=settings["lr"], crop=(settings["crop"][0], settings["crop"][1]))
+
+
+def usual_training(epochs: float, batch: int, seed: int) -> SegmentSettings:
+    """How a segmenter is trained unless it is said otherwise, see `train_segment`."""
     return SegmentSettings(
-        epochs=settings["epochs"],
-        batch=settings["batch"],
-        lr=settings["lr"],
-        crop=(settings["crop"][0], settings["crop"][1]),
-        warmup=min(1.0, settings["epochs"] / 10),
+        epochs=epochs,
+        batch=batch,
+        lr=LR * batch / BATCH,
+        crop=(CROP, CROP),
+        warmup=min(1.0, epochs / 10),
         average=0.99,
         bn_momentum=0.1,
-        seed=settings["seed"],
+        seed=seed,
     )
 
 

@@ -19,7 +19,7 @@ from bneck.recipes.export import size_mb
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.segment_runs import load_run
 from bneck.recipes.shipping import ending
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
 from bneck.specs.normalisation import IMAGENET
 
@@ -61,7 +61,7 @@ def export_segment(
             does not answer as the network.
     """
     check_wanted("segmenter", format, precision)
-    folder, engine, told = RunFolder(Path(run)), runtime(FORMATS[format]), progress or Silent()
+    folder, engine, told = RunFolder(task_run(run)), runtime(FORMATS[format]), progress or Silent()
     record, net = load_run(folder)
     val = run_images(record, "val", data)
     size = size or file_size(record, val[0])

@@ -13,7 +13,7 @@ from bneck.data.images import Pixels, read_whole
 from bneck.data.scenes import as_batch, resized
 from bneck.recipes.segment_files import open_segmenter, see
 from bneck.recipes.segment_runs import load_run, save_picture
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.report.overlay import class_shares, overlay
 from bneck.specs.errors import InputError
 from bneck.tasks.segment import WHOLE_PIXELS, predict, predict_huge
@@ -46,7 +46,7 @@ def paint(
     if not images:
         raise InputError("there is no picture; name one, as in: bneck predict RUN street.jpg")
     places = [_places(place, images, what) for place, what in ((out, "--out"), (mask, "--mask"))]
-    labels, seen_by = _seeing(Path(run))
+    labels, seen_by = _seeing(task_run(run))
     ids = np.zeros(256, np.uint8)
     ids[: len(labels["ids"])] = labels["ids"]
     found = []

@@ -16,7 +16,7 @@ from bneck.costs.segmenter import (
     count_segmenter,
     paper_madds,
 )
-from bneck.records.run import RunFolder
+from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.segmenter import Head, Segmenter, from_settings, segmenter
@@ -61,7 +61,7 @@ def run_segmenter(run: str | Path) -> Segmenter:
     Raises:
         InputError: no run of segmentation.
     """
-    folder = RunFolder(Path(run))
+    folder = RunFolder(task_run(run))
     record = folder.read()
     if record.get("kind") != KIND:
         raise InputError(

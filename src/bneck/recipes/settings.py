@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from typing import Any
 
 from bneck.devices.deployment import Deployment
 from bneck.recipes.cluster import check_address
+from bneck.recipes.detect import detect_training, usual_batch
+from bneck.recipes.segment import BATCH, usual_training
+from bneck.recipes.segmenters import named_segmenter
 from bneck.recipes.target import target_ms
 from bneck.recipes.training import small_data as train_small_data
 from bneck.search.netadapt import ALL, PAPER
@@ -15,8 +19,14 @@ from bneck.search.reward import Kind, Reward
 from bneck.search.searchers import PARETO_SEARCHERS, SEARCHERS
 from bneck.search.spaces import space
 from bneck.search.study import OBJECTIVES, Objective
+from bneck.specs.detector import EXTRAS, ssdlite
 from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.segmenter import Head, Segmenter
+from bneck.specs.text import resolve
 from bneck.train.loop import Settings
+
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +38,8 @@ class BlockSettings:
     NetAdapt to narrow: it takes where that costs least, so a network that is somewhat too slow,
     narrowed, may beat one that fits. With 0 the blocks meet the target themselves and NetAdapt is skipped.
     With `supernet` trials are not trained: a supernet is, for so many epochs, and judges them all.
-    `ledger` is a database's URL, None a journal file in the run's folder.
+    `ledger` is a database's URL, None a journal file in the run's folder. Runs that name the same `study`
+    of the same ledger judge its trials together, in processes or on machines of their own.
     """
 
     space: str = "v3-small"
@@ -43,6 +54,7 @@ class BlockSettings:
     slack: float = 0.15
     supernet: float | None = None
     ledger: str | None = None
+    study: str | None = None
 
     @property
     def fits(self) -> bool:
@@ -63,6 +75,10 @@ class BlockSettings:
             raise InputError(f"slack is {self.slack}; it must be a share from 0 to 1")
         if self.supernet is not None and not 0 < self.supernet < 10**6:
             raise InputError(f"supernet is {self.supernet}; it must be a number of epochs above 0")
+        if self.study is not None and (self.ledger is None or not self.study.strip()):
+            raise InputError(
+                f"the study {self.study!r} is one that several runs share; give it a name, and its ledger too"
+            )
         if self.searcher not in SEARCHERS:
             raise InputError(
                 f"there is no searcher {self.searcher!r}; known are {', '.join(SEARCHERS)}"
@@ -81,6 +97,41 @@ class BlockSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DetectTask:
+    """What a search for a detector depends on besides: the folder of the images, the loss, further maps."""
+
+    images: str | None = None
+    loss: str = "focal"
+    extras: tuple[int, ...] = EXTRAS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentTask:
+    """What a search for a segmenter depends on besides; as in `recipes.segment.SegmentOptions`."""
+
+    head: Head = "lraspp"
+    filters: int = 128
+    output_stride: int | None = None
+    global_pool: bool = False
+    classes: str | None = None
+    ignore: tuple[int, ...] = ()
+    size: Size | None = None
+    crop: Size | None = None
+    balance: bool = False
+
+
+def stored_task(stored: dict[str, Any]) -> dict[str, DetectTask | SegmentTask | None]:
+    """The fields `detect` and `segment` of settings as a run's record holds them."""
+    kinds: dict[str, Any] = {"detect": DetectTask, "segment": SegmentTask}
+    found: dict[str, DetectTask | SegmentTask | None] = {}
+    for name, kind in kinds.items():
+        values = stored.get(name) or {}
+        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        found[name] = kind(**plain) if plain else None
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSettings:
     """Everything that a search depends on besides the data and what the device is.
 
@@ -88,7 +139,8 @@ class SearchSettings:
     the seed's latency (the paper: 0.01), `steps` its T, `heldout` the share of the train images that
     judges proposals, `repeats` the number of final trainings of each network. Latency is that of
     `precision` in `runtime`, None the usual one, on `device`. `cluster` is the address of a
-    Ray cluster that trains in place of `workers` processes here.
+    Ray cluster that trains in place of `workers` processes here. With `detect` or `segment` the network
+    is wrapped for that task; else it classifies.
     """
 
     seed_network: str
@@ -108,6 +160,37 @@ class SearchSettings:
     runtime: str | None = None
     precision: str = "fp32"
     cluster: str | None = None
+    detect: DetectTask | None = None
+    segment: SegmentTask | None = None
+
+    @property
+    def task(self) -> str:
+        """What networks are for: "classify", "detect" or "segment"."""
+        return "detect" if self.detect else "segment" if self.segment else "classify"
+
+    def seed_spec(self) -> NetSpec:
+        """The seed network as the task takes it, but for its resolution.
+
+        Raises:
+            InputError: no such network, or none that can be wrapped.
+        """
+        if self.detect is not None:
+            return ssdlite(self.seed_network).network
+        if self.segment is not None:
+            return self.seed_segmenter().network
+        return resolve(self.seed_network)
+
+    def seed_segmenter(self) -> Segmenter:
+        """The seed network's segmenter, but for its classes."""
+        task = self.segment
+        assert task is not None
+        return named_segmenter(
+            self.seed_network,
+            head=task.head,
+            filters=task.filters,
+            output_stride=task.output_stride,
+            global_pool=task.global_pool,
+        )
 
     @property
     def deployment(self) -> Deployment:
@@ -135,6 +218,11 @@ class SearchSettings:
             check_address(self.cluster)
         if self.blocks is not None:
             self.blocks.check()
+            if self.blocks.supernet is not None and self.task != "classify":
+                raise InputError(
+                    f"a supernet judges classifiers only, not networks for the task {self.task}; leave out "
+                    "--supernet, then every trial is trained"
+                )
 
 
 def small_data(
@@ -155,12 +243,20 @@ def small_data(
     runtime: str | None = None,
     precision: str = "fp32",
     cluster: str | None = None,
+    detect: DetectTask | None = None,
+    segment: SegmentTask | None = None,
 ) -> SearchSettings:
-    """`recipes.training.small_data` for a search: proposals are tuned at half its rate, unaveraged.
+    """The task's recipe for some thousand images; proposals are tuned at half its rate, unaveraged.
 
-    `images` is how many there are to train on.
+    Classifiers train by `recipes.training.small_data`, detectors and segmenters as `recipes.detect` and
+    `recipes.segment` train them. `images` is how many there are to train on.
     """
-    training = train_small_data(images=images, epochs=epochs, seed=seed)
+    if detect is not None:
+        training = detect_training(epochs, usual_batch(images), None, seed)
+    elif segment is not None:
+        training = usual_training(epochs, min(BATCH, max(2, images // 4)), seed).loop()
+    else:
+        training = train_small_data(images=images, epochs=epochs, seed=seed)
     return SearchSettings(
         seed_network=seed_network,
         resolution=resolution,
@@ -179,6 +275,8 @@ def small_data(
         runtime=runtime,
         precision=precision,
         cluster=cluster,
+        detect=detect,
+        segment=segment,
     )
 
 

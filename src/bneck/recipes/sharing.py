@@ -15,11 +15,13 @@ from scipy.stats import kendalltau
 from bneck.data.batches import eval_batches
 from bneck.nets.supernet import Supernet
 from bneck.nets.weights import load_weights, save_weights
+from bneck.recipes.classify_trainer import ClassifyTrainer
 from bneck.recipes.crew import Crew
-from bneck.recipes.jobs import Images, Outcome, ProxyJob, marked, outcome_of, proxy_job
+from bneck.recipes.jobs import ProxyJob, marked, outcome_of, proxy_job
 from bneck.recipes.progress import PERCENT, Following
 from bneck.recipes.run import Run
 from bneck.recipes.settings import BlockSettings
+from bneck.recipes.trainer import Outcome, Trainer
 from bneck.search.blocks import BlockSpace
 from bneck.search.space import Tokens
 from bneck.search.study import Asked, Study, Trial
@@ -37,7 +39,7 @@ class SupernetJob:
     """Train the supernet of a space on the images that judge nothing."""
 
     space: BlockSpace
-    images: Images
+    trainer: ClassifyTrainer
     settings: Settings
     weights: Path
     checkpoint: Path
@@ -46,7 +48,7 @@ class SupernetJob:
 
 def supernet_job(job: SupernetJob) -> bool:
     """Train, from the job's checkpoint if there is one, and save the averaged weights."""
-    packed, fit, _ = job.images.open()
+    packed, fit, _ = job.trainer.open()
     net = Supernet(job.space, seed=job.settings.seed)
     data = Data(packed.train, fit, job.space.resolution)
     train_supernet(net, data, job.settings, checkpoint=job.checkpoint, on_step=marked(job.mark))
@@ -61,17 +63,17 @@ class InheritedJob:
 
     space: BlockSpace
     tokens: Tokens
-    images: Images
+    trainer: ClassifyTrainer
     weights: Path
 
 
 def inherited_job(job: InheritedJob) -> Outcome:
     """Take the network out, measure its batch norms' statistics, judge it on the held-out images."""
-    packed, fit, heldout = job.images.open()
+    packed, fit, _ = job.trainer.open()
     net = _supernet(job.space, job.weights)
     batches = eval_batches(packed.train, fit, resolution=job.space.resolution, batch=BATCH)
     taken = net.network(job.tokens, [images for images, _ in islice(batches, STATISTICS)])
-    return outcome_of(taken, packed, heldout)
+    return outcome_of(taken, job.trainer)
 
 
 @lru_cache(maxsize=1)
@@ -81,14 +83,17 @@ def _supernet(space: BlockSpace, weights: Path) -> Supernet:
     return net.eval()
 
 
-def shared_weights(run: Run, crew: Crew, images: Images, space: BlockSpace, epochs: float) -> Path:
+def shared_weights(
+    run: Run, crew: Crew, trainer: Trainer, space: BlockSpace, epochs: float
+) -> Path:
     """The trained supernet's file; trained once a run."""
+    assert isinstance(trainer, ClassifyTrainer)
     weights = run.folder.scratch / "supernet.safetensors"
     if run.ledger.find(event=TRAINED):
         return weights
     job = SupernetJob(
         space=space,
-        images=images,
+        trainer=trainer,
         settings=replace(run.settings.training, epochs=epochs, warmup=min(1.0, epochs / 4)),
         weights=weights,
         checkpoint=run.folder.scratch / "supernet.checkpoint",
@@ -102,13 +107,14 @@ def shared_weights(run: Run, crew: Crew, images: Images, space: BlockSpace, epoc
 
 
 def judge_by_shared_weights(
-    run: Run, crew: Crew, images: Images, study: Study, weights: Path, batch: Sequence[Asked]
+    run: Run, crew: Crew, trainer: Trainer, study: Study, weights: Path, batch: Sequence[Asked]
 ) -> None:
     """Tell the accuracies of a batch that its networks have with the supernet's weights."""
     space = study.space
     assert isinstance(space, BlockSpace)
+    assert isinstance(trainer, ClassifyTrainer)
     jobs = [
-        InheritedJob(space=space, tokens=asked.tokens, images=images, weights=weights)
+        InheritedJob(space=space, tokens=asked.tokens, trainer=trainer, weights=weights)
         for asked in batch
     ]
     outcomes: dict[int, Outcome] = {}
@@ -121,7 +127,7 @@ def judge_by_shared_weights(
 def rank_correlation(
     run: Run,
     crew: Crew,
-    images: Images,
+    trainer: Trainer,
     study: Study,
     settings: BlockSettings,
     training: Settings,
@@ -137,7 +143,7 @@ def rank_correlation(
     jobs = [
         ProxyJob(
             spec=study.space.decode(trial.tokens),
-            images=images,
+            trainer=trainer,
             settings=training,
             until=settings.epochs,
             checkpoint=run.folder.scratch / f"alone-{trial.number:05d}.checkpoint",

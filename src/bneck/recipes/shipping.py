@@ -13,7 +13,7 @@ from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed, Split
 from bneck.devices.deployment import Deployment
 from bneck.devices.runtimes import runtime
-from bneck.export.files import FileNet, export_file
+from bneck.export.files import FORMATS, FileNet, export_file
 from bneck.graphs.forms import form
 from bneck.nets.build import Net
 from bneck.nets.calibrate import calibrate
@@ -30,6 +30,11 @@ def shipped_file(folder: RunFolder, on: Deployment) -> Path:
     return folder.path / f"model{ending(on.precision)}{runtime(on.runtime).suffix}"
 
 
+def format_of(on: Deployment) -> str:
+    """The export format of what the device's runtime loads."""
+    return next(name for name, engine in FORMATS.items() if engine == on.runtime)
+
+
 def ending(precision: str) -> str:
     """What a file's name says of its precision: nothing of float."""
     return "" if precision == "fp32" else f"-{precision}"
@@ -43,7 +48,7 @@ def ship(folder: RunFolder, net: Net, packed: Packed, on: Deployment) -> dict[st
 
     Returns:
         "export", how model.onnx compared; and of the device's own file, if that is another,
-        "shipped": its name, runtime, precision, how it compared, and top1 (a share).
+        "shipped": its name, runtime, precision, how it compared, and score: top-1 (a share).
 
     Raises:
         ExportError: a file that does not answer as the module does.
@@ -79,7 +84,7 @@ def ship(folder: RunFolder, net: Net, packed: Packed, on: Deployment) -> dict[st
         "file": path.name,
         "runtime": on.runtime,
         "precision": on.precision,
-        "top1": evaluate(FileNet(path, engine), batches).top1,
+        "score": evaluate(FileNet(path, engine), batches).top1,
         **check.as_json(),
     }
     return found

@@ -1,4 +1,4 @@
-"""The first stages of a run: images packed, the device's latency table filled, networks measured."""
+"""The first stages of a run: the device's latency table filled, networks measured."""
 
 from __future__ import annotations
 
@@ -14,68 +14,21 @@ from typing import TypeVar
 
 from bneck.costs.table import LatencyTable, TableError
 from bneck.costs.table_file import FORMAT, read_table
-from bneck.data.builtin import fashion_pack
-from bneck.data.folders import list_images
-from bneck.data.pack import Packed, open_pack, pack
 from bneck.devices.deployment import Deployment
 from bneck.devices.fill import Plan, fill_table, plan_for
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.places import identity
 from bneck.devices.protocol import Protocol, TimingError
-from bneck.recipes.jobs import Images
 from bneck.recipes.run import Run
 from bneck.records.files import locked, write_bytes
 from bneck.specs.network import NetSpec
+from bneck.specs.wrapper import PLAIN, Wrapper
 
 CAREFUL = Protocol(rounds=8, loads=3, burst_ms=30.0)
-PLAIN = Deployment()
+USUAL = Deployment()
 PATIENCE, PAUSE_S = 6, 10.0
 
 T = TypeVar("T")
-
-
-def pack_images(run: Run) -> tuple[Packed, Images]:
-    """Decode the run's images once, for all its processes.
-
-    Raises:
-        InputError: no such folder, an empty class, too many bad images.
-    """
-    settings, folder = run.settings, run.folder.scratch / "pack"
-    images = Images(pack=folder, heldout_share=settings.heldout, seed=settings.seed)
-    if "data" in run.record:  # a resumed run goes on with the images it began with
-        return open_pack(folder), images
-    if run.data is None:
-        packed, name = fashion_pack(folder, settings.resolution), "Fashion-MNIST (built in)"
-    else:
-        listing, name = list_images(run.data, seed=settings.seed), run.data.name
-        run.progress.stage("reading images", len(listing.train) + len(listing.val))
-        packed = pack(listing, settings.resolution, folder, progress=_Advances(run))
-    run.record["data"] = {
-        "name": name,
-        "classes": list(packed.classes),
-        "resolution": settings.resolution,
-        "train": len(packed.train.labels),
-        "val": len(packed.val.labels),
-        "heldout": len(images.open()[2]),
-        "bad": [[str(bad.path), bad.reason] for bad in packed.bad],
-    }
-    run.save()
-    if packed.bad:
-        run.progress.say(
-            f"{len(packed.bad)} unreadable images left out, listed in {run.folder.run_json}"
-        )
-    return packed, images
-
-
-class _Advances:
-    """Turns (done, all) into steps of a progress bar."""
-
-    def __init__(self, run: Run) -> None:
-        self.run, self.before = run, 0
-
-    def __call__(self, done: int, total: int) -> None:
-        self.run.progress.advance(done - self.before)
-        self.before = done
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +50,12 @@ def table_for(run: Run, seed: NetSpec, pace: Pace | None = None) -> LatencyTable
     that of `seed` itself.
     """
     if pace is None:
-        reference, nominal_ms, path = seed, None, table_path(seed, run.settings.deployment)
+        reference, nominal_ms, space = seed, None, None
     else:
         reference, nominal_ms = pace.network, pace.nominal_ms
-        path = table_path(reference, run.settings.deployment, space=f"{seed.digest()} {nominal_ms}")
-    plan = plan_for(seed)
+        space = f"{seed.digest()} {nominal_ms}"
+    path = table_path(reference, run.settings.deployment, space=space, wrapper=run.wrapper)
+    plan = plan_for(seed, run.wrapper)
     table = filled_table(run, reference, plan, path, run.folder.table, nominal_ms=nominal_ms)
     record_table(run, table)
     return table
@@ -162,11 +116,17 @@ def filled_table(
                 progress=progress,
             )
             write_bytes(copy, path.read_bytes())
-    return read_table(copy)
+    return read_table(copy, run.wrapper)
 
 
-def table_path(seed: NetSpec, on: Deployment = PLAIN, *, space: str | None = None) -> Path:
-    """Where a deployment's table for a seed network lies, in the user's cache folder.
+def table_path(
+    seed: NetSpec,
+    on: Deployment = USUAL,
+    *,
+    space: str | None = None,
+    wrapper: Wrapper = PLAIN,
+) -> Path:
+    """Where a deployment's table for a seed network in a wrapper lies, in the user's cache folder.
 
     `space` is the digest of a space whose table is measured beside that network.
     """
@@ -182,6 +142,7 @@ def table_path(seed: NetSpec, on: Deployment = PLAIN, *, space: str | None = Non
         on.threads,
         seed.digest(),
         *([space] if space else []),
+        *([wrapper.key] if wrapper.key else []),
     )
     content = " ".join(map(str, what))
     key = hashlib.sha256(content.encode()).hexdigest()[:12]
@@ -190,11 +151,13 @@ def table_path(seed: NetSpec, on: Deployment = PLAIN, *, space: str | None = Non
     return cache / "bneck" / "tables" / f"{name}-{seed.resolution}-{key}.jsonl"
 
 
-def known_table(seed: NetSpec, on: Deployment = PLAIN) -> LatencyTable | None:
+def known_table(
+    seed: NetSpec, on: Deployment = USUAL, wrapper: Wrapper = PLAIN
+) -> LatencyTable | None:
     """A deployment's table for `seed` as an earlier run left it, or None."""
-    path = table_path(seed, on)
+    path = table_path(seed, on, wrapper=wrapper)
     with suppress(TableError):
-        return read_table(path) if path.is_file() else None
+        return read_table(path, wrapper) if path.is_file() else None
     return None
 
 
@@ -202,21 +165,22 @@ def measured_ms(
     seed: NetSpec,
     specs: Sequence[NetSpec],
     table: LatencyTable | None = None,
-    on: Deployment = PLAIN,
+    on: Deployment = USUAL,
+    wrapper: Wrapper = PLAIN,
 ) -> list[float]:
     """Measured latency of networks in milliseconds, at the pace that the seed had for the table.
 
     Without a table, at the seed's pace of the moment.
     """
     nominal = float(table.header["reference_ms"]) if table else None
-    candidates = [Candidate(spec, precision=on.precision) for spec in specs]
+    candidates = [Candidate(spec, precision=on.precision, wrapper=wrapper) for spec in specs]
     found = patiently(
         lambda: measure(
             candidates,
             runtime_name=on.runtime,
             place=on.device,
             protocol=CAREFUL,
-            reference=Candidate(seed, precision=on.precision),
+            reference=Candidate(seed, precision=on.precision, wrapper=wrapper),
             nominal_ms=nominal,
         )
     )

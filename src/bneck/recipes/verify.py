@@ -7,7 +7,6 @@ device. The final measurement of a run is always made anew.
 from __future__ import annotations
 
 from bneck.costs.table import LatencyTable
-from bneck.devices.deployment import Deployment
 from bneck.recipes.run import Run
 from bneck.recipes.stages import measured_ms, table_path
 from bneck.records.files import locked
@@ -26,21 +25,22 @@ def verified_ms(run: Run, reference: NetSpec, spec: NetSpec, table: LatencyTable
         known = {
             "event": "verified",
             "digest": digest,
-            "measured_ms": _remembered_ms(reference, spec, table, run.settings.deployment),
+            "measured_ms": _remembered_ms(reference, spec, table, run),
             "estimated_ms": table.estimate_ms(spec),
         }
         run.ledger.append(known)
     return float(known["measured_ms"])
 
 
-def _remembered_ms(reference: NetSpec, spec: NetSpec, table: LatencyTable, on: Deployment) -> float:
-    path = table_path(reference, on).with_suffix(".networks.jsonl")
+def _remembered_ms(reference: NetSpec, spec: NetSpec, table: LatencyTable, run: Run) -> float:
+    on, wrapper = run.settings.deployment, run.wrapper
+    path = table_path(reference, on, wrapper=wrapper).with_suffix(".networks.jsonl")
     # A table that was filled anew has another pace; what was measured beside the old one is void.
     key = {"digest": spec.digest(), "reference_ms": table.header["reference_ms"]}
     with locked(path.with_suffix(".lock"), wait=True):
         memory = Ledger(path)
         entry = memory.find(**key)
         if entry is None:
-            entry = {**key, "measured_ms": measured_ms(reference, [spec], table, on)[0]}
+            entry = {**key, "measured_ms": measured_ms(reference, [spec], table, on, wrapper)[0]}
             memory.append(entry)
     return float(entry["measured_ms"])

@@ -27,7 +27,7 @@ class ProposalRecord(TypedDict):
 
 
 class StepRecord(TypedDict):
-    """One accepted step; `accuracy` is top-1 on held-out images after the short fine-tuning."""
+    """One accepted step; `accuracy` is the run's metric on held-out images after the short fine-tuning."""
 
     number: int
     proposal: ProposalRecord
@@ -38,7 +38,7 @@ class StepRecord(TypedDict):
 
 
 class NetworkRecord(TypedDict, total=False):
-    """One network of the run. `top1` and `loss` have one value for every final training.
+    """One network of the run. `scores`, of the run's metric, and `loss` have one value a final training.
 
     `measured_ms` is the median paced wall time, `measurement` its whole record. `width` is the
     multiplier of a uniform-width baseline.
@@ -52,9 +52,9 @@ class NetworkRecord(TypedDict, total=False):
     estimated_ms: float
     measured_ms: float
     measurement: dict[str, Any]
-    heldout_top1: float
-    top1: list[float]
-    loss: list[float]
+    heldout_score: float
+    scores: list[float]
+    loss: list[float | None]
     width: float
 
 
@@ -76,6 +76,8 @@ class SearchRecord(TypedDict, total=False):
     command: str
     started: str
     finished: str
+    task: str  # "classify", "detect" or "segment"
+    metric: str  # of all scores: "top-1", "mAP" or "mIOU"
     settings: dict[str, Any]
     data: dict[str, Any]  # name, classes, train, val, heldout, bad [[path, reason], ...]
     device: dict[str, Any]
@@ -90,8 +92,8 @@ class SearchRecord(TypedDict, total=False):
     meets_target: bool
     measured_latency_ms: float
     estimated_latency_ms: float
-    top1: float  # mean over the final trainings
-    baseline: dict[str, float]  # latency_ms, top1 of the uniform-width baseline
+    score: float  # mean over the final trainings
+    baseline: dict[str, float]  # latency_ms, score of the uniform-width baseline
     seconds: float
     seed_network: NetworkRecord
     found: NetworkRecord
@@ -103,7 +105,7 @@ class SearchRecord(TypedDict, total=False):
     export: dict[str, Any]  # images, label_agreement, largest_difference
     shipped: dict[
         str, Any
-    ]  # file, runtime, precision, top1 and the same; where that is not model.onnx
+    ]  # file, runtime, precision, score and the same; where that is not model.onnx
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,11 @@ class RunFolder:
     def space_table(self) -> Path:
         """The latency table of a block search's space."""
         return self.path / "space-table.jsonl"
+
+    @property
+    def found(self) -> Path:
+        """Of a search for a detector or segmenter: what was found, as a run of that task."""
+        return self.path / "found"
 
     @property
     def spec(self) -> Path:
@@ -178,3 +185,9 @@ class RunFolder:
     def write(self, record: SearchRecord) -> None:
         """Replace the run's record, whole or not at all."""
         write_json(self.run_json, record)
+
+
+def task_run(path: str | Path) -> Path:
+    """What a command means by a path: of a search for a detector or segmenter the run in its `found`."""
+    folder = RunFolder(Path(path))
+    return folder.found if folder.kind() == "search" and folder.found.is_dir() else folder.path

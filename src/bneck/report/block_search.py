@@ -42,7 +42,7 @@ def block_search(record: SearchRecord) -> Iterator[Block]:
         )
     if trials:
         yield _pictures(blocks, trials)
-    yield _finalists(blocks["finalists"])
+    yield _finalists(blocks["finalists"], record.get("metric", "top-1"))
     yield _front(blocks["front"], trials)
 
 
@@ -95,7 +95,7 @@ def _points(trials: Sequence[Mapping[str, Any]], x: str) -> tuple[Point, ...]:
     )
 
 
-def _finalists(finalists: Sequence[Mapping[str, Any]]) -> Table:
+def _finalists(finalists: Sequence[Mapping[str, Any]], metric: str) -> Table:
     return Table(
         title="Finalists, trained in full, the best first; ties within one standard error go to the faster.",
         columns=(
@@ -104,7 +104,7 @@ def _finalists(finalists: Sequence[Mapping[str, Any]]) -> Table:
             Column("measured (ms)"),
             Column("accuracy, short training (%)"),
             Column("accuracy, full training (%)"),
-            Column("top-1 held out (%)"),
+            Column(f"{metric} held out (%)"),
         ),
         rows=tuple(
             (
@@ -113,7 +113,7 @@ def _finalists(finalists: Sequence[Mapping[str, Any]]) -> Table:
                 ms(entry["measured_ms"]),
                 percent(entry["proxy"]),
                 percent(statistics.mean(entry["expected"])) if entry["expected"] else NONE,
-                ", ".join(percent(top1) for top1 in entry["heldout_top1"]) or NONE,
+                ", ".join(percent(score) for score in entry["heldout_score"]) or NONE,
             )
             for entry in finalists
         ),

@@ -19,11 +19,11 @@ MARKS: dict[str, tuple[Mark, int, str]] = {
 }
 MOST_TRIALS = 500  # drawn; of more, every so manieth
 FINALS = (
-    "measured latency (bar from the 10th to the 90th percentile) and mean top-1 on "
+    "measured latency (bar from the 10th to the 90th percentile) and mean {metric} on "
     "validation images after the final training (a cross for each training)"
 )
 SEARCH = (
-    "estimated latency, and top-1 on held-out images after a short fine-tuning. Other "
+    "estimated latency, and {metric} on held-out images after a short fine-tuning. Other "
     "images and other training than the final networks, so heights in the two panels do not "
     "compare."
 )
@@ -37,7 +37,7 @@ class FinalPoint:
     latency_ms: float
     p10_ms: float
     p90_ms: float
-    top1: tuple[float, ...]
+    scores: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,10 @@ class SearchPath:
 
 
 def draw_tradeoff(
-    finals: Sequence[FinalPoint], path: SearchPath | None, target_ms: float | None
+    finals: Sequence[FinalPoint],
+    path: SearchPath | None,
+    target_ms: float | None,
+    metric: str = "top-1",
 ) -> Picture | None:
     """Accuracy over latency: final networks in one panel, the search in another.
 
@@ -63,9 +66,9 @@ def draw_tradeoff(
             Chart(
                 title="After the final training",
                 x="measured latency (ms)",
-                y="top-1, validation images (%)",
+                y=f"{metric}, validation images (%)",
                 series=tuple(series for point in finals for series in _final(point)),
-                note=FINALS,
+                note=FINALS.format(metric=metric),
                 lines=lines,
             )
         )
@@ -74,9 +77,9 @@ def draw_tradeoff(
             Chart(
                 title="During the search",
                 x="estimated latency (ms)",
-                y="top-1, held-out images (%)",
+                y=f"{metric}, held-out images (%)",
                 series=_search(path),
-                note=SEARCH,
+                note=SEARCH.format(metric=metric),
                 lines=lines,
             )
         )
@@ -97,16 +100,16 @@ def _final(point: FinalPoint) -> list[Series]:
     words = f"{name}: {ms(point.latency_ms)} ms"
     middle = Point(
         point.latency_ms,
-        100 * mean(point.top1),
-        f"{words}, {percent(mean(point.top1))} %",
+        100 * mean(point.scores),
+        f"{words}, {percent(mean(point.scores))} %",
         point.p10_ms,
         point.p90_ms,
     )
     found = [Series(name=name, points=(middle,), colour=colour, mark=mark)]
-    if len(point.top1) > 1:
+    if len(point.scores) > 1:
         single = tuple(
-            Point(point.latency_ms, 100 * top1, f"{words}, training {number}: {percent(top1)} %")
-            for number, top1 in enumerate(point.top1, 1)
+            Point(point.latency_ms, 100 * score, f"{words}, training {number}: {percent(score)} %")
+            for number, score in enumerate(point.scores, 1)
         )
         found.insert(0, Series(name="", points=single, colour=colour, mark="cross"))
     return found

@@ -65,6 +65,8 @@ def _summary(record: SearchRecord) -> Iterator[Block]:
         yield Paragraph(sentence, "lead")
     if record.get("found"):
         yield Paragraph(text.baseline_sentence(record), "lead")
+    if sentence := text.task_sentence(record):
+        yield Paragraph(sentence)
     if tiles := tuple(_tiles(record)):
         yield Tiles(tiles)
 
@@ -77,14 +79,15 @@ def _tiles(record: SearchRecord) -> Iterator[Tile]:
         remark = f"target {text.target_text(record)}: {words[met]}"
         yield Tile("Measured latency", f"{ms(measured)} ms", remark, tones[met])
     found, uniform = record.get("found", {}), record.get("uniform", {})
-    top1, baseline = found.get("top1"), uniform.get("top1")
-    if top1:
-        yield Tile("Top-1, found network", spread_text(top1), _remark(top1))
+    scores, baseline = found.get("scores"), uniform.get("scores")
+    if scores:
+        title = f"{text.metric(record, first=True)}, found network"
+        yield Tile(title, spread_text(scores), _remark(scores))
     verdict = text.baseline_verdict(record)
-    if top1 and baseline and verdict:
-        gap = f"{signed_percent(mean(top1) - mean(baseline))} points"
+    if scores and baseline and verdict:
+        gap = f"{signed_percent(mean(scores) - mean(baseline))} points"
         apart = "the ranges of the trainings are apart"
-        if min(len(top1), len(baseline)) == 1:
+        if min(len(scores), len(baseline)) == 1:
             apart = "from one training, so it may be chance"
         remark = {
             "above": f"above: {apart}",
@@ -95,10 +98,10 @@ def _tiles(record: SearchRecord) -> Iterator[Tile]:
         yield Tile("Against uniform width", gap, remark, side[verdict])
 
 
-def _remark(top1: Sequence[float]) -> str:
+def _remark(scores: Sequence[float]) -> str:
     return (
-        f"mean and half the range of {len(top1)} trainings"
-        if len(top1) > 1
+        f"mean and half the range of {len(scores)} trainings"
+        if len(scores) > 1
         else "one final training"
     )
 
@@ -110,7 +113,7 @@ def _networks(record: SearchRecord) -> Iterator[Block]:
     yield Heading("Networks compared")
     rows = []
     for _, title, network in named:
-        top1 = network.get("top1") or []
+        scores = network.get("scores") or []
         _, p10, p90 = _measured(network)
         rows.append(
             (
@@ -121,8 +124,8 @@ def _networks(record: SearchRecord) -> Iterator[Block]:
                 ms(network.get("measured_ms")),
                 NONE if p10 is None or p90 is None else f"{ms(p10)} to {ms(p90)}",
                 signed_percent(text.estimate_error(network)),
-                " / ".join(percent(value) for value in top1) or NONE,
-                percent(mean(top1)) if top1 else NONE,
+                " / ".join(percent(value) for value in scores) or NONE,
+                percent(mean(scores)) if scores else NONE,
             )
         )
     yield Table(
@@ -135,7 +138,7 @@ def _networks(record: SearchRecord) -> Iterator[Block]:
             Column("measured (ms)"),
             Column("p10 to p90 (ms)"),
             Column("error (%)"),
-            Column("top-1 per training (%)"),
+            Column(f"{text.metric(record)} per training (%)"),
             Column("mean (%)"),
         ),
         rows=tuple(rows),
@@ -149,25 +152,25 @@ def _tradeoff(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Ite
     finals = []
     for role, _, network in text.named(record):
         median, p10, p90 = _measured(network)
-        if median is not None and network.get("top1"):
+        if median is not None and network.get("scores"):
             low, high = median if p10 is None else p10, median if p90 is None else p90
-            top1 = tuple(network["top1"])
+            scores = tuple(network["scores"])
             finals.append(
-                FinalPoint(role=role, latency_ms=median, p10_ms=low, p90_ms=high, top1=top1)
+                FinalPoint(role=role, latency_ms=median, p10_ms=low, p90_ms=high, scores=scores)
             )
     seed, steps, trials = (
         record.get("seed_network", {}),
         record.get("steps") or [],
         _trials(entries),
     )
-    start = _pair(seed.get("estimated_ms"), seed.get("heldout_top1"))
+    start = _pair(seed.get("estimated_ms"), seed.get("heldout_score"))
     accepted = tuple((step["estimated_ms"], step["accuracy"]) for step in steps)
     path = SearchPath(start=start, steps=accepted, trials=trials) if accepted or trials else None
     if not finals:
         yield Paragraph("Not drawn yet: no network is both finally trained and measured.", "note")
     if path is None:
         yield Paragraph("Not drawn yet: the search has judged no trial.", "note")
-    if picture := draw_tradeoff(finals, path, record.get("target_ms")):
+    if picture := draw_tradeoff(finals, path, record.get("target_ms"), text.metric(record)):
         yield picture
 
 
@@ -218,7 +221,7 @@ def _steps(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Iterat
     whole = seed.get("estimated_ms")
     rows = []
     if whole is not None:
-        held = percent(seed.get("heldout_top1"))
+        held = percent(seed.get("heldout_score"))
         rows.append(("0", "the seed network", NONE, ms(whole), "100.0", held, NONE))
     for step in steps:
         change = step["proposal"]
@@ -234,8 +237,9 @@ def _steps(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Iterat
             )
         )
     yield Paragraph(
-        f"{several(len(steps), 'step')}, {several(judged, 'trial')} judged. Held-out top-1 is on "
-        "images kept out of training, after the short fine-tuning; it is not the final accuracy."
+        f"{several(len(steps), 'step')}, {several(judged, 'trial')} judged. Held-out "
+        f"{text.metric(record)} is on images kept out of training, after the short fine-tuning; it is "
+        "not the final accuracy."
     )
     yield Table(
         title="Accepted steps in their order; step 0 is where the search began.",
@@ -245,7 +249,7 @@ def _steps(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Iterat
             Column("width (channels)"),
             Column("estimated (ms)"),
             Column("of the seed (%)"),
-            Column("top-1 held out (%)"),
+            Column(f"{text.metric(record)} held out (%)"),
             Column("trials"),
         ),
         rows=tuple(rows),

@@ -82,9 +82,9 @@ def _searched(name: str, record: dict[str, Any]) -> list[Subject]:
         costs = count(spec)
         found.append(
             Subject(
-                label=f"{name}, {role}", spec=spec, kind="search", metric="top-1",
+                label=f"{name}, {role}", spec=spec, kind="search", metric=record.get("metric", "top-1"),
                 params=costs.params, madds=costs.madds,
-                scores=tuple(network.get("top1") or ()), data=_data(record),
+                scores=tuple(network.get("scores") or ()), data=_data(record),
                 latency_ms=network.get("measured_ms"), p10_ms=spread.get("p10"), p90_ms=spread.get("p90"),
                 where=_where(network.get("measurement") or {}),
             )

@@ -29,6 +29,12 @@ def compare(found: Sequence[float], uniform: Sequence[float]) -> Verdict:
     return "below" if max(found) < min(uniform) else "tie"
 
 
+def metric(record: SearchRecord, *, first: bool = False) -> str:
+    """What the run's scores are; as the first word of a sentence."""
+    name = record.get("metric", "top-1")
+    return "Top-1" if first and name == "top-1" else name
+
+
 def named(record: SearchRecord) -> Iterator[tuple[str, str, NetworkRecord]]:
     """(role, title, network) of those networks that are there."""
     networks = (
@@ -65,6 +71,20 @@ def target_text(record: SearchRecord) -> str:
     text = f"{ms(target)} ms"
     in_ms = written is None or written.replace(" ", "").endswith("ms")
     return text if in_ms else f"{text} ({written} of the seed network)"
+
+
+def task_sentence(record: SearchRecord) -> str:
+    """Where the found network lies as a run of its task; "" of a classifier, or before it was written."""
+    seen = {
+        "detect": "every class's precision and a sheet of hits, misses and false alarms",
+        "segment": "every class's score and the best and worst images",
+    }.get(record.get("task", ""))
+    if seen is None or "export" not in record:
+        return ""
+    return (
+        f"In the folder found lies the network as a finished run of its task, with {seen}: found/report.md. "
+        "Every command takes this run's folder in its place."
+    )
 
 
 def headline(record: SearchRecord) -> str:
@@ -114,18 +134,20 @@ def disagreement_sentence(record: SearchRecord) -> str:
 
 
 def accuracy_sentence(record: SearchRecord) -> str:
-    """Top-1 of the found network over its final trainings; "" without any."""
-    top1 = record.get("found", {}).get("top1")
-    if not top1:
+    """The found network's score over its final trainings; "" without any."""
+    scores = record.get("found", {}).get("scores")
+    if not scores:
         return ""
-    text = f"Top-1 is {spread_text(top1)} ({_repeats(top1)}"
+    text = f"{metric(record, first=True)} is {spread_text(scores)} ({_repeats(scores)}"
     images = record.get("data", {}).get("val")
     if isinstance(images, int):
         text += f", {images:,} validation images"
     seed = record.get("seed_network", {})
     text += ")."
-    if seed.get("top1"):
-        text += f" The seed network, {seed.get('name', 'unnamed')}, has {spread_text(seed['top1'])}"
+    if seed.get("scores"):
+        text += (
+            f" The seed network, {seed.get('name', 'unnamed')}, has {spread_text(seed['scores'])}"
+        )
         slow = seed.get("measured_ms")
         text += f" at {ms(slow)} ms measured." if slow is not None else "."
     return text
@@ -133,21 +155,21 @@ def accuracy_sentence(record: SearchRecord) -> str:
 
 def baseline_verdict(record: SearchRecord) -> Verdict | None:
     """The found network against the uniform-width baseline; None before both are trained."""
-    found, uniform = record.get("found", {}).get("top1"), record.get("uniform", {}).get("top1")
+    found, uniform = record.get("found", {}).get("scores"), record.get("uniform", {}).get("scores")
     return compare(found, uniform) if found and uniform else None
 
 
 def baseline_sentence(record: SearchRecord) -> str:
     """The found network against a uniform-width one of equal latency, wins and losses alike."""
     uniform, verdict = record.get("uniform", {}), baseline_verdict(record)
-    found_top1, top1 = record.get("found", {}).get("top1"), uniform.get("top1")
-    if verdict is None or not found_top1 or not top1:
+    ours, scores = record.get("found", {}).get("scores"), uniform.get("scores")
+    if verdict is None or not ours or not scores:
         return "The comparison with a uniform-width baseline of equal latency is still missing."
     latency = uniform.get("measured_ms")
-    text = f"The uniform-width baseline{_width(uniform)} reaches {spread_text(top1)}"
-    text += f" ({_repeats(top1)})"
+    text = f"The uniform-width baseline{_width(uniform)} reaches {spread_text(scores)}"
+    text += f" ({_repeats(scores)})"
     text += f" at {ms(latency)} ms measured" if latency is not None else ", not yet measured"
-    gap = mean(found_top1) - mean(top1)
+    gap = mean(ours) - mean(scores)
     if verdict == "tie":
         text += (
             f"; the difference of {signed_percent(gap)} points is a tie: it is within the spread "
@@ -158,7 +180,7 @@ def baseline_sentence(record: SearchRecord) -> str:
         text += f"; the found network is {size} points {verdict.upper()} it."
     if verdict == "below":
         text += " For this data and device, narrowing all widths alike did better than the search."
-    if len(found_top1) == 1 or len(top1) == 1:
+    if len(ours) == 1 or len(scores) == 1:
         text += " One training tells nothing of the spread: a small difference may be chance."
     return text + _unequal(measured_ms(record), latency)
 
@@ -184,8 +206,8 @@ def missing(record: SearchRecord) -> list[str]:
         "the latency table": record.get("table"),
         "the seed network": record.get("seed_network"),
         "the search": found,
-        "the final training of the found network": found.get("top1"),
-        "the uniform-width baseline": uniform.get("top1"),
+        "the final training of the found network": found.get("scores"),
+        "the uniform-width baseline": uniform.get("scores"),
         "the measurement on the device": measured_ms(record) is not None,
         "the export check": record.get("export"),
     }
@@ -252,24 +274,28 @@ def export_sentence(record: SearchRecord) -> str:
     """What the check of the exported file said; "" before it was made."""
     check: dict[str, Any] = record.get("export", {})
     agree, largest = check.get("label_agreement"), check.get("largest_difference")
-    if agree is None:
+    if not check:
         return ""
     images = several(check.get("images", 0), "image")
     text = f"The exported file against the trained network, on {images}: "
-    text += "every label agrees" if agree == 1 else f"{percent(agree, 2)} % of the labels agree"
-    text += f", and no score differs by more than {largest:.1e}." if largest is not None else "."
-    if shipped := record.get("shipped"):
+    if agree is not None:
         text += (
-            f" What runs on the device is {shipped['file']} ({shipped['runtime']}, {shipped['precision']}): "
-            f"top-1 {percent(shipped['top1'], 1)} % there."
+            "every label agrees, and "
+            if agree == 1
+            else f"{percent(agree, 2)} % of the labels agree, and "
         )
+    text += f"nothing differs by more than {largest:.1e}." if largest is not None else "checked."
+    if shipped := record.get("shipped"):
+        text += f" What runs on the device is {shipped['file']} ({shipped['runtime']}, {shipped['precision']})"
+        score = shipped.get("score")
+        text += "." if score is None else f": {metric(record)} {percent(score, 1)} % there."
     return text
 
 
-def _repeats(top1: Sequence[float]) -> str:
-    if len(top1) == 1:
+def _repeats(scores: Sequence[float]) -> str:
+    if len(scores) == 1:
         return "one training"
-    return f"mean and half the range of {several(len(top1), 'training')}"
+    return f"mean and half the range of {several(len(scores), 'training')}"
 
 
 def _width(uniform: NetworkRecord) -> str:

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bneck.search.samplers import Judged, TokenSampler
+from bneck.search.samplers import OnReplay, TokenSampler
 from bneck.search.space import Choice, Tokens
+from bneck.search.trials import Judged
 from bneck.specs.errors import InputError
 
 
@@ -119,11 +120,19 @@ class Controller(TokenSampler):
         choices: of the space.
         ppo: how it learns.
         seed: of everything random.
+        on_replay: called after every update where several are due, as in a resumed search.
     """
 
-    def __init__(self, choices: Sequence[Choice], ppo: PPO = PAPER, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        choices: Sequence[Choice],
+        ppo: PPO = PAPER,
+        *,
+        seed: int = 0,
+        on_replay: OnReplay | None = None,
+    ) -> None:
         super().__init__(choices, seed=seed)
-        self.ppo = ppo
+        self.ppo, self.on_replay = ppo, on_replay
         self.policy = Policy(self.sizes, ppo.hidden, ppo.init, seed)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=ppo.lr)
         self.baseline: float | None = None
@@ -132,10 +141,13 @@ class Controller(TokenSampler):
     def propose(self, history: Sequence[Judged], pending: set[Tokens], number: int) -> Tokens:
         """See `TokenSampler.propose`."""
         with _one_thread():
-            while len(history) >= (self.updates + 1) * self.ppo.batch:
+            due = len(history) // self.ppo.batch - self.updates
+            for n in range(1, due + 1):
                 start = self.updates * self.ppo.batch
                 self._update(history[start : start + self.ppo.batch])
                 self.updates += 1
+                if self.on_replay and due > 1:
+                    self.on_replay(n, due)
             return self.policy.sample(self.rng(number).random(len(self.sizes)).tolist())
 
     def _update(self, batch: Sequence[Judged]) -> None:

@@ -18,8 +18,9 @@ from bneck.search.features import Array, Features, Indices
 from bneck.search.latency import Latencies, TokenEstimate
 from bneck.search.model import Model, Predict, fit
 from bneck.search.reward import Reward
-from bneck.search.samplers import Judged, TokenSampler
+from bneck.search.samplers import TokenSampler
 from bneck.search.space import Choice, Tokens
+from bneck.search.trials import Judged
 
 MOST_TRIALS = 800  # that a model is fitted to: the best half and the last half
 REFIT = 25  # a model is fitted anew when it has a 25th more trials

@@ -8,6 +8,7 @@ kill cannot cut in two.
 from __future__ import annotations
 
 import copy
+from collections.abc import Container
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -29,14 +30,25 @@ class Proposal:
 
 
 class _Collecting:
-    """A storage that keeps to itself what is noted of the unwritten trial; all else is the storage's."""
+    """A storage that keeps to itself what is noted of the unwritten trial; all else is the storage's.
 
-    def __init__(self, storage: Any) -> None:
-        self._storage = storage
+    Its trials are those given: a sampler may ask for them several times, each time a query.
+    """
+
+    def __init__(self, storage: Any, trials: list[FrozenTrial]) -> None:
+        self._storage, self._trials = storage, trials
         self.system_attrs: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """As `BaseStorage` has it; never a copy."""
+        if states is None:
+            return self._trials
+        return [t for t in self._trials if t.state in states]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """As `BaseStorage` has it."""
@@ -46,13 +58,17 @@ class _Collecting:
             self._storage.set_trial_system_attr(trial_id, key, value)
 
 
-def propose(study: Study, distributions: dict[str, BaseDistribution]) -> Proposal:
-    """What the study's sampler takes next for these distributions; the study stays as it is."""
-    study._thread_local.cached_all_trials = None  # what Optuna does when it asks
-    collecting, asking = _Collecting(study._storage), copy.copy(study)
+def propose(
+    study: Study, distributions: dict[str, BaseDistribution], trials: list[FrozenTrial]
+) -> Proposal:
+    """What the study's sampler takes next for these distributions; the study stays as it is.
+
+    `trials` are all that the study has.
+    """
+    collecting, asking = _Collecting(study._storage, trials), copy.copy(study)
     asking._storage = collecting  # type: ignore[assignment]
     trial = FrozenTrial(
-        number=len(study._storage.get_all_trials(study._study_id, deepcopy=False)),
+        number=len(trials),
         trial_id=UNWRITTEN,
         state=TrialState.RUNNING,
         value=None,

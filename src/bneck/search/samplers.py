@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,34 +17,18 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from bneck.search.space import Choice, Tokens
+from bneck.search.trials import (
+    ACCURACY,
+    LATENCY,
+    REJECTED,
+    Finished,
+    Judged,
+    View,
+    distributions,
+    tokens_of,
+)
 
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-ACCURACY, LATENCY, REJECTED = "accuracy", "latency_ms", "rejected"  # attributes of a trial
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A finished trial. `accuracy` and `latency_ms` are NaN where nobody said them.
-
-    `rejected`: over the latency limit, never trained; its value is the reward of accuracy 0.
-    """
-
-    number: int
-    tokens: Tokens
-    value: float
-    accuracy: float
-    latency_ms: float
-    rejected: bool
-
-
-def distributions(choices: Sequence[Choice]) -> dict[str, BaseDistribution]:
-    """The choices as Optuna takes them."""
-    return {choice.name: CategoricalDistribution(choice.options) for choice in choices}
-
-
-def tokens_of(choices: Sequence[Choice], params: dict[str, Any]) -> Tokens:
-    """The tokens of a trial's parameters."""
-    return tuple(choice.options.index(params[choice.name]) for choice in choices)
+OnReplay = Callable[[int, int], None]  # (updates replayed, of so many)
 
 
 class TokenSampler(BaseSampler):
@@ -60,7 +43,7 @@ class TokenSampler(BaseSampler):
         self.choices, self.seed = tuple(choices), seed
         self.sizes = tuple(len(choice.options) for choice in choices)
         self._history: list[Judged] = []
-        self._known: set[int] = set()
+        self._finished = Finished()
 
     @abstractmethod
     def propose(self, history: Sequence[Judged], pending: set[Tokens], number: int) -> Tokens:
@@ -91,15 +74,11 @@ class TokenSampler(BaseSampler):
     ) -> dict[str, Any]:
         """The proposal as Optuna's parameters."""
         trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        new = [t for t in trials if t.number not in self._known and t.state in DONE]
-        for done in sorted(new, key=lambda t: (t.datetime_complete, t.number)):
-            self._known.add(done.number)
-            if done.values is not None:
-                self._history.append(self._judged(done))
+        self._history += map(self._judged, self._finished.new(trials))
         pending = {
             tokens_of(self.choices, t.params)
-            for t in reversed(trials[-200:])
-            if t.state == TrialState.RUNNING and len(t.params) == len(self.choices)
+            for t in self._finished.under_way(trials)
+            if len(t.params) == len(self.choices)
         }
         tokens = self.propose(self._history, pending, trial.number)
         return {c.name: c.options[t] for c, t in zip(self.choices, tokens, strict=True)}
@@ -192,12 +171,18 @@ class Reseeded(BaseSampler):
         choices: of the space.
         make: seed -> sampler.
         seed: everything random follows from it and the trial's number.
+        view: what it is shown of the study; None shows all of it.
     """
 
     def __init__(
-        self, choices: Sequence[Choice], make: Callable[[int], BaseSampler], *, seed: int = 0
+        self,
+        choices: Sequence[Choice],
+        make: Callable[[int], BaseSampler],
+        *,
+        seed: int = 0,
+        view: View | None = None,
     ) -> None:
-        self.choices, self.make, self.seed = tuple(choices), make, seed
+        self.choices, self.make, self.seed, self.view = tuple(choices), make, seed, view
         self._current = make(seed)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -216,6 +201,7 @@ class Reseeded(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """That sampler's parameters."""
+        study = study if self.view is None else self.view.of(study)
         return self._current.sample_relative(study, trial, search_space)
 
     def sample_independent(

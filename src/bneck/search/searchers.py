@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import optuna
 from optuna.samplers import BaseSampler
 
 from bneck.search.latency import TokenEstimate
 from bneck.search.predictor import Predictor
 from bneck.search.reward import Reward
-from bneck.search.samplers import Evolution, RandomTokens, Reseeded
+from bneck.search.samplers import Evolution, OnReplay, RandomTokens, Reseeded
 from bneck.search.space import Space
+from bneck.search.trials import View
 from bneck.specs.errors import InputError
 
 SEARCHERS = (
     "predictor", "evolution", "controller", "controller-tuned", "tpe", "nsga2", "gp", "random",
 )  # fmt: skip
+# TPE fits one density to its best 25 trials and one to all others, anew for every trial: what the
+# second is like an even share of them says as well.
+SHOWN, BEST = 500, 100
+SHOWN_GP = 300  # a Gaussian process costs the cube of its trials: with 42 choices 3 s for these
 PARETO_SEARCHERS = ("predictor", "tpe", "nsga2", "gp", "random")
 
 
@@ -26,6 +35,7 @@ def sampler(
     estimate: TokenEstimate | None,
     seed: int,
     sweep: bool = False,
+    on_replay: OnReplay | None = None,
 ) -> BaseSampler:
     """A searcher by name; all choose from the same choices and learn from the same trials.
 
@@ -36,6 +46,7 @@ def sampler(
         estimate: tokens -> milliseconds; only "predictor" looks at it.
         seed: everything random follows from it.
         sweep: look for the whole front, not for the best reward.
+        on_replay: called while a searcher catches up with the trials of a resumed search.
 
     Raises:
         InputError: no such searcher.
@@ -49,15 +60,34 @@ def sampler(
         case "controller" | "controller-tuned":
             from bneck.search.controller import PAPER, TUNED, Controller
 
-            return Controller(choices, PAPER if name == "controller" else TUNED, seed=seed)
+            ppo = PAPER if name == "controller" else TUNED
+            return Controller(choices, ppo, seed=seed, on_replay=on_replay)
         case "tpe":
-            return Reseeded(
-                choices, lambda s: optuna.samplers.TPESampler(seed=s, multivariate=True), seed=seed
-            )
+            return Reseeded(choices, _tpe, seed=seed, view=View(most=SHOWN, best=BEST))
         case "nsga2":
             return Reseeded(choices, lambda s: optuna.samplers.NSGAIISampler(seed=s), seed=seed)
         case "gp":
-            return Reseeded(choices, lambda s: optuna.samplers.GPSampler(seed=s), seed=seed)
+            return Reseeded(choices, _gp, seed=seed, view=View(most=SHOWN_GP, best=BEST))
         case "random":
             return RandomTokens(choices, seed=seed)
     raise InputError(f"there is no searcher {name!r}; known are {', '.join(SEARCHERS)}")
+
+
+def _gp(seed: int) -> BaseSampler:
+    with _settled():
+        return optuna.samplers.GPSampler(seed=seed)
+
+
+def _tpe(seed: int) -> BaseSampler:
+    # What is under way counts as bad, so that a batch is not one network four times. Which
+    # of the two is the default depends on Optuna's version.
+    with _settled():
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+
+
+@contextmanager
+def _settled() -> Iterator[None]:
+    """What Optuna 5 has for good, 4 warns of as experimental, with every trial."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield

@@ -15,22 +15,32 @@ from typing import Any, Literal, TypeVar, get_args
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from bneck.search.ledger import LedgerError, close_ledger, open_ledger, reach
 from bneck.search.proposals import Proposal, propose
 from bneck.search.reward import Reward
-from bneck.search.samplers import ACCURACY, LATENCY, REJECTED, distributions, tokens_of
+from bneck.search.samplers import OnReplay
 from bneck.search.searchers import PARETO_SEARCHERS, SEARCHERS, sampler
+from bneck.search.several import RUN, agreed_reward, is_of, taken
 from bneck.search.space import Space, Tokens
+from bneck.search.trials import (
+    ACCURACY,
+    DIGEST,
+    LATENCY,
+    REJECTED,
+    Finished,
+    distributions,
+    share,
+    tokens_of,
+)
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 
 Objective = Literal["reward", "pareto"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 MOST_IN_A_ROW = 500  # proposals that need no training before a search gives up
-DIGEST, REPEATS, STOP = "digest", "repeats", "stop"
+REPEATS, STOP = "repeats", "stop"
 
 T = TypeVar("T")
 
@@ -73,6 +83,9 @@ class Study:
         name: of the study in its ledger.
         seed: everything random follows from it.
         pruner: which trials stop early; None lets all go on.
+        on_replay: called with (updates, of so many) while the controller replays a resumed search.
+        run: which of several runs this is that share the study, each in a process of its own; all judge for
+            one reward, that of the first. None where nobody else asks.
 
     Raises:
         InputError: a setting that cannot be, or a space of one network.
@@ -91,6 +104,8 @@ class Study:
         name: str = "blocks",
         seed: int = 0,
         pruner: optuna.pruners.BasePruner | None = None,
+        on_replay: OnReplay | None = None,
+        run: str | None = None,
     ) -> None:
         if objective not in OBJECTIVES:
             raise InputError(
@@ -103,28 +118,31 @@ class Study:
             )
         if space.size < 2:
             raise InputError(f"the space {space.name} has a single network: nothing to search")
-        self.space, self.reward, self.estimate = space, reward, estimate
+        self.space, self.estimate, self.run = space, estimate, run
         self.objective, self.ledger = objective, ledger
-        chosen = sampler(
-            searcher, space, reward=reward, estimate=self._estimate_tokens, seed=seed,
-            sweep=objective == "pareto",
-        )  # fmt: skip
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         facts = {
             "space": f"{space.name} {space.digest()}",
             "objective": objective,
             "searcher": searcher,
             "seed": seed,
-            "reward": repr(reward),
         }
-        self._study = self._reach(lambda: self._open(name, chosen, pruner, facts))
+        if run is None:
+            facts["reward"] = repr(reward)
+        self._study = self._reach(lambda: self._open(name, pruner, facts))
+        self.reward = reward
+        if run is not None:
+            self.reward = self._reach(lambda: agreed_reward(self._study, reward))
+        self._study.sampler = sampler(
+            searcher, space, reward=self.reward, estimate=self._estimate_tokens, seed=seed,
+            sweep=objective == "pareto", on_replay=on_replay,
+        )  # fmt: skip
         self._distributions = distributions(space.choices)
         self._known: dict[str, Trial] = {}
-        self._trials: list[Trial] = []
+        self._trials: dict[int, Trial] = {}
         self._asked: dict[int, int] = {}  # ids in the ledger by number
-        for frozen in self._reach(lambda: self._study.get_trials(deepcopy=False)):
-            if frozen.state.is_finished():
-                self._remember(frozen)
+        self._finished = Finished()
+        self.refresh()
 
     def close(self) -> None:
         """Close the connections to the ledger, if it is a database."""
@@ -132,11 +150,18 @@ class Study:
 
     @property
     def trials(self) -> list[Trial]:
-        """Networks that were judged, each once, in the order of their numbers."""
-        return sorted(self._trials, key=lambda trial: trial.number)
+        """Networks that were judged, each once, in the order of their numbers.
+
+        Those of other runs as of the last `ask` or `refresh`.
+        """
+        return [self._trials[number] for number in sorted(self._trials)]
+
+    def refresh(self) -> None:
+        """Read what other runs have told."""
+        self._reach(self._read)
 
     def under_way(self) -> list[Asked]:
-        """What was asked for and not told, by this process or one that was killed.
+        """What was asked for and not told, by this process or one of the same run that was killed.
 
         What was killed in the middle of being asked for is closed; so is a network that was written down
         twice because the database's answer to the first time was lost.
@@ -144,14 +169,12 @@ class Study:
         asked: list[Asked] = []
         states = (TrialState.RUNNING,)
         for frozen in self._reach(lambda: self._study.get_trials(deepcopy=False, states=states)):
+            if not is_of(frozen, self.run):
+                continue
             digest = frozen.user_attrs.get(DIGEST)
             twice = digest in self._known or digest in [one.spec.digest() for one in asked]
             if len(frozen.params) < len(self.space.choices) or digest is None or twice:
-                self._reach(
-                    lambda n=frozen.number: self._study.tell(  # type: ignore[misc]
-                        n, state=TrialState.FAIL, skip_if_finished=True
-                    )
-                )
+                self._withdraw(frozen.number)
             else:
                 self._asked[frozen.number] = frozen._trial_id
                 asked.append(self._as_asked(frozen))
@@ -165,7 +188,7 @@ class Study:
         """
         allowed = bool(self._trials)
         for _ in range(MOST_IN_A_ROW):
-            proposal = self._reach(lambda: propose(self._study, self._distributions))
+            proposal = self._reach(lambda: propose(self._study, self._distributions, self._read()))
             tokens = tokens_of(self.space.choices, proposal.params)
             spec = self.space.decode(tokens)
             latency_ms = self.estimate(spec)
@@ -179,6 +202,9 @@ class Study:
                 continue
             trial_id = self._enter(proposal, {DIGEST: digest}, None, latency_ms)
             number = self._number(trial_id, proposal.number)
+            if self.run is not None and taken(self._reach(self._read), number, digest):
+                self._withdraw(number)
+                continue
             self._asked[number] = trial_id
             return Asked(number=number, tokens=tokens, spec=spec, latency_ms=latency_ms)
         if allowed:
@@ -245,7 +271,6 @@ class Study:
     def _open(
         self,
         name: str,
-        chosen: BaseSampler,
         pruner: optuna.pruners.BasePruner | None,
         facts: dict[str, Any],
     ) -> optuna.Study:
@@ -260,7 +285,7 @@ class Study:
                         "choose another ledger, or go on with the settings it was begun with"
                     )
         study = optuna.create_study(
-            storage=storage, sampler=chosen, study_name=name, directions=goals, load_if_exists=True,
+            storage=storage, study_name=name, directions=goals, load_if_exists=True,
             pruner=pruner or optuna.pruners.NopPruner(),
         )  # fmt: skip
         for key, value in facts.items():
@@ -271,6 +296,10 @@ class Study:
     def _estimate_tokens(self, tokens: Tokens) -> float:
         return self.estimate(self.space.decode(tokens))
 
+    def _withdraw(self, number: int) -> None:
+        """Close a trial that nobody will judge."""
+        self._reach(lambda: self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True))
+
     def _enter(
         self, proposal: Proposal, noted: dict[str, Any], accuracy: float | None, latency_ms: float
     ) -> int:
@@ -280,7 +309,7 @@ class Study:
             values=None if accuracy is None else self._values(accuracy, latency_ms),
             params=proposal.params,
             distributions=self._distributions,
-            user_attrs={LATENCY: latency_ms, **noted},
+            user_attrs={LATENCY: latency_ms, **noted, **({RUN: self.run} if self.run else {})},
             system_attrs=proposal.system_attrs,
         )
         storage, study_id = self._study._storage, self._study._study_id
@@ -324,6 +353,16 @@ class Study:
 
         self._reach(close)
 
+    def _read(self) -> list[FrozenTrial]:
+        """All trials of the ledger by number; the newly finished ones are remembered."""
+        storage, study_id = self._study._storage, self._study._study_id
+        trials = storage.get_all_trials(study_id, deepcopy=False)
+        for frozen in self._finished.new(trials):
+            share(frozen, self.space.choices, self._distributions)
+            if frozen.number not in self._trials:
+                self._remember(frozen)
+        return trials
+
     def _remember(self, frozen: FrozenTrial) -> None:
         noted = frozen.user_attrs
         if DIGEST in noted and ACCURACY in noted:
@@ -354,7 +393,7 @@ class Study:
             stopped=stopped,
         )
         self._known[digest] = trial
-        self._trials.append(trial)
+        self._trials[number] = trial
         return trial
 
     def _as_asked(self, frozen: FrozenTrial) -> Asked:

@@ -41,6 +41,14 @@ class SegmentSettings:
     weights: tuple[float, ...] = ()
     seed: int = 0
 
+    def loop(self) -> Settings:
+        """The same for `train.loop`."""
+        return Settings(
+            epochs=self.epochs, batch=self.batch, lr=self.lr, schedule="poly", warmup=self.warmup,
+            weight_decay=self.weight_decay, average=self.average, bn_momentum=self.bn_momentum,
+            sgd_momentum=self.momentum, seed=self.seed,
+        )  # fmt: skip
+
     def check(self) -> None:
         """Raise TrainingError for a value that cannot be."""
         for name, value in (("epochs", self.epochs), ("lr", self.lr)):
@@ -79,28 +87,44 @@ def train_segmenter(
             longer finite.
     """
     settings.check()
+    lessons = segment_lessons(
+        net, scenes, indices, settings.loop(),
+        crop=settings.crop, vary=settings.vary, weights=settings.weights,
+    )  # fmt: skip
+    return fit(net, lessons, settings.loop(), **watching)
+
+
+def segment_lessons(
+    net: SegmentNet,
+    scenes: Scenes,
+    indices: np.ndarray,
+    settings: Settings,
+    *,
+    crop: Size,
+    vary: Vary,
+    weights: tuple[float, ...] = (),
+) -> Lessons[Batch]:
+    """What a segmenter learns from: crops of the scenes of `indices`, and its loss.
+
+    Raises:
+        TrainingError: one image a batch for R-ASPP.
+    """
     if net.seg.head == "raspp" and settings.batch < 2:
         raise TrainingError(
             "the batch is 1, and R-ASPP normalises one pooled pixel an image over the batch; choose a "
             "batch of at least 2, or the head lraspp"
         )
-    weights = torch.tensor(settings.weights) if settings.weights else None
+    by_class = torch.tensor(weights) if weights else None
 
     def batches(epoch: int, first: int) -> Iterable[Batch]:
         return crop_batches(
-            scenes, indices, crop=settings.crop, batch=settings.batch, vary=settings.vary,
+            scenes, indices, crop=crop, batch=settings.batch, vary=vary,
             seed=settings.seed, epoch=epoch, first=first,
         )  # fmt: skip
 
     def loss(net: nn.Module, batch: Batch) -> Tensor:
         images, masks = batch
         scores = net(images.contiguous(memory_format=torch.channels_last))
-        return segment.loss(scores, masks, weights=weights)
+        return segment.loss(scores, masks, weights=by_class)
 
-    lessons = Lessons(images=len(indices), batches=batches, loss=loss)
-    how = Settings(
-        epochs=settings.epochs, batch=settings.batch, lr=settings.lr, schedule="poly",
-        warmup=settings.warmup, weight_decay=settings.weight_decay, average=settings.average,
-        bn_momentum=settings.bn_momentum, sgd_momentum=settings.momentum, seed=settings.seed,
-    )  # fmt: skip
-    return fit(net, lessons, how, **watching)
+    return Lessons(images=len(indices), batches=batches, loss=loss)
