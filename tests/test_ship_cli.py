@@ -139,3 +139,15 @@ def test_table_refuses_what_has_none(call: Call, tiny_file: Path, tmp_path: Path
     options = ("--runtime", "torch", "--out", tmp_path / "t.jsonl")
     said = refusal(call("table", tiny_file, *options))
     assert said.startswith("there are no latency tables for the runtime torch; take onnxruntime")
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_tasks_are_measured_where_they_have_files(call: Call, task: str) -> None:
+    names = ("measure", "v3-small-0.35", "--task", task)
+    why = refusal(call(*names, "--runtime", "torch", "--rounds", 3))
+    assert "no files of detectors and segmenters for the runtime torch; take onnxruntime" in why
+    assert "does not run precision 'int4'" in refusal(
+        call(*names, "--precision", "int4", "--rounds", 3)
+    )
+    why = refusal(call(*names, "--device", "ssh:somewhere"))
+    assert f"to {task} is measured on this machine so far" in why

@@ -101,14 +101,19 @@ def measure(
         raise InputError(f"threads is {threads} and rounds {rounds}; they must be at least 1 and 3")
     protocol = replace(PROTOCOL, threads=threads, rounds=rounds)
     with Bars(Console(stderr=True)) as bars:
-        bars.stage("rounds", rounds)
+
+        def on_round(done: int, of: int) -> None:
+            if done == 1:  # what cannot be measured is refused before
+                bars.stage("rounds", of)
+            bars.advance(1)
+
         found = measure_segmenters(
             segmenters,
             pixels,
             runtime_name=runtimes,
             precision=precisions,
             protocol=protocol,
-            on_round=lambda done, of: bars.advance(1),
+            on_round=on_round,
         )
     if as_json:
         print_json(found)

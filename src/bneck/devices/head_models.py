@@ -66,7 +66,7 @@ def detector_model(
                 detector, weights, decode=decode, hswish=hswish, ranges=ranges, metadata=metadata
             )
             return engine.converted(bytes(graph.SerializeToString()), metadata or {})
-    raise _none(engine, "detectors")
+    raise _none(engine)
 
 
 def segmenter_model(
@@ -116,7 +116,7 @@ def segmenter_model(
                 seg, weights, size, argmax=argmax, hswish=hswish, ranges=ranges, metadata=metadata
             )
             return engine.converted(bytes(graph.SerializeToString()), metadata or {})
-    raise _none(engine, "segmenters")
+    raise _none(engine)
 
 
 def wrapped_model(
@@ -136,7 +136,18 @@ def wrapped_model(
             return network_model(spec, engine, precision)
 
 
-def _none(engine: Runtime, what: str) -> InputError:
+def check_engine(engine: Runtime) -> None:
+    """Whether a runtime has files of detectors and segmenters.
+
+    Raises:
+        InputError: it has none.
+    """
+    if engine.suffix not in (".onnx", ".tflite", ".xml"):
+        raise _none(engine)
+
+
+def _none(engine: Runtime) -> InputError:
     return InputError(
-        f"there are no files of {what} for the runtime {engine.name}; take onnxruntime, litert or openvino"
+        f"there are no files of detectors and segmenters for the runtime {engine.name}; take onnxruntime, "
+        "litert or openvino"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -57,13 +58,7 @@ class QdqHeads(OnnxHeads, QdqGraph):
     """An 8-bit graph with heads."""
 
     def windows(self, layer: Layer, x: str, window: Size, strides: Size) -> str:
-        mean = self.node(
-            "AveragePool",
-            [x],
-            f"{layer.name}.mean",
-            kernel_shape=list(window),
-            strides=list(strides),
-        )
+        mean = super().windows(replace(layer, name=f"{layer.name}.mean"), x, window, strides)
         return self.rounded(mean, layer.name)
 
     def product(self, name: str, x: str, gate: str) -> str:

@@ -35,8 +35,12 @@ def evaluate_file(
     annotated = split_of(settings_beside(file, "detect"), file, data, split, images)
     check_classes(annotated, tuple(net.classes), str(file))
     numbers = judge_net(net, annotated, split, progress).numbers
-    told = net.session.metadata
-    return {"file": str(file), "name": net.detector.network.name, **_known(told), **numbers}
+    return {
+        "file": str(file),
+        "name": net.detector.network.name,
+        "precision": net.session.metadata.get("precision", "fp32"),
+        **numbers,
+    }
 
 
 def split_of(
@@ -72,7 +76,3 @@ def check_classes(annotated: Annotated, classes: tuple[str, ...], where: str) ->
             f"{annotated.file} has the classes {', '.join(annotated.classes)}, and {where} has "
             f"{', '.join(classes)}; they must be the same, in the order of their ids"
         )
-
-
-def _known(metadata: dict[str, str]) -> dict[str, str]:
-    return {"precision": metadata.get("precision", "fp32")}

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from bneck.devices.head_models import check_engine
 from bneck.devices.runtimes import Runtime
 from bneck.export.detector_file import FileDetector, export_detector
 from bneck.export.segmenter_file import FileSegmenter, export_segmenter
@@ -47,8 +48,9 @@ def quantize_heads(
     """What `recipes.quantize.quantize` does, for a run of detection or segmentation.
 
     Raises:
-        InputError: no finished run, or its data is gone.
+        InputError: no finished run, its data is gone, or the runtime has no such files.
     """
+    check_engine(engine)
     folder = RunFolder(task_run(run))
     task: _Task = _Detection(folder) if folder.kind() == "detect" else _Segmentation(folder)
     place = Path(out) if out is not None else folder.path / "8bit"

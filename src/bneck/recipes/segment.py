@@ -196,7 +196,8 @@ def evaluate_segment(
             folder.path, file, data, split=split, classes=classes, ignore=ignore
         )
         found = _score_record(split, judge_file(file, scenes, told), scenes)
-        return {"file": str(folder.path), **found}
+        precision = file.session.metadata.get("precision", "fp32")
+        return {"file": str(folder.path), "precision": precision, **found}
     record, net = load_run(folder)
     settings, names = record["settings"], record["labels"]["names"]
     scenery = scenery_of(settings, folder.path, names, data, classes, ignore)
