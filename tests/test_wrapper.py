@@ -62,6 +62,13 @@ def test_rows_do_the_work_of_the_layers(spec: NetSpec, wrapper: Plain | Ssdlite 
     assert count_whole(spec, wrapper).madds == by_layers
 
 
+def test_an_output_stride_is_reached_once() -> None:
+    spec = resolve("v3-small+rf2")
+    once = LR.network(spec)
+    assert LR.segmenter(spec).output_stride == LR.segmenter(once).output_stride == 16
+    assert LR.network(once) == once  # its name too
+
+
 def test_counts_are_those_of_the_tasks() -> None:
     assert count_whole(SMALL, SSD).params == count_detector(SSD.detector(SMALL)).params
     spec = resolve("v3-small+rf2")

@@ -87,7 +87,7 @@ class Segmenter:
     @property
     def output_stride(self) -> int:
         """Image pixels a pixel of the last map, along a side."""
-        return _reached(self.network, self.features)
+        return reached_stride(self.network, self.features)
 
     def settings(self) -> dict[str, Any]:
         """All fields but the network, as plain values for a record; `from_settings` reads them."""
@@ -130,7 +130,7 @@ def segmenter(
     tap = rows[-1]  # before dilation brings later rows to 1/8
     if stride is not None:
         network = output_stride(network, stride)
-    reached = _reached(network, end)
+    reached = reached_stride(network, end)
     if reached not in OUTPUT_STRIDES:
         raise SpecError(
             f"{network.name} has output stride {reached}; allowed are "
@@ -270,7 +270,8 @@ def _tappable(network: NetSpec, end: int) -> list[int]:
     return found
 
 
-def _reached(network: NetSpec, end: int) -> int:
+def reached_stride(network: NetSpec, end: int) -> int:
+    """Image pixels a pixel of the map behind row `end`, along a side."""
     reached = 1
     for row in network.rows[:end]:
         reached *= 1 if isinstance(row, Pool) else row.stride

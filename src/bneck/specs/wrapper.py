@@ -14,7 +14,14 @@ from bneck.specs.detector import COCO_IDS, EXTRAS, Detector, extra_layers, featu
 from bneck.specs.detector import layers as detector_layers
 from bneck.specs.network import Layer, NetSpec, layers
 from bneck.specs.rows import Bneck, Conv, Pool, Row
-from bneck.specs.segmenter import Head, Segmenter, segmenter, segmenter_layers
+from bneck.specs.segmenter import (
+    Head,
+    Segmenter,
+    features_end,
+    reached_stride,
+    segmenter,
+    segmenter_layers,
+)
 
 Size = tuple[int, int]
 
@@ -161,12 +168,13 @@ class Aspp:
 
     def segmenter(self, spec: NetSpec) -> Segmenter:
         """The segmenter round a network."""
+        has = reached_stride(spec, features_end(spec))
         return segmenter(
             spec,
             classes=self.classes,
             head=self.head,
             filters=self.filters,
-            stride=self.stride,
+            stride=None if has == self.stride else self.stride,
             global_pool=self.global_pool,
         )
 
