@@ -24,12 +24,9 @@ from bneck.nets.weights import load_weights, save_weights
 from bneck.recipes import detect as recipe
 from bneck.recipes.detect_pictures import exported_detector
 from bneck.records.run import RunFolder
-from bneck.report.boxes import MISSED, Mark, sheet, with_boxes
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, to_text
 from bneck.specs.transforms import with_expanded
-from bneck.tasks.boxes import Found, as_boxes
-from bneck.tasks.hits import best_threshold, judge
 from commands import Call, refusal
 
 
@@ -422,57 +419,3 @@ class TestRefusals:
         said = refusal(call("train", "v3-small", "--task", "detect", "--data", scene, "--out", run))
         assert "holds a run already" in said
         assert "a network and --data are needed" in refusal(call("train", "--task", "detect"))
-
-
-class TestHits:
-    BOXES = as_boxes([[0, 0, 0.4, 0.4], [0.5, 0.5, 0.9, 0.9], [0, 0.5, 0.3, 1]])
-    LABELS = np.array([1, 2, 1])
-
-    def found(self, boxes: list[list[float]], labels: list[int]) -> Found:
-        scores = np.linspace(0.9, 0.1, len(boxes), dtype=np.float32)
-        return Found(as_boxes(boxes), scores, np.array(labels))
-
-    def test_by_hand(self) -> None:
-        crowd = np.array([False, False, True])
-        seen = self.found(
-            [[0, 0, 0.4, 0.4], [0, 0, 0.4, 0.38], [0.5, 0.5, 0.9, 0.9], [0.1, 0.6, 0.2, 0.7]],
-            [1, 1, 1, 1],
-        )
-        # The second finds what is found already; the third is of the wrong class; the fourth is in the crowd.
-        verdict = judge(seen, self.BOXES, self.LABELS, crowd)
-        assert verdict.hit.tolist() == [True, False, False, False]
-        assert verdict.ignored.tolist() == [False, False, False, True]
-        assert verdict.missed.tolist() == [False, True, False]
-
-    def test_the_best_threshold(self) -> None:
-        crowd = np.zeros(3, np.bool_)
-        seen = self.found(
-            [[0, 0, 0.4, 0.4], [0.5, 0.5, 0.9, 0.9], [0.8, 0, 1, 0.2], [0.7, 0, 1, 0.2]],
-            [1, 2, 1, 1],
-        )
-        best = best_threshold([(seen, judge(seen, self.BOXES, self.LABELS, crowd))])
-        assert best is not None
-        # Two of two shown are right, of three objects: F1 = 2 * 2 / (2 + 3).
-        assert (best.precision, best.recall, best.f1) == pytest.approx((1, 2 / 3, 0.8))
-        assert best.score == pytest.approx(0.9 - 0.8 / 3, abs=1e-5)
-
-    def test_nothing(self) -> None:
-        none = self.found([], [])
-        verdict = judge(none, self.BOXES[:0], self.LABELS[:0], np.empty(0, np.bool_))
-        assert best_threshold([(none, verdict)]) is None
-
-
-class TestDrawing:
-    def test_a_box_is_where_it_should_be(self) -> None:
-        page = with_boxes(
-            Image.new("RGB", (101, 101), "white"), [Mark((0.2, 0.3, 0.6, 0.9), "", "#ff0000")]
-        )
-        red = np.asarray(page)[:, :, 1] == 0
-        rows, columns = np.nonzero(red)
-        assert (rows.min(), rows.max(), columns.min(), columns.max()) == (30, 90, 20, 60)
-
-    def test_a_sheet_holds_every_picture(self) -> None:
-        tiles = [(Image.new("RGB", (30, 20 + i), "grey"), f"picture {i}") for i in range(5)]
-        page = sheet(tiles, [("missed", MISSED)])
-        assert page.width == 4 * 370 + 10
-        assert page.height > 2 * 240

@@ -24,7 +24,6 @@ from bneck.recipes.progress import Silent
 from bneck.recipes.segment import evaluate_segment, resume_segment, train_segment
 from bneck.recipes.segment_export import export_segment
 from bneck.recipes.segment_pictures import paint
-from bneck.report.overlay import overlay
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.segmenter import Segmenter, segmenter
@@ -352,24 +351,6 @@ class TestRun:
             weights(load_segmenter(seg, one)), weights(load_segmenter(seg, other)), strict=True
         ):
             assert torch.equal(a, b)
-
-
-def test_an_overlay_mixes_colours_and_lists_what_occurs() -> None:
-    """45 % of the picture and 55 % of the colour; ignored pixels stay as they are."""
-    image = np.full((20, 300, 3), 100, np.uint8)
-    classes = np.zeros((20, 300), np.uint8)
-    classes[:, 150:] = 1
-    classes[0] = 255
-    page = np.asarray(
-        overlay(image, classes, ["a", "b", "c"], [(200, 0, 0), (0, 0, 255), (1, 1, 1)])
-    )
-    assert page[5, 5].tolist() == [155, 45, 45]
-    assert page[5, 200].tolist() == [45, 45, 185]
-    assert page[0, 0].tolist() == [100, 100, 100]
-    legend = page[20:].reshape(-1, 3).tolist()
-    assert [200, 0, 0] in legend
-    assert [0, 0, 255] in legend
-    assert [1, 1, 1] not in legend
 
 
 class TestCommands:
