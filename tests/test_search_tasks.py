@@ -133,6 +133,15 @@ class TestFinished:
         drawn = tmp_path / "drawn.png"
         assert call("predict", run.path, picture, "--out", drawn).code == 0
         assert drawn.is_file()
+        answer = call("report", run.path, "--json")
+        assert answer.code == 0, answer.err
+        kept = [Path(file).name for file in json.loads(answer.out)["files"]]
+        assert kept == ["report.html", "report.md", "report.md"]
+        answer = call("compare", run.path, "--json", "--out", tmp_path / "compare.html")
+        assert answer.code == 0, answer.err
+        assert run.record["found"]["params"] in {
+            one["params"] for one in json.loads(answer.out)["subjects"]
+        }
         answer = call("export", run.path, "--out", tmp_path / "file.onnx")
         assert answer.code == 0, answer.err
         assert (tmp_path / "file.onnx").is_file()

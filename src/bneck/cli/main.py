@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bneck.cli import classification, detection, pages, segmentation, ship, train, weights
+from bneck.cli import detection, pages, segmentation, ship, train, weights
 from bneck.cli import search_options as options
 from bneck.cli.bars import Bars
 from bneck.cli.options import (
@@ -43,6 +43,7 @@ from bneck.cli.tables import (
     spec_table,
     zoo_table,
 )
+from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 
 app = typer.Typer(
@@ -317,14 +318,16 @@ def report(
     from bneck.report.page import write_report
     from bneck.report.segment import write_segment_report
 
-    if segmentation.is_run(str(run)):
-        files = [str(write_segment_report(run))]
-    elif detection.is_run(str(run)):
-        files = [str(write_detect_report(run))]
-    elif classification.is_run(str(run)):
-        files = [str(write_classify_report(run))]
-    else:
-        files = [str(path) for path in write_report(run)]
+    writers = {
+        "classify": write_classify_report,
+        "detect": write_detect_report,
+        "segment": write_segment_report,
+    }
+    folder = RunFolder(run)
+    kind = folder.kind()
+    files = [str(writers[kind](run))] if kind in writers else [str(p) for p in write_report(run)]
+    if kind == "search" and (inner := RunFolder(folder.found).kind()) in writers:
+        files.append(str(writers[inner](folder.found)))
     if as_json:
         print_json({"files": files})
     else:

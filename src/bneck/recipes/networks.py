@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
@@ -18,7 +18,7 @@ from bneck.records.measurement import Measurement
 from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.text import from_text, resolve
+from bneck.specs.text import from_text, load, resolve
 from bneck.specs.transforms import rename
 from bneck.specs.zoo import NETWORKS, family
 
@@ -157,7 +157,8 @@ def _candidates(name: Network, engine: str, precision: str) -> list[Candidate]:
         return [candidate_of_file(path, chosen)]
     folder = RunFolder(task_run(path))
     if folder.kind() in ("detect", "segment"):
-        return [candidate_of_file(_exported(folder, engine, precision), engine)]
+        candidate = candidate_of_file(_exported(folder, engine, precision), engine)
+        return [replace(candidate, spec=rename(candidate.spec, load(folder.spec).name))]
     model = folder.model
     if model.is_file() and (engine, precision) == ("onnxruntime", "fp32"):
         return [Candidate(resolve(name), model.read_bytes(), engine, precision)]

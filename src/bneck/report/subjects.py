@@ -79,11 +79,10 @@ def _searched(name: str, record: dict[str, Any]) -> list[Subject]:
             continue
         spread = (network.get("measurement") or {}).get("latency_ms") or {}
         spec = from_text(network["spec"])
-        costs = count(spec)
         found.append(
             Subject(
                 label=f"{name}, {role}", spec=spec, kind="search", metric=record.get("metric", "top-1"),
-                params=costs.params, madds=costs.madds,
+                params=network["params"], madds=network["madds"],
                 scores=tuple(network.get("scores") or ()), data=_data(record),
                 latency_ms=network.get("measured_ms"), p10_ms=spread.get("p10"), p90_ms=spread.get("p90"),
                 where=_where(network.get("measurement") or {}),
