@@ -144,13 +144,15 @@ def _detecting(folder: Path, seed_network: str, options: Mapping[str, Any]) -> A
 def _segmenting(folder: Path, seed_network: str, seed: int, options: Mapping[str, Any]) -> About:
     named = {k: v for k, v in options.items() if k not in ("classes", "ignore")}
     classes, ignore = options.get("classes"), tuple(options.get("ignore", ()))
+    size = options.get("size")
     scenery = list_pairs(
         folder, classes=None if classes is None else Path(classes), ignore=ignore, seed=seed
     )
     return About(
         seed_network=seed_network,
         images=len(scenery.split("train")),
-        resolution=resolve(seed_network).resolution,  # of no meaning; a segmenter has a size
+        # A segmenter has a size; pictures of its network show the maps of its height.
+        resolution=size[0] if size else resolve(seed_network).resolution,
         epochs=SEGMENT_EPOCHS,
         segment=SegmentTask(
             classes=None if classes is None else str(Path(classes).resolve()),

@@ -33,7 +33,12 @@ def comparison_blocks(subjects: Sequence[Subject]) -> Iterator[Block]:
         "compare-networks",
         "The networks as rows of blocks",
         [
-            Drawn(s.label, s.spec, frozenset() if s is first else changed_rows(first.spec, s.spec))
+            Drawn(
+                s.label,
+                s.spec,
+                frozenset() if s is first else changed_rows(first.spec, s.spec),
+                (s.params, s.madds),
+            )
             for s in drawn
         ],
     )

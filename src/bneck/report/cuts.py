@@ -43,6 +43,8 @@ def cuts(record: SearchRecord) -> list[RowCut] | None:
         if type(wide) is not type(narrow):
             return None
         if isinstance(wide, Pool) or isinstance(narrow, Pool):
+            if record.get("task", "classify") != "classify":
+                break  # what stands behind it takes no part
             continue
         expanded = None
         if isinstance(wide, Bneck) and isinstance(narrow, Bneck):

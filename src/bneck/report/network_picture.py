@@ -60,11 +60,15 @@ _ALONE = """\
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A network to draw, what to call it, and the indexes of rows to mark as changed."""
+    """A network to draw, what to call it, and the indexes of rows to mark as changed.
+
+    `whole` is (parameters, multiply-adds) with what a task puts round it; None counts the network.
+    """
 
     title: str
     spec: NetSpec
     changed: frozenset[int] = frozenset()
+    whole: tuple[int, int] | None = None
 
 
 def draw_networks(name: str, title: str, networks: Sequence[Drawn]) -> Picture:
@@ -94,11 +98,12 @@ def draw_networks(name: str, title: str, networks: Sequence[Drawn]) -> Picture:
 
 def _network(drawn: Drawn, widest: int) -> Iterator[str]:
     spec, costs = drawn.spec, count(drawn.spec)
+    params, madds = drawn.whole or (costs.params, costs.madds)
     acts = dict.fromkeys(row.act for row in spec.rows if not isinstance(row, Pool))
     yield (
         f'<text class="title" x="{LEFT}" y="14">{html_text(drawn.title)}</text>'
-        f'<text class="quiet start" x="{LEFT}" y="28">{costs.madds / 1e6:.1f}M multiply-adds, '
-        f"{costs.params / 1e6:.2f}M parameters, {spec.resolution} px</text>"
+        f'<text class="quiet start" x="{LEFT}" y="28">{madds / 1e6:.1f}M multiply-adds, '
+        f"{params / 1e6:.2f}M parameters, {spec.resolution} px</text>"
     )
     x = float(_extent(spec))
     for act in reversed(acts):

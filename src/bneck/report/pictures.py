@@ -86,11 +86,13 @@ def draw_tradeoff(
     return draw_charts("report-tradeoff", "Accuracy over latency", charts) if charts else None
 
 
-def draw_blocks(seed: NetSpec, found: NetSpec) -> Picture:
-    """The seed network and the found one, rows that differ marked."""
+def draw_blocks(
+    seed: NetSpec, found: NetSpec, whole: Sequence[tuple[int, int] | None] = (None, None)
+) -> Picture:
+    """The seed network and the found one, rows that differ marked; `whole` as in `Drawn`."""
     drawn = [
-        Drawn(f"seed: {seed.name}", seed),
-        Drawn(f"found: {found.name}", found, changed_rows(seed, found)),
+        Drawn(f"seed: {seed.name}", seed, whole=whole[0]),
+        Drawn(f"found: {found.name}", found, changed_rows(seed, found), whole[1]),
     ]
     return draw_networks("report-networks", "The seed network and the found network", drawn)
 

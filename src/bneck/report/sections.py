@@ -183,7 +183,10 @@ def _cuts(record: SearchRecord) -> Iterator[Block]:
     rows = cuts(record)
     if rows is not None:
         yield Paragraph(cut_sentences(rows))
-    yield draw_blocks(seed, found)
+    networks = (record.get("seed_network", {}), record.get("found", {}))
+    yield draw_blocks(
+        seed, found, [(n["params"], n["madds"]) if "params" in n else None for n in networks]
+    )
     if rows is None:
         yield from difference(seed, found)
         return
