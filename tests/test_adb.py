@@ -314,7 +314,7 @@ class TestRefused:
     def test_detectors_are_measured_here_alone(self, tiny_file: Path, call: Call) -> None:
         answer = call("measure", tiny_file, "--task", "detect", "--device", "adb:1")
         assert answer.code == 2
-        assert "leave --precision, --runtime and --device out" in answer.err
+        assert "leave --device and --profile out" in answer.err
 
 
 @needs_adb

@@ -291,7 +291,7 @@ class TestRun:
         assert [one["precision"] for one in found] == ["fp32", "int8"]
         assert (found[0]["resolution"], found[0]["width"]) == SIZE
         (found,) = json.loads(call("measure", run, "--rounds", 3, "--json").out)
-        assert (found["network"], found["runtime"]) == ("model.onnx", "onnxruntime")
+        assert (found["network"], found["runtime"]) == ("tiny", "onnxruntime")
         with pytest.raises(InputError, match=r"model\.onnx is a segmenter; use bneck\.paint"):
             bneck.predict(run, [picture])
         with pytest.raises(
