@@ -335,6 +335,8 @@ class TestRun:
         assert "is a file already" in refusal(call("quantize", tmp_path / "ptq.onnx"))
 
     def test_a_file_has_one_size_and_no_windows(self, run: Path, call: Call) -> None:
+        why = refusal(call("evaluate", run, "--sliding", "5"))
+        assert "the window is 5 x 5 pixels; it must be at least 32 a side" in why
         why = refusal(call("evaluate", run / "model.onnx", "--sliding", "16x16"))
         assert "is made for one size" in why
 

@@ -37,6 +37,7 @@ from bneck.train.segment import SegmentSettings, train_segmenter
 
 CROP = 769  # side of the DeepLab line's crops
 EPOCHS, BATCH, LR = 50.0, 8, 0.1
+LEAST_WINDOW = 32  # a side of a window that is judged by: one pixel of the coarsest map
 SHOWN = 3  # best and worst images that are drawn
 
 Size = tuple[int, int]
@@ -198,6 +199,10 @@ def evaluate_segment(
         found = _score_record(split, judge_file(file, scenes, told), scenes)
         precision = file.session.metadata.get("precision", "fp32")
         return {"file": str(folder.path), "precision": precision, **found}
+    if sliding is not None and min(sliding) < LEAST_WINDOW:
+        raise InputError(
+            f"the window is {sliding[0]} x {sliding[1]} pixels; it must be at least {LEAST_WINDOW} a side"
+        )
     record, net = load_run(folder)
     settings, names = record["settings"], record["labels"]["names"]
     scenery = scenery_of(settings, folder.path, names, data, classes, ignore)
