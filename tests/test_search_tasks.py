@@ -47,6 +47,26 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def by_work(
+    seed: NetSpec,
+    specs: list[NetSpec],
+    table: LatencyTable | None,
+    on: object,
+    wrapper: Wrapper,
+) -> list[float]:
+    """Decisions by the clock would differ from minute to minute; the table's are the same."""
+    if table is None:
+        return [float(count_whole(spec, wrapper).madds) for spec in specs]
+    return [table.estimate_ms(spec) for spec in specs]
+
+
+def decide_alike(patch: pytest.MonkeyPatch) -> None:
+    """Let a search fill and measure in moments, and decide the same on a busy machine."""
+    measure_quickly(patch)
+    for module in ("search", "verify"):
+        patch.setattr(f"bneck.recipes.{module}.measured_ms", by_work)
+
+
 @pytest.fixture(scope="module", params=["detect", "segment"])
 def run(
     request: pytest.FixtureRequest,
@@ -57,25 +77,11 @@ def run(
 ) -> Run:
     path = tmp_path_factory.mktemp("runs") / request.param
 
-    def by_work(
-        seed: NetSpec,
-        specs: list[NetSpec],
-        table: LatencyTable | None,
-        on: object,
-        wrapper: Wrapper,
-    ) -> list[float]:
-        """Decisions by the clock would differ from minute to minute; the table's are the same."""
-        if table is None:
-            return [float(count_whole(spec, wrapper).madds) for spec in specs]
-        return [table.estimate_ms(spec) for spec in specs]
-
     own: dict[str, Any] = {"data": boxes, "resolution": 64}
     if request.param == "segment":
         own = {"data": scenes, "filters": 16, "size": (48, 64)}
     with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        for module in ("search", "verify"):
-            patch.setattr(f"bneck.recipes.{module}.measured_ms", by_work)
+        decide_alike(patch)
         bneck.search(**own, **IN_SMALL, task=request.param, seed_network=str(tiny_file), out=path)
     return Run(path)
 
@@ -156,7 +162,7 @@ def test_a_run_broken_off_before_its_last_stage_ends_the_same(
     boxes: Path, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was found is adopted once: what the first try wrote is gone on with."""
-    measure_quickly(monkeypatch)
+    decide_alike(monkeypatch)
     given = {
         **IN_SMALL, "data": boxes, "resolution": 64, "task": "detect", "seed_network": str(tiny_file),
         "target": "95%", "epochs": 1,
