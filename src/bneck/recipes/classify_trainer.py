@@ -18,7 +18,7 @@ from bneck.nets.shrink import shrink
 from bneck.nets.weights import load_net
 from bneck.recipes.progress import Advancing
 from bneck.recipes.run import Run
-from bneck.recipes.shipping import ship, shipped_file
+from bneck.recipes.shipping import ship
 from bneck.recipes.trainer import Judged
 from bneck.records.files import write_bytes
 from bneck.specs.network import NetSpec
@@ -93,9 +93,6 @@ class ClassifyTrainer:
         write_bytes(run.folder.weights, weights.read_bytes())
         net = load_net(spec, run.folder.weights)
         return ship(run.folder, net, self.open()[0], run.settings.deployment)
-
-    def shipped(self, run: Run) -> Path:
-        return shipped_file(run.folder, run.settings.deployment)
 
 
 @lru_cache(maxsize=1)

@@ -26,9 +26,8 @@ from bneck.recipes.detect_judge import EVAL_BATCH, detected, results
 from bneck.recipes.held_out import Indices, held_out
 from bneck.recipes.progress import Silent
 from bneck.recipes.run import Run
-from bneck.recipes.shipping import format_of, shipped_file
+from bneck.recipes.shipping import format_of
 from bneck.recipes.trainer import Judged
-from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import Ssdlite
@@ -132,9 +131,6 @@ class DetectTrainer:
                 **exported, "file": f"{path.name}/{file.name}", "score": judged["AP"],
             }  # fmt: skip
         return shipped
-
-    def shipped(self, run: Run) -> Path:
-        return shipped_file(RunFolder(run.folder.found), run.settings.deployment)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

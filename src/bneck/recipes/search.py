@@ -26,6 +26,7 @@ from bneck.recipes.jobs import TrainJob, train_job
 from bneck.recipes.narrow import SURE, as_it_is, narrowed, network_record
 from bneck.recipes.progress import PERCENT, Following
 from bneck.recipes.run import Run
+from bneck.recipes.shipping import shipped_file
 from bneck.recipes.stages import (
     CAREFUL,
     known_table,
@@ -39,7 +40,7 @@ from bneck.recipes.trainer import Outcome, Trainer
 from bneck.recipes.trainers import open_trainer
 from bneck.recipes.verify import verified_ms
 from bneck.records.measurement import Measurement
-from bneck.records.run import NetworkRecord
+from bneck.records.run import NetworkRecord, RunFolder, task_run
 from bneck.report.page import write_report
 from bneck.search.netadapt import narrowest
 from bneck.specs.errors import InputError
@@ -81,7 +82,7 @@ def run_search(run: Run) -> None:
         _train_finals(run, crew, trainer, found, narrows)
     with run.stage("export and measure"):
         _export(run, trainer, found)
-        _measure_finals(run, trainer, (seed, found, uniform), reference, limit_ms)
+        _measure_finals(run, (seed, found, uniform), reference, limit_ms)
     run.finish()
     _close(run)
 
@@ -287,14 +288,14 @@ def _export(run: Run, trainer: Trainer, found: NetSpec) -> None:
 
 def _measure_finals(
     run: Run,
-    trainer: Trainer,
     networks: tuple[NetSpec, NetSpec, NetSpec],
     reference: NetSpec,
     limit_ms: float,
 ) -> None:
     """Seed, found and uniform network in one race, the found one by the file that is shipped."""
     on, wrapper = run.settings.deployment, run.wrapper
-    shipped = runtime(on.runtime).read(trainer.shipped(run))
+    file = shipped_file(RunFolder(task_run(run.folder.path)), on)
+    shipped = runtime(on.runtime).read(file)
     candidates = [
         Candidate(spec, model, precision=on.precision, wrapper=wrapper)
         for spec, model in zip(networks, (None, shipped, None), strict=True)

@@ -23,9 +23,8 @@ from bneck.recipes.segment import (
 )
 from bneck.recipes.segment_export import export_segment
 from bneck.recipes.settings import SegmentTask
-from bneck.recipes.shipping import format_of, shipped_file
+from bneck.recipes.shipping import format_of
 from bneck.recipes.trainer import Judged
-from bneck.records.run import RunFolder
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import Aspp
 from bneck.tasks.segment import evaluate
@@ -109,9 +108,6 @@ class SegmentTrainer:
                 **exported, "file": f"{path.name}/{file.name}", "score": judged["miou"],
             }  # fmt: skip
         return shipped
-
-    def shipped(self, run: Run) -> Path:
-        return shipped_file(RunFolder(run.folder.found), run.settings.deployment)
 
     def _options(self, run: Run) -> SegmentOptions:
         training, task = run.settings.training, self.task

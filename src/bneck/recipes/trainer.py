@@ -84,6 +84,3 @@ class Trainer(Protocol):
         "export" says how the usual file compared with the module; "shipped", where the device runs
         another file, its name, runtime, precision, score and the same.
         """
-
-    def shipped(self, run: Run) -> Path:
-        """The file that the device runs."""
