@@ -1,0 +1,299 @@
+"""Labelled images: found wherever they lie, cached or streamed, and fed to training and scoring."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bneck.data.batches import Images, eval_batches, holdout, normalise, train_batches
+from bneck.data.builtin import FASHION, fashion_counts, fashion_pack
+from bneck.data.find import find_images, pack_sources
+from bneck.data.images import Pixels, read_square
+from bneck.data.pack import Packed, open_pack, stored_side
+from bneck.data.sources import Sources
+from bneck.data.stream import Stream
+from bneck.records.progress import Advancing, Progress
+from bneck.specs.errors import InputError
+from bneck.specs.normalisation import Normalisation
+from bneck.tasks.classify.scoring import divergence, evaluate, loss
+from bneck.tasks.contract import Answers, Indices, Left, Scores
+from bneck.training.distill import DistillationLoss
+from bneck.training.loop import TrainingProblem, backbone
+from bneck.training.processes import ALONE, ProcessGroup
+from bneck.training.settings import Settings
+
+BATCH = 250  # images scored at a time
+BUILTIN = "Fashion-MNIST (built in)"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledImages:
+    """A dataset of labelled images as found; `sources` is None for the built-in one."""
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, int]
+    sources: Sources | None
+    left_out: Sequence[Left] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """How the images lie on disk, and a fingerprint of them."""
+        if self.sources is None:
+            return {"kind": "built in"}
+        return {"kind": self.sources.kind, "fingerprint": self.sources.fingerprint}
+
+
+def find(data: str | None, *, seed: int) -> LabelledImages:
+    """Look at a folder, tar shards, tables or a URL; None takes the built-in images.
+
+    Raises:
+        DataError: no such data, or none that makes a dataset.
+    """
+    if data is None:
+        return LabelledImages(BUILTIN, FASHION, fashion_counts(), None)
+    found = find_images(data, seed=seed)
+    splits = {"train": len(found.train.labels), "val": len(found.val.labels)}
+    return LabelledImages(Path(data).name, found.classes, splits, found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageData:
+    """A run's labelled images; see `tasks.contract.Data`.
+
+    `cache` is the folder of the decoded images, None where `data` is streamed.
+    """
+
+    cache: Path | None
+    data: str | None
+    classes: int
+    heldout_share: float
+    seed: int
+    bad_share: float
+
+    @property
+    def chance(self) -> float:
+        return 1 / self.classes
+
+    @property
+    def held_out(self) -> int:
+        return len(self.open().held)
+
+    def open(self) -> Opened:
+        """The images, and the indices of train to fit on and to hold out; opened once a process."""
+        return _open(self)
+
+    def fitted(self, *, heldout: bool) -> int:
+        opened = self.open()
+        return len(opened.fit if heldout else opened.train.labels)
+
+    def problem(
+        self,
+        net: Any,
+        settings: Settings,
+        *,
+        heldout: bool = False,
+        group: ProcessGroup | None = None,
+        teacher: Any = None,
+    ) -> TrainingProblem[tuple[Tensor, Tensor]]:
+        """Cross-entropy on augmented images; the last, incomplete batch of an epoch is dropped."""
+        opened, group = self.open(), group or ALONE
+        indices = opened.fit if heldout else np.arange(len(opened.train.labels))
+
+        def batches(epoch: int, first: int) -> Iterable[tuple[Tensor, Tensor]]:
+            return train_batches(
+                opened.train, indices, resolution=net.spec.resolution, batch=settings.batch,
+                augment=settings.augment, seed=settings.seed, epoch=epoch, first=first,
+                share=(group.rank, group.size), device=group.device, normalisation=net.normalisation,
+            )  # fmt: skip
+
+        def pieces(batch: tuple[Tensor, Tensor]) -> Sequence[tuple[Tensor, Tensor]]:
+            size = settings.batch // (settings.accumulate * group.size)
+            parts = range(0, len(batch[1]), size)
+            return [(batch[0][i : i + size], batch[1][i : i + size]) for i in parts]
+
+        distilled = DistillationLoss.of(teacher, net, settings, group, divergence)
+
+        def step_loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+            images, labels = batch
+            images = images.contiguous(memory_format=torch.channels_last)
+            scores = net(images).float()
+            own = loss(scores, labels, smoothing=settings.smoothing)
+            return own if distilled is None else distilled.mixed(own, scores, images)
+
+        return TrainingProblem(
+            images=len(indices), batches=batches, loss=step_loss, pieces=pieces,
+            frozen=backbone(net) if settings.frozen else None,
+        )  # fmt: skip
+
+    def evaluate(
+        self,
+        answers: Answers,
+        split: str,
+        progress: Progress,
+        *,
+        group: ProcessGroup | None = None,
+        out: Path | None = None,
+    ) -> Scores:
+        """Top-1, top-5 and loss; `expected` is the mean probability of the true class."""
+        opened, group = self.open(), group or ALONE
+        images = opened.val if split == "val" else opened.train
+        indices = opened.held if split == "heldout" else np.arange(len(images.labels))
+        mine = indices[group.rank :: group.size]
+        batches: Iterable[tuple[Tensor, Tensor]] = ()
+        if len(mine):
+            batches = eval_batches(
+                images, mine, resolution=answers.spec.resolution, batch=BATCH,
+                normalisation=answers.normalisation, device=group.device,
+            )  # fmt: skip
+        progress.stage(f"scoring {split}", len(mine))
+        found = evaluate(answers, _counted(batches, progress), total=group.total)
+        return Scores(
+            split=split, images=found.n, score=found.top1, expected=found.expected, loss=found.loss,
+            details={"top5": found.top5},
+        )  # fmt: skip
+
+    def left_out(self) -> Sequence[Left]:
+        opened = self.open()
+        found = []
+        for one in (opened.train, opened.val):
+            if isinstance(one, Stream):
+                found += [(str(one.source.names[i]), why) for i, why in sorted(one.bad.items())]
+        if self.cache is not None:
+            found = [(str(bad.path), bad.reason) for bad in open_pack(self.cache).bad]
+        return [Left(what=what, why=why) for what, why in found]
+
+    def images(self, net: Any, split: str, count: int) -> Tensor:
+        opened = self.open()
+        images = opened.val if split == "val" else opened.train
+        indices = np.unique(np.linspace(0, len(images.labels) - 1, count).astype(np.int64))
+        batches = eval_batches(
+            images, indices, resolution=net.spec.resolution, batch=len(indices),
+            normalisation=net.normalisation,
+        )  # fmt: skip
+        return torch.cat([images for images, _ in batches])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """The splits, and the indices of train that a search fits on and holds out."""
+
+    train: Images
+    val: Images
+    fit: Indices
+    held: Indices
+
+
+@lru_cache(maxsize=1)
+def _open(data: ImageData) -> Opened:
+    train: Images
+    val: Images
+    if data.cache is not None:
+        packed = open_pack(data.cache)
+        train, val = packed.train, packed.val
+    else:
+        assert data.data is not None
+        found = find_images(data.data, seed=data.seed)
+        train, val = (Stream(one, bad_share=data.bad_share) for one in (found.train, found.val))
+    if not data.heldout_share:
+        return Opened(train, val, np.arange(len(train.labels)), np.arange(0))
+    return Opened(train, val, *holdout(train.labels, data.heldout_share, data.seed))
+
+
+def _counted(
+    batches: Iterable[tuple[Tensor, Tensor]], progress: Progress
+) -> Iterable[tuple[Tensor, Tensor]]:
+    for batch in batches:
+        yield batch
+        progress.advance(len(batch[1]))
+
+
+def prepare(
+    dataset: LabelledImages,
+    resolution: int,
+    *,
+    scratch: Path,
+    seed: int,
+    heldout: float,
+    stream: bool,
+    bad_share: float,
+    progress: Progress,
+) -> ImageData:
+    """Decode the images into `scratch` once, or leave them where they are to be streamed.
+
+    Raises:
+        DataError: too many unreadable images.
+    """
+    make = partial(
+        ImageData, classes=len(dataset.classes), heldout_share=heldout, seed=seed, bad_share=bad_share
+    )
+    if stream and dataset.sources is not None:
+        return make(cache=None, data=str(dataset.sources.place))
+    packed = _packed(dataset, resolution, scratch, bad_share, progress)
+    if packed.bad:
+        progress.say(f"{len(packed.bad)} unreadable images left out")
+    return make(cache=scratch, data=None)
+
+
+def _packed(
+    dataset: LabelledImages, resolution: int, scratch: Path, bad_share: float, progress: Progress
+) -> Packed:
+    if dataset.sources is None:
+        return fashion_pack(scratch, resolution)
+    progress.stage("reading images", sum(dataset.splits.values()))
+    return pack_sources(
+        dataset.sources, resolution, scratch, bad_share=bad_share, progress=Advancing(progress)
+    )
+
+
+def samples(
+    source: LabelledImages | Sequence[Path],
+    split: str,
+    side: int,
+    count: int,
+    normalisation: Normalisation,
+) -> Tensor:
+    """Central squares of `count` images, spread evenly: (N, 3, side, side), normalised.
+
+    Raises:
+        InputError: none can be read.
+    """
+    if isinstance(source, LabelledImages):
+        if source.sources is None:
+            return _builtin_samples(split, side, count, normalisation)
+        held = source.sources.val if split == "val" else source.sources.train
+        encoded: list[Any] = [partial(held.read, i) for i in spread(len(held.labels), count)]
+        squares = [read_square(read(), stored_side(side)) for read in encoded]
+    else:
+        squares = [read_square(source[i], stored_side(side)) for i in spread(len(source), count)]
+    chosen = [_central(square, side) for square in squares if not isinstance(square, str)]
+    if not chosen:
+        raise InputError("no image can be read; give a folder of pictures with --data")
+    return normalise(torch.from_numpy(np.stack(chosen)), normalisation)
+
+
+def _builtin_samples(split: str, side: int, count: int, normalisation: Normalisation) -> Tensor:
+    with tempfile.TemporaryDirectory() as folder:
+        packed = fashion_pack(Path(folder), side)
+        held = packed.val if split == "val" else packed.train
+        chosen = [_central(held.images[i], side).copy() for i in spread(len(held.labels), count)]
+    return normalise(torch.from_numpy(np.stack(chosen)), normalisation)
+
+
+def spread(there: int, count: int) -> list[int]:
+    """At most `count` indices from 0 to below `there`, evenly."""
+    if not there:
+        return []
+    return sorted({int(i) for i in np.linspace(0, there - 1, min(count, there))})
+
+
+def _central(image: Pixels, side: int) -> Pixels:
+    start = (image.shape[1] - side) // 2
+    return image[:, start : start + side, start : start + side]
