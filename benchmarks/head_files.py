@@ -22,7 +22,7 @@ from bneck.nets.quantize_heads import AnyNet
 from bneck.recipes import detect, segment_runs
 from bneck.recipes.calibration import CALIBRATING, calibrated, read_images, run_images
 from bneck.recipes.exported import task_of
-from bneck.recipes.progress import Silent
+from bneck.runs.progress import Silent
 from bneck.records.run import RunFolder
 from bneck.specs.normalisation import IMAGENET
 

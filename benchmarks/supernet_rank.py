@@ -31,9 +31,9 @@ from scipy.stats import kendalltau
 from bneck.costs.count import count
 from bneck.data.folders import list_images
 from bneck.data.pack import pack
-from bneck.recipes.jobs import Images, ProxyJob, proxy_job
-from bneck.recipes.sharing import InheritedJob, SupernetJob, inherited_job, supernet_job
-from bneck.recipes.training import small_data
+from bneck.runs.search.jobs import Images, ProxyJob, proxy_job
+from bneck.runs.search.supernet import InheritedJob, SupernetJob, inherited_job, supernet_job
+from bneck.tasks.classify.recipes import small_data
 from bneck.search.spaces import space as named_space
 
 RESAMPLED = 10_000

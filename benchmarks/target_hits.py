@@ -22,9 +22,9 @@ from pathlib import Path
 
 from bneck.costs.count import count
 from bneck.devices import fill
-from bneck.recipes.fitting import AIM, fit_by_clock
-from bneck.recipes.stages import measured_ms
-from bneck.recipes.target import target_ms
+from bneck.runs.search.fitting import AIM, fit_by_clock
+from bneck.runs.search.latency import measured_ms
+from bneck.runs.search.target import target_ms
 from bneck.search.fitting import fit_widths
 from bneck.search.reward import Reward
 from bneck.search.spaces import space as named_space

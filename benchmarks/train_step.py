@@ -23,8 +23,8 @@ from torch.nn.functional import cross_entropy
 from bneck.nets.build import build
 from bneck.specs.text import resolve
 from bneck.specs.transforms import with_resolution
-from bneck.train.loop import Lessons, Settings, _Course
-from bneck.train.team import ALONE
+from bneck.training.loop import Lessons, Settings, _Course
+from bneck.training.processes import ALONE
 
 VARIANTS = {"ours": {}, "bf16": {"precision": "bf16"}, "compiled": {"compile": True}}
 

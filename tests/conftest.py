@@ -24,7 +24,7 @@ from bneck.data.folders import list_images
 from bneck.data.pack import Packed, pack
 from bneck.devices import fill
 from bneck.devices.protocol import Protocol
-from bneck.recipes.stages import table_path
+from bneck.runs.search.latency import table_path
 from bneck.records.ledger import Ledger
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool

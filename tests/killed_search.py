@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from bneck.recipes.crew import Crew
+from bneck.runs.search.workers import Crew
 from bneck.search.reward import Reward
 from bneck.search.study import Asked, Study
 from test_study import SMALL, accuracy, madds

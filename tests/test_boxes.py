@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bneck.specs.detector import anchors, ssdlite
-from bneck.tasks.boxes import (
+from bneck.tasks.detect.head import anchors, ssdlite
+from bneck.tasks.detect.boxes import (
     Boxes,
     Found,
     as_boxes,

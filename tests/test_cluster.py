@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import bneck
-from bneck.recipes.cluster import RayCrew, check_address
-from bneck.recipes.main import search
+from bneck.runs.search.cluster import RayCrew, check_address
+from bneck.runs.search.main import search
 from bneck.specs.errors import InputError
 from conftest import measure_quickly
 
@@ -124,7 +124,7 @@ def test_the_same_search_with_one_node_removed_in_the_middle(
     killer = threading.Thread(target=remove)
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
-        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
+        patch.setattr("bneck.runs.search.finals.measured_ms", by_table)
         killer.start()
         search(**given, out=tmp_path / "cluster", cluster="auto")
         killer.join()

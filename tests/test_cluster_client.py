@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 import bneck
-from bneck.recipes.cluster import RayCrew, check_address
-from bneck.recipes.main import search
+from bneck.runs.search.cluster import RayCrew, check_address
+from bneck.runs.search.main import search
 from bneck.specs.errors import InputError
 from conftest import measure_quickly
 from test_cluster import die, refuse
@@ -98,7 +98,7 @@ def test_a_search_by_the_client_is_the_search_here(
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
-        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
+        patch.setattr("bneck.runs.search.finals.measured_ms", by_table)
         search(**given, out=tmp_path / "cluster", cluster=head.address)
         search(**given, out=tmp_path / "here")
     on, off = (

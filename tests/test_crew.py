@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bneck.recipes.crew import MAX_TRIES, Crew
+from bneck.runs.search.workers import MAX_TRIES, Crew
 from bneck.specs.errors import InputError
 from conftest import alive, gone
 
@@ -123,7 +123,7 @@ import os, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_crew import announce
-from bneck.recipes.crew import Crew
+from bneck.runs.search.workers import Crew
 with Crew(2) as crew:
     crew.run(announce, [(Path(sys.argv[2]), i) for i in range(2)], lambda *at: None)
 """

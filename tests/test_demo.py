@@ -18,8 +18,8 @@ from PIL import Image
 from bneck.devices.runtimes import OnnxRuntime
 from bneck.export.files import export_file
 from bneck.nets.build import build
-from bneck.recipes.demo import SCRIPTS, WEB, demo
-from bneck.recipes.demo_server import DemoServer, Page
+from bneck.runs.demo import SCRIPTS, WEB, demo
+from bneck.runs.server import DemoServer, Page
 from bneck.recipes.predict import predict
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec

@@ -16,7 +16,7 @@ from PIL import Image
 
 import bneck
 from annotated import IDS, draw_boxes
-from bneck.data.coco import read_coco
+from bneck.tasks.detect.coco import read_coco
 from bneck.devices import protocol
 from bneck.devices.runtimes import OnnxRuntime
 from bneck.nets.build import build

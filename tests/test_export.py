@@ -28,7 +28,7 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text
 from bneck.specs.zoo import network
-from bneck.train.loop import Data, Settings, train
+from bneck.training.loop import Data, Settings, train
 
 CLASSES = ("circle", "square", "stripes")
 

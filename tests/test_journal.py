@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bneck.specs.errors import InputError
-from bneck.train import journal
-from bneck.train.health import Health
-from bneck.train.journal import Journal
+from bneck.training import journal
+from bneck.training.health import Health
+from bneck.training.log import Journal
 
 
 def lines(folder: Path) -> list[dict[str, float]]:

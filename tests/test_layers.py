@@ -77,7 +77,7 @@ PLANTED = {
     "sibling, the other way": ("data/pack.py", "from bneck.nets.ops import F", "imports nets"),
     "hidden in a function": (
         "report/page.py",
-        "def f() -> None:\n    if True:\n        from bneck.recipes.main import search\n",
+        "def f() -> None:\n    if True:\n        from bneck.runs.search.main import search\n",
         "report/page.py:3 imports recipes",
     ),
     "hidden in a method": (
@@ -132,10 +132,10 @@ LEGAL = {
     "own part": ("specs/text.py", "from bneck.specs import zoo\nfrom bneck.specs.rows import Row"),
     "own part, relative": ("specs/text.py", "from . import zoo\nfrom .rows import Row"),
     "downward, relative": ("costs/count.py", "from ..specs.network import layers"),
-    "downward, hidden": ("cli/main.py", "def f():\n    from bneck.recipes.main import search"),
+    "downward, hidden": ("cli/main.py", "def f():\n    from bneck.runs.search.main import search"),
     "torch in the controller": ("search/controller.py", "import torch\nfrom torch import nn"),
     "torch above": ("tasks/classify.py", "import torch"),
-    "the facade's own": ("__init__.py", "from bneck.recipes.main import search"),
+    "the facade's own": ("__init__.py", "from bneck.runs.search.main import search"),
     "a foreign name": (
         "specs/rows.py",
         "import torchlight, bneckish.nets\nfrom safetensors import x",

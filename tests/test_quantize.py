@@ -40,8 +40,8 @@ from bneck.specs.network import NetSpec, layers
 from bneck.specs.text import to_text
 from bneck.specs.zoo import network
 from bneck.tasks.classify import evaluate
-from bneck.train.loop import Data, Settings, train
-from bneck.train.quantized import fine_tune
+from bneck.training.loop import Data, Settings, train
+from bneck.training.quantized import fine_tune
 from test_graphs import VARIED
 from test_shrink import trained
 

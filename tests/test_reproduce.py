@@ -16,8 +16,8 @@ from bneck.costs.paper import TABLE3, TABLE4, TABLE5, TABLE9
 from bneck.costs.paper_networks import PRINTED
 from bneck.graphs.onnx_graph import network_graph, random_weights
 from bneck.graphs.onnx_unfused import unfused
-from bneck.recipes.reproduce import EXHIBITS, reproduce
-from bneck.recipes.reproduce_scores import Scores, architecture
+from bneck.paper.reproduce import EXHIBITS, reproduce
+from bneck.paper.scores import Scores, architecture
 from bneck.records.measurement import Measurement
 from bneck.report.exhibits import Comparison, Exhibit, Pair
 from bneck.specs.errors import InputError

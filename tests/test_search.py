@@ -23,9 +23,9 @@ from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.devices.fill import grid
 from bneck.nets.weights import load_net
-from bneck.recipes.main import resume, search
-from bneck.recipes.progress import Silent
-from bneck.recipes.stages import table_path
+from bneck.runs.search.main import resume, search
+from bneck.runs.progress import Silent
+from bneck.runs.search.latency import table_path
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
@@ -231,7 +231,7 @@ def in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     def by_count(seed: NetSpec, specs: list[NetSpec], *on: object) -> list[float]:
         return [float(count(spec).madds) for spec in specs]
 
-    monkeypatch.setattr("bneck.recipes.search.measured_ms", by_count)
+    monkeypatch.setattr("bneck.runs.search.pipeline.measured_ms", by_count)
 
 
 @pytest.mark.usefixtures("quick")

@@ -14,8 +14,8 @@ from bneck.costs.count import count
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.devices.deployment import Deployment
-from bneck.recipes.main import search
-from bneck.recipes.stages import table_path
+from bneck.runs.search.main import search
+from bneck.runs.search.latency import table_path
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from commands import Call, refusal

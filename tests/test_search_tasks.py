@@ -16,7 +16,7 @@ from annotated import draw_boxes, draw_scenes
 from bneck.costs.count import count_whole
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
-from bneck.recipes.held_out import held_out
+from bneck.data.held_out import held_out
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load
@@ -175,7 +175,7 @@ def test_a_run_broken_off_before_its_last_stage_ends_the_same(
         raise Broken
 
     with monkeypatch.context() as patch:
-        patch.setattr("bneck.recipes.search._measure_finals", breaks)
+        patch.setattr("bneck.runs.search.pipeline._measure_finals", breaks)
         with pytest.raises(Broken):
             bneck.search(**given, out=tmp_path / "run")
     weights = (tmp_path / "run" / "found" / "weights.safetensors").read_bytes()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bneck.costs.count import count
-from bneck.costs.segmenter import (
+from bneck.tasks.segment.count import (
     HALF,
     PUBLISHED_SEGMENTERS,
     PublishedSegmenter,
@@ -20,7 +20,7 @@ from bneck.costs.segmenter import (
 )
 from bneck.specs.network import NetSpec, layers
 from bneck.specs.rows import Bneck, Conv, Pool, SpecError
-from bneck.specs.segmenter import (
+from bneck.tasks.segment.head import (
     Segmenter,
     from_settings,
     pool_window,

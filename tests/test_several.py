@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from bneck.recipes.main import search
+from bneck.runs.search.main import search
 from bneck.search.ledger import LedgerError
 from bneck.search.study import Study
 from bneck.specs.errors import InputError
@@ -136,7 +136,7 @@ def test_a_second_run_of_a_finished_study_judges_nothing_more(
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
-        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
+        patch.setattr("bneck.runs.search.finals.measured_ms", by_table)
         for name in ("one", "other"):
             search(**given, out=tmp_path / name)
     one, other = (

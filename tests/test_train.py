@@ -21,7 +21,7 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import scale_width
 from bneck.tasks.classify import evaluate, guesses, loss
-from bneck.train.loop import Data, Settings, TrainingError, train
+from bneck.training.loop import Data, Settings, TrainingError, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -23,7 +23,7 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text
 from bneck.specs.transforms import with_classes, with_expanded
-from bneck.train.loop import features
+from bneck.training.loop import features
 
 QUICK: dict[str, Any] = {"epochs": 2.0, "seed": 3}
 

@@ -26,8 +26,8 @@ from bneck.nets.weights import load_weights, save_weights
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.tasks.classify import Taught, evaluate
-from bneck.train.loop import Data, Lessons, Settings, TrainingError, fit, train
-from bneck.train.team import SyncedBatchNorm2d, Team, join, synchronise
+from bneck.training.loop import Data, Lessons, Settings, TrainingError, fit, train
+from bneck.training.processes import SyncedBatchNorm2d, Team, join, synchronise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

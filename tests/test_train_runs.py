@@ -21,10 +21,10 @@ from bneck.data.pack import Packed
 from bneck.nets.build import build
 from bneck.nets.weights import load_weights, save_weights
 from bneck.recipes.classify import resume_classify, train_classify
-from bneck.recipes.training import RECIPES, changed, paper
+from bneck.tasks.classify.recipes import RECIPES, changed, paper
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.train.loop import Data, Settings, train
+from bneck.training.loop import Data, Settings, train
 from commands import Call, refusal
 
 QUICK: dict[str, Any] = {"epochs": 2.0, "seed": 3}
@@ -142,7 +142,7 @@ class TestRun:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         from bneck.recipes import progress
-        from bneck.train import loop
+        from bneck.training import loop
 
         class Killed(BaseException):
             pass

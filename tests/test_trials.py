@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bneck.recipes import progress
-from bneck.recipes.progress import Replaying, Silent
+from bneck.runs.progress import Replaying, Silent
 from bneck.search.space import Choice
 from bneck.search.trials import Finished, View, distributions, ranked
 from test_study import SMALL, accuracy, run, study

@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 from bneck.costs.count import count_madds, count_params, count_whole
-from bneck.costs.detector import count_detector
-from bneck.costs.segmenter import count_segmenter
+from bneck.tasks.detect.count import count_detector
+from bneck.tasks.segment.count import count_segmenter
 from bneck.costs.table import TableError, row_keys
 from bneck.costs.table_file import header_line, read_table
 from bneck.devices.fill import grid, plan_for
 from bneck.devices.head_models import wrapped_model
 from bneck.devices.runtimes import OnnxRuntime
-from bneck.nets.detector import DetectorNet, build_detector
-from bneck.nets.segmenter import build_segmenter
+from bneck.tasks.detect.module import DetectorNet, build_detector
+from bneck.tasks.segment.module import build_segmenter
 from bneck.nets.shrink import ShrinkError
 from bneck.nets.shrink_wrapped import shrink_detector, shrink_segmenter
 from bneck.records.ledger import Ledger

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
-    from bneck.costs.segmenter import count_segmenter as count_segmenter
+    from bneck.tasks.segment.count import count_segmenter as count_segmenter
     from bneck.recipes.classify import resume_classify as resume_classify
     from bneck.recipes.classify import train_classify as train_classify
-    from bneck.recipes.compare import compare as compare
-    from bneck.recipes.convert import convert_voc as convert_voc
-    from bneck.recipes.demo import demo as demo
+    from bneck.runs.compare import compare as compare
+    from bneck.runs.convert import convert_voc as convert_voc
+    from bneck.runs.demo import demo as demo
     from bneck.recipes.detect import evaluate_detect as evaluate_detect
     from bneck.recipes.detect import resume_detect as resume_detect
     from bneck.recipes.detect import train_detect as train_detect
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
     from bneck.recipes.detectors import measure_detectors as measure_detectors
     from bneck.recipes.evaluate import evaluate as evaluate
     from bneck.recipes.export import export as export
-    from bneck.recipes.imports import import_weights as import_weights
-    from bneck.recipes.main import resume as resume
-    from bneck.recipes.main import search as search
-    from bneck.recipes.networks import build as build
-    from bneck.recipes.networks import count as count
-    from bneck.recipes.networks import measure as measure
-    from bneck.recipes.networks import network as network
-    from bneck.recipes.networks import zoo as zoo
+    from bneck.runs.imports import import_weights as import_weights
+    from bneck.runs.search.main import resume as resume
+    from bneck.runs.search.main import search as search
+    from bneck.runs.networks import build as build
+    from bneck.runs.networks import count as count
+    from bneck.runs.networks import measure as measure
+    from bneck.runs.networks import network as network
+    from bneck.runs.networks import zoo as zoo
     from bneck.recipes.predict import predict as predict
     from bneck.recipes.quantize import quantize as quantize
-    from bneck.recipes.reproduce import reproduce as reproduce
+    from bneck.paper.reproduce import reproduce as reproduce
     from bneck.recipes.segment import evaluate_segment as evaluate_segment
     from bneck.recipes.segment import resume_segment as resume_segment
     from bneck.recipes.segment import train_segment as train_segment
     from bneck.recipes.segment_export import export_segment as export_segment
     from bneck.recipes.segment_pictures import paint as paint
     from bneck.recipes.segmenters import named_segmenter as named_segmenter
-    from bneck.recipes.tables import latency_table as latency_table
+    from bneck.runs.search.tables import latency_table as latency_table
     from bneck.report.page import write_report as write_report
     from bneck.specs.errors import InputError as InputError
     from bneck.specs.network import NetSpec as NetSpec
@@ -59,13 +59,13 @@ _HOMES = {
     "Count": "bneck.costs.count",
     "InputError": "bneck.specs.errors",
     "NetSpec": "bneck.specs.network",
-    "build": "bneck.recipes.networks",
-    "compare": "bneck.recipes.compare",
-    "convert_voc": "bneck.recipes.convert",
-    "count": "bneck.recipes.networks",
+    "build": "bneck.runs.networks",
+    "compare": "bneck.runs.compare",
+    "convert_voc": "bneck.runs.convert",
+    "count": "bneck.runs.networks",
     "count_detector": "bneck.recipes.detectors",
-    "count_segmenter": "bneck.costs.segmenter",
-    "demo": "bneck.recipes.demo",
+    "count_segmenter": "bneck.tasks.segment.count",
+    "demo": "bneck.runs.demo",
     "detect": "bneck.recipes.detect_pictures",
     "evaluate": "bneck.recipes.evaluate",
     "export_detect": "bneck.recipes.detect_export",
@@ -74,26 +74,26 @@ _HOMES = {
     "evaluate_segment": "bneck.recipes.segment",
     "export": "bneck.recipes.export",
     "from_text": "bneck.specs.text",
-    "import_weights": "bneck.recipes.imports",
-    "latency_table": "bneck.recipes.tables",
-    "measure": "bneck.recipes.networks",
+    "import_weights": "bneck.runs.imports",
+    "latency_table": "bneck.runs.search.tables",
+    "measure": "bneck.runs.networks",
     "measure_detectors": "bneck.recipes.detectors",
     "named_segmenter": "bneck.recipes.segmenters",
-    "network": "bneck.recipes.networks",
+    "network": "bneck.runs.networks",
     "paint": "bneck.recipes.segment_pictures",
     "predict": "bneck.recipes.predict",
     "quantize": "bneck.recipes.quantize",
-    "reproduce": "bneck.recipes.reproduce",
-    "resume": "bneck.recipes.main",
+    "reproduce": "bneck.paper.reproduce",
+    "resume": "bneck.runs.search.main",
     "resume_detect": "bneck.recipes.detect",
     "resume_segment": "bneck.recipes.segment",
     "scale_width": "bneck.specs.transforms",
-    "search": "bneck.recipes.main",
+    "search": "bneck.runs.search.main",
     "to_text": "bneck.specs.text",
     "train_detect": "bneck.recipes.detect",
     "train_segment": "bneck.recipes.segment",
     "write_report": "bneck.report.page",
-    "zoo": "bneck.recipes.networks",
+    "zoo": "bneck.runs.networks",
 }
 
 __all__ = sorted(_HOMES)

@@ -15,7 +15,7 @@ from bneck.cli.options import Json, print_json, print_table
 from bneck.cli.tables import new_table
 from bneck.recipes.detectors import count_detector, detector_zoo
 from bneck.records.run import RunFolder, task_run
-from bneck.specs.detector import COCO_IDS, ssdlite
+from bneck.tasks.detect.head import COCO_IDS, ssdlite
 
 
 def is_run(run: str) -> bool:
@@ -91,7 +91,7 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Convert VOC xml to the COCO json that detection is trained on. Python: bneck.convert_voc(data)"""
-    from bneck.recipes.convert import convert_voc
+    from bneck.runs.convert import convert_voc
 
     files, dropped = convert_voc(data, out)
     if as_json:

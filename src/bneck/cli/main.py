@@ -87,8 +87,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print a network's table with the cost of every row. Python: bneck.count(network).rows"""
-    from bneck.recipes.networks import count as count_network
-    from bneck.recipes.networks import network as find
+    from bneck.runs.networks import count as count_network
+    from bneck.runs.networks import network as find
     from bneck.specs.text import to_text
 
     spec = find(network)
@@ -121,8 +121,8 @@ def count(
     as_json: Json = False,
 ) -> None:
     """Count parameters, multiply-adds and activation memory. Python: bneck.count(network)"""
-    from bneck.recipes.networks import count as count_network
-    from bneck.recipes.networks import network as find
+    from bneck.runs.networks import count as count_network
+    from bneck.runs.networks import network as find
 
     if task == Task.DETECT:
         detection.count(networks, classes, resolution, as_json)
@@ -149,7 +149,7 @@ def zoo(
     as_json: Json = False,
 ) -> None:
     """List the networks of the paper, their counts beside the printed ones. Python: bneck.zoo()"""
-    from bneck.recipes.networks import zoo as list_zoo
+    from bneck.runs.networks import zoo as list_zoo
 
     if task == Task.DETECT:
         detection.zoo(pattern, as_json)

@@ -75,7 +75,7 @@ def measure(
     Ratios are to the first line, taken round by round.
     """
     from bneck.recipes.detectors import measure_detectors
-    from bneck.recipes.networks import measure as measure_networks
+    from bneck.runs.networks import measure as measure_networks
 
     if against not in (None, "paper"):
         raise InputError(f"against is {against!r}; allowed is paper")
@@ -260,7 +260,7 @@ def table(
     as_json: Json = False,
 ) -> None:
     """Fill the latency table of a network and all narrower ones. Python: bneck.latency_table(network)"""
-    from bneck.recipes.tables import latency_table
+    from bneck.runs.search.tables import latency_table
 
     use_tools(benchmark_model, onnxruntime_web)
     with Bars(Console(stderr=True)) as bars:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bneck.costs.count import Count
 from bneck.costs.paper import paper_ratio
-from bneck.recipes.networks import ZooEntry
+from bneck.runs.networks import ZooEntry
 from bneck.records.measurement import Measurement
 from bneck.report.exhibits import Exhibit, comparison_table
 from bneck.report.subjects import Subject

@@ -58,7 +58,7 @@ def import_weights(
 
     Python: bneck.import_weights(file, network)
     """
-    from bneck.recipes.imports import import_weights as import_file
+    from bneck.runs.imports import import_weights as import_file
 
     record = import_file(
         file,

@@ -12,10 +12,10 @@ from bneck.graphs.forms import form
 from bneck.graphs.heads import segmenter_points
 from bneck.graphs.onnx_graph import Weights, halved, random_weights
 from bneck.graphs.quantization import Ranges, points
-from bneck.specs.detector import Detector, layers
+from bneck.tasks.detect.head import Detector, layers
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.segmenter import Segmenter, segmenter_layers
+from bneck.tasks.segment.head import Segmenter, segmenter_layers
 from bneck.specs.wrapper import Aspp, Ssdlite, Wrapper
 
 FORMATS = ("onnx", "tflite", "openvino")  # the others' writers know networks alone
@@ -60,7 +60,7 @@ def detector_model(
                 detector, weights, hswish=hswish, ranges=ranges, metadata=metadata
             )
         case ".onnx" | ".xml":
-            from bneck.graphs.detector_graph import detector_graph
+            from bneck.tasks.detect.graph import detector_graph
 
             graph = detector_graph(
                 detector, weights, decode=decode, hswish=hswish, ranges=ranges, metadata=metadata
@@ -110,7 +110,7 @@ def segmenter_model(
                 seg, weights, size, argmax=argmax, hswish=hswish, ranges=ranges, metadata=metadata
             )
         case ".onnx" | ".xml":
-            from bneck.graphs.segmenter_graph import segmenter_graph
+            from bneck.tasks.segment.graph import segmenter_graph
 
             graph = segmenter_graph(
                 seg, weights, size, argmax=argmax, hswish=hswish, ranges=ranges, metadata=metadata

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from bneck.data.batches import normalise
-from bneck.data.coco import find_annotations, read_coco
+from bneck.tasks.detect.coco import find_annotations, read_coco
 from bneck.data.folders import SUFFIXES
 from bneck.data.images import Pixels, read_stretched, read_whole
-from bneck.data.pairs import list_pairs
-from bneck.data.scenes import resized
+from bneck.tasks.segment.pairs import list_pairs
+from bneck.tasks.segment.scenes import resized
 from bneck.graphs.forms import form
 from bneck.nets.calibrate import calibrate
 from bneck.nets.quantize import Quantized
 from bneck.nets.quantize_heads import AnyNet
-from bneck.recipes.progress import Progress
+from bneck.runs.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.specs.normalisation import Normalisation
 

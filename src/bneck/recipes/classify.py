@@ -19,13 +19,13 @@ from bneck.export.files import export_file
 from bneck.nets.build import Net, build
 from bneck.nets.transfer import is_folded, restore_statistics, transferred
 from bneck.nets.weights import load_net, load_weights, save_weights
-from bneck.recipes.folder import begin, check_empty, finish, fresh_folder, go_on, new_record
-from bneck.recipes.imports import import_weights
+from bneck.runs.folder import begin, check_empty, finish, fresh_folder, go_on, new_record
+from bneck.runs.imports import import_weights
 from bneck.recipes.material import Material, count_train, material
-from bneck.recipes.networks import Network
-from bneck.recipes.networks import build as build_named
-from bneck.recipes.progress import Progress, Silent, Steps
-from bneck.recipes.training import RECIPES, changed, stored_settings
+from bneck.runs.networks import Network
+from bneck.runs.networks import build as build_named
+from bneck.runs.progress import Progress, Silent, Steps
+from bneck.tasks.classify.recipes import RECIPES, changed, stored_settings
 from bneck.records.files import write_json, write_text
 from bneck.records.run import RunFolder
 from bneck.report.classify import write_classify_report
@@ -35,9 +35,9 @@ from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.text import load, resolve, to_text
 from bneck.specs.transforms import with_classes, with_resolution
 from bneck.tasks.classify import Accuracy, evaluate
-from bneck.train.journal import Journal
-from bneck.train.loop import Data, Settings, train
-from bneck.train.team import Team, join, leave
+from bneck.training.log import Journal
+from bneck.training.loop import Data, Settings, train
+from bneck.training.processes import Team, join, leave
 
 KIND = "classify"
 BUILTIN_RESOLUTION = 48

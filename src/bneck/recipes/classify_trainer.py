@@ -16,8 +16,8 @@ from bneck.data.pack import Packed, open_pack, pack
 from bneck.nets.build import Net, build
 from bneck.nets.shrink import shrink
 from bneck.nets.weights import load_net
-from bneck.recipes.progress import Advancing
-from bneck.recipes.run import Run
+from bneck.runs.progress import Advancing
+from bneck.runs.search.run import Run
 from bneck.recipes.shipping import ship
 from bneck.recipes.trainer import Judged
 from bneck.records.files import write_bytes
@@ -25,7 +25,7 @@ from bneck.specs.network import NetSpec
 from bneck.specs.transforms import with_classes
 from bneck.specs.wrapper import PLAIN, Wrapper
 from bneck.tasks.classify import evaluate
-from bneck.train.loop import Data, Settings, train
+from bneck.training.loop import Data, Settings, train
 
 EVAL_BATCH = 250
 

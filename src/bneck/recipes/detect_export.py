@@ -7,13 +7,13 @@ from typing import Any
 
 from bneck.devices.head_models import FORMATS as FOR_HEADS
 from bneck.devices.runtimes import runtime
-from bneck.export.detector_file import export_detector
+from bneck.tasks.detect.file import export_detector
 from bneck.export.files import FORMATS
 from bneck.graphs.forms import PRECISIONS
 from bneck.recipes.calibration import CALIBRATING, calibrated, read_images, run_images
 from bneck.recipes.detect import load_run
 from bneck.recipes.export import size_mb
-from bneck.recipes.progress import Progress, Silent
+from bneck.runs.progress import Progress, Silent
 from bneck.recipes.shipping import ending
 from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError

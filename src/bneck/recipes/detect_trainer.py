@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from bneck.data.coco import Annotated, ground_truth
-from bneck.data.pictures import MARGIN, BoxAugment, Stored, store, varied
-from bneck.nets.detector import DetectorNet, build_detector
+from bneck.tasks.detect.coco import Annotated, ground_truth
+from bneck.tasks.detect.images import MARGIN, BoxAugment, Stored, store, varied
+from bneck.tasks.detect.module import DetectorNet, build_detector
 from bneck.nets.shrink_wrapped import shrink_detector
 from bneck.nets.weights import load_weights
 from bneck.recipes.detect import (
@@ -23,18 +23,18 @@ from bneck.recipes.detect import (
 )
 from bneck.recipes.detect_export import export_detect
 from bneck.recipes.detect_judge import EVAL_BATCH, detected, results
-from bneck.recipes.held_out import Indices, held_out
-from bneck.recipes.progress import Silent
-from bneck.recipes.run import Run
+from bneck.data.held_out import Indices, held_out
+from bneck.runs.progress import Silent
+from bneck.runs.search.run import Run
 from bneck.recipes.shipping import format_of
 from bneck.recipes.trainer import Judged
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import Ssdlite
-from bneck.tasks.average_precision import average_precision
-from bneck.tasks.boxes import Found
-from bneck.tasks.detect import Teacher, predict
-from bneck.train.loop import Settings, fit
+from bneck.tasks.detect.average_precision import average_precision
+from bneck.tasks.detect.boxes import Found
+from bneck.tasks.detect.loss import Teacher, predict
+from bneck.training.loop import Settings, fit
 
 CHANCE = 0.005  # mAP of a detector that has learned nothing
 PLAIN = BoxAugment(crop=False, flip=False, colour=0.0)

@@ -9,10 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bneck.costs.detector import PAPER_V2_CLASSES, TABLE6, DetectorCount, Table6Row
-from bneck.costs.detector import count_detector as count_value
+from bneck.tasks.detect.count import PAPER_V2_CLASSES, TABLE6, DetectorCount, Table6Row
+from bneck.tasks.detect.count import count_detector as count_value
 from bneck.records.measurement import Measurement
-from bneck.specs.detector import COCO_IDS, Detector, ssdlite
+from bneck.tasks.detect.head import COCO_IDS, Detector, ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import rename, with_resolution

@@ -20,8 +20,8 @@ from bneck.data.labels import Labelled, is_image_list, labelled_images, read_cla
 from bneck.devices.runtimes import file_runtimes, runtime
 from bneck.export.files import FileNet
 from bneck.nets.build import Net
-from bneck.recipes.networks import Network, build
-from bneck.recipes.progress import Progress, Silent
+from bneck.runs.networks import Network, build
+from bneck.runs.progress import Progress, Silent
 from bneck.records.imported import class_places
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError

@@ -15,9 +15,9 @@ from bneck.graphs.forms import HSwish, form
 from bneck.nets.build import Net
 from bneck.nets.calibrate import calibrate
 from bneck.nets.quantize import Quantized
-from bneck.recipes.networks import Network, build
+from bneck.runs.networks import Network, build
 from bneck.recipes.pictures import BUILTIN, class_names, data_of, record_of, some_images
-from bneck.recipes.progress import Progress, Silent
+from bneck.runs.progress import Progress, Silent
 from bneck.recipes.shipping import ending
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError

@@ -11,11 +11,11 @@ from bneck.data.builtin import fashion_pack
 from bneck.data.pack import Packed, open_pack, pack
 from bneck.data.sources import Sources, find_images, pack_sources
 from bneck.data.stream import Stream
-from bneck.recipes.progress import Progress
+from bneck.runs.progress import Progress
 from bneck.records.files import write_json
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
-from bneck.train.team import Team
+from bneck.training.processes import Team
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,17 +23,17 @@ from bneck.nets.calibrate import LayerError, calibrate, layer_errors, naive
 from bneck.nets.quantize import Quantized
 from bneck.recipes.export import BATCH, CALIBRATING, CHECKED, size_mb
 from bneck.recipes.exported import task_of
-from bneck.recipes.networks import Network, build
+from bneck.runs.networks import Network, build
 from bneck.recipes.pictures import class_names, data_of, labelled, record_of
-from bneck.recipes.progress import Progress, Silent
+from bneck.runs.progress import Progress, Silent
 from bneck.recipes.quantize_heads import quantize_heads
 from bneck.recipes.quantize_times import time_rows
 from bneck.records.files import write_json
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.train.loop import Data, Settings
-from bneck.train.quantized import fine_tune
+from bneck.training.loop import Data, Settings
+from bneck.training.quantized import fine_tune
 
 WORST = 10  # layers named in the report
 EPOCHS = 2.0

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from bneck.devices.head_models import check_engine
 from bneck.devices.runtimes import Runtime
-from bneck.export.detector_file import FileDetector, export_detector
-from bneck.export.segmenter_file import FileSegmenter, export_segmenter
+from bneck.tasks.detect.file import FileDetector, export_detector
+from bneck.tasks.segment.file import FileSegmenter, export_segmenter
 from bneck.nets.calibrate import layer_errors
 from bneck.nets.quantize import Quantized
 from bneck.nets.quantize_heads import AnyNet
@@ -22,7 +22,7 @@ from bneck.recipes.calibration import CALIBRATING, calibrated, read_images, run_
 from bneck.recipes.detect_files import split_of
 from bneck.recipes.detect_judge import judge_net
 from bneck.recipes.export import size_mb
-from bneck.recipes.progress import Progress
+from bneck.runs.progress import Progress
 from bneck.recipes.quantize_times import time_rows
 from bneck.recipes.segment_export import file_size
 from bneck.recipes.segment_files import judge_file, scenes_of_file

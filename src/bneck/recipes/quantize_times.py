@@ -9,8 +9,8 @@ from typing import Any
 
 from bneck.devices.measure import measure
 from bneck.devices.protocol import Protocol, TimingError
-from bneck.recipes.networks import candidate_of_file
-from bneck.recipes.progress import Progress
+from bneck.runs.networks import candidate_of_file
+from bneck.runs.progress import Progress
 
 
 def time_rows(

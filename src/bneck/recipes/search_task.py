@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from bneck.data.folders import list_images
-from bneck.data.pairs import list_pairs
+from bneck.tasks.segment.pairs import list_pairs
 from bneck.recipes.detect import EPOCHS as DETECT_EPOCHS
 from bneck.recipes.detect import read_splits
-from bneck.recipes.run import METRICS
+from bneck.runs.search.run import METRICS
 from bneck.recipes.segment import EPOCHS as SEGMENT_EPOCHS
-from bneck.recipes.settings import DetectTask, SegmentTask
-from bneck.specs.detector import ssdlite
+from bneck.runs.search.settings import DetectTask, SegmentTask
+from bneck.tasks.detect.head import ssdlite
 from bneck.specs.errors import InputError
-from bneck.specs.segmenter import Head
+from bneck.tasks.segment.head import Head
 from bneck.specs.text import resolve
 
 BUILTIN_IMAGES, BUILTIN_RESOLUTION, BUILTIN_EPOCHS, BUILTIN_STEPS = 5_000, 48, 6, 8

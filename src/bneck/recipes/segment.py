@@ -12,28 +12,28 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from bneck.data.pairs import Scenery, list_pairs
-from bneck.data.scenes import Scenes, as_batch
-from bneck.nets.segmenter import SegmentNet, build_segmenter
+from bneck.tasks.segment.pairs import Scenery, list_pairs
+from bneck.tasks.segment.scenes import Scenes, as_batch
+from bneck.tasks.segment.module import SegmentNet, build_segmenter
 from bneck.nets.weights import save_weights
-from bneck.recipes.folder import begin, finish, fresh_folder, go_on, new_record
-from bneck.recipes.progress import Progress, Silent, Steps
+from bneck.runs.folder import begin, finish, fresh_folder, go_on, new_record
+from bneck.runs.progress import Progress, Silent, Steps
 from bneck.recipes.segment_export import write_model
 from bneck.recipes.segment_files import judge_file, open_segmenter, scenery_of, scenes_of_file
 from bneck.recipes.segment_runs import load_run, save_picture
 from bneck.recipes.segmenters import KIND, named_segmenter, run_segmenter
 from bneck.records.files import write_bytes, write_json, write_text
 from bneck.records.run import RunFolder, task_run
-from bneck.report.overlay import overlay
+from bneck.tasks.segment.drawing import overlay
 from bneck.report.segment import write_segment_report
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.segmenter import Head, Segmenter
+from bneck.tasks.segment.head import Head, Segmenter
 from bneck.specs.text import to_text
 from bneck.tasks.segment import Evaluation, Score, predict
 from bneck.tasks.segment import evaluate as evaluate_scenes
-from bneck.train.journal import Journal
-from bneck.train.segment import SegmentSettings, train_segmenter
+from bneck.training.log import Journal
+from bneck.training.segment import SegmentSettings, train_segmenter
 
 CROP = 769  # side of the DeepLab line's crops
 EPOCHS, BATCH, LR = 50.0, 8, 0.1
@@ -89,7 +89,7 @@ def train_segment(
 
     Args:
         network: a zoo name, a spec file, a run's folder; `+rf2` is the paper's reduced tail.
-        data: a folder, see `bneck.data.pairs.list_pairs`.
+        data: a folder, see `bneck.tasks.segment.pairs.list_pairs`.
         out: the run's folder, new or empty; None makes one under runs/.
         progress: receives what happens; None tells nobody.
         options: see `SegmentOptions`.

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 
 from bneck.data.images import read_whole
-from bneck.data.scenes import Scenes, as_batch
+from bneck.tasks.segment.scenes import Scenes, as_batch
 from bneck.devices.runtimes import runtime
 from bneck.export.files import FORMATS
-from bneck.export.segmenter_file import export_segmenter
-from bneck.nets.segmenter import SegmentNet
+from bneck.tasks.segment.file import export_segmenter
+from bneck.tasks.segment.module import SegmentNet
 from bneck.recipes.calibration import CALIBRATING, calibrated, read_images, run_images
 from bneck.recipes.detect_export import check_wanted
 from bneck.recipes.export import size_mb
-from bneck.recipes.progress import Progress, Silent
+from bneck.runs.progress import Progress, Silent
 from bneck.recipes.segment_runs import load_run
 from bneck.recipes.shipping import ending
 from bneck.records.run import RunFolder, task_run

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bneck.data.images import Pixels
-from bneck.data.pairs import Scenery, list_pairs
-from bneck.data.scenes import Scenes, as_batch, resized
+from bneck.tasks.segment.pairs import Scenery, list_pairs
+from bneck.tasks.segment.scenes import Scenes, as_batch, resized
 from bneck.devices.runtimes import file_runtimes, runtime
-from bneck.export.segmenter_file import FileSegmenter
+from bneck.tasks.segment.file import FileSegmenter
 from bneck.recipes.exported import settings_beside
-from bneck.recipes.progress import Progress
+from bneck.runs.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.tasks.segment import Evaluation, best, judge
 

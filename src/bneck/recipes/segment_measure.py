@@ -18,7 +18,7 @@ from bneck.devices.timing import RunTimer, Timer
 from bneck.records.commit import commit
 from bneck.records.measurement import Spread
 from bneck.specs.errors import InputError
-from bneck.specs.segmenter import Segmenter, segmenter
+from bneck.tasks.segment.head import Segmenter, segmenter
 from bneck.specs.zoo import network
 
 Size = tuple[int, int]

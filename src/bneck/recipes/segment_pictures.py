@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from bneck.data.images import Pixels, read_whole
-from bneck.data.scenes import as_batch, resized
+from bneck.tasks.segment.scenes import as_batch, resized
 from bneck.recipes.segment_files import open_segmenter, see
 from bneck.recipes.segment_runs import load_run, save_picture
 from bneck.records.run import RunFolder, task_run
-from bneck.report.overlay import class_shares, overlay
+from bneck.tasks.segment.drawing import class_shares, overlay
 from bneck.specs.errors import InputError
 from bneck.tasks.segment import WHOLE_PIXELS, predict, predict_huge
 

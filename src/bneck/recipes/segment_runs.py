@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from bneck.nets.segmenter import SegmentNet, load_segmenter
+from bneck.tasks.segment.module import SegmentNet, load_segmenter
 from bneck.recipes.segmenters import run_segmenter
 from bneck.records.files import write_whole
 from bneck.records.run import RunFolder

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from bneck.data.pairs import Scenery, list_pairs
-from bneck.data.scenes import Scenes, Survey, Vary
-from bneck.nets.segmenter import SegmentNet, build_segmenter, load_segmenter
+from bneck.tasks.segment.pairs import Scenery, list_pairs
+from bneck.tasks.segment.scenes import Scenes, Survey, Vary
+from bneck.tasks.segment.module import SegmentNet, build_segmenter, load_segmenter
 from bneck.nets.shrink_wrapped import shrink_segmenter
-from bneck.recipes.held_out import Indices, held_out
-from bneck.recipes.run import Run
+from bneck.data.held_out import Indices, held_out
+from bneck.runs.search.run import Run
 from bneck.recipes.segment import (
     SegmentOptions,
     adopt_segment,
@@ -22,14 +22,14 @@ from bneck.recipes.segment import (
     segment_settings,
 )
 from bneck.recipes.segment_export import export_segment
-from bneck.recipes.settings import SegmentTask
+from bneck.runs.search.settings import SegmentTask
 from bneck.recipes.shipping import format_of
 from bneck.recipes.trainer import Judged
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import Aspp
 from bneck.tasks.segment import evaluate
-from bneck.train.loop import Settings, fit
-from bneck.train.segment import segment_lessons
+from bneck.training.loop import Settings, fit
+from bneck.training.segment import segment_lessons
 
 Size = tuple[int, int]
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol, TypedDict
 
 from torch import nn
 
-from bneck.recipes.run import Run
+from bneck.runs.search.run import Run
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import Wrapper
-from bneck.train.loop import Settings
+from bneck.training.loop import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

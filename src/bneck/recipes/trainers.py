@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bneck.recipes.run import Run
+from bneck.runs.search.run import Run
 from bneck.recipes.trainer import Trainer
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from bneck.costs.count import count
-from bneck.costs.detector import count_detector
-from bneck.costs.segmenter import count_segmenter
+from bneck.tasks.detect.count import count_detector
+from bneck.tasks.segment.count import count_segmenter
 from bneck.records.run import RunFolder
 from bneck.report.numbers import mean
-from bneck.specs.detector import ssdlite
+from bneck.tasks.detect.head import ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.segmenter import from_settings
+from bneck.tasks.segment.head import from_settings
 from bneck.specs.text import from_text, load, resolve
 
 METRICS = {"classify": "top-1", "search": "top-1", "detect": "mAP", "segment": "mIOU"}

@@ -119,7 +119,7 @@ class Plan:
             if common[name] is not None:
                 common[name] = str(Path(common[name]).resolve())
         return {
-            **new_record(KIND, "bneck.train(...)"),
+            **new_record(KIND, "bneck.training(...)"),
             "task": self.task.name,
             "metric": self.task.metric.name,
             "name": self.spec.name,

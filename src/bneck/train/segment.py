@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bneck.data.scenes import Scenes, Size, Vary, crop_batches
-from bneck.nets.segmenter import SegmentNet
+from bneck.tasks.segment.scenes import Scenes, Size, Vary, crop_batches
+from bneck.tasks.segment.module import SegmentNet
 from bneck.tasks import segment
-from bneck.train.loop import Lessons, Settings, TrainingError, fit
+from bneck.training.loop import Lessons, Settings, TrainingError, fit
 
 Batch = tuple[Tensor, Tensor]
 

@@ -19,10 +19,10 @@ from bneck.specs.errors import InputError
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Answers, Indices, Left, Scores
-from bneck.tasks.detect.coco import Annotated, Picture, find_annotations, ground_truth, read_coco
-from bneck.tasks.detect.images import MARGIN, Batch, BoxAugment, Stored, box_batches, store, varied
-from bneck.tasks.detect.loss import DetectionLoss, divergence
-from bneck.tasks.detect.scoring import average_precision, check_evaluator, detected, found_in, results
+from bneck.tasks.detect.loss.coco import Annotated, Picture, find_annotations, ground_truth, read_coco
+from bneck.tasks.detect.loss.images import MARGIN, Batch, BoxAugment, Stored, box_batches, store, varied
+from bneck.tasks.detect.loss.loss import DetectionLoss, divergence
+from bneck.tasks.detect.loss.scoring import average_precision, check_evaluator, detected, found_in, results
 from bneck.training.distill import DistillationLoss
 from bneck.training.loop import TrainingProblem, backbone
 from bneck.training.processes import ALONE, ProcessGroup
@@ -187,7 +187,7 @@ class DetectionData:
 
         Held-out images are the stored ones, whole; of a group the first process does all the work.
         """
-        from bneck.tasks.detect.scoring import score
+        from bneck.tasks.detect.loss.scoring import score
 
         opened = self.open()
         if split != "heldout":
