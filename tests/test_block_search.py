@@ -24,7 +24,7 @@ from bneck.data.folders import list_images
 from bneck.data.pack import pack
 from bneck.runs.search.blocks import _judge_batch, rungs
 from bneck.recipes.classify_trainer import ClassifyTrainer
-from bneck.runs.search.workers import Crew
+from bneck.runs.search.workers import WorkerPool
 from bneck.runs.search.finals import in_order
 from bneck.runs.search.jobs import ProxyJob, TrainJob, proxy_job, train_job
 from bneck.runs.search.main import resume, search
@@ -350,7 +350,7 @@ def test_trials_are_stopped_only_where_something_was_learned(
     study = Study(toy, reward=reward, estimate=lambda spec: 1.0, searcher="random", pruner=pruner)
     batch = [asked for _ in range(9) if (asked := study.ask())]
 
-    class Answering(Crew):
+    class Answering(WorkerPool):
         """The n-th network answers by chance and a bit more, the first one best."""
 
         def run(self, task: Any, arguments: Any, on_done: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 from bneck.specs.errors import InputError
 from bneck.training import journal
 from bneck.training.health import Health
-from bneck.training.log import Journal
+from bneck.training.log import TrainingLog
 
 
 def lines(folder: Path) -> list[dict[str, float]]:
@@ -69,7 +69,7 @@ def scalars(folder: Path) -> list[tuple[int, str, float]]:
 
 class TestJournal:
     def test_a_line_has_the_steps_since_the_last(self, tmp_path: Path) -> None:
-        told = Journal(tmp_path, batch=10)
+        told = TrainingLog(tmp_path, batch=10)
         told.begin(0)
         for step, loss in enumerate((4.0, 2.0, 3.0), 1):
             told.step(step, loss, 0.1 * step, 0.0)
@@ -82,7 +82,7 @@ class TestJournal:
         assert line["waiting"] == 0
 
     def test_tensorboard_gets_the_same_points(self, tmp_path: Path) -> None:
-        told = Journal(tmp_path, batch=1)
+        told = TrainingLog(tmp_path, batch=1)
         told.begin(0)
         told.write(300, loss=1.5, val_top1=0.25)
         told.write(70_000, loss=-2.0)
@@ -93,11 +93,11 @@ class TestJournal:
         ]
 
     def test_resumed_it_drops_what_will_be_done_again(self, tmp_path: Path) -> None:
-        told = Journal(tmp_path, batch=1)
+        told = TrainingLog(tmp_path, batch=1)
         told.begin(0)
         for step in (10, 20, 30):
             told.write(step, loss=float(step))
-        again = Journal(tmp_path, batch=1)
+        again = TrainingLog(tmp_path, batch=1)
         again.begin(20)
         again.write(25, loss=0.5)
         assert [line["step"] for line in lines(tmp_path)] == [10, 20, 25]
@@ -105,7 +105,7 @@ class TestJournal:
 
     @pytest.mark.parametrize("what", ["training.jsonl", "tensorboard"])
     def test_a_full_disk_ends_in_a_sentence(self, tmp_path: Path, what: str) -> None:
-        told = Journal(tmp_path, batch=1)
+        told = TrainingLog(tmp_path, batch=1)
         told.begin(0)
         full = Path("/dev/full")
         if not full.exists():
@@ -128,7 +128,7 @@ class TestJournal:
         pytest.importorskip("tensorboard")
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-        told = Journal(tmp_path, batch=1)
+        told = TrainingLog(tmp_path, batch=1)
         told.begin(0)
         told.write(1, loss=1.5)
         told.write(2, loss=0.5)

@@ -26,8 +26,8 @@ from bneck.nets.weights import load_weights, save_weights
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.tasks.classify import Taught, evaluate
-from bneck.training.loop import Data, Lessons, Settings, TrainingError, fit, train
-from bneck.training.processes import SyncedBatchNorm2d, Team, join, synchronise
+from bneck.training.loop import Data, TrainingProblem, Settings, TrainingError, fit, train
+from bneck.training.processes import SyncedBatchNorm2d, ProcessGroup, join, synchronise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -148,7 +148,7 @@ class TestPieces:
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardswish(), nn.Flatten(), nn.Linear(32, 3))
         size = 12 // accumulate
-        lessons = Lessons(
+        lessons = TrainingProblem(
             images=48,
             batches=lambda epoch, first: [
                 (images[i : i + 12], labels[i : i + 12]) for i in range(12 * first, 48, 12)
@@ -170,14 +170,14 @@ class TestPieces:
     @pytest.mark.parametrize(
         ("settings", "team", "sentence"),
         [
-            ({"accumulate": 3}, Team(), "the batch of 16 is not 3 equal pieces"),
-            ({"accumulate": 16}, Team(), "of two or more images"),
-            ({}, Team(0, 3), "3 processes, 1 pieces each"),
-            ({"accumulate": 0}, Team(), "accumulate is 0; it must be at least 1"),
+            ({"accumulate": 3}, ProcessGroup(), "the batch of 16 is not 3 equal pieces"),
+            ({"accumulate": 16}, ProcessGroup(), "of two or more images"),
+            ({}, ProcessGroup(0, 3), "3 processes, 1 pieces each"),
+            ({"accumulate": 0}, ProcessGroup(), "accumulate is 0; it must be at least 1"),
         ],
     )
     def test_unequal_pieces_are_refused(
-        self, settings: dict[str, int], team: Team, sentence: str
+        self, settings: dict[str, int], team: ProcessGroup, sentence: str
     ) -> None:
         with pytest.raises(TrainingError, match=sentence):
             replace(SETTINGS, **settings).check(team)  # type: ignore[arg-type]
@@ -201,7 +201,7 @@ class TestPieces:
         assert losses[1] == pytest.approx(losses[0], abs=2e-3)
 
 
-def teamed(size: int, work: Callable[[Team], None]) -> list[int]:
+def teamed(size: int, work: Callable[[ProcessGroup], None]) -> list[int]:
     """Processes that see each other through gloo; their numbers."""
     place = tempfile.mkdtemp()
 
@@ -210,7 +210,7 @@ def teamed(size: int, work: Callable[[Team], None]) -> list[int]:
             dist.init_process_group(
                 "gloo", init_method=f"file://{place}/meet", rank=rank, world_size=size
             )
-            work(Team(rank, size))
+            work(ProcessGroup(rank, size))
 
         return begin
 
@@ -225,7 +225,7 @@ class TestTeam:
         spec = replace(tiny, dropout=0.0)  # whose numbers each process draws for itself
         settings = replace(SETTINGS, epochs=2, sync_bn=True, smoothing=0.0)
 
-        def losses(team: Team, path: Path) -> dict[str, Tensor]:
+        def losses(team: ProcessGroup, path: Path) -> dict[str, Tensor]:
             found: list[float] = []
             net = train(
                 build(spec, seed=3),
@@ -238,7 +238,7 @@ class TestTeam:
             save_weights(state, path)
             return state
 
-        alone = losses(Team(), tmp_path / "alone")
+        alone = losses(ProcessGroup(), tmp_path / "alone")
         children = teamed(2, lambda team: losses(team, tmp_path / str(team.rank)) and None)
         assert [ended(child) for child in children] == [0, 0]
         first, second = (load_weights(tmp_path / name) for name in "01")
@@ -253,7 +253,7 @@ class TestTeam:
     ) -> None:
         said, checkpoint = tmp_path / "said", tmp_path / "checkpoint"
 
-        def work(team: Team) -> None:
+        def work(team: ProcessGroup) -> None:
             def on_step(done: int, total: int, loss: float) -> None:
                 if team.rank == 1 and done == 8:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -270,7 +270,7 @@ class TestTeam:
         assert steps in (7, 8)
         told: list[int] = []
 
-        def resume(team: Team) -> None:
+        def resume(team: ProcessGroup) -> None:
             train(
                 build(tiny, seed=3), data, SETTINGS, team=team, checkpoint=checkpoint,
                 on_step=lambda done, *_: told.append(done),
@@ -280,7 +280,7 @@ class TestTeam:
         assert [ended(child) for child in teamed(2, resume)] == [0, 0]
 
     def test_every_image_is_judged_once(self, tmp_path: Path) -> None:
-        def work(team: Team) -> None:
+        def work(team: ProcessGroup) -> None:
             mine = torch.arange(7)[team.rank :: 2]
             scores = nn.functional.one_hot(mine % 3, 3).float()[:, :, None, None]
             batches = [(scores, torch.zeros(len(mine), dtype=torch.int64))]
@@ -293,7 +293,7 @@ class TestTeam:
     def test_synchronised_batch_norm_is_that_of_the_whole_batch(self) -> None:
         images = torch.randn(8, 5, 3, 3, generator=torch.Generator().manual_seed(0)) * 3 + 1
 
-        def work(team: Team) -> None:
+        def work(team: ProcessGroup) -> None:
             whole, part = nn.BatchNorm2d(5), nn.Sequential(nn.BatchNorm2d(5))
             synchronise(part)
             assert isinstance(part[0], SyncedBatchNorm2d)

@@ -6,47 +6,30 @@ ones; nothing inside the package imports this module, and torch is only loaded b
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
-    from bneck.tasks.segment.count import count_segmenter as count_segmenter
-    from bneck.recipes.classify import resume_classify as resume_classify
-    from bneck.recipes.classify import train_classify as train_classify
+    from bneck.paper.reproduce import reproduce as reproduce
     from bneck.runs.compare import compare as compare
-    from bneck.runs.convert import convert_voc as convert_voc
+    from bneck.runs.convert import convert as convert
     from bneck.runs.demo import demo as demo
-    from bneck.recipes.detect import evaluate_detect as evaluate_detect
-    from bneck.recipes.detect import resume_detect as resume_detect
-    from bneck.recipes.detect import train_detect as train_detect
-    from bneck.recipes.detect_export import export_detect as export_detect
-    from bneck.recipes.detect_pictures import detect as detect
-    from bneck.recipes.detectors import count_detector as count_detector
-    from bneck.recipes.detectors import measure_detectors as measure_detectors
-    from bneck.recipes.evaluate import evaluate as evaluate
-    from bneck.recipes.export import export as export
+    from bneck.runs.evaluate import evaluate as evaluate
+    from bneck.runs.export import export as export
     from bneck.runs.imports import import_weights as import_weights
-    from bneck.runs.search.main import resume as resume
-    from bneck.runs.search.main import search as search
+    from bneck.runs.measure import measure as measure
     from bneck.runs.networks import build as build
     from bneck.runs.networks import count as count
-    from bneck.runs.networks import measure as measure
     from bneck.runs.networks import network as network
     from bneck.runs.networks import zoo as zoo
-    from bneck.recipes.predict import predict as predict
-    from bneck.recipes.quantize import quantize as quantize
-    from bneck.paper.reproduce import reproduce as reproduce
-    from bneck.recipes.segment import evaluate_segment as evaluate_segment
-    from bneck.recipes.segment import resume_segment as resume_segment
-    from bneck.recipes.segment import train_segment as train_segment
-    from bneck.recipes.segment_export import export_segment as export_segment
-    from bneck.recipes.segment_pictures import paint as paint
-    from bneck.recipes.segmenters import named_segmenter as named_segmenter
+    from bneck.runs.predict import predict as predict
+    from bneck.runs.quantize import quantize as quantize
+    from bneck.runs.report import write_report as write_report
+    from bneck.runs.resume import resume as resume
+    from bneck.runs.search.main import search as search
     from bneck.runs.search.tables import latency_table as latency_table
-    from bneck.report.page import write_report as write_report
+    from bneck.runs.train import train as train
     from bneck.specs.errors import InputError as InputError
     from bneck.specs.network import NetSpec as NetSpec
     from bneck.specs.text import from_text as from_text
@@ -54,45 +37,30 @@ if TYPE_CHECKING:
     from bneck.specs.transforms import scale_width as scale_width
 
 _HOMES = {
-    "resume_classify": "bneck.recipes.classify",
-    "train_classify": "bneck.recipes.classify",
     "Count": "bneck.costs.count",
     "InputError": "bneck.specs.errors",
     "NetSpec": "bneck.specs.network",
     "build": "bneck.runs.networks",
     "compare": "bneck.runs.compare",
-    "convert_voc": "bneck.runs.convert",
+    "convert": "bneck.runs.convert",
     "count": "bneck.runs.networks",
-    "count_detector": "bneck.recipes.detectors",
-    "count_segmenter": "bneck.tasks.segment.count",
     "demo": "bneck.runs.demo",
-    "detect": "bneck.recipes.detect_pictures",
-    "evaluate": "bneck.recipes.evaluate",
-    "export_detect": "bneck.recipes.detect_export",
-    "export_segment": "bneck.recipes.segment_export",
-    "evaluate_detect": "bneck.recipes.detect",
-    "evaluate_segment": "bneck.recipes.segment",
-    "export": "bneck.recipes.export",
+    "evaluate": "bneck.runs.evaluate",
+    "export": "bneck.runs.export",
     "from_text": "bneck.specs.text",
     "import_weights": "bneck.runs.imports",
     "latency_table": "bneck.runs.search.tables",
-    "measure": "bneck.runs.networks",
-    "measure_detectors": "bneck.recipes.detectors",
-    "named_segmenter": "bneck.recipes.segmenters",
+    "measure": "bneck.runs.measure",
     "network": "bneck.runs.networks",
-    "paint": "bneck.recipes.segment_pictures",
-    "predict": "bneck.recipes.predict",
-    "quantize": "bneck.recipes.quantize",
+    "predict": "bneck.runs.predict",
+    "quantize": "bneck.runs.quantize",
     "reproduce": "bneck.paper.reproduce",
-    "resume": "bneck.runs.search.main",
-    "resume_detect": "bneck.recipes.detect",
-    "resume_segment": "bneck.recipes.segment",
+    "resume": "bneck.runs.resume",
     "scale_width": "bneck.specs.transforms",
     "search": "bneck.runs.search.main",
     "to_text": "bneck.specs.text",
-    "train_detect": "bneck.recipes.detect",
-    "train_segment": "bneck.recipes.segment",
-    "write_report": "bneck.report.page",
+    "train": "bneck.runs.train",
+    "write_report": "bneck.runs.report",
     "zoo": "bneck.runs.networks",
 }
 
@@ -107,14 +75,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Facade(ModuleType):
-    """Keeps the function `search` where importing the part of that name would replace it."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Facade

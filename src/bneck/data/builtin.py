@@ -30,6 +30,12 @@ def fashion() -> dict[str, Pixels]:
         return {name: arrays[name] for name in arrays.files}
 
 
+def fashion_counts() -> dict[str, int]:
+    """How many pictures each split has."""
+    arrays = fashion()
+    return {"train": len(arrays["train_labels"]), "val": len(arrays["test_labels"])}
+
+
 def fashion_pack(folder: Path, resolution: int) -> Packed:
     """Write the pictures as a pack at `resolution`, or open the one that the folder holds.
 

@@ -12,11 +12,11 @@ from bneck.graphs.forms import form
 from bneck.graphs.heads import segmenter_points
 from bneck.graphs.onnx_graph import Weights, halved, random_weights
 from bneck.graphs.quantization import Ranges, points
-from bneck.tasks.detect.head import Detector, layers
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.tasks.segment.head import Segmenter, segmenter_layers
 from bneck.specs.wrapper import Aspp, Ssdlite, Wrapper
+from bneck.tasks.detect.head import Detector, layers
+from bneck.tasks.segment.head import Segmenter, segmenter_layers
 
 FORMATS = ("onnx", "tflite", "openvino")  # the others' writers know networks alone
 

@@ -17,8 +17,8 @@ from bneck.graphs.forms import HSwish
 from bneck.graphs.onnx_graph import Weights
 from bneck.graphs.quantization import GATE, SIGMOID, points
 from bneck.graphs.traverse import Traversal
-from bneck.tasks.detect.head import Detector, extra_layers, features, head_layers, maps
 from bneck.specs.network import Gate, Layer
+from bneck.tasks.detect.head import Detector, extra_layers, features, head_layers, maps
 from bneck.tasks.segment.head import Segmenter, is_spatial, pool_window, segmenter_layers
 
 T = TypeVar("T")

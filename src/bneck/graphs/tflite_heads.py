@@ -13,8 +13,8 @@ from bneck.graphs.heads import Heads, Size, Values, class_scores, predictions, s
 from bneck.graphs.onnx_graph import Weights
 from bneck.graphs.quantization import Ranges
 from bneck.graphs.tflite_graph import Graph, Tensor
-from bneck.tasks.detect.head import Detector
 from bneck.specs.network import Layer
+from bneck.tasks.detect.head import Detector
 from bneck.tasks.segment.head import Segmenter
 
 JOINED = 4  # tensors at a time; XNNPACK's limit is five

@@ -13,12 +13,12 @@ from bneck.graphs.forms import HSwish
 from bneck.graphs.heads import Heads, Values, class_scores, predictions, split_project
 from bneck.graphs.quantization import Ranges
 from bneck.nets.build import Net
-from bneck.tasks.detect.module import DetectorNet
 from bneck.nets.quantize import Emulation, Quantized, QuantizedNet, Weights
-from bneck.tasks.segment.module import SIZE, SegmentNet, resize
-from bneck.tasks.detect.head import Detector, layers, maps
 from bneck.specs.network import Gate, Layer, Size, as_size
+from bneck.tasks.detect.head import Detector, layers, maps
+from bneck.tasks.detect.module import DetectorNet
 from bneck.tasks.segment.head import Segmenter, is_spatial, segmenter_layers
+from bneck.tasks.segment.module import SIZE, SegmentNet, resize
 
 AnyNet: TypeAlias = Net | DetectorNet | SegmentNet
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from bneck.tasks.detect.module import DetectorNet
 from bneck.nets.ops import ConvBnAct
-from bneck.tasks.segment.module import LrAspp, RAspp, SegmentNet
 from bneck.nets.shrink import Kept, ShrinkError, shrink_rows, slice_conv, slice_scores
 from bneck.tasks.detect.head import Detector
+from bneck.tasks.detect.module import DetectorNet
 from bneck.tasks.segment.head import Segmenter
+from bneck.tasks.segment.module import LrAspp, RAspp, SegmentNet
 
 ONE = torch.arange(1)  # a depthwise filter has one input
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bneck.tasks.segment.count import FULL, HALF
-from bneck.runs.progress import Progress
 from bneck.records.measurement import Measurement, Spread
 from bneck.report.exhibits import Pair
+from bneck.runs.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.tasks.segment.head import Segmenter
 from bneck.specs.text import resolve
 from bneck.specs.transforms import rename
+from bneck.tasks.segment.count import FULL, HALF
+from bneck.tasks.segment.head import Segmenter
 
 Key = tuple[str, str]  # a network's name and its precision
 UNFUSED = " unfused"  # behind the name of a network whose h-swish is made of several operators

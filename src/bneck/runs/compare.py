@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bneck.devices.measure import Candidate
+from bneck.devices.measure import measure as measure_candidates
+from bneck.devices.places import usual_runtime
+from bneck.devices.protocol import Protocol
 from bneck.records.files import write_text
 from bneck.report.blocks import html_page
 from bneck.report.comparison import comparison_blocks
@@ -14,6 +18,8 @@ from bneck.report.style import STYLE
 from bneck.report.subjects import Subject, subjects
 from bneck.specs.errors import InputError
 from bneck.specs.text import to_text
+from bneck.specs.wrapper import PLAIN, Wrapper
+from bneck.tasks.registry import task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +49,7 @@ def compare(
 
     Args:
         places: run folders, spec files and names; the first is what the others are held against.
-        measure: time all networks now, interleaved, in place of what runs recorded; a detector's or
-            segmenter's backbone alone is not timed.
+        measure: time all networks now, interleaved, instead of what runs recorded.
         rounds: of that timing.
         device: where, see docs/devices.md.
         runtime: its engine; None takes the device's usual one.
@@ -79,30 +84,25 @@ def _timed(
     threads: int,
     on_round: Callable[[int, int], None] | None,
 ) -> list[Subject]:
-    from bneck.runs.networks import measure
-
-    plain = [s for s in found if s.kind not in ("detect", "segment")]
-    if not plain:
-        raise InputError(
-            "only classifiers are timed here; measure the others with bneck measure --task"
-        )
-    records = measure(
-        *(s.spec for s in plain),
-        threads=threads,
-        rounds=rounds,
-        device=device,
-        runtime=runtime,
+    """The same with what stands around them, timed interleaved with random weights."""
+    usual = runtime or usual_runtime(device)
+    records = measure_candidates(
+        [Candidate(one.spec, None, usual, wrapper=_wrapper(one)) for one in found],
+        place=device,
+        protocol=Protocol(threads=threads, rounds=rounds),
         on_round=on_round,
     )
-    times = {id(s): record for s, record in zip(plain, records, strict=True)}
     made = []
-    for subject in found:
-        record = times.get(id(subject))
-        if record is not None:
-            where = f"{record.device.processor}, {record.runtime} {record.runtime_version}, {threads} thread"
-            spread = record.latency_ms
-            subject = replace(
+    for subject, record in zip(found, records, strict=True):
+        where = f"{record.device.processor}, {record.runtime} {record.runtime_version}, {threads} thread"
+        spread = record.latency_ms
+        made.append(
+            replace(
                 subject, latency_ms=spread.median, p10_ms=spread.p10, p90_ms=spread.p90, where=where
             )
-        made.append(subject)
+        )
     return made
+
+
+def _wrapper(one: Subject) -> Wrapper:
+    return task(one.task).restored(one.spec, one.wrapper, one.classes) if one.task else PLAIN

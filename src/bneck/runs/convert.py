@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bneck.data import voc
-from bneck.tasks.detect.coco import Dropped
+from bneck.specs.errors import InputError
+from bneck.tasks.contract import Left
+from bneck.tasks.registry import tasks
 
 
-def convert_voc(
+def convert(
     data: str | Path, out: str | Path | None = None
-) -> tuple[dict[str, Path], tuple[Dropped, ...]]:
-    """Write COCO json files for a folder of VOC xml files; see `bneck.tasks.detect.voc.convert_voc`.
+) -> tuple[dict[str, Path], tuple[Left, ...]]:
+    """Write the annotations of a folder in the form that training reads: VOC xml as COCO json.
 
     Args:
         data: the folder with Annotations, JPEGImages and, where there are splits, ImageSets/Main.
         out: where the files go; None: `data`/annotations, where training finds them.
 
     Returns:
-        The files by split, and the boxes that were left out because they have no area.
+        The files by split, and what was left out.
 
     Raises:
-        InputError: no xml files, or one that is none.
+        InputError: no annotations that a task converts.
     """
-    root = Path(data)
-    return voc.convert_voc(root, root / "annotations" if out is None else Path(out))
+    for task in tasks():
+        if task.converts:
+            return task.convert(Path(data), None if out is None else Path(out))
+    raise InputError("no task converts annotations")

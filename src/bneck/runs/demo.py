@@ -10,9 +10,9 @@ from typing import Any
 
 from bneck.data.pack import stored_side
 from bneck.devices.runtimes import runtime
-from bneck.runs.server import DemoServer, Page
 from bneck.records.run import RunFolder
 from bneck.report.demo_page import DEMO_SCRIPT, POLICY, demo_page, model_json
+from bneck.runs.server import DemoServer, Page
 from bneck.specs.errors import InputError
 from bneck.specs.text import from_text
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -11,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bneck.recipes.command import command_line
 from bneck.records.commit import commit
 from bneck.records.files import locked, write_json, write_text
 from bneck.records.run import FORMAT, RunFolder
@@ -112,3 +113,9 @@ def _carried(folder: RunFolder, record: Record, carry: Carry) -> Record:
     if _first_spec(folder).is_file():
         os.replace(_first_spec(folder), folder.spec)
     return carry(folder, record)
+
+
+def command_line(function: str) -> str:
+    """The shell's command, or `function` where Python called."""
+    by_shell = Path(sys.argv[0]).name in ("bneck", "__main__.py")
+    return shlex.join(["bneck", *sys.argv[1:]]) if by_shell else function

@@ -16,11 +16,11 @@ from bneck.imports.match import Matched, matched
 from bneck.imports.read import read_source
 from bneck.imports.source import Source
 from bneck.nets.weights import save_weights
-from bneck.recipes.command import command_line
 from bneck.records.commit import commit
 from bneck.records.files import write_json, write_text
 from bneck.records.imported import ImportRecord, SourceRecord
 from bneck.records.run import FORMAT, RunFolder
+from bneck.runs.folder import command_line
 from bneck.specs.errors import InputError
 from bneck.specs.network import PADDINGS, NetSpec
 from bneck.specs.normalisation import IMAGENET, Normalisation
@@ -43,7 +43,7 @@ def import_weights(
     bn_eps: float | None = None,
     classes: int | None = None,
     labels: str | Path | None = None,
-    excuse: Sequence[str] = (),
+    allow_unmatched: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Import a file of published weights as a trained network.
 
@@ -60,7 +60,7 @@ def import_weights(
         classes: the number of classes that the file must have; None allows 1000, 1001 and the
             network's own.
         labels: a list of class names (see `bneck.data.labels.read_classes`).
-        excuse: patterns of names that may stay unmatched, as "classifier.*".
+        allow_unmatched: patterns of names that may stay unmatched, as "classifier.*".
 
     Returns:
         The record, as in `run.json` (see `bneck.records.imported.ImportRecord`), with its folder
@@ -83,7 +83,7 @@ def import_weights(
         _as_published(spec, held, padding, bn_eps),
         held,
         path=path,
-        excuses=excuse,
+        excuses=allow_unmatched,
         classes=classes,
     )
     spec, made.net.normalisation = made.net.spec, _normalisation(held, mean, std)

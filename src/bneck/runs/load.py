@@ -17,6 +17,7 @@ from bneck.tasks.contract import Task
 from bneck.tasks.options import stored
 from bneck.tasks.registry import DEFAULT, task
 
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trained:
     """A trained network of a task: its module in evaluation mode, its class names, its record."""
@@ -64,7 +65,11 @@ def trained(
     folder = RunFolder(task_run(path))
     if not folder.weights.is_file():
         begun = folder.run_json.is_file()
-        how = f"resume it with: bneck train --resume {path}" if begun else "pass the folder of a finished run or of bneck import"
+        how = (
+            f"resume it with: bneck train --resume {path}"
+            if begun
+            else "pass the folder of a finished run or of bneck import"
+        )
         raise InputError(f"{path} has no trained weights; {how}")
     record = folder.read() if folder.run_json.is_file() else {}
     chosen, spec = task_of(record), load(folder.spec)
@@ -88,11 +93,17 @@ def trained(
     fill(net, folder.weights, spec.name)
     net.normalisation = normalisation(folder)
     return Trained(
-        task=chosen, spec=spec, wrapper=wrapper, net=net.eval(), labels=labels, record=record, folder=folder
+        task=chosen,
+        spec=spec,
+        wrapper=wrapper,
+        net=net.eval(),
+        labels=labels,
+        record=record,
+        folder=folder,
     )
 
 
-def named(network: str | Path | NetSpec, task_name: str = DEFAULT) -> Trained:
+def named(network: str | Path | NetSpec, task_name: str = DEFAULT, *, seed: int = 0) -> Trained:
     """A trained network by its folder, or one with random weights by a name, a spec file or a spec.
 
     Raises:
@@ -104,9 +115,14 @@ def named(network: str | Path | NetSpec, task_name: str = DEFAULT) -> Trained:
             return trained(network)
     chosen = task(task_name)
     spec, wrapper = chosen.arrange(network, chosen.Options(), None)
-    net: Any = chosen.module(spec, wrapper, seed=0)
+    net: Any = chosen.module(spec, wrapper, seed=seed)
     count = getattr(wrapper, "classes", spec.classes)
     return Trained(
-        task=chosen, spec=spec, wrapper=wrapper, net=net.eval(), labels=labels_of({}, count), record={},
+        task=chosen,
+        spec=spec,
+        wrapper=wrapper,
+        net=net.eval(),
+        labels=labels_of({}, count),
+        record={},
         folder=None,
     )

@@ -107,7 +107,9 @@ def _candidate(
     if size != wrapper.size(spec):
         model = chosen.file(spec, wrapper, runtime(engine), precision, size=size, options=own)  # type: ignore[arg-type]
     titled = rename(spec, chosen.title(spec, wrapper))
-    return Candidate(titled, model, engine, precision, wrapper=wrapper, pixels=size if model else None)
+    return Candidate(
+        titled, model, engine, precision, wrapper=wrapper, pixels=size if model else None
+    )
 
 
 def _of_run(folder: RunFolder, engine: str, precision: str) -> Candidate:

@@ -44,7 +44,9 @@ def predict(
     _, own = parted(answers.task, "predict", options, tasks())
     pictures = [Path(image) for image in images]
     places = outputs(pictures, out, "--out")
-    others = {name: outputs(pictures, getattr(own, name), f"--{name}") for name in answers.task.paints}
+    others = {
+        name: outputs(pictures, getattr(own, name), f"--{name}") for name in answers.task.paints
+    }
     found = []
     for number, (image, place) in enumerate(zip(pictures, places, strict=True)):
         said: Prediction = answers.task.predict(answers, image, own, record)
@@ -79,9 +81,7 @@ def _answering(path: Path) -> tuple[FileAnswers | ModuleAnswers, dict[str, Any]]
     return ModuleAnswers(run.task, run.net, run.labels), run.record
 
 
-def outputs(
-    images: Sequence[Path], out: str | Path | None, option: str
-) -> list[Path | None]:
+def outputs(images: Sequence[Path], out: str | Path | None, option: str) -> list[Path | None]:
     """A place for what is drawn of each picture; two pictures of one name get two places.
 
     Raises:

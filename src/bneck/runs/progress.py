@@ -8,67 +8,21 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
-from bneck.training.log import Journal
+from bneck.records.progress import Progress
+from bneck.training.log import TrainingLog
 
 PERCENT = 100
 POLL_S = 0.5
 PATIENCE_S = 3.0  # a silence that needs no word
 
 
-class Progress(Protocol):
-    """Receives what happens; the command line draws bars from it."""
-
-    def stage(self, name: str, total: int) -> None:
-        """A new stage begins, of `total` units of work."""
-        ...
-
-    def advance(self, done: int) -> None:
-        """`done` of the stage's units are finished."""
-        ...
-
-    def note(self, text: str) -> None:
-        """A few words beside the stage's bar, in place of the last ones."""
-        ...
-
-    def say(self, sentence: str) -> None:
-        """One line worth keeping."""
-        ...
-
-
-class Silent:
-    """Tells nobody."""
-
-    def stage(self, name: str, total: int) -> None:
-        """Ignore."""
-
-    def advance(self, done: int) -> None:
-        """Ignore."""
-
-    def note(self, text: str) -> None:
-        """Ignore."""
-
-    def say(self, sentence: str) -> None:
-        """Ignore."""
-
-
-class Advancing:
-    """Turns (done, all) into steps of a stage's bar."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress, self.before = progress, 0
-
-    def __call__(self, done: int, total: int) -> None:
-        self.progress.advance(done - self.before)
-        self.before = done
-
-
 class Steps:
     """Moves a training's bar, and says how fast it goes; keeps the losses of this process's steps."""
 
-    def __init__(self, progress: Progress, stage: str, journal: Journal) -> None:
-        self.progress, self.stage, self.journal = progress, stage, journal
+    def __init__(self, progress: Progress, stage: str, log: TrainingLog) -> None:
+        self.progress, self.stage, self.log = progress, stage, log
         self.losses: list[float] = []
         self.done = 0
 
@@ -78,12 +32,12 @@ class Steps:
         self.losses.append(loss)
         self.progress.advance(done - self.done)
         self.done = done
-        if self.journal.images_per_s:
-            self.progress.note(f"{self.journal.images_per_s:.0f} images/s")
+        if self.log.images_per_s:
+            self.progress.note(f"{self.log.images_per_s:.0f} images/s")
 
     def watching(self) -> dict[str, Any]:
         """What `train.loop.fit` is to be told."""
-        return {"on_step": self, "journal": self.journal}
+        return {"on_step": self, "log": self.log}
 
 
 class Replaying:

@@ -22,11 +22,11 @@ from bneck.runs.export import CALIBRATING, CHECKED, batched, calibrated, size_mb
 from bneck.runs.files import write_file
 from bneck.runs.load import Trained, trained
 from bneck.runs.measure import candidate_of_file
+from bneck.runs.qat import fine_tune
 from bneck.runs.samples import Samples, run_dataset
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Data
 from bneck.training.processes import ProcessGroup, device_of
-from bneck.training.quantized import fine_tune
 from bneck.training.settings import Settings
 
 WORST = 10  # layers named in the report

@@ -8,9 +8,27 @@ from typing import Any
 from bneck.records.files import write_text
 from bneck.records.run import RunFolder
 from bneck.report.numbers import millions, percent
+from bneck.report.page import write_search_report
 from bneck.runs.load import task_of
+from bneck.specs.errors import InputError
 
 _MOST_LEFT = 10
+
+
+def write_report(run: str | Path) -> list[Path]:
+    """Write the report of a training or a search into its folder; of a search also that of what it found.
+
+    Raises:
+        InputError: no run folder, an import, one of another version, or a full disk.
+    """
+    folder = RunFolder(Path(run))
+    kind = folder.read()["kind"]
+    if kind == "search":
+        inner = [write_training_report(folder.found)] if folder.found.is_dir() else []
+        return [*write_search_report(folder.path), *inner]
+    if kind == "train":
+        return [write_training_report(folder.path)]
+    raise InputError(f"{run} is a run of kind {kind!r}; a training or a search has a report")
 
 
 def write_training_report(folder: Path) -> Path:

@@ -92,5 +92,3 @@ def run_dataset(run: Trained, data: str | Path | None = None) -> Dataset:
             f"{', '.join(run.labels[:5])}; pass the images that it was trained on"
         )
     return found
-
-

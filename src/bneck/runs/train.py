@@ -22,7 +22,7 @@ from bneck.runs.files import write_file
 from bneck.runs.folder import begin, check_empty, finish, fresh_folder, go_on, new_record
 from bneck.runs.load import Trained, trained
 from bneck.runs.progress import Steps
-from bneck.runs.report import write_report
+from bneck.runs.report import write_training_report
 from bneck.runs.start import compatible, started
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
@@ -31,7 +31,7 @@ from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Data, Dataset, Scores, Task
 from bneck.tasks.options import TrainOptions, parted, stored
 from bneck.tasks.registry import DEFAULT, task, tasks
-from bneck.training.journal import Journal
+from bneck.training.log import TrainingLog
 from bneck.training.loop import fit
 from bneck.training.processes import ProcessGroup, join, leave
 from bneck.training.settings import Settings, changed, stored_settings
@@ -82,7 +82,7 @@ def train(
         leave(group)
 
 
-def resume(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
+def resume_training(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
     """Resume a training run from its last checkpoint; a finished one gets its report again.
 
     Raises:
@@ -228,7 +228,7 @@ class Work:
             self._trained(folder, record, data)
             self._scored(folder, record, data)
         if self.group.first:
-            write_report(folder.path)
+            write_training_report(folder.path)
             shutil.rmtree(folder.scratch, ignore_errors=True)
         return {"run": str(folder.path), **record}
 
@@ -263,15 +263,15 @@ class Work:
         settings = stored_settings(record["training"])
         net: Any = self._begun(folder, record, data, settings)
         record["normalisation"] = net.normalisation.as_json()
-        journal = None
+        log = None
         if self.group.first:
-            journal = Journal(folder.path, batch=settings.batch)
+            log = TrainingLog(folder.path, batch=settings.batch)
             write_text(folder.spec, to_text(net.spec))
             write_json(folder.run_json, record)
         teacher: Any = None
         if record["options"]["teacher"] is not None:
             teacher = trained(Path(record["options"]["teacher"]), wanted=self.task).net
-        steps = Steps(self.progress, f"training {net.spec.name}", journal) if journal else None
+        steps = Steps(self.progress, f"training {net.spec.name}", log) if log else None
         begun = time.perf_counter()
         fit(
             net,
@@ -279,18 +279,18 @@ class Work:
             settings,
             group=self.group,
             checkpoint=folder.scratch / "checkpoint",
-            on_epoch=_Watch(self, folder, data, journal, net) if self.task.scores_epochs else None,
+            on_epoch=_Watch(self, folder, data, log, net) if self.task.scores_epochs else None,
             **(steps.watching() if steps else {}),
         )
-        if journal is None or steps is None:
+        if log is None or steps is None:
             return
         record["speed"] = {
             "train_seconds": time.perf_counter() - begun,
-            "images_per_s": journal.images_per_s,
-            "waiting": journal.waiting,
+            "images_per_s": log.images_per_s,
+            "waiting": log.waiting,
         }
         record["final_loss"] = float(np.mean(steps.losses[-20:])) if steps.losses else None
-        record["best"] = journal.best(f"val_{self.task.metric.key}")
+        record["best"] = log.best(f"val_{self.task.metric.key}")
         state = load_weights(folder.scratch / "checkpoint")
         last = {k.removeprefix("net/"): v for k, v in state.items() if k.startswith("net/")}
         save_weights(last, folder.path / "weights-last.safetensors")
@@ -347,14 +347,14 @@ def write_models(run: Trained, data: Data, folder: RunFolder) -> dict[str, Any]:
     net = run.net.cpu()
     images = data.images(net, "val", CHECKED)
     return {
-        name: write_file(run.task, net, folder.path / name, images, record=run.record, options=options)
+        name: write_file(
+            run.task, net, folder.path / name, images, record=run.record, options=options
+        )
         for name, options in run.task.variants()
     }
 
 
-def adopt(
-    path: Path, plan: Plan, weights: Path, data: Data, progress: Progress
-) -> dict[str, Any]:
+def adopt(path: Path, plan: Plan, weights: Path, data: Data, progress: Progress) -> dict[str, Any]:
     """A run whose training took place elsewhere: scored, exported, reported.
 
     Args:
@@ -374,7 +374,7 @@ def adopt(
     def carry(folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
         if record["state"] != "finished":
             work._scored(folder, record, data)
-        write_report(folder.path)
+        write_training_report(folder.path)
         return {"run": str(folder.path), **record}
 
     return go_on(folder, KIND, carry)
@@ -384,21 +384,21 @@ class _Watch:
     """Scores the averaged weights after every epoch, logs the score and keeps the best weights."""
 
     def __init__(
-        self, work: Work, folder: RunFolder, data: Data, journal: Journal | None, net: Any
+        self, work: Work, folder: RunFolder, data: Data, log: TrainingLog | None, net: Any
     ) -> None:
-        self.work, self.folder, self.data, self.journal = work, folder, data, journal
+        self.work, self.folder, self.data, self.log = work, folder, data, log
         self.net: Any = work.task.module(net.spec, net.wrapper)
         self.net.normalisation = net.normalisation
 
     def __call__(self, done: int, state: dict[str, Tensor]) -> None:
         self.net.load_state_dict(state)
         found = self.work.scores(self.net, (), self.data, "val")
-        if self.journal is None:
+        if self.log is None:
             return
         key = f"val_{self.work.task.metric.key}"
-        best = self.journal.best(key)
+        best = self.log.best(key)
         numbers = {f"val_{k}": v for k, v in found.details.items() if isinstance(v, float)}
         score = found.score or 0.0
-        self.journal.write(done, **numbers, **{key: score, "val_loss": found.loss or 0.0})
+        self.log.write(done, **numbers, **{key: score, "val_loss": found.loss or 0.0})
         if best is None or score > best[key]:
             save_weights(state, self.folder.path / "weights-best.safetensors")

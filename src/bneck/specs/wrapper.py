@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from bneck.tasks.detect.head import COCO_IDS, EXTRAS, Detector, extra_layers, features, head_layers
-from bneck.tasks.detect.head import layers as detector_layers
 from bneck.specs.network import Layer, NetSpec, layers
 from bneck.specs.rows import Bneck, Conv, Pool, Row
+from bneck.tasks.detect.head import COCO_IDS, EXTRAS, Detector, extra_layers, features, head_layers
+from bneck.tasks.detect.head import layers as detector_layers
 from bneck.tasks.segment.head import (
     Head,
     Segmenter,

@@ -179,6 +179,8 @@ class Data(Protocol):
     def images(self, net: Any, split: str, count: int) -> Tensor:
         """At most `count` real images, spread evenly over a split, as the network takes them.
 
+        "fit" are the train images that a search does not hold out.
+
         (N, channels, H, W), normalised: to check a file with, to calibrate int8, for batch norm.
         """
 
@@ -222,6 +224,7 @@ class Task(Protocol):
     builtin: ClassVar[bool]  # whether there is a built-in dataset for --data left out
     paints: ClassVar[tuple[str, ...]]  # options of predict that name further pictures to write
     any_size: ClassVar[bool]  # whether predictions use the module, which takes pictures of any size
+    converts: ClassVar[bool]  # whether it converts annotations
     scores_epochs: ClassVar[bool]  # whether val is scored after every epoch, and the best kept
     statistics: ClassVar[tuple[int, int]]  # images, and batch, that batch norm is estimated on
     Options: ClassVar[type[Any]]
@@ -258,9 +261,14 @@ class Task(Protocol):
             KeyError, ValueError: the metadata lacks something.
         """
 
+    def convert(self, data: Path, out: Path | None) -> tuple[dict[str, Path], tuple[Left, ...]]:
+        """Annotations in the form that `find` reads: files by split, and what was left out."""
+
     # How it learns. From here on torch may be imported.
 
-    def recipe(self, name: str | None, *, images: int, epochs: float | None, started: bool, seed: int) -> Settings:
+    def recipe(
+        self, name: str | None, *, images: int, epochs: float | None, started: bool, seed: int
+    ) -> Settings:
         """How to train on so many images; `started` from weights or not.
 
         Raises:
@@ -293,6 +301,11 @@ class Task(Protocol):
     def shrink(self, net: Any, spec: NetSpec, wrapper: Wrapper) -> nn.Module:
         """The same network with a narrower backbone, its most important channels kept."""
 
+    def supernet_problem(
+        self, net: Any, data: Any, settings: Settings, group: ProcessGroup
+    ) -> TrainingProblem[Any]:
+        """What a supernet learns from; a task without one has "supernet" in `cannot`."""
+
     # How it answers.
 
     def outputs(self, net: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
@@ -316,7 +329,9 @@ class Task(Protocol):
             InputError: no such split, or other classes than the network knows.
         """
 
-    def predict(self, answers: Answers, path: Path, options: Any, record: Mapping[str, Any]) -> Prediction:
+    def predict(
+        self, answers: Answers, path: Path, options: Any, record: Mapping[str, Any]
+    ) -> Prediction:
         """What a network says of a picture of any size.
 
         Raises:
@@ -387,7 +402,13 @@ class Task(Protocol):
         """
 
     def compare(
-        self, net: Any, session: Session, images: Tensor, quantized: Quantized | None, precision: Precision, options: Any
+        self,
+        net: Any,
+        session: Session,
+        images: Tensor,
+        quantized: Quantized | None,
+        precision: Precision,
+        options: Any,
     ) -> dict[str, Any]:
         """How a file's outputs compare with the module's on real images: plain JSON values.
 
@@ -396,6 +417,9 @@ class Task(Protocol):
         """
 
     # For people.
+
+    def check_line(self, check: Mapping[str, Any]) -> str:
+        """What `compare` found, as the end of a sentence."""
 
     def count(self, networks: Iterable[str], options: Any) -> Table:
         """Costs of networks by name."""

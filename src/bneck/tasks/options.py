@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from bneck.specs.errors import InputError
 
@@ -42,11 +42,11 @@ class TrainOptions:
         None, "A trained network of the same task to distill from: a run or an import.", "train"
     )
     recipe: str | None = option(
-        None, "Training recipe: small-data, finetune (default with --from), paper, imagenet.", "train"
+        None,
+        "Training recipe: small-data, finetune (default with --from), paper, imagenet.",
+        "train",
     )
-    frozen: bool = option(
-        False, "Freeze the backbone and train only the layers after it.", "train"
-    )
+    frozen: bool = option(False, "Freeze the backbone and train only the layers after it.", "train")
     epochs: float | None = option(None, "Epochs of training; default the recipe's.", "train")
     batch: int | None = option(None, "Images per step; default the recipe's.", "train")
     lr: float | None = option(None, "Peak learning rate; default the recipe's.", "train")
@@ -58,7 +58,10 @@ class TrainOptions:
         0.01, "Fraction of the images that may be unreadable.", "train", "search"
     )
     compute: str | None = option(
-        None, "Where to train: cpu, cuda or cuda:1; default a GPU if there is one.", "train", "search"
+        None,
+        "Where to train: cpu, cuda or cuda:1; default a GPU if there is one.",
+        "train",
+        "search",
     )
     seed: int = option(0, "Seed of everything random.", "train")
 
@@ -107,13 +110,30 @@ def parted(
             raise InputError(f"{_flag(TrainOptions, name)}: {task.cannot[name]}")
         if name not in general and name not in own:
             raise InputError(_foreign(name, task, command, tasks))
-    common = TrainOptions(**{k: _frozen(v) for k, v in said.items() if k in general})
-    return common, task.Options(**{k: _frozen(v) for k, v in said.items() if k in own})
+    return _made(TrainOptions, said, general), _made(task.Options, said, own)
+
+
+def _made(kind: type[Any], said: Mapping[str, Any], names: Iterable[str]) -> Any:
+    hints = get_type_hints(kind)
+    return kind(
+        **{name: _typed(kind, name, hints[name], said[name]) for name in names if name in said}
+    )
+
+
+def _typed(kind: type[Any], name: str, hint: Any, value: Any) -> Any:
+    """Text as the number that a field takes: one option may take names in one task, numbers in another."""
+    if isinstance(value, str) and int in (hint, *get_args(hint)) and str not in get_args(hint):
+        if not re.fullmatch(r"-?\d+", value.strip()):
+            raise InputError(f"{_flag(kind, name)} is {value!r}; it must be a whole number")
+        return int(value)
+    return _frozen(value)
 
 
 def _foreign(name: str, task: Task, command: str, tasks: Iterable[Task]) -> str:
     """Why an option cannot be given here."""
-    owners = [other for other in tasks if name in {f.name for f in of_command(other.Options, command)}]
+    owners = [
+        other for other in tasks if name in {f.name for f in of_command(other.Options, command)}
+    ]
     if owners:
         flag = _flag(owners[0].Options, name)
         names = " or ".join(other.name for other in owners)
@@ -123,7 +143,9 @@ def _foreign(name: str, task: Task, command: str, tasks: Iterable[Task]) -> str:
             if one.name == name:
                 commands = " and ".join(f"bneck {c}" for c in one.metadata["commands"])
                 return f"{flag_of(one)} is an option of {commands}, not of bneck {command}; leave it out"
-    known = sorted({flag_of(f) for kind in (TrainOptions, task.Options) for f in of_command(kind, command)})
+    known = sorted(
+        {flag_of(f) for kind in (TrainOptions, task.Options) for f in of_command(kind, command)}
+    )
     return f"bneck {command} has no option {name!r} for the task {task.name}; it has {', '.join(known)}"
 
 

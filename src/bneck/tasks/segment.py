@@ -13,8 +13,8 @@ from torch import Tensor
 
 from bneck.data.images import Pixels
 from bneck.tasks.segment.masks import IGNORED
-from bneck.tasks.segment.scenes import Scenes, as_batch
 from bneck.tasks.segment.module import SegmentNet
+from bneck.tasks.segment.scenes import Scenes, as_batch
 from bneck.tasks.segment.strips import STRIP_NUMBERS, Source, scores_in_strips
 
 BAND_NUMBERS = 1 << 22  # at most in a band of scores at full size: 16 MB

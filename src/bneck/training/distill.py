@@ -50,7 +50,9 @@ class DistillationLoss:
         """The labels' loss `own` and the teacher's, for a student's `outputs` of normalised images."""
         with torch.no_grad():
             found = self.teacher(self._translated(images))
-            taught = tuple(one.float() for one in found) if isinstance(found, tuple) else found.float()
+            taught = (
+                tuple(one.float() for one in found) if isinstance(found, tuple) else found.float()
+            )
         divergence = self.divergence(outputs, taught, self.temperature)
         return (1 - self.fraction) * own + self.fraction * self.temperature**2 * divergence
 

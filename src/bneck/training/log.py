@@ -16,7 +16,7 @@ from bneck.specs.errors import InputError
 EVERY_S = 1.0  # a line at most so often, and one at the end of an epoch
 
 
-class Journal:
+class TrainingLog:
     """Keeps `training.jsonl` and TensorBoard's event files of one training.
 
     A line has "step", and of a stretch of steps the mean "loss", the last "lr", "images_per_s" and
@@ -74,6 +74,11 @@ class Journal:
         """A line about the net as it is after `done` steps."""
         self.lines.append({"step": done, **figures})
         self.events.write(done, figures)
+
+    def best(self, key: str) -> dict[str, float] | None:
+        """The line with the highest value of a key; None where no line has it."""
+        found = [line for line in self.lines.entries if key in line]
+        return max(found, key=lambda line: float(line[key]), default=None)
 
 
 class EventFile:

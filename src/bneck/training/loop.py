@@ -5,110 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bneck.data.batches import Images, train_batches
-from bneck.data.vary import Augment
-from bneck.nets.build import Net
-from bneck.nets.quantize import QuantizedNet
-from bneck.specs.errors import InputError
-from bneck.tasks import classify
-from bneck.tasks.classify import Taught
 from bneck.training.checkpoint import Checkpoint
 from bneck.training.health import Health
-from bneck.training.log import Journal
+from bneck.training.log import TrainingLog
 from bneck.training.memory import keep_freed_memory
-from bneck.training.optim import (
-    Decayed,
-    RmsPropTF,
-    Schedule,
-    WeightAverage,
-    grouped,
-    learning_rate,
-)
-from bneck.training.processes import ALONE, Team, autocast, partners, synchronise
+from bneck.training.optim import RmsPropTF, WeightAverage, grouped, learning_rate
+from bneck.training.processes import ALONE, ProcessGroup, autocast, partners, synchronise
+from bneck.training.settings import Settings, TrainingError
 
-Precision = Literal["fp32", "bf16"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
 SAVE_S = 60.0  # a checkpoint in the middle of an epoch, so often
 LOOK = 10  # steps between looks at the loss on a GPU, which would wait for each
-
-
-class TrainingError(InputError):
-    """Training that cannot go on; the message gives the step, the rate and what to change."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How to train. `batch` is that of all processes, `lr` the peak for it; epochs may be fractional.
-
-    `frozen` trains the convs behind the pool and the classifier only; the rows before keep weights
-    and statistics. `sgd_momentum` trains by SGD with that momentum in place of RMSProp. `decayed` is
-    what L2 pulls at, see `train.optim.grouped`.
-
-    A batch is worked on in `accumulate` pieces, whose gradients are added up; batch norm sees a
-    piece, or that piece of all processes with `sync_bn`. `precision` "bf16" computes in bfloat16
-    where that is exact enough. `teach` is the share of a teacher's answers, softened by
-    `temperature`, in the loss; without a teacher neither means anything.
-    """
-
-    epochs: float
-    batch: int
-    lr: float
-    schedule: Schedule = "cosine"
-    warmup: float = 1.0
-    weight_decay: float = 1e-5
-    decayed: Decayed = "full"
-    smoothing: float = 0.1
-    average: float = 0.9999
-    bn_momentum: float | None = None
-    augment: Augment = field(default_factory=Augment)
-    seed: int = 0
-    frozen: bool = False
-    sgd_momentum: float | None = None
-    accumulate: int = 1
-    precision: Precision = "fp32"
-    compile: bool = False
-    sync_bn: bool = False
-    teach: float = 0.7
-    temperature: float = 2.0
-
-    def check(self, team: Team) -> None:
-        """Raise TrainingError for a batch that a team cannot share out evenly."""
-        parts = self.accumulate * team.size
-        if self.accumulate < 1:
-            raise TrainingError(f"accumulate is {self.accumulate}; it must be at least 1")
-        if parts > 1 and (self.batch % parts or self.batch < 2 * parts):
-            raise TrainingError(
-                f"the batch of {self.batch} is not {parts} equal pieces of two or more images "
-                f"({team.size} processes, {self.accumulate} pieces each); choose a multiple of {parts}"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """Training images: a split, which of its images to use, and the input side in pixels."""
-
-    split: Images
-    indices: np.ndarray
-    resolution: int
 
 
 OnStep = Callable[[int, int, float], None]
 OnEpoch = Callable[[int, dict[str, Tensor]], None]
 B = TypeVar("B")  # a batch
 N = TypeVar("N", bound=nn.Module)
-AnyNet = TypeVar("AnyNet", Net, QuantizedNet)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lessons(Generic[B]):
+class TrainingProblem(Generic[B]):
     """What a net learns from, whatever its task.
 
     `images` is how many there are. `batches` gives those of an epoch by its number, from one of its
@@ -123,79 +46,24 @@ class Lessons(Generic[B]):
     frozen: nn.Module | None = None
 
 
-def train(
-    net: AnyNet,
-    data: Data,
-    settings: Settings,
-    *,
-    teacher: Net | None = None,
-    team: Team = ALONE,
-    **how: Any,
-) -> AnyNet:
-    """Train a net to classify; `how` as in `fit`. The last, incomplete batch of an epoch is dropped.
-
-    With a `teacher`, which answers the same images, its answers are learnt too (Hinton et al. 2015).
-    """
-    settings.check(team)
-
-    def batches(epoch: int, first: int) -> Iterable[tuple[Tensor, Tensor]]:
-        return train_batches(
-            data.split,
-            data.indices,
-            resolution=data.resolution,
-            batch=settings.batch,
-            augment=settings.augment,
-            seed=settings.seed,
-            epoch=epoch,
-            first=first,
-            share=(team.rank, team.size),
-            device=team.device,
-            normalisation=net.normalisation,
-        )
-
-    def pieces(batch: tuple[Tensor, Tensor]) -> Sequence[tuple[Tensor, Tensor]]:
-        size = settings.batch // (settings.accumulate * team.size)
-        parts = range(0, len(batch[1]), size)
-        return [(batch[0][i : i + size], batch[1][i : i + size]) for i in parts]
-
-    taught = None
-    if teacher is not None:
-        taught = Taught(
-            teacher.to(team.device), net.normalisation, settings.teach, settings.temperature
-        )
-
-    def loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        images, labels = batch
-        images = images.contiguous(memory_format=torch.channels_last)
-        scores = net(images).float()
-        own = classify.loss(scores, labels, smoothing=settings.smoothing)
-        return own if taught is None else taught.mixed(own, scores, images)
-
-    frozen = features(net) if settings.frozen else None
-    lessons = Lessons(
-        images=len(data.indices), batches=batches, loss=loss, pieces=pieces, frozen=frozen
-    )
-    return fit(net, lessons, settings, team=team, **how)
-
-
 def fit(
     net: N,
-    lessons: Lessons[B],
+    problem: TrainingProblem[B],
     settings: Settings,
     *,
     checkpoint: Path | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
     until: int | None = None,
-    team: Team = ALONE,
-    journal: Journal | None = None,
+    group: ProcessGroup = ALONE,
+    log: TrainingLog | None = None,
     save_s: float = SAVE_S,
 ) -> N:
     """Train a net in place; what comes back holds the averaged weights, in evaluation mode.
 
     Args:
         net: what to train.
-        lessons: images and loss.
+        problem: images and loss.
         settings: how. Everything random follows from `settings.seed`.
         checkpoint: a file to save to after every epoch, and every `save_s` seconds in between, and
             to go on from if it is there.
@@ -203,36 +71,36 @@ def fit(
         on_epoch: called behind every epoch with (steps done, the averaged weights as they are).
         until: stop after so many epochs of the schedule, to go on from the checkpoint later; None
             trains to the end.
-        team: the processes that train together. The first one saves and tells.
-        journal: what is written down on the way; the first process's.
+        group: the processes that train together. The first one saves and tells.
+        log: what is written down on the way; the first process's.
         save_s: see `checkpoint`.
 
     Raises:
         TrainingError: fewer images than one batch, or a loss that is no longer finite or ran away.
     """
-    steps_per_epoch = lessons.images // settings.batch
+    steps_per_epoch = problem.images // settings.batch
     if steps_per_epoch == 0:
         raise TrainingError(
-            f"the batch of {settings.batch} is larger than the {lessons.images} training images; "
+            f"the batch of {settings.batch} is larger than the {problem.images} training images; "
             "choose a smaller batch"
         )
     total = max(1, round(settings.epochs * steps_per_epoch))
     end = total if until is None else min(total, until * steps_per_epoch)
-    course = _Course(net, lessons, settings, team, checkpoint, save_s)
-    course.on_step, course.journal = on_step, journal
+    course = _Course(net, problem, settings, group, checkpoint, save_s)
+    course.on_step, course.log = on_step, log
     done = course.saved.restore()
-    if journal is not None:
-        journal.begin(done)
+    if log is not None:
+        log.begin(done)
     while done < end:
         stop = min(end, (done // steps_per_epoch + 1) * steps_per_epoch)
-        with partners(team, done):
+        with partners(group, done):
             done = course.epoch(done, stop, total)
             if on_epoch is not None:
                 on_epoch(done, course.average.state)
-        if team.first:
+        if group.first:
             course.saved.save(done)
-        if journal is not None:
-            journal.restart()
+        if log is not None:
+            log.restart()
     net.load_state_dict(course.average.state)
     return net.requires_grad_(True).eval()
 
@@ -241,45 +109,45 @@ class _Course(Generic[B]):
     """One training under way: the net with all that changes beside it."""
 
     on_step: OnStep | None = None
-    journal: Journal | None = None
+    log: TrainingLog | None = None
     waited_s = 0.0  # for images, since the loss was last looked at
 
     def __init__(
         self,
         net: nn.Module,
-        lessons: Lessons[B],
+        problem: TrainingProblem[B],
         settings: Settings,
-        team: Team,
+        group: ProcessGroup,
         checkpoint: Path | None,
         save_s: float,
     ) -> None:
-        self.net, self.lessons, self.settings = net, lessons, settings
-        self.team, self.save_s = team, save_s
-        if team.device.type == "cpu":
+        self.net, self.problem, self.settings = net, problem, settings
+        self.group, self.save_s = group, save_s
+        if group.device.type == "cpu":
             keep_freed_memory()
-        net.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.bn_momentum is not None:
             set_bn_momentum(net, settings.bn_momentum)
-        if settings.sync_bn and team.size > 1:
+        if settings.sync_bn and group.size > 1:
             synchronise(net)
-        if lessons.frozen is not None:
-            lessons.frozen.requires_grad_(False)
+        if problem.frozen is not None:
+            problem.frozen.requires_grad_(False)
         self.optimizer = _optimizer(net, settings)
         self.average = WeightAverage(net, settings.average)
         self.health = Health()
         self.saved = Checkpoint(checkpoint, net, self.optimizer, self.average, self.health)
-        self.model = team.together(net)
+        self.model = group.together(net)
         if settings.compile:
             self.model = torch.compile(self.model)  # type: ignore[assignment]
 
     def epoch(self, done: int, stop: int, total: int) -> int:
         """Train from step `done` of an epoch to step `stop` of the same; steps done."""
         self.net.train()
-        if self.lessons.frozen is not None:
-            self.lessons.frozen.eval()
-        steps_per_epoch = self.lessons.images // self.settings.batch
+        if self.problem.frozen is not None:
+            self.problem.frozen.eval()
+        steps_per_epoch = self.problem.images // self.settings.batch
         number, first = divmod(done, steps_per_epoch)
-        batches = iter(self.lessons.batches(number, first))
+        batches = iter(self.problem.batches(number, first))
         while done < stop:
             asked = time.perf_counter()
             batch = next(batches)
@@ -287,17 +155,17 @@ class _Course(Generic[B]):
             lr = self._rate((done + 1) / steps_per_epoch)
             loss = self._gradients(batch, done)
             done += 1
-            looked = self.team.device.type == "cpu" or done % LOOK == 0 or done == stop
+            looked = self.group.device.type == "cpu" or done % LOOK == 0 or done == stop
             value = self._checked(loss, done, lr) if looked else None
             self.optimizer.step()
             self.average.update(self.net)
             if value is not None:
                 self._tell(done, total, value, lr)
             # Only what was looked at is known to be worth saving.
-            if looked and done < stop and self.team.first and self.saved.due(self.save_s):
+            if looked and done < stop and self.group.first and self.saved.due(self.save_s):
                 self.saved.save(done)
-        if self.journal is not None:
-            self.journal.flush()
+        if self.log is not None:
+            self.log.flush()
         return done
 
     def _rate(self, epoch: float) -> float:
@@ -316,22 +184,22 @@ class _Course(Generic[B]):
     def _gradients(self, batch: B, done: int) -> Tensor:
         """The mean loss of all pieces, with its gradients added up in the net."""
         # Dropout's numbers follow from the step, so that they are the same after a resume.
-        torch.manual_seed((self.settings.seed * 100_003 + done) * 1_009 + self.team.rank)
+        torch.manual_seed((self.settings.seed * 100_003 + done) * 1_009 + self.group.rank)
         self.optimizer.zero_grad(set_to_none=True)
-        pieces = self.lessons.pieces(batch)
-        total = torch.zeros((), device=self.team.device)
+        pieces = self.problem.pieces(batch)
+        total = torch.zeros((), device=self.group.device)
         for number, piece in enumerate(pieces, 1):
             last = number == len(pieces)
-            with nullcontext() if last else self.team.quiet(self.model):
-                with autocast(self.team, self.settings.precision):
-                    loss = self.lessons.loss(self.model, piece) / len(pieces)
+            with nullcontext() if last else self.group.quiet(self.model):
+                with autocast(self.group, self.settings.precision):
+                    loss = self.problem.loss(self.model, piece) / len(pieces)
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
 
     def _checked(self, loss: Tensor, done: int, lr: float) -> float:
-        """The team's mean loss, before anything is changed by it."""
-        value = float(self.team.mean(loss))
+        """The group's mean loss, before anything is changed by it."""
+        value = float(self.group.mean(loss))
         wrong = self.health.look(value)
         if wrong is not None:
             raise TrainingError(
@@ -341,8 +209,8 @@ class _Course(Generic[B]):
         return value
 
     def _tell(self, done: int, total: int, value: float, lr: float) -> None:
-        if self.journal is not None:
-            self.journal.step(done, value, lr, self.waited_s)
+        if self.log is not None:
+            self.log.step(done, value, lr, self.waited_s)
             self.waited_s = 0.0
         if self.on_step is not None:
             self.on_step(done, total, value)
@@ -355,9 +223,8 @@ def _optimizer(net: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.sgd_momentum)
 
 
-def features(net: Net | QuantizedNet) -> nn.Module:
-    """The rows before the pool, which `Settings.frozen` leaves alone; 8-bit fine-tuning has no such."""
-    assert isinstance(net, Net)
+def backbone(net: Any) -> nn.Module:
+    """The rows of a net before the pool, which `Settings.frozen` leaves alone."""
     return nn.ModuleList(list(net.rows)[: net.spec.pool_at])
 
 

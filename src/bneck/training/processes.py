@@ -1,12 +1,13 @@
-"""The processes that train one net together, one a device; a single one is a team too."""
+"""The processes that train one net together, one per device; a single one is a group too."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,10 +17,11 @@ from torch.nn.parallel import DistributedDataParallel
 from bneck.specs.errors import InputError
 
 CPU = torch.device("cpu")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
+class ProcessGroup:
     """`size` processes of which this one is number `rank`, and the device that it computes on."""
 
     rank: int = 0
@@ -32,7 +34,7 @@ class Team:
         return self.rank == 0
 
     def together(self, net: nn.Module) -> nn.Module:
-        """The net, whose gradients are the mean over the team's."""
+        """The net, whose gradients are the mean over the group's."""
         if self.size == 1:
             return net
         return DistributedDataParallel(net)
@@ -62,25 +64,60 @@ class Team:
         dist.broadcast(sent, 0)
         return bytes(sent.cpu().numpy()).rstrip(b"\0").decode()
 
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of every process's value, back on the processor."""
+        return self.sum(value.to(self.device)).cpu() if self.size > 1 else value
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.size > 1:
             dist.barrier()
 
+    def first_then_all(self, first: Callable[[], T], others: Callable[[], T]) -> T:
+        """What the first process makes by `first`; then the others make theirs by `others`."""
+        if self.first:
+            made = first()
+        self.wait()
+        return made if self.first else others()
 
-ALONE = Team()
+
+ALONE = ProcessGroup()
 
 
-def join() -> Team:
-    """The team that a launcher (`accelerate launch`, `torchrun`) made this process a part of.
+def device_of(compute: str | None = None) -> torch.device:
+    """Where to compute: "cpu", "cuda" or "cuda:1"; None takes the first GPU if there is one.
 
-    Without a launcher a process is alone, on the first GPU or else on the processor.
+    The one place that decides.
 
     Raises:
-        InputError: there is a launcher, and Accelerate is not installed.
+        InputError: no such device here.
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if compute is None:
+        return torch.device("cuda" if there else "cpu")
+    found = re.fullmatch(r"cpu|cuda(?::(\d+))?", compute)
+    if found is None:
+        raise InputError(f"compute is {compute!r}; write cpu, cuda or cuda:1")
+    if compute != "cpu" and int(found[1] or 0) >= there:
+        has = f"{there} GPU{'' if there == 1 else 's'}" if there else "no GPU that torch can use"
+        raise InputError(f"compute is {compute!r}, and this machine has {has}; write --compute cpu")
+    return torch.device(compute)
+
+
+def join(compute: str | None = None) -> ProcessGroup:
+    """The group that a launcher (`accelerate launch`, `torchrun`) made this process a part of.
+
+    Without a launcher a process is alone, where `device_of` says.
+
+    Raises:
+        InputError: there is a launcher, and Accelerate is not installed; or no such device.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Team(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return ProcessGroup(device=device_of(compute))
+    if compute not in (None, "cpu", "cuda"):
+        raise InputError(
+            f"compute is {compute!r}, and a launcher gives each process a GPU of its own; write cuda or cpu"
+        )
     try:
         from accelerate import PartialState
     except ImportError:
@@ -88,19 +125,19 @@ def join() -> Team:
             "several processes train together through Accelerate, which is not installed; "
             "run: pip install 'bneck[train]'"
         ) from None
-    state = PartialState(cpu=not torch.cuda.is_available())
-    return Team(state.process_index, state.num_processes, state.device)
+    state = PartialState(cpu=device_of(compute).type == "cpu")
+    return ProcessGroup(state.process_index, state.num_processes, state.device)
 
 
-def leave(team: Team) -> None:
+def leave(group: ProcessGroup) -> None:
     """End the exchange with the others."""
-    if team.size > 1 and dist.is_initialized():
+    if group.size > 1 and dist.is_initialized():
         dist.destroy_process_group()
 
 
 @contextmanager
-def partners(team: Team, done: int) -> Iterator[None]:
-    """Say in one sentence that another process of the team was lost.
+def partners(group: ProcessGroup, done: int) -> Iterator[None]:
+    """Say in one sentence that another process of the group was lost.
 
     Raises:
         InputError: in place of what the exchange raises.
@@ -110,16 +147,16 @@ def partners(team: Team, done: int) -> Iterator[None]:
     except RuntimeError as error:
         text = str(error)
         lost = ("peer", "ocket", "imed out", "onnection", "NCCL", "Gloo", "gloo")
-        if team.size == 1 or not any(word in text for word in lost):
+        if group.size == 1 or not any(word in text for word in lost):
             raise
         raise InputError(
-            f"another of the {team.size} processes of this training ended behind step {done}; start "
+            f"another of the {group.size} processes of this training ended behind step {done}; start "
             "them again with --resume and the run's folder"
         ) from None
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the team, whose gradient is the sum of the team's gradients."""
+    """The sum over the group, whose gradient is the sum of the group's gradients."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -140,7 +177,7 @@ def _summed(value: Tensor) -> Tensor:
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the batches of the whole team, on processors too, which torch's own is not.
+    """Batch norm over the batches of the whole group, on processors too, which torch's own is not.
 
     Every process must have as many images. Outside training it is an ordinary batch norm.
     """
@@ -179,8 +216,8 @@ def synchronise(net: nn.Module) -> None:
                 setattr(parent, name, synced)
 
 
-def autocast(team: Team, precision: str) -> Any:
+def autocast(group: ProcessGroup, precision: str) -> Any:
     """Compute in bfloat16 where that is exact enough, or in float32 throughout."""
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(team.device.type, dtype=torch.bfloat16)
+    return torch.autocast(group.device.type, dtype=torch.bfloat16)

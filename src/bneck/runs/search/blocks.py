@@ -2,7 +2,7 @@
 
 Stages: fill the device's latency table for the whole space, settle the target, judge networks by short
 trainings with successive halving (those over the latency limit are not trained at all), fit the best to
-the limit, train and measure them, hand the winner to `recipes.search`. Trials stand in an Optuna
+the limit, train and measure them, hand the winner to `runs.search.pipeline`. Trials stand in an Optuna
 ledger; a run that was killed goes on from it.
 
 Batches are judged as one: what is asked for next does not depend on which worker was quicker.
@@ -23,21 +23,20 @@ import optuna
 
 from bneck.costs.table import LatencyTable
 from bneck.devices import fill
-from bneck.runs.search.cluster import open_crew
-from bneck.runs.search.workers import Crew
+from bneck.records.files import write_text
+from bneck.runs.progress import Replaying
+from bneck.runs.report import write_report
+from bneck.runs.search.cluster import open_pool
+from bneck.runs.search.experiment import Experiment, open_experiment
 from bneck.runs.search.finals import choose, clocked_ms, finalists, train_finalists
 from bneck.runs.search.handover import handed_over
-from bneck.runs.search.jobs import ProxyJob, proxy_job
-from bneck.runs.progress import Replaying
+from bneck.runs.search.jobs import Outcome, ProxyJob, proxy_job
+from bneck.runs.search.latency import filled_table, table_path
 from bneck.runs.search.run import Run
 from bneck.runs.search.settings import BlockSettings
 from bneck.runs.search.supernet import judge_by_shared_weights, rank_correlation, shared_weights
-from bneck.runs.search.latency import filled_table, table_path
 from bneck.runs.search.target import target_ms
-from bneck.recipes.trainer import Outcome, Trainer
-from bneck.recipes.trainers import open_trainer
-from bneck.records.files import write_text
-from bneck.report.page import write_report
+from bneck.runs.search.workers import WorkerPool
 from bneck.search.blocks import BlockSpace
 from bneck.search.latency import fastest
 from bneck.search.reward import Reward
@@ -47,7 +46,7 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, to_text
 from bneck.specs.transforms import with_resolution
-from bneck.training.loop import Settings
+from bneck.training.settings import Settings
 
 REDUCTION = 3  # successive halving lets a third of the trials go on
 # A rung compares nothing while its best network answers hardly better than chance, as after the first
@@ -68,10 +67,10 @@ def search_blocks(run: Run) -> None:
     settings = run.settings.blocks
     assert settings is not None
     if (found := handed_over(run)) is None:
-        with open_crew(run.settings.workers, run.settings.cluster) as crew:
+        with open_pool(run.settings.workers, run.settings.cluster) as pool:
             with run.stage("images"):
-                trainer = open_trainer(run)
-            base, space = _base(run, trainer), _space(run, settings, trainer)
+                experiment = open_experiment(run)
+            base, space = _base(run, experiment), _space(run, settings, experiment)
             with run.stage("latency table of the space"):
                 table = _space_table(run, base, space)
             with run.stage("target"):
@@ -81,11 +80,11 @@ def search_blocks(run: Run) -> None:
             study = _study(run, settings, space, table, aim_ms)
             if not run.ledger.find(event="blocks begun"):
                 run.ledger.append({"event": "blocks begun"})
-            shared = _judge_trials(run, crew, trainer, space, study, settings)
+            shared = _judge_trials(run, pool, experiment, space, study, settings)
             with run.stage("fit the best blocks"):
                 best = finalists(run, base, table, study, settings, limit_ms)
             with run.stage("train the best blocks"):
-                ranked = train_finalists(run, crew, trainer, best)
+                ranked = train_finalists(run, pool, experiment, best)
         _record(run, space, table, study, ranked, shared)
         study.close()
         if settings.objective == "pareto":
@@ -97,8 +96,8 @@ def search_blocks(run: Run) -> None:
 
 def _judge_trials(
     run: Run,
-    crew: Crew,
-    trainer: Trainer,
+    pool: WorkerPool,
+    experiment: Experiment,
     space: BlockSpace,
     study: Study,
     settings: BlockSettings,
@@ -108,27 +107,27 @@ def _judge_trials(
     training = replace(run.settings.training, epochs=float(epochs), warmup=min(1.0, epochs / 4))
     if settings.supernet is None:
         with run.stage("block search"):
-            judge = partial(_judge_batch, run, crew, trainer, study, training)
+            judge = partial(_judge_batch, run, pool, experiment, study, training)
             _judge_all(run, study, settings, judge)
         return None
     with run.stage("train the supernet"):
-        weights = shared_weights(run, crew, trainer, space, settings.supernet)
+        weights = shared_weights(run, pool, experiment, space, settings.supernet)
     with run.stage("block search"):
-        inherited = partial(judge_by_shared_weights, run, crew, trainer, study, weights)
+        inherited = partial(judge_by_shared_weights, run, pool, experiment, study, weights)
         _judge_all(run, study, settings, inherited)
     with run.stage("compare the supernet"):
-        return rank_correlation(run, crew, trainer, study, settings, training)
+        return rank_correlation(run, pool, experiment, study, settings, training)
 
 
-def _base(run: Run, trainer: Trainer) -> NetSpec:
+def _base(run: Run, experiment: Experiment) -> NetSpec:
     """The seed network: a target in percent speaks of it, it gives the pace, its widths are the baseline."""
     file = run.folder.scratch / "base.yaml"
     if not file.is_file():
         write_text(file, run.seed_file.read_text(encoding="utf-8"))
-    return with_resolution(trainer.prepared(load(file)), run.settings.resolution)
+    return with_resolution(load(file), run.settings.resolution)
 
 
-def _space(run: Run, settings: BlockSettings, trainer: Trainer) -> BlockSpace:
+def _space(run: Run, settings: BlockSettings, experiment: Experiment) -> BlockSpace:
     """The space for these images; one from a file is copied, so that a resumed run searches the same."""
     path, copy = Path(settings.space), run.folder.path / "space.yaml"
     if path.suffix in (".yaml", ".yml") and not copy.is_file():
@@ -254,8 +253,8 @@ def _judge_all(
 
 def _judge_batch(
     run: Run,
-    crew: Crew,
-    trainer: Trainer,
+    pool: WorkerPool,
+    experiment: Experiment,
     study: Study,
     training: Settings,
     batch: Sequence[Asked],
@@ -267,7 +266,7 @@ def _judge_batch(
         jobs = {
             asked.number: ProxyJob(
                 spec=asked.spec,
-                trainer=trainer,
+                experiment=experiment,
                 settings=training,
                 until=rung,
                 checkpoint=_checkpoint(run, asked),
@@ -282,8 +281,8 @@ def _judge_batch(
                  by_number: Any = by_number) -> None:  # fmt: skip
             study.note(by_number[numbers[index]], outcome["expected"], rung)
 
-        crew.run(proxy_job, [(job,) for job in jobs.values()], done)
-        learned = max(asked.rungs[rung] for asked in going) >= LEARNED * trainer.chance
+        pool.run(proxy_job, [(job,) for job in jobs.values()], done)
+        learned = max(asked.rungs[rung] for asked in going) >= LEARNED * experiment.data.chance
         stays = []
         for asked in going:
             stops = rung != last and learned and study.report(asked, asked.rungs[rung], rung)

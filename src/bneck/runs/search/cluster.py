@@ -1,4 +1,4 @@
-"""The crew on a Ray cluster: the same work, spread over the cluster's processors as Ray tasks.
+"""The pool on a Ray cluster: the same work, spread over the cluster's processors as Ray tasks.
 
 All nodes must have bneck installed and see the run's folder under the same path (a shared file system):
 packed images, checkpoints and weights pass through it. Latency is measured where the run was started.
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from bneck.runs.search.workers import MAX_TRIES, Crew
+from bneck.runs.search.workers import MAX_TRIES, WorkerPool
 from bneck.specs.errors import InputError
 
 ANSWER_S = 10.0  # within which the client server of a cluster must take a connection
@@ -38,7 +38,7 @@ def _host_and_port(address: str) -> tuple[str, int] | None:
     return found[1].strip("[]"), int(found[2])
 
 
-class RayCrew(Crew):
+class RayWorkers(WorkerPool):
     """Ray tasks of one processor each; use it in a `with` block.
 
     Args:
@@ -86,7 +86,7 @@ class RayCrew(Crew):
         arguments: Sequence[tuple[Any, ...]],
         on_done: Callable[[int, T], None],
     ) -> None:
-        """See `Crew.run`; work that is lost with its worker or node is begun again elsewhere.
+        """See `WorkerPool.run`; work that is lost with its worker or node is begun again elsewhere.
 
         Raises:
             InputError: one task was lost three times, or the whole cluster was.
@@ -151,6 +151,6 @@ def _call(folder: str, task: Callable[..., T], *arguments: Any) -> T:
     return task(*arguments)
 
 
-def open_crew(workers: int, cluster: str | None) -> Crew:
+def open_pool(workers: int, cluster: str | None) -> WorkerPool:
     """Worker processes of this machine, or those of a Ray cluster."""
-    return Crew(workers) if cluster is None else RayCrew(cluster)
+    return WorkerPool(workers) if cluster is None else RayWorkers(cluster)

@@ -13,14 +13,14 @@ from typing import Any
 
 from bneck.costs.count import count
 from bneck.costs.table import LatencyTable
-from bneck.runs.search.workers import Crew
+from bneck.runs.search.experiment import Experiment
 from bneck.runs.search.fitting import fit_by_clock
 from bneck.runs.search.handover import Handover
-from bneck.runs.search.run import Run
-from bneck.runs.search.pipeline import job_for, train_all
-from bneck.runs.search.settings import BlockSettings
 from bneck.runs.search.latency import Pace, measured_ms
-from bneck.recipes.trainer import Trainer
+from bneck.runs.search.pipeline import job_for, train_all
+from bneck.runs.search.run import Run
+from bneck.runs.search.settings import BlockSettings
+from bneck.runs.search.workers import WorkerPool
 from bneck.search.blocks import BlockSpace
 from bneck.search.study import Study, Trial
 from bneck.specs.network import NetSpec
@@ -74,17 +74,17 @@ def finalists(
 
 
 def train_finalists(
-    run: Run, crew: Crew, trainer: Trainer, found: list[dict[str, Any]]
+    run: Run, pool: WorkerPool, experiment: Experiment, found: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Every one trained in full with several seeds; the best first. One alone needs no comparison."""
     if len(found) == 1:
         return [{**found[0], "expected": [], "heldout_score": []}]
     jobs = {
-        name: job_for(run, trainer, from_text(entry["spec"]), name, n, heldout=True)
+        name: job_for(run, experiment, from_text(entry["spec"]), name, n, heldout=True)
         for entry in found
         for n, name in enumerate(_names(run, entry))
     }
-    outcomes = train_all(run, crew, jobs)
+    outcomes = train_all(run, pool, jobs)
     ranked = []
     for entry in found:
         own = [outcomes[name] for name in _names(run, entry)]

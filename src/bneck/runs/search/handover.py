@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bneck.runs.search.run import Run
 from bneck.runs.search.latency import Pace
+from bneck.runs.search.run import Run
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
 

@@ -7,15 +7,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import nn
 
 from bneck.nets.weights import save_weights
 from bneck.runs.progress import POLL_S, write_mark
-from bneck.recipes.trainer import Judged, Outcome, Trainer
+from bneck.runs.search.experiment import Experiment
 from bneck.specs.network import NetSpec
-from bneck.training.loop import Settings
+from bneck.tasks.contract import Scores
+from bneck.training.settings import Settings
+
+
+class Outcome(TypedDict):
+    """What scoring gave, the seconds that the job took, and how many of them were no training."""
+
+    score: float
+    loss: float | None
+    expected: float
+    seconds: float
+    setup_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +35,11 @@ class TrainJob:
 
     With `heldout` the held-out images judge it and are not trained on; else all train images are
     used and the val images judge it. `mark` is where it says how far it is, see
-    `recipes.progress.Following`.
+    `runs.progress.Following`.
     """
 
     spec: NetSpec
-    trainer: Trainer
+    experiment: Experiment
     settings: Settings
     weights: Path
     checkpoint: Path
@@ -39,16 +50,16 @@ class TrainJob:
 def train_job(job: TrainJob) -> Outcome:
     """Train, save the averaged weights, judge. Goes on from the job's checkpoint if there is one."""
     start = time.perf_counter()
-    trainer = job.trainer
-    net = trainer.build(job.spec, job.settings.seed)
-    trainer.fit(
+    experiment = job.experiment
+    net = experiment.build(job.spec, job.settings.seed)
+    experiment.fit(
         net,
         job.settings,
         heldout=job.heldout,
         checkpoint=job.checkpoint,
         on_step=marked(job.mark),
     )
-    judged = trainer.judge(net, heldout=job.heldout)
+    judged = experiment.score(net, heldout=job.heldout)
     save_weights(net.state_dict(), job.weights)
     job.checkpoint.unlink(missing_ok=True)
     return _outcome(judged, start)
@@ -61,7 +72,7 @@ class TrialJob:
     spec: NetSpec
     parent_spec: NetSpec
     parent_weights: Path
-    trainer: Trainer
+    experiment: Experiment
     settings: Settings
     steps: int
     weights: Path
@@ -70,12 +81,12 @@ class TrialJob:
 def trial_job(job: TrialJob) -> Outcome:
     """Shrink, fine-tune, save the weights, judge on the held-out images."""
     start = time.perf_counter()
-    trainer = job.trainer
-    epochs = job.steps / (trainer.fitted() // job.settings.batch)
-    net = trainer.shrink(_parent(trainer, job.parent_spec, job.parent_weights), job.spec)
+    experiment = job.experiment
+    epochs = job.steps / (experiment.data.fitted(heldout=True) // job.settings.batch)
+    net = experiment.shrink(_parent(experiment, job.parent_spec, job.parent_weights), job.spec)
     setup = time.perf_counter() - start
-    trainer.fit(net, replace(job.settings, epochs=epochs, warmup=0.0), heldout=True)
-    judged = trainer.judge(net, heldout=True)
+    experiment.fit(net, replace(job.settings, epochs=epochs, warmup=0.0), heldout=True)
+    judged = experiment.score(net, heldout=True)
     done = time.perf_counter()
     save_weights(net.state_dict(), job.weights)
     setup += time.perf_counter() - done
@@ -90,7 +101,7 @@ class ProxyJob:
     """
 
     spec: NetSpec
-    trainer: Trainer
+    experiment: Experiment
     settings: Settings
     until: int
     checkpoint: Path
@@ -99,9 +110,9 @@ class ProxyJob:
 def proxy_job(job: ProxyJob) -> Outcome:
     """Train up to `until`, from the checkpoint if there is one, and judge."""
     start = time.perf_counter()
-    net = job.trainer.build(job.spec, job.settings.seed)
-    job.trainer.fit(net, job.settings, heldout=True, checkpoint=job.checkpoint, until=job.until)
-    return _outcome(job.trainer.judge(net, heldout=True), start)
+    net = job.experiment.build(job.spec, job.settings.seed)
+    job.experiment.fit(net, job.settings, heldout=True, checkpoint=job.checkpoint, until=job.until)
+    return _outcome(job.experiment.score(net, heldout=True), start)
 
 
 def marked(mark: Path) -> Callable[[int, int, float], None]:
@@ -109,10 +120,10 @@ def marked(mark: Path) -> Callable[[int, int, float], None]:
     return _Marker(mark)
 
 
-def outcome_of(net: nn.Module, trainer: Trainer) -> Outcome:
+def outcome_of(net: nn.Module, experiment: Experiment) -> Outcome:
     """A trained network judged on the held-out images."""
     start = time.perf_counter()
-    return _outcome(trainer.judge(net, heldout=True), start)
+    return _outcome(experiment.score(net, heldout=True), start)
 
 
 class _Marker:
@@ -128,9 +139,9 @@ class _Marker:
             self.last = now
 
 
-def _outcome(judged: Judged, start: float, *, setup_seconds: float = 0.0) -> Outcome:
+def _outcome(judged: Scores, start: float, *, setup_seconds: float = 0.0) -> Outcome:
     return Outcome(
-        score=judged.score,
+        score=judged.score or 0.0,
         loss=judged.loss,
         expected=judged.expected,
         seconds=time.perf_counter() - start,
@@ -139,6 +150,6 @@ def _outcome(judged: Judged, start: float, *, setup_seconds: float = 0.0) -> Out
 
 
 @lru_cache(maxsize=1)
-def _parent(trainer: Any, spec: NetSpec, weights: Path) -> nn.Module:
-    loaded: nn.Module = trainer.load(spec, weights)
+def _parent(experiment: Any, spec: NetSpec, weights: Path) -> nn.Module:
+    loaded: nn.Module = experiment.load(spec, weights)
     return loaded

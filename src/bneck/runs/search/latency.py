@@ -19,8 +19,8 @@ from bneck.devices.fill import Plan, fill_table, plan_for
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.places import identity
 from bneck.devices.protocol import Protocol, TimingError
-from bneck.runs.search.run import Run
 from bneck.records.files import locked, write_bytes
+from bneck.runs.search.run import Run
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import PLAIN, Wrapper
 

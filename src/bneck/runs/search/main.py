@@ -1,71 +1,49 @@
-"""The functions behind `import bneck`: each is the Python twin of a command."""
+"""`bneck search`: from images and a device to the network that meets a latency, for every task."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any
 
-from bneck.recipes.command import command_line
-from bneck.runs.progress import Progress, Silent
-from bneck.runs.search.run import Run, check_new, new_run, resumed_run
-from bneck.runs.search.pipeline import run_search
-from bneck.recipes.search_task import TaskOptions, about
-from bneck.runs.search.settings import BlockSettings, SearchSettings, small_data
 from bneck.records.files import locked
+from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
-from bneck.search.reward import Kind
-from bneck.search.study import Objective
+from bneck.runs.folder import fresh_folder
+from bneck.runs.search.pipeline import run_search
+from bneck.runs.search.run import KIND, Run, check_new, new_run, resumed_run
+from bneck.runs.search.settings import (
+    BlockSettings,
+    SearchSettings,
+    cores,
+    proposals,
+    tuning,
+)
+from bneck.runs.train import data_path
 from bneck.specs.errors import InputError
+from bneck.tasks.options import parted
+from bneck.tasks.registry import DEFAULT, task, tasks
 
-_T = TypeVar("_T")
-
-
-class BlockOptions(TypedDict, total=False):
-    """What a search from scratch may be told besides; see `recipes.settings.BlockSettings`.
-
-    space: where blocks are searched: mnasnet, v3-large, v3-small or a yaml file. trials: networks of it
-    that are trained. searcher: one of `bneck.search.searchers.SEARCHERS`. objective: "reward" finds one
-    network, "pareto" the front of accuracy and latency. reward: "hard", "absolute" or "paper"
-    (`bneck.search.reward`), exponent: its w or beta. proxy_epochs: of a trial that is not stopped
-    early; by default a third of `epochs`. batch: networks asked for at once. top: how many of the best
-    are trained in full. slack: share by which the blocks may be slower than the target, for NetAdapt
-    to narrow; 0 skips NetAdapt. supernet: epochs of shared weights that judge all trials; None trains
-    every trial. ledger: a database's URL for the trials; by default a journal file in
-    the run's folder. study: a name in that ledger; runs that give the same one judge its trials together.
-    """
-
-    space: str
-    trials: int
-    searcher: str
-    objective: Objective
-    reward: Kind
-    exponent: float | None
-    proxy_epochs: int | None
-    batch: int
-    top: int
-    slack: float
-    supernet: float | None
-    ledger: str | None
-    study: str | None
-
-
-class SearchOptions(BlockOptions, TaskOptions, total=False):
-    """All options that only some searches have."""
+BUILTIN_EPOCHS, BUILTIN_STEPS = 6, 8
+STEPS = 50
+HELDOUT = 0.2  # of the train images, on which proposals are scored
+# Options of the block search, see `settings.BlockSettings`.
+BLOCK_OPTIONS = (
+    "space", "trials", "searcher", "objective", "reward", "exponent", "proxy_epochs", "batch", "top",
+    "slack", "supernet", "ledger", "study",
+)  # fmt: skip
 
 
 def search(
     data: str | Path | None = None,
     target: str = "70%",
     *,
-    task: str = "classify",
+    task: str = DEFAULT,
     device: str = "local",
     runtime: str | None = None,
     precision: str = "fp32",
     seed_network: str | None = None,
-    resolution: int | None = None,
     epochs: float | None = None,
     steps: int | None = None,
     delta: float = 0.01,
@@ -77,78 +55,83 @@ def search(
     out: str | Path | None = None,
     from_scratch: bool = False,
     progress: Progress | None = None,
-    **options: Unpack[SearchOptions],
+    **options: Any,
 ) -> dict[str, Any]:
     """Find the network for these images that meets a latency on this device, and ship it.
 
     Args:
-        data: a folder `train/CLASS/*` and `val/CLASS/*`, or `CLASS/*`, which is split; None takes
-            the built-in images (6,000 of Fashion-MNIST); of other tasks, what they are trained on.
-        target: a latency, as "5ms", or a share of the seed network's, as "70%".
-        task: "classify", "detect" or "segment"; the network changes, what stands round it does not.
+        data: what the task reads; None takes the built-in images, which only classification has.
+        target: a latency, as "5ms", or a fraction of the seed network's, as "70%".
+        task: "classify", "detect", "segment" or another registered task. The search changes the
+            backbone; what stands around it stays.
         device: where latency is measured; "local" is this machine (docs/devices.md has the others).
         runtime, precision: what is timed and shipped (`Deployment.of`); training is in float.
-        seed_network: the network to narrow: a zoo name, a spec file, a run folder; None takes v3-small,
-            with `+dagger` for a detector and `+rf2` for a segmenter.
-        resolution: side in pixels; None: the network's, 48 for the built-in images, 320 to detect.
-        epochs, steps: of every full training; T, the steps that judge a proposal.
-        delta: least cut of a step as a share of the seed's latency.
-        tail: also narrow the convs behind the last bneck, which section 4.2 leaves alone.
+        seed_network: the network to narrow: a zoo name or a spec file; None takes the task's usual one.
+        epochs, steps: of every full training; T, the training steps that a proposal gets.
+        delta: least latency cut per step, as a fraction of the seed's latency.
+        tail: also narrow the convolutions after the last bneck, which section 4.2 leaves alone.
         repeats, seed: final trainings of result and baseline; everything random follows from seed.
-        workers, cluster: processes that train, one a core; a Ray cluster, "auto" or "ray://HOST:10001".
+        workers, cluster: processes that train, one per core; a Ray cluster, "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
         from_scratch: blocks first (4.1); the seed network is then what they are compared with.
-        progress: receives what happens; None tells nobody.
-        options: with `from_scratch`, what `BlockOptions` lists; for a task, what `TaskOptions` lists.
+        progress: receives what happens.
+        options: with `from_scratch`, the fields of `settings.BlockSettings` (its `epochs` are
+            `proxy_epochs` here, by default a third of `epochs`); the fields of the task's `Options`
+            that search takes; `bad_share` and `compute` as in `train`.
 
     Returns:
         The run's record (`records.run.SearchRecord`), its folder under "run"; InputError if refused.
     """
-    folder = None if data is None else Path(data)
-    blocks, given = _sorted(options)
-    found = about(
-        task, folder, given, seed_network=seed_network, resolution=resolution, epochs=epochs,
-        steps=steps, seed=seed,
-    )  # fmt: skip
-    settings = small_data(
-        **found.settings(),
+    chosen = _task(task)
+    blocks = {k: v for k, v in options.items() if k in BLOCK_OPTIONS and v is not None}
+    rest = {k: v for k, v in options.items() if k not in BLOCK_OPTIONS}
+    if blocks and not from_scratch:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in blocks)
+        raise InputError(
+            f"{flags} goes with --from-scratch, which searches blocks; add it or leave {flags} out"
+        )
+    common, own = parted(chosen, "search", rest, tasks())
+    common.check()
+    if epochs is not None and not 0 < epochs < float("inf"):
+        raise InputError(f"epochs is {epochs}; it must be a number above 0")
+    place = data_path(chosen, data)
+    dataset = chosen.find(place, own, seed=seed)
+    network = chosen.default_network if seed_network is None else seed_network
+    _without_weights(network)
+    spec, wrapper = chosen.arrange(network, own, dataset)
+    if epochs is None and place is None:
+        epochs = BUILTIN_EPOCHS
+    training = chosen.recipe(
+        None, images=dataset.splits["train"], epochs=epochs, started=False, seed=seed
+    )
+    settings = SearchSettings(
+        task=chosen.name,
+        options=own,
+        seed_network=network,
+        resolution=spec.resolution,
         target=target,
+        training=training,
+        tuning=tuning(training),
+        steps=steps if steps is not None else BUILTIN_STEPS if place is None else STEPS,
         delta=delta,
-        tail=tail,
+        kinds=proposals(tail=tail),
+        heldout=HELDOUT,
         repeats=repeats,
         seed=seed,
-        workers=workers,
-        cluster=cluster,
-        blocks=_block_settings(blocks, found.epochs) if from_scratch else None,
+        workers=cores() if workers is None else workers,
+        blocks=_block_settings(blocks, training.epochs) if from_scratch else None,
         device=device,
         runtime=runtime,
         precision=precision,
+        cluster=cluster,
+        compute=common.compute,
+        bad_share=common.bad_share,
     )
-    path = Path(out) if out is not None else _fresh_folder()
-    return _begin(path, settings, folder, progress or Silent())
-
-
-def _sorted(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of the block search, and those of the task that were given.
-
-    Raises:
-        InputError: an option that is neither.
-    """
-    kinds = (BlockOptions.__annotations__, TaskOptions.__annotations__)
-    if unknown := [name for name in options if not any(name in kind for kind in kinds)]:
-        raise InputError(
-            f"a search has no option {', '.join(unknown)}; see BlockOptions and TaskOptions for all"
-        )
-    blocks, task = ({k: v for k, v in options.items() if k in kind} for kind in kinds)
-    return blocks, {k: v for k, v in task.items() if v is not None}
-
-
-def _begin(
-    path: Path, settings: SearchSettings, folder: Path | None, progress: Progress
-) -> dict[str, Any]:
+    path = Path(out) if out is not None else fresh_folder(KIND)
+    told = progress or Silent()
     check_new(path, settings)
     with _busy(path):
-        run = new_run(path, settings, folder, progress, _command())
+        run = new_run(path, settings, dataset, spec, wrapper, place, told)
         try:
             return _carry(run)
         except InputError:
@@ -158,12 +141,26 @@ def _begin(
             raise
 
 
-def resume(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Go on with a search that was broken off; a finished one gets its report written anew.
+def _task(name: str) -> Any:
+    return task(name)
+
+
+def _without_weights(network: str) -> None:
+    """Raise InputError for a seed network whose weights the search would drop."""
+    folder = RunFolder(Path(network))
+    if folder.run_json.is_file() or folder.weights.is_file():
+        raise InputError(
+            f"a search trains {network} from random weights, so the weights of that run would be dropped; name "
+            f"its {folder.spec} to search from its architecture"
+        )
+
+
+def resume_search(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Resume a search; a finished one gets its report again.
 
     Args:
         run: the run's folder.
-        progress: receives what happens; None tells nobody.
+        progress: receives what happens.
 
     Returns:
         The run's record, as `search` returns it.
@@ -172,7 +169,12 @@ def resume(run: str | Path, *, progress: Progress | None = None) -> dict[str, An
         InputError: no run, one of another version, or one that another process works on.
     """
     path = Path(run)
-    RunFolder(path).read()  # what is no run is refused before a lock is left in it
+    record = RunFolder(path).read()  # what is no run is refused before a lock is left in it
+    if record.get("kind") != KIND:
+        raise InputError(
+            f"{path} is a run of kind {record.get('kind')!r}, not a search; resume a training with "
+            "bneck train --resume"
+        )
     with _busy(path):
         return _carry(resumed_run(path, progress or Silent()))
 
@@ -190,15 +192,7 @@ def _carry(run: Run) -> dict[str, Any]:
 def _block_settings(options: Mapping[str, Any], epochs: float) -> BlockSettings:
     given: dict[str, Any] = dict(options)
     proxy = given.pop("proxy_epochs", None)
-    return BlockSettings(**given, epochs=_given(proxy, max(1, round(epochs / 3))))
-
-
-def _command() -> str:
-    return command_line("bneck.search(...)")
-
-
-def _given(value: _T | None, default: _T) -> _T:
-    return default if value is None else value
+    return BlockSettings(**given, epochs=max(1, round(epochs / 3)) if proxy is None else proxy)
 
 
 def _busy(path: Path) -> Any:
@@ -209,8 +203,3 @@ def _busy(path: Path) -> Any:
             f"the run's folder {path} cannot be made: {error.strerror}; choose another --out"
         ) from None
     return locked(path / ".lock")
-
-
-def _fresh_folder() -> Path:
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"search-{stamp}"

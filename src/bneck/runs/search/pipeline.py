@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -18,15 +19,17 @@ from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.runtimes import runtime
-from bneck.runs.search.cluster import open_crew
-from bneck.runs.search.workers import Crew
+from bneck.records.measurement import Measurement
+from bneck.records.run import NetworkRecord
+from bneck.runs.answers import FileAnswers
+from bneck.runs.export import ending, export, format_of
+from bneck.runs.progress import PERCENT, Following
+from bneck.runs.report import write_report
+from bneck.runs.search.cluster import open_pool
+from bneck.runs.search.experiment import Experiment, open_experiment
 from bneck.runs.search.fitting import HIGH
 from bneck.runs.search.handover import Handover, handed_over
-from bneck.runs.search.jobs import TrainJob, train_job
-from bneck.runs.search.widths import SURE, as_it_is, narrowed, network_record
-from bneck.runs.progress import PERCENT, Following
-from bneck.runs.search.run import Run
-from bneck.recipes.shipping import shipped_file
+from bneck.runs.search.jobs import Outcome, TrainJob, train_job
 from bneck.runs.search.latency import (
     CAREFUL,
     known_table,
@@ -35,19 +38,19 @@ from bneck.runs.search.latency import (
     record_table,
     table_for,
 )
+from bneck.runs.search.run import Run
 from bneck.runs.search.target import target_ms
-from bneck.recipes.trainer import Outcome, Trainer
-from bneck.recipes.trainers import open_trainer
 from bneck.runs.search.verify import verified_ms
-from bneck.records.measurement import Measurement
-from bneck.records.run import NetworkRecord, RunFolder, task_run
-from bneck.report.page import write_report
+from bneck.runs.search.widths import SURE, as_it_is, narrowed, network_record
+from bneck.runs.search.workers import WorkerPool
+from bneck.runs.train import Plan, adopt
 from bneck.search.netadapt import narrowest
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, resolve, to_text
 from bneck.specs.transforms import fix_skips, rename, scale_width, with_classes, with_resolution
 from bneck.specs.zoo import width_rule
+from bneck.tasks.options import TrainOptions
 
 
 def run_search(run: Run) -> None:
@@ -59,11 +62,11 @@ def run_search(run: Run) -> None:
     if run.record["state"] == "finished":
         _close(run)
         return
-    with open_crew(run.settings.workers, run.settings.cluster) as crew:
+    with open_pool(run.settings.workers, run.settings.cluster) as pool:
         with run.stage("images"):
-            trainer = open_trainer(run)
-        seed = _seed_spec(run, trainer)
-        given = handed_over(run)  # from recipes.block_search
+            experiment = open_experiment(run)
+        seed = _seed_spec(run)
+        given = handed_over(run)  # from runs.search.blocks
         if given is None:
             with run.stage("target"):
                 _check_target(run, seed)
@@ -74,14 +77,14 @@ def run_search(run: Run) -> None:
         with run.stage("target"):
             limit_ms = _settle_target(run, seed, table, given)
             uniform = _given(run, given) if given else _uniform(run, seed, table, limit_ms)
-        _train_seed_and_uniform(run, crew, trainer, seed, uniform, narrows)
+        _train_seed_and_uniform(run, pool, experiment, seed, uniform, narrows)
         if given and not narrows:
             found = as_it_is(run, seed, table, given)
         else:
-            found = narrowed(run, crew, trainer, seed, reference, table, limit_ms)
-        _train_finals(run, crew, trainer, found, narrows)
+            found = narrowed(run, pool, experiment, seed, reference, table, limit_ms)
+        _train_finals(run, pool, experiment, found, narrows)
     with run.stage("export and measure"):
-        _export(run, trainer, found)
+        _ship(run, experiment, found)
         _measure_finals(run, (seed, found, uniform), reference, limit_ms)
     run.finish()
     _close(run)
@@ -98,8 +101,8 @@ def _table(run: Run, seed: NetSpec, given: Handover | None, narrows: bool) -> La
     return table
 
 
-def _seed_spec(run: Run, trainer: Trainer) -> NetSpec:
-    spec = with_resolution(trainer.prepared(load(run.seed_file)), run.settings.resolution)
+def _seed_spec(run: Run) -> NetSpec:
+    spec = with_resolution(load(run.seed_file), run.settings.resolution)
     run.wrapper.network(spec)  # refuses what cannot stand in it
     return spec
 
@@ -198,34 +201,41 @@ def _given(run: Run, given: Handover) -> NetSpec:
 
 
 def _train_seed_and_uniform(
-    run: Run, crew: Crew, trainer: Trainer, seed: NetSpec, uniform: NetSpec, narrows: bool
+    run: Run,
+    pool: WorkerPool,
+    experiment: Experiment,
+    seed: NetSpec,
+    uniform: NetSpec,
+    narrows: bool,
 ) -> None:
     """The seed network for the search; beside it, what the search is compared with.
 
     Where nothing is to narrow the seed is the result, which is trained as such.
     """
-    jobs = _final_jobs(run, trainer, {"uniform": uniform, **({"seed": seed} if narrows else {})})
+    jobs = _final_jobs(run, experiment, {"uniform": uniform, **({"seed": seed} if narrows else {})})
     if narrows:
         spec = fix_skips(seed)
-        jobs["seed-heldout"] = job_for(run, trainer, spec, "seed-heldout", 0, heldout=True)
+        jobs["seed-heldout"] = job_for(run, experiment, spec, "seed-heldout", 0, heldout=True)
     with run.stage("train seed and baseline"):
-        outcomes = train_all(run, crew, jobs)
+        outcomes = train_all(run, pool, jobs)
     if narrows:
         run.record["seed_network"]["heldout_score"] = outcomes["seed-heldout"]["score"]
     _record_outcomes(run, outcomes)
 
 
-def _train_finals(run: Run, crew: Crew, trainer: Trainer, found: NetSpec, narrows: bool) -> None:
+def _train_finals(
+    run: Run, pool: WorkerPool, experiment: Experiment, found: NetSpec, narrows: bool
+) -> None:
     with run.stage("train result"):
-        outcomes = train_all(run, crew, _final_jobs(run, trainer, {"found": found}))
+        outcomes = train_all(run, pool, _final_jobs(run, experiment, {"found": found}))
     if not narrows:
         outcomes["seed-0"] = outcomes["found-0"]
     _record_outcomes(run, outcomes)
 
 
-def _final_jobs(run: Run, trainer: Trainer, specs: dict[str, NetSpec]) -> dict[str, TrainJob]:
+def _final_jobs(run: Run, experiment: Experiment, specs: dict[str, NetSpec]) -> dict[str, TrainJob]:
     return {
-        f"{role}-{n}": job_for(run, trainer, spec, f"{role}-{n}", n, heldout=False)
+        f"{role}-{n}": job_for(run, experiment, spec, f"{role}-{n}", n, heldout=False)
         for role, spec in specs.items()
         # The seed network is only a landmark; what is compared is trained several times.
         for n in range(1 if role == "seed" else run.settings.repeats)
@@ -233,13 +243,13 @@ def _final_jobs(run: Run, trainer: Trainer, specs: dict[str, NetSpec]) -> dict[s
 
 
 def job_for(
-    run: Run, trainer: Trainer, spec: NetSpec, name: str, repeat: int, *, heldout: bool
+    run: Run, experiment: Experiment, spec: NetSpec, name: str, repeat: int, *, heldout: bool
 ) -> TrainJob:
     """A full training of `spec`, the `repeat`-th with another seed."""
     seed = run.settings.seed + 1000 * repeat
     return TrainJob(
         spec=spec,
-        trainer=trainer,
+        experiment=experiment,
         settings=replace(run.settings.training, seed=seed),
         weights=run.folder.scratch / f"{name}.safetensors",
         checkpoint=run.folder.scratch / f"{name}.checkpoint",
@@ -248,7 +258,7 @@ def job_for(
     )
 
 
-def train_all(run: Run, crew: Crew, jobs: dict[str, TrainJob]) -> dict[str, dict[str, Any]]:
+def train_all(run: Run, pool: WorkerPool, jobs: dict[str, TrainJob]) -> dict[str, dict[str, Any]]:
     """Outcomes by job name; those in the ledger are not trained again."""
     open_jobs = [name for name in jobs if run.ledger.find(event="trained", name=name) is None]
     if open_jobs:
@@ -260,7 +270,7 @@ def train_all(run: Run, crew: Crew, jobs: dict[str, TrainJob]) -> dict[str, dict
         run.progress.say(f"{name}: {run.metric} {outcome['score']:.1%}")
 
     with Following(run.progress, [jobs[name].mark for name in open_jobs]):
-        crew.run(train_job, [(jobs[name],) for name in open_jobs], done)
+        pool.run(train_job, [(jobs[name],) for name in open_jobs], done)
     found = {name: run.ledger.find(event="trained", name=name) for name in jobs}
     return {name: outcome for name, outcome in found.items() if outcome is not None}
 
@@ -279,10 +289,31 @@ def _record_outcomes(run: Run, outcomes: dict[str, dict[str, Any]]) -> None:
     run.save()
 
 
-def _export(run: Run, trainer: Trainer, found: NetSpec) -> None:
-    # The first training ships, not the best: picking by val accuracy would flatter the figure.
+def _ship(run: Run, experiment: Experiment, found: NetSpec) -> None:
+    """The found network as a finished run in `found`, with the file for the device, each file checked."""
+    chosen, settings = run.task, run.settings
+    plan = Plan(
+        task=chosen,
+        dataset=chosen.find(run.data, settings.options, seed=settings.seed),
+        spec=found,
+        wrapper=run.wrapper,
+        settings=settings.training,
+        common=TrainOptions(seed=settings.seed, bad_share=settings.bad_share),
+        own=settings.options,
+        data=run.data,
+    )
+    # The first training ships, not the best: picking by val scores would flatter the figure.
     weights = run.folder.scratch / "found-0.safetensors"
-    run.record.update(trainer.ship(run, found, weights))  # type: ignore[typeddict-item]
+    adopted = adopt(run.folder.found, plan, weights, experiment.data, run.progress)
+    run.record["export"] = {"file": "found/model.onnx", **adopted["files"]["model.onnx"]}
+    on = settings.deployment
+    if not on.is_plain:
+        exported = export(
+            run.folder.found, format_of(on.runtime), precision=on.precision, progress=run.progress
+        )
+        file = Path(exported["file"])
+        score = experiment.data.evaluate(FileAnswers(file, on.runtime), "val", run.progress).score
+        run.record["shipped"] = {**exported, "file": f"found/{file.name}", "score": score}
     run.save()
 
 
@@ -294,8 +325,8 @@ def _measure_finals(
 ) -> None:
     """Seed, found and uniform network in one race, the found one by the file that is shipped."""
     on, wrapper = run.settings.deployment, run.wrapper
-    file = shipped_file(RunFolder(task_run(run.folder.path)), on)
-    shipped = runtime(on.runtime).read(file)
+    engine = runtime(on.runtime)
+    shipped = engine.read(run.folder.found / f"model{ending(on.precision)}{engine.suffix}")
     candidates = [
         Candidate(spec, model, precision=on.precision, wrapper=wrapper)
         for spec, model in zip(networks, (None, shipped, None), strict=True)

@@ -1,4 +1,4 @@
-"""A run under way: its folder, its record, its ledger, its clock; new or resumed."""
+"""A search under way: its folder, its record, its trial log, its clock; new or resumed."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib import metadata
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bneck.runs.folder import check_empty
-from bneck.runs.progress import Progress
-from bneck.runs.search.settings import BlockSettings, SearchSettings, stored_task
-from bneck.tasks.classify.recipes import stored_settings
-from bneck.records.commit import commit
 from bneck.records.files import write_text
 from bneck.records.ledger import Ledger
-from bneck.records.run import FORMAT, RunFolder, SearchRecord, StageRecord
+from bneck.records.progress import Progress
+from bneck.records.run import RunFolder, SearchRecord, StageRecord
+from bneck.runs.folder import check_empty, new_record, now
+from bneck.runs.search.settings import SearchSettings, restored
+from bneck.runs.train import data_record
 from bneck.specs.errors import InputError
-from bneck.specs.text import to_text
-from bneck.specs.wrapper import PLAIN, Wrapper
+from bneck.specs.network import NetSpec
+from bneck.specs.text import load, to_text
+from bneck.specs.wrapper import Wrapper
+from bneck.tasks.contract import Dataset, Task
 
-METRICS = {"classify": "top-1", "detect": "mAP", "segment": "mIOU"}
+KIND = "search"
 
 
 class Clock:
@@ -45,13 +45,13 @@ class Clock:
 
 
 class Run:
-    """One search under way. `data` is the images' folder, None for the built-in ones."""
+    """One search under way. `data` is the images' place, None for the built-in ones."""
 
     def __init__(
         self,
         folder: RunFolder,
         settings: SearchSettings,
-        data: Path | None,
+        data: str | None,
         record: SearchRecord,
         progress: Progress,
     ) -> None:
@@ -60,16 +60,26 @@ class Run:
         self.data = data
         self.record = record
         self.progress = progress
-        self.wrapper: Wrapper = PLAIN  # the task's, once its images are known
         # A copy, so that a resumed run narrows what it began with, from wherever it is resumed.
         self.seed_file = folder.scratch / "seed.yaml"
         folder.scratch.mkdir(parents=True, exist_ok=True)
         self.ledger = Ledger(folder.ledger)
 
     @property
+    def task(self) -> Task:
+        """What its networks are for."""
+        return self.settings.task_object
+
+    @property
     def metric(self) -> str:
         """What scores of this run are."""
-        return METRICS[self.settings.task]
+        return self.task.metric.name
+
+    @cached_property
+    def wrapper(self) -> Wrapper:
+        """What stands around every network of the search."""
+        spec = load(self.seed_file)
+        return self.task.restored(spec, self.record["wrapper"], len(self.record["classes"]))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -91,32 +101,33 @@ class Run:
     def finish(self) -> None:
         """Mark the run as finished."""
         self.record["state"] = "finished"
-        self.record["finished"] = _now()
+        self.record["finished"] = now()
         self.save()
 
 
 def new_run(
-    path: Path, settings: SearchSettings, data: Path | None, progress: Progress, command: str
+    path: Path,
+    settings: SearchSettings,
+    dataset: Dataset,
+    seed: NetSpec,
+    wrapper: Wrapper,
+    data: str | None,
+    progress: Progress,
 ) -> Run:
-    """Begin a run in an empty or new folder.
+    """Begin a run in an empty or new folder, from a seed network in its wrapper.
 
     Raises:
         InputError: a setting that cannot be, or a folder that holds something else.
     """
     check_new(path, settings)
-    seed = settings.seed_spec()
-    record = SearchRecord(
-        format=FORMAT,
-        kind="search",
-        state="running",
-        version=metadata.version("bneck"),
-        commit=commit(),
-        command=command,
-        started=_now(),
-        task=settings.task,
-        metric=METRICS[settings.task],
-        settings={**asdict(settings), "data": str(data.resolve()) if data else None},
-    )
+    task = settings.task_object
+    begun: Any = new_record(KIND, "bneck.search(...)")
+    record: SearchRecord = begun
+    record["task"], record["metric"] = task.name, task.metric.name
+    record["wrapper"] = task.stored(seed, wrapper)
+    record["classes"] = list(dataset.classes)
+    record["data"] = {**data_record(dataset, data), "resolution": seed.resolution}
+    record["settings"] = {**asdict(settings), "data": data}
     path.mkdir(parents=True, exist_ok=True)
     run = Run(RunFolder(path), settings, data, record, progress)
     write_text(run.seed_file, to_text(seed))
@@ -131,7 +142,7 @@ def check_new(path: Path, settings: SearchSettings) -> None:
 
 
 def resumed_run(path: Path, progress: Progress) -> Run:
-    """Open a run to go on with.
+    """Open a run to resume.
 
     Raises:
         InputError: no run, or one of another version.
@@ -141,22 +152,9 @@ def resumed_run(path: Path, progress: Progress) -> Run:
     try:
         stored = dict(record["settings"])
         data = stored.pop("data")
-        settings = SearchSettings(
-            **{
-                **stored,
-                "kinds": tuple(stored["kinds"]),
-                "training": stored_settings(stored["training"]),
-                "tuning": stored_settings(stored["tuning"]),
-                "blocks": BlockSettings(**blocks) if (blocks := stored.get("blocks")) else None,
-                **stored_task(stored),
-            }
-        )
+        settings = restored(stored)
     except (LookupError, TypeError, ValueError):
         raise InputError(
             f"{folder.run_json} lacks the settings of a search; start a new run"
         ) from None
-    return Run(folder, settings, Path(data) if data else None, record, progress)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return Run(folder, settings, data, record, progress)

@@ -1,32 +1,26 @@
-"""Which settings a search runs with: one function per kind of data, evidence in its docstring."""
+"""Which settings a search runs with."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bneck.devices.deployment import Deployment
 from bneck.runs.search.cluster import check_address
-from bneck.recipes.detect import detect_training, usual_batch
-from bneck.recipes.segment import BATCH, usual_training
-from bneck.recipes.segmenters import named_segmenter
 from bneck.runs.search.target import target_ms
-from bneck.tasks.classify.recipes import small_data as train_small_data
 from bneck.search.netadapt import ALL, PAPER
 from bneck.search.netadapt import Kind as Change
 from bneck.search.reward import Kind, Reward
 from bneck.search.searchers import PARETO_SEARCHERS, SEARCHERS
 from bneck.search.spaces import space
 from bneck.search.study import OBJECTIVES, Objective
-from bneck.tasks.detect.head import EXTRAS, ssdlite
 from bneck.specs.errors import InputError
-from bneck.specs.network import NetSpec
-from bneck.tasks.segment.head import Head, Segmenter
-from bneck.specs.text import resolve
-from bneck.training.loop import Settings
-
-Size = tuple[int, int]
+from bneck.tasks.contract import Task
+from bneck.tasks.options import stored as stored_options
+from bneck.tasks.registry import task as task_named
+from bneck.training.settings import Settings, stored_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,41 +91,6 @@ class BlockSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DetectTask:
-    """What a search for a detector depends on besides: the folder of the images, the loss, further maps."""
-
-    images: str | None = None
-    loss: str = "focal"
-    extras: tuple[int, ...] = EXTRAS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentTask:
-    """What a search for a segmenter depends on besides; as in `recipes.segment.SegmentOptions`."""
-
-    head: Head = "lraspp"
-    filters: int = 128
-    output_stride: int | None = None
-    global_pool: bool = False
-    classes: str | None = None
-    ignore: tuple[int, ...] = ()
-    size: Size | None = None
-    crop: Size | None = None
-    balance: bool = False
-
-
-def stored_task(stored: dict[str, Any]) -> dict[str, DetectTask | SegmentTask | None]:
-    """The fields `detect` and `segment` of settings as a run's record holds them."""
-    kinds: dict[str, Any] = {"detect": DetectTask, "segment": SegmentTask}
-    found: dict[str, DetectTask | SegmentTask | None] = {}
-    for name, kind in kinds.items():
-        values = stored.get(name) or {}
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        found[name] = kind(**plain) if plain else None
-    return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSettings:
     """Everything that a search depends on besides the data and what the device is.
 
@@ -139,10 +98,12 @@ class SearchSettings:
     the seed's latency (the paper: 0.01), `steps` its T, `heldout` the share of the train images that
     judges proposals, `repeats` the number of final trainings of each network. Latency is that of
     `precision` in `runtime`, None the usual one, on `device`. `cluster` is the address of a
-    Ray cluster that trains in place of `workers` processes here. With `detect` or `segment` the network
-    is wrapped for that task; else it classifies.
+    Ray cluster that trains in place of `workers` processes here, `compute` where the workers train.
+    `options` are the task's own.
     """
 
+    task: str
+    options: Any
     seed_network: str
     resolution: int
     target: str
@@ -160,37 +121,13 @@ class SearchSettings:
     runtime: str | None = None
     precision: str = "fp32"
     cluster: str | None = None
-    detect: DetectTask | None = None
-    segment: SegmentTask | None = None
+    compute: str | None = None
+    bad_share: float = 0.01
 
     @property
-    def task(self) -> str:
-        """What networks are for: "classify", "detect" or "segment"."""
-        return "detect" if self.detect else "segment" if self.segment else "classify"
-
-    def seed_spec(self) -> NetSpec:
-        """The seed network as the task takes it, but for its resolution.
-
-        Raises:
-            InputError: no such network, or none that can be wrapped.
-        """
-        if self.detect is not None:
-            return ssdlite(self.seed_network).network
-        if self.segment is not None:
-            return self.seed_segmenter().network
-        return resolve(self.seed_network)
-
-    def seed_segmenter(self) -> Segmenter:
-        """The seed network's segmenter, but for its classes."""
-        task = self.segment
-        assert task is not None
-        return named_segmenter(
-            self.seed_network,
-            head=task.head,
-            filters=task.filters,
-            output_stride=task.output_stride,
-            global_pool=task.global_pool,
-        )
+    def task_object(self) -> Task:
+        """What networks are for."""
+        return task_named(self.task)
 
     @property
     def deployment(self) -> Deployment:
@@ -218,67 +155,40 @@ class SearchSettings:
             check_address(self.cluster)
         if self.blocks is not None:
             self.blocks.check()
-            if self.blocks.supernet is not None and self.task != "classify":
-                raise InputError(
-                    f"a supernet judges classifiers only, not networks for the task {self.task}; leave out "
-                    "--supernet, then every trial is trained"
-                )
+            reason = self.task_object.cannot.get("supernet")
+            if self.blocks.supernet is not None and reason is not None:
+                raise InputError(f"--supernet: {reason}")
 
 
-def small_data(
-    *,
-    seed_network: str = "v3-small",
-    resolution: int,
-    images: int,
-    target: str = "70%",
-    epochs: float,
-    steps: int,
-    delta: float = 0.01,
-    tail: bool = True,
-    repeats: int = 2,
-    seed: int = 0,
-    workers: int | None = None,
-    blocks: BlockSettings | None = None,
-    device: str = "local",
-    runtime: str | None = None,
-    precision: str = "fp32",
-    cluster: str | None = None,
-    detect: DetectTask | None = None,
-    segment: SegmentTask | None = None,
-) -> SearchSettings:
-    """The task's recipe for some thousand images; proposals are tuned at half its rate, unaveraged.
+def restored(stored: Mapping[str, Any]) -> SearchSettings:
+    """Settings as a run's record holds them.
 
-    Classifiers train by `recipes.training.small_data`, detectors and segmenters as `recipes.detect` and
-    `recipes.segment` train them. `images` is how many there are to train on.
+    Raises:
+        LookupError, TypeError, ValueError: they are not those of a search.
     """
-    if detect is not None:
-        training = detect_training(epochs, usual_batch(images), None, seed)
-    elif segment is not None:
-        training = usual_training(epochs, min(BATCH, max(2, images // 4)), seed).loop()
-    else:
-        training = train_small_data(images=images, epochs=epochs, seed=seed)
+    blocks = stored.get("blocks")
     return SearchSettings(
-        seed_network=seed_network,
-        resolution=resolution,
-        target=target,
-        training=training,
-        tuning=replace(training, lr=training.lr / 2, warmup=0.0, average=0.0),
-        steps=steps,
-        delta=delta,
-        kinds=ALL if tail else PAPER,
-        heldout=0.2,
-        repeats=repeats,
-        seed=seed,
-        workers=_cores() if workers is None else workers,
-        blocks=blocks,
-        device=device,
-        runtime=runtime,
-        precision=precision,
-        cluster=cluster,
-        detect=detect,
-        segment=segment,
+        **{
+            **stored,
+            "options": stored_options(task_named(stored["task"]).Options, stored["options"]),
+            "kinds": tuple(stored["kinds"]),
+            "training": stored_settings(stored["training"]),
+            "tuning": stored_settings(stored["tuning"]),
+            "blocks": BlockSettings(**blocks) if blocks else None,
+        }
     )
 
 
-def _cores() -> int:
+def proposals(*, tail: bool) -> tuple[Change, ...]:
+    """The kinds of proposals that NetAdapt makes; the paper leaves the tail alone."""
+    return ALL if tail else PAPER
+
+
+def tuning(training: Settings) -> Settings:
+    """How proposals are tuned: at half the learning rate, without an average."""
+    return replace(training, lr=training.lr / 2, warmup=0.0, average=0.0)
+
+
+def cores() -> int:
+    """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.stats import kendalltau
 
-from bneck.data.batches import eval_batches
 from bneck.nets.supernet import Supernet
 from bneck.nets.weights import load_weights, save_weights
-from bneck.recipes.classify_trainer import ClassifyTrainer
-from bneck.runs.search.workers import Crew
-from bneck.runs.search.jobs import ProxyJob, marked, outcome_of, proxy_job
 from bneck.runs.progress import PERCENT, Following
+from bneck.runs.search.experiment import Experiment
+from bneck.runs.search.jobs import Outcome, ProxyJob, marked, outcome_of, proxy_job
 from bneck.runs.search.run import Run
 from bneck.runs.search.settings import BlockSettings
-from bneck.recipes.trainer import Outcome, Trainer
+from bneck.runs.search.workers import WorkerPool, worker_device
 from bneck.search.blocks import BlockSpace
 from bneck.search.space import Tokens
 from bneck.search.study import Asked, Study, Trial
-from bneck.training.loop import Data, Settings
-from bneck.training.supernet import train_supernet
+from bneck.training.loop import fit
+from bneck.training.processes import ProcessGroup
+from bneck.training.settings import Settings
 
 CHECKED = 8  # networks that are trained alone, to be compared with
 STATISTICS = 4  # batches that a network's batch norms are measured on
@@ -39,7 +38,7 @@ class SupernetJob:
     """Train the supernet of a space on the images that judge nothing."""
 
     space: BlockSpace
-    trainer: ClassifyTrainer
+    experiment: Experiment
     settings: Settings
     weights: Path
     checkpoint: Path
@@ -48,10 +47,12 @@ class SupernetJob:
 
 def supernet_job(job: SupernetJob) -> bool:
     """Train, from the job's checkpoint if there is one, and save the averaged weights."""
-    packed, fit, _ = job.trainer.open()
-    net = Supernet(job.space, seed=job.settings.seed)
-    data = Data(packed.train, fit, job.space.resolution)
-    train_supernet(net, data, job.settings, checkpoint=job.checkpoint, on_step=marked(job.mark))
+    experiment, net = job.experiment, Supernet(job.space, seed=job.settings.seed)
+    group = ProcessGroup(device=worker_device(experiment.compute))
+    problem = experiment.task.supernet_problem(net, experiment.data, job.settings, group)
+    fit(
+        net, problem, job.settings, group=group, checkpoint=job.checkpoint, on_step=marked(job.mark)
+    )
     save_weights(net.state_dict(), job.weights)
     job.checkpoint.unlink(missing_ok=True)
     return True
@@ -63,17 +64,18 @@ class InheritedJob:
 
     space: BlockSpace
     tokens: Tokens
-    trainer: ClassifyTrainer
+    experiment: Experiment
     weights: Path
 
 
 def inherited_job(job: InheritedJob) -> Outcome:
     """Take the network out, measure its batch norms' statistics, judge it on the held-out images."""
-    packed, fit, _ = job.trainer.open()
     net = _supernet(job.space, job.weights)
-    batches = eval_batches(packed.train, fit, resolution=job.space.resolution, batch=BATCH)
-    taken = net.network(job.tokens, [images for images, _ in islice(batches, STATISTICS)])
-    return outcome_of(taken, job.trainer)
+    # Evenly over the images and so over the classes, then mixed: folders are read class by class.
+    images = job.experiment.data.images(net, "fit", STATISTICS * BATCH)
+    mixed = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
+    taken = net.network(job.tokens, torch.split(mixed, BATCH))
+    return outcome_of(taken, job.experiment)
 
 
 @lru_cache(maxsize=1)
@@ -84,16 +86,15 @@ def _supernet(space: BlockSpace, weights: Path) -> Supernet:
 
 
 def shared_weights(
-    run: Run, crew: Crew, trainer: Trainer, space: BlockSpace, epochs: float
+    run: Run, pool: WorkerPool, experiment: Experiment, space: BlockSpace, epochs: float
 ) -> Path:
     """The trained supernet's file; trained once a run."""
-    assert isinstance(trainer, ClassifyTrainer)
     weights = run.folder.scratch / "supernet.safetensors"
     if run.ledger.find(event=TRAINED):
         return weights
     job = SupernetJob(
         space=space,
-        trainer=trainer,
+        experiment=experiment,
         settings=replace(run.settings.training, epochs=epochs, warmup=min(1.0, epochs / 4)),
         weights=weights,
         checkpoint=run.folder.scratch / "supernet.checkpoint",
@@ -101,24 +102,28 @@ def shared_weights(
     )
     run.progress.stage("training the supernet, percent", PERCENT)
     with Following(run.progress, [job.mark]):
-        crew.run(supernet_job, [(job,)], lambda *done: None)
+        pool.run(supernet_job, [(job,)], lambda *done: None)
     run.ledger.append({"event": TRAINED, "epochs": epochs})
     return weights
 
 
 def judge_by_shared_weights(
-    run: Run, crew: Crew, trainer: Trainer, study: Study, weights: Path, batch: Sequence[Asked]
+    run: Run,
+    pool: WorkerPool,
+    experiment: Experiment,
+    study: Study,
+    weights: Path,
+    batch: Sequence[Asked],
 ) -> None:
     """Tell the accuracies of a batch that its networks have with the supernet's weights."""
     space = study.space
     assert isinstance(space, BlockSpace)
-    assert isinstance(trainer, ClassifyTrainer)
     jobs = [
-        InheritedJob(space=space, tokens=asked.tokens, trainer=trainer, weights=weights)
+        InheritedJob(space=space, tokens=asked.tokens, experiment=experiment, weights=weights)
         for asked in batch
     ]
     outcomes: dict[int, Outcome] = {}
-    crew.run(inherited_job, [(job,) for job in jobs], outcomes.__setitem__)
+    pool.run(inherited_job, [(job,) for job in jobs], outcomes.__setitem__)
     for n, asked in enumerate(batch):
         study.tell(asked, outcomes[n]["expected"])
         run.progress.advance(1)
@@ -126,8 +131,8 @@ def judge_by_shared_weights(
 
 def rank_correlation(
     run: Run,
-    crew: Crew,
-    trainer: Trainer,
+    pool: WorkerPool,
+    experiment: Experiment,
     study: Study,
     settings: BlockSettings,
     training: Settings,
@@ -143,7 +148,7 @@ def rank_correlation(
     jobs = [
         ProxyJob(
             spec=study.space.decode(trial.tokens),
-            trainer=trainer,
+            experiment=experiment,
             settings=training,
             until=settings.epochs,
             checkpoint=run.folder.scratch / f"alone-{trial.number:05d}.checkpoint",
@@ -157,7 +162,7 @@ def rank_correlation(
         jobs[index].checkpoint.unlink(missing_ok=True)
         run.progress.advance(1)
 
-    crew.run(proxy_job, [(job,) for job in jobs], done)
+    pool.run(proxy_job, [(job,) for job in jobs], done)
     alone = [run.ledger.find(event=ALONE, number=trial.number) for trial in chosen]
     pairs = [
         (trial.number, trial.accuracy, float(entry["expected"]))

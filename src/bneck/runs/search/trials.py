@@ -1,4 +1,4 @@
-"""Judging NetAdapt's proposals: every one fine-tuned in the crew, finished ones from the ledger."""
+"""Judging NetAdapt's proposals: every one fine-tuned in the pool, finished ones from the ledger."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bneck.runs.search.workers import Crew
-from bneck.runs.search.jobs import TrialJob, trial_job
-from bneck.runs.search.run import Clock, Run
-from bneck.recipes.trainer import Outcome, Trainer
 from bneck.records.run import ProposalRecord
+from bneck.runs.search.experiment import Experiment
+from bneck.runs.search.jobs import Outcome, TrialJob, trial_job
+from bneck.runs.search.run import Clock, Run
+from bneck.runs.search.workers import WorkerPool
 from bneck.search.netadapt import Proposal, Step, Trial
 from bneck.specs.network import NetSpec
 
@@ -23,8 +23,8 @@ class Judge:
     what T steps of training alone are worth is no merit of a proposal.
     """
 
-    def __init__(self, run: Run, crew: Crew, trainer: Trainer) -> None:
-        self.run, self.crew, self.trainer = run, crew, trainer
+    def __init__(self, run: Run, pool: WorkerPool, experiment: Experiment) -> None:
+        self.run, self.pool, self.experiment = run, pool, experiment
         self.parent = run.folder.scratch / "seed-heldout.safetensors"
         self.clock = Clock()
         trained = run.ledger.find(event="trained", name="seed-heldout")
@@ -41,7 +41,7 @@ class Judge:
         ledger = self.run.ledger
         trials = [*ledger.all(event="trial"), *ledger.all(event="control")]
         in_workers = float(sum(t["setup_seconds"] for t in trials))
-        return self.clock.seconds + in_workers / self.crew.workers
+        return self.clock.seconds + in_workers / self.pool.workers
 
     def __call__(self, number: int, spec: NetSpec, proposals: Sequence[Proposal]) -> list[Trial]:
         """The trials of a step, judged in parallel; see `search.netadapt.adapt`."""
@@ -57,7 +57,7 @@ class Judge:
             run.ledger.append(_entry(number, *open_[index], outcome))
             run.progress.advance(1)
 
-        self.crew.run(trial_job, [(self._job(number, spec, s),) for s, _ in open_], done)
+        self.pool.run(trial_job, [(self._job(number, spec, s),) for s, _ in open_], done)
         known = [self._known(number, proposal.spec) for proposal in proposals]
         self.clock.start()
         return [Trial(p, float(k["expected"])) for p, k in zip(proposals, known, strict=True) if k]
@@ -83,7 +83,7 @@ class Judge:
                     file.unlink()
         self.run.progress.say(
             f"step {step.number}: {kept}, {kept.estimated_ms:.3f} ms estimated, "
-            f"held-out {self.trainer.metric} {self.score:.1%}"
+            f"held-out {self.run.metric} {self.score:.1%}"
         )
 
     def _known(self, number: int, spec: NetSpec) -> dict[str, Any] | None:
@@ -102,7 +102,7 @@ class Judge:
             spec=spec,
             parent_spec=parent,
             parent_weights=self.parent,
-            trainer=self.trainer,
+            experiment=self.experiment,
             # One seed for all proposals of a step: they see the same images in the same order.
             settings=replace(settings.tuning, seed=settings.seed + number),
             steps=settings.steps,

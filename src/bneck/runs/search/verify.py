@@ -7,10 +7,10 @@ device. The final measurement of a run is always made anew.
 from __future__ import annotations
 
 from bneck.costs.table import LatencyTable
-from bneck.runs.search.run import Run
-from bneck.runs.search.latency import measured_ms, table_path
 from bneck.records.files import locked
 from bneck.records.ledger import Ledger
+from bneck.runs.search.latency import measured_ms, table_path
+from bneck.runs.search.run import Run
 from bneck.specs.network import NetSpec
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from bneck.costs.count import count_whole
 from bneck.costs.table import LatencyTable
-from bneck.runs.search.workers import Crew
-from bneck.runs.search.fitting import LOW, fit_by_clock
-from bneck.runs.search.handover import Handover
-from bneck.runs.search.trials import Judge, proposal_record
-from bneck.runs.search.run import Run
-from bneck.recipes.trainer import Trainer
-from bneck.runs.search.verify import verified_ms
 from bneck.records.files import write_text
 from bneck.records.run import NetworkRecord, StepRecord
+from bneck.runs.search.experiment import Experiment
+from bneck.runs.search.fitting import LOW, fit_by_clock
+from bneck.runs.search.handover import Handover
+from bneck.runs.search.run import Run
+from bneck.runs.search.trials import Judge, proposal_record
+from bneck.runs.search.verify import verified_ms
+from bneck.runs.search.workers import WorkerPool
 from bneck.search.netadapt import Step, adapt, narrowest
 from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text
@@ -53,15 +53,15 @@ def _keep_found(
 
 def narrowed(
     run: Run,
-    crew: Crew,
-    trainer: Trainer,
+    pool: WorkerPool,
+    experiment: Experiment,
     seed: NetSpec,
     reference: NetSpec,
     table: LatencyTable,
     limit_ms: float,
 ) -> NetSpec:
     """NetAdapt until a network also measures within the limit; what it cut too much is given back."""
-    judge = Judge(run, crew, trainer)
+    judge = Judge(run, pool, experiment)
     spec, accuracy = fix_skips(seed), judge.accuracy
     fastest_ms = table.estimate_ms(narrowest(seed, kinds=run.settings.kinds))
     aim_ms = max(fastest_ms, _aim_ms(limit_ms, table))

@@ -1,7 +1,7 @@
-"""A crew of worker processes that outlives the death of its members.
+"""A pool of worker processes that outlives the death of its members.
 
 A worker that dies (killed, out of memory) takes nothing finished with it: what it had not
-finished is given to a fresh crew.
+finished is given to a fresh pool.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ T = TypeVar("T")
 MAX_TRIES = 3
 
 
-class Crew:
+class WorkerPool:
     """Worker processes with one torch thread each; use it in a `with` block."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._pool: Any = None
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -80,16 +80,40 @@ class Crew:
     def _start(self) -> Any:
         if self._pool is None:
             from loky import ProcessPoolExecutor
+            from loky.backend import get_context
 
+            numbers = get_context().Queue()
+            for number in range(self.workers):
+                numbers.put(number)
             self._pool = ProcessPoolExecutor(
-                max_workers=self.workers, initializer=_begin, initargs=(os.getpid(),)
+                max_workers=self.workers, initializer=_begin, initargs=(os.getpid(), numbers)
             )
         return self._pool
 
 
-def _begin(parent: int) -> None:
+_number = 0  # of this worker among those of its pool
+
+
+def worker_device(compute: str | None) -> Any:
+    """Where this worker trains: each has a GPU of its own where there are several; one is shared.
+
+    `compute` as in `training.processes.device_of`; "cuda:1" puts all workers there.
+    """
     import torch
 
+    from bneck.training.processes import device_of
+
+    device = device_of(compute)
+    if device.type != "cuda" or (compute is not None and ":" in compute):
+        return device
+    return torch.device("cuda", _number % torch.cuda.device_count())
+
+
+def _begin(parent: int, numbers: Any) -> None:
+    import torch
+
+    global _number
+    _number = numbers.get()
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

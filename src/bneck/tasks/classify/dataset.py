@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from bneck.data.batches import Images, eval_batches, holdout, normalise, train_batches
 from bneck.data.builtin import FASHION, fashion_counts, fashion_pack
-from bneck.data.find import find_images, pack_sources
 from bneck.data.images import Pixels, read_square
 from bneck.data.pack import Packed, open_pack, stored_side
-from bneck.data.sources import Sources
+from bneck.data.sources import Sources, find_images, pack_sources
 from bneck.data.stream import Stream
 from bneck.records.progress import Advancing, Progress
 from bneck.specs.errors import InputError
@@ -42,6 +41,7 @@ class LabelledImages:
     classes: tuple[str, ...]
     splits: Mapping[str, int]
     sources: Sources | None
+    place: str | None = None
     left_out: Sequence[Left] = ()
 
     def facts(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def find(data: str | None, *, seed: int) -> LabelledImages:
         return LabelledImages(BUILTIN, FASHION, fashion_counts(), None)
     found = find_images(data, seed=seed)
     splits = {"train": len(found.train.labels), "val": len(found.val.labels)}
-    return LabelledImages(Path(data).name, found.classes, splits, found)
+    return LabelledImages(Path(data).name, found.classes, splits, found, data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +173,8 @@ class ImageData:
     def images(self, net: Any, split: str, count: int) -> Tensor:
         opened = self.open()
         images = opened.val if split == "val" else opened.train
-        indices = np.unique(np.linspace(0, len(images.labels) - 1, count).astype(np.int64))
+        there = opened.fit if split == "fit" else np.arange(len(images.labels))
+        indices = there[spread(len(there), count)]
         batches = eval_batches(
             images, indices, resolution=net.spec.resolution, batch=len(indices),
             normalisation=net.normalisation,
@@ -232,10 +233,14 @@ def prepare(
         DataError: too many unreadable images.
     """
     make = partial(
-        ImageData, classes=len(dataset.classes), heldout_share=heldout, seed=seed, bad_share=bad_share
+        ImageData,
+        classes=len(dataset.classes),
+        heldout_share=heldout,
+        seed=seed,
+        bad_share=bad_share,
     )
     if stream and dataset.sources is not None:
-        return make(cache=None, data=str(dataset.sources.place))
+        return make(cache=None, data=dataset.place)
     packed = _packed(dataset, resolution, scratch, bad_share, progress)
     if packed.bad:
         progress.say(f"{len(packed.bad)} unreadable images left out")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bneck.data.batches import as_pixels
-from bneck.devices.tolerance import TOLERANCE, TOLERANCE_8_BIT, TOLERANCE_HALF, ExportError
 from bneck.nets.quantize import Quantized, emulation
+from bneck.tasks.checks import TOLERANCE, TOLERANCE_8_BIT, TOLERANCE_HALF, ExportError
 
 if TYPE_CHECKING:
     from bneck.devices.runtimes import Session

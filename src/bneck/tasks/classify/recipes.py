@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
-from typing import Any, get_args
+from collections.abc import Callable
+from dataclasses import replace
 
 from bneck.data.vary import Augment
-from bneck.specs.errors import InputError
-from bneck.training.loop import PRECISIONS, Settings
-from bneck.training.optim import Decayed, Schedule
+from bneck.training.settings import Settings
 
 PAPER_BATCH, PAPER_LR = 4096, 0.1
 
@@ -106,83 +103,6 @@ def finetune(*, images: int, epochs: float | None = None, seed: int = 0) -> Sett
         augment=Augment(area=(0.35, 1.0)),
     )
 
-
-def stored_settings(stored: dict[str, Any]) -> Settings:
-    """Settings as a run's record holds them."""
-    augment: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in stored["augment"].items()
-    }
-    return Settings(**{**stored, "augment": Augment(**augment)})
-
-
-def changed(settings: Settings, changes: Sequence[str]) -> Settings:
-    """Settings with some of their values, or of their `augment`'s, set by FIELD=VALUE.
-
-    Raises:
-        InputError: no such field, or a value that cannot be one of it.
-    """
-    for change in changes:
-        name, equals, text = change.partition("=")
-        if not equals or name not in SETTABLE:
-            raise InputError(
-                f"{change!r} cannot be set; give FIELD=VALUE with one of {', '.join(SETTABLE)}"
-            )
-        if name in _AUGMENT:
-            value = _parsed(name, text, getattr(settings.augment, name))
-            settings = replace(settings, augment=replace(settings.augment, **{name: value}))
-        else:
-            settings = replace(settings, **{name: _parsed(name, text, getattr(settings, name))})
-    _check(settings)
-    return settings
-
-
-def _parsed(name: str, text: str, now: Any) -> Any:
-    try:
-        if text == "none" and name in ("bn_momentum", "sgd_momentum"):
-            return None
-        match now:
-            case bool():
-                return {"true": True, "false": False}[text]
-            case int():
-                return int(text)
-            case tuple():
-                low, high = (float(part) for part in text.split(","))
-                return low, high
-            case str():
-                return text
-            case _:
-                return float(text)
-    except (ValueError, KeyError):
-        wanted = {bool: "true or false", int: "a whole number", tuple: "two numbers, as 0.08,1"}
-        raise InputError(
-            f"{name} is {text!r}; it must be {wanted.get(type(now), 'a number')}"
-        ) from None
-
-
-def _check(settings: Settings) -> None:
-    for name, allowed in (
-        ("schedule", get_args(Schedule)),
-        ("decayed", get_args(Decayed)),
-        ("precision", PRECISIONS),
-    ):
-        value = getattr(settings, name)
-        if value not in allowed:
-            raise InputError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
-    for name, most in (
-        ("warmup", 1e6), ("weight_decay", 1.0), ("smoothing", 0.99), ("average", 1.0), ("teach", 1.0),
-        ("bn_momentum", 1.0), ("sgd_momentum", 0.999), ("temperature", 1e3), ("accumulate", 1e4),
-    ):  # fmt: skip
-        value = getattr(settings, name)
-        if value is not None and not 0 <= value <= most:
-            raise InputError(f"{name} is {value}; it must be from 0 to {most:g}")
-    if not settings.temperature or not settings.accumulate:
-        raise InputError("temperature and accumulate must be above 0")
-
-
-_AUGMENT = tuple(field.name for field in fields(Augment))
-# What has an option of its own is not set twice.
-_OWN = ("epochs", "batch", "lr", "seed", "frozen", "augment")
-SETTABLE = (*(field.name for field in fields(Settings) if field.name not in _OWN), *_AUGMENT)
 
 RECIPES: dict[str, Callable[..., Settings]] = {
     "small-data": small_data,

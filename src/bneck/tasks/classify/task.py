@@ -17,7 +17,7 @@ from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import resolve, to_text
 from bneck.specs.transforms import with_classes, with_resolution
 from bneck.specs.wrapper import PLAIN, Wrapper
-from bneck.tasks.contract import Answers, Dataset, Metric, Prediction, Scores, Size, Table
+from bneck.tasks.contract import Answers, Dataset, Left, Metric, Prediction, Scores, Size, Table
 from bneck.tasks.options import option
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from bneck.graphs.forms import Precision
     from bneck.nets.quantize import Quantized
     from bneck.tasks.classify.dataset import ImageData, LabelledImages
+    from bneck.training.loop import TrainingProblem
+    from bneck.training.processes import ProcessGroup
     from bneck.training.settings import Settings
 
 BUILTIN_RESOLUTION = 48
@@ -67,6 +69,7 @@ class Classify:
     builtin: ClassVar[bool] = True
     paints: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = False
+    converts: ClassVar[bool] = False
     scores_epochs: ClassVar[bool] = True
     statistics: ClassVar[tuple[int, int]] = (512, 32)
     Options: ClassVar[type[Any]] = ClassifyOptions
@@ -103,6 +106,10 @@ class Classify:
     def told(self, metadata: Mapping[str, str]) -> dict[str, Any]:
         """Nothing."""
         return {}
+
+    def convert(self, data: Path, out: Path | None) -> tuple[dict[str, Path], tuple[Left, ...]]:
+        """There is nothing to convert."""
+        raise NotImplementedError
 
     def recipe(
         self, name: str | None, *, images: int, epochs: float | None, started: bool, seed: int
@@ -148,6 +155,14 @@ class Classify:
         from bneck.nets.shrink import shrink
 
         return shrink(net, spec)
+
+    def supernet_problem(
+        self, net: Any, data: Any, settings: Settings, group: ProcessGroup
+    ) -> TrainingProblem[Any]:
+        """One random network per step."""
+        from bneck.tasks.classify.supernet import supernet_problem
+
+        return supernet_problem(net, data, settings, group)
 
     def outputs(self, net: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
         """Class scores (N, classes) before softmax."""
@@ -267,7 +282,13 @@ class Classify:
 
         pixels = normalisation if options is not None and options.pixels else None
         return network_model(
-            spec, engine, precision, weights=weights, ranges=ranges, pixels=pixels, metadata=metadata
+            spec,
+            engine,
+            precision,
+            weights=weights,
+            ranges=ranges,
+            pixels=pixels,
+            metadata=metadata,
         )
 
     def compare(
@@ -283,6 +304,13 @@ class Classify:
         from bneck.tasks.classify.files import compare
 
         return compare(net, session, images, quantized, precision)
+
+    def check_line(self, check: Mapping[str, Any]) -> str:
+        """How the file's outputs compare with the module's."""
+        return (
+            f"labels agree on {check['label_agreement']:.1%}, scores differ by "
+            f"{check['largest_difference']:.1e} of the largest"
+        )
 
     def count(self, networks: Iterable[str], options: Any) -> Table:
         """Parameters, multiply-adds and activation memory."""

@@ -12,17 +12,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bneck.data.folders import DataError
 from bneck.data.held_out import held_out
 from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
-from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Answers, Indices, Left, Scores
-from bneck.tasks.detect.loss.coco import Annotated, Picture, find_annotations, ground_truth, read_coco
-from bneck.tasks.detect.loss.images import MARGIN, Batch, BoxAugment, Stored, box_batches, store, varied
+from bneck.tasks.detect.loss.coco import (
+    Annotated,
+    find_annotations,
+    ground_truth,
+    read_coco,
+)
+from bneck.tasks.detect.loss.images import (
+    MARGIN,
+    Batch,
+    BoxAugment,
+    Stored,
+    box_batches,
+    store,
+    varied,
+)
 from bneck.tasks.detect.loss.loss import DetectionLoss, divergence
-from bneck.tasks.detect.loss.scoring import average_precision, check_evaluator, detected, found_in, results
+from bneck.tasks.detect.loss.scoring import (
+    average_precision,
+    check_evaluator,
+    found_in,
+    results,
+)
 from bneck.training.distill import DistillationLoss
 from bneck.training.loop import TrainingProblem, backbone
 from bneck.training.processes import ALONE, ProcessGroup
@@ -215,7 +231,9 @@ class DetectionData:
         if split != "val":
             last = len(opened.train.images) - 1
             indices = np.unique(np.linspace(0, last, count).astype(np.int64))
-            return varied(opened.train, indices, self.resolution, PLAIN, (0, 0), net.normalisation)[0]
+            return varied(opened.train, indices, self.resolution, PLAIN, (0, 0), net.normalisation)[
+                0
+            ]
         from bneck.data.read import read_images
 
         side = (self.resolution, self.resolution)

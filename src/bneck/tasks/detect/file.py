@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bneck.devices.head_models import detector_model
-from bneck.devices.runtimes import OnnxRuntime, Runtime, Session
+from bneck.devices.runtimes import Session
 from bneck.export.files import TOLERANCE_8_BIT, TOLERANCE_HALF, ExportError
-from bneck.tasks.detect.module import DetectorNet
-from bneck.nets.fold import folded_weights
 from bneck.nets.quantize import Quantized
 from bneck.nets.quantize_heads import emulated
-from bneck.tasks.detect.head import Detector, anchors
-from bneck.specs.errors import InputError
-from bneck.specs.normalisation import Normalisation
-from bneck.specs.text import from_text, to_text
 from bneck.tasks.detect.boxes import Found, as_boxes, detections, overlaps
+from bneck.tasks.detect.head import anchors
+from bneck.tasks.detect.module import DetectorNet
 
 TOLERANCE = 1e-3  # of scores, and of boxes in shares of the image
 LEAST_COMPARED = 0.05  # scores below hardly order the boxes
@@ -31,81 +24,17 @@ LEAST_ALIKE, LEAST_ALIKE_HALF = 0.8, 0.95
 LEAST_ALIKE_SCORE, ALIKE_SCORE, ALIKE_IOU = 0.1, 0.1, 0.7
 
 
-def export_detector(
-    net: DetectorNet,
-    path: Path,
-    images: Tensor,
-    *,
-    classes: Sequence[str],
-    decode: bool,
-    engine: Runtime | None = None,
-    half: bool = False,
-    quantized: Quantized | None = None,
-) -> dict[str, Any]:
-    """Write a detector as a file and check it image by image; see `graphs.detector_graph`.
-
-    Its metadata holds the task, the precision, whether it decodes, class names, resolution, mean and std
-    of pixels from 0 to 1, the network, the further maps and the anchors (centre x, centre y, width,
-    height).
-
-    Args:
-        net: in evaluation mode.
-        path: the file to write.
-        images: real images to check with, (N, channels, H, W) normalised.
-        classes: names, in the order of the labels.
-        decode: with decoding and suppression inside the file; in ONNX alone.
-        engine: the runtime; None takes ONNX Runtime.
-        half: keep the weights in half precision.
-        quantized: the detector in 8 bits, in the form of that runtime.
-
-    Returns:
-        How many images and boxes were compared, and how, see `compare`.
-
-    Raises:
-        ExportError: the file does not find what the module finds; no file is left.
-        InputError: the disk is full, or the runtime lacks something; no file is left.
-    """
-    detector, engine = net.detector, engine or OnnxRuntime()
-    precision = "int8" if quantized else "fp16" if half else "fp32"
-    metadata = {
-        "task": "detect",
-        "decoded": json.dumps(decode),
-        "precision": precision,
-        "classes": json.dumps(list(classes)),
-        "mean": json.dumps(net.normalisation.mean),
-        "std": json.dumps(net.normalisation.std),
-        "resolution": str(detector.resolution),
-        "spec": to_text(detector.network),
-        "extras": json.dumps(detector.extras),
-        "anchors": json.dumps(anchors(detector)),
-    }
-    data = detector_model(
-        detector,
-        engine,
-        precision,
-        weights=quantized.weights if quantized else folded_weights(net),
-        ranges=quantized.ranges if quantized else None,
-        decode=decode,
-        metadata=metadata,
-    )
-    how: Any = {"decode": decode, "engine": engine, "half": half, "quantized": quantized}
-    check = compare(net, data, images, **how)
-    engine.write(path, data)
-    return check
-
-
 @torch.inference_mode()
 def compare(
     net: DetectorNet,
-    model: bytes,
+    session: Session,
     images: Tensor,
+    quantized: Quantized | None,
+    precision: str,
     *,
     decode: bool,
-    engine: Runtime | None = None,
-    half: bool = False,
-    quantized: Quantized | None = None,
 ) -> dict[str, Any]:
-    """Run a file's bytes beside the module, and compare what both find with scores above 0.05.
+    """Run a file and the module on real images, and compare what both find with scores above 0.05.
 
     A file of fewer bits is compared by the share of boxes that both find, since a slightly moved box
     lets another one win where two overlap, and by what comes out before decoding; an 8-bit file with
@@ -118,13 +47,12 @@ def compare(
     Raises:
         ExportError: they disagree.
     """
-    session = (engine or OnnxRuntime()).load(model, threads=1)
     places = np.array(anchors(net.detector), np.float32)
     wanted = _found(net.eval(), images, places)
     found = [found_by(session, image[None].numpy(), places, decode=decode) for image in images]
     boxes = sum(len(one.above(LEAST_COMPARED).scores) for one in wanted)
     how = {"images": len(images), "boxes": boxes}
-    if not half and not quantized:
+    if precision == "fp32":
         largest = max(difference(a, b) for a, b in zip(wanted, found, strict=True))
         _answers(largest <= TOLERANCE, f"boxes or scores differ by {largest:.2g}", len(images))
         return {**how, "largest_difference": largest}
@@ -211,42 +139,3 @@ def alike_share(wanted: Sequence[Found], found: Sequence[Found]) -> float:
             alike += int(((shares >= ALIKE_IOU) & near & same).any(1).sum())
             total += len(asked.scores)
     return alike / total if total else 1.0
-
-
-class FileDetector(nn.Module):
-    """An exported detector as a module that answers in its own runtime, on one thread.
-
-    Raises:
-        InputError: no detector's file of bneck's without decoding inside, or one that its runtime
-            cannot load.
-    """
-
-    def __init__(self, path: Path, engine: Runtime) -> None:
-        super().__init__()
-        self.session = engine.load(engine.read(path), threads=1)
-        told = self.session.metadata
-        try:
-            self.classes: list[str] = list(json.loads(told["classes"]))
-            self.detector = Detector(
-                network=from_text(told["spec"]),
-                classes=len(self.classes),
-                resolution=int(told["resolution"]),
-                extras=tuple(json.loads(told["extras"])),
-            )
-            self.normalisation = Normalisation(json.loads(told["mean"]), json.loads(told["std"]))
-        except (KeyError, ValueError):
-            raise InputError(
-                f"{path} is no detector of this version of bneck: its metadata lacks something; export it "
-                "again with bneck export"
-            ) from None
-        if json.loads(told["decoded"]):
-            raise InputError(
-                f"{path} decodes by itself; give the file that leaves that to bneck (model.onnx of a run)"
-            )
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images (N, C, H, W) -> offsets (N, anchors, 4), logits (N, anchors, slots)."""
-        inputs = np.ascontiguousarray(images.numpy())
-        answers = [self.session.run_all(one[None]) for one in inputs]
-        offsets, logits = (np.concatenate(part) for part in zip(*answers, strict=True))
-        return torch.from_numpy(offsets), torch.from_numpy(logits)

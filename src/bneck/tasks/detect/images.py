@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from bneck.data.batches import normalise
-from bneck.tasks.detect.coco import Annotated, Boxes, Labels, Picture
 from bneck.data.folders import DataError
 from bneck.data.images import Pixels, read_stretched
 from bneck.data.vary import recoloured, sample
 from bneck.records.files import write_json
 from bneck.specs.normalisation import IMAGENET, Normalisation
+from bneck.tasks.detect.coco import Annotated, Boxes, Labels, Picture
 
 Batch = tuple[Tensor, list[Boxes], list[Labels]]
 
@@ -153,6 +153,7 @@ def box_batches(
     first: int = 0,
     normalisation: Normalisation = IMAGENET,
     indices: npt.NDArray[np.int64] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Yield images (N, 3, resolution, resolution) float32 normalised, with every image's boxes and labels.
 
@@ -160,12 +161,13 @@ def box_batches(
 
     In an order new each epoch, from batch `first` on; the last, incomplete batch is left out. How an
     image is varied depends on (seed, epoch, index of the image) and on nothing else. Crowd boxes are
-    left out.
+    left out. `share` (k, n) gives the k-th of n equal parts of every batch, for n processes.
     """
     chosen = np.arange(len(stored.images)) if indices is None else indices
     order = np.random.default_rng((seed, epoch, 0)).permutation(chosen)
+    size = batch // share[1]
     for start in range(first * batch, len(order) - batch + 1, batch):
-        part = order[start : start + batch]
+        part = order[start : start + batch][share[0] * size : (share[0] + 1) * size]
         yield varied(stored, part, resolution, augment, (seed, epoch), normalisation)
 
 

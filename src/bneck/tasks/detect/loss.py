@@ -9,20 +9,18 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from bneck.tasks.detect.head import LEAST_SCORE, Detector, anchors
 from bneck.specs.errors import InputError
 from bneck.tasks.detect.boxes import (
     BACKGROUND,
     Boxes,
-    Found,
     Labels,
     corners,
-    detections,
     encode,
     match,
 )
+from bneck.tasks.detect.head import Detector, anchors
 
 LossName: TypeAlias = Literal["focal", "mining"]
 LOSSES: tuple[str, ...] = get_args(LossName)
@@ -40,7 +38,7 @@ class Targets:
     offsets: Tensor
 
 
-class Teacher:
+class DetectionLoss:
     """Loss of a detector over batches of (images, boxes, labels of every image).
 
     Args:
@@ -54,8 +52,7 @@ class Teacher:
     """
 
     def __init__(self, detector: Detector, loss: str = "focal") -> None:
-        if loss not in LOSSES:
-            raise InputError(f"there is no detection loss {loss!r}; known are {', '.join(LOSSES)}")
+        check_loss(loss)
         self.mining = loss == "mining"
         self.anchors = np.array(anchors(detector), np.float32)
         self.boxes = corners(self.anchors)
@@ -71,14 +68,43 @@ class Teacher:
             offsets[i, hit] = encode(its_boxes[found[hit]], self.anchors[hit])
         return Targets(torch.from_numpy(wanted), torch.from_numpy(offsets))
 
-    def __call__(
-        self, net: nn.Module, batch: tuple[Tensor, Sequence[Boxes], Sequence[Labels]]
+    def of(
+        self,
+        outputs: tuple[Tensor, ...],
+        boxes: Sequence[Boxes],
+        labels: Sequence[Labels],
     ) -> Tensor:
-        """The loss of one batch, divided by the number of anchors that have an object."""
-        images, boxes, labels = batch
-        offsets, logits = net(images.contiguous(memory_format=torch.channels_last))
+        """The loss of a net's outputs for one batch, divided by the number of anchors with an object."""
+        offsets, logits = outputs
         targets = self.targets(boxes, labels)
-        return (mining_loss if self.mining else focal_loss)(offsets, logits, targets)
+        moved = Targets(targets.labels.to(logits.device), targets.offsets.to(logits.device))
+        return (mining_loss if self.mining else focal_loss)(offsets, logits, moved)
+
+
+def check_loss(name: str) -> None:
+    """Raise InputError where there is no such loss."""
+    if name not in LOSSES:
+        raise InputError(f"there is no detection loss {name!r}; known are {', '.join(LOSSES)}")
+
+
+def divergence(
+    outputs: tuple[Tensor, ...], taught: tuple[Tensor, ...], temperature: float
+) -> Tensor:
+    """How far a detector is from its teacher's: cross-entropy of softened class scores beyond the teacher's
+    own entropy, and the smooth L1 distance of boxes, weighted by how sure the teacher is of an object.
+
+    Divided by the sum of the teacher's object scores, as the labels' loss is by the objects.
+    """
+    offsets, logits = outputs
+    its_offsets, its_logits = taught
+    wanted = (its_logits[..., 1:] / temperature).sigmoid()
+    scores = logits[..., 1:] / temperature
+    entropy = F.binary_cross_entropy_with_logits(scores, wanted, reduction="none")
+    floor = F.binary_cross_entropy(wanted, wanted, reduction="none")
+    sure = its_logits[..., 1:].sigmoid().amax(2)
+    boxes = F.smooth_l1_loss(offsets, its_offsets, reduction="none").sum(2) * sure
+    total = (entropy - floor).sum() + boxes.sum() / CODE_SIZE
+    return total / sure.sum().clamp(min=1)
 
 
 def focal_loss(offsets: Tensor, logits: Tensor, targets: Targets) -> Tensor:
@@ -124,16 +150,3 @@ def _one_hot(labels: Tensor, slots: int) -> Tensor:
     wanted = F.one_hot(labels, slots).float()
     wanted[..., BACKGROUND] = 0
     return wanted
-
-
-@torch.inference_mode()
-def predict(
-    net: nn.Module, detector: Detector, images: Tensor, *, least_score: float = LEAST_SCORE
-) -> list[Found]:
-    """Detections in every image of (N, channels, H, W), by a net in evaluation mode."""
-    places = np.array(anchors(detector), np.float32)
-    offsets, logits = net(images.contiguous(memory_format=torch.channels_last))
-    return [
-        detections(one.numpy(), scores.numpy(), places, least_score=least_score)
-        for one, scores in zip(offsets, logits, strict=True)
-    ]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from bneck.nets.ops import BneckRow, ConvBnAct, initialise
-from bneck.tasks.detect.head import Detector, extra_layers, features, head_layers
 from bneck.specs.errors import InputError
 from bneck.specs.network import Layer
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.rows import Bneck
+from bneck.tasks.detect.head import Detector, extra_layers, features, head_layers
 
 HEAD_STD = 0.03  # of the authors' head convs
 PRIOR = 0.01  # first score of every class; the authors' settings ask for it

@@ -27,7 +27,9 @@ def _evaluation(found: Mapping[str, Any]) -> list[str]:
     lines = [f"## On {found['split']}", "", "| class | objects | " + " | ".join(columns) + " |"]
     lines.append("|---|--:|" + "--:|" * len(columns))
     for name, row in [("all", {**found, "AP": found["score"]}), *found["classes"].items()]:
-        lines.append(f"| {name} | {row['objects']} | {' | '.join(percent(row[k]) for k in columns)} |")
+        lines.append(
+            f"| {name} | {row['objects']} | {' | '.join(percent(row[k]) for k in columns)} |"
+        )
     recall = ", ".join(f"{key} {percent(found[key])}" for key in ("AR_1", "AR_10", "AR_100"))
     lines += ["", f"Percent. Average recall: {recall}.", ""]
     if best := found.get("threshold"):
@@ -38,5 +40,8 @@ def _evaluation(found: Mapping[str, Any]) -> list[str]:
             "",
         ]
     if found.get("sheet"):
-        lines += [f"![true positives, misses and false positives on {found['split']}]({found['sheet']})", ""]
+        lines += [
+            f"![true positives, misses and false positives on {found['split']}]({found['sheet']})",
+            "",
+        ]
     return lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -105,9 +104,7 @@ def found_in(answers: Answers, images: Any) -> list[Found]:
     """Detections in normalised images (N, channels, H, W)."""
     places = np.array(anchors(answers.wrapper.detector(answers.spec)), np.float32)  # type: ignore[attr-defined]
     offsets, logits = answers(images)
-    return [
-        detections(one, scores, places) for one, scores in zip(offsets, logits, strict=True)
-    ]
+    return [detections(one, scores, places) for one, scores in zip(offsets, logits, strict=True)]
 
 
 def results(

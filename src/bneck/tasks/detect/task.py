@@ -17,7 +17,7 @@ from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import to_text
 from bneck.specs.transforms import with_resolution
 from bneck.specs.wrapper import Wrapper
-from bneck.tasks.contract import Answers, Dataset, Metric, Prediction, Scores, Size, Table
+from bneck.tasks.contract import Answers, Dataset, Left, Metric, Prediction, Scores, Size, Table
 from bneck.tasks.detect.loss.head import COCO_IDS, Ssdlite, anchors, ssdlite
 from bneck.tasks.options import option
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from bneck.graphs.forms import Precision
     from bneck.nets.quantize import Quantized
     from bneck.tasks.detect.loss.dataset import AnnotatedImages, DetectionData
+    from bneck.training.loop import TrainingProblem
+    from bneck.training.processes import ProcessGroup
     from bneck.training.settings import Settings
 
 EPOCHS, BATCH, LR = 60.0, 16, 0.002
@@ -52,9 +54,7 @@ class DetectOptions:
     loss: str = option(
         "focal", "Detection loss: focal, or mining (hard negatives).", "train", "search"
     )
-    classes: int = option(
-        COCO_IDS, "Number of classes; default COCO's 90 ids.", "count", "measure"
-    )
+    classes: int = option(COCO_IDS, "Number of classes; default COCO's 90 ids.", "count", "measure")
     decode: bool = option(
         False, "ONNX file outputs boxes after NMS (detection).", "export", "measure"
     )
@@ -73,10 +73,12 @@ class Detect:
     builtin: ClassVar[bool] = False
     paints: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = False
+    converts: ClassVar[bool] = True
     scores_epochs: ClassVar[bool] = False
     statistics: ClassVar[tuple[int, int]] = (128, 16)
     Options: ClassVar[type[Any]] = DetectOptions
     cannot: ClassVar[Mapping[str, str]] = {
+        "supernet": "a supernet scores classifiers only; leave it out, then every trial is trained",
         "stream": "a detector crops from stored images, which are decoded once; leave it out",
     }
 
@@ -107,6 +109,13 @@ class Detect:
     def told(self, metadata: Mapping[str, str]) -> dict[str, Any]:
         """The same from a file."""
         return {"head": "ssdlite", "extras": json.loads(metadata["extras"])}
+
+    def convert(self, data: Path, out: Path | None) -> tuple[dict[str, Path], tuple[Left, ...]]:
+        """VOC xml as COCO json, in `data`/annotations unless `out` says otherwise."""
+        from bneck.tasks.detect.voc import convert_voc
+
+        files, dropped = convert_voc(data, data / "annotations" if out is None else out)
+        return files, tuple(Left(what=one.what, why=one.reason) for one in dropped)
 
     def recipe(
         self, name: str | None, *, images: int, epochs: float | None, started: bool, seed: int
@@ -166,6 +175,12 @@ class Detect:
         from bneck.tasks.detect.loss.module import shrink_detector
 
         return shrink_detector(net, wrapper.detector(spec))
+
+    def supernet_problem(
+        self, net: Any, data: Any, settings: Settings, group: ProcessGroup
+    ) -> TrainingProblem[Any]:
+        """There is none."""
+        raise NotImplementedError
 
     def outputs(self, net: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
         """Offsets (N, anchors, 4), class logits (N, anchors, classes + 1)."""
@@ -364,6 +379,15 @@ class Detect:
         from bneck.tasks.detect.loss.file import compare
 
         return compare(net, session, images, quantized, precision, decode=options.decode)
+
+    def check_line(self, check: Mapping[str, Any]) -> str:
+        """How the file's outputs compare with the module's."""
+        how = (
+            f"{check['alike']:.1%} of the boxes alike"
+            if "alike" in check
+            else f"boxes and scores differ by {check['largest_difference']:.1e}"
+        )
+        return f"{check['boxes']} boxes, {how}"
 
     def count(self, networks: Iterable[str], options: DetectOptions) -> Table:
         """Parameters with and without batch norm's, multiply-adds, anchors."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from bneck.tasks.detect.coco import Dropped, clipped
 from bneck.data.folders import DataError
 from bneck.records.files import write_json
+from bneck.tasks.detect.coco import Dropped, clipped
 
 SPLITS = ("train", "val", "test")
 ANNOTATIONS, SETS = "Annotations", "ImageSets/Main"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -295,9 +294,7 @@ def _survey(
         held = json.loads(kept.read_text("utf-8"))
         return Survey(np.array(held["pixels"], np.int64), tuple(held["empty"]))
     scenery = dataset.scenery
-    train = Scenes(
-        scenery.split("train"), scenery.labels, size=dataset.shape if heldout else size
-    )
+    train = Scenes(scenery.split("train"), scenery.labels, size=dataset.shape if heldout else size)
     progress.stage("reading the masks", len(train))
     survey = train.survey(progress.advance)
     if survey.empty:
@@ -312,5 +309,3 @@ def _survey(
     scratch.mkdir(parents=True, exist_ok=True)
     write_json(kept, {"pixels": survey.pixels.tolist(), "empty": list(survey.empty)})
     return survey
-
-

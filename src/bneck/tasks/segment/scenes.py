@@ -14,12 +14,12 @@ from torch import Tensor
 from bneck.data.batches import normalise
 from bneck.data.folders import DataError
 from bneck.data.images import Pixels, read_whole
+from bneck.data.read import Size, resized
+from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.tasks.segment.masks import IGNORED, Labels, counts, read_mask
 from bneck.tasks.segment.pairs import Pair
-from bneck.specs.normalisation import IMAGENET
 
 KEPT_BYTES = 2 << 30  # of decoded pairs that stay in memory
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,14 +143,6 @@ class Scenes:
         return Survey(pixels, tuple(empty))
 
 
-def resized(values: Pixels, size: Size, *, nearest: bool = False) -> Pixels:
-    """An image (bilinear, antialiased) or a mask (nearest) at (height, width)."""
-    if values.shape[:2] == size:
-        return values
-    how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(values).resize((size[1], size[0]), how))
-
-
 def crop_batches(
     scenes: Scenes,
     indices: npt.NDArray[np.int64],
@@ -161,11 +153,13 @@ def crop_batches(
     seed: int,
     epoch: int,
     first: int = 0,
+    share: tuple[int, int] = (0, 1),
+    normalisation: Normalisation = IMAGENET,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (N, 3, *crop) float32 and (N, *crop) int64 in an order new each epoch.
 
     From batch `first` on; the last, incomplete one is dropped. How a scene is varied depends on (seed,
-    epoch, its index) and on nothing else.
+    epoch, its index) and on nothing else. `share` (k, n) gives the k-th of n equal parts of every batch.
 
     Raises:
         DataError: fewer scenes than a batch, or a bad file.
@@ -175,21 +169,23 @@ def crop_batches(
             f"{len(indices)} images do not fill one batch of {batch}; choose a smaller --batch"
         )
     order = np.random.default_rng((seed, epoch, 0)).permutation(indices)
+    size = batch // share[1]
     for start in range(first * batch, len(order) - batch + 1, batch):
         found = [
             _varied(
                 *scenes.read(int(i)), crop, vary, np.random.default_rng((seed, epoch, 1, int(i)))
             )
-            for i in order[start : start + batch]
+            for i in order[start : start + batch][share[0] * size : (share[0] + 1) * size]
         ]
         images = torch.from_numpy(np.stack([image for image, _ in found]))
         masks = torch.from_numpy(np.stack([mask for _, mask in found]))
-        yield normalise(images.permute(0, 3, 1, 2)), masks.long()
+        yield normalise(images.permute(0, 3, 1, 2), normalisation), masks.long()
 
 
-def as_batch(image: Pixels) -> Tensor:
+def as_batch(image: Pixels, normalisation: Normalisation = IMAGENET) -> Tensor:
     """An image (H, W, 3) uint8 as a batch of one, normalised: (1, 3, H, W) float32."""
-    return normalise(torch.from_numpy(image.copy())[None].permute(0, 3, 1, 2)).contiguous()
+    pixels = torch.from_numpy(image.copy())[None].permute(0, 3, 1, 2)
+    return normalise(pixels, normalisation).contiguous()
 
 
 def _varied(

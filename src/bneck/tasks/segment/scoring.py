@@ -92,7 +92,9 @@ def predict_huge(
     Equal to it but for rounding, see `nets.strips`. An image of 4096 x 8192 pixels stays under 2 GB.
     """
     height, width = image.shape[:2]
-    source = Source(lambda top, bottom: as_batch(image[top:bottom], net.normalisation), height, width)
+    source = Source(
+        lambda top, bottom: as_batch(image[top:bottom], net.normalisation), height, width
+    )
     return best(scores_in_strips(net, source, strip_numbers=strip_numbers), (height, width))
 
 
@@ -161,9 +163,7 @@ def starts(length: int, window: int) -> Sequence[int]:
     return [round(i * (length - window) / steps) for i in range(steps + 1)]
 
 
-def score_of(
-    answers: Answers, *, sliding: Size | None = None
-) -> See:
+def score_of(answers: Answers, *, sliding: Size | None = None) -> See:
     """What gives the classes of an image (h, w, 3) at a size, for a module or a file."""
     if answers.net is not None:
         net: Any = answers.net
@@ -265,7 +265,9 @@ def split_scenes(
             "this file is not in a run folder, so its dataset is unknown; pass images and masks with --data"
         )
     own = (record.get("options") or {}).get("task") or {}
-    classes = options.classes if options.classes is not None or data is not None else own.get("classes")
+    classes = (
+        options.classes if options.classes is not None or data is not None else own.get("classes")
+    )
     scenery = list_pairs(
         Path(known if data is None else data),
         classes=None if classes is None else Path(classes),

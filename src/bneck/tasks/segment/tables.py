@@ -19,17 +19,18 @@ from bneck.tasks.segment.count import (
     paper_madds,
 )
 from bneck.tasks.segment.head import segmenter
-from bneck.tasks.segment.task import CITYSCAPES, named_segmenter
+from bneck.tasks.segment.task import count_of, named_segmenter
 
 
 def count_table(networks: Iterable[str], options: Any) -> Table:
     """Costs of segmenters around networks by name, at one image size."""
     size = options.size
     pixels = FULL if size is None else parse_size(size) if isinstance(size, str) else tuple(size)
-    segmenters = [named_segmenter(name, options) for name in networks]
+    classes = count_of(options)
+    segmenters = [named_segmenter(name, options, classes=classes) for name in networks]
     counted = [(seg, count_segmenter(seg, pixels), paper_madds(seg, pixels)) for seg in segmenters]
     return Table(
-        title=f"{CITYSCAPES} classes, {pixels[0]} x {pixels[1]} pixels; Table 7 counts MAdds at one pixel "
+        title=f"{classes} classes, {pixels[0]} x {pixels[1]} pixels; Table 7 counts MAdds at one pixel "
         "more per side, with elementwise terms",
         columns=(
             "segmenter", "output stride", "params", "MAdds", "as Table 7", "peak activations kB",
@@ -99,9 +100,7 @@ def zoo_table(pattern: str) -> Table:
 
 def score_table(scores: Sequence[Mapping[str, Any]]) -> Table:
     """IOU in percent, by class."""
-    rows = [
-        (name, *(percent(one["iou"][name]) for one in scores)) for name in scores[0]["iou"]
-    ]
+    rows = [(name, *(percent(one["iou"][name]) for one in scores)) for name in scores[0]["iou"]]
     rows.append(("all (mIOU)", *(percent(one["score"]) for one in scores)))
     rows.append(("pixel accuracy", *(percent(one["pixels"]) for one in scores)))
     return Table(

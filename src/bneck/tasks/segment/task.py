@@ -14,10 +14,10 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import resolve, to_text
-from bneck.specs.wrapper import Wrapper
-from bneck.tasks.contract import Answers, Dataset, Metric, Prediction, Scores, Size, Table
+from bneck.specs.wrapper import Aspp, Wrapper
+from bneck.tasks.contract import Answers, Left, Metric, Prediction, Scores, Size, Table
 from bneck.tasks.options import option
-from bneck.tasks.segment.head import Aspp, Segmenter, segmenter
+from bneck.tasks.segment.head import Segmenter, segmenter
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from bneck.graphs.forms import Precision
     from bneck.nets.quantize import Quantized
     from bneck.tasks.segment.dataset import MaskedImages, SegmentationData
+    from bneck.training.loop import TrainingProblem
+    from bneck.training.processes import ProcessGroup
     from bneck.training.settings import Settings
 
 EPOCHS, BATCH, LR = 50.0, 8, 0.1
@@ -57,8 +59,8 @@ class SegmentOptions:
     )
     classes: str | None = option(
         None,
-        "Class list, one per line: 'name' or 'name R G B'; default DATA/classes.txt.",
-        "train", "search", "evaluate",
+        "Class list, one per line: 'name' or 'name R G B'; default DATA/classes.txt. To count: how many.",
+        "train", "search", "evaluate", "count", "measure",
     )  # fmt: skip
     ignore: tuple[int, ...] = option(
         (), "A mask id that means no class, next to 255.", "train", "search", "evaluate"
@@ -77,9 +79,7 @@ class SegmentOptions:
     sliding: Any = option(
         None, "HEIGHTxWIDTH of sliding windows; default whole images.", "evaluate"
     )
-    argmax: bool = option(
-        False, "File outputs classes, not scores (segmentation).", "export"
-    )
+    argmax: bool = option(False, "File outputs classes, not scores (segmentation).", "export")
     mask: str | None = option(
         None, "PNG of class ids to write, or a folder for several (segmentation).", "predict"
     )
@@ -95,10 +95,12 @@ class Segment:
     builtin: ClassVar[bool] = False
     paints: ClassVar[tuple[str, ...]] = ("mask",)
     any_size: ClassVar[bool] = True
+    converts: ClassVar[bool] = False
     scores_epochs: ClassVar[bool] = False
     statistics: ClassVar[tuple[int, int]] = (64, 8)
     Options: ClassVar[type[Any]] = SegmentOptions
     cannot: ClassVar[Mapping[str, str]] = {
+        "supernet": "a supernet scores classifiers only; leave it out, then every trial is trained",
         "stream": "a segmenter reads its images in every epoch anyway; leave it out",
     }
 
@@ -119,7 +121,7 @@ class Segment:
         """
         from bneck.tasks.segment.dataset import sized
 
-        classes = CITYSCAPES if dataset is None else len(dataset.classes)
+        classes = count_of(options) if dataset is None else len(dataset.classes)
         seg = named_segmenter(network, options, classes=classes)
         shape = (sized(options.size) or FULL) if dataset is None else dataset.shape
         wrapper = Aspp(
@@ -151,6 +153,10 @@ class Segment:
             "head": settings["head"], "filters": settings["filters"], "output_stride": None,
             "global_pool": settings["window"] == 0, "shape": size,
         }  # fmt: skip
+
+    def convert(self, data: Path, out: Path | None) -> tuple[dict[str, Path], tuple[Left, ...]]:
+        """There is nothing to convert."""
+        raise NotImplementedError
 
     def recipe(
         self, name: str | None, *, images: int, epochs: float | None, started: bool, seed: int
@@ -208,11 +214,17 @@ class Segment:
 
     def shrink(self, net: Any, spec: NetSpec, wrapper: Any) -> nn.Module:
         """The head follows its taps."""
-        from bneck.tasks.segment.module import shrink_segmenter
+        from bneck.nets.shrink_wrapped import shrink_segmenter
 
         made: Any = shrink_segmenter(net, wrapper.segmenter(spec))
         made.wrapper, made.normalisation = wrapper, net.normalisation
         return made  # type: ignore[no-any-return]
+
+    def supernet_problem(
+        self, net: Any, data: Any, settings: Settings, group: ProcessGroup
+    ) -> TrainingProblem[Any]:
+        """There is none."""
+        raise NotImplementedError
 
     def outputs(self, net: Any, images: Tensor) -> tuple[Tensor, ...]:
         """Class scores (N, classes, h, w) at the size of the map that the head works on."""
@@ -236,7 +248,9 @@ class Segment:
 
         window = sized(options.sliding)
         if window is not None and answers.net is None:
-            raise InputError("an exported file is made for one size; --sliding is for a run's folder")
+            raise InputError(
+                "an exported file is made for one size; --sliding is for a run's folder"
+            )
         if window is not None and min(window) < LEAST_WINDOW:
             raise InputError(
                 f"the window is {window[0]} x {window[1]} pixels; it must be at least {LEAST_WINDOW} per side"
@@ -338,7 +352,7 @@ class Segment:
         normalisation: Normalisation | None = None,
     ) -> bytes:
         """See `segment.graph`."""
-        from bneck.tasks.segment.file import segmenter_model
+        from bneck.devices.head_models import segmenter_model
 
         argmax = options is not None and options.argmax
         return segmenter_model(
@@ -359,6 +373,13 @@ class Segment:
         from bneck.tasks.segment.file import compare
 
         return compare(net, session, images, quantized, precision, argmax=options.argmax)
+
+    def check_line(self, check: Mapping[str, Any]) -> str:
+        """How the file's outputs compare with the module's."""
+        return (
+            f"{check['equal_pixels']:.2%} of the pixels are equal, scores differ by "
+            f"{check['largest_difference']:.1e} of the largest"
+        )
 
     def count(self, networks: Iterable[str], options: SegmentOptions) -> Table:
         """Parameters, multiply-adds ours and as Table 7 counts, activation memory."""
@@ -401,3 +422,18 @@ def named_segmenter(
         spec, classes=classes, head=head, filters=options.filters, stride=stride,
         global_pool=options.global_pool,
     )  # fmt: skip
+
+
+def count_of(options: SegmentOptions) -> int:
+    """How many classes there are where no dataset says: Cityscapes' unless a number was given.
+
+    Raises:
+        InputError: something else was given.
+    """
+    if options.classes is None:
+        return CITYSCAPES
+    if not options.classes.isdigit() or int(options.classes) < 1:
+        raise InputError(
+            f"--classes is {options.classes!r}; without images it is a number of classes"
+        )
+    return int(options.classes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -14,8 +13,11 @@ from bneck.data.batches import train_batches
 from bneck.nets.supernet import Supernet, largest, smallest
 from bneck.search.space import Tokens
 from bneck.specs.errors import InputError
-from bneck.tasks import classify
-from bneck.training.loop import Data, Lessons, OnStep, Settings, fit
+from bneck.tasks.classify.dataset import ImageData
+from bneck.tasks.classify.scoring import loss
+from bneck.training.loop import TrainingProblem
+from bneck.training.processes import ALONE, ProcessGroup
+from bneck.training.settings import Settings
 
 Sampling = Literal["uniform", "sandwich"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
@@ -24,60 +26,50 @@ BETWEEN = 2  # random networks of a sandwich's step
 Batch = tuple[int, Tensor, Tensor]  # the step's number, images, labels
 
 
-def train_supernet(
+def supernet_problem(
     net: Supernet,
-    data: Data,
+    data: ImageData,
     settings: Settings,
+    group: ProcessGroup = ALONE,
     *,
     sampling: Sampling = "uniform",
-    checkpoint: Path | None = None,
-    on_step: OnStep | None = None,
-) -> Supernet:
-    """Train a supernet in place; what comes back holds the averaged weights, in evaluation mode.
+) -> TrainingProblem[Batch]:
+    """What a supernet learns from: the images of a search that are not held out.
 
     Args:
         net: the supernet.
         data: images.
         settings: as for one network; an epoch has as many steps. Shared weights do not decay.
-        sampling: "uniform" trains one random network a step; "sandwich" the largest, the smallest
+        group: where it trains.
+        sampling: "uniform" trains one random network per step; "sandwich" the largest, the smallest
             and two random ones, four times the work.
-        checkpoint: a file to save to after every epoch and to go on from if it is there.
-        on_step: called with (steps done, all steps, loss).
 
     Raises:
         InputError: no such sampling.
-        TrainingError: see `train.loop.fit`.
     """
     if sampling not in SAMPLINGS:
         raise InputError(f"there is no sampling {sampling!r}; known are {', '.join(SAMPLINGS)}")
-    steps = len(data.indices) // settings.batch
+    opened = data.open()
+    steps = len(opened.fit) // settings.batch
 
     def batches(epoch: int, first: int) -> Iterable[Batch]:
         found = train_batches(
-            data.split,
-            data.indices,
-            resolution=data.resolution,
-            batch=settings.batch,
-            augment=settings.augment,
-            seed=settings.seed,
-            epoch=epoch,
-            first=first,
-            normalisation=net.normalisation,
-        )
+            opened.train, opened.fit, resolution=net.space.resolution, batch=settings.batch,
+            augment=settings.augment, seed=settings.seed, epoch=epoch, first=first,
+            device=group.device, normalisation=net.normalisation,
+        )  # fmt: skip
         return ((epoch * steps + n, *batch) for n, batch in enumerate(found, first))
 
-    def loss(module: nn.Module, batch: Batch) -> Tensor:
+    def step_loss(module: nn.Module, batch: Batch) -> Tensor:
         step, images, labels = batch
         images = images.contiguous(memory_format=torch.channels_last)
         drawn = _drawn(net, sampling, settings.seed, step)
         losses = [
-            classify.loss(module(images, tokens), labels, smoothing=settings.smoothing)
-            for tokens in drawn
+            loss(module(images, tokens), labels, smoothing=settings.smoothing) for tokens in drawn
         ]
         return torch.stack(losses).mean()
 
-    lessons = Lessons(images=len(data.indices), batches=batches, loss=loss)
-    return fit(net, lessons, settings, checkpoint=checkpoint, on_step=on_step)
+    return TrainingProblem(images=len(opened.fit), batches=batches, loss=step_loss)
 
 
 def _drawn(net: Supernet, sampling: Sampling, seed: int, step: int) -> list[Tokens]:
