@@ -48,7 +48,8 @@ def with_options(command: str) -> Callable[[Command], Command]:
 
 def _parameters(command: str, taken: set[str]) -> list[inspect.Parameter]:
     found: dict[str, list[tuple[Field[Any], Any]]] = {}
-    for kind in (TrainOptions, *(task.Options for task in tasks())):
+    kinds: list[type[Any]] = [TrainOptions, *(task.Options for task in tasks())]
+    for kind in kinds:
         types = get_type_hints(kind)
         for one in of_command(kind, command):
             if one.name not in taken:
@@ -65,7 +66,7 @@ def _parameter(fields: list[tuple[Field[Any], Any]]) -> inspect.Parameter:
     kind: Any = plain if plain is bool else plain | None
     return inspect.Parameter(
         first.name,
-        inspect.Parameter.KEYWORD_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
         default=False if plain is bool else None,
         annotation=Annotated[kind, option],
     )

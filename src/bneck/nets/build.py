@@ -11,6 +11,7 @@ from bneck.nets.ops import BneckRow, Conv2d, ConvBnAct, GlobalPool, initialise
 from bneck.specs.network import NetSpec, layers
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.rows import Bneck, Pool
+from bneck.specs.wrapper import PLAIN, Wrapper
 
 
 class Net(nn.Module):
@@ -23,6 +24,7 @@ class Net(nn.Module):
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.wrapper: Wrapper = PLAIN
         self.normalisation: Normalisation = IMAGENET
         self.rows = nn.ModuleList()
         for index, group in groupby(layers(spec), key=lambda layer: layer.row):

@@ -76,10 +76,12 @@ class SearchRecord(TypedDict, total=False):
     command: str
     started: str
     finished: str
-    task: str  # "classify", "detect" or "segment"
-    metric: str  # of all scores: "top-1", "mAP" or "mIOU"
+    task: str
+    metric: str  # of all scores: "top-1", "mAP", ...
+    wrapper: dict[str, Any]  # what stands around every network, as its task keeps it
+    classes: list[str]
     settings: dict[str, Any]
-    data: dict[str, Any]  # name, classes, train, val, heldout, bad [[path, reason], ...]
+    data: dict[str, Any]  # name, path, splits, left_out [[what, why], ...], heldout
     device: dict[str, Any]
     runtime: str
     runtime_version: str

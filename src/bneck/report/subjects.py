@@ -20,7 +20,8 @@ class Subject:
     """A network with its costs, and what is recorded of it.
 
     `scores` are shares of 1, one for each final training; `metric` says of what and `data` on which
-    images. `task`, `wrapper` and `classes` are those of its record: what stands around it. `latency_ms` is a recorded measurement, `where` its device and runtime.
+    images. `task`, `wrapper` and `classes` are those of its record.
+    `latency_ms` is a recorded measurement, `where` its device and runtime.
     """
 
     label: str

@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 class ModuleAnswers:
     """A module, put into evaluation mode; it computes where its parameters are."""
 
-    size: Size | None = None
-
     def __init__(self, chosen: Task, net: Any, labels: tuple[str, ...] = ()) -> None:
         self.task = chosen
         self.net: nn.Module | None = net.eval()
         self.spec, self.wrapper = net.spec, net.wrapper
         self.normalisation: Normalisation = net.normalisation
         self.labels = labels
+        self.size: Size | None = None
         self.metadata: Mapping[str, str] = {}
         self.device = next(net.parameters()).device
 
@@ -52,8 +51,6 @@ class FileAnswers:
         InputError: not a file that bneck exported, or one that its runtime cannot load.
     """
 
-    net = None
-
     def __init__(self, path: Path, runtime_name: str | None = None) -> None:
         fitting = file_runtimes(path) if path.is_file() else ()
         if not fitting:
@@ -61,9 +58,11 @@ class FileAnswers:
                 f"{path} is not an exported file; pass a run's folder or a file that bneck export wrote"
             )
         self.path = path
+        self.net: nn.Module | None = None
         self.engine = runtime(runtime_name or fitting[0])
         self.session = self.engine.load(self.engine.read(path), threads=1)
-        self.metadata = told = self.session.metadata
+        self.metadata: Mapping[str, str] = self.session.metadata
+        told = self.metadata
         self.task = task(told.get("task", DEFAULT))
         try:
             self.spec = from_text(told["spec"])

@@ -85,8 +85,8 @@ def trained(
         named = bool(record.get("classes"))
         if len(classes) != known or (named and labels != tuple(classes)):
             raise InputError(
-                f"{path} knows {known} classes ({', '.join(labels[:5])}{', ...' if known > 5 else ''}), and the "
-                f"images have {len(classes)} ({', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}); "
+                f"{path} knows {known} classes ({_few(labels)}), and the images have {len(classes)} "
+                f"({_few(classes)}); "
                 "they must be the same, in the same order"
             )
     net: Any = chosen.module(spec, wrapper)
@@ -101,6 +101,10 @@ def trained(
         record=record,
         folder=folder,
     )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def named(network: str | Path | NetSpec, task_name: str = DEFAULT, *, seed: int = 0) -> Trained:

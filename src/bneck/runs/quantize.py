@@ -80,7 +80,7 @@ def quantize(
         raise InputError(f"epochs is {epochs} and lr {lr}; they must be at least 0 and above 0")
     run = trained(network)
     dataset = run_dataset(run, data)
-    place = Path(out) if out is not None else run.folder.path / "8bit"
+    place = Path(out) if out is not None else Path(network) / "8bit"
     with tempfile.TemporaryDirectory() as scratch:
         images = run.task.prepare(
             dataset, run.spec, run.wrapper, run.options, scratch=Path(scratch), seed=seed,
@@ -89,7 +89,6 @@ def quantize(
         job = _Job(run, images, dataset, engine, place, told)
         settings = _settings(images.fitted(heldout=False), epochs, lr, seed) if epochs else None
         errors = job.compare(settings, rounds, compute)
-    metrics = {key: name for key, name in (("score", run.task.metric.name),)}
     found = {
         "network": run.spec.name,
         "task": run.task.name,
@@ -98,7 +97,7 @@ def quantize(
         "runtime": engine.name,
         "runtime_version": engine.version,
         "epochs": epochs,
-        "metrics": metrics,
+        "metrics": {"score": run.task.metric.name},
         "rows": list(job.rows.values()),
         "layers": [asdict(error) for error in errors[:WORST]],
     }

@@ -12,7 +12,7 @@ from bneck.tasks.contract import Task
 # Name -> where its object is; imported when it is asked for.
 TASKS = {
     "classify": "bneck.tasks.classify.task:Classify",
-    "detect": "bneck.tasks.detect.loss.task:Detect",
+    "detect": "bneck.tasks.detect.task:Detect",
     "segment": "bneck.tasks.segment.task:Segment",
 }
 DEFAULT = "classify"

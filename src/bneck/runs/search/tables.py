@@ -10,8 +10,8 @@ from typing import Any
 from bneck.devices.deployment import Deployment
 from bneck.devices.fill import fill_table
 from bneck.records.files import locked
+from bneck.records.progress import Progress, Silent
 from bneck.runs.networks import Network
-from bneck.runs.progress import Progress, Silent
 from bneck.runs.search.latency import table_path
 from bneck.specs.text import resolve
 

@@ -17,13 +17,14 @@ from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Answers, Indices, Left, Scores
-from bneck.tasks.detect.loss.coco import (
+from bneck.tasks.detect.average_precision import average_precision
+from bneck.tasks.detect.coco import (
     Annotated,
     find_annotations,
     ground_truth,
     read_coco,
 )
-from bneck.tasks.detect.loss.images import (
+from bneck.tasks.detect.images import (
     MARGIN,
     Batch,
     BoxAugment,
@@ -32,9 +33,8 @@ from bneck.tasks.detect.loss.images import (
     store,
     varied,
 )
-from bneck.tasks.detect.loss.loss import DetectionLoss, divergence
-from bneck.tasks.detect.loss.scoring import (
-    average_precision,
+from bneck.tasks.detect.loss import DetectionLoss, divergence
+from bneck.tasks.detect.scoring import (
     check_evaluator,
     found_in,
     results,
@@ -203,7 +203,7 @@ class DetectionData:
 
         Held-out images are the stored ones, whole; of a group the first process does all the work.
         """
-        from bneck.tasks.detect.loss.scoring import score
+        from bneck.tasks.detect.scoring import score
 
         opened = self.open()
         if split != "heldout":
@@ -223,8 +223,9 @@ class DetectionData:
         return Scores(split=split, images=len(found), score=value, expected=value)
 
     def left_out(self) -> list[Left]:
-        dropped = self.open().train.annotated.dropped
-        return [Left(what=one.what, why=one.reason) for one in dropped if one.unreadable]
+        found, kept = find(self.root, self.images_in).train, self.open().train.annotated
+        known = set(found.dropped)
+        return [Left(what=one.what, why=one.reason) for one in kept.dropped if one not in known]
 
     def images(self, net: Any, split: str, count: int) -> Tensor:
         opened = self.open()

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from bneck.devices.runtimes import Session
-from bneck.export.files import TOLERANCE_8_BIT, TOLERANCE_HALF, ExportError
 from bneck.nets.quantize import Quantized
 from bneck.nets.quantize_heads import emulated
+from bneck.tasks.checks import TOLERANCE_8_BIT, TOLERANCE_HALF, ExportError
 from bneck.tasks.detect.boxes import Found, as_boxes, detections, overlaps
 from bneck.tasks.detect.head import anchors
 from bneck.tasks.detect.module import DetectorNet

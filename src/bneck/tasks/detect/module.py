@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from bneck.nets.ops import BneckRow, ConvBnAct, initialise
-from bneck.specs.errors import InputError
 from bneck.specs.network import Layer
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.rows import Bneck
+from bneck.specs.wrapper import Ssdlite
 from bneck.tasks.detect.head import Detector, extra_layers, features, head_layers
 
 HEAD_STD = 0.03  # of the authors' head convs
@@ -30,8 +30,10 @@ class DetectorNet(nn.Module):
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
+        self.spec = detector.network
+        self.wrapper = Ssdlite(classes=detector.classes, extras=detector.extras)
         self.normalisation: Normalisation = IMAGENET
-        spec = detector.network
+        spec = self.spec
         self.rows = nn.ModuleList()
         for index, group in groupby(features(detector), key=lambda layer: layer.row):
             walk = list(group)
@@ -113,32 +115,3 @@ def build_detector(detector: Detector, *, seed: int = 0) -> DetectorNet:
                 nn.init.normal_(conv.weight, std=HEAD_STD)
                 nn.init.constant_(conv.bias, bias)
     return net
-
-
-@torch.no_grad()
-def take_backbone(net: DetectorNet, weights: dict[str, Tensor], source: str) -> int:
-    """Copy a classification network's weights into the rows of a detector; how many tensors.
-
-    What a detector does not have (the convs behind the pool, the classifier) is passed over.
-
-    Args:
-        net: changed in place.
-        weights: by the names of `Net`.
-        source: how to call them in a message.
-
-    Raises:
-        InputError: a row is missing or of another shape; the first such tensor is named.
-    """
-    taken = 0
-    for name, value in net.state_dict().items():
-        if not name.startswith("rows."):
-            continue
-        if name not in weights or weights[name].shape != value.shape:
-            had = tuple(weights[name].shape) if name in weights else "nothing"
-            raise InputError(
-                f"{source} does not hold the backbone {net.detector.network.name}: {name} must have shape "
-                f"{tuple(value.shape)}, it has {had}; take weights of the same network"
-            )
-        value.copy_(weights[name])
-        taken += 1
-    return taken

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bneck.tasks.detect.loss.tables import KEYS, percent
+from bneck.tasks.detect.tables import KEYS, percent
 
 CHOSEN = "this threshold is chosen on the same images that it is reported on"
 

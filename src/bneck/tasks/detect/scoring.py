@@ -14,13 +14,13 @@ from bneck.records.files import write_json, write_whole
 from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Answers, Scores
-from bneck.tasks.detect.loss.average_precision import average_precision
-from bneck.tasks.detect.loss.boxes import Found, detections
-from bneck.tasks.detect.loss.coco import Annotated, Picture, ground_truth
-from bneck.tasks.detect.loss.drawing import FALSE_ALARM, HIT, MISSED, Mark, sheet, with_boxes
-from bneck.tasks.detect.loss.head import anchors
-from bneck.tasks.detect.loss.hits import Verdict, best_threshold, judge
-from bneck.tasks.detect.loss.images import eval_images
+from bneck.tasks.detect.average_precision import average_precision
+from bneck.tasks.detect.boxes import Found, detections
+from bneck.tasks.detect.coco import Annotated, Picture, ground_truth
+from bneck.tasks.detect.drawing import FALSE_ALARM, HIT, MISSED, Mark, sheet, with_boxes
+from bneck.tasks.detect.head import anchors
+from bneck.tasks.detect.hits import Verdict, best_threshold, judge
+from bneck.tasks.detect.images import eval_images
 
 BATCH = 8  # images scored at a time
 ON_SHEET = 12

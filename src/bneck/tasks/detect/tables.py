@@ -9,8 +9,8 @@ from typing import Any
 
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Table
-from bneck.tasks.detect.loss.count import PAPER_V2_CLASSES, TABLE6, count_detector
-from bneck.tasks.detect.loss.head import ssdlite
+from bneck.tasks.detect.count import PAPER_V2_CLASSES, TABLE6, count_detector
+from bneck.tasks.detect.head import ssdlite
 
 KEYS = ("AP50", "AP_small", "AP_medium", "AP_large")
 

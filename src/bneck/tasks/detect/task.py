@@ -16,9 +16,9 @@ from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import to_text
 from bneck.specs.transforms import with_resolution
-from bneck.specs.wrapper import Wrapper
+from bneck.specs.wrapper import Ssdlite, Wrapper
 from bneck.tasks.contract import Answers, Dataset, Left, Metric, Prediction, Scores, Size, Table
-from bneck.tasks.detect.loss.head import COCO_IDS, Ssdlite, anchors, ssdlite
+from bneck.tasks.detect.head import COCO_IDS, anchors, ssdlite
 from bneck.tasks.options import option
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bneck.devices.runtimes import Runtime, Session
     from bneck.graphs.forms import Precision
     from bneck.nets.quantize import Quantized
-    from bneck.tasks.detect.loss.dataset import AnnotatedImages, DetectionData
+    from bneck.tasks.detect.dataset import AnnotatedImages, DetectionData
     from bneck.training.loop import TrainingProblem
     from bneck.training.processes import ProcessGroup
     from bneck.training.settings import Settings
@@ -84,7 +84,7 @@ class Detect:
 
     def find(self, data: str | None, options: DetectOptions, *, seed: int) -> AnnotatedImages:
         """A folder with COCO json files for train and val."""
-        from bneck.tasks.detect.loss.dataset import find
+        from bneck.tasks.detect.dataset import find
 
         assert data is not None
         return find(Path(data), None if options.images is None else Path(options.images))
@@ -154,8 +154,8 @@ class Detect:
         progress: Progress,
     ) -> DetectionData:
         """Decode the train images once."""
-        from bneck.tasks.detect.loss.dataset import prepare
-        from bneck.tasks.detect.loss.loss import check_loss
+        from bneck.tasks.detect.dataset import prepare
+        from bneck.tasks.detect.loss import check_loss
 
         check_loss(options.loss)
         return prepare(
@@ -165,14 +165,14 @@ class Detect:
 
     def module(self, spec: NetSpec, wrapper: Any, *, seed: int | None = None) -> nn.Module:
         """The detector."""
-        from bneck.tasks.detect.loss.module import DetectorNet, build_detector
+        from bneck.tasks.detect.module import DetectorNet, build_detector
 
         detector = wrapper.detector(spec)
         return DetectorNet(detector) if seed is None else build_detector(detector, seed=seed)
 
     def shrink(self, net: Any, spec: NetSpec, wrapper: Any) -> nn.Module:
         """The heads follow their taps."""
-        from bneck.tasks.detect.loss.module import shrink_detector
+        from bneck.nets.shrink_wrapped import shrink_detector
 
         return shrink_detector(net, wrapper.detector(spec))
 
@@ -200,8 +200,8 @@ class Detect:
         out: Path | None = None,
     ) -> Scores:
         """COCO's numbers on a split of a folder or a json file."""
-        from bneck.tasks.detect.loss.dataset import check_classes
-        from bneck.tasks.detect.loss.scoring import score
+        from bneck.tasks.detect.dataset import check_classes
+        from bneck.tasks.detect.scoring import score
 
         annotated = self._split(data, options, split, record)
         check_classes(annotated, answers.labels, "the network")
@@ -212,7 +212,7 @@ class Detect:
         data: str | None, options: DetectOptions, split: str, record: Mapping[str, Any]
     ) -> Any:
         """A split of `data`, or of a run's own images where that is None."""
-        from bneck.tasks.detect.loss.coco import find_annotations, read_coco
+        from bneck.tasks.detect.coco import find_annotations, read_coco
 
         known = (record.get("data") or {}).get("path")
         if data is None and known is None:
@@ -220,7 +220,7 @@ class Detect:
                 "this file is not in a run folder, so its dataset is unknown; pass the folder of a COCO "
                 "json with --data"
             )
-        root = Path(known if data is None else data)
+        root = Path(str(known if data is None else data))
         images = options.images
         if images is None and data is None:
             images = record["options"]["task"].get("images")
@@ -232,7 +232,7 @@ class Detect:
     ) -> Prediction:
         """Boxes of at least `score`, by default the best threshold on the run's val images."""
         from bneck.data.images import read_stretched, read_whole
-        from bneck.tasks.detect.loss.boxes import detections
+        from bneck.tasks.detect.boxes import detections
 
         if options.score is not None and not 0 <= options.score <= 1:
             raise InputError(f"score is {options.score}; it must be from 0 to 1")
@@ -289,7 +289,7 @@ class Detect:
         """The boxes with names and scores."""
         from PIL import Image as Pictures
 
-        from bneck.tasks.detect.loss.drawing import PALETTE, Mark, with_boxes
+        from bneck.tasks.detect.drawing import PALETTE, Mark, with_boxes
 
         whole, seen = prediction.raw
         marks = [
@@ -358,7 +358,7 @@ class Detect:
         normalisation: Normalisation | None = None,
     ) -> bytes:
         """See `detect.graph`."""
-        from bneck.tasks.detect.loss.file import detector_model
+        from bneck.devices.head_models import detector_model
 
         decode = options is not None and options.decode
         return detector_model(
@@ -376,7 +376,7 @@ class Detect:
         options: DetectOptions,
     ) -> dict[str, Any]:
         """Boxes and scores of both, see `detect.file.compare`."""
-        from bneck.tasks.detect.loss.file import compare
+        from bneck.tasks.detect.file import compare
 
         return compare(net, session, images, quantized, precision, decode=options.decode)
 
@@ -391,24 +391,24 @@ class Detect:
 
     def count(self, networks: Iterable[str], options: DetectOptions) -> Table:
         """Parameters with and without batch norm's, multiply-adds, anchors."""
-        from bneck.tasks.detect.loss.tables import count_table
+        from bneck.tasks.detect.tables import count_table
 
         return count_table(networks, options)
 
     def zoo(self, pattern: str, options: Any) -> Table:
         """Table 6 next to exact counts."""
-        from bneck.tasks.detect.loss.tables import zoo_table
+        from bneck.tasks.detect.tables import zoo_table
 
         return zoo_table(pattern)
 
     def score_table(self, scores: Sequence[Mapping[str, Any]]) -> Table | None:
         """Average precision by class and size."""
-        from bneck.tasks.detect.loss.tables import score_table
+        from bneck.tasks.detect.tables import score_table
 
         return score_table(scores)
 
     def report(self, record: Mapping[str, Any]) -> list[str]:
         """Average precision of every class, the threshold, the sheets."""
-        from bneck.tasks.detect.loss.report import report_lines
+        from bneck.tasks.detect.report import report_lines
 
         return report_lines(record)

@@ -22,9 +22,9 @@ from bneck.tasks.segment.masks import Labels
 from bneck.tasks.segment.pairs import Scenery, list_pairs
 from bneck.tasks.segment.scenes import Scenes, Survey, Vary, crop_batches
 from bneck.training.distill import DistillationLoss
-from bneck.training.loop import TrainingError, TrainingProblem, backbone
+from bneck.training.loop import TrainingProblem, backbone
 from bneck.training.processes import ALONE, ProcessGroup
-from bneck.training.settings import Settings
+from bneck.training.settings import Settings, TrainingError
 
 CROP = 769  # side of the DeepLab line's crops, in pixels
 Batch = tuple[Tensor, Tensor]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from bneck.devices.runtimes import Session
-from bneck.export.files import TOLERANCE, TOLERANCE_8_BIT, TOLERANCE_HALF, ExportError
 from bneck.nets.quantize import Quantized
 from bneck.nets.quantize_heads import emulated
+from bneck.tasks.checks import TOLERANCE, TOLERANCE_8_BIT, TOLERANCE_HALF, ExportError
 from bneck.tasks.segment.module import SegmentNet
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from bneck.nets.ops import GATES, BneckRow, Conv2d, ConvBnAct, initialise
 from bneck.nets.weights import fill
 from bneck.specs.network import Layer
+from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.rows import Bneck
 from bneck.tasks.segment.head import Segmenter, is_spatial, pool_window, segmenter_layers
 
@@ -28,8 +30,10 @@ class SegmentNet(nn.Module):
     def __init__(self, seg: Segmenter) -> None:
         super().__init__()
         self.seg = seg
+        self.wrapper: Any = None  # what the task says stands around the backbone
+        self.normalisation: Normalisation = IMAGENET
         self.rows = nn.ModuleList()
-        spec = seg.network
+        self.spec = spec = seg.network
         for index, group in groupby(segmenter_layers(seg, SIZE), key=lambda layer: layer.row):
             walk = list(group)
             if index == seg.features:

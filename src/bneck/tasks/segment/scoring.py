@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bneck.data.images import Pixels, read_whole
+from bneck.data.read import resized
 from bneck.records.files import write_whole
 from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
@@ -23,7 +25,7 @@ from bneck.tasks.segment.drawing import class_shares, overlay
 from bneck.tasks.segment.masks import IGNORED
 from bneck.tasks.segment.module import SegmentNet
 from bneck.tasks.segment.pairs import list_pairs
-from bneck.tasks.segment.scenes import Scenes, as_batch, resized
+from bneck.tasks.segment.scenes import Scenes, as_batch
 from bneck.tasks.segment.strips import STRIP_NUMBERS, Source, scores_in_strips
 
 BAND_NUMBERS = 1 << 22  # at most in a band of scores at full size: 16 MB
@@ -240,7 +242,7 @@ def _draw(
             classes = see(image, (image.shape[0], image.shape[1]))
             page = overlay(image, classes, labels.names, labels.colours)
             name = f"{what}-{rank}.png" if split == "val" else f"{split}-{what}-{rank}.png"
-            write_whole(out / name, lambda partial, page=page: page.save(partial, format="png"))
+            write_whole(out / name, partial(page.save, format="png"))
             pair = scenes.pairs[index]
             shown.append({"file": name, "image": str(pair.image), "miou": images[index]})
     return shown
@@ -269,7 +271,7 @@ def split_scenes(
         options.classes if options.classes is not None or data is not None else own.get("classes")
     )
     scenery = list_pairs(
-        Path(known if data is None else data),
+        Path(str(known if data is None else data)),
         classes=None if classes is None else Path(classes),
         ignore=options.ignore or tuple(own.get("ignore") or ()),
         seed=seed,
