@@ -332,8 +332,8 @@ class Detect:
         names = record.get("classes") or [str(i + 1) for i in range(detector.classes)]
         return {
             "task": "detect",
-            "precision": precision,
             "decoded": json.dumps(options.decode),
+            "precision": precision,
             "classes": json.dumps(list(names)),
             "mean": json.dumps(net.normalisation.mean),
             "std": json.dumps(net.normalisation.std),
