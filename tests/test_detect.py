@@ -361,7 +361,7 @@ class TestPredict:
     def test_refusals(self, run: Path, scene: Path, call: Call, tmp_path: Path) -> None:
         image = scene / "images" / "val-1.png"
         assert "score is 2" in refusal(call("predict", run, image, "--score", 2))
-        assert "give a .png file" in refusal(call("predict", run, image, image, "--out", "a.png"))
+        assert "name a folder" in refusal(call("predict", run, image, image, "--out", "a.png"))
         (tmp_path / "text.png").write_text("no")
         assert "text.png cannot be used" in refusal(call("predict", run, tmp_path / "text.png"))
         with pytest.raises(bneck.InputError, match="decodes by itself"):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from bneck.data.images import read_stretched, read_whole
 from bneck.devices.runtimes import file_runtimes
+from bneck.recipes.drawn_files import drawn_files
 from bneck.recipes.exported import loaded
 from bneck.records.files import write_whole
 from bneck.records.run import RunFolder, task_run
@@ -44,11 +45,11 @@ def detect(
         picture, the file drawn or None.
 
     Raises:
-        InputError: no detector there, or a picture that cannot be read.
+        InputError: no detector there, a picture that cannot be read, or one that would be written over.
     """
     if score is not None and not 0 <= score <= 1:
         raise InputError(f"score is {score}; it must be from 0 to 1")
-    places = _outputs(images, out)
+    places = drawn_files(out, images, "--out")
     folder = task_run(run)
     session, metadata = exported_detector(folder)
     least = _threshold(folder) if score is None else score
@@ -137,17 +138,3 @@ def _threshold(run: Path) -> float:
         return DEFAULT_SCORE
     best = RunFolder(run).read().get("evaluations", {}).get("val", {}).get("threshold")
     return float(best["score"]) if best else DEFAULT_SCORE
-
-
-def _outputs(images: Sequence[str | Path], out: str | Path | None) -> list[Path | None]:
-    if out is None:
-        return [None] * len(images)
-    path = Path(out)
-    if len(images) == 1 and path.suffix.lower() == ".png":
-        return [path]
-    if path.suffix:
-        raise InputError(
-            f"{path} is where {len(images)} pictures would go; give a .png file for one picture, or a "
-            "folder"
-        )
-    return [path / f"{Path(image).stem}.png" for image in images]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from bneck.data.images import Pixels, read_whole
 from bneck.data.scenes import as_batch, resized
+from bneck.recipes.drawn_files import drawn_files, refuse_shared
 from bneck.recipes.segment_files import open_segmenter, see
 from bneck.recipes.segment_runs import load_run, save_picture
 from bneck.records.run import RunFolder, task_run
@@ -41,11 +42,14 @@ def paint(
         For each picture its path, the files written and the share of the pixels of every class.
 
     Raises:
-        InputError: no finished run, no picture, or a place that cannot be written.
+        InputError: no finished run, no picture, a place that cannot be written, or a picture there.
     """
     if not images:
         raise InputError("there is no picture; name one, as in: bneck predict RUN street.jpg")
-    places = [_places(place, images, what) for place, what in ((out, "--out"), (mask, "--mask"))]
+    places = [
+        drawn_files(place, images, option) for place, option in ((out, "--out"), (mask, "--mask"))
+    ]
+    refuse_shared(*places)
     labels, seen_by = _seeing(task_run(run))
     ids = np.zeros(256, np.uint8)
     ids[: len(labels["ids"])] = labels["ids"]
@@ -86,23 +90,3 @@ def _seeing(run: Path) -> tuple[dict[str, Any], Callable[[Pixels], Pixels]]:
         return predict(net, as_batch(resized(pixels, tuple(size)) if size else pixels), own)
 
     return record["labels"], seen
-
-
-def _places(place: str | Path | None, images: Sequence[str | Path], what: str) -> list[Path | None]:
-    """A file for every picture; a place that ends in .png is one file, any other a folder."""
-    if place is None:
-        return [None] * len(images)
-    path = Path(place)
-    if path.suffix.lower() == ".png":
-        if len(images) > 1:
-            raise InputError(
-                f"{what} is the file {path} and there are {len(images)} pictures; name a folder"
-            )
-        return [path]
-    if path.suffix and not path.is_dir():
-        raise InputError(f"{what} is {path}; name a .png file, or a folder")
-    names = [Path(image).stem for image in images]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"two pictures are called {twice}; segment them one by one")
-    return [path / f"{name}.png" for name in names]
