@@ -395,7 +395,6 @@ class TestRefusals:
         [
             (("--loss", "l2"), "there is no detection loss 'l2'; known are focal, mining"),
             (("--epochs", 0), "epochs is 0"),
-            (("--batch", 0), "batch is 0; it must be above 0"),
             (("--lr", -1), "lr is -1"),
             (("--seed", -1), "seed is -1"),
             (("--images", "nowhere"), "there is no folder of images nowhere"),

@@ -108,6 +108,8 @@ def train_detect(
         InputError: wrong input; the message is one sentence.
     """
     train, val = read_splits(Path(data), images)
+    if len(train.pictures) < 2:
+        raise InputError(f"{train.file} has 1 image; batch norm needs at least 2, add images")
     detector = ssdlite(network, classes=len(train.classes), resolution=resolution)
     if start is not None:
         detector = fitting(detector, Path(start))
@@ -357,8 +359,8 @@ def _stored(settings: DetectSettings) -> dict[str, Any]:
 
 
 def usual_batch(images: int) -> int:
-    """Images a step: 16, fewer where an epoch would have fewer than four steps."""
-    return min(BATCH, max(1, images // 4))
+    """Images a step: 16, fewer where an epoch would have fewer than four steps, but two at least."""
+    return min(BATCH, max(2, images // 4))
 
 
 def detect_training(epochs: float, batch: int, lr: float | None, seed: int) -> Settings:
@@ -367,9 +369,11 @@ def detect_training(epochs: float, batch: int, lr: float | None, seed: int) -> S
     Raises:
         InputError: a value that cannot be.
     """
-    for name, value in (("epochs", epochs), ("batch", batch), ("lr", LR if lr is None else lr)):
+    for name, value in (("epochs", epochs), ("lr", LR if lr is None else lr)):
         if not 0 < value < float("inf"):
             raise InputError(f"{name} is {value}; it must be above 0")
+    if batch < 2:
+        raise InputError(f"batch is {batch}; batch norm needs at least 2 images")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; it must be at least 0 and below 2^32")
     return Settings(

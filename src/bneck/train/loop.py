@@ -214,7 +214,7 @@ def fit(
     if steps_per_epoch == 0:
         raise TrainingError(
             f"the batch of {settings.batch} is larger than the {lessons.images} training images; "
-            "choose a smaller batch"
+            "choose a smaller batch or add images"
         )
     total = max(1, round(settings.epochs * steps_per_epoch))
     end = total if until is None else min(total, until * steps_per_epoch)

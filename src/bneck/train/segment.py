@@ -83,8 +83,8 @@ def train_segmenter(
         watching: `checkpoint`, `on_step`, `journal` and others of `train.loop.fit`.
 
     Raises:
-        TrainingError: fewer images than one batch, one image a batch for R-ASPP, or a loss that is no
-            longer finite.
+        TrainingError: fewer images than one batch, one image a batch where batch norm would see one
+            pixel, or a loss that is no longer finite.
     """
     settings.check()
     lessons = segment_lessons(
@@ -107,12 +107,17 @@ def segment_lessons(
     """What a segmenter learns from: crops of the scenes of `indices`, and its loss.
 
     Raises:
-        TrainingError: one image a batch for R-ASPP.
+        TrainingError: one image a batch for R-ASPP, or for crops whose last map is one pixel.
     """
     if net.seg.head == "raspp" and settings.batch < 2:
         raise TrainingError(
             "the batch is 1, and R-ASPP normalises one pooled pixel an image over the batch; choose a "
             "batch of at least 2, or the head lraspp"
+        )
+    if settings.batch < 2 and max(crop) <= net.seg.output_stride:
+        raise TrainingError(
+            f"the batch is 1, and the last map of a crop of {crop[0]} x {crop[1]} is one pixel, too few for "
+            "batch norm; choose a batch of at least 2, or a larger --crop"
         )
     by_class = torch.tensor(weights) if weights else None
 
