@@ -86,6 +86,13 @@ class TestRun:
         assert {k: after[k] for k in before} == before
         assert "all (mAP)" in call("evaluate", run).out
 
+    def test_a_threshold_says_on_what_it_was_chosen(self, run: Path, call: Call) -> None:
+        assert RunFolder(run).read()["evaluations"]["val"]["threshold"]["chosen_on"] == "val"
+        said = "chosen on val and measured on val, so both may be too high"
+        lines = call("evaluate", run).out.splitlines()
+        assert any(line.startswith("score threshold") and said in line for line in lines)
+        assert said in (run / "report.md").read_text()
+
     def test_a_tflite_file_in_half_precision_finds_the_same(
         self, run: Path, scene: Path, call: Call, tmp_path: Path
     ) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from bneck.cli.bars import Bars
 from bneck.cli.options import print_json
 from bneck.records.run import RunFolder
+from bneck.report.numbers import chosen_on
 
 
 def is_run(run: str) -> bool:
@@ -48,4 +49,4 @@ def _best(record: dict[str, Any]) -> str:
     best = record.get("best")
     if best is None:
         return "no epoch was judged"
-    return f"best behind step {best['step']} with {best['val_top1']:.1%}"
+    return f"best after step {best['step']} with {best['val_top1']:.1%} ({chosen_on(best['chosen_on'])})"

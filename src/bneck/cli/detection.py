@@ -15,6 +15,7 @@ from bneck.cli.options import Json, print_json, print_table
 from bneck.cli.tables import new_table
 from bneck.recipes.detectors import count_detector, detector_zoo
 from bneck.records.run import RunFolder, task_run
+from bneck.report.numbers import chosen_on
 from bneck.specs.detector import COCO_IDS, ssdlite
 
 
@@ -124,6 +125,11 @@ def scores(record: dict[str, Any], as_json: bool) -> None:
         for name, row in [*found["classes"].items(), ("all (mAP)", found)]:
             lines.add_row(name, str(row["objects"]), *(_percent(row[key]) for key in keys))
         print_table(lines)
+        if best := found["threshold"]:
+            print(
+                f"score threshold {best['score']:.2f}: precision {best['precision']:.1%}, recall "
+                f"{best['recall']:.1%} ({chosen_on(best['chosen_on'], 'both')})"
+            )
     if "run" in record:
         print(f"report: {Path(record['run']) / 'report.md'}")
 

@@ -224,11 +224,9 @@ class _Work:
                 "images_per_s": journal.images_per_s,
                 "waiting": journal.waiting,
             }
-            record["best"] = max(
-                (line for line in journal.lines.entries if "val_top1" in line),
-                key=lambda line: line["val_top1"],
-                default=None,
-            )
+            judged = [line for line in journal.lines.entries if "val_top1" in line]
+            best = max(judged, key=lambda line: line["val_top1"], default=None)
+            record["best"] = None if best is None else {**best, "chosen_on": "val"}
             record["data"]["bad"] += images.bad()
         return net
 

@@ -64,7 +64,7 @@ def judge_net(
         "images": len(pictures),
         "objects": sum(int((~p.crowd).sum()) for p in pictures),
         **average_precision(ground_truth(kept), entries),
-        "threshold": asdict(best) if best else None,
+        "threshold": {**asdict(best), "chosen_on": split} if best else None,
         "dropped": [[entry.what, entry.reason] for entry in kept.dropped],
     }
     return Judged(pictures, found, entries, numbers, best.score if best else DEFAULT_SCORE)

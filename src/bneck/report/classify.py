@@ -7,7 +7,7 @@ from typing import Any
 
 from bneck.records.files import write_text
 from bneck.records.run import RunFolder
-from bneck.report.numbers import millions, percent, several
+from bneck.report.numbers import chosen_on, millions, percent, several
 
 
 def write_classify_report(folder: Path) -> Path:
@@ -36,10 +36,22 @@ def _figures(record: dict[str, Any]) -> list[str]:
         f"{len(data['classes'])} classes at {data['resolution']} px, {data['train']} train images"
         f"{left_out}.",
         "",
+        *_best(record),
         f"{record['name']}: {millions(record['params'])}M parameters, {millions(record['madds'])}M "
         "multiply-adds. model.onnx agrees with the module on "
         f"{percent(check['label_agreement'])} % of {check['images']} images (largest difference "
         f"{check['largest_difference']:.1e} of the largest score).",
+        "",
+    ]
+
+
+def _best(record: dict[str, Any]) -> list[str]:
+    best = record.get("best")
+    if best is None:
+        return []
+    return [
+        f"`weights-best.safetensors`: top-1 {percent(best['val_top1'])} % after step {best['step']}, "
+        f"{chosen_on(best['chosen_on'])}.",
         "",
     ]
 

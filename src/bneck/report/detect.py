@@ -7,6 +7,7 @@ from typing import Any
 
 from bneck.records.files import write_text
 from bneck.records.run import RunFolder
+from bneck.report.numbers import chosen_on
 
 _SHOWN = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
 _MOST_DROPPED = 10
@@ -61,7 +62,7 @@ def _evaluation(found: dict[str, Any]) -> list[str]:
         lines += [
             f"Boxes with a score of at least {best['score']:.2f} have the best balance: "
             f"{_percent(best['precision'])} of them hit, {_percent(best['recall'])} of the objects are "
-            "found.",
+            f"found. This score was {chosen_on(best['chosen_on'], 'both')}.",
             "",
         ]
     if found.get("sheet"):
