@@ -44,7 +44,7 @@ from bneck.cli.tables import (
     zoo_table,
 )
 from bneck.records.run import RunFolder
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, RefusedElsewhere
 
 app = typer.Typer(
     add_completion=False,
@@ -350,7 +350,8 @@ def run() -> None:
     try:
         code = app(standalone_mode=False)
     except InputError as error:
-        print(f"bneck: {error}", file=sys.stderr)
+        if not isinstance(error, RefusedElsewhere):
+            print(f"bneck: {error}", file=sys.stderr)
         sys.exit(2)
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]

@@ -37,7 +37,7 @@ from bneck.specs.transforms import with_classes, with_resolution
 from bneck.tasks.classify import Accuracy, evaluate
 from bneck.train.journal import Journal
 from bneck.train.loop import Data, Settings, train
-from bneck.train.team import Team, join, leave
+from bneck.train.team import Team, joined, partners
 
 KIND = "classify"
 BUILTIN_RESOLUTION = 48
@@ -99,26 +99,25 @@ def train_classify(
     Raises:
         InputError: wrong input; the message is one sentence.
     """
-    spec = resolve(network)
-    side = options.get("resolution") or (BUILTIN_RESOLUTION if data is None else spec.resolution)
-    if side < 32:
-        raise InputError(f"resolution is {side}; it must be at least 32")
-    place = None if data is None else str(data)
-    settings = _settings(options, place)
-    for path in (options.get("start"), options.get("teacher")):
-        if path is not None:
-            _check_start(Path(path))
-    record = new_record(KIND, "bneck.train_classify(...)")
-    record["settings"] = _stored(options, place, side, settings)
-    team = join()
-    try:
+    with joined() as team:
+        spec = resolve(network)
+        side = options.get("resolution") or (
+            BUILTIN_RESOLUTION if data is None else spec.resolution
+        )
+        if side < 32:
+            raise InputError(f"resolution is {side}; it must be at least 32")
+        place = None if data is None else str(data)
+        settings = _settings(options, place)
+        for path in (options.get("start"), options.get("teacher")):
+            if path is not None:
+                _check_start(Path(path))
+        record = new_record(KIND, "bneck.train_classify(...)")
+        record["settings"] = _stored(options, place, side, settings)
         settings.check(team)
         folder = Path(team.share(str(out or fresh_folder("train"))))
         if team.first:
             check_empty(folder)
         return _run(folder, team, progress, with_resolution(spec, side), record)
-    finally:
-        leave(team)
 
 
 def _stored(
@@ -148,11 +147,8 @@ def resume_classify(run: str | Path, *, progress: Progress | None = None) -> dic
     Raises:
         InputError: no training run, or one that another process works on.
     """
-    team = join()
-    try:
+    with joined() as team:
         return _run(Path(run), team, progress)
-    finally:
-        leave(team)
 
 
 def _run(
@@ -187,12 +183,14 @@ class _Work:
         if record["state"] != "finished":
             images = material(folder, record, self.progress, self.team)
             net = self._trained(folder, record, images)
-            accuracy = self.judged(net, images)
+            with partners(self.team):
+                accuracy = self.judged(net, images)
             if self.team.first:
                 _finish(folder, record, net.cpu(), images, accuracy)
         if self.team.first:
             write_classify_report(folder.path)
             shutil.rmtree(folder.scratch, ignore_errors=True)
+        self.team.wait()  # for the files, whose writing may be refused
         return {"run": str(folder.path), **record}
 
     def _trained(self, folder: RunFolder, record: dict[str, Any], images: Material) -> Net:
@@ -205,12 +203,14 @@ class _Work:
             write_text(folder.spec, to_text(net.spec))
             write_json(folder.run_json, record)
         watch = _Watch(self, folder, images, journal, net)
+        teacher = self._teacher(record, images)
+        self.team.wait()  # from here on all exchange numbers, and no refusals
         begun = time.perf_counter()
         train(
             net,
             Data(images.train, np.arange(len(images.train.labels)), spec.resolution),
             settings,
-            teacher=self._teacher(record, images),
+            teacher=teacher,
             team=self.team,
             checkpoint=folder.scratch / "checkpoint",
             on_epoch=watch,

@@ -225,12 +225,12 @@ def fit(
         journal.begin(done)
     while done < end:
         stop = min(end, (done // steps_per_epoch + 1) * steps_per_epoch)
-        with partners(team, done):
+        with partners(team, done, TrainingError):
             done = course.epoch(done, stop, total)
             if on_epoch is not None:
                 on_epoch(done, course.average.state)
-        if team.first:
-            course.saved.save(done)
+            if team.first:
+                course.saved.save(done)
         if journal is not None:
             journal.restart()
     net.load_state_dict(course.average.state)
