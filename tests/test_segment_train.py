@@ -406,8 +406,8 @@ class TestCommands:
         assert "cannot be read" in said("predict", run, tmp_path / "no.png", "--out", "x.png")
         assert "name a folder" in said("predict", run, picture, picture, "--out", "x.png")
         assert "name a .png file" in said("predict", run, picture, "--out", tmp_path / "x.jpg")
-        assert "two pictures are called 00" in said(
-            "predict", run, picture, picture, "--out", tmp_path
+        assert "two options would both write" in said(
+            "predict", run, picture, "--out", tmp_path / "x", "--mask", tmp_path / "x"
         )
         assert "go with a detector's or segmenter's run" in said(
             "predict", tmp_path, picture, "--out", "x.png"

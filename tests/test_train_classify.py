@@ -24,6 +24,7 @@ from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text
 from bneck.specs.transforms import with_classes, with_expanded
 from bneck.training.loop import features
+from commands import Call
 
 QUICK: dict[str, Any] = {"epochs": 2.0, "seed": 3}
 
@@ -42,6 +43,20 @@ def folded(spec: NetSpec) -> Net:
         norm.get_buffer("running_var").fill_(1 - norm.eps)
         nn.init.normal_(norm.bias, std=0.1)
     return net.eval()
+
+
+def test_the_best_epoch_says_on_what_it_was_chosen(
+    pictures: Path, tiny_file: Path, tmp_path: Path, call: Call
+) -> None:
+    out, options = tmp_path / "run", ("--data", pictures, "--epochs", 1)
+    printed = call("train", tiny_file, *options, "--out", out).out
+    best = RunFolder(out).read()["best"]
+    assert best["chosen_on"] == "val"
+    number = f"{100 * best['val_top1']:.1f}"
+    said = "chosen on val and measured on val, so it may be too high"
+    assert f"with {number}% ({said})" in printed
+    report = (out / "report.md").read_text()
+    assert f"top-1 {number} % after step {best['step']}, {said}." in report
 
 
 class TestTransfer:

@@ -13,7 +13,7 @@ from bneck.cli import networks, pages, search, ship, train, weights
 from bneck.cli.bars import Bars
 from bneck.cli.generated import with_options
 from bneck.cli.options import Json, print_json
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, RefusedElsewhere
 
 app = typer.Typer(
     add_completion=False,
@@ -121,7 +121,8 @@ def run() -> None:
     try:
         code = app(standalone_mode=False)
     except InputError as error:
-        print(f"bneck: {error}", file=sys.stderr)
+        if not isinstance(error, RefusedElsewhere):
+            print(f"bneck: {error}", file=sys.stderr)
         sys.exit(2)
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]

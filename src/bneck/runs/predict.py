@@ -9,6 +9,7 @@ from typing import Any
 from bneck.records.files import write_whole
 from bneck.records.run import RunFolder, task_run
 from bneck.runs.answers import FileAnswers, ModuleAnswers
+from bneck.runs.drawn import drawn_files, refuse_shared
 from bneck.runs.evaluate import record_next_to
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Prediction
@@ -43,10 +44,11 @@ def predict(
     answers, record = _answering(Path(task_run(run)))
     _, own = parted(answers.task, "predict", options, tasks())
     pictures = [Path(image) for image in images]
-    places = outputs(pictures, out, "--out")
+    places = drawn_files(pictures, out, "--out")
     others = {
-        name: outputs(pictures, getattr(own, name), f"--{name}") for name in answers.task.paints
+        name: drawn_files(pictures, getattr(own, name), f"--{name}") for name in answers.task.paints
     }
+    refuse_shared(places, *others.values())
     found = []
     for number, (image, place) in enumerate(zip(pictures, places, strict=True)):
         said: Prediction = answers.task.predict(answers, image, own, record)
@@ -79,49 +81,6 @@ def _answering(path: Path) -> tuple[FileAnswers | ModuleAnswers, dict[str, Any]]
 
     run = trained(path)
     return ModuleAnswers(run.task, run.net, run.labels), run.record
-
-
-def outputs(images: Sequence[Path], out: str | Path | None, option: str) -> list[Path | None]:
-    """A place for what is drawn of each picture; two pictures of one name get two places.
-
-    Raises:
-        InputError: one file for several pictures, or a place where an input lies.
-    """
-    if out is None:
-        return [None] * len(images)
-    path = Path(out)
-    if path.suffix.lower() == ".png":
-        if len(images) > 1:
-            raise InputError(
-                f"{option} is the file {path} and there are {len(images)} pictures; name a folder"
-            )
-        places = [path]
-    elif path.suffix and not path.is_dir():
-        raise InputError(f"{option} is {path}; name a .png file, or a folder")
-    else:
-        places = [path / f"{name}.png" for name in _names(images)]
-    inputs = {image.resolve() for image in images}
-    for place in places:
-        if place.resolve() in inputs:
-            raise InputError(
-                f"{option} would write over the picture {place}; name another file or folder"
-            )
-    return list(places)
-
-
-def _names(images: Sequence[Path]) -> list[str]:
-    """File names without ending; where several pictures share one, with their folders' names."""
-    stems = [image.stem for image in images]
-    names: list[str] = []
-    for image, stem in zip(images, stems, strict=True):
-        name, parents = stem, [*reversed(image.absolute().parent.parts[1:])]
-        if stems.count(stem) > 1:
-            name = "-".join([*reversed(parents[:1]), image.name.replace(".", "-")])
-        number, unique = 2, name
-        while unique in names:
-            number, unique = number + 1, f"{name}-{number}"
-        names.append(unique)
-    return names
 
 
 def _save(page: Any, place: Path) -> None:

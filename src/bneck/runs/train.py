@@ -33,7 +33,7 @@ from bneck.tasks.options import TrainOptions, parted, stored
 from bneck.tasks.registry import DEFAULT, task, tasks
 from bneck.training.log import TrainingLog
 from bneck.training.loop import fit
-from bneck.training.processes import ProcessGroup, join, leave
+from bneck.training.processes import ProcessGroup, joined, partners
 from bneck.training.settings import Settings, changed, stored_settings
 
 KIND = "train"
@@ -67,9 +67,8 @@ def train(
     Raises:
         InputError: wrong input; the message is one sentence.
     """
-    plan = planned(network, data, task, options)
-    group = join(plan.common.compute)
-    try:
+    with joined(options.get("compute")) as group:
+        plan = planned(network, data, task, options)
         plan.settings.check(group)
         folder = RunFolder(Path(group.share(str(out or fresh_folder(KIND)))))
         if group.first:
@@ -78,8 +77,6 @@ def train(
         if not group.first:
             return work.follow(folder)
         return begin(folder, plan.spec, plan.record(), work.carry)
-    finally:
-        leave(group)
 
 
 def resume_training(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -90,12 +87,14 @@ def resume_training(run: str | Path, *, progress: Progress | None = None) -> dic
     """
     folder = RunFolder(Path(run))
     record = folder.read()
-    group = join(record.get("options", {}).get("compute"))
-    try:
+    if record.get("kind") != KIND:
+        raise InputError(
+            f"{run} is a run of kind {record.get('kind')!r}, not a training; resume a search with bneck search "
+            "--resume"
+        )
+    with joined(record["options"].get("compute")) as group:
         work = Work(task(record["task"]), group, progress)
         return go_on(folder, KIND, work.carry) if group.first else work.follow(folder)
-    finally:
-        leave(group)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +229,7 @@ class Work:
         if self.group.first:
             write_training_report(folder.path)
             shutil.rmtree(folder.scratch, ignore_errors=True)
+        self.group.wait()  # for the files, whose writing may be refused
         return {"run": str(folder.path), **record}
 
     def _data(self, folder: RunFolder, record: dict[str, Any]) -> Data:
@@ -272,10 +272,12 @@ class Work:
         if record["options"]["teacher"] is not None:
             teacher = trained(Path(record["options"]["teacher"]), wanted=self.task).net
         steps = Steps(self.progress, f"training {net.spec.name}", log) if log else None
+        problem = data.problem(net, settings, group=self.group, teacher=teacher)
+        self.group.wait()  # from here on all exchange numbers, and no refusals
         begun = time.perf_counter()
         fit(
             net,
-            data.problem(net, settings, group=self.group, teacher=teacher),
+            problem,
             settings,
             group=self.group,
             checkpoint=folder.scratch / "checkpoint",
@@ -290,7 +292,8 @@ class Work:
             "waiting": log.waiting,
         }
         record["final_loss"] = float(np.mean(steps.losses[-20:])) if steps.losses else None
-        record["best"] = log.best(f"val_{self.task.metric.key}")
+        best = log.best(f"val_{self.task.metric.key}")
+        record["best"] = None if best is None else {**best, "chosen_on": "val"}
         state = load_weights(folder.scratch / "checkpoint")
         last = {k.removeprefix("net/"): v for k, v in state.items() if k.startswith("net/")}
         save_weights(last, folder.path / "weights-last.safetensors")
@@ -318,7 +321,8 @@ class Work:
         splits = [name for name in record["data"]["splits"] if name != "train"]
         record["scores"] = {}
         for split in splits:
-            found = self.scores(run.net, run.labels, data, split, out=folder.path)
+            with partners(self.group):
+                found = self.scores(run.net, run.labels, data, split, out=folder.path)
             record["scores"][split] = found.as_json()
         if not self.group.first:
             return

@@ -82,7 +82,7 @@ def fit(
     if steps_per_epoch == 0:
         raise TrainingError(
             f"the batch of {settings.batch} is larger than the {problem.images} training images; "
-            "choose a smaller batch"
+            "choose a smaller batch or add images"
         )
     total = max(1, round(settings.epochs * steps_per_epoch))
     end = total if until is None else min(total, until * steps_per_epoch)
@@ -93,12 +93,12 @@ def fit(
         log.begin(done)
     while done < end:
         stop = min(end, (done // steps_per_epoch + 1) * steps_per_epoch)
-        with partners(group, done):
+        with partners(group, done, TrainingError):
             done = course.epoch(done, stop, total)
             if on_epoch is not None:
                 on_epoch(done, course.average.state)
-        if group.first:
-            course.saved.save(done)
+            if group.first:
+                course.saved.save(done)
         if log is not None:
             log.restart()
     net.load_state_dict(course.average.state)

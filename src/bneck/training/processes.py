@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, RefusedElsewhere
 
 CPU = torch.device("cpu")
 T = TypeVar("T")
@@ -54,24 +54,25 @@ class ProcessGroup:
         return self.sum(value) / self.size
 
     def share(self, value: str) -> str:
-        """What the first process has; the others' values are not looked at. All wait for it."""
-        if self.size == 1:
-            return value
-        sent = torch.zeros(4096, dtype=torch.uint8, device=self.device)
-        if self.first:
-            data = value.encode()
-            sent[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        dist.broadcast(sent, 0)
-        return bytes(sent.cpu().numpy()).rstrip(b"\0").decode()
+        """What the first process has; the others' values are not looked at. All wait for it.
+
+        Raises:
+            RefusedElsewhere: another process refused meanwhile.
+        """
+        return self._exchange(value)[0] if self.size > 1 else value
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of every process's value, back on the processor."""
         return self.sum(value.to(self.device)).cpu() if self.size > 1 else value
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Until all processes are here.
+
+        Raises:
+            RefusedElsewhere: another process refused meanwhile.
+        """
         if self.size > 1:
-            dist.barrier()
+            self._exchange("")
 
     def first_then_all(self, first: Callable[[], T], others: Callable[[], T]) -> T:
         """What the first process makes by `first`; then the others make theirs by `others`."""
@@ -80,8 +81,35 @@ class ProcessGroup:
         self.wait()
         return made if self.first else others()
 
+    def tell(self, refusal: InputError) -> None:
+        """Let the others refuse too, where they wait or share next.
+
+        Raises:
+            RefusedElsewhere: a process before this one says the same.
+        """
+        if self.size > 1 and not isinstance(refusal, RefusedElsewhere | _Alone):
+            with suppress(_Alone):  # nobody is left to be told
+                self._exchange("", str(refusal))
+
+    def _exchange(self, value: str, refusal: str | None = None) -> list[str]:
+        """What every process has; those that one of them refused end here, but for the first such."""
+        found: list[Any] = [None] * self.size
+        with partners(self):
+            dist.all_gather_object(found, (value, refusal))
+        first = next((rank for rank, (_, text) in enumerate(found) if text is not None), self.rank)
+        if first != self.rank:
+            raise RefusedElsewhere(found[first][1])
+        return [value for value, _ in found]
+
 
 ALONE = ProcessGroup()
+
+
+class _Alone(InputError):
+    """A refusal in the midst of an exchange, or of one that has ended: the others cannot be told.
+
+    They see this process leave.
+    """
 
 
 def device_of(compute: str | None = None) -> torch.device:
@@ -107,11 +135,14 @@ def device_of(compute: str | None = None) -> torch.device:
 def join(compute: str | None = None) -> ProcessGroup:
     """The group that a launcher (`accelerate launch`, `torchrun`) made this process a part of.
 
-    Without a launcher a process is alone, where `device_of` says.
+    Without a launcher a process is alone, where `device_of` says. A process group that is there
+    already is taken as it is.
 
     Raises:
         InputError: there is a launcher, and Accelerate is not installed; or no such device.
     """
+    if dist.is_initialized():
+        return ProcessGroup(dist.get_rank(), dist.get_world_size(), device_of(compute))
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ProcessGroup(device=device_of(compute))
     if compute not in (None, "cpu", "cuda"):
@@ -129,29 +160,52 @@ def join(compute: str | None = None) -> ProcessGroup:
     return ProcessGroup(state.process_index, state.num_processes, state.device)
 
 
-def leave(group: ProcessGroup) -> None:
-    """End the exchange with the others."""
-    if group.size > 1 and dist.is_initialized():
-        dist.destroy_process_group()
+@contextmanager
+def joined(compute: str | None = None) -> Iterator[ProcessGroup]:
+    """The group, as long as it works together; what one of it refuses, all refuse.
+
+    Raises:
+        InputError: see `join`; or what this process refused.
+        RefusedElsewhere: what another one refused, which says so.
+    """
+    group = join(compute)
+    try:
+        yield group
+    except InputError as error:
+        group.tell(error)
+        raise
+    finally:
+        if group.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
 
 
 @contextmanager
-def partners(group: ProcessGroup, done: int) -> Iterator[None]:
-    """Say in one sentence that another process of the group was lost.
+def partners(
+    group: ProcessGroup, done: int | None = None, of_all: type[InputError] | tuple[()] = ()
+) -> Iterator[None]:
+    """Say in one sentence that another process of the group was lost, after step `done`.
+
+    To be used where all exchange numbers. What this process refuses there cannot be told to the
+    others, unless it is `of_all`, which they refuse at the same step.
 
     Raises:
         InputError: in place of what the exchange raises.
     """
     try:
         yield
+    except InputError as error:
+        if group.size == 1 or isinstance(error, of_all):
+            raise
+        raise _Alone(str(error)) from None
     except RuntimeError as error:
         text = str(error)
         lost = ("peer", "ocket", "imed out", "onnection", "NCCL", "Gloo", "gloo")
         if group.size == 1 or not any(word in text for word in lost):
             raise
-        raise InputError(
-            f"another of the {group.size} processes of this training ended behind step {done}; start "
-            "them again with --resume and the run's folder"
+        when = "" if done is None else f" after step {done}"
+        raise _Alone(
+            f"another of the {group.size} processes of this training ended{when}; start them again with "
+            "--resume and the run's folder"
         ) from None
 
 

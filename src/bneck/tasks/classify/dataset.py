@@ -27,7 +27,7 @@ from bneck.tasks.contract import Answers, Indices, Left, Scores
 from bneck.training.distill import DistillationLoss
 from bneck.training.loop import TrainingProblem, backbone
 from bneck.training.processes import ALONE, ProcessGroup
-from bneck.training.settings import Settings
+from bneck.training.settings import Settings, TrainingError
 
 BATCH = 250  # images scored at a time
 BUILTIN = "Fashion-MNIST (built in)"
@@ -105,6 +105,10 @@ class ImageData:
     ) -> TrainingProblem[tuple[Tensor, Tensor]]:
         """Cross-entropy on augmented images; the last, incomplete batch of an epoch is dropped."""
         opened, group = self.open(), group or ALONE
+        if settings.batch < 2:
+            raise TrainingError(
+                f"the batch is {settings.batch}; batch norm needs at least 2 images"
+            )
         indices = opened.fit if heldout else np.arange(len(opened.train.labels))
 
         def batches(epoch: int, first: int) -> Iterable[tuple[Tensor, Tensor]]:

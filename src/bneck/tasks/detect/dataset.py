@@ -42,7 +42,7 @@ from bneck.tasks.detect.scoring import (
 from bneck.training.distill import DistillationLoss
 from bneck.training.loop import TrainingProblem, backbone
 from bneck.training.processes import ALONE, ProcessGroup
-from bneck.training.settings import Settings
+from bneck.training.settings import Settings, TrainingError
 
 CHANCE = 0.005  # mAP of a detector that has learned nothing
 BATCH = 8  # images scored at a time
@@ -100,6 +100,8 @@ def find(root: Path, images: Path | None) -> AnnotatedImages:
     files = find_annotations(root)
     train, val = (read_coco(files[name], images=images) for name in ("train", "val"))
     check_classes(val, train.classes, str(train.file))
+    if len(train.pictures) < 2:
+        raise InputError(f"{train.file} has 1 image; batch norm needs at least 2, add images")
     return AnnotatedImages(root, train, val, {})
 
 
@@ -158,6 +160,10 @@ class DetectionData:
     ) -> TrainingProblem[Batch]:
         """The detection loss on crops; every process works on its part of each batch."""
         opened, group = self.open(), group or ALONE
+        if settings.batch < 2:
+            raise TrainingError(
+                f"the batch is {settings.batch}; batch norm needs at least 2 images"
+            )
         indices = opened.fit if heldout else None
         images = len(opened.train.images) if indices is None else len(indices)
         own = DetectionLoss(self.wrapper.detector(net.spec), self.loss)  # type: ignore[attr-defined]

@@ -65,7 +65,7 @@ def score(
         "file": str(annotated.file),
         "objects": sum(int((~p.crowd).sum()) for p in pictures),
         **average_precision(ground_truth(kept), entries),
-        "threshold": asdict(best) if best else None,
+        "threshold": {**asdict(best), "chosen_on": split} if best else None,
         "left_out": [[entry.what, entry.reason] for entry in kept.dropped],
     }
     if out is not None:
