@@ -44,9 +44,9 @@ def predict(
     answers, record = _answering(Path(task_run(run)))
     _, own = parted(answers.task, "predict", options, tasks())
     pictures = [Path(image) for image in images]
-    places = drawn_files(pictures, out, "--out")
+    places = drawn_files(out, pictures, "--out")
     others = {
-        name: drawn_files(pictures, getattr(own, name), f"--{name}") for name in answers.task.paints
+        name: drawn_files(getattr(own, name), pictures, f"--{name}") for name in answers.task.paints
     }
     refuse_shared(places, *others.values())
     found = []
