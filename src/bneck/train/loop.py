@@ -233,6 +233,8 @@ def fit(
             course.saved.save(done)
         if journal is not None:
             journal.restart()
+    if journal is not None:
+        journal.close()
     net.load_state_dict(course.average.state)
     return net.requires_grad_(True).eval()
 
