@@ -64,14 +64,12 @@ def measure(searcher: str, trials: int, ledger: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         given = {"reward": REWARD, "estimate": estimate, "searcher": searcher}
         study = Study(SPACE, **given, ledger=place(ledger, folder))
-        storage, study_id = study._study._storage, study._study._study_id
         for n in range(trials):
             tokens, value = SPACE.sample(rng), rng.uniform(0.5, 0.8)
             params = {c.name: c.options[t] for c, t in zip(SPACE.choices, tokens, strict=True)}
             noted = {ACCURACY: value, LATENCY: 300.0, DIGEST: f"made-up-{n}"}
-            storage.create_new_trial(
-                study_id,
-                create_trial(params=params, distributions=wanted, value=value, user_attrs=noted),
+            study._study.add_trial(
+                create_trial(params=params, distributions=wanted, value=value, user_attrs=noted)
             )
         spent, waited = [], []
         for _ in range(ASKED + 1):

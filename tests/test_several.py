@@ -63,7 +63,7 @@ def test_of_two_that_propose_one_network_the_later_yields(
     one, other = open_study(ledger, "one"), open_study(ledger, "other")
     first = one.ask()
     assert first is not None
-    sampler: Any = other._study.sampler
+    sampler: Any = other._searcher
     real = sampler.propose
 
     def same_once(history: Any, pending: Any, number: int) -> Any:

@@ -259,7 +259,7 @@ def test_a_lost_ledger_is_tried_again_then_ends_cleanly(
 ) -> None:
     monkeypatch.setattr(sys.modules["bneck.search.ledger"], "PAUSES_S", (0.0, 0.0))
     of = study(ledger=tmp_path / "j.log")
-    storage = of._study._storage
+    storage = of._storage
     real, failures = storage.create_new_trial, [OSError("gone"), OSError("gone")]
 
     def create(*args: Any, **named: Any) -> Any:
