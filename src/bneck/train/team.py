@@ -55,12 +55,9 @@ class Team:
         """What the first process has; the others' values are not looked at. All wait for it."""
         if self.size == 1:
             return value
-        sent = torch.zeros(4096, dtype=torch.uint8, device=self.device)
-        if self.first:
-            data = value.encode()
-            sent[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        dist.broadcast(sent, 0)
-        return bytes(sent.cpu().numpy()).rstrip(b"\0").decode()
+        sent = [value]
+        dist.broadcast_object_list(sent, 0, device=self.device)
+        return sent[0]
 
     def wait(self) -> None:
         """Until all processes are here."""
@@ -119,7 +116,10 @@ def partners(team: Team, done: int) -> Iterator[None]:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the team, whose gradient is the sum of the team's gradients."""
+    """The sum over the team, whose gradient is the sum of the team's gradients.
+
+    torch deprecates its own (`torch.distributed.nn`) in favour of a private module.
+    """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -140,9 +140,10 @@ def _summed(value: Tensor) -> Tensor:
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the batches of the whole team, on processors too, which torch's own is not.
+    """Batch norm over the batches of the whole team, on CPUs too, which torch's own refuses.
 
-    Every process must have as many images. Outside training it is an ordinary batch norm.
+    It stays a `BatchNorm2d`, as everything that folds, narrows or recalibrates a trained net expects. Every
+    process must have as many images. Outside training it is an ordinary batch norm.
     """
 
     def forward(self, x: Tensor) -> Tensor:
