@@ -33,12 +33,12 @@ import numpy as np
 import optuna
 from optuna.trial import create_trial
 
-from bneck.search.blocks import Block, BlockSpace
-from bneck.search.reward import LARGE, Reward
-from bneck.search.searchers import sampler
-from bneck.search.space import Choice, Space, Tokens
-from bneck.search.study import Study
-from bneck.search.trials import ACCURACY, LATENCY, distributions, tokens_of
+from bneck.nas.blocks import Block, BlockSpace
+from bneck.nas.reward import LARGE, Reward
+from bneck.nas.searchers import sampler
+from bneck.nas.space import Choice, Space, Tokens
+from bneck.nas.study import Study
+from bneck.nas.trials import ACCURACY, LATENCY, distributions, tokens_of
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Conv, Pool
 

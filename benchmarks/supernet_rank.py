@@ -31,10 +31,10 @@ from scipy.stats import kendalltau
 from bneck.costs.count import count
 from bneck.data.folders import list_images
 from bneck.data.pack import pack
+from bneck.nas.spaces import space as named_space
 from bneck.recipes.jobs import Images, ProxyJob, proxy_job
 from bneck.recipes.sharing import InheritedJob, SupernetJob, inherited_job, supernet_job
 from bneck.recipes.training import small_data
-from bneck.search.spaces import space as named_space
 
 RESAMPLED = 10_000
 

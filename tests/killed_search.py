@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+from bneck.nas.reward import Reward
+from bneck.nas.study import Asked, Study
 from bneck.recipes.crew import Crew
-from bneck.search.reward import Reward
-from bneck.search.study import Asked, Study
 from test_study import SMALL, accuracy, madds
 
 WORKERS, BATCH = 4, 8

@@ -22,6 +22,12 @@ from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.data.folders import list_images
 from bneck.data.pack import pack
+from bneck.nas.blocks import BlockSpace
+from bneck.nas.ledger import open_ledger
+from bneck.nas.reward import Reward
+from bneck.nas.spaces import load_space
+from bneck.nas.study import Study
+from bneck.nas.trials import tokens_of
 from bneck.recipes.block_search import _judge_batch, rungs
 from bneck.recipes.classify_trainer import ClassifyTrainer
 from bneck.recipes.crew import Crew
@@ -30,12 +36,6 @@ from bneck.recipes.jobs import ProxyJob, TrainJob, proxy_job, train_job
 from bneck.recipes.main import resume, search
 from bneck.recipes.progress import Silent
 from bneck.recipes.settings import BlockSettings, small_data
-from bneck.search.blocks import BlockSpace
-from bneck.search.ledger import open_ledger
-from bneck.search.reward import Reward
-from bneck.search.spaces import load_space
-from bneck.search.study import Study
-from bneck.search.trials import tokens_of
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck

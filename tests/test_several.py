@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from bneck.nas.ledger import LedgerError
+from bneck.nas.study import Study
 from bneck.recipes.main import search
-from bneck.search.ledger import LedgerError
-from bneck.search.study import Study
 from bneck.specs.errors import InputError
 from conftest import measure_quickly
 from shared_search import open_study

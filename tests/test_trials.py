@@ -11,11 +11,11 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from bneck.nas.samplers import OptunaSearcher
+from bneck.nas.space import Choice
+from bneck.nas.trials import Finished, distributions
 from bneck.recipes import progress
 from bneck.recipes.progress import Replaying, Silent
-from bneck.search.samplers import OptunaSearcher
-from bneck.search.space import Choice
-from bneck.search.trials import Finished, distributions
 from test_study import accuracy, run, study
 
 CHOICES = [Choice(name, tuple(range(5))) for name in "abc"]

@@ -110,7 +110,7 @@ def __dir__() -> list[str]:
 
 
 class _Facade(ModuleType):
-    """Keeps the function `search` where importing the part of that name would replace it."""
+    """Keeps the function `export` where importing the part of that name would replace it."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _HOMES and isinstance(value, ModuleType)):

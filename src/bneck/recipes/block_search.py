@@ -23,6 +23,11 @@ import optuna
 
 from bneck.costs.table import LatencyTable
 from bneck.devices import fill
+from bneck.nas.blocks import BlockSpace
+from bneck.nas.latency import fastest
+from bneck.nas.reward import Reward
+from bneck.nas.spaces import space as named_space
+from bneck.nas.study import Asked, Study
 from bneck.recipes.cluster import open_crew
 from bneck.recipes.crew import Crew
 from bneck.recipes.finalists import choose, clocked_ms, finalists, train_finalists
@@ -38,11 +43,6 @@ from bneck.recipes.trainer import Outcome, Trainer
 from bneck.recipes.trainers import open_trainer
 from bneck.records.files import write_text
 from bneck.report.page import write_report
-from bneck.search.blocks import BlockSpace
-from bneck.search.latency import fastest
-from bneck.search.reward import Reward
-from bneck.search.spaces import space as named_space
-from bneck.search.study import Asked, Study
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, to_text

@@ -13,6 +13,8 @@ from typing import Any
 
 from bneck.costs.count import count
 from bneck.costs.table import LatencyTable
+from bneck.nas.blocks import BlockSpace
+from bneck.nas.study import Study, Trial
 from bneck.recipes.crew import Crew
 from bneck.recipes.fitting import fit_by_clock
 from bneck.recipes.handover import Handover
@@ -21,8 +23,6 @@ from bneck.recipes.search import job_for, train_all
 from bneck.recipes.settings import BlockSettings
 from bneck.recipes.stages import Pace, measured_ms
 from bneck.recipes.trainer import Trainer
-from bneck.search.blocks import BlockSpace
-from bneck.search.study import Study, Trial
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
 from bneck.specs.transforms import rename, scale_width

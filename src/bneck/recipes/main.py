@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
+from bneck.nas.reward import Kind
+from bneck.nas.study import Objective
 from bneck.recipes.command import command_line
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.run import Run, check_new, new_run, resumed_run
@@ -16,8 +18,6 @@ from bneck.recipes.search_task import TaskOptions, about
 from bneck.recipes.settings import BlockSettings, SearchSettings, small_data
 from bneck.records.files import locked
 from bneck.records.run import RunFolder
-from bneck.search.reward import Kind
-from bneck.search.study import Objective
 from bneck.specs.errors import InputError
 
 _T = TypeVar("_T")
@@ -27,9 +27,9 @@ class BlockOptions(TypedDict, total=False):
     """What a search from scratch may be told besides; see `recipes.settings.BlockSettings`.
 
     space: where blocks are searched: mnasnet, v3-large, v3-small or a yaml file. trials: networks of it
-    that are trained. searcher: one of `bneck.search.searchers.SEARCHERS`. objective: "reward" finds one
+    that are trained. searcher: one of `bneck.nas.searchers.SEARCHERS`. objective: "reward" finds one
     network, "pareto" the front of accuracy and latency. reward: "hard", "absolute" or "paper"
-    (`bneck.search.reward`), exponent: its w or beta. proxy_epochs: of a trial that is not stopped
+    (`bneck.nas.reward`), exponent: its w or beta. proxy_epochs: of a trial that is not stopped
     early; by default a third of `epochs`. batch: networks asked for at once. top: how many of the best
     are trained in full. slack: share by which the blocks may be slower than the target, for NetAdapt
     to narrow; 0 skips NetAdapt. supernet: epochs of shared weights that judge all trials; None trains

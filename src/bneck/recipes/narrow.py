@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bneck.costs.count import count_whole
 from bneck.costs.table import LatencyTable
+from bneck.nas.netadapt import Step, adapt, narrowest
 from bneck.recipes.crew import Crew
 from bneck.recipes.fitting import LOW, fit_by_clock
 from bneck.recipes.handover import Handover
@@ -13,7 +14,6 @@ from bneck.recipes.trainer import Trainer
 from bneck.recipes.verify import verified_ms
 from bneck.records.files import write_text
 from bneck.records.run import NetworkRecord, StepRecord
-from bneck.search.netadapt import Step, adapt, narrowest
 from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text
 from bneck.specs.transforms import fix_skips, rename

@@ -18,6 +18,7 @@ from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.runtimes import runtime
+from bneck.nas.netadapt import narrowest
 from bneck.recipes.cluster import open_crew
 from bneck.recipes.crew import Crew
 from bneck.recipes.fitting import HIGH
@@ -42,7 +43,6 @@ from bneck.recipes.verify import verified_ms
 from bneck.records.measurement import Measurement
 from bneck.records.run import NetworkRecord, RunFolder, task_run
 from bneck.report.page import write_report
-from bneck.search.netadapt import narrowest
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, resolve, to_text

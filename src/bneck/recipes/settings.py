@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bneck.devices.deployment import Deployment
+from bneck.nas.netadapt import ALL, PAPER
+from bneck.nas.netadapt import Kind as Change
+from bneck.nas.reward import Kind, Reward
+from bneck.nas.searchers import PARETO_SEARCHERS, SEARCHERS
+from bneck.nas.spaces import space
+from bneck.nas.study import OBJECTIVES, Objective
 from bneck.recipes.cluster import check_address
 from bneck.recipes.detect import detect_training, usual_batch
 from bneck.recipes.segment import BATCH, usual_training
 from bneck.recipes.segmenters import named_segmenter
 from bneck.recipes.target import target_ms
 from bneck.recipes.training import small_data as train_small_data
-from bneck.search.netadapt import ALL, PAPER
-from bneck.search.netadapt import Kind as Change
-from bneck.search.reward import Kind, Reward
-from bneck.search.searchers import PARETO_SEARCHERS, SEARCHERS
-from bneck.search.spaces import space
-from bneck.search.study import OBJECTIVES, Objective
 from bneck.specs.detector import EXTRAS, ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec

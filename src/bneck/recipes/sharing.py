@@ -13,6 +13,9 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from bneck.data.batches import eval_batches
+from bneck.nas.blocks import BlockSpace
+from bneck.nas.space import Tokens
+from bneck.nas.study import Asked, Study, Trial
 from bneck.nets.supernet import Supernet
 from bneck.nets.weights import load_weights, save_weights
 from bneck.recipes.classify_trainer import ClassifyTrainer
@@ -22,9 +25,6 @@ from bneck.recipes.progress import PERCENT, Following
 from bneck.recipes.run import Run
 from bneck.recipes.settings import BlockSettings
 from bneck.recipes.trainer import Outcome, Trainer
-from bneck.search.blocks import BlockSpace
-from bneck.search.space import Tokens
-from bneck.search.study import Asked, Study, Trial
 from bneck.train.loop import Data, Settings
 from bneck.train.supernet import train_supernet
 

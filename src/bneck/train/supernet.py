@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from bneck.data.batches import train_batches
+from bneck.nas.space import Tokens
 from bneck.nets.supernet import Supernet, largest, smallest
-from bneck.search.space import Tokens
 from bneck.specs.errors import InputError
 from bneck.tasks import classify
 from bneck.train.loop import Data, Lessons, OnStep, Settings, fit

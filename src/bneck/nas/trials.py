@@ -9,7 +9,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from bneck.search.space import Choice, Tokens
+from bneck.nas.space import Choice, Tokens
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # Attributes of a trial.

@@ -18,13 +18,13 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bneck.search.ledger import LedgerError, close_ledger, open_ledger, reach
-from bneck.search.reward import Reward
-from bneck.search.samplers import OnReplay, Proposal
-from bneck.search.searchers import PARETO_SEARCHERS, SEARCHERS, sampler
-from bneck.search.several import RUN, agreed_reward, is_of, taken
-from bneck.search.space import Space, Tokens
-from bneck.search.trials import (
+from bneck.nas.ledger import LedgerError, close_ledger, open_ledger, reach
+from bneck.nas.reward import Reward
+from bneck.nas.samplers import OnReplay, Proposal
+from bneck.nas.searchers import PARETO_SEARCHERS, SEARCHERS, sampler
+from bneck.nas.several import RUN, agreed_reward, is_of, taken
+from bneck.nas.space import Space, Tokens
+from bneck.nas.trials import (
     ACCURACY,
     DIGEST,
     LATENCY,

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import optuna
 from optuna.samplers import BaseSampler
 
-from bneck.search.latency import TokenEstimate
-from bneck.search.predictor import Predictor
-from bneck.search.reward import Reward
-from bneck.search.samplers import Evolution, OnReplay, OptunaSearcher, RandomTokens, Searcher
-from bneck.search.space import Space
+from bneck.nas.latency import TokenEstimate
+from bneck.nas.predictor import Predictor
+from bneck.nas.reward import Reward
+from bneck.nas.samplers import Evolution, OnReplay, OptunaSearcher, RandomTokens, Searcher
+from bneck.nas.space import Space
 from bneck.specs.errors import InputError
 
 SEARCHERS = (
@@ -53,7 +53,7 @@ def sampler(
         case "evolution":
             return Evolution(choices, seed=seed)
         case "controller" | "controller-tuned":
-            from bneck.search.controller import PAPER, TUNED, Controller
+            from bneck.nas.controller import PAPER, TUNED, Controller
 
             ppo = PAPER if name == "controller" else TUNED
             return Controller(choices, ppo, seed=seed, on_replay=on_replay)

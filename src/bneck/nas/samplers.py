@@ -18,8 +18,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bneck.search.space import Choice, Tokens
-from bneck.search.trials import (
+from bneck.nas.space import Choice, Tokens
+from bneck.nas.trials import (
     ACCURACY,
     LATENCY,
     REJECTED,

@@ -62,7 +62,7 @@ def _whole_trials(url: str) -> RDBStorage:
 
     Whether the trial is open and whether its distributions are those of the trials before: two queries a
     choice, more than half of what a trial with 42 choices costs (docs/decisions.md). A trial that is
-    written in one go is open, and a study holds one space (`search.study`). This is the one private part
+    written in one go is open, and a study holds one space (`nas.study`). This is the one private part
     of Optuna that is used here; without it everything works, slower.
     """
     from optuna.distributions import BaseDistribution, distribution_to_json
