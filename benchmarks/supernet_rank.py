@@ -34,7 +34,7 @@ from bneck.data.pack import pack
 from bneck.runs.search.jobs import Images, ProxyJob, proxy_job
 from bneck.runs.search.supernet import InheritedJob, SupernetJob, inherited_job, supernet_job
 from bneck.tasks.classify.recipes import small_data
-from bneck.search.spaces import space as named_space
+from bneck.nas.spaces import space as named_space
 
 RESAMPLED = 10_000
 

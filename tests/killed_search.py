@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from bneck.runs.search.workers import WorkerPool
-from bneck.search.reward import Reward
-from bneck.search.study import Asked, Study
+from bneck.nas.reward import Reward
+from bneck.nas.study import Asked, Study
 from test_study import SMALL, accuracy, madds
 
 WORKERS, BATCH = 4, 8

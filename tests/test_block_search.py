@@ -30,12 +30,12 @@ from bneck.runs.search.jobs import ProxyJob, TrainJob, proxy_job, train_job
 from bneck.runs.search.main import resume, search
 from bneck.runs.progress import Silent
 from bneck.runs.search.settings import BlockSettings, small_data
-from bneck.search.blocks import BlockSpace
-from bneck.search.ledger import open_ledger
-from bneck.search.reward import Reward
-from bneck.search.spaces import load_space
-from bneck.search.study import Study
-from bneck.search.trials import tokens_of
+from bneck.nas.blocks import BlockSpace
+from bneck.nas.ledger import open_ledger
+from bneck.nas.reward import Reward
+from bneck.nas.spaces import load_space
+from bneck.nas.study import Study
+from bneck.nas.trials import tokens_of
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck

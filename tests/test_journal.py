@@ -1,11 +1,11 @@
-"""What a training tells: lines, TensorBoard's files, and when it says that it has stopped learning."""
+"""What a training tells: lines, TensorBoard's points, and when it says that it has stopped learning."""
 
 from __future__ import annotations
 
 import json
 import math
-import struct
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,51 +20,16 @@ def lines(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
 
 
-def fields(message: bytes) -> Iterator[tuple[int, bytes | int | float]]:
-    """A protocol buffer's fields, by the wire format's public description."""
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of every point by name, as TensorBoard shows them."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    def number() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    at = 0
-    while at < len(message):
-        key = number()
-        match key & 7:
-            case 0:
-                yield key >> 3, number()
-            case 1:
-                yield key >> 3, struct.unpack("<d", message[at : at + 8])[0]
-                at += 8
-            case 2:
-                size = number()
-                yield key >> 3, message[at : at + size]
-                at += size
-            case 5:
-                yield key >> 3, struct.unpack("<f", message[at : at + 4])[0]
-                at += 4
-
-
-def scalars(folder: Path) -> list[tuple[int, str, float]]:
-    """(step, name, value) of every point in the folder's one event file."""
-    (path,) = (folder / "tensorboard").iterdir()
-    data, at, found = path.read_bytes(), 0, []
-    while at < len(data):
-        (size,) = struct.unpack("<Q", data[at : at + 8])
-        event = dict(fields(data[at + 12 : at + 12 + size]))
-        at += size + 16
-        for _, value in fields(event.get(5, b"")):  # type: ignore[arg-type]
-            point = dict(fields(value))  # type: ignore[arg-type]
-            found.append((event[2], point[1].decode(), point[2]))  # type: ignore[union-attr]
-    assert at == len(data)
-    return found  # type: ignore[return-value]
+    read = EventAccumulator(str(folder / "tensorboard"))
+    read.Reload()
+    return {
+        name: [(e.step, e.value) for e in read.Scalars(name)] for name in read.Tags()["scalars"]
+    }
 
 
 class TestJournal:
@@ -86,11 +51,11 @@ class TestJournal:
         told.begin(0)
         told.write(300, loss=1.5, val_top1=0.25)
         told.write(70_000, loss=-2.0)
-        assert scalars(tmp_path) == [
-            (300, "loss", 1.5),
-            (300, "val_top1", 0.25),
-            (70_000, "loss", -2.0),
-        ]
+        assert scalars(tmp_path) == {
+            "loss": [(300, 1.5), (70_000, -2.0)],
+            "val_top1": [(300, 0.25)],
+        }
+        told.close()
 
     def test_resumed_it_drops_what_will_be_done_again(self, tmp_path: Path) -> None:
         told = TrainingLog(tmp_path, batch=1)
@@ -101,40 +66,49 @@ class TestJournal:
         again.begin(20)
         again.write(25, loss=0.5)
         assert [line["step"] for line in lines(tmp_path)] == [10, 20, 25]
-        assert [point[0] for point in scalars(tmp_path)] == [10, 20, 25]
+        assert scalars(tmp_path) == {"loss": [(10, 10.0), (20, 20.0), (25, 0.5)]}
+        told.close()
+        again.close()
 
-    @pytest.mark.parametrize("what", ["training.jsonl", "tensorboard"])
-    def test_a_full_disk_ends_in_a_sentence(self, tmp_path: Path, what: str) -> None:
-        told = TrainingLog(tmp_path, batch=1)
+    def test_killed_before_its_first_checkpoint_it_begins_from_nothing(
+        self, tmp_path: Path
+    ) -> None:
+        for loss in (4.0, 3.0):
+            told = Journal(tmp_path, batch=1)
+            told.begin(0)
+            told.write(1, loss=loss)
+        assert scalars(tmp_path) == {"loss": [(1, 3.0)]}
+
+    def test_without_tensorboard_the_lines_are_all(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if not installed
+        told = Journal(tmp_path, batch=1)
+        told.begin(0)
+        told.write(1, loss=1.5)
+        told.close()
+        assert lines(tmp_path) == [{"step": 1, "loss": 1.5}]
+        assert not (tmp_path / "tensorboard").exists()
+
+    def test_importing_it_does_not_import_tensorboard(self) -> None:
+        code = "import sys, bneck.train.loop; assert 'tensorboard' not in sys.modules"
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+    def test_a_folder_that_cannot_be_made_ends_in_a_sentence(self, tmp_path: Path) -> None:
+        pytest.importorskip("tensorboard")
+        (tmp_path / "tensorboard").write_text("in the way")
+        with pytest.raises(InputError, match=r"tensorboard cannot be written: "):
+            Journal(tmp_path, batch=1).begin(0)
+
+    def test_a_full_disk_ends_in_a_sentence(self, tmp_path: Path) -> None:
+        told = Journal(tmp_path, batch=1)
         told.begin(0)
         full = Path("/dev/full")
         if not full.exists():
             pytest.skip("needs /dev/full")
-        if what == "tensorboard":
-            told.events.path = full
-        else:
-            (tmp_path / what).symlink_to(full)
+        (tmp_path / "training.jsonl").symlink_to(full)
         with pytest.raises(InputError, match=r"cannot be written: No space left on device"):
             told.write(1, loss=1.0)
-
-    def test_the_checksum_is_crc_32c(self) -> None:
-        """The check value of the algorithm's catalogue: "123456789" gives E3069283."""
-        (masked,) = struct.unpack("<I", journal._checksum(b"123456789"))
-        crc = masked - 0xA282EAD8 & 0xFFFFFFFF
-        assert (crc << 15 | crc >> 17) & 0xFFFFFFFF == 0xE3069283
-
-    @pytest.mark.slow
-    def test_tensorboard_itself_reads_them(self, tmp_path: Path) -> None:
-        pytest.importorskip("tensorboard")
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-        told = TrainingLog(tmp_path, batch=1)
-        told.begin(0)
-        told.write(1, loss=1.5)
-        told.write(2, loss=0.5)
-        read = EventAccumulator(str(tmp_path / "tensorboard"))
-        read.Reload()
-        assert [(e.step, e.value) for e in read.Scalars("loss")] == [(1, 1.5), (2, 0.5)]
 
 
 class TestHealth:

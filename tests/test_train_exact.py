@@ -290,6 +290,12 @@ class TestTeam:
 
         assert [ended(child) for child in teamed(2, work)] == [0, 0]
 
+    def test_all_have_what_the_first_has_however_long(self) -> None:
+        def work(team: Team) -> None:
+            assert team.share(f"{team.rank}/" + "ä" * 5000) == "0/" + "ä" * 5000
+
+        assert [ended(child) for child in teamed(2, work)] == [0, 0]
+
     def test_synchronised_batch_norm_is_that_of_the_whole_batch(self) -> None:
         images = torch.randn(8, 5, 3, 3, generator=torch.Generator().manual_seed(0)) * 3 + 1
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bneck.nas.blocks import BlockSpace
+from bneck.nas.space import Tokens
 from bneck.nets.build import Net
-from bneck.search.blocks import BlockSpace
-from bneck.search.space import Tokens
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.rows import Bneck, Row

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bneck.data.pack import stored_side
+from bneck.devices.places.page_server import Page, PageServer
 from bneck.devices.runtimes import runtime
 from bneck.records.run import RunFolder
 from bneck.report.demo_page import DEMO_SCRIPT, POLICY, demo_page, model_json
-from bneck.runs.server import DemoServer, Page
+from bneck.runs.server import Page
 from bneck.specs.errors import InputError
 from bneck.specs.text import from_text
 
@@ -28,7 +29,7 @@ def demo(
     onnxruntime_web: str | Path | None = None,
     picture: str | Path | None = None,
     port: int = 0,
-) -> DemoServer:
+) -> PageServer:
     """A server of a page in which a classifier looks at pictures or through the camera.
 
     The page runs the exported file by onnxruntime-web, one thread of WebAssembly, and answers as
@@ -42,7 +43,7 @@ def demo(
         port: to listen on; 0 takes a free one.
 
     Returns:
-        The server, which serves while in `with`.
+        The server; it serves until its `stop`, which the end of a `with` calls.
 
     Raises:
         InputError: no classifier there, no onnxruntime-web, no such picture, a port that is taken.
@@ -70,7 +71,15 @@ def demo(
     )
     pages["/model.json"] = Page(model_json(facts).encode(), JSON)
     pages["/"] = Page(demo_page(f"{path.resolve().name} in the browser", sentence).encode(), HTML)
-    return DemoServer(pages, POLICY, port)
+    headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
+    try:
+        return PageServer(
+            lambda page, body: pages.get(page) if body is None else None, headers=headers, port=port
+        )
+    except OSError as error:
+        raise InputError(
+            f"port {port} cannot be listened on: {error.strerror or error}; choose another --port"
+        ) from None
 
 
 def web_scripts(folder: str | Path | None = None) -> list[Path]:

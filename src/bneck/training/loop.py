@@ -101,6 +101,8 @@ def fit(
                 course.saved.save(done)
         if log is not None:
             log.restart()
+    if log is not None:
+        log.close()
     net.load_state_dict(course.average.state)
     return net.requires_grad_(True).eval()
 

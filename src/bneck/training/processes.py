@@ -210,7 +210,10 @@ def partners(
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the group, whose gradient is the sum of the group's gradients."""
+    """The sum over the group, whose gradient is the sum of the group's gradients.
+
+    torch deprecates its own (`torch.distributed.nn`) in favour of a private module.
+    """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -231,7 +234,7 @@ def _summed(value: Tensor) -> Tensor:
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the batches of the whole group, on processors too, which torch's own is not.
+    """Batch norm over the batches of the whole group, on CPUs too, which torch's own refuses.
 
     Every process must have as many images. Outside training it is an ordinary batch norm.
     """

@@ -23,6 +23,11 @@ import optuna
 
 from bneck.costs.table import LatencyTable
 from bneck.devices import fill
+from bneck.nas.blocks import BlockSpace
+from bneck.nas.latency import fastest
+from bneck.nas.reward import Reward
+from bneck.nas.spaces import space as named_space
+from bneck.nas.study import Asked, Study
 from bneck.records.files import write_text
 from bneck.runs.progress import Replaying
 from bneck.runs.report import write_report
@@ -37,11 +42,6 @@ from bneck.runs.search.settings import BlockSettings
 from bneck.runs.search.supernet import judge_by_shared_weights, rank_correlation, shared_weights
 from bneck.runs.search.target import target_ms
 from bneck.runs.search.workers import WorkerPool
-from bneck.search.blocks import BlockSpace
-from bneck.search.latency import fastest
-from bneck.search.reward import Reward
-from bneck.search.spaces import space as named_space
-from bneck.search.study import Asked, Study
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, to_text

@@ -13,6 +13,8 @@ from typing import Any
 
 from bneck.costs.count import count
 from bneck.costs.table import LatencyTable
+from bneck.nas.blocks import BlockSpace
+from bneck.nas.study import Study, Trial
 from bneck.runs.search.experiment import Experiment
 from bneck.runs.search.fitting import fit_by_clock
 from bneck.runs.search.handover import Handover
@@ -21,8 +23,6 @@ from bneck.runs.search.pipeline import job_for, train_all
 from bneck.runs.search.run import Run
 from bneck.runs.search.settings import BlockSettings
 from bneck.runs.search.workers import WorkerPool
-from bneck.search.blocks import BlockSpace
-from bneck.search.study import Study, Trial
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
 from bneck.specs.transforms import rename, scale_width

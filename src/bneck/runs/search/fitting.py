@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from bneck.costs.table import LatencyTable
-from bneck.search.fitting import fit_widths
+from bneck.nas.fitting import fit_widths
 from bneck.specs.network import NetSpec
 
 TRIES = 6
@@ -41,7 +41,7 @@ def fit_by_clock(
         limit_ms: what it may take at most, in milliseconds.
         table: the device's estimates; what it does not cover is not proposed.
         measured: spec -> milliseconds by the clock.
-        widest: see `search.fitting.fit_widths`.
+        widest: see `nas.fitting.fit_widths`.
 
     Returns:
         Where nothing measured within the limit, what came nearest to it from above.

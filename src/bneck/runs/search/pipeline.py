@@ -19,6 +19,7 @@ from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.runtimes import runtime
+from bneck.nas.netadapt import narrowest
 from bneck.records.measurement import Measurement
 from bneck.records.run import NetworkRecord
 from bneck.runs.answers import FileAnswers
@@ -44,7 +45,6 @@ from bneck.runs.search.verify import verified_ms
 from bneck.runs.search.widths import SURE, as_it_is, narrowed, network_record
 from bneck.runs.search.workers import WorkerPool
 from bneck.runs.train import Plan, adopt
-from bneck.search.netadapt import narrowest
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, resolve, to_text

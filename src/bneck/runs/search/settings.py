@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bneck.devices.deployment import Deployment
+from bneck.nas.netadapt import ALL, PAPER
+from bneck.nas.netadapt import Kind as Change
+from bneck.nas.reward import Kind, Reward
+from bneck.nas.searchers import PARETO_SEARCHERS, SEARCHERS
+from bneck.nas.spaces import space
+from bneck.nas.study import OBJECTIVES, Objective
 from bneck.runs.search.cluster import check_address
 from bneck.runs.search.target import target_ms
-from bneck.search.netadapt import ALL, PAPER
-from bneck.search.netadapt import Kind as Change
-from bneck.search.reward import Kind, Reward
-from bneck.search.searchers import PARETO_SEARCHERS, SEARCHERS
-from bneck.search.spaces import space
-from bneck.search.study import OBJECTIVES, Objective
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Task
 from bneck.tasks.options import stored as stored_options

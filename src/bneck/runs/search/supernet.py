@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
+from bneck.nas.blocks import BlockSpace
+from bneck.nas.space import Tokens
+from bneck.nas.study import Asked, Study, Trial
 from bneck.nets.supernet import Supernet
 from bneck.nets.weights import load_weights, save_weights
 from bneck.runs.progress import PERCENT, Following
@@ -20,9 +23,6 @@ from bneck.runs.search.jobs import Outcome, ProxyJob, marked, outcome_of, proxy_
 from bneck.runs.search.run import Run
 from bneck.runs.search.settings import BlockSettings
 from bneck.runs.search.workers import WorkerPool, worker_device
-from bneck.search.blocks import BlockSpace
-from bneck.search.space import Tokens
-from bneck.search.study import Asked, Study, Trial
 from bneck.training.loop import fit
 from bneck.training.processes import ProcessGroup
 from bneck.training.settings import Settings

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bneck.nas.netadapt import Proposal, Step, Trial
 from bneck.records.run import ProposalRecord
 from bneck.runs.search.experiment import Experiment
 from bneck.runs.search.jobs import Outcome, TrialJob, trial_job
 from bneck.runs.search.run import Clock, Run
 from bneck.runs.search.workers import WorkerPool
-from bneck.search.netadapt import Proposal, Step, Trial
 from bneck.specs.network import NetSpec
 
 
@@ -44,7 +44,7 @@ class Judge:
         return self.clock.seconds + in_workers / self.pool.workers
 
     def __call__(self, number: int, spec: NetSpec, proposals: Sequence[Proposal]) -> list[Trial]:
-        """The trials of a step, judged in parallel; see `search.netadapt.adapt`."""
+        """The trials of a step, judged in parallel; see `nas.netadapt.adapt`."""
         self.clock.stop()
         run = self.run
         wanted: list[tuple[NetSpec, Proposal | None]] = [(spec, None)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bneck.costs.count import count_whole
 from bneck.costs.table import LatencyTable
+from bneck.nas.netadapt import Step, adapt, narrowest
 from bneck.records.files import write_text
 from bneck.records.run import NetworkRecord, StepRecord
 from bneck.runs.search.experiment import Experiment
@@ -13,7 +14,6 @@ from bneck.runs.search.run import Run
 from bneck.runs.search.trials import Judge, proposal_record
 from bneck.runs.search.verify import verified_ms
 from bneck.runs.search.workers import WorkerPool
-from bneck.search.netadapt import Step, adapt, narrowest
 from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text
 from bneck.specs.transforms import fix_skips, rename

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bneck.data.batches import train_batches
+from bneck.nas.space import Tokens
 from bneck.nets.supernet import Supernet, largest, smallest
-from bneck.search.space import Tokens
 from bneck.specs.errors import InputError
 from bneck.tasks.classify.dataset import ImageData
 from bneck.tasks.classify.scoring import loss

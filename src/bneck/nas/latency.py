@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from bneck.search.features import Array, Features, Indices
-from bneck.search.model import fit
-from bneck.search.space import Choice, Space, Tokens
+from bneck.nas.features import Array, Features, Indices
+from bneck.nas.model import fit
+from bneck.nas.space import Choice, Space, Tokens
 from bneck.specs.network import NetSpec
 
 TokenEstimate: TypeAlias = Callable[[Tokens], float]

@@ -15,23 +15,22 @@ from typing import Any, Literal, TypeVar, get_args
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bneck.search.ledger import LedgerError, close_ledger, open_ledger, reach
-from bneck.search.proposals import Proposal, propose
-from bneck.search.reward import Reward
-from bneck.search.samplers import OnReplay
-from bneck.search.searchers import PARETO_SEARCHERS, SEARCHERS, sampler
-from bneck.search.several import RUN, agreed_reward, is_of, taken
-from bneck.search.space import Space, Tokens
-from bneck.search.trials import (
+from bneck.nas.ledger import LedgerError, close_ledger, open_ledger, reach
+from bneck.nas.reward import Reward
+from bneck.nas.samplers import OnReplay, Proposal
+from bneck.nas.searchers import PARETO_SEARCHERS, SEARCHERS, sampler
+from bneck.nas.several import RUN, agreed_reward, is_of, taken
+from bneck.nas.space import Space, Tokens
+from bneck.nas.trials import (
     ACCURACY,
     DIGEST,
     LATENCY,
     REJECTED,
     Finished,
     distributions,
-    share,
     tokens_of,
 )
 from bneck.specs.errors import InputError
@@ -133,7 +132,8 @@ class Study:
         self.reward = reward
         if run is not None:
             self.reward = self._reach(lambda: agreed_reward(self._study, reward))
-        self._study.sampler = sampler(
+        self._study_id = self._reach(lambda: self._storage.get_study_id_from_name(name))
+        self._searcher = sampler(
             searcher, space, reward=self.reward, estimate=self._estimate_tokens, seed=seed,
             sweep=objective == "pareto", on_replay=on_replay,
         )  # fmt: skip
@@ -146,7 +146,7 @@ class Study:
 
     def close(self) -> None:
         """Close the connections to the ledger, if it is a database."""
-        close_ledger(self._study._storage)
+        close_ledger(self._storage)
 
     @property
     def trials(self) -> list[Trial]:
@@ -176,7 +176,7 @@ class Study:
             if len(frozen.params) < len(self.space.choices) or digest is None or twice:
                 self._withdraw(frozen.number)
             else:
-                self._asked[frozen.number] = frozen._trial_id
+                self._asked[frozen.number] = self._id(frozen.number)
                 asked.append(self._as_asked(frozen))
         return asked
 
@@ -188,7 +188,8 @@ class Study:
         """
         allowed = bool(self._trials)
         for _ in range(MOST_IN_A_ROW):
-            proposal = self._reach(lambda: propose(self._study, self._distributions, self._read()))
+            trials = self._reach(self._read)
+            proposal = self._searcher.proposal(trials, len(trials))
             tokens = tokens_of(self.space.choices, proposal.params)
             spec = self.space.decode(tokens)
             latency_ms = self.estimate(spec)
@@ -201,7 +202,7 @@ class Study:
                 self._enter(proposal, noted, known.accuracy, latency_ms)
                 continue
             trial_id = self._enter(proposal, {DIGEST: digest}, None, latency_ms)
-            number = self._number(trial_id, proposal.number)
+            number = self._number(trial_id, len(trials))
             if self.run is not None and taken(self._reach(self._read), number, digest):
                 self._withdraw(number)
                 continue
@@ -275,9 +276,9 @@ class Study:
         facts: dict[str, Any],
     ) -> optuna.Study:
         goals: list[Any] = ["maximize", "minimize"][: 2 if self.objective == "pareto" else 1]
-        storage = open_ledger(self.ledger)
+        self._storage = open_ledger(self.ledger)
         with suppress(KeyError):
-            old = optuna.load_study(study_name=name, storage=storage)
+            old = optuna.load_study(study_name=name, storage=self._storage)
             for key, value in facts.items():
                 if (found := old.user_attrs.get(key)) is not None and found != value:
                     raise LedgerError(
@@ -285,8 +286,8 @@ class Study:
                         "choose another ledger, or go on with the settings it was begun with"
                     )
         study = optuna.create_study(
-            storage=storage, study_name=name, directions=goals, load_if_exists=True,
-            pruner=pruner or optuna.pruners.NopPruner(),
+            storage=self._storage, study_name=name, directions=goals, load_if_exists=True,
+            pruner=pruner or optuna.pruners.NopPruner(), sampler=RandomSampler(),  # never asked
         )  # fmt: skip
         for key, value in facts.items():
             if key not in study.user_attrs:
@@ -304,7 +305,7 @@ class Study:
         self, proposal: Proposal, noted: dict[str, Any], accuracy: float | None, latency_ms: float
     ) -> int:
         """Write a trial down in one go, finished where its accuracy is known; its id in the ledger."""
-        trial = optuna.trial.create_trial(
+        trial = create_trial(
             state=TrialState.RUNNING if accuracy is None else TrialState.COMPLETE,
             values=None if accuracy is None else self._values(accuracy, latency_ms),
             params=proposal.params,
@@ -312,19 +313,20 @@ class Study:
             user_attrs={LATENCY: latency_ms, **noted, **({RUN: self.run} if self.run else {})},
             system_attrs=proposal.system_attrs,
         )
-        storage, study_id = self._study._storage, self._study._study_id
-        return self._reach(lambda: storage.create_new_trial(study_id, template_trial=trial))
+        return self._reach(
+            lambda: self._storage.create_new_trial(self._study_id, template_trial=trial)
+        )
+
+    def _id(self, number: int) -> int:
+        """A trial's id in the ledger."""
+        find = self._storage.get_trial_id_from_study_id_trial_number
+        return self._reach(lambda: find(self._study_id, number))
 
     def _number(self, trial_id: int, expected: int) -> int:
         """The trial's number; the one that it was proposed for is looked up without the database."""
-        storage, study_id = self._study._storage, self._study._study_id
-
-        def find() -> int:
-            if storage.get_trial_id_from_study_id_trial_number(study_id, expected) == trial_id:
-                return expected
-            return storage.get_trial_number_from_id(trial_id)
-
-        return self._reach(find)
+        if self._id(expected) == trial_id:
+            return expected
+        return self._reach(lambda: self._storage.get_trial_number_from_id(trial_id))
 
     def _values(self, accuracy: float, latency_ms: float) -> list[float]:
         if self.objective == "pareto":
@@ -332,7 +334,7 @@ class Study:
         return [self.reward(accuracy, latency_ms)]
 
     def _note(self, asked: Asked, key: str, value: Any) -> None:
-        trial_id, storage = self._asked[asked.number], self._study._storage
+        trial_id, storage = self._asked[asked.number], self._storage
         self._reach(lambda: storage.set_trial_user_attr(trial_id, key, value))
 
     def _finish(self, asked: Asked, accuracy: float, *, stopped: bool) -> None:
@@ -345,7 +347,7 @@ class Study:
             state = TrialState.PRUNED
             reported = asked.rungs.get(max(asked.stops, default=0), accuracy)
             values = self._values(reported, asked.latency_ms)
-        trial_id, storage = self._asked[asked.number], self._study._storage
+        trial_id, storage = self._asked[asked.number], self._storage
 
         def close() -> None:
             with suppress(UpdateFinishedTrialError):
@@ -355,10 +357,8 @@ class Study:
 
     def _read(self) -> list[FrozenTrial]:
         """All trials of the ledger by number; the newly finished ones are remembered."""
-        storage, study_id = self._study._storage, self._study._study_id
-        trials = storage.get_all_trials(study_id, deepcopy=False)
+        trials = self._study.get_trials(deepcopy=False)
         for frozen in self._finished.new(trials):
-            share(frozen, self.space.choices, self._distributions)
             if frozen.number not in self._trials:
                 self._remember(frozen)
         return trials

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from bneck.search.netadapt import LEAST, PAPER, Kind, narrowest, places
-from bneck.search.space import Choice, NotInSpace, Space, SpaceError, Tokens
+from bneck.nas.netadapt import LEAST, PAPER, Kind, narrowest, places
+from bneck.nas.space import Choice, NotInSpace, Space, SpaceError, Tokens
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Pool
 from bneck.specs.transforms import (

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bneck.search.samplers import OnReplay, TokenSampler
-from bneck.search.space import Choice, Tokens
-from bneck.search.trials import Judged
+from bneck.nas.samplers import OnReplay, TokenSampler
+from bneck.nas.space import Choice, Tokens
+from bneck.nas.trials import Judged
 from bneck.specs.errors import InputError
 
 

@@ -9,21 +9,16 @@ from contextlib import contextmanager
 import optuna
 from optuna.samplers import BaseSampler
 
-from bneck.search.latency import TokenEstimate
-from bneck.search.predictor import Predictor
-from bneck.search.reward import Reward
-from bneck.search.samplers import Evolution, OnReplay, RandomTokens, Reseeded
-from bneck.search.space import Space
-from bneck.search.trials import View
+from bneck.nas.latency import TokenEstimate
+from bneck.nas.predictor import Predictor
+from bneck.nas.reward import Reward
+from bneck.nas.samplers import Evolution, OnReplay, OptunaSearcher, RandomTokens, Searcher
+from bneck.nas.space import Space
 from bneck.specs.errors import InputError
 
 SEARCHERS = (
     "predictor", "evolution", "controller", "controller-tuned", "tpe", "nsga2", "gp", "random",
 )  # fmt: skip
-# TPE fits one density to its best 25 trials and one to all others, anew for every trial: what the
-# second is like an even share of them says as well.
-SHOWN, BEST = 500, 100
-SHOWN_GP = 300  # a Gaussian process costs the cube of its trials: with 42 choices 3 s for these
 PARETO_SEARCHERS = ("predictor", "tpe", "nsga2", "gp", "random")
 
 
@@ -36,7 +31,7 @@ def sampler(
     seed: int,
     sweep: bool = False,
     on_replay: OnReplay | None = None,
-) -> BaseSampler:
+) -> Searcher:
     """A searcher by name; all choose from the same choices and learn from the same trials.
 
     Args:
@@ -58,16 +53,12 @@ def sampler(
         case "evolution":
             return Evolution(choices, seed=seed)
         case "controller" | "controller-tuned":
-            from bneck.search.controller import PAPER, TUNED, Controller
+            from bneck.nas.controller import PAPER, TUNED, Controller
 
             ppo = PAPER if name == "controller" else TUNED
             return Controller(choices, ppo, seed=seed, on_replay=on_replay)
-        case "tpe":
-            return Reseeded(choices, _tpe, seed=seed, view=View(most=SHOWN, best=BEST))
-        case "nsga2":
-            return Reseeded(choices, lambda s: optuna.samplers.NSGAIISampler(seed=s), seed=seed)
-        case "gp":
-            return Reseeded(choices, _gp, seed=seed, view=View(most=SHOWN_GP, best=BEST))
+        case "tpe" | "nsga2" | "gp":
+            return OptunaSearcher(choices, _OPTUNA[name], sweep=sweep, seed=seed)
         case "random":
             return RandomTokens(choices, seed=seed)
     raise InputError(f"there is no searcher {name!r}; known are {', '.join(SEARCHERS)}")
@@ -83,6 +74,13 @@ def _tpe(seed: int) -> BaseSampler:
     # of the two is the default depends on Optuna's version.
     with _settled():
         return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+
+
+def _nsga2(seed: int) -> BaseSampler:
+    return optuna.samplers.NSGAIISampler(seed=seed)
+
+
+_OPTUNA = {"tpe": _tpe, "nsga2": _nsga2, "gp": _gp}
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from bneck.search.features import Array, Features, Indices
+from bneck.nas.features import Array, Features, Indices
 
 Predict = Callable[[Indices], Array]
 

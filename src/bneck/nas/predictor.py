@@ -14,13 +14,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from bneck.search.features import Array, Features, Indices
-from bneck.search.latency import Latencies, TokenEstimate
-from bneck.search.model import Model, Predict, fit
-from bneck.search.reward import Reward
-from bneck.search.samplers import TokenSampler
-from bneck.search.space import Choice, Tokens
-from bneck.search.trials import Judged
+from bneck.nas.features import Array, Features, Indices
+from bneck.nas.latency import Latencies, TokenEstimate
+from bneck.nas.model import Model, Predict, fit
+from bneck.nas.reward import Reward
+from bneck.nas.samplers import TokenSampler
+from bneck.nas.space import Choice, Tokens
+from bneck.nas.trials import Judged
 
 MOST_TRIALS = 800  # that a model is fitted to: the best half and the last half
 REFIT = 25  # a model is fitted anew when it has a 25th more trials

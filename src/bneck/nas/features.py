@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from bneck.search.space import Choice, Option
+from bneck.nas.space import Choice, Option
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]

@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TypeAlias
 
 from bneck.costs.table import TableError
-from bneck.search.netadapt import ALL, LEAST, Kind, places
-from bneck.search.widths import width_at
+from bneck.nas.netadapt import ALL, LEAST, Kind, places
+from bneck.nas.widths import width_at
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck
 from bneck.specs.transforms import beside, fix_skips, squeezed_like, with_expanded, with_out

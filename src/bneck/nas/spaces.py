@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from bneck.search.blocks import FIELDS, Block, BlockSpace
-from bneck.search.space import SpaceError
+from bneck.nas.blocks import FIELDS, Block, BlockSpace
+from bneck.nas.space import SpaceError
 from bneck.specs.rows import ROW_KINDS, Conv, Pool, Row, SpecError, round8
 
 FORMAT = 1

@@ -8,27 +8,44 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
+import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bneck.search.space import Choice, Tokens
-from bneck.search.trials import (
+from bneck.nas.space import Choice, Tokens
+from bneck.nas.trials import (
     ACCURACY,
     LATENCY,
     REJECTED,
     Finished,
     Judged,
-    View,
     distributions,
     tokens_of,
 )
 
 OnReplay = Callable[[int, int], None]  # (updates replayed, of so many)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Parameters of a trial, and what the searcher wants to find with it later."""
+
+    params: dict[str, Any]
+    system_attrs: dict[str, Any] = field(default_factory=dict)
+
+
+class Searcher(Protocol):
+    """Proposes a trial before anything of it is written down."""
+
+    def proposal(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
+        """The trial of that number, from all trials of the study by number."""
+        ...
 
 
 class TokenSampler(BaseSampler):
@@ -63,6 +80,17 @@ class TokenSampler(BaseSampler):
         """Tokens drawn alike from all."""
         return tuple(int(rng.integers(size)) for size in self.sizes)
 
+    def proposal(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
+        """See `Searcher.proposal`."""
+        self._history += map(self._judged, self._finished.new(trials))
+        pending = {
+            tokens_of(self.choices, t.params)
+            for t in trials
+            if t.state == TrialState.RUNNING and len(t.params) == len(self.choices)
+        }
+        tokens = self.propose(self._history, pending, number)
+        return Proposal({c.name: c.options[t] for c, t in zip(self.choices, tokens, strict=True)})
+
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
@@ -73,15 +101,7 @@ class TokenSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The proposal as Optuna's parameters."""
-        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        self._history += map(self._judged, self._finished.new(trials))
-        pending = {
-            tokens_of(self.choices, t.params)
-            for t in self._finished.under_way(trials)
-            if len(t.params) == len(self.choices)
-        }
-        tokens = self.propose(self._history, pending, trial.number)
-        return {c.name: c.options[t] for c, t in zip(self.choices, tokens, strict=True)}
+        return self.proposal(study.get_trials(deepcopy=False), trial.number).params
 
     def sample_independent(
         self,
@@ -161,17 +181,18 @@ class Evolution(TokenSampler):
         return (*tokens[:place], int(new), *tokens[place + 1 :])
 
 
-class Reseeded(BaseSampler):
+class OptunaSearcher:
     """One of Optuna's samplers, made anew for every trial with a seed of its own.
 
-    Their state lies in the study, but for their random numbers; so a resumed search goes on as the unbroken
-    one would have.
+    A resumed search therefore goes on as the unbroken one would have. The sampler is asked beside a copy of
+    the finished trials in memory: what it writes down while it is asked costs nothing there, and the
+    ledger is handed the whole trial.
 
     Args:
         choices: of the space.
         make: seed -> sampler.
+        sweep: trials have an accuracy and a latency, not one reward.
         seed: everything random follows from it and the trial's number.
-        view: what it is shown of the study; None shows all of it.
     """
 
     def __init__(
@@ -179,47 +200,52 @@ class Reseeded(BaseSampler):
         choices: Sequence[Choice],
         make: Callable[[int], BaseSampler],
         *,
+        sweep: bool = False,
         seed: int = 0,
-        view: View | None = None,
     ) -> None:
-        self.choices, self.make, self.seed, self.view = tuple(choices), make, seed, view
-        self._current = make(seed)
+        self.make, self.seed = make, seed
+        self._space = distributions(choices)
+        self._copy = optuna.create_study(
+            directions=["maximize", "minimize"] if sweep else ["maximize"]
+        )
+        self._copied = 0  # trials of the copy
+        self._finished = Finished()
+        self._under_way: dict[int, int] = {}  # numbers in the copy by numbers in the study
 
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """A fresh sampler for this trial."""
-        words = np.random.SeedSequence([self.seed, trial.number]).generate_state(1)
-        self._current = self.make(int(words[0] % 2**31))
-        self._current.before_trial(study, trial)
+    def proposal(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
+        """See `Searcher.proposal`."""
+        self._follow(trials)
+        at = self._add(create_trial(state=TrialState.RUNNING))
+        asking = self._copy.get_trials(deepcopy=False)[at]
+        words = np.random.SeedSequence([self.seed, number]).generate_state(1)
+        sampler = self.make(int(words[0] % 2**31))
+        sampler.before_trial(self._copy, asking)
+        # The space is known. Optuna would work out from every trial that all of them have it.
+        params = sampler.sample_relative(self._copy, asking, self._space)
+        for name, distribution in self._space.items():
+            if name not in params:
+                params[name] = sampler.sample_independent(self._copy, asking, name, distribution)
+        noted = self._copy.get_trials(deepcopy=False)[at].system_attrs
+        self._copy.tell(at, state=TrialState.FAIL)
+        # TPE and GP also note the parameters, for those who ask before these are written.
+        noted = {key: value for key, value in noted.items() if "relative_params" not in key}
+        return Proposal({name: params[name] for name in self._space}, noted)
 
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """All choices at once; Optuna's would find out from every trial that all have them."""
-        return distributions(self.choices)
+    def _follow(self, trials: Sequence[FrozenTrial]) -> None:
+        """Take up what happened to the study's trials; one that is over replaces the one under way."""
+        running = [
+            t for t in trials
+            if t.state == TrialState.RUNNING and len(t.params) == len(self._space)
+        ]  # fmt: skip
+        for number in self._under_way.keys() - {t.number for t in running}:
+            self._copy.tell(self._under_way.pop(number), state=TrialState.FAIL)
+        for trial in self._finished.new(trials):
+            self._add(trial)
+        for trial in running:
+            if trial.number not in self._under_way:
+                self._under_way[trial.number] = self._add(trial)
 
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """That sampler's parameters."""
-        study = study if self.view is None else self.view.of(study)
-        return self._current.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """That sampler's parameter."""
-        return self._current.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        """That sampler's bookkeeping."""
-        self._current.after_trial(study, trial, state, values)
+    def _add(self, trial: FrozenTrial) -> int:
+        self._copy.add_trial(trial)
+        self._copied += 1
+        return self._copied - 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal, get_args
 
-from bneck.search.space import Choice, NotInSpace, Option, Space, SpaceError, Tokens
+from bneck.nas.space import Choice, NotInSpace, Option, Space, SpaceError, Tokens
 from bneck.specs.network import Gate, NetSpec, Padding
 from bneck.specs.rows import ACTS, Act, Bneck, Conv, Row, round8
 from bneck.specs.transforms import fix_skips, rename

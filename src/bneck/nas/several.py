@@ -8,9 +8,9 @@ from dataclasses import asdict, replace
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from bneck.search.ledger import LedgerError
-from bneck.search.reward import Reward
-from bneck.search.trials import DIGEST, DONE
+from bneck.nas.ledger import LedgerError
+from bneck.nas.reward import Reward
+from bneck.nas.trials import DIGEST, DONE
 
 RUN, TERMS = "run", "reward terms"  # attributes of a trial and of a study
 ALIKE = 0.1  # how far the aims of runs may be apart, as a share
