@@ -13,7 +13,6 @@ from bneck.devices.places.page_server import Page, PageServer
 from bneck.devices.runtimes import runtime
 from bneck.records.run import RunFolder
 from bneck.report.demo_page import DEMO_SCRIPT, POLICY, demo_page, model_json
-from bneck.runs.server import Page
 from bneck.specs.errors import InputError
 from bneck.specs.text import from_text
 
