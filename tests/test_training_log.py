@@ -74,7 +74,7 @@ class TestJournal:
         self, tmp_path: Path
     ) -> None:
         for loss in (4.0, 3.0):
-            told = Journal(tmp_path, batch=1)
+            told = TrainingLog(tmp_path, batch=1)
             told.begin(0)
             told.write(1, loss=loss)
         assert scalars(tmp_path) == {"loss": [(1, 3.0)]}
@@ -83,7 +83,7 @@ class TestJournal:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if not installed
-        told = Journal(tmp_path, batch=1)
+        told = TrainingLog(tmp_path, batch=1)
         told.begin(0)
         told.write(1, loss=1.5)
         told.close()
@@ -98,10 +98,10 @@ class TestJournal:
         pytest.importorskip("tensorboard")
         (tmp_path / "tensorboard").write_text("in the way")
         with pytest.raises(InputError, match=r"tensorboard cannot be written: "):
-            Journal(tmp_path, batch=1).begin(0)
+            TrainingLog(tmp_path, batch=1).begin(0)
 
     def test_a_full_disk_ends_in_a_sentence(self, tmp_path: Path) -> None:
-        told = Journal(tmp_path, batch=1)
+        told = TrainingLog(tmp_path, batch=1)
         told.begin(0)
         full = Path("/dev/full")
         if not full.exists():
