@@ -123,10 +123,10 @@ def fill_quickly(patch: pytest.MonkeyPatch) -> None:
 
 def measure_quickly(patch: pytest.MonkeyPatch) -> None:
     """Fill and measure in moments, and refuse no figure of a busy machine."""
-    from bneck.recipes import search, stages
+    from bneck.runs.search import latency, pipeline
 
     fill_quickly(patch)
-    for module in (search, stages):
+    for module in (pipeline, latency):
         patch.setattr(module, "CAREFUL", replace(QUICK, burst_ms=3.0))
 
 

@@ -78,7 +78,7 @@ def run(given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
         for module in ("finalists", "verify"):
-            patch.setattr(f"bneck.recipes.{module}.measured_ms", by_table)
+            patch.setattr(f"bneck.runs.search.{module}.measured_ms", by_table)
         # So small a space may have nothing above the target; both stages shall run all the same.
         patch.setattr("bneck.runs.search.pipeline.HIGH", 0.0)
         search(**given, out=path)

@@ -11,7 +11,7 @@ from PIL import Image
 
 import bneck
 from annotated import SIZE, draw_boxes, draw_scenes
-from bneck.recipes.drawn_files import drawn_files, refuse_shared
+from bneck.runs.drawn import drawn_files, refuse_shared
 from bneck.recipes.segment import train_segment
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec

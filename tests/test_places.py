@@ -109,7 +109,7 @@ class TestShipped:
     def test_facades_stay_at_home(self) -> None:
         shipped = sources(AGENT)
         assert shipped["bneck"] == shipped["bneck.devices.places"] == (True, "")
-        assert not [name for name in shipped if name.startswith(("bneck.recipes", "bneck.cli"))]
+        assert not [name for name in shipped if name.startswith(("bneck.runs", "bneck.tasks", "bneck.cli"))]
 
     def test_an_interpreter_without_numpy_is_told_what_to_install(self) -> None:
         # -S: no site-packages.

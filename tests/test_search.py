@@ -53,8 +53,8 @@ def run(pictures: Path, tiny_file: Path, tmp_path_factory: pytest.TempPathFactor
 
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
-        for module in ("search", "verify"):
-            patch.setattr(f"bneck.recipes.{module}.measured_ms", by_table)
+        for module in ("pipeline", "latency"):
+            patch.setattr(f"bneck.runs.search.{module}.measured_ms", by_table)
         returned = search(
             pictures, "92%", seed_network=str(tiny_file), out=path, workers=1, **SMALL
         )

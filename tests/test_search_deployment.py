@@ -43,8 +43,8 @@ def test_what_runs_on_the_device_is_what_is_timed_and_shipped(
         return [table.estimate_ms(spec) if table else count(spec).madds for spec in specs]
 
     measure_quickly(monkeypatch)
-    for module in ("search", "verify"):
-        monkeypatch.setattr(f"bneck.recipes.{module}.measured_ms", by_table)
+    for module in ("pipeline", "latency"):
+        monkeypatch.setattr(f"bneck.runs.search.{module}.measured_ms", by_table)
     path = table_path(tiny, ON)
     assert path != table_path(tiny)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -63,8 +63,8 @@ def by_work(
 def decide_alike(patch: pytest.MonkeyPatch) -> None:
     """Let a search fill and measure in moments, and decide the same on a busy machine."""
     measure_quickly(patch)
-    for module in ("search", "verify"):
-        patch.setattr(f"bneck.recipes.{module}.measured_ms", by_work)
+    for module in ("pipeline", "latency"):
+        patch.setattr(f"bneck.runs.search.{module}.measured_ms", by_work)
 
 
 @pytest.fixture(scope="module", params=["detect", "segment"])

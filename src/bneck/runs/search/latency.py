@@ -1,4 +1,4 @@
-"""The first stages of a run: the device's latency table filled, networks measured."""
+"""Latency as a search decides by it: the target, the device's table, networks measured and remembered."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ from bneck.devices.measure import Candidate, measure
 from bneck.devices.places import identity
 from bneck.devices.protocol import Protocol, TimingError
 from bneck.records.files import locked, write_bytes
+from bneck.records.ledger import Ledger
 from bneck.runs.search.run import Run
+from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import PLAIN, Wrapper
 
 CAREFUL = Protocol(rounds=8, loads=3, burst_ms=30.0)
 USUAL = Deployment()
 PATIENCE, PAUSE_S = 6, 10.0
+_FORM = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|us|s|%)\s*")
+_MS = {"ms": 1.0, "us": 1e-3, "s": 1e3}
 
 T = TypeVar("T")
 
@@ -199,3 +203,51 @@ def patiently(measurement: Callable[[], T]) -> T:
         except TimingError:
             time.sleep(PAUSE_S)
     return measurement()
+
+
+def verified_ms(run: Run, reference: NetSpec, spec: NetSpec, table: LatencyTable) -> float:
+    """Measured latency of a network in milliseconds, at the pace of the table.
+
+    `reference` is the network whose pace that is.
+    """
+    digest = spec.digest()
+    known = run.ledger.find(event="verified", digest=digest)
+    if known is None:
+        known = {
+            "event": "verified",
+            "digest": digest,
+            "measured_ms": _remembered_ms(reference, spec, table, run),
+            "estimated_ms": table.estimate_ms(spec),
+        }
+        run.ledger.append(known)
+    return float(known["measured_ms"])
+
+
+def _remembered_ms(reference: NetSpec, spec: NetSpec, table: LatencyTable, run: Run) -> float:
+    on, wrapper = run.settings.deployment, run.wrapper
+    path = table_path(reference, on, wrapper=wrapper).with_suffix(".networks.jsonl")
+    # A table that was filled anew has another pace; what was measured beside the old one is void.
+    key = {"digest": spec.digest(), "reference_ms": table.header["reference_ms"]}
+    with locked(path.with_suffix(".lock"), wait=True):
+        memory = Ledger(path)
+        entry = memory.find(**key)
+        if entry is None:
+            entry = {**key, "measured_ms": measured_ms(reference, [spec], table, on, wrapper)[0]}
+            memory.append(entry)
+    return float(entry["measured_ms"])
+
+
+def target_ms(text: str, seed_ms: float) -> float:
+    """The latency to reach in milliseconds; a percentage is one of the seed network's.
+
+    Raises:
+        InputError: `text` is no positive time or percentage.
+    """
+    match = _FORM.fullmatch(text)
+    if match is None or float(match[1]) <= 0:
+        raise InputError(
+            f"the target is {text!r}; write a time with its unit, as 5ms, or a share of the seed network's "
+            "latency, as 70%"
+        )
+    value, unit = float(match[1]), match[2]
+    return value / 100 * seed_ms if unit == "%" else value * _MS[unit]

@@ -15,7 +15,7 @@ from bneck.nas.searchers import PARETO_SEARCHERS, SEARCHERS
 from bneck.nas.spaces import space
 from bneck.nas.study import OBJECTIVES, Objective
 from bneck.runs.search.cluster import check_address
-from bneck.runs.search.target import target_ms
+from bneck.runs.search.latency import target_ms
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Task
 from bneck.tasks.options import stored as stored_options

@@ -10,9 +10,9 @@ from bneck.records.run import NetworkRecord, StepRecord
 from bneck.runs.search.experiment import Experiment
 from bneck.runs.search.fitting import LOW, fit_by_clock
 from bneck.runs.search.handover import Handover
+from bneck.runs.search.latency import verified_ms
 from bneck.runs.search.run import Run
 from bneck.runs.search.trials import Judge, proposal_record
-from bneck.runs.search.verify import verified_ms
 from bneck.runs.search.workers import WorkerPool
 from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text
