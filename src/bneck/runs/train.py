@@ -18,6 +18,7 @@ from bneck.records.files import write_bytes, write_json, write_text
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
 from bneck.runs.answers import ModuleAnswers
+from bneck.runs.data import data_record, prepared_record, reopened
 from bneck.runs.files import write_file
 from bneck.runs.folder import begin, check_empty, finish, fresh_folder, go_on, new_record
 from bneck.runs.load import Trained, trained
@@ -28,7 +29,7 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, to_text
 from bneck.specs.wrapper import Wrapper
-from bneck.tasks.contract import Data, Dataset, Scores, Task
+from bneck.tasks.contract import Data, Scores, Task
 from bneck.tasks.options import TrainOptions, parted, stored
 from bneck.tasks.registry import DEFAULT, task, tasks
 from bneck.training.log import TrainingLog
@@ -102,13 +103,13 @@ class Plan:
     """A training that was checked and not begun."""
 
     task: Task
-    dataset: Dataset
+    classes: tuple[str, ...]
+    data: dict[str, Any]  # see `data.data_record`
     spec: NetSpec
     wrapper: Wrapper
     settings: Settings
     common: TrainOptions
     own: Any
-    data: str | None
 
     def record(self) -> dict[str, Any]:
         """What `run.json` holds at the beginning."""
@@ -126,22 +127,11 @@ class Plan:
             "params": costs.params,
             "madds": costs.madds,
             "wrapper": self.task.stored(self.spec, self.wrapper),
-            "classes": list(self.dataset.classes),
-            "data": data_record(self.dataset, self.data),
+            "classes": list(self.classes),
+            "data": self.data,
             "options": {**common, "task": asdict(self.own)},
             "training": asdict(self.settings),
         }
-
-
-def data_record(dataset: Dataset, data: str | None) -> dict[str, Any]:
-    """A dataset as records hold it."""
-    return {
-        "name": dataset.name,
-        "path": data,
-        "splits": dict(dataset.splits),
-        "left_out": [[left.what, left.why] for left in dataset.left_out],
-        **dataset.facts(),
-    }
 
 
 def planned(
@@ -175,8 +165,8 @@ def planned(
         seed=common.seed,
     )
     return Plan(
-        task=chosen, dataset=dataset, spec=spec, wrapper=wrapper, common=common, own=own, data=place,
-        settings=_given(settings, common),
+        task=chosen, classes=tuple(dataset.classes), data=data_record(dataset, place), spec=spec,
+        wrapper=wrapper, common=common, own=own, settings=_given(settings, common),
     )  # fmt: skip
 
 
@@ -233,29 +223,30 @@ class Work:
         return {"run": str(folder.path), **record}
 
     def _data(self, folder: RunFolder, record: dict[str, Any]) -> Data:
-        """The run's images; the first process prepares them, the others open them then."""
-        options = record["options"]
-        own = stored(self.task.Options, options["task"])
-        dataset = self.task.find(record["data"]["path"], own, seed=options["seed"])
-        if list(dataset.classes) != record["classes"]:
-            raise InputError(
-                f"{record['data']['path']} has other classes than when {folder.path} was begun; start a "
-                "new run"
-            )
-        spec = load(folder.spec)
-        wrapper = self.task.restored(spec, record["wrapper"], len(record["classes"]))
-
-        def prepare(progress: Progress) -> Data:
-            return self.task.prepare(
-                dataset, spec, wrapper, own, scratch=folder.scratch / "data", seed=options["seed"],
-                stream=options["stream"], bad_share=options["bad_share"], progress=progress,
-            )  # fmt: skip
-
-        data = self.group.first_then_all(lambda: prepare(self.progress), lambda: prepare(Silent()))
+        """The run's images; the first process makes them ready, the others open them then."""
+        scratch, known = folder.scratch / "data", record["data"].get("prepared")
+        if known is not None:
+            return reopened(self.task, known, scratch)
+        made = self.group.first_then_all(
+            lambda: self._prepared(folder, record, self.progress),
+            lambda: self._prepared(folder, record, Silent()),
+        )
+        record["data"]["splits"] |= made.counts()
+        record["data"]["left_out"] += [[one.what, one.why] for one in made.left_out()]
+        record["data"]["prepared"] = prepared_record(made)
         if self.group.first:
-            record["data"] |= data_record(dataset, record["data"]["path"])
             write_json(folder.run_json, record)
-        return data
+        return made
+
+    def _prepared(self, folder: RunFolder, record: dict[str, Any], progress: Progress) -> Data:
+        options, spec = record["options"], load(folder.spec)
+        own = stored(self.task.Options, options["task"])
+        return self.task.prepare(
+            self.task.find(record["data"]["path"], own, seed=options["seed"]), spec,
+            self.task.restored(spec, record["wrapper"], len(record["classes"])), own,
+            scratch=folder.scratch / "data", seed=options["seed"], stream=options["stream"],
+            bad_share=options["bad_share"], progress=progress,
+        )  # fmt: skip
 
     def _trained(self, folder: RunFolder, record: dict[str, Any], data: Data) -> None:
         if folder.weights.is_file():
@@ -326,7 +317,8 @@ class Work:
             record["scores"][split] = found.as_json()
         if not self.group.first:
             return
-        record["data"]["left_out"] += [[one.what, one.why] for one in data.left_out()]
+        seen = record["data"]["left_out"]
+        seen += [e for one in data.left_out() if (e := [one.what, one.why]) not in seen]
         record["files"] = write_models(run, data, folder)
         finish(folder, record)
 

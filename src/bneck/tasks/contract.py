@@ -122,6 +122,9 @@ class Answers(Protocol):
 class Data(Protocol):
     """A run's images, ready to train on: a plain value that is hashed and travels to worker processes.
 
+    A frozen dataclass of plain values and paths, so that a record can hold it and a resumed run opens the
+    images that it began with. `scratch` is where decoded images are kept.
+
     A search holds out part of the train images: with `heldout`, networks are fitted on the others and
     scored on these; without, fitted on all of train and scored on val.
     """
@@ -129,8 +132,7 @@ class Data(Protocol):
     def __hash__(self) -> int: ...
 
     @property
-    def classes(self) -> int:
-        """How many there are."""
+    def classes(self) -> tuple[str, ...]: ...
 
     @property
     def chance(self) -> float:
@@ -172,6 +174,9 @@ class Data(Protocol):
         Raises:
             InputError: too many unreadable images, or the metric's package is missing.
         """
+
+    def counts(self) -> Mapping[str, int]:
+        """Images per split that can be used."""
 
     def left_out(self) -> Sequence[Left]:
         """What could not be read so far."""
@@ -294,6 +299,9 @@ class Task(Protocol):
         Raises:
             InputError: too many unreadable images, nothing to learn from.
         """
+
+    def data_type(self) -> type[Any]:
+        """The dataclass that `prepare` makes."""
 
     def module(self, spec: NetSpec, wrapper: Wrapper, *, seed: int | None = None) -> nn.Module:
         """The network; initialised from a seed, or with None waiting for weights."""

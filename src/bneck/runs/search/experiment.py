@@ -11,10 +11,9 @@ from torch import nn
 from bneck.nets.weights import fill
 from bneck.records.progress import Silent
 from bneck.runs.answers import ModuleAnswers
+from bneck.runs.data import prepared_record, reopened
 from bneck.runs.search.run import Run
 from bneck.runs.search.workers import worker_device
-from bneck.runs.train import data_record
-from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load
 from bneck.specs.wrapper import Wrapper
@@ -75,20 +74,19 @@ def open_experiment(run: Run) -> Experiment:
     Raises:
         InputError: no such data, or data that changed since the run was begun or cannot be used.
     """
-    settings, chosen = run.settings, run.task
-    dataset = chosen.find(run.data, settings.options, seed=settings.seed)
-    if list(dataset.classes) != run.record["classes"]:
-        raise InputError(
-            f"{run.data} has other classes than when {run.folder.path} was begun; start a new run"
-        )
-    wrapper = run.wrapper
-    data = chosen.prepare(
-        dataset, load(run.seed_file), wrapper, settings.options, scratch=run.folder.scratch / "data",
-        seed=settings.seed, heldout=settings.heldout, bad_share=settings.bad_share,
-        progress=run.progress,
-    )  # fmt: skip
-    if "heldout" not in run.record["data"]:
-        run.record["data"] |= {**data_record(dataset, run.data), "heldout": data.held_out}
+    settings, chosen, scratch = run.settings, run.task, run.folder.scratch / "data"
+    if (known := run.record["data"].get("prepared")) is not None:
+        data = reopened(chosen, known, scratch)
+    else:
+        data = chosen.prepare(
+            chosen.find(run.data, settings.options, seed=settings.seed), load(run.seed_file),
+            run.wrapper, settings.options, scratch=scratch, seed=settings.seed,
+            heldout=settings.heldout, bad_share=settings.bad_share, progress=run.progress,
+        )  # fmt: skip
+        run.record["data"]["splits"] |= data.counts()
         run.record["data"]["left_out"] += [[one.what, one.why] for one in data.left_out()]
+        run.record["data"] |= {"heldout": data.held_out, "prepared": prepared_record(data)}
         run.save()
-    return Experiment(task_name=chosen.name, wrapper=wrapper, data=data, compute=settings.compute)
+    return Experiment(
+        task_name=chosen.name, wrapper=run.wrapper, data=data, compute=settings.compute
+    )

@@ -294,13 +294,13 @@ def _ship(run: Run, experiment: Experiment, found: NetSpec) -> None:
     chosen, settings = run.task, run.settings
     plan = Plan(
         task=chosen,
-        dataset=chosen.find(run.data, settings.options, seed=settings.seed),
+        classes=tuple(run.record["classes"]),
+        data={k: v for k, v in run.record["data"].items() if k not in ("heldout", "prepared")},
         spec=found,
         wrapper=run.wrapper,
         settings=settings.training,
         common=TrainOptions(seed=settings.seed, bad_share=settings.bad_share),
         own=settings.options,
-        data=run.data,
     )
     # The first training ships, not the best: picking by val scores would flatter the figure.
     weights = run.folder.scratch / "found-0.safetensors"

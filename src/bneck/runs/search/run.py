@@ -14,9 +14,9 @@ from bneck.records.files import write_text
 from bneck.records.ledger import Ledger
 from bneck.records.progress import Progress
 from bneck.records.run import RunFolder, SearchRecord, StageRecord
+from bneck.runs.data import data_record
 from bneck.runs.folder import check_empty, new_record, now
 from bneck.runs.search.settings import SearchSettings, restored
-from bneck.runs.train import data_record
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, to_text

@@ -68,19 +68,21 @@ def find(data: str | None, *, seed: int) -> LabelledImages:
 class ImageData:
     """A run's labelled images; see `tasks.contract.Data`.
 
-    `cache` is the folder of the decoded images, None where `data` is streamed.
+    `scratch` has the decoded images, unless `streamed` says where they are read from every time;
+    `fingerprint` is then that of the images when the run was begun.
     """
 
-    cache: Path | None
-    data: str | None
-    classes: int
+    scratch: Path
+    streamed: str | None
+    fingerprint: str | None
+    classes: tuple[str, ...]
     heldout_share: float
     seed: int
     bad_share: float
 
     @property
     def chance(self) -> float:
-        return 1 / self.classes
+        return 1 / len(self.classes)
 
     @property
     def held_out(self) -> int:
@@ -164,14 +166,18 @@ class ImageData:
             details={"top5": found.top5},
         )  # fmt: skip
 
+    def counts(self) -> dict[str, int]:
+        opened = self.open()
+        return {"train": len(opened.train.labels), "val": len(opened.val.labels)}
+
     def left_out(self) -> Sequence[Left]:
         opened = self.open()
         found = []
         for one in (opened.train, opened.val):
             if isinstance(one, Stream):
                 found += [(str(one.source.names[i]), why) for i, why in sorted(one.bad.items())]
-        if self.cache is not None:
-            found = [(str(bad.path), bad.reason) for bad in open_pack(self.cache).bad]
+        if self.streamed is None:
+            found = [(str(bad.path), bad.reason) for bad in open_pack(self.scratch).bad]
         return [Left(what=what, why=why) for what, why in found]
 
     def images(self, net: Any, split: str, count: int) -> Tensor:
@@ -200,12 +206,15 @@ class Opened:
 def _open(data: ImageData) -> Opened:
     train: Images
     val: Images
-    if data.cache is not None:
-        packed = open_pack(data.cache)
+    if data.streamed is None:
+        packed = open_pack(data.scratch)
         train, val = packed.train, packed.val
     else:
-        assert data.data is not None
-        found = find_images(data.data, seed=data.seed)
+        found = find_images(data.streamed, seed=data.seed)
+        if found.fingerprint != data.fingerprint:
+            raise InputError(
+                f"{data.streamed} has changed since the run was begun; start a new run"
+            )
         train, val = (Stream(one, bad_share=data.bad_share) for one in (found.train, found.val))
     if not data.heldout_share:
         return Opened(train, val, np.arange(len(train.labels)), np.arange(0))
@@ -236,19 +245,16 @@ def prepare(
     Raises:
         DataError: too many unreadable images.
     """
-    make = partial(
-        ImageData,
-        classes=len(dataset.classes),
-        heldout_share=heldout,
-        seed=seed,
+    streamed = dataset.place if stream and dataset.sources is not None else None
+    if streamed is None:
+        packed = _packed(dataset, resolution, scratch, bad_share, progress)
+        if packed.bad:
+            progress.say(f"{len(packed.bad)} unreadable images left out, listed in run.json")
+    return ImageData(
+        scratch=scratch, streamed=streamed, classes=dataset.classes, heldout_share=heldout, seed=seed,
+        fingerprint=dataset.sources.fingerprint if dataset.sources is not None else None,
         bad_share=bad_share,
-    )
-    if stream and dataset.sources is not None:
-        return make(cache=None, data=dataset.place)
-    packed = _packed(dataset, resolution, scratch, bad_share, progress)
-    if packed.bad:
-        progress.say(f"{len(packed.bad)} unreadable images left out")
-    return make(cache=scratch, data=None)
+    )  # fmt: skip
 
 
 def _packed(

@@ -144,6 +144,12 @@ class Classify:
             bad_share=bad_share, progress=progress,
         )  # fmt: skip
 
+    def data_type(self) -> type[Any]:
+        """See `classify.dataset`."""
+        from bneck.tasks.classify.dataset import ImageData
+
+        return ImageData
+
     def module(self, spec: NetSpec, wrapper: Wrapper, *, seed: int | None = None) -> nn.Module:
         """The network itself."""
         from bneck.nets.build import Net, build

@@ -15,7 +15,6 @@ from torch import Tensor
 from bneck.data.held_out import held_out
 from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
-from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Answers, Indices, Left, Scores
 from bneck.tasks.detect.average_precision import average_precision
 from bneck.tasks.detect.coco import (
@@ -128,8 +127,7 @@ class DetectionData:
     scratch: Path
     resolution: int
     loss: str
-    wrapper: Wrapper
-    classes: int
+    classes: tuple[str, ...]
     heldout_share: float
     seed: int
 
@@ -166,7 +164,7 @@ class DetectionData:
             )
         indices = opened.fit if heldout else None
         images = len(opened.train.images) if indices is None else len(indices)
-        own = DetectionLoss(self.wrapper.detector(net.spec), self.loss)  # type: ignore[attr-defined]
+        own = DetectionLoss(net.wrapper.detector(net.spec), self.loss)
 
         def batches(epoch: int, first: int) -> Iterable[Batch]:
             return box_batches(
@@ -228,6 +226,10 @@ class DetectionData:
         value = numbers["AP"] or 0.0
         return Scores(split=split, images=len(found), score=value, expected=value)
 
+    def counts(self) -> dict[str, int]:
+        opened = self.open()
+        return {"train": len(opened.train.images), "val": len(opened.val.pictures)}
+
     def left_out(self) -> list[Left]:
         found, kept = find(self.root, self.images_in).train, self.open().train.annotated
         known = set(found.dropped)
@@ -261,6 +263,7 @@ class Opened:
 @lru_cache(maxsize=1)
 def _open(data: DetectionData) -> Opened:
     found = find(data.root, data.images_in)
+    check_classes(found.train, data.classes, "the run")  # the data may have changed
     side = round(data.resolution * MARGIN)
     stored = store(found.train, side, data.scratch, name="train")
     indices = np.arange(len(stored.images))
@@ -277,7 +280,6 @@ def prepare(
     dataset: AnnotatedImages,
     images: Path | None,
     resolution: int,
-    wrapper: Wrapper,
     loss: str,
     *,
     scratch: Path,
@@ -298,5 +300,5 @@ def prepare(
         raise InputError(f"{dataset.train.file} has no boxes to learn from; annotate some images")
     return DetectionData(
         root=dataset.root, images_in=images, scratch=scratch, resolution=resolution, loss=loss,
-        wrapper=wrapper, classes=len(dataset.classes), heldout_share=heldout, seed=seed,
+        classes=dataset.classes, heldout_share=heldout, seed=seed,
     )  # fmt: skip

@@ -160,8 +160,14 @@ class Detect:
         check_loss(options.loss)
         return prepare(
             dataset, None if options.images is None else Path(options.images), spec.resolution,
-            wrapper, options.loss, scratch=scratch, seed=seed, heldout=heldout, progress=progress,
+            options.loss, scratch=scratch, seed=seed, heldout=heldout, progress=progress,
         )  # fmt: skip
+
+    def data_type(self) -> type[Any]:
+        """See `detect.dataset`."""
+        from bneck.tasks.detect.dataset import DetectionData
+
+        return DetectionData
 
     def module(self, spec: NetSpec, wrapper: Any, *, seed: int | None = None) -> nn.Module:
         """The detector."""

@@ -122,14 +122,15 @@ class SegmentationData:
     pixels: tuple[int, ...]
     empty: tuple[int, ...]
     weights: tuple[float, ...]
-    classes: int
+    classes: tuple[str, ...]
+    scratch: Path
     heldout_share: float
     seed: int
 
     @property
     def chance(self) -> float:
         """One class everywhere: right in its own fraction of the pixels, wrong in all other classes."""
-        return 1 / self.classes
+        return 1 / len(self.classes)
 
     @property
     def held_out(self) -> int:
@@ -225,6 +226,9 @@ class SegmentationData:
         size = self.shape if self.heldout_share else self.size
         return Scenes(scenery.split(split), scenery.labels, size=size, whole_masks=whole_masks)
 
+    def counts(self) -> dict[str, int]:
+        return {name: len(pairs) for name, pairs in self.open().scenery.splits.items()}
+
     def left_out(self) -> list[Left]:
         train = self.open().train
         return [
@@ -256,6 +260,10 @@ def _open(data: SegmentationData) -> Opened:
         data.root, classes=None if data.class_list is None else Path(data.class_list),
         ignore=data.ignore, seed=data.seed,
     )  # fmt: skip
+    if tuple(scenery.labels.names) != data.classes:
+        raise InputError(
+            f"{data.root} has other classes than when the run was begun; start a new run"
+        )
     train = data._scenes(scenery, "train")
     usable = np.setdiff1d(np.arange(len(train)), np.array(data.empty, np.int64))
     if not data.heldout_share:
@@ -282,7 +290,7 @@ def prepare(
         root=dataset.root, class_list=options.classes, ignore=tuple(options.ignore),
         size=sized(options.size), shape=dataset.shape, crop=dataset.crop,
         pixels=tuple(int(n) for n in survey.pixels), empty=survey.empty,
-        weights=survey.weights() if options.balance else (), classes=len(dataset.classes),
+        weights=survey.weights() if options.balance else (), classes=dataset.classes, scratch=scratch,
         heldout_share=heldout, seed=seed,
     )  # fmt: skip
 

@@ -202,6 +202,12 @@ class Segment:
             dataset, options, scratch=scratch, seed=seed, heldout=heldout, progress=progress
         )
 
+    def data_type(self) -> type[Any]:
+        """See `segment.dataset`."""
+        from bneck.tasks.segment.dataset import SegmentationData
+
+        return SegmentationData
+
     def module(self, spec: NetSpec, wrapper: Any, *, seed: int | None = None) -> nn.Module:
         """The segmenter."""
         from bneck.tasks.segment.module import SegmentNet, build_segmenter
