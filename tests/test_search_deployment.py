@@ -59,13 +59,13 @@ def test_what_runs_on_the_device_is_what_is_timed_and_shipped(
     assert set(asked) == {ON}
     assert (record["runtime"], record["precision"]) == ("litert", "int8")
     shipped = record["shipped"]
-    assert shipped["file"] == "model-int8.tflite"
-    assert (run / "model.onnx").is_file()
-    assert bneck.evaluate(run / "model-int8.tflite", pictures / "val")["n"] == 30
+    assert shipped["file"] == "found/model-int8.tflite"
+    assert (run / "found" / "model.onnx").is_file()
+    assert bneck.evaluate(run / "found" / "model-int8.tflite", pictures / "val")["images"] == 30
     assert 0 <= shipped["score"] <= 1
     timed = record["found"]["measurement"]
     assert (timed["runtime"], timed["precision"]) == ("litert", "int8")
-    assert "model-int8.tflite (litert, int8)" in (run / "report.md").read_text()
+    assert "found/model-int8.tflite (litert, int8)" in (run / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

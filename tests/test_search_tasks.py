@@ -94,7 +94,7 @@ class TestFinished:
         assert record["state"] == "finished"
         assert record["steps"]
         # A fifth of the 24 train images.
-        assert (record["data"]["train"], record["data"]["heldout"]) == (24, 5)
+        assert (record["data"]["splits"]["train"], record["data"]["heldout"]) == (24, 5)
         for role in ("seed_network", "found", "uniform"):
             assert 0 <= record[role]["scores"][0] <= 1
             assert record[role]["measured_ms"] > 0
@@ -112,7 +112,8 @@ class TestFinished:
 
     def test_what_was_found_is_a_run_of_its_task(self, run: Run) -> None:
         found = json.loads((run.path / "found" / "run.json").read_text())
-        assert (found["kind"], found["state"]) == (run.record["task"], "finished")
+        assert (found["kind"], found["task"]) == ("train", run.record["task"])
+        assert found["state"] == "finished"
         kept = load(run.path / "found" / "spec.yaml")
         assert kept.rows == load(run.path / "spec.yaml").rows or run.record["task"] == "segment"
         assert (run.path / "found" / "model.onnx").is_file()
@@ -121,10 +122,7 @@ class TestFinished:
 
     def test_judged_again_by_its_own_run_it_has_the_same_score(self, run: Run) -> None:
         score = run.record["found"]["scores"][0]
-        if run.record["task"] == "detect":
-            assert bneck.evaluate_detect(run.path)["AP"] == pytest.approx(score, abs=1e-6)
-        else:
-            assert bneck.evaluate_segment(run.path)["miou"] == pytest.approx(score, abs=1e-6)
+        assert bneck.evaluate(run.path)["score"] == pytest.approx(score, abs=1e-6)
 
     def test_the_report_speaks_of_the_metric(self, run: Run) -> None:
         page = (run.path / "report.md").read_text()
@@ -214,7 +212,7 @@ def test_blocks_are_searched_for_the_whole(
     assert len(record["blocks"]["trials"]) == 6
     assert record["blocks"]["aim_ms"] > 0
     found = json.loads((tmp_path / "run" / "found" / "run.json").read_text())
-    assert (found["kind"], found["state"]) == (task, "finished")
+    assert (found["kind"], found["task"], found["state"]) == ("train", task, "finished")
 
 
 class TestWrongInput:
@@ -222,11 +220,11 @@ class TestWrongInput:
         ("options", "message"),
         [
             ({"task": "track"}, "there is no task 'track'; known are classify, detect, segment"),
-            ({"task": "detect"}, "needs images of yours; name a folder by --data"),
-            ({"loss": "focal"}, "loss cannot be given for the task classify"),
-            ({"task": "detect", "size": (8, 8), "data": "."}, "size cannot be given for the task"),
-            ({"task": "segment", "resolution": 96, "data": "."}, "has a size, not a resolution"),
-            ({"colour": 1}, "a search has no option colour"),
+            ({"task": "detect"}, "has no built-in images; pass a folder of yours with --data"),
+            ({"loss": "focal"}, "--loss is an option of the task detect, and this is classify"),
+            ({"task": "detect", "size": (8, 8), "data": "."}, "--size is an option of the task segment, and this is detect"),
+            ({"task": "segment", "resolution": 96, "data": "."}, "--resolution is an option of the task classify or detect, and this is segment"),
+            ({"colour": 1}, "bneck search has no option 'colour' for the task classify"),
         ],
     )
     def test_options_of_another_task(self, options: dict[str, Any], message: str) -> None:
@@ -248,7 +246,7 @@ class TestWrongInput:
         assert not (tmp_path / "b").exists()
 
     def test_a_supernet_is_for_classifiers(self, boxes: Path, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="a supernet judges classifiers only"):
+        with pytest.raises(InputError, match="a supernet scores classifiers only"):
             bneck.search(
                 boxes, task="detect", from_scratch=True, supernet=1.0, out=tmp_path / "run"
             )

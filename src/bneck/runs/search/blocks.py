@@ -36,9 +36,9 @@ from bneck.runs.search.experiment import Experiment, open_experiment
 from bneck.runs.search.finals import choose, clocked_ms, finalists, train_finalists
 from bneck.runs.search.handover import handed_over
 from bneck.runs.search.jobs import Outcome, ProxyJob, proxy_job
-from bneck.runs.search.latency import filled_table, table_path, target_ms
+from bneck.runs.search.latency import filled_table, table_path
 from bneck.runs.search.run import Run
-from bneck.runs.search.settings import BlockSettings
+from bneck.runs.search.settings import BlockSettings, target_ms
 from bneck.runs.search.supernet import judge_by_shared_weights, rank_correlation, shared_weights
 from bneck.runs.search.workers import WorkerPool
 from bneck.specs.errors import InputError

@@ -22,15 +22,12 @@ from bneck.devices.protocol import Protocol, TimingError
 from bneck.records.files import locked, write_bytes
 from bneck.records.ledger import Ledger
 from bneck.runs.search.run import Run
-from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import PLAIN, Wrapper
 
 CAREFUL = Protocol(rounds=8, loads=3, burst_ms=30.0)
 USUAL = Deployment()
 PATIENCE, PAUSE_S = 6, 10.0
-_FORM = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|us|s|%)\s*")
-_MS = {"ms": 1.0, "us": 1e-3, "s": 1e3}
 
 T = TypeVar("T")
 
@@ -235,19 +232,3 @@ def _remembered_ms(reference: NetSpec, spec: NetSpec, table: LatencyTable, run: 
             entry = {**key, "measured_ms": measured_ms(reference, [spec], table, on, wrapper)[0]}
             memory.append(entry)
     return float(entry["measured_ms"])
-
-
-def target_ms(text: str, seed_ms: float) -> float:
-    """The latency to reach in milliseconds; a percentage is one of the seed network's.
-
-    Raises:
-        InputError: `text` is no positive time or percentage.
-    """
-    match = _FORM.fullmatch(text)
-    if match is None or float(match[1]) <= 0:
-        raise InputError(
-            f"the target is {text!r}; write a time with its unit, as 5ms, or a share of the seed network's "
-            "latency, as 70%"
-        )
-    value, unit = float(match[1]), match[2]
-    return value / 100 * seed_ms if unit == "%" else value * _MS[unit]

@@ -38,10 +38,10 @@ from bneck.runs.search.latency import (
     patiently,
     record_table,
     table_for,
-    target_ms,
     verified_ms,
 )
 from bneck.runs.search.run import Run
+from bneck.runs.search.settings import target_ms
 from bneck.runs.search.widths import SURE, as_it_is, narrowed, network_record
 from bneck.runs.search.workers import WorkerPool
 from bneck.runs.train import Plan, adopt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,12 +16,14 @@ from bneck.nas.searchers import PARETO_SEARCHERS, SEARCHERS
 from bneck.nas.spaces import space
 from bneck.nas.study import OBJECTIVES, Objective
 from bneck.runs.search.cluster import check_address
-from bneck.runs.search.latency import target_ms
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Task
 from bneck.tasks.options import stored as stored_options
 from bneck.tasks.registry import task as task_named
 from bneck.training.settings import Settings, stored_settings
+
+_FORM = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|us|s|%)\s*")
+_MS = {"ms": 1.0, "us": 1e-3, "s": 1e3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,3 +195,19 @@ def tuning(training: Settings) -> Settings:
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def target_ms(text: str, seed_ms: float) -> float:
+    """The latency to reach in milliseconds; a percentage is one of the seed network's.
+
+    Raises:
+        InputError: `text` is no positive time or percentage.
+    """
+    match = _FORM.fullmatch(text)
+    if match is None or float(match[1]) <= 0:
+        raise InputError(
+            f"the target is {text!r}; write a time with its unit, as 5ms, or a share of the seed network's "
+            "latency, as 70%"
+        )
+    value, unit = float(match[1]), match[2]
+    return value / 100 * seed_ms if unit == "%" else value * _MS[unit]
