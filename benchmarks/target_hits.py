@@ -24,7 +24,7 @@ from bneck.costs.count import count
 from bneck.devices import fill
 from bneck.runs.search.fitting import AIM, fit_by_clock
 from bneck.runs.search.latency import measured_ms
-from bneck.runs.search.latency import target_ms
+from bneck.runs.search.settings import target_ms
 from bneck.nas.fitting import fit_widths
 from bneck.nas.reward import Reward
 from bneck.nas.spaces import space as named_space

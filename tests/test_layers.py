@@ -19,9 +19,11 @@ LINES = (
     "costs graphs",
     "nas report",
     "nets data",
-    "tasks devices imports",
-    "train export",
-    "recipes",
+    "devices imports",
+    "training",
+    "tasks",
+    "runs",
+    "paper",
     "cli",
 )
 RANK = {part: rank for rank, line in enumerate(LINES) for part in line.split()}
@@ -78,12 +80,12 @@ PLANTED = {
     "hidden in a function": (
         "report/page.py",
         "def f() -> None:\n    if True:\n        from bneck.runs.search.main import search\n",
-        "report/page.py:3 imports recipes",
+        "report/page.py:3 imports runs",
     ),
     "hidden in a method": (
-        "train/loop.py",
-        "class A:\n    def f(self) -> None:\n        import bneck.export.files as e\n",
-        "train/loop.py:3 imports export",
+        "training/loop.py",
+        "class A:\n    def f(self) -> None:\n        import bneck.tasks.registry as e\n",
+        "training/loop.py:3 imports tasks",
     ),
     "only for types": (
         "records/run.py",
@@ -99,9 +101,9 @@ PLANTED = {
         "imports nets",
     ),
     "facade": ("cli/main.py", "import bneck", "imports the facade"),
-    "facade, under another name": ("recipes/main.py", "import bneck as b", "imports the facade"),
+    "facade, under another name": ("runs/train.py", "import bneck as b", "imports the facade"),
     "facade, by its content": ("cli/main.py", "from bneck import count", "imports the facade"),
-    "facade, by a part of it": ("recipes/run.py", "from bneck import specs", "imports the facade"),
+    "facade, by a part of it": ("runs/search/run.py", "from bneck import specs", "imports the facade"),
     "torch too low": ("costs/count.py", "import torch", "imports torch"),
     "torch too low, hidden": (
         "nas/netadapt.py",
@@ -134,7 +136,7 @@ LEGAL = {
     "downward, relative": ("costs/count.py", "from ..specs.network import layers"),
     "downward, hidden": ("cli/main.py", "def f():\n    from bneck.runs.search.main import search"),
     "torch in the controller": ("search/controller.py", "import torch\nfrom torch import nn"),
-    "torch above": ("tasks/classify.py", "import torch"),
+    "torch above": ("tasks/classify/scoring.py", "import torch"),
     "the facade's own": ("__init__.py", "from bneck.runs.search.main import search"),
     "a foreign name": (
         "specs/rows.py",

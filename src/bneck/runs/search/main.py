@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,13 @@ from bneck.runs.search.settings import (
 )
 from bneck.runs.train import data_path
 from bneck.specs.errors import InputError
-from bneck.tasks.options import parted
-from bneck.tasks.registry import DEFAULT, task, tasks
+from bneck.tasks.options import TrainOptions, parted
+from bneck.specs.network import NetSpec
+from bneck.specs.wrapper import Wrapper
+from bneck.tasks.contract import Dataset, Task
+from bneck.tasks.registry import DEFAULT, tasks
+from bneck.tasks.registry import task as task_named
+from bneck.training.settings import Settings
 
 BUILTIN_EPOCHS, BUILTIN_STEPS = 6, 8
 STEPS = 50
@@ -82,56 +88,33 @@ def search(
     Returns:
         The run's record (`records.run.SearchRecord`), its folder under "run"; InputError if refused.
     """
-    chosen = _task(task)
     blocks = {k: v for k, v in options.items() if k in BLOCK_OPTIONS and v is not None}
-    rest = {k: v for k, v in options.items() if k not in BLOCK_OPTIONS}
     if blocks and not from_scratch:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in blocks)
         raise InputError(
-            f"{flags} goes with --from-scratch, which searches blocks; add it or leave {flags} out"
+            f"{flags} goes with --from-scratch, which searches blocks; add --from-scratch or leave it out"
         )
-    common, own = parted(chosen, "search", rest, tasks())
-    common.check()
-    if epochs is not None and not 0 < epochs < float("inf"):
-        raise InputError(f"epochs is {epochs}; it must be a number above 0")
-    place = data_path(chosen, data)
-    dataset = chosen.find(place, own, seed=seed)
-    network = chosen.default_network if seed_network is None else seed_network
-    _without_weights(network)
-    spec, wrapper = chosen.arrange(network, own, dataset)
-    if epochs is None and place is None:
-        epochs = BUILTIN_EPOCHS
-    training = chosen.recipe(
-        None, images=dataset.splits["train"], epochs=epochs, started=False, seed=seed
-    )
+    rest = {k: v for k, v in options.items() if k not in BLOCK_OPTIONS}
+    begun = _begun(task, data, seed_network, epochs, seed, rest)
+    builtin = begun.place is None
     settings = SearchSettings(
-        task=chosen.name,
-        options=own,
-        seed_network=network,
-        resolution=spec.resolution,
-        target=target,
-        training=training,
-        tuning=tuning(training),
-        steps=steps if steps is not None else BUILTIN_STEPS if place is None else STEPS,
-        delta=delta,
-        kinds=proposals(tail=tail),
-        heldout=HELDOUT,
-        repeats=repeats,
-        seed=seed,
+        task=begun.task.name, options=begun.own, seed_network=begun.network,
+        resolution=begun.spec.resolution, target=target, training=begun.training,
+        tuning=tuning(begun.training),
+        steps=steps if steps is not None else BUILTIN_STEPS if builtin else STEPS,
+        delta=delta, kinds=proposals(tail=tail), heldout=HELDOUT, repeats=repeats, seed=seed,
         workers=cores() if workers is None else workers,
-        blocks=_block_settings(blocks, training.epochs) if from_scratch else None,
-        device=device,
-        runtime=runtime,
-        precision=precision,
-        cluster=cluster,
-        compute=common.compute,
-        bad_share=common.bad_share,
-    )
+        blocks=_block_settings(blocks, begun.training.epochs) if from_scratch else None,
+        device=device, runtime=runtime, precision=precision, cluster=cluster,
+        compute=begun.common.compute, bad_share=begun.common.bad_share,
+    )  # fmt: skip
     path = Path(out) if out is not None else fresh_folder(KIND)
-    told = progress or Silent()
     check_new(path, settings)
     with _busy(path):
-        run = new_run(path, settings, dataset, spec, wrapper, place, told)
+        run = new_run(
+            path, settings, begun.dataset, begun.spec, begun.wrapper, begun.place,
+            progress or Silent(),
+        )  # fmt: skip
         try:
             return _carry(run)
         except InputError:
@@ -141,8 +124,52 @@ def search(
             raise
 
 
-def _task(name: str) -> Any:
-    return task(name)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """What follows from a search's task and data."""
+
+    task: Task
+    common: TrainOptions
+    own: Any
+    place: str | None
+    dataset: Dataset
+    network: str
+    spec: NetSpec
+    wrapper: Wrapper
+    training: Settings
+
+
+def _begun(
+    name: str,
+    data: str | Path | None,
+    seed_network: str | None,
+    epochs: float | None,
+    seed: int,
+    options: Mapping[str, Any],
+) -> _Begun:
+    """Look at the task, its options and its data.
+
+    Raises:
+        InputError: one of them cannot be.
+    """
+    chosen = task_named(name)
+    common, own = parted(chosen, "search", options, tasks())
+    common.check()
+    if epochs is not None and not 0 < epochs < float("inf"):
+        raise InputError(f"epochs is {epochs}; it must be a number above 0")
+    place = data_path(chosen, data)
+    network = chosen.default_network if seed_network is None else seed_network
+    _without_weights(network)
+    dataset = chosen.find(place, own, seed=seed)
+    spec, wrapper = chosen.arrange(network, own, dataset)
+    training = chosen.recipe(
+        None, images=dataset.splits["train"], started=False, seed=seed,
+        epochs=BUILTIN_EPOCHS if epochs is None and place is None else epochs,
+    )  # fmt: skip
+    return _Begun(
+        task=chosen, common=common, own=own, place=place, dataset=dataset, network=network, spec=spec,
+        wrapper=wrapper, training=training,
+    )  # fmt: skip
 
 
 def _without_weights(network: str) -> None:
@@ -170,10 +197,10 @@ def resume_search(run: str | Path, *, progress: Progress | None = None) -> dict[
     """
     path = Path(run)
     record = RunFolder(path).read()  # what is no run is refused before a lock is left in it
-    if record.get("kind") != KIND:
+    if record.get("kind", KIND) != KIND:
         raise InputError(
-            f"{path} is a run of kind {record.get('kind')!r}, not a search; resume a training with "
-            "bneck train --resume"
+            f"{path} is a run of kind {record['kind']!r}, not a search; resume a training with bneck train "
+            "--resume"
         )
     with _busy(path):
         return _carry(resumed_run(path, progress or Silent()))
