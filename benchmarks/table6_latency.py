@@ -18,11 +18,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bneck.costs.detector import TABLE6
 from bneck.devices.runtimes import OnnxRuntime
-from bneck.graphs.detector_graph import detector_graph
-from bneck.graphs.onnx_graph import random_weights
-from bneck.specs.detector import layers, ssdlite
+from bneck.graphs.onnx_graph import wrapped_graph
+from bneck.graphs.weights import random_weights
+from bneck.tasks.detect.count import TABLE6
+from bneck.tasks.detect.head import layers, ssdlite
 
 RUNS = 3  # of a network in a round; the fastest counts
 
@@ -31,7 +31,8 @@ def loaded(name: str) -> Callable[[], object]:
     """A function that runs a network's detector once."""
     detector = ssdlite(name)
     weights = random_weights(layers(detector), np.random.default_rng(0))
-    session = OnnxRuntime().load(detector_graph(detector, weights).SerializeToString(), threads=1)
+    model = wrapped_graph(detector, weights, (320, 320)).SerializeToString()
+    session = OnnxRuntime().load(model, threads=1)
     image = np.random.default_rng(1).standard_normal((1, 3, 320, 320), dtype=np.float32)
     return lambda: session.run_all(image)
 

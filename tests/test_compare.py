@@ -9,11 +9,11 @@ import pytest
 
 from bneck.devices.protocol import TimingError
 from bneck.recipes.compare import compare
+from bneck.recipes.subjects import subjects
 from bneck.report.comparison import comparison_blocks
 from bneck.report.difference import changed_rows, row_pairs
 from bneck.report.network_picture import Drawn, draw_networks
 from bneck.report.scatter import Chart, Point, Series, draw_charts
-from bneck.report.subjects import subjects
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool

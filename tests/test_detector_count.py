@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bneck.costs.detector import TABLE6, count_detector
 from bneck.recipes.detectors import detector_zoo
-from bneck.specs.detector import Detector, anchors, features, head_layers, layers, maps, ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.zoo import network
+from bneck.tasks.detect.count import TABLE6, count_detector
+from bneck.tasks.detect.head import Detector, anchors, features, head_layers, layers, maps, ssdlite
 from commands import Call, refusal
 from drawn import specs
 

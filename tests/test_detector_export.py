@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bneck.devices.models import wrapped_model
 from bneck.devices.runtimes import OnnxRuntime, runtime
 from bneck.export.detector_file import (
     FileDetector,
@@ -20,15 +21,15 @@ from bneck.export.detector_file import (
     export_detector,
 )
 from bneck.export.files import ExportError
-from bneck.graphs.detector_graph import detector_graph
 from bneck.graphs.forms import form
+from bneck.graphs.onnx_graph import wrapped_graph
 from bneck.nets.calibrate import calibrate, layer_errors
-from bneck.nets.detector import DetectorNet, build_detector
 from bneck.nets.fold import folded_weights
-from bneck.nets.quantize_heads import emulated, emulator
-from bneck.specs.detector import anchors, ssdlite
+from bneck.nets.quantize import emulation, emulator
 from bneck.specs.errors import InputError
-from bneck.tasks.boxes import Found, as_boxes, detections
+from bneck.tasks.detect.boxes import Found, as_boxes, detections
+from bneck.tasks.detect.head import anchors, ssdlite
+from bneck.tasks.detect.module import DetectorNet, build_detector
 
 
 def lively(name: str, resolution: int = 96) -> DetectorNet:
@@ -46,6 +47,9 @@ def lively(name: str, resolution: int = 96) -> DetectorNet:
         assert isinstance(bias, Tensor)
         nn.init.constant_(bias, -2.0)
     return net.eval()
+
+
+SIZE = (96, 96)
 
 
 def images(count: int, resolution: int = 96) -> Tensor:
@@ -94,7 +98,8 @@ def test_both_files_find_the_same_in_the_same_order() -> None:
     weights, places = folded_weights(net), np.array(anchors(net.detector), np.float32)
     plain, decoding = (
         OnnxRuntime().load(
-            detector_graph(net.detector, weights, decode=decode).SerializeToString(), threads=1
+            wrapped_graph(net.detector, weights, SIZE, finished=decode).SerializeToString(),
+            threads=1,
         )
         for decode in (False, True)
     )
@@ -107,12 +112,18 @@ def test_both_files_find_the_same_in_the_same_order() -> None:
     assert boxes == pytest.approx(wanted.boxes, abs=1e-5)
 
 
+def test_decoding_in_another_format_is_refused() -> None:
+    engine = runtime("litert")
+    with pytest.raises(InputError, match="decoding inside the file is for the format onnx"):
+        wrapped_model(lively("v3-small").detector, engine, SIZE, finished=True)
+
+
 def test_other_padding_is_followed() -> None:
     from dataclasses import replace
 
     detector = ssdlite("v3-small", classes=2, resolution=75)
     net = build_detector(replace(detector, network=replace(detector.network, padding="same")))
-    model = detector_graph(net.detector, folded_weights(net)).SerializeToString()
+    model = wrapped_graph(net.detector, folded_weights(net), (75, 75)).SerializeToString()
     session = OnnxRuntime().load(model, threads=1)
     with torch.inference_mode():
         wanted = net.eval()(images(2, 75))
@@ -123,7 +134,7 @@ def test_other_padding_is_followed() -> None:
 def test_a_file_of_other_weights_is_refused() -> None:
     net, other = lively("v3-small"), lively("v3-small")
     nn.init.normal_(other.scores[1].get_submodule("predict.conv").weight)
-    model = detector_graph(other.detector, folded_weights(other)).SerializeToString()
+    model = wrapped_graph(other.detector, folded_weights(other), SIZE).SerializeToString()
     with pytest.raises(ExportError, match="does not find what the network finds on 1 images"):
         compare(net, model, images(1), decode=False)
 
@@ -146,7 +157,7 @@ def test_the_8_bit_file_answers_as_its_emulation(
     with torch.inference_mode():
         # Each output has a range of its own, so none loses its bits to another.
         for got, want, real in zip(
-            file(images(2)), emulated(net, quantized)(images(2)), net(images(2)), strict=True
+            file(images(2)), emulation(net, quantized)(images(2)), net(images(2)), strict=True
         ):
             assert (got - want).square().mean() <= 0.02**2 * want.square().mean()
             assert (got - real).square().mean() <= 0.05**2 * real.square().mean()
@@ -183,8 +194,8 @@ def test_a_wrong_8_bit_file_is_refused(decode: bool) -> None:
     for head in other.boxes:
         nn.init.normal_(head.get_submodule("predict.conv").weight)
     ours, theirs = (calibrate(one, [images(8)], "split") for one in (net, other))
-    model = detector_graph(
-        other.detector, theirs.weights, decode=decode, hswish="split", ranges=theirs.ranges
+    model = wrapped_graph(
+        other.detector, theirs.weights, SIZE, finished=decode, hswish="split", ranges=theirs.ranges
     )
     with pytest.raises(ExportError, match="does not find what the network finds on 1 images"):
         compare(net, model.SerializeToString(), images(1), decode=decode, quantized=ours)
@@ -192,7 +203,7 @@ def test_a_wrong_8_bit_file_is_refused(decode: bool) -> None:
 
 def test_a_file_of_somebody_else_is_no_detector(tmp_path: Path) -> None:
     net, path = lively("v3-small"), tmp_path / "model.onnx"
-    path.write_bytes(detector_graph(net.detector, folded_weights(net)).SerializeToString())
+    path.write_bytes(wrapped_graph(net.detector, folded_weights(net), SIZE).SerializeToString())
     with pytest.raises(InputError, match="is no detector of this version of bneck"):
         FileDetector(path, OnnxRuntime())
 

@@ -10,16 +10,16 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
 
-from bneck.costs.detector import count_detector
 from bneck.nets.build import build
-from bneck.nets.detector import DetectorNet, build_detector, take_backbone
-from bneck.specs.detector import Detector, anchors, layers, maps, ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.zoo import network
-from bneck.tasks.boxes import as_boxes, corners, overlaps
-from bneck.tasks.detect import Targets, Teacher, focal_loss, mining_loss, predict
+from bneck.tasks.detect.boxes import as_boxes, corners, overlaps
+from bneck.tasks.detect.count import count_detector
+from bneck.tasks.detect.head import Detector, anchors, layers, maps, ssdlite
+from bneck.tasks.detect.loss import Targets, Teacher, focal_loss, mining_loss, predict
+from bneck.tasks.detect.module import DetectorNet, build_detector, take_backbone
 from drawn import specs
 
 

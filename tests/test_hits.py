@@ -8,8 +8,8 @@ from PIL import Image
 
 from bneck.report.boxes import MISSED, Mark, sheet, with_boxes
 from bneck.report.overlay import overlay
-from bneck.tasks.boxes import Found, as_boxes
-from bneck.tasks.hits import best_threshold, judge
+from bneck.tasks.detect.boxes import Found, as_boxes
+from bneck.tasks.detect.hits import best_threshold, judge
 
 
 class TestHits:

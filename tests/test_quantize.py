@@ -32,14 +32,14 @@ from bneck.graphs.quantization import (
 from bneck.nets.build import Net, build
 from bneck.nets.calibrate import best_range, calibrate, layer_errors, naive
 from bneck.nets.fold import folded_weights
-from bneck.nets.quantize import QuantizedNet, emulation
+from bneck.nets.quantize import emulation, emulator
 from bneck.recipes import quantize_times
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec, layers
 from bneck.specs.text import to_text
 from bneck.specs.zoo import network
-from bneck.tasks.classify import evaluate
+from bneck.tasks.classify.score import evaluate
 from bneck.train.loop import Data, Settings, train
 from bneck.train.quantized import fine_tune
 from test_graphs import VARIED
@@ -137,7 +137,7 @@ class TestCalibration:
     def test_without_ranges_it_is_the_net_itself(self, net: Net, packed: Packed) -> None:
         images = batches(packed)[0][0]
         for hswish in ("op", "split", "fused"):
-            plain = QuantizedNet(net.spec, folded_weights(net), hswish).eval()
+            plain = emulator(net, folded_weights(net), hswish)
             with torch.inference_mode():
                 assert torch.allclose(plain(images), net(images), rtol=1e-4, atol=1e-5)
 

@@ -14,8 +14,9 @@ import pytest
 
 from bneck.costs.paper import TABLE3, TABLE4, TABLE5, TABLE9
 from bneck.costs.paper_networks import PRINTED
-from bneck.graphs.onnx_graph import network_graph, random_weights
+from bneck.graphs.onnx_graph import network_graph
 from bneck.graphs.onnx_unfused import unfused
+from bneck.graphs.weights import random_weights
 from bneck.recipes.reproduce import EXHIBITS, reproduce
 from bneck.recipes.reproduce_scores import Scores, architecture
 from bneck.records.measurement import Measurement

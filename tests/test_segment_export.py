@@ -18,17 +18,17 @@ from bneck.export import segmenter_file
 from bneck.export.files import ExportError
 from bneck.export.segmenter_file import FileSegmenter, compare, export_segmenter
 from bneck.graphs.forms import form
-from bneck.graphs.segmenter_graph import segmenter_graph
+from bneck.graphs.onnx_graph import wrapped_graph
 from bneck.nets.calibrate import calibrate
 from bneck.nets.fold import folded_weights
-from bneck.nets.quantize_heads import emulated, emulator
-from bneck.nets.segmenter import SegmentNet, build_segmenter
+from bneck.nets.quantize import emulation, emulator
 from bneck.recipes import segment_measure
 from bneck.recipes.segment_measure import PROTOCOL, measure_segmenters
 from bneck.specs.errors import InputError
-from bneck.specs.segmenter import Segmenter, from_settings, segmenter
 from bneck.specs.text import from_text
 from bneck.specs.zoo import network
+from bneck.tasks.segment.head import Segmenter, from_settings, segmenter
+from bneck.tasks.segment.module import SegmentNet, build_segmenter
 from commands import Call, refusal
 from test_segmenter import LITTLE
 
@@ -114,7 +114,7 @@ def test_the_8_bit_file_answers_as_its_emulation(
     )  # fmt: skip
     assert check["equal_pixels"] > 0.75  # of a net that knows nothing
     file = FileSegmenter(path, engine)
-    got, want = file.answer(images(1, 3, *size)), emulated(net, quantized)(images(1, 3, *size))
+    got, want = file.answer(images(1, 3, *size)), emulation(net, quantized)(images(1, 3, *size))
     assert (got - want).square().mean() <= 0.03**2 * want.square().mean()
     if engine_name == "litert":
         assert file.session.operators() == {"DELEGATE": 1}
@@ -148,7 +148,7 @@ def test_a_wrong_8_bit_file_is_refused() -> None:
     quantized = calibrate(net, [images(8, 3, *size)], "split")
     weights = dict(quantized.weights)
     weights["head.low.bias"] = weights["head.low.bias"] + 1
-    model = segmenter_graph(
+    model = wrapped_graph(
         net.seg, weights, size, hswish="split", ranges=quantized.ranges
     ).SerializeToString()
     with pytest.raises(ExportError, match="does not answer as the network does on 1 images"):
@@ -157,7 +157,7 @@ def test_a_wrong_8_bit_file_is_refused() -> None:
 
 def test_a_file_of_somebody_else_is_no_segmenter(tmp_path: Path) -> None:
     net, path = trained(segmenter(LITTLE, classes=3, filters=8)), tmp_path / "model.onnx"
-    path.write_bytes(segmenter_graph(net.seg, folded_weights(net), (40, 40)).SerializeToString())
+    path.write_bytes(wrapped_graph(net.seg, folded_weights(net), (40, 40)).SerializeToString())
     with pytest.raises(InputError, match="is no segmenter of this version of bneck"):
         FileSegmenter(path, OnnxRuntime())
 
@@ -169,7 +169,7 @@ def test_networks_of_all_kinds(name: str) -> None:
     """Fused rows, dilation, and a map of more than one pooling window (640 x 900 at 1/8 and 1/32)."""
     net = trained(segmenter(network(name), classes=3, filters=8))
     for size in [(96, 120), *([(832, 900)] if "os" in name and "v3" in name else [])]:
-        model = segmenter_graph(net.seg, folded_weights(net), size).SerializeToString()
+        model = wrapped_graph(net.seg, folded_weights(net), size).SerializeToString()
         check = compare(net, model, images(1, 3, *size), argmax=False)
         assert check["largest_difference"] <= 1e-4
 
@@ -179,7 +179,7 @@ def test_windows_and_gates_reach_the_file() -> None:
         segmenter(LITTLE, classes=3, filters=8), window=3, window_stride=(1, 2), gate="sigmoid"
     )
     net = trained(seg)
-    model = segmenter_graph(seg, folded_weights(net), (90, 120)).SerializeToString()
+    model = wrapped_graph(seg, folded_weights(net), (90, 120)).SerializeToString()
     assert compare(net, model, images(1, 3, 90, 120), argmax=False)["largest_difference"] <= 1e-4
 
 

@@ -12,8 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bneck.costs.segmenter import count_segmenter
-from bneck.nets.segmenter import (
+from bneck.nets.weights import save_weights
+from bneck.specs.errors import InputError
+from bneck.specs.zoo import NETWORKS, network
+from bneck.tasks.segment.count import count_segmenter
+from bneck.tasks.segment.head import segmenter
+from bneck.tasks.segment.module import (
     LrAspp,
     RAspp,
     SegmentNet,
@@ -21,10 +25,6 @@ from bneck.nets.segmenter import (
     load_segmenter,
     resize,
 )
-from bneck.nets.weights import save_weights
-from bneck.specs.errors import InputError
-from bneck.specs.segmenter import segmenter
-from bneck.specs.zoo import NETWORKS, network
 from test_segmenter import LITTLE
 
 

@@ -19,18 +19,18 @@ from bneck.data.pairs import Scenery, list_pairs
 from bneck.data.scenes import Scenes
 from bneck.devices import protocol
 from bneck.devices.runtimes import OnnxRuntime
-from bneck.nets.segmenter import build_segmenter, load_segmenter
 from bneck.recipes.progress import Silent
 from bneck.recipes.segment import evaluate_segment, resume_segment, train_segment
 from bneck.recipes.segment_export import export_segment
 from bneck.recipes.segment_pictures import paint
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.segmenter import Segmenter, segmenter
-from bneck.tasks.segment import evaluate
+from bneck.tasks.segment.head import Segmenter, segmenter
+from bneck.tasks.segment.module import build_segmenter, load_segmenter
+from bneck.tasks.segment.score import evaluate
+from bneck.tasks.segment.training import SegmentSettings, train_segmenter
 from bneck.train.loop import TrainingError
 from bneck.train.optim import learning_rate
-from bneck.train.segment import SegmentSettings, train_segmenter
 from commands import Call, refusal
 
 NAMES = ("sky", "road", "ball")

@@ -15,7 +15,7 @@ from bneck.nets.build import Net
 from bneck.nets.supernet import Supernet, largest, smallest
 from bneck.search.spaces import mnasnet, space_from_text, v3
 from bneck.specs.errors import InputError
-from bneck.tasks.classify import evaluate
+from bneck.tasks.classify.score import evaluate
 from bneck.train.loop import Data, OnStep, Settings
 from bneck.train.supernet import train_supernet
 

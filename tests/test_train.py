@@ -20,8 +20,9 @@ from bneck.nets.weights import load_weights, save_weights
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import scale_width
-from bneck.tasks.classify import evaluate, guesses, loss
+from bneck.tasks.classify.score import evaluate, guesses
 from bneck.train.loop import Data, Settings, TrainingError, train
+from bneck.train.taught import label_loss as loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -25,8 +25,9 @@ from bneck.nets.build import build
 from bneck.nets.weights import load_weights, save_weights
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.tasks.classify import Taught, evaluate
+from bneck.tasks.classify.score import evaluate
 from bneck.train.loop import Data, Lessons, Settings, TrainingError, fit, train
+from bneck.train.taught import Taught
 from bneck.train.team import SyncedBatchNorm2d, Team, join, synchronise
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
-    from bneck.costs.segmenter import count_segmenter as count_segmenter
     from bneck.recipes.classify import resume_classify as resume_classify
     from bneck.recipes.classify import train_classify as train_classify
     from bneck.recipes.compare import compare as compare
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from bneck.specs.text import from_text as from_text
     from bneck.specs.text import to_text as to_text
     from bneck.specs.transforms import scale_width as scale_width
+    from bneck.tasks.segment.count import count_segmenter as count_segmenter
 
 _HOMES = {
     "resume_classify": "bneck.recipes.classify",
@@ -64,7 +64,7 @@ _HOMES = {
     "convert_voc": "bneck.recipes.convert",
     "count": "bneck.recipes.networks",
     "count_detector": "bneck.recipes.detectors",
-    "count_segmenter": "bneck.costs.segmenter",
+    "count_segmenter": "bneck.tasks.segment.count",
     "demo": "bneck.recipes.demo",
     "detect": "bneck.recipes.detect_pictures",
     "evaluate": "bneck.recipes.evaluate",

@@ -15,7 +15,7 @@ from bneck.cli.options import Json, print_json, print_table
 from bneck.cli.tables import new_table
 from bneck.recipes.detectors import count_detector, detector_zoo
 from bneck.records.run import RunFolder, task_run
-from bneck.specs.detector import COCO_IDS, ssdlite
+from bneck.tasks.detect.head import COCO_IDS, ssdlite
 
 
 def is_run(run: str) -> bool:

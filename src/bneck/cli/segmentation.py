@@ -12,11 +12,11 @@ from rich.console import Console
 from bneck.cli.bars import Bars
 from bneck.cli.options import print_json, print_table
 from bneck.cli.tables import new_table
-from bneck.costs.segmenter import FULL, HALF, count_segmenter, paper_madds
 from bneck.recipes.segmenters import named_segmenter, parse_size, run_segmenter, segmenter_zoo
 from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
-from bneck.specs.segmenter import Segmenter
+from bneck.tasks.segment.count import FULL, HALF, count_segmenter, paper_madds
+from bneck.tasks.segment.head import Segmenter
 
 CLASSES = 19  # of Cityscapes
 

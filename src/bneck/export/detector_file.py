@@ -11,18 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bneck.devices.head_models import detector_model
+from bneck.devices.models import wrapped_model
 from bneck.devices.runtimes import OnnxRuntime, Runtime, Session
 from bneck.export.files import TOLERANCE_8_BIT, TOLERANCE_HALF, ExportError
-from bneck.nets.detector import DetectorNet
 from bneck.nets.fold import folded_weights
-from bneck.nets.quantize import Quantized
-from bneck.nets.quantize_heads import emulated
-from bneck.specs.detector import Detector, anchors
+from bneck.nets.quantize import Quantized, emulation
 from bneck.specs.errors import InputError
 from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import from_text, to_text
-from bneck.tasks.boxes import Found, as_boxes, detections, overlaps
+from bneck.tasks.detect.boxes import Found, as_boxes, detections, overlaps
+from bneck.tasks.detect.head import Detector, anchors
+from bneck.tasks.detect.module import DetectorNet
 
 TOLERANCE = 1e-3  # of scores, and of boxes in shares of the image
 LEAST_COMPARED = 0.05  # scores below hardly order the boxes
@@ -42,7 +41,7 @@ def export_detector(
     half: bool = False,
     quantized: Quantized | None = None,
 ) -> dict[str, Any]:
-    """Write a detector as a file and check it image by image; see `graphs.detector_graph`.
+    """Write a detector as a file and check it image by image; see `Detector.answer`.
 
     Its metadata holds the task, the precision, whether it decodes, class names, resolution, mean and std
     of pixels from 0 to 1, the network, the further maps and the anchors (centre x, centre y, width,
@@ -79,13 +78,14 @@ def export_detector(
         "extras": json.dumps(detector.extras),
         "anchors": json.dumps(anchors(detector)),
     }
-    data = detector_model(
+    data = wrapped_model(
         detector,
         engine,
+        (detector.resolution, detector.resolution),
         precision,
         weights=quantized.weights if quantized else folded_weights(net),
         ranges=quantized.ranges if quantized else None,
-        decode=decode,
+        finished=decode,
         metadata=metadata,
     )
     how: Any = {"decode": decode, "engine": engine, "half": half, "quantized": quantized}
@@ -128,7 +128,7 @@ def compare(
         largest = max(difference(a, b) for a, b in zip(wanted, found, strict=True))
         _answers(largest <= TOLERANCE, f"boxes or scores differ by {largest:.2g}", len(images))
         return {**how, "largest_difference": largest}
-    module = emulated(net, quantized) if quantized else net
+    module = emulation(net, quantized) if quantized else net
     alike = alike_share(_found(module, images, places) if quantized else wanted, found)
     least = LEAST_ALIKE if quantized else LEAST_ALIKE_HALF
     _answers(alike >= least, f"only {alike:.1%} of the boxes are alike", len(images))

@@ -11,16 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bneck.devices.head_models import segmenter_model
+from bneck.devices.models import wrapped_model
 from bneck.devices.runtimes import Runtime, Session, runtime
 from bneck.export.files import TOLERANCE, TOLERANCE_8_BIT, TOLERANCE_HALF, ExportError
 from bneck.nets.fold import folded_weights
-from bneck.nets.quantize import Quantized
-from bneck.nets.quantize_heads import emulated
-from bneck.nets.segmenter import SegmentNet
+from bneck.nets.quantize import Quantized, emulation
 from bneck.specs.errors import InputError
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.text import to_text
+from bneck.tasks.segment.module import SegmentNet
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -36,7 +35,7 @@ def export_segmenter(
     half: bool = False,
     quantized: Quantized | None = None,
 ) -> dict[str, Any]:
-    """Write a segmenter as a file for the size of `images`; see `graphs.segmenter_graph`.
+    """Write a segmenter as a file for the size of `images`; see `Segmenter.answer`.
 
     Its metadata holds the task, the precision, class names, colours and ids, mean and std of pixels
     from 0 to 1, the size, the order of axes that comes out, the network and the head's settings.
@@ -75,14 +74,14 @@ def export_segmenter(
         "spec": to_text(net.seg.network),
         "segmenter": json.dumps(net.seg.settings()),
     }
-    data = segmenter_model(
+    data = wrapped_model(
         net.seg,
         engine,
         size,
         precision,
         weights=quantized.weights if quantized else folded_weights(net),
         ranges=quantized.ranges if quantized else None,
-        argmax=argmax,
+        finished=argmax,
         metadata=metadata,
     )
     check = compare(net, data, images, argmax=argmax, engine=engine, half=half, quantized=quantized)
@@ -109,7 +108,7 @@ def compare(
     """
     session = (engine or runtime("onnxruntime")).load(model, threads=1)
     net.eval()
-    module = emulated(net, quantized) if quantized else net
+    module = emulation(net, quantized) if quantized else net
     equal, largest, squares, all_squares = [], 0.0, 0.0, 0.0
     for image in images:
         wanted = module(image[None]).numpy()

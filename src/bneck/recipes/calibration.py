@@ -17,9 +17,9 @@ from bneck.data.images import Pixels, read_stretched, read_whole
 from bneck.data.pairs import list_pairs
 from bneck.data.scenes import resized
 from bneck.graphs.forms import form
+from bneck.nets.build import WrappedNet
 from bneck.nets.calibrate import calibrate
 from bneck.nets.quantize import Quantized
-from bneck.nets.quantize_heads import AnyNet
 from bneck.recipes.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.specs.normalisation import Normalisation
@@ -79,7 +79,7 @@ def _stretched(file: Path, size: tuple[int, int]) -> Pixels | str:
     return whole if isinstance(whole, str) else resized(whole, size).transpose(2, 0, 1)
 
 
-def calibrated(net: AnyNet, images: Tensor, runtime_name: str, progress: Progress) -> Quantized:
+def calibrated(net: WrappedNet, images: Tensor, runtime_name: str, progress: Progress) -> Quantized:
     """A net in 8 bits, post-training, in a runtime's form.
 
     Raises:

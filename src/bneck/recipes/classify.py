@@ -34,7 +34,7 @@ from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.text import load, resolve, to_text
 from bneck.specs.transforms import with_classes, with_resolution
-from bneck.tasks.classify import Accuracy, evaluate
+from bneck.tasks.classify.score import Accuracy, evaluate
 from bneck.train.journal import Journal
 from bneck.train.loop import Data, Settings, train
 from bneck.train.team import Team, join, leave

@@ -24,7 +24,7 @@ from bneck.records.files import write_bytes
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import with_classes
 from bneck.specs.wrapper import PLAIN, Wrapper
-from bneck.tasks.classify import evaluate
+from bneck.tasks.classify.score import evaluate
 from bneck.train.loop import Data, Settings, train
 
 EVAL_BATCH = 250

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bneck.recipes.subjects import subjects
 from bneck.records.files import write_text
 from bneck.report.blocks import html_page
 from bneck.report.comparison import comparison_blocks
 from bneck.report.style import STYLE
-from bneck.report.subjects import Subject, subjects
+from bneck.report.subjects import Subject
 from bneck.specs.errors import InputError
 from bneck.specs.text import to_text
 

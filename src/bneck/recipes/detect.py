@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bneck.costs.detector import count_detector
 from bneck.data.coco import Annotated, find_annotations, read_coco
 from bneck.data.pictures import (
     MARGIN,
@@ -25,7 +24,6 @@ from bneck.data.pictures import (
     store,
 )
 from bneck.export.detector_file import export_detector
-from bneck.nets.detector import DetectorNet, build_detector
 from bneck.nets.weights import load_weights, save_weights
 from bneck.recipes.detect_files import check_classes, evaluate_file, split_of
 from bneck.recipes.detect_judge import EVAL_BATCH, judge_split
@@ -36,12 +34,14 @@ from bneck.records.files import locked, write_bytes, write_json, write_text
 from bneck.records.imported import normalisation
 from bneck.records.run import RunFolder, task_run
 from bneck.report.detect import write_detect_report
-from bneck.specs.detector import Detector, ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, to_text
 from bneck.specs.transforms import with_resolution
-from bneck.tasks.detect import Teacher
+from bneck.tasks.detect.count import count_detector
+from bneck.tasks.detect.head import Detector, ssdlite
+from bneck.tasks.detect.loss import Teacher
+from bneck.tasks.detect.module import DetectorNet, build_detector
 from bneck.train.journal import Journal
 from bneck.train.loop import Lessons, Settings, fit
 

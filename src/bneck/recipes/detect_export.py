@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bneck.devices.head_models import FORMATS as FOR_HEADS
+from bneck.devices.models import FORMATS as FOR_HEADS
 from bneck.devices.runtimes import runtime
 from bneck.export.detector_file import export_detector
 from bneck.export.files import FORMATS

@@ -17,7 +17,7 @@ from bneck.records.files import write_whole
 from bneck.records.run import RunFolder, task_run
 from bneck.report.boxes import PALETTE, Mark, with_boxes
 from bneck.specs.errors import InputError
-from bneck.tasks.boxes import detections
+from bneck.tasks.detect.boxes import detections
 
 DEFAULT_SCORE = 0.3
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from bneck.data.pictures import BoxAugment, Stored, varied
-from bneck.nets.detector import DetectorNet, take_backbone
 from bneck.nets.transfer import is_folded, restore_statistics, transferred
 from bneck.recipes.networks import build
 from bneck.records.run import RunFolder
-from bneck.specs.detector import Detector
 from bneck.specs.errors import InputError
 from bneck.specs.text import resolve
+from bneck.tasks.detect.head import Detector
+from bneck.tasks.detect.module import DetectorNet, take_backbone
 
 STATISTICS_IMAGES = 128  # from which folded batch norms learn their statistics
 BATCH = 16

@@ -11,8 +11,7 @@ import numpy as np
 
 from bneck.data.coco import Annotated, ground_truth
 from bneck.data.pictures import MARGIN, BoxAugment, Stored, store, varied
-from bneck.nets.detector import DetectorNet, build_detector
-from bneck.nets.shrink_wrapped import shrink_detector
+from bneck.nets.shrink import shrink_into
 from bneck.nets.weights import load_weights
 from bneck.recipes.detect import (
     DetectSettings,
@@ -30,10 +29,11 @@ from bneck.recipes.shipping import format_of
 from bneck.recipes.trainer import Judged
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.wrapper import Ssdlite
-from bneck.tasks.average_precision import average_precision
-from bneck.tasks.boxes import Found
-from bneck.tasks.detect import Teacher, predict
+from bneck.tasks.detect.average_precision import average_precision
+from bneck.tasks.detect.boxes import Found
+from bneck.tasks.detect.head import Ssdlite
+from bneck.tasks.detect.loss import Teacher, predict
+from bneck.tasks.detect.module import DetectorNet, build_detector
 from bneck.train.loop import Settings, fit
 
 CHANCE = 0.005  # mAP of a detector that has learned nothing
@@ -72,15 +72,15 @@ class DetectTrainer:
         return len(self.open().fit)
 
     def build(self, spec: NetSpec, seed: int) -> DetectorNet:
-        return build_detector(self.wrapper.detector(spec), seed=seed)
+        return build_detector(self.wrapper.around(spec), seed=seed)
 
     def load(self, spec: NetSpec, weights: Path) -> DetectorNet:
-        net = DetectorNet(self.wrapper.detector(spec))
+        net = DetectorNet(self.wrapper.around(spec))
         net.load_state_dict(load_weights(weights))
         return net.eval()
 
     def shrink(self, net: DetectorNet, spec: NetSpec) -> DetectorNet:
-        return shrink_detector(net, self.wrapper.detector(spec))
+        return shrink_into(net, DetectorNet(self.wrapper.around(spec)))
 
     def fit(self, net: DetectorNet, settings: Settings, *, heldout: bool, **how: Any) -> None:
         opened = self.open()
@@ -187,7 +187,7 @@ def detect_trainer(run: Run) -> DetectTrainer:
         heldout_share=settings.heldout,
         seed=settings.seed,
     )
-    Teacher(trainer.wrapper.detector(settings.seed_spec()), task.loss)  # refuses an unknown loss
+    Teacher(trainer.wrapper.around(settings.seed_spec()), task.loss)  # refuses an unknown loss
     run.progress.stage("reading images", len(train.pictures))
     side = round(settings.resolution * MARGIN)
     stored = store(train, side, trainer.scratch, name="train", on_image=run.progress.advance)

@@ -9,13 +9,13 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bneck.costs.detector import PAPER_V2_CLASSES, TABLE6, DetectorCount, Table6Row
-from bneck.costs.detector import count_detector as count_value
 from bneck.records.measurement import Measurement
-from bneck.specs.detector import COCO_IDS, Detector, ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import rename, with_resolution
+from bneck.tasks.detect.count import PAPER_V2_CLASSES, TABLE6, DetectorCount, Table6Row
+from bneck.tasks.detect.count import count_detector as count_value
+from bneck.tasks.detect.head import COCO_IDS, Detector, ssdlite
 
 if TYPE_CHECKING:
     from bneck.devices.protocol import Protocol
@@ -95,8 +95,8 @@ def measure_detectors(
     Raises:
         InputError: no such network or runtime, or a machine too busy to measure on.
     """
-    from bneck.devices.head_models import detector_model
     from bneck.devices.measure import Candidate, measure
+    from bneck.devices.models import wrapped_model
     from bneck.devices.protocol import Protocol as NewProtocol
     from bneck.devices.runtimes import runtime as engine_of
 
@@ -111,7 +111,7 @@ def measure_detectors(
     candidates = []
     for name, kind, network in product(runtimes, precisions, networks):
         detector = ssdlite(network, classes=classes, resolution=resolution)
-        model = detector_model(detector, engine_of(name), kind)
+        model = wrapped_model(detector, engine_of(name), (detector.resolution,) * 2, kind)
         spec = with_resolution(detector.network, detector.resolution)
         candidates.append(Candidate(rename(spec, f"ssdlite {spec.name}"), model, name, kind))
     protocol = protocol or NewProtocol(threads=threads, rounds=rounds)

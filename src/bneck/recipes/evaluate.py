@@ -26,7 +26,7 @@ from bneck.records.imported import class_places
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.tasks.classify import evaluate as judge
+from bneck.tasks.classify.score import evaluate as judge
 
 BATCH = 32
 BAD_SHARE = 0.01  # of the images may be unreadable

@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
-from bneck.devices.head_models import check_engine
+from bneck.devices.models import check_engine
 from bneck.devices.runtimes import Runtime
 from bneck.export.detector_file import FileDetector, export_detector
 from bneck.export.segmenter_file import FileSegmenter, export_segmenter
+from bneck.nets.build import WrappedNet
 from bneck.nets.calibrate import layer_errors
 from bneck.nets.quantize import Quantized
-from bneck.nets.quantize_heads import AnyNet
 from bneck.recipes import detect, segment_runs
 from bneck.recipes.calibration import CALIBRATING, calibrated, read_images, run_images
 from bneck.recipes.detect_files import split_of
@@ -83,7 +83,7 @@ class _Task(ABC):
     """What the two tasks do differently. `metrics` are keys of what `judge` gives, with their words."""
 
     record: dict[str, Any]
-    net: AnyNet
+    net: WrappedNet
     name: str
     size: tuple[int, int]
     normalisation: Normalisation

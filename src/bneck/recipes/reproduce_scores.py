@@ -13,8 +13,8 @@ from bneck.report.numbers import several
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Row
-from bneck.specs.segmenter import Segmenter, from_settings
 from bneck.specs.text import from_text, load, resolve
+from bneck.tasks.segment.head import Segmenter, from_settings
 
 IMAGENET, COCO, CITYSCAPES = 50_000, 5_000, 500  # validation images that an accuracy must be of
 Task = Literal["classify", "detect", "segment"]

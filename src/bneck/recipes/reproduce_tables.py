@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from bneck.costs.count import count
-from bneck.costs.detector import TABLE6
 from bneck.costs.paper import TABLE3, TABLE4, TABLE5, TABLE9, PaperRow
 from bneck.costs.paper_networks import COLUMNS, PRINTED, as_printed
 from bneck.costs.published import Published, published
-from bneck.costs.segmenter import PUBLISHED_SEGMENTERS, PublishedSegmenter
 from bneck.recipes.detectors import detector_zoo
 from bneck.recipes.reproduce_scores import Scores
 from bneck.recipes.reproduce_timing import DETECTOR, UNFUSED, Timing, Wanted
@@ -17,8 +15,10 @@ from bneck.recipes.segmenters import segmenter_zoo
 from bneck.report.exhibits import Comparison, Exhibit, Line, Pair, Quantity
 from bneck.report.numbers import ARROW, NONE
 from bneck.report.tables import Column, Table
-from bneck.specs.segmenter import Segmenter, segmenter
 from bneck.specs.text import resolve
+from bneck.tasks.detect.count import TABLE6
+from bneck.tasks.segment.count import PUBLISHED_SEGMENTERS, PublishedSegmenter
+from bneck.tasks.segment.head import Segmenter, segmenter
 
 FLOAT, ABSENT = "fp32", "not here"
 TOP1 = Quantity("top-1 (%)", 1, least=1, absent=ABSENT)

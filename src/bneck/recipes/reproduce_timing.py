@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bneck.costs.segmenter import FULL, HALF
 from bneck.recipes.progress import Progress
 from bneck.records.measurement import Measurement, Spread
 from bneck.report.exhibits import Pair
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.segmenter import Segmenter
 from bneck.specs.text import resolve
 from bneck.specs.transforms import rename
+from bneck.tasks.segment.count import FULL, HALF
+from bneck.tasks.segment.head import Segmenter
 
 Key = tuple[str, str]  # a network's name and its precision
 UNFUSED = " unfused"  # behind the name of a network whose h-swish is made of several operators
@@ -190,8 +190,9 @@ def _race(
 def _unfused(spec: NetSpec) -> bytes:
     import numpy as np
 
-    from bneck.graphs.onnx_graph import network_graph, random_weights
+    from bneck.graphs.onnx_graph import network_graph
     from bneck.graphs.onnx_unfused import unfused
+    from bneck.graphs.weights import random_weights
     from bneck.specs.network import layers
 
     weights = random_weights(layers(spec), np.random.default_rng(0))

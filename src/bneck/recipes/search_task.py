@@ -14,10 +14,10 @@ from bneck.recipes.detect import read_splits
 from bneck.recipes.run import METRICS
 from bneck.recipes.segment import EPOCHS as SEGMENT_EPOCHS
 from bneck.recipes.settings import DetectTask, SegmentTask
-from bneck.specs.detector import ssdlite
 from bneck.specs.errors import InputError
-from bneck.specs.segmenter import Head
 from bneck.specs.text import resolve
+from bneck.tasks.detect.head import ssdlite
+from bneck.tasks.segment.head import Head
 
 BUILTIN_IMAGES, BUILTIN_RESOLUTION, BUILTIN_EPOCHS, BUILTIN_STEPS = 5_000, 48, 6, 8
 FOLDER_EPOCHS, FOLDER_STEPS = 30, 50

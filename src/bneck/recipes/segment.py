@@ -14,7 +14,6 @@ import numpy as np
 
 from bneck.data.pairs import Scenery, list_pairs
 from bneck.data.scenes import Scenes, as_batch
-from bneck.nets.segmenter import SegmentNet, build_segmenter
 from bneck.nets.weights import save_weights
 from bneck.recipes.folder import begin, finish, fresh_folder, go_on, new_record
 from bneck.recipes.progress import Progress, Silent, Steps
@@ -28,12 +27,13 @@ from bneck.report.overlay import overlay
 from bneck.report.segment import write_segment_report
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.segmenter import Head, Segmenter
 from bneck.specs.text import to_text
-from bneck.tasks.segment import Evaluation, Score, predict
-from bneck.tasks.segment import evaluate as evaluate_scenes
+from bneck.tasks.segment.head import Head, Segmenter
+from bneck.tasks.segment.module import SegmentNet, build_segmenter
+from bneck.tasks.segment.score import Evaluation, Score, predict
+from bneck.tasks.segment.score import evaluate as evaluate_scenes
+from bneck.tasks.segment.training import SegmentSettings, train_segmenter
 from bneck.train.journal import Journal
-from bneck.train.segment import SegmentSettings, train_segmenter
 
 CROP = 769  # side of the DeepLab line's crops
 EPOCHS, BATCH, LR = 50.0, 8, 0.1

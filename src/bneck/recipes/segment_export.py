@@ -12,7 +12,6 @@ from bneck.data.scenes import Scenes, as_batch
 from bneck.devices.runtimes import runtime
 from bneck.export.files import FORMATS
 from bneck.export.segmenter_file import export_segmenter
-from bneck.nets.segmenter import SegmentNet
 from bneck.recipes.calibration import CALIBRATING, calibrated, read_images, run_images
 from bneck.recipes.detect_export import check_wanted
 from bneck.recipes.export import size_mb
@@ -22,6 +21,7 @@ from bneck.recipes.shipping import ending
 from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
 from bneck.specs.normalisation import IMAGENET
+from bneck.tasks.segment.module import SegmentNet
 
 CHECKED = 4  # images that a file is compared with the module on
 

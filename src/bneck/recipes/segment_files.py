@@ -17,7 +17,7 @@ from bneck.export.segmenter_file import FileSegmenter
 from bneck.recipes.exported import settings_beside
 from bneck.recipes.progress import Progress
 from bneck.specs.errors import InputError
-from bneck.tasks.segment import Evaluation, best, judge
+from bneck.tasks.segment.score import Evaluation, best, judge
 
 Mask = npt.NDArray[np.uint8]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bneck.devices.head_models import segmenter_model
+from bneck.devices.models import wrapped_model
 from bneck.devices.places import describe
 from bneck.devices.protocol import REFERENCE, Protocol, Samples, race
 from bneck.devices.runtimes import Runtime, runtime
@@ -18,8 +18,8 @@ from bneck.devices.timing import RunTimer, Timer
 from bneck.records.commit import commit
 from bneck.records.measurement import Spread
 from bneck.specs.errors import InputError
-from bneck.specs.segmenter import Segmenter, segmenter
 from bneck.specs.zoo import network
+from bneck.tasks.segment.head import Segmenter, segmenter
 
 Size = tuple[int, int]
 REFERENCE_NAME, REFERENCE_SIZE = "v3-small-0.5+rf2+os16", (96, 192)
@@ -117,7 +117,7 @@ def _times(sample: Samples, first: Samples) -> dict[str, Any]:
 def _prepared(
     seg: Segmenter, size: Size, engine: Runtime, precision: str, threads: int, *, argmax: bool
 ) -> Timer:
-    model = segmenter_model(seg, engine, size, precision, argmax=argmax)
+    model = wrapped_model(seg, engine, size, precision, finished=argmax)
     session = engine.load(model, threads=threads)
     shape = (1, seg.network.channels, *size)
     image = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)

@@ -16,7 +16,7 @@ from bneck.recipes.segment_runs import load_run, save_picture
 from bneck.records.run import RunFolder, task_run
 from bneck.report.overlay import class_shares, overlay
 from bneck.specs.errors import InputError
-from bneck.tasks.segment import WHOLE_PIXELS, predict, predict_huge
+from bneck.tasks.segment.score import WHOLE_PIXELS, predict, predict_huge
 
 
 def paint(

@@ -7,11 +7,11 @@ from typing import Any
 
 from PIL import Image
 
-from bneck.nets.segmenter import SegmentNet, load_segmenter
 from bneck.recipes.segmenters import run_segmenter
 from bneck.records.files import write_whole
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
+from bneck.tasks.segment.module import SegmentNet, load_segmenter
 
 
 def load_run(folder: RunFolder) -> tuple[dict[str, Any], SegmentNet]:

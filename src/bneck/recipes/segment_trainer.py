@@ -11,8 +11,7 @@ import numpy as np
 
 from bneck.data.pairs import Scenery, list_pairs
 from bneck.data.scenes import Scenes, Survey, Vary
-from bneck.nets.segmenter import SegmentNet, build_segmenter, load_segmenter
-from bneck.nets.shrink_wrapped import shrink_segmenter
+from bneck.nets.shrink import shrink_into
 from bneck.recipes.held_out import Indices, held_out
 from bneck.recipes.run import Run
 from bneck.recipes.segment import (
@@ -26,10 +25,11 @@ from bneck.recipes.settings import SegmentTask
 from bneck.recipes.shipping import format_of
 from bneck.recipes.trainer import Judged
 from bneck.specs.network import NetSpec
-from bneck.specs.wrapper import Aspp
-from bneck.tasks.segment import evaluate
+from bneck.tasks.segment.head import Aspp
+from bneck.tasks.segment.module import SegmentNet, build_segmenter, load_segmenter
+from bneck.tasks.segment.score import evaluate
+from bneck.tasks.segment.training import segment_lessons
 from bneck.train.loop import Settings, fit
-from bneck.train.segment import segment_lessons
 
 Size = tuple[int, int]
 
@@ -70,13 +70,13 @@ class SegmentTrainer:
         return len(self.open().fit)
 
     def build(self, spec: NetSpec, seed: int) -> SegmentNet:
-        return build_segmenter(self.wrapper.segmenter(spec), seed=seed)
+        return build_segmenter(self.wrapper.around(spec), seed=seed)
 
     def load(self, spec: NetSpec, weights: Path) -> SegmentNet:
-        return load_segmenter(self.wrapper.segmenter(spec), weights)
+        return load_segmenter(self.wrapper.around(spec), weights)
 
     def shrink(self, net: SegmentNet, spec: NetSpec) -> SegmentNet:
-        return shrink_segmenter(net, self.wrapper.segmenter(spec))
+        return shrink_into(net, SegmentNet(self.wrapper.around(spec)))
 
     def fit(self, net: SegmentNet, settings: Settings, *, heldout: bool, **how: Any) -> None:
         opened = self.open()
@@ -94,7 +94,7 @@ class SegmentTrainer:
 
     def ship(self, run: Run, spec: NetSpec, weights: Path) -> dict[str, Any]:
         """The found network as a finished run of segmentation, in `found` of the search's folder."""
-        path, seg = run.folder.found, self.wrapper.segmenter(spec)
+        path, seg = run.folder.found, self.wrapper.around(spec)
         record = adopt_segment(path, seg, weights, self.data, self._options(run), run.progress)
         shipped: dict[str, Any] = {"export": record["export"]}
         on = run.settings.deployment

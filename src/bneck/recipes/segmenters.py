@@ -8,7 +8,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from bneck.costs.count import Count
-from bneck.costs.segmenter import (
+from bneck.records.run import RunFolder, task_run
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.text import load, resolve
+from bneck.tasks.segment.count import (
     FULL,
     HALF,
     PUBLISHED_SEGMENTERS,
@@ -16,11 +20,7 @@ from bneck.costs.segmenter import (
     count_segmenter,
     paper_madds,
 )
-from bneck.records.run import RunFolder, task_run
-from bneck.specs.errors import InputError
-from bneck.specs.network import NetSpec
-from bneck.specs.segmenter import Head, Segmenter, from_settings, segmenter
-from bneck.specs.text import load, resolve
+from bneck.tasks.segment.head import Head, Segmenter, from_settings, segmenter
 
 KIND = "segment"  # of a run
 STRIDE = 16  # the paper's output stride

@@ -19,11 +19,11 @@ from bneck.search.reward import Kind, Reward
 from bneck.search.searchers import PARETO_SEARCHERS, SEARCHERS
 from bneck.search.spaces import space
 from bneck.search.study import OBJECTIVES, Objective
-from bneck.specs.detector import EXTRAS, ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.segmenter import Head, Segmenter
 from bneck.specs.text import resolve
+from bneck.tasks.detect.head import EXTRAS, ssdlite
+from bneck.tasks.segment.head import Head, Segmenter
 from bneck.train.loop import Settings
 
 Size = tuple[int, int]

@@ -18,7 +18,7 @@ from bneck.graphs.forms import form
 from bneck.nets.build import Net
 from bneck.nets.calibrate import calibrate
 from bneck.records.run import RunFolder
-from bneck.tasks.classify import evaluate
+from bneck.tasks.classify.score import evaluate
 
 CHECKED, CALIBRATING, BATCH = 256, 128, 32
 

@@ -18,8 +18,6 @@ from bneck.data.vary import Augment
 from bneck.nets.build import Net
 from bneck.nets.quantize import QuantizedNet
 from bneck.specs.errors import InputError
-from bneck.tasks import classify
-from bneck.tasks.classify import Taught
 from bneck.train.checkpoint import Checkpoint
 from bneck.train.health import Health
 from bneck.train.journal import Journal
@@ -32,6 +30,7 @@ from bneck.train.optim import (
     grouped,
     learning_rate,
 )
+from bneck.train.taught import Taught, label_loss
 from bneck.train.team import ALONE, Team, autocast, partners, synchronise
 
 Precision = Literal["fp32", "bf16"]
@@ -168,7 +167,7 @@ def train(
         images, labels = batch
         images = images.contiguous(memory_format=torch.channels_last)
         scores = net(images).float()
-        own = classify.loss(scores, labels, smoothing=settings.smoothing)
+        own = label_loss(scores, labels, smoothing=settings.smoothing)
         return own if taught is None else taught.mixed(own, scores, images)
 
     frozen = features(net) if settings.frozen else None

@@ -14,8 +14,8 @@ from bneck.data.batches import train_batches
 from bneck.nets.supernet import Supernet, largest, smallest
 from bneck.search.space import Tokens
 from bneck.specs.errors import InputError
-from bneck.tasks import classify
 from bneck.train.loop import Data, Lessons, OnStep, Settings, fit
+from bneck.train.taught import label_loss
 
 Sampling = Literal["uniform", "sandwich"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
@@ -71,7 +71,7 @@ def train_supernet(
         images = images.contiguous(memory_format=torch.channels_last)
         drawn = _drawn(net, sampling, settings.seed, step)
         losses = [
-            classify.loss(module(images, tokens), labels, smoothing=settings.smoothing)
+            label_loss(module(images, tokens), labels, smoothing=settings.smoothing)
             for tokens in drawn
         ]
         return torch.stack(losses).mean()

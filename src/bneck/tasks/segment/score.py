@@ -14,8 +14,8 @@ from torch import Tensor
 from bneck.data.images import Pixels
 from bneck.data.masks import IGNORED
 from bneck.data.scenes import Scenes, as_batch
-from bneck.nets.segmenter import SegmentNet
-from bneck.nets.strips import STRIP_NUMBERS, Source, scores_in_strips
+from bneck.tasks.segment.module import SegmentNet
+from bneck.tasks.segment.strips import STRIP_NUMBERS, Source, scores_in_strips
 
 BAND_NUMBERS = 1 << 22  # at most in a band of scores at full size: 16 MB
 WHOLE_PIXELS = 1 << 22  # larger images are looked at in strips

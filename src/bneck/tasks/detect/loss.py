@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bneck.specs.detector import LEAST_SCORE, Detector, anchors
 from bneck.specs.errors import InputError
-from bneck.tasks.boxes import (
+from bneck.tasks.detect.boxes import (
     BACKGROUND,
     Boxes,
     Found,
@@ -23,6 +22,8 @@ from bneck.tasks.boxes import (
     encode,
     match,
 )
+from bneck.tasks.detect.coder import LEAST_SCORE
+from bneck.tasks.detect.head import Detector, anchors
 
 LossName: TypeAlias = Literal["focal", "mining"]
 LOSSES: tuple[str, ...] = get_args(LossName)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bneck.nets.ops import BneckRow, ConvBnAct, SameConv2d, SqueezeExcite
-from bneck.nets.segmenter import LrAspp, SegmentNet
+from bneck.tasks.segment.module import LrAspp, SegmentNet
 
 STRIP_NUMBERS = 1 << 24  # at most in a strip of the widest map of a row: 64 MB
 

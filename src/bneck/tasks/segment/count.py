@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from bneck.costs.count import BYTES, Count, count_rows
 from bneck.specs.network import Layer, Size, as_size
-from bneck.specs.segmenter import Head, Segmenter, is_spatial, paper_size, segmenter_layers
+from bneck.tasks.segment.head import Head, Segmenter, is_spatial, paper_size, segmenter_layers
 
 FULL, HALF = (1024, 2048), (512, 1024)  # of Cityscapes, (height, width)
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from bneck.data.scenes import Scenes, Size, Vary, crop_batches
-from bneck.nets.segmenter import SegmentNet
-from bneck.tasks import segment
+from bneck.tasks.segment import score
+from bneck.tasks.segment.module import SegmentNet
 from bneck.train.loop import Lessons, Settings, TrainingError, fit
 
 Batch = tuple[Tensor, Tensor]
@@ -124,7 +124,7 @@ def segment_lessons(
 
     def loss(net: nn.Module, batch: Batch) -> Tensor:
         images, masks = batch
-        scores = net(images.contiguous(memory_format=torch.channels_last))
-        return segment.loss(scores, masks, weights=by_class)
+        found = net(images.contiguous(memory_format=torch.channels_last))
+        return score.loss(found, masks, weights=by_class)
 
     return Lessons(images=len(indices), batches=batches, loss=loss)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bneck.tasks.boxes import Boxes, Found, Labels, overlaps
+from bneck.tasks.detect.boxes import Boxes, Found, Labels, overlaps
 
 HIT_IOU = 0.5
 Flags = npt.NDArray[np.bool_]

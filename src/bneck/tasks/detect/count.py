@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bneck.costs.count import count_madds, count_params
-from bneck.specs.detector import Detector, extra_layers, features, head_layers
 from bneck.specs.network import Layer
+from bneck.tasks.detect.head import Detector, extra_layers, features, head_layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

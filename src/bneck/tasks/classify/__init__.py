@@ -1,0 +1,1 @@
+"""Classification: how it is scored."""
