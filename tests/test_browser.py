@@ -24,7 +24,8 @@ from bneck.devices.places.scheduled import processes_of, running_share, times_of
 from bneck.devices.places.steady import Steady
 from bneck.devices.protocol import Protocol
 from bneck.devices.runtimes import runtime
-from bneck.graphs.onnx_graph import network_graph, random_weights
+from bneck.graphs.onnx_graph import network_graph
+from bneck.graphs.weights import random_weights
 from bneck.specs.network import NetSpec, layers
 from bneck.specs.normalisation import IMAGENET
 

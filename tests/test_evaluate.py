@@ -28,7 +28,7 @@ from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.rows import SpecError
 from bneck.specs.text import to_text
-from bneck.tasks.classify import evaluate
+from bneck.tasks.classify.score import evaluate
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 COLOURS = {"n01": (250, 20, 20), "n02": (20, 250, 20), "n03": (20, 20, 250)}

@@ -23,7 +23,8 @@ from bneck.devices.places.steady import Steady
 from bneck.devices.protocol import Protocol
 from bneck.devices.runtimes import runtime
 from bneck.devices.timing import Burst, Timer
-from bneck.graphs.onnx_graph import network_graph, random_weights
+from bneck.graphs.onnx_graph import network_graph
+from bneck.graphs.weights import random_weights
 from bneck.records.measurement import Device
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec, layers

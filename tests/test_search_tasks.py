@@ -20,7 +20,9 @@ from bneck.data.held_out import held_out
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load
-from bneck.specs.wrapper import Aspp, Ssdlite, Wrapper
+from bneck.specs.wrapper import Wrapper
+from bneck.tasks.detect.head import Ssdlite
+from bneck.tasks.segment.head import Aspp
 from commands import Call
 from conftest import measure_quickly
 from search_run import Run

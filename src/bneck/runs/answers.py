@@ -26,7 +26,7 @@ class ModuleAnswers:
     def __init__(self, chosen: Task, net: Any, labels: tuple[str, ...] = ()) -> None:
         self.task = chosen
         self.net: nn.Module | None = net.eval()
-        self.spec, self.wrapper = net.spec, net.wrapper
+        self.wrapped, self.spec = net.wrapped, net.spec
         self.normalisation: Normalisation = net.normalisation
         self.labels = labels
         self.size: Size | None = None
@@ -70,7 +70,8 @@ class FileAnswers:
             self.normalisation = Normalisation(
                 tuple(json.loads(told["mean"])), tuple(json.loads(told["std"]))
             )
-            self.wrapper = self.task.restored(self.spec, self.task.told(told), len(self.labels))
+            wrapper = self.task.restored(self.spec, self.task.told(told), len(self.labels))
+            self.wrapped = wrapper.around(self.spec)
             self.size: Size | None = self._size(told)
         except (KeyError, ValueError, TypeError):
             raise InputError(

@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from bneck.devices.models import wrapped_model
 from bneck.devices.runtimes import Runtime, runtime
 from bneck.graphs.forms import Precision
+from bneck.nets.build import WrappedNet
 from bneck.nets.fold import folded_weights
 from bneck.nets.quantize import Quantized
 from bneck.tasks.contract import Task
@@ -17,7 +19,7 @@ from bneck.tasks.contract import Task
 
 def write_file(
     task: Task,
-    net: Any,
+    net: WrappedNet,
     path: Path,
     images: Tensor,
     *,
@@ -33,7 +35,7 @@ def write_file(
 
     Args:
         task: the network's.
-        net: in evaluation mode, with `spec`, `wrapper` and `normalisation`.
+        net: in evaluation mode.
         path: the file to write.
         images: real images to check with, (N, channels, H, W) normalised; a file for one size takes theirs.
         record: that of the run, which knows the classes; {} where there is none.
@@ -51,17 +53,16 @@ def write_file(
     """
     engine = engine or runtime("onnxruntime")
     size = (images.shape[2], images.shape[3])
-    data = task.file(
-        net.spec,
-        net.wrapper,
+    data = wrapped_model(
+        net.wrapped,
         engine,
+        size,
         precision,
-        size=size,
         weights=quantized.weights if quantized else folded_weights(net),
         ranges=quantized.ranges if quantized else None,
+        finished=task.finished(options),
+        pixels=net.normalisation if task.pixels(options) else None,
         metadata=task.metadata(net, record, engine, precision, size, options),
-        options=options,
-        normalisation=net.normalisation,
     )
     check = task.compare(net, engine.load(data, threads=1), images, quantized, precision, options)
     engine.write(path, data)

@@ -11,6 +11,7 @@ from typing import Any
 
 from bneck.devices.measure import Candidate
 from bneck.devices.measure import measure as measure_candidates
+from bneck.devices.models import wrapped_model
 from bneck.devices.places import usual_runtime
 from bneck.devices.protocol import Protocol
 from bneck.devices.runtimes import file_runtimes, runtime
@@ -105,7 +106,7 @@ def _candidate(
     size = chosen.size(spec, wrapper, own)
     model = None
     if size != wrapper.size(spec):
-        model = chosen.file(spec, wrapper, runtime(engine), precision, size=size, options=own)  # type: ignore[arg-type]
+        model = wrapped_model(wrapper.around(spec), runtime(engine), size, precision)
     titled = rename(spec, chosen.title(spec, wrapper))
     return Candidate(
         titled, model, engine, precision, wrapper=wrapper, pixels=size if model else None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bneck.nets.quantize import Quantized
-from bneck.nets.quantize_heads import emulated
+from bneck.nets.quantize import Quantized, emulation
 from bneck.tasks.contract import Data
 from bneck.training.loop import OnStep, fit
 from bneck.training.processes import ALONE, ProcessGroup
@@ -28,7 +27,7 @@ def fine_tune(
     Raises:
         TrainingError: see `training.loop.fit`.
     """
-    simulated: Any = emulated(net, quantized)
+    simulated = emulation(net, quantized)
     problem = data.problem(simulated, settings, group=group)
     fit(simulated, problem, settings, group=group, checkpoint=checkpoint, on_step=on_step)
     return Quantized(

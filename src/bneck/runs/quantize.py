@@ -10,6 +10,7 @@ from typing import Any
 
 from bneck.data.vary import Augment
 from bneck.devices.measure import measure
+from bneck.devices.models import wrapped_model
 from bneck.devices.protocol import Protocol, TimingError
 from bneck.devices.runtimes import Runtime, runtime
 from bneck.graphs.forms import form
@@ -157,13 +158,11 @@ class _Job:
 
     def score_only(self, name: str, quantized: Quantized) -> None:
         """Score a file that nobody keeps, so how near it comes to its simulation is not asked."""
-        run = self.run
-        data = run.task.file(
-            run.spec, run.wrapper, self.engine, "int8", size=self.size, weights=quantized.weights,
-            ranges=quantized.ranges, options=run.task.Options(), normalisation=run.net.normalisation,
-            metadata=run.task.metadata(
-                run.net, run.record, self.engine, "int8", self.size, run.task.Options()
-            ),
+        task, net = self.run.task, self.run.net
+        options = task.Options()
+        data = wrapped_model(
+            net.wrapped, self.engine, self.size, "int8", weights=quantized.weights, ranges=quantized.ranges,
+            metadata=task.metadata(net, self.run.record, self.engine, "int8", self.size, options),
         )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{name}{self.engine.suffix}"

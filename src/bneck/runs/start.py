@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from bneck.nets.build import WrappedNet
+from bneck.nets.shrink import shrink_into
 from bneck.nets.transfer import is_folded, restore_statistics, take_rows, transferred
 from bneck.records.progress import Progress
 from bneck.records.run import RunFolder, task_run
@@ -59,7 +60,7 @@ def started(
     seed: int,
     group: ProcessGroup,
     progress: Progress,
-) -> nn.Module:
+) -> WrappedNet:
     """A net that begins with the weights of `source`; where narrower, with its most important channels.
 
     Args:
@@ -85,7 +86,7 @@ def started(
         spec = compatible(chosen, spec, place)
     held = trained(source)
     if held.task.name == chosen.name and wrapper != PLAIN:
-        return _same_task(chosen, held.net, spec, wrapper, source, seed, progress)
+        return _same_task(chosen, held.net, held.wrapper, spec, wrapper, source, seed, progress)
     begin: Any = held.net
     if is_folded(begin):
         progress.say(
@@ -97,30 +98,29 @@ def started(
         restore_statistics(begin, torch.split(data.images(probe, "train", count), batch))
     if wrapper == PLAIN:
         return transferred(begin, spec, seed=seed)
-    net: Any = chosen.module(spec, wrapper, seed=seed)
+    net = chosen.module(spec, wrapper, seed=seed)
     net.normalisation = begin.normalisation
     take_rows(net, transferred(begin, net.spec).state_dict(), str(source))
     progress.say(f"the backbone starts from the weights of {source}")
-    return net  # type: ignore[no-any-return]
+    return net
 
 
 def _same_task(
     chosen: Task,
-    held: Any,
+    held: WrappedNet,
+    around: Wrapper,
     spec: NetSpec,
     wrapper: Wrapper,
     source: Path,
     seed: int,
     progress: Progress,
-) -> nn.Module:
+) -> WrappedNet:
     """The whole network where its head fits, else the backbone alone."""
-    if chosen.stored(held.spec, held.wrapper) == chosen.stored(spec, wrapper):
-        net: Any = chosen.shrink(held, spec, wrapper)
-        net.normalisation = held.normalisation
-        return net  # type: ignore[no-any-return]
-    narrow: Any = chosen.shrink(held, spec, held.wrapper)
+    if chosen.stored(held.spec, around) == chosen.stored(spec, wrapper):
+        return shrink_into(held, chosen.module(spec, wrapper))
+    narrow = shrink_into(held, chosen.module(spec, around))
     net = chosen.module(spec, wrapper, seed=seed)
     net.normalisation = held.normalisation
     take_rows(net, narrow.state_dict(), str(source))
     progress.say(f"the backbone starts from the weights of {source}; its head is of other classes")
-    return net  # type: ignore[no-any-return]
+    return net

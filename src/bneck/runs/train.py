@@ -27,6 +27,7 @@ from bneck.runs.report import write_training_report
 from bneck.runs.start import compatible, started
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
+from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import load, to_text
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Data, Scores, Task
@@ -272,7 +273,7 @@ class Work:
             settings,
             group=self.group,
             checkpoint=folder.scratch / "checkpoint",
-            on_epoch=_Watch(self, folder, data, log, net) if self.task.scores_epochs else None,
+            on_epoch=self._watch(folder, record, data, log, net),
             **(steps.watching() if steps else {}),
         )
         if log is None or steps is None:
@@ -290,6 +291,24 @@ class Work:
         save_weights(last, folder.path / "weights-last.safetensors")
         write_json(folder.run_json, record)
         save_weights(net.state_dict(), folder.weights)
+
+    def _watch(
+        self,
+        folder: RunFolder,
+        record: dict[str, Any],
+        data: Data,
+        log: TrainingLog | None,
+        net: Any,
+    ) -> _Watch | None:
+        if not self.task.scores_epochs:
+            return None
+        return _Watch(self, folder, data, log, self._module(net.spec, record, net.normalisation))
+
+    def _module(self, spec: NetSpec, record: dict[str, Any], normalisation: Normalisation) -> Any:
+        wrapper = self.task.restored(spec, record["wrapper"], len(record["classes"]))
+        net = self.task.module(spec, wrapper)
+        net.normalisation = normalisation
+        return net
 
     def _begun(
         self, folder: RunFolder, record: dict[str, Any], data: Data, settings: Settings
@@ -382,9 +401,7 @@ class _Watch:
     def __init__(
         self, work: Work, folder: RunFolder, data: Data, log: TrainingLog | None, net: Any
     ) -> None:
-        self.work, self.folder, self.data, self.log = work, folder, data, log
-        self.net: Any = work.task.module(net.spec, net.wrapper)
-        self.net.normalisation = net.normalisation
+        self.work, self.folder, self.data, self.log, self.net = work, folder, data, log, net
 
     def __call__(self, done: int, state: dict[str, Tensor]) -> None:
         self.net.load_state_dict(state)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from bneck.devices.runtimes import Runtime, Session
     from bneck.graphs.forms import Precision
+    from bneck.nets.build import WrappedNet
     from bneck.nets.quantize import Quantized
     from bneck.training.loop import TrainingProblem
     from bneck.training.processes import ProcessGroup
@@ -107,8 +108,8 @@ class Answers(Protocol):
     module, None for a file. `labels` are the class names in the order of the outputs.
     """
 
+    wrapped: Any  # the task's own kind of `specs.wrapper.Wrapped`
     spec: NetSpec
-    wrapper: Wrapper
     normalisation: Normalisation
     labels: tuple[str, ...]
     size: Size | None
@@ -303,11 +304,8 @@ class Task(Protocol):
     def data_type(self) -> type[Any]:
         """The dataclass that `prepare` makes."""
 
-    def module(self, spec: NetSpec, wrapper: Wrapper, *, seed: int | None = None) -> nn.Module:
+    def module(self, spec: NetSpec, wrapper: Wrapper, *, seed: int | None = None) -> WrappedNet:
         """The network; initialised from a seed, or with None waiting for weights."""
-
-    def shrink(self, net: Any, spec: NetSpec, wrapper: Wrapper) -> nn.Module:
-        """The same network with a narrower backbone, its most important channels kept."""
 
     def supernet_problem(
         self, net: Any, data: Any, settings: Settings, group: ProcessGroup
@@ -389,25 +387,11 @@ class Task(Protocol):
     ) -> dict[str, str]:
         """What goes into an exported file; `record` is that of the run, {} where there is none."""
 
-    def file(
-        self,
-        spec: NetSpec,
-        wrapper: Wrapper,
-        engine: Runtime,
-        precision: Precision,
-        *,
-        size: Size | None = None,
-        weights: Any = None,
-        ranges: Any = None,
-        metadata: Mapping[str, str] | None = None,
-        options: Any = None,
-        normalisation: Normalisation | None = None,
-    ) -> bytes:
-        """The network as a file for a runtime; without weights random ones, good for timing.
+    def finished(self, options: Any) -> bool:
+        """Whether a file shall take the task's last step too, see `Wrapped.answer`."""
 
-        Raises:
-            InputError: the runtime has no such files.
-        """
+    def pixels(self, options: Any) -> bool:
+        """Whether a file shall take uint8 pixels and normalise them itself."""
 
     def compare(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from bneck.nets.shrink import shrink_into
 from bneck.nets.weights import fill
 from bneck.records.progress import Silent
 from bneck.runs.answers import ModuleAnswers
@@ -54,7 +55,7 @@ class Experiment:
 
     def shrink(self, net: Any, spec: NetSpec) -> nn.Module:
         """The most important channels in a narrower network."""
-        return self.task.shrink(net, spec, self.wrapper)
+        return shrink_into(net, self.task.module(spec, self.wrapper))
 
     def fit(self, net: Any, settings: Settings, *, heldout: bool, **how: Any) -> None:
         """Train in place; `how` as in `training.loop.fit`."""

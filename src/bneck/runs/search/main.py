@@ -23,10 +23,10 @@ from bneck.runs.search.settings import (
 )
 from bneck.runs.train import data_path
 from bneck.specs.errors import InputError
-from bneck.tasks.options import TrainOptions, parted
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Dataset, Task
+from bneck.tasks.options import TrainOptions, parted
 from bneck.tasks.registry import DEFAULT, tasks
 from bneck.tasks.registry import task as task_named
 from bneck.training.settings import Settings

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from bneck.devices.runtimes import Runtime, Session
     from bneck.graphs.forms import Precision
+    from bneck.nets.build import WrappedNet
     from bneck.nets.quantize import Quantized
     from bneck.tasks.classify.dataset import ImageData, LabelledImages
     from bneck.training.loop import TrainingProblem
@@ -150,17 +151,11 @@ class Classify:
 
         return ImageData
 
-    def module(self, spec: NetSpec, wrapper: Wrapper, *, seed: int | None = None) -> nn.Module:
+    def module(self, spec: NetSpec, wrapper: Wrapper, *, seed: int | None = None) -> WrappedNet:
         """The network itself."""
         from bneck.nets.build import Net, build
 
         return Net(spec) if seed is None else build(spec, seed=seed)
-
-    def shrink(self, net: Any, spec: NetSpec, wrapper: Wrapper) -> nn.Module:
-        """See `nets.shrink`."""
-        from bneck.nets.shrink import shrink
-
-        return shrink(net, spec)
 
     def supernet_problem(
         self, net: Any, data: Any, settings: Settings, group: ProcessGroup
@@ -269,33 +264,13 @@ class Classify:
             "spec": to_text(net.spec),
         }
 
-    def file(
-        self,
-        spec: NetSpec,
-        wrapper: Wrapper,
-        engine: Runtime,
-        precision: Precision,
-        *,
-        size: Size | None = None,
-        weights: Any = None,
-        ranges: Any = None,
-        metadata: Mapping[str, str] | None = None,
-        options: Any = None,
-        normalisation: Normalisation | None = None,
-    ) -> bytes:
-        """See `devices.models.network_model`."""
-        from bneck.devices.models import network_model
+    def finished(self, options: Any) -> bool:
+        """There is no last step."""
+        return False
 
-        pixels = normalisation if options is not None and options.pixels else None
-        return network_model(
-            spec,
-            engine,
-            precision,
-            weights=weights,
-            ranges=ranges,
-            pixels=pixels,
-            metadata=metadata,
-        )
+    def pixels(self, options: Any) -> bool:
+        """As `pixels` says."""
+        return bool(options.pixels)
 
     def compare(
         self,

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from bneck.tasks.detect.head import CODER, LARGEST_LOG, LEAST_SCORE, MOST_BOXES, NMS_IOU
+from bneck.tasks.detect.coder import CODER, LARGEST_LOG, LEAST_SCORE, MOST_BOXES, NMS_IOU
 
 Boxes: TypeAlias = npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[np.int64]

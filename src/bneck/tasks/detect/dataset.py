@@ -164,7 +164,7 @@ class DetectionData:
             )
         indices = opened.fit if heldout else None
         images = len(opened.train.images) if indices is None else len(indices)
-        own = DetectionLoss(net.wrapper.detector(net.spec), self.loss)
+        own = DetectionLoss(net.wrapped, self.loss)
 
         def batches(epoch: int, first: int) -> Iterable[Batch]:
             return box_batches(

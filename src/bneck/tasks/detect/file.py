@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bneck.devices.runtimes import Session
-from bneck.nets.quantize import Quantized
-from bneck.nets.quantize_heads import emulated
+from bneck.nets.quantize import Quantized, emulation
 from bneck.tasks.checks import TOLERANCE_8_BIT, TOLERANCE_HALF, ExportError
 from bneck.tasks.detect.boxes import Found, as_boxes, detections, overlaps
 from bneck.tasks.detect.head import anchors
@@ -56,7 +55,7 @@ def compare(
         largest = max(difference(a, b) for a, b in zip(wanted, found, strict=True))
         _answers(largest <= TOLERANCE, f"boxes or scores differ by {largest:.2g}", len(images))
         return {**how, "largest_difference": largest}
-    module = emulated(net, quantized) if quantized else net
+    module = emulation(net, quantized) if quantized else net
     alike = alike_share(_found(module, images, places) if quantized else wanted, found)
     least = LEAST_ALIKE if quantized else LEAST_ALIKE_HALF
     _answers(alike >= least, f"only {alike:.1%} of the boxes are alike", len(images))

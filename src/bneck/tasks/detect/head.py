@@ -7,15 +7,27 @@ whose stride makes the last map), on C5 (what enters the pool) and on further ma
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from bneck.specs import zoo
 from bneck.specs.network import Layer, NetSpec
+from bneck.specs.network import Size as AnySize
 from bneck.specs.network import layers as network_layers
+from bneck.specs.operators import Operators, Values
 from bneck.specs.rows import Bneck, Pool, SpecError
 from bneck.specs.text import resolve
+from bneck.specs.wrapper import (
+    Output,
+    Placed,
+    Size,
+    Tensors,
+    placed_conv,
+    placed_rows,
+    placed_separable,
+)
 
 RESOLUTION = 320  # pixels; Table 6
 COCO_IDS = 90  # COCO's category ids go from 1 to 90, and the paper's heads have a slot for each
@@ -26,12 +38,8 @@ SMALLEST, LARGEST = 0.2, 0.95  # scales of the first and the last map's boxes, s
 RATIOS = (1.0, 2.0, 0.5, 3.0, 0.3333)  # width / height of a map's boxes, as the authors print them
 FIRST_MAP = ((0.1, 1.0), (0.2, 2.0), (0.2, 0.5))  # scale and ratio of the first map's fewer boxes
 
-CODER = (10.0, 10.0, 5.0, 5.0)  # the authors' box coder multiplies offsets by these
-LARGEST_LOG = math.log(1000)  # of a box's side over its anchor's; keeps exp finite
-# The authors' suppression: candidates' score, overlap that drops a box, boxes that are kept.
-LEAST_SCORE, NMS_IOU, MOST_BOXES = 1e-8, 0.6, 100
-
 Anchor = tuple[float, float, float, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +81,84 @@ class Detector:
                 f"{self.network.name} has no row with stride 2 behind its stem; a detector takes its "
                 "first map from there"
             )
+
+    @property
+    def name(self) -> str:
+        """The network's."""
+        return self.network.name
+
+    @property
+    def rounded(self) -> Mapping[str, Values]:
+        """None: every point is named after a layer."""
+        return {}
+
+    def settings(self) -> dict[str, Any]:
+        """What can be detected, and the further maps."""
+        return {"classes": self.classes, "extras": list(self.extras)}
+
+    def layers(self, size: AnySize | None = None) -> Iterator[Layer]:
+        """Those of the function `layers`, at the detector's own resolution whatever the size."""
+        return layers(self)
+
+    def feeds(self) -> Mapping[str, str]:
+        """The first further map takes C5, the heads of C4 and C5 take those."""
+        c4, c5 = maps(self)[:2]
+        found = {"extras.0.reduce": c5.layer}
+        for head in ("boxes", "scores"):
+            for i, source in enumerate((c4, c5)):
+                depthwise = f"{head}.{i}.depthwise"
+                found |= {depthwise: source.layer, f"{head}.{i}.predict": depthwise}
+        return found
+
+    def outputs(self, size: Size, *, finished: bool = False) -> tuple[Output, ...]:
+        """Offsets and logits of every anchor; boxes, scores and labels of one image if `finished`."""
+        if finished:
+            found: tuple[int | str, ...] = ("found",)
+            return (
+                Output("boxes", (*found, 4)),
+                Output("scores", found),
+                Output("labels", found, whole=True),
+            )
+        count = len(anchors(self))
+        return (
+            Output("offsets", ("batch", count, 4)),
+            Output("logits", ("batch", count, self.slots)),
+        )
+
+    def answer(
+        self, graph: Operators[T], image: T, size: Size, *, finished: bool = False
+    ) -> dict[str, T]:
+        """`offsets` (N, anchors, 4) and `logits` (N, anchors, slots), real numbers.
+
+        `finished`: `boxes` (K, 4), corners in shares of the image, `scores` (K,) and `labels` (K,)
+        from 1, best first: the authors' decoding and class-by-class suppression. ONNX alone has it.
+
+        Raises:
+            InputError: decoding in another format.
+        """
+        made: dict[str, T] = {}
+        x, taken = image, {source.layer: source for source in maps(self)}
+        for layer, x in graph.behind([*features(self), *extra_layers(self)], image):
+            if layer.name in taken:
+                made[layer.name] = x
+        walk = list(head_layers(self))
+        found = {}
+        for name, head, numbers in (("offsets", "boxes", 4), ("logits", "scores", self.slots)):
+            parts = []
+            for index, source in enumerate(taken):
+                own = [layer for layer in walk if layer.name.startswith(f"{head}.{index}.")]
+                part = graph.through(own, made[source])
+                parts.append(graph.real(graph.listed(f"{head}.{index}.flat", part, numbers)))
+            found[name] = graph.joined(name, parts)
+        if not finished:
+            return found
+        from bneck.tasks.detect.decoding import decoded
+
+        return decoded(graph, anchors(self), found["offsets"], found["logits"], slots=self.slots)
+
+    def arranged(self, weights: Tensors) -> Tensors:
+        """As they are."""
+        return weights
 
     @property
     def slots(self) -> int:
@@ -232,3 +318,51 @@ def anchors(detector: Detector) -> list[Anchor]:
             for width, height in sides
         ]
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ssdlite:
+    """SSDLite (6.3): `classes` to detect, channels of the further maps. The side is the network's."""
+
+    classes: int = COCO_IDS
+    extras: tuple[int, ...] = EXTRAS
+
+    @property
+    def key(self) -> str:
+        """Classes and further maps."""
+        return f"ssdlite {self.classes} {self.extras}"
+
+    def around(self, spec: NetSpec) -> Detector:
+        """The detector round a network, at the network's resolution."""
+        return Detector(
+            network=spec, classes=self.classes, resolution=spec.resolution, extras=self.extras
+        )
+
+    def network(self, spec: NetSpec) -> NetSpec:
+        """The network itself."""
+        return self.around(spec).network
+
+    def size(self, spec: NetSpec) -> Size:
+        """A square of its resolution."""
+        return (spec.resolution, spec.resolution)
+
+    def layers(self, spec: NetSpec) -> Iterator[Layer]:
+        """Those of the function `layers`."""
+        return layers(self.around(spec))
+
+    def rows(self, spec: NetSpec) -> Iterator[Placed]:
+        """Rows up to C5; a conv and a bneck for every further map; a bneck for every head.
+
+        Separable convolutions are bnecks without an expand convolution.
+        """
+        detector = self.around(spec)
+        follows = detector.feeds()
+        taking = list(features(detector))
+        yield from placed_rows(spec, taking[-1].row + 1, self.size(spec))
+        extras = list(extra_layers(detector))
+        for reduce, depthwise, expand in zip(extras[::3], extras[1::3], extras[2::3], strict=True):
+            yield placed_conv(reduce, free=reduce.name in follows)
+            yield placed_separable(depthwise, expand, free=False)
+        heads = list(head_layers(detector))
+        for depthwise, predict in zip(heads[::2], heads[1::2], strict=True):
+            yield placed_separable(depthwise, predict, free=depthwise.name in follows)

@@ -8,37 +8,25 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from bneck.nets.build import WrappedNet
 from bneck.nets.ops import BneckRow, ConvBnAct, initialise
 from bneck.specs.network import Layer
-from bneck.specs.normalisation import IMAGENET, Normalisation
-from bneck.specs.rows import Bneck
-from bneck.specs.wrapper import Ssdlite
-from bneck.tasks.detect.head import Detector, extra_layers, features, head_layers
+from bneck.tasks.detect.head import Detector, extra_layers, head_layers
 
 HEAD_STD = 0.03  # of the authors' head convs
 PRIOR = 0.01  # first score of every class; the authors' settings ask for it
 
 
-class DetectorNet(nn.Module):
+class DetectorNet(WrappedNet):
     """A detector: `rows` of its network, `extras`, and heads `boxes` and `scores`.
 
-    Parameter names are those of the walk over its layers; those of `rows` are also the
-    classification network's. `normalisation` says what input the weights were made for;
-    ImageNet's unless set. Weights are not initialised; `build_detector` does that.
+    Parameter names of `rows` are also the classification network's. `build_detector` initialises its
+    weights.
     """
 
     def __init__(self, detector: Detector) -> None:
-        super().__init__()
+        super().__init__(detector)
         self.detector = detector
-        self.spec = detector.network
-        self.wrapper = Ssdlite(classes=detector.classes, extras=detector.extras)
-        self.normalisation: Normalisation = IMAGENET
-        spec = self.spec
-        self.rows = nn.ModuleList()
-        for index, group in groupby(features(detector), key=lambda layer: layer.row):
-            walk = list(group)
-            is_bneck = isinstance(spec.rows[index], Bneck)
-            self.rows.append(BneckRow(walk, spec) if is_bneck else ConvBnAct(walk[0], spec))
         self.extras = self._blocks(list(extra_layers(detector)))
         heads = list(head_layers(detector))
         self.boxes = self._blocks([layer for layer in heads if layer.name.startswith("boxes.")])

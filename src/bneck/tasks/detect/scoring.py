@@ -102,7 +102,7 @@ def detected(
 
 def found_in(answers: Answers, images: Any) -> list[Found]:
     """Detections in normalised images (N, channels, H, W)."""
-    places = np.array(anchors(answers.wrapper.detector(answers.spec)), np.float32)  # type: ignore[attr-defined]
+    places = np.array(anchors(answers.wrapped), np.float32)
     offsets, logits = answers(images)
     return [detections(one, scores, places) for one, scores in zip(offsets, logits, strict=True)]
 

@@ -16,9 +16,9 @@ from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import to_text
 from bneck.specs.transforms import with_resolution
-from bneck.specs.wrapper import Ssdlite, Wrapper
+from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Answers, Dataset, Left, Metric, Prediction, Scores, Size, Table
-from bneck.tasks.detect.head import COCO_IDS, anchors, ssdlite
+from bneck.tasks.detect.head import COCO_IDS, Ssdlite, anchors, ssdlite
 from bneck.tasks.options import option
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from bneck.devices.runtimes import Runtime, Session
     from bneck.graphs.forms import Precision
+    from bneck.nets.build import WrappedNet
     from bneck.nets.quantize import Quantized
     from bneck.tasks.detect.dataset import AnnotatedImages, DetectionData
     from bneck.training.loop import TrainingProblem
@@ -169,18 +170,12 @@ class Detect:
 
         return DetectionData
 
-    def module(self, spec: NetSpec, wrapper: Any, *, seed: int | None = None) -> nn.Module:
+    def module(self, spec: NetSpec, wrapper: Any, *, seed: int | None = None) -> WrappedNet:
         """The detector."""
         from bneck.tasks.detect.module import DetectorNet, build_detector
 
-        detector = wrapper.detector(spec)
+        detector = wrapper.around(spec)
         return DetectorNet(detector) if seed is None else build_detector(detector, seed=seed)
-
-    def shrink(self, net: Any, spec: NetSpec, wrapper: Any) -> nn.Module:
-        """The heads follow their taps."""
-        from bneck.nets.shrink_wrapped import shrink_detector
-
-        return shrink_detector(net, wrapper.detector(spec))
 
     def supernet_problem(
         self, net: Any, data: Any, settings: Settings, group: ProcessGroup
@@ -260,7 +255,7 @@ class Detect:
             for v in (answers.normalisation.mean, answers.normalisation.std)
         )
         offsets, logits = answers(((stretched.astype(np.float32) / 255 - mean) / std)[None])
-        places = np.array(anchors(answers.wrapper.detector(answers.spec)), np.float32)  # type: ignore[attr-defined]
+        places = np.array(anchors(answers.wrapped), np.float32)
         seen = detections(offsets[0], logits[0], places).above(least)
         height, width = whole.shape[:2]
         names = [answers.labels[int(label) - 1] for label in seen.labels]
@@ -334,7 +329,7 @@ class Detect:
         options: DetectOptions,
     ) -> dict[str, str]:
         """Class names, normalisation, resolution, the extra feature maps and the anchors."""
-        detector = net.wrapper.detector(net.spec)
+        detector = net.wrapped
         names = record.get("classes") or [str(i + 1) for i in range(detector.classes)]
         return {
             "task": "detect",
@@ -349,28 +344,13 @@ class Detect:
             "anchors": json.dumps(anchors(detector)),
         }
 
-    def file(
-        self,
-        spec: NetSpec,
-        wrapper: Any,
-        engine: Runtime,
-        precision: Precision,
-        *,
-        size: Size | None = None,
-        weights: Any = None,
-        ranges: Any = None,
-        metadata: Mapping[str, str] | None = None,
-        options: Any = None,
-        normalisation: Normalisation | None = None,
-    ) -> bytes:
-        """See `detect.graph`."""
-        from bneck.devices.head_models import detector_model
+    def finished(self, options: Any) -> bool:
+        """Decoding and NMS."""
+        return bool(options.decode)
 
-        decode = options is not None and options.decode
-        return detector_model(
-            wrapper.detector(spec), engine, precision, weights=weights, ranges=ranges,
-            decode=decode, metadata=metadata,
-        )  # fmt: skip
+    def pixels(self, options: Any) -> bool:
+        """Never."""
+        return False
 
     def compare(
         self,

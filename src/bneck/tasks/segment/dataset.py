@@ -159,12 +159,12 @@ class SegmentationData:
             TrainingError: one image per batch for R-ASPP, or for crops whose last map is one pixel.
         """
         opened, group = self.open(), group or ALONE
-        if net.wrapper.head == "raspp" and settings.batch < 2:
+        if net.wrapped.head == "raspp" and settings.batch < 2:
             raise TrainingError(
                 "the batch is 1, and R-ASPP normalises one pooled pixel per image over the batch; choose a "
                 "batch of at least 2, or the head lraspp"
             )
-        if settings.batch < 2 and max(self.crop) <= net.wrapper.segmenter(net.spec).output_stride:
+        if settings.batch < 2 and max(self.crop) <= net.wrapped.output_stride:
             raise TrainingError(
                 f"the batch is 1, and the last map of a crop of {self.crop[0]} x {self.crop[1]} is one pixel, "
                 "too few for batch norm; choose a batch of at least 2, or a larger --crop"

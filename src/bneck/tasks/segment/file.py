@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from bneck.devices.runtimes import Session
-from bneck.nets.quantize import Quantized
-from bneck.nets.quantize_heads import emulated
+from bneck.nets.quantize import Quantized, emulation
 from bneck.tasks.checks import TOLERANCE, TOLERANCE_8_BIT, TOLERANCE_HALF, ExportError
 from bneck.tasks.segment.module import SegmentNet
 
@@ -34,7 +33,7 @@ def compare(
             hundredth; in 8 bits their root mean square by more than a tenth of the emulation's.
     """
     net.eval()
-    module = emulated(net, quantized) if quantized else net
+    module = emulation(net, quantized) if quantized else net
     equal, largest, squares, all_squares = [], 0.0, 0.0, 0.0
     for image in images:
         wanted = module(image[None]).numpy()

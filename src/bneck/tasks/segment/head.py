@@ -6,14 +6,18 @@ read it, so they cannot disagree. Parameter names are its names: `rows.4.expand`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from bneck.specs.network import GATES, Gate, Layer, NetSpec, Size, as_size, layers
+from bneck.specs.operators import Operators, Pair, Values
 from bneck.specs.rows import Bneck, Pool, SpecError
 from bneck.specs.tails import OUTPUT_STRIDES, output_stride
+from bneck.specs.wrapper import Output, Placed, Tensors, placed_conv, placed_rows
+from bneck.tasks.segment.graph import Gating, class_scores, split_project
 
+T = TypeVar("T")
 Head: TypeAlias = Literal["lraspp", "raspp"]
 HEADS: tuple[str, ...] = get_args(Head)
 LOW_STRIDE = 8  # of the low-level map that LR-ASPP adds (Fig. 10)
@@ -88,6 +92,59 @@ class Segmenter:
     def output_stride(self) -> int:
         """Image pixels a pixel of the last map, along a side."""
         return reached_stride(self.network, self.features)
+
+    @property
+    def rounded(self) -> Mapping[str, Values]:
+        """What is rounded between the head's layers."""
+        wide = (-6.0, 6.0)
+        return {
+            "head.gated": (0.0, 6.0),
+            "head.gate.pre": wide,
+            "head.project.map": wide,
+            "head.project.pixel": wide,
+        }
+
+    def layers(self, size: Size) -> Iterator[Layer]:
+        """Those of `segmenter_layers`."""
+        return segmenter_layers(self, size)
+
+    def feeds(self) -> Mapping[str, str]:
+        """What takes the last map, and LR-ASPP's `low`, which takes the low-level map."""
+        walk = [layer for layer in layers(self.network) if layer.row < self.features]
+        taking = ("conv", "pool", "gate" if self.head == "lraspp" else "pooled")
+        found = {f"head.{name}": walk[-1].name for name in taking}
+        if self.head == "lraspp":
+            low = next(layer for layer in walk if layer.row == self.tap and is_spatial(layer))
+            found["head.low"] = low.name
+        return found
+
+    def outputs(self, size: Pair, *, finished: bool = False) -> tuple[Output, ...]:
+        """Scores of every class and pixel; the best class of every pixel if `finished`."""
+        if finished:
+            return (Output("classes", ("batch", *size), whole=True),)
+        return (Output("scores", ("batch", self.classes, *size)),)
+
+    def answer(
+        self, graph: Operators[T], image: T, size: Pair, *, finished: bool = False
+    ) -> dict[str, T]:
+        """`scores` (N, classes, *size), or if `finished` the best, `classes` (N, *size)."""
+        walk, gating = list(self.layers(size)), None
+        if self.head == "lraspp":
+            pool = next(layer for layer in walk if layer.name == "head.pool")
+            window = self.pool_window(pool.size_in)
+            gating = Gating(self.feeds()["head.low"], window, self.window_stride, self.gate)
+        scores = class_scores(graph, image, size, walk, gating)
+        return {"classes": graph.best("classes", scores)} if finished else {"scores": scores}
+
+    def arranged(self, weights: Tensors) -> Tensors:
+        """With R-ASPP's `project` cut in two."""
+        return split_project(weights)
+
+    def pool_window(self, size: Pair) -> Pair:
+        """The pooling window on a map of `size`, cut to the map; (height, width)."""
+        if self.window == 0 or self.head == "raspp":
+            return size
+        return min(self.window, size[0]), min(self.window, size[1])
 
     def settings(self) -> dict[str, Any]:
         """All fields but the network, as plain values for a record; `from_settings` reads them."""
@@ -203,17 +260,10 @@ def is_spatial(layer: Layer) -> bool:
     return layer.kind == "depthwise" or (layer.kind == "conv" and layer.kernel > 1)
 
 
-def pool_window(seg: Segmenter, size: tuple[int, int]) -> tuple[int, int]:
-    """The pooling window on a map of `size`, cut to the map; (height, width)."""
-    if seg.window == 0 or seg.head == "raspp":
-        return size
-    return min(seg.window, size[0]), min(seg.window, size[1])
-
-
 def _lraspp(seg: Segmenter, last: Layer, low: Layer) -> Iterator[Layer]:
     """Fig. 10: conv, pool and gate on the last map; a 1x1 conv to the classes on both maps."""
     size, wide = last.size_out, seg.filters
-    window = pool_window(seg, size)
+    window = seg.pool_window(size)
     pooled = tuple(
         (side - reach) // step + 1
         for side, reach, step in zip(size, window, seg.window_stride, strict=True)
@@ -287,3 +337,59 @@ def paper_size(size: Size) -> tuple[int, int]:
     """The size at which Tables 7 and 8 count: one pixel more a side, a stride's multiple plus 1."""
     height, width = as_size(size)
     return height + 1, width + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aspp:
+    """R-ASPP or LR-ASPP (6.4) for images of a `shape` (height, width); the others as in `segmenter`."""
+
+    shape: Pair
+    classes: int = 19
+    head: Head = "lraspp"
+    filters: int = 128
+    stride: int | None = 16
+    global_pool: bool = False
+
+    @property
+    def key(self) -> str:
+        """All fields."""
+        shape = f"{self.shape[0]}x{self.shape[1]}"
+        pool = "global" if self.global_pool else "windows"
+        return f"{self.head}{self.filters} {self.classes} {shape} os{self.stride} {pool}"
+
+    def around(self, spec: NetSpec) -> Segmenter:
+        """The segmenter round a network."""
+        has = reached_stride(spec, features_end(spec))
+        return segmenter(
+            spec,
+            classes=self.classes,
+            head=self.head,
+            filters=self.filters,
+            stride=None if has == self.stride else self.stride,
+            global_pool=self.global_pool,
+        )
+
+    def network(self, spec: NetSpec) -> NetSpec:
+        """The network at the wrapper's output stride."""
+        return self.around(spec).network
+
+    def size(self, spec: NetSpec) -> Pair:
+        """The images' shape, whatever the network's resolution."""
+        return self.shape
+
+    def layers(self, spec: NetSpec) -> Iterator[Layer]:
+        """Those of `segmenter_layers`."""
+        return segmenter_layers(self.around(spec), self.shape)
+
+    def rows(self, spec: NetSpec) -> Iterator[Placed]:
+        """Rows up to the last map; the head's pool and 1x1 convs."""
+        seg = self.around(spec)
+        follows = seg.feeds()
+        yield from placed_rows(seg.network, seg.features, self.shape)
+        for layer in segmenter_layers(seg, self.shape):
+            if layer.row < seg.features:
+                continue
+            if layer.kind == "pool":
+                yield Placed(Pool(), layer.width_in, layer.size_in, False, (True, False))
+            else:
+                yield placed_conv(layer, free=layer.name in follows)

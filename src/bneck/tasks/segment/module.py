@@ -3,47 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bneck.nets.build import SIZE, WrappedNet
 from bneck.nets.ops import GATES, BneckRow, Conv2d, ConvBnAct, initialise
+from bneck.nets.quantize import resize
 from bneck.nets.weights import fill
 from bneck.specs.network import Layer
-from bneck.specs.normalisation import IMAGENET, Normalisation
-from bneck.specs.rows import Bneck
-from bneck.tasks.segment.head import Segmenter, is_spatial, pool_window, segmenter_layers
-
-SIZE = 64  # at which the walk is taken; widths do not depend on it
+from bneck.tasks.segment.head import Segmenter, is_spatial
 
 
-class SegmentNet(nn.Module):
+class SegmentNet(WrappedNet):
     """A segmenter: `rows` as in the network's own module, then `head`. `seg` says what it is.
 
-    Weights are not initialised; `build_segmenter` does that, `load_segmenter` fills them.
+    `build_segmenter` initialises its weights, `load_segmenter` fills them.
     """
 
     def __init__(self, seg: Segmenter) -> None:
-        super().__init__()
+        super().__init__(seg)
         self.seg = seg
-        self.wrapper: Any = None  # what the task says stands around the backbone
-        self.normalisation: Normalisation = IMAGENET
-        self.rows = nn.ModuleList()
-        self.spec = spec = seg.network
-        for index, group in groupby(segmenter_layers(seg, SIZE), key=lambda layer: layer.row):
-            walk = list(group)
-            if index == seg.features:
-                self.head = LrAspp(walk, seg) if seg.head == "lraspp" else RAspp(walk, seg)
-            elif isinstance(spec.rows[index], Bneck):
-                self.rows.append(BneckRow(walk, spec))
-                if index == seg.tap:
-                    self.tapped = next(x for x in walk if is_spatial(x)).name.rpartition(".")[2]
-            else:
-                self.rows.append(ConvBnAct(walk[0], spec))
+        walk = list(seg.layers(SIZE))
+        head = [layer for layer in walk if layer.row == seg.features]
+        self.head = LrAspp(head, seg) if seg.head == "lraspp" else RAspp(head, seg)
+        tapped = next(layer for layer in walk if layer.row == seg.tap and is_spatial(layer))
+        self.tapped = tapped.name.rpartition(".")[2]
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Images (N, channels, H, W) -> class scores (N, classes, *size), before softmax.
@@ -91,7 +78,7 @@ class LrAspp(nn.Module):
     def gated(self, last: Tensor, low_size: tuple[int, int]) -> Tensor:
         """The last map's part of the scores, at the size of the low-level map."""
         size = (last.shape[2], last.shape[3])
-        window = pool_window(self.seg, size)
+        window = self.seg.pool_window(size)
         pooled = F.avg_pool2d(last, window, self.seg.window_stride)
         gate = resize(self.sigmoid(self.gate(pooled)), size)
         scores: Tensor = self.classifier(resize(self.conv(last) * gate, low_size))
@@ -117,15 +104,6 @@ class RAspp(nn.Module):
         joined = self.project(torch.cat((conv, pooled), dim=1))
         scores: Tensor = self.classifier(self.dropout(joined))
         return scores
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, corners on corners as the authors have it: (N, C, h, w) -> (N, C, *size)."""
-    if x.shape[2:] == size:
-        return x
-    if x.shape[2:] == (1, 1):
-        return x.expand(-1, -1, *size)
-    return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
 def build_segmenter(seg: Segmenter, *, seed: int = 0) -> SegmentNet:

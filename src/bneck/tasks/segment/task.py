@@ -14,17 +14,18 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import resolve, to_text
-from bneck.specs.wrapper import Aspp, Wrapper
+from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Answers, Left, Metric, Prediction, Scores, Size, Table
 from bneck.tasks.options import option
-from bneck.tasks.segment.head import Segmenter, segmenter
+from bneck.tasks.segment.head import Aspp, Segmenter, segmenter
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from bneck.devices.runtimes import Runtime, Session
     from bneck.graphs.forms import Precision
+    from bneck.nets.build import WrappedNet
     from bneck.nets.quantize import Quantized
     from bneck.tasks.segment.dataset import MaskedImages, SegmentationData
     from bneck.training.loop import TrainingProblem
@@ -208,23 +209,12 @@ class Segment:
 
         return SegmentationData
 
-    def module(self, spec: NetSpec, wrapper: Any, *, seed: int | None = None) -> nn.Module:
+    def module(self, spec: NetSpec, wrapper: Any, *, seed: int | None = None) -> WrappedNet:
         """The segmenter."""
         from bneck.tasks.segment.module import SegmentNet, build_segmenter
 
-        net: Any
-        seg = wrapper.segmenter(spec)
-        net = SegmentNet(seg) if seed is None else build_segmenter(seg, seed=seed)
-        net.wrapper = wrapper
-        return net  # type: ignore[no-any-return]
-
-    def shrink(self, net: Any, spec: NetSpec, wrapper: Any) -> nn.Module:
-        """The head follows its taps."""
-        from bneck.nets.shrink_wrapped import shrink_segmenter
-
-        made: Any = shrink_segmenter(net, wrapper.segmenter(spec))
-        made.wrapper, made.normalisation = wrapper, net.normalisation
-        return made  # type: ignore[no-any-return]
+        seg = wrapper.around(spec)
+        return SegmentNet(seg) if seed is None else build_segmenter(seg, seed=seed)
 
     def supernet_problem(
         self, net: Any, data: Any, settings: Settings, group: ProcessGroup
@@ -328,7 +318,7 @@ class Segment:
         """Names, colours and ids of the classes, the size, the order of axes, the head."""
         labels = (record.get("data") or {}).get("labels")
         if labels is None:
-            labels = {"names": [str(i) for i in range(net.seg.classes)]}
+            labels = {"names": [str(i) for i in range(net.wrapped.classes)]}
         axes = "NHW" if options.argmax else "NHWC" if engine.suffix == ".tflite" else "NCHW"
         return {
             "task": "segment",
@@ -339,32 +329,17 @@ class Segment:
             "std": json.dumps(net.normalisation.std),
             "size": json.dumps(size),
             "axes": axes,
-            "spec": to_text(net.seg.network),
-            "segmenter": json.dumps(net.seg.settings()),
+            "spec": to_text(net.wrapped.network),
+            "segmenter": json.dumps(net.wrapped.settings()),
         }
 
-    def file(
-        self,
-        spec: NetSpec,
-        wrapper: Any,
-        engine: Runtime,
-        precision: Precision,
-        *,
-        size: Size | None = None,
-        weights: Any = None,
-        ranges: Any = None,
-        metadata: Mapping[str, str] | None = None,
-        options: Any = None,
-        normalisation: Normalisation | None = None,
-    ) -> bytes:
-        """See `segment.graph`."""
-        from bneck.devices.head_models import segmenter_model
+    def finished(self, options: Any) -> bool:
+        """The choice of the best class."""
+        return bool(options.argmax)
 
-        argmax = options is not None and options.argmax
-        return segmenter_model(
-            wrapper.segmenter(spec), engine, size or wrapper.shape, precision, weights=weights,
-            ranges=ranges, argmax=argmax, metadata=metadata,
-        )  # fmt: skip
+    def pixels(self, options: Any) -> bool:
+        """Never."""
+        return False
 
     def compare(
         self,
