@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; before torch is imported
 
@@ -24,8 +25,8 @@ from bneck.data.folders import list_images
 from bneck.data.pack import Packed, pack
 from bneck.devices import fill
 from bneck.devices.protocol import Protocol
-from bneck.runs.search.latency import table_path
 from bneck.records.ledger import Ledger
+from bneck.runs.search.latency import table_path
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import to_text
@@ -105,6 +106,18 @@ def draw_picture(name: str, rng: np.random.Generator) -> Image.Image:
 def packed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Packed:
     """The pictures as the tiny network takes them."""
     return pack(list_images(pictures), 32, tmp_path_factory.mktemp("pack"))
+
+
+@pytest.fixture(scope="session")
+def image_data(packed: Packed) -> Any:
+    """The same as a training has them."""
+    from bneck.tasks.classify.dataset import ImageData
+
+    scratch = Path(str(packed.train.images.filename)).parent
+    return ImageData(
+        scratch=scratch, streamed=None, fingerprint=None, classes=packed.classes, heldout_share=0.0,
+        seed=0, bad_share=0.01,
+    )  # fmt: skip
 
 
 QUICK = Protocol(

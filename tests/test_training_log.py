@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from bneck.specs.errors import InputError
-from bneck.training import journal
 from bneck.training.health import Health
 from bneck.training.log import TrainingLog
 
@@ -91,7 +90,7 @@ class TestJournal:
         assert not (tmp_path / "tensorboard").exists()
 
     def test_importing_it_does_not_import_tensorboard(self) -> None:
-        code = "import sys, bneck.train.loop; assert 'tensorboard' not in sys.modules"
+        code = "import sys, bneck.training.loop; assert 'tensorboard' not in sys.modules"
         subprocess.run([sys.executable, "-c", code], check=True)
 
     def test_a_folder_that_cannot_be_made_ends_in_a_sentence(self, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from bneck.cli.bars import Bars
 from bneck.cli.generated import alone, with_options
 from bneck.cli.options import DataFolder, Json, TaskName, print_json, print_table, rich_table
 from bneck.specs.errors import InputError
+from bneck.tasks.checks import CHOSEN
 from bneck.tasks.contract import Task
 from bneck.tasks.registry import DEFAULT, task
 
@@ -74,11 +75,9 @@ def print_trained(record: Mapping[str, Any]) -> None:
             f"{speed['waiting']:.0%} of the time waiting for images"
         )
     if (best := record.get("best")) is not None:
-        key = f"val_{chosen.metric.key}"
-        print(
-            f"weights-best: {best[key]:.1%} after step {best['step']}, chosen on the val images that it is "
-            "reported on"
-        )
+        value = best[f"val_{chosen.metric.key}"]
+        said = CHOSEN.format(split=best["chosen_on"])
+        print(f"weights-best: after step {best['step']} with {value:.1%} ({said})")
     print(f"report: {folder / 'report.md'}\nmodel:  {folder / 'model.onnx'}")
 
 
@@ -95,6 +94,6 @@ def print_scores(chosen: Task, scores: Sequence[Mapping[str, Any]]) -> None:
             print(f"- {note}")
         if (best := one.get("threshold")) is not None:
             print(
-                f"- a score of {best['score']:.2f} balances precision and recall best on {one['split']}; it is "
-                "chosen on the images that it is reported on"
+                f"- a score of {best['score']:.2f} balances precision and recall best: "
+                + CHOSEN.format(split=one["split"])
             )

@@ -11,17 +11,16 @@ from typing import Any
 
 from bneck.devices.places import usual_runtime
 from bneck.graphs.forms import form
+from bneck.paper import figures, tables
 from bneck.paper.scores import Scores
 from bneck.paper.timing import Timing, Wanted, measured, read_timing
-from bneck.recipes import reproduce_figures as figures
-from bneck.recipes import reproduce_tables as tables
 from bneck.records.commit import commit
 from bneck.records.files import write_json, write_text
+from bneck.records.progress import Progress, Silent
 from bneck.report.blocks import Block, Paragraph, Picture, html_page, markdown_page
 from bneck.report.exhibits import Exhibit, exhibit_blocks
 from bneck.report.numbers import duration, listed
 from bneck.report.style import STYLE
-from bneck.runs.progress import Progress, Silent
 from bneck.specs.errors import InputError
 
 Make = Callable[[Timing, Scores], Exhibit]
@@ -168,7 +167,7 @@ def _write(found: Reproduction, folder: Path, timing: Timing) -> list[Path]:
     write_text(page, html_page(title, blocks, style=STYLE, running_head=head))
     write_text(twin, markdown_page(title, blocks, running_head=head))
     write_json(files[2], found.as_json())
-    if timing.found or timing.segmenters:
+    if timing.found:
         files.append(folder / "latencies.json")
         write_json(files[-1], timing.as_json())
     return files

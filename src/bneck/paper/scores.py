@@ -3,44 +3,67 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bneck.records.run import RunFolder
 from bneck.report.numbers import several
+from bneck.runs.load import task_of
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Row
 from bneck.specs.text import from_text, load, resolve
-from bneck.tasks.segment.head import Segmenter, from_settings
+from bneck.specs.wrapper import PLAIN, Wrapper
+from bneck.tasks.contract import Task
+from bneck.tasks.detect.head import RESOLUTION
+from bneck.tasks.registry import DEFAULT, task
+from bneck.tasks.segment.count import FULL
 
-IMAGENET, COCO, CITYSCAPES = 50_000, 5_000, 500  # validation images that an accuracy must be of
-Task = Literal["classify", "detect", "segment"]
+# Of the paper's validation images, by task: how many, of how many classes, and (height, width) of what
+# the network sees, None where the tables have several: ImageNet, COCO, Cityscapes.
+PAPERS: dict[str, tuple[int, tuple[int, ...], tuple[int, int] | None]] = {
+    "classify": (50_000, (1000, 1001), None),
+    "detect": (5_000, (80, 90), (RESOLUTION, RESOLUTION)),
+    "segment": (500, (19,), FULL),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One recorded accuracy, a share of 1. `papers` says whether its images are the paper's."""
+    """One recorded accuracy, a share of 1, of a network and what stands round it."""
 
     task: Task
     spec: NetSpec
+    wrapper: Wrapper
     value: float
     data: str
     images: int
     classes: int
-    papers: bool
     where: str
     precision: str = "fp32"
-    segmenter: Segmenter | None = None
+
+    @property
+    def papers(self) -> bool:
+        """Whether its images are the paper's, by their number, and seen as the paper's networks do."""
+        if self.task.name not in PAPERS:
+            return False
+        images, classes, size = PAPERS[self.task.name]
+        seen = size is None or self.wrapper.size(self.spec) == size
+        return seen and self.images == images and self.classes in classes
+
+    def of(self, spec: NetSpec, wrapper: Wrapper) -> bool:
+        """Whether it is this network's, whatever the number of classes."""
+        other = self.task.restored(spec, self.task.stored(spec, wrapper), self.classes)
+        return self.wrapper == other and architecture(self.spec) == architecture(spec)
 
     def sentence(self) -> str:
         """What it is and why it stands in no column."""
-        name = {"classify": "top-1", "detect": "mAP", "segment": "mIOU"}[self.task]
         kind = "" if self.precision == "fp32" else ", 8-bit"
         return (
-            f"{self.spec.name}{kind}: {100 * self.value:.1f} % {name} on {self.data} "
+            f"{self.spec.name}{kind}: {100 * self.value:.1f} % {self.task.metric.name} on {self.data} "
             f"({several(self.images, 'image')}, {several(self.classes, 'class', 'classes')}), in {self.where}. "
             "Not the paper's data, so it stands in no table."
         )
@@ -52,35 +75,37 @@ class Scores:
     def __init__(self, runs: Sequence[str | Path] = ()) -> None:
         self.all = [score for run in runs for score in read_scores(Path(run))]
 
-    def top1(self, name: str, precision: str = "fp32") -> float | None:
-        """ImageNet top-1 in percent; None without a run that has it."""
-        return self._best("classify", architecture(resolve(name)), precision)
+    def best(
+        self, name: str, network: str, precision: str = "fp32", **options: Any
+    ) -> float | None:
+        """The best on the paper's data in percent; None without a run that has one.
 
-    def coco(self, name: str) -> float | None:
-        """mAP on COCO's 5,000 val images in percent."""
-        return self._best("detect", architecture(resolve(name)), "fp32")
-
-    def cityscapes(self, wanted: Segmenter) -> float | None:
-        """mIOU on Cityscapes' 500 val images in percent."""
-        for score in self.all:
-            seg = score.segmenter
-            if seg is not None and score.papers and _same_segmenter(seg, wanted):
-                return 100 * score.value
-        return None
-
-    def others(self, task: Task) -> list[str]:
-        """Sentences on accuracies of other data."""
-        return [score.sentence() for score in self.all if score.task == task and not score.papers]
-
-    def _best(self, task: Task, wanted: tuple[Any, ...], precision: str) -> float | None:
-        values = [
-            100 * score.value
+        Args:
+            name: the task.
+            network: a name of the zoo.
+            precision: "fp32" or "int8".
+            options: of the task, as "head".
+        """
+        known = [
+            score
             for score in self.all
-            if (score.task, score.papers, score.precision) == (task, True, precision)
-            and architecture(score.spec)[:1] == wanted[:1]
-            and (task == "detect" or architecture(score.spec) == wanted)
+            if (score.task.name, score.precision) == (name, precision) and score.papers
         ]
-        return max(values, default=None)
+        if not known:
+            return None
+        chosen = task(name)
+        wanted = chosen.arrange(network, chosen.Options(**options), None)
+        return max((100 * score.value for score in known if score.of(*wanted)), default=None)
+
+    def top1(self, network: str, precision: str = "fp32") -> float | None:
+        """ImageNet top-1 in percent; None without a run that has it."""
+        return self.best("classify", network, precision)
+
+    def others(self, name: str) -> list[str]:
+        """Sentences on accuracies of a task on other data."""
+        return [
+            score.sentence() for score in self.all if score.task.name == name and not score.papers
+        ]
 
 
 def architecture(spec: NetSpec) -> tuple[Any, ...]:
@@ -97,51 +122,48 @@ def read_scores(path: Path) -> list[Score]:
     if path.is_file():
         return [_evaluated(path)]
     if (path / "quantize.json").is_file():
-        return _quantized(path)
+        return [_quantized(path)]
     folder = RunFolder(path)
     record = folder.read()
     match record.get("kind"):
-        case "classify" if "top1" in record:
-            return [_classified(folder, record, load(folder.spec), record["top1"], record["n"])]
-        case "search" if record.get("found", {}).get("top1"):
-            found = record["found"]
-            mean = sum(found["top1"]) / len(found["top1"])
-            return [
-                _classified(folder, record, from_text(found["spec"]), mean, record["data"]["val"])
-            ]
-        case "detect" if record.get("evaluations"):
-            return _detected(folder, record)
-        case "segment" if record.get("scores"):
-            return _segmented(folder, record)
+        case "train" if (found := record.get("scores", {}).get("val")) is not None:
+            values, spec, images = [found["score"]], load(folder.spec), found["images"]
+        case "search" if (found := record.get("found", {})).get("scores"):
+            values, spec = found["scores"], from_text(found["spec"])
+            images = record["data"]["splits"]["val"]
         case "import":
             raise InputError(
                 f"{path} is an import, which nobody judged; run bneck evaluate {path} --data IMAGENET/val "
                 "--json > FILE and give the file"
             )
-    raise InputError(f"{path} has no accuracy yet; finish the run, or leave it out")
-
-
-def _classified(
-    folder: RunFolder, record: dict[str, Any], spec: NetSpec, top1: float, images: int
-) -> Score:
-    data = record["data"]
-    classes = len(data["classes"])
-    return Score(
-        task="classify", spec=spec, value=top1, data=str(data["name"]), images=images, classes=classes,
-        papers=(classes in (1000, 1001) and images == IMAGENET), where=str(folder.path),
-    )  # fmt: skip
+        case _:
+            raise InputError(f"{path} has no accuracy yet; finish the run, or leave it out")
+    if None in values:  # undefined, as with no object in the val images
+        return []
+    chosen, classes = task_of(record), len(record["classes"])
+    return [
+        Score(
+            task=chosen, spec=spec, wrapper=chosen.restored(spec, record["wrapper"], classes),
+            value=statistics.mean(values), data=str(record["data"]["name"]), images=images,
+            classes=classes, where=str(path),
+        )
+    ]  # fmt: skip
 
 
 def _evaluated(path: Path) -> Score:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        name, images, classes = found["name"], found["n"], found["classes"]
-        network = Path(found["network"])
-        spec = load(network / "spec.yaml") if (network / "spec.yaml").is_file() else resolve(name)
+        chosen, network = task(found["task"]), Path(found["network"])
+        folder = RunFolder(network if network.is_dir() else network.parent)
+        record = folder.read() if folder.run_json.is_file() else {}
+        spec = load(folder.spec) if folder.spec.is_file() else resolve(found["name"])
+        spec = replace(spec, resolution=found.get("resolution", spec.resolution))
+        classes = found.get("classes") or len(record["classes"])
         return Score(
-            task="classify", spec=replace(spec, resolution=found["resolution"]), value=found["top1"],
-            data=found["data"], images=images, classes=classes, where=str(path),
-            papers=(classes in (1000, 1001) and images == IMAGENET),
+            task=chosen, spec=spec, classes=classes, value=found["score"], images=found["images"],
+            wrapper=chosen.restored(spec, record.get("wrapper", {}), classes), where=str(path),
+            data=str(found.get("data") or f"the {found['split']} images that it was given"),
+            precision="int8" if found.get("precision") == "int8" else "fp32",
         )  # fmt: skip
     except (OSError, ValueError, LookupError, TypeError):
         raise InputError(
@@ -149,61 +171,25 @@ def _evaluated(path: Path) -> Score:
         ) from None
 
 
-def _quantized(path: Path) -> list[Score]:
+def _quantized(path: Path) -> Score:
+    file = path / "quantize.json"
     try:
-        found = json.loads((path / "quantize.json").read_text(encoding="utf-8"))
-        rows = {row["name"]: row["top1"] for row in found["rows"]}
-        images = found["images"]["val"]
-        spec = resolve(found["network"])
+        found = json.loads(file.read_text(encoding="utf-8"))
+        name = found["task"]
+        rows = {row["name"]: row["score"] for row in found["rows"]}
+        images, spec, data = found["images"]["val"], resolve(found["network"]), str(found["data"])
     except (OSError, ValueError, LookupError, TypeError):
+        raise InputError(f"{file} cannot be read as a comparison of 8 bits") from None
+    if name != DEFAULT:
         raise InputError(
-            f"{path / 'quantize.json'} cannot be read as a comparison of 8 bits"
-        ) from None
-    best = max((rows[name] for name in ("ptq", "qat") if name in rows), default=None)
+            f"{file} is of the task {name}, which the paper has no 8-bit accuracy of; leave it out"
+        )
+    best = max((rows[kind] for kind in ("ptq", "qat") if kind in rows), default=None)
     if best is None:
-        raise InputError(f"{path / 'quantize.json'} has no 8-bit accuracy")
-    return [
-        Score(
-            task="classify", spec=spec, value=best, data=found["data"], images=images,
-            classes=spec.classes, papers=spec.classes in (1000, 1001) and images == IMAGENET,
-            where=str(path), precision="int8",
-        )
-    ]  # fmt: skip
-
-
-def _detected(folder: RunFolder, record: dict[str, Any]) -> list[Score]:
-    spec, classes = load(folder.spec), len(record["classes"])
-    return [
-        Score(
-            task="detect", spec=spec, value=found["AP"], data=str(record["settings"]["data"]),
-            images=found["images"], classes=classes, where=str(folder.path),
-            papers=(
-                classes in (80, 90) and found["images"] == COCO
-                and record["detector"]["resolution"] == 320
-            ),
-        )
-        for split, found in record["evaluations"].items()
-        if split == "val" and found.get("AP") is not None
-    ]  # fmt: skip
-
-
-def _segmented(folder: RunFolder, record: dict[str, Any]) -> list[Score]:
-    spec, classes = load(folder.spec), len(record["labels"]["names"])
-    seg = from_settings(spec, record["segmenter"])
-    return [
-        Score(
-            task="segment", spec=spec, value=found["miou"], data=str(record["settings"]["data"]),
-            images=found["images"], classes=classes, where=str(folder.path), segmenter=seg,
-            papers=(classes == 19 and found["images"] == CITYSCAPES and not record["settings"]["size"]),
-        )
-        for found in record["scores"]
-        if found["split"] == "val"
-    ]  # fmt: skip
-
-
-def _same_segmenter(one: Segmenter, other: Segmenter) -> bool:
-    return (one.head, one.filters, architecture(one.network)[0]) == (
-        other.head, other.filters, architecture(other.network)[0],
+        raise InputError(f"{file} has no 8-bit accuracy")
+    return Score(
+        task=task(name), spec=spec, wrapper=PLAIN, value=best, data=data, images=images,
+        classes=spec.classes, where=str(path), precision="int8",
     )  # fmt: skip
 
 

@@ -9,15 +9,22 @@ from bneck.costs.paper import TABLE3, TABLE4, TABLE5, TABLE9, PaperRow
 from bneck.costs.paper_networks import COLUMNS, PRINTED, as_printed
 from bneck.costs.published import Published, published
 from bneck.paper.scores import Scores
-from bneck.paper.timing import DETECTOR, UNFUSED, Timing, Wanted
-from bneck.recipes.detectors import detector_zoo
-from bneck.recipes.segmenters import segmenter_zoo
+from bneck.paper.timing import DETECTOR, UNFUSED, Timing, Wanted, sized
 from bneck.report.exhibits import Comparison, Exhibit, Line, Pair, Quantity
 from bneck.report.numbers import ARROW, NONE
 from bneck.report.tables import Column, Table
 from bneck.specs.text import resolve
-from bneck.tasks.detect.count import TABLE6
-from bneck.tasks.segment.count import PUBLISHED_SEGMENTERS, PublishedSegmenter
+from bneck.tasks.detect.count import TABLE6, count_detector
+from bneck.tasks.detect.head import ssdlite
+from bneck.tasks.registry import DEFAULT
+from bneck.tasks.segment.count import (
+    FULL,
+    HALF,
+    PUBLISHED_SEGMENTERS,
+    PublishedSegmenter,
+    count_segmenter,
+    paper_madds,
+)
 from bneck.tasks.segment.head import Segmenter, segmenter
 
 FLOAT, ABSENT = "fp32", "not here"
@@ -118,26 +125,27 @@ def table9(timing: Timing, scores: Scores) -> Exhibit:
 
 def table6(timing: Timing, scores: Scores) -> Exhibit:
     """SSDLite on COCO."""
-    entries = detector_zoo()
     v2 = next(row for row in TABLE6 if row.network == "v2")
-    counts, times = [], []
-    for entry in entries:
-        row = entry.row
+    counts, times, absent = [], [], []
+    for row in TABLE6:
+        detector, found = ssdlite(row.network), scores.best("detect", row.network)
+        costs = count_detector(detector)
+        if found is None:
+            absent.append(row.network)
         counts.append(
             Line(row.label, row.network, (
-                Pair(row.map, scores.coco(row.network)),
-                Pair(float(row.params_m), entry.costs.params_table6 / 1e6),
-                Pair(float(row.madds_b), entry.costs.madds / 1e9),
+                Pair(row.map, found),
+                Pair(float(row.params_m), costs.params_table6 / 1e6),
+                Pair(float(row.madds_b), costs.madds / 1e9),
             ))
         )  # fmt: skip
-        name = DETECTOR + resolve(row.network).name
+        name = DETECTOR + detector.name
         times.append(
             Line(row.label, row.network, (
                 Pair(row.latency_ms, timing.ms(name).ours),
                 ratio_pair(timing, (name, "fp32"), (DETECTOR + "v2", "fp32"), row.latency_ms / v2.latency_ms),
             ))
         )  # fmt: skip
-    names = [row.network for row in TABLE6]
     return Exhibit(
         name="table6",
         title="Table 6: SSDLite on COCO",
@@ -164,13 +172,12 @@ def table6(timing: Timing, scores: Scores) -> Exhibit:
         notes=(
             *(f"{row.label}: {row.note}." for row in TABLE6 if row.note),
             *scores.others("detect"),
-            *said(timing),
+            *said(timing, "detect"),
         ),
         missing_what="mAP on COCO",
         missing=tuple(
             f"bneck train {name} --task detect --data COCO --out runs/detect-{_file(name)}"
-            for name in names
-            if scores.coco(name) is None
+            for name in absent
         ),
     )
 
@@ -198,10 +205,11 @@ def want_table(table: int, wanted: Wanted, *, fused_only: bool) -> None:
         case 6:
             wanted.detectors |= dict.fromkeys(row.network for row in TABLE6)
         case 7 | 8:
-            for row in PUBLISHED_SEGMENTERS:
-                if row.table == table:
-                    seg = _segmenter(row)
-                    wanted.segmenters[seg.name] = seg
+            wanted.segmenters |= dict.fromkeys(
+                (row.network, row.head, row.filters)
+                for row in PUBLISHED_SEGMENTERS
+                if row.table == table
+            )
 
 
 def _classifiers(
@@ -267,35 +275,38 @@ def _classifiers(
 
 
 def _segmentation(table: int, title: str, timing: Timing, scores: Scores) -> Exhibit:
-    entries = [entry for entry in segmenter_zoo() if entry.row.table == table]
-    first = entries[0].row
+    rows = [row for row in PUBLISHED_SEGMENTERS if row.table == table]
+    first, base = rows[0], _segmenter(rows[0]).name
     counts, times, absent = [], [], []
-    for entry in entries:
-        row, seg = entry.row, _segmenter(entry.row)
-        found = scores.cityscapes(seg) if table == 7 else None
+    for row in rows:
+        seg, found = _segmenter(row), None
+        if table == 7:
+            found = scores.best("segment", row.network, head=row.head, filters=row.filters)
         if found is None:
             absent.append(row)
+        costs, half = count_segmenter(seg, FULL), paper_madds(seg, HALF)
         label = f"{row.row}: {seg.name}"
         counts.append(
             Line(label, row.network, (
                 Pair(row.miou, found),
-                Pair(row.params_m, entry.costs.params / 1e6),
-                Pair(row.madds_b, entry.madds / 1e9),
-                Pair(row.half_madds_b, entry.half_madds / 1e9 if row.half_madds_b else None),
-                Pair(None, entry.costs.madds / 1e9),
+                Pair(row.params_m, costs.params / 1e6),
+                Pair(row.madds_b, paper_madds(seg) / 1e9),
+                Pair(row.half_madds_b, half / 1e9 if row.half_madds_b else None),
+                Pair(None, costs.madds / 1e9),
             ))
         )  # fmt: skip
-        base = _segmenter(first).name
-        times.append(
-            Line(label, row.network, (
-                _segmenter_ms(timing, seg.name, "512x1024", row.half_latency_ms),
-                _segmenter_ratio(
-                    timing, seg.name, base, "512x1024", row.half_latency_ms / first.half_latency_ms
-                ),
-                _segmenter_ms(timing, seg.name, "1024x2048", 1e3 * row.latency_s),
-                _segmenter_ratio(timing, seg.name, base, "1024x2048", row.latency_s / first.latency_s),
-            ))
-        )  # fmt: skip
+        printed = (
+            (HALF, row.half_latency_ms, first.half_latency_ms),
+            (FULL, 1e3 * row.latency_s, 1e3 * first.latency_s),
+        )
+        pairs: list[Pair] = []
+        for size, ms, others in printed:
+            key, other = (sized(seg.name, size), FLOAT), (sized(base, size), FLOAT)
+            pairs += [
+                Pair(ms, timing.ms(*key).ours),
+                ratio_pair(timing, key, other, ms / others),
+            ]
+        times.append(Line(label, row.network, tuple(pairs)))
     return Exhibit(
         name=f"table{table}",
         title=title,
@@ -311,7 +322,7 @@ def _segmentation(table: int, title: str, timing: Timing, scores: Scores) -> Exh
                 lines=tuple(counts),
             ),
             Comparison(
-                title=f"Latency in ms, and its ratio to the first row's, {_segmenter(first).name}.",
+                title=f"Latency in ms, and its ratio to the first row's, {base}.",
                 quantities=(
                     Quantity("512x1024 ms", 0, compared=False, paper="Pixel 3", ours="here"),
                     Quantity("512x1024 ratio", 3, derived=True, paper="Pixel 3", ours="here"),
@@ -321,7 +332,7 @@ def _segmentation(table: int, title: str, timing: Timing, scores: Scores) -> Exh
                 lines=tuple(times),
             ),
         ),
-        notes=(*scores.others("segment"), *said(timing, segmenters=True)),
+        notes=(*scores.others("segment"), *said(timing, "segment")),
         missing_what="mIOU on Cityscapes" + (" test, which its server judges" if table == 8 else " val"),
         missing=tuple(_segment_command(row) for row in absent),
     )  # fmt: skip
@@ -337,16 +348,6 @@ def _segmenter(row: PublishedSegmenter) -> Segmenter:
     return segmenter(resolve(row.network), head=row.head, filters=row.filters)
 
 
-def _segmenter_ms(timing: Timing, name: str, size: str, printed: float) -> Pair:
-    one = timing.segmenters.get((name, size))
-    return Pair(printed, one["cpu_ms"] if one else None)
-
-
-def _segmenter_ratio(timing: Timing, name: str, base: str, size: str, printed: float) -> Pair:
-    one, other = (timing.segmenters.get((n, size)) for n in (name, base))
-    return Pair(printed, one["cpu_ms"] / other["cpu_ms"] if one and other else None)
-
-
 def ratio_pair(timing: Timing, key: tuple[str, str], base: tuple[str, str], printed: float) -> Pair:
     spread = timing.ratio(key, base)
     if spread is None:
@@ -356,9 +357,9 @@ def ratio_pair(timing: Timing, key: tuple[str, str], base: tuple[str, str], prin
     return Pair(printed, spread.median, spread.p10, spread.p90)
 
 
-def said(timing: Timing, *, segmenters: bool = False) -> tuple[str, ...]:
+def said(timing: Timing, task: str = DEFAULT) -> tuple[str, ...]:
     """What was measured where, as a note; nothing where nothing was."""
-    sentence = timing.segmenters_sentence() if segmenters else timing.sentence()
+    sentence = timing.sentence(task)
     return (sentence,) if sentence else ()
 
 

@@ -11,6 +11,7 @@ from bneck.report.numbers import millions, percent
 from bneck.report.page import write_search_report
 from bneck.runs.load import task_of
 from bneck.specs.errors import InputError
+from bneck.tasks.checks import CHOSEN
 
 _MOST_LEFT = 10
 
@@ -41,6 +42,7 @@ def write_training_report(folder: Path) -> Path:
     task = task_of(record)
     lines = [f"# Training {folder.resolve().name}, {record['state']}", ""]
     lines += [_score(record, one) for one in record.get("scores", {}).values()]
+    lines += _best(record)
     lines += ["", _network(record), "", _how(record), "", *task.report(record), *_left(record)]
     lines += ["## Again", "", "```bash", record["command"], "```"]
     path = folder / "report.md"
@@ -51,6 +53,18 @@ def write_training_report(folder: Path) -> Path:
 def _score(record: dict[str, Any], one: dict[str, Any]) -> str:
     value = "-" if one["score"] is None else f"{percent(one['score'])} %"
     return f"**{record['metric']} {value}** on {one['split']}, {one['images']} images."
+
+
+def _best(record: dict[str, Any]) -> list[str]:
+    best = record.get("best")
+    if best is None:
+        return []
+    value = best[f"val_{task_of(record).metric.key}"]
+    said = CHOSEN.format(split=best["chosen_on"])
+    return [
+        "",
+        f"weights-best.safetensors: {record['metric']} {percent(value)} % after step {best['step']}, {said}.",
+    ]
 
 
 def _network(record: dict[str, Any]) -> str:

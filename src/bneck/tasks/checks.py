@@ -12,5 +12,9 @@ TOLERANCE_HALF = 0.01
 TOLERANCE_8_BIT = 0.1
 
 
+CHOSEN = "chosen on {split} and measured on {split}, so it may be too high"
+"""Said next to a number that was the best of several on the images that it is measured on."""
+
+
 class ExportError(InputError):
     """An exported file that does not answer as the module does; the file is gone."""

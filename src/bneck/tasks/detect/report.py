@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bneck.tasks.checks import CHOSEN
 from bneck.tasks.detect.tables import KEYS, percent
-
-CHOSEN = "this threshold is chosen on the same images that it is reported on"
 
 
 def report_lines(record: Mapping[str, Any]) -> list[str]:
@@ -36,7 +35,7 @@ def _evaluation(found: Mapping[str, Any]) -> list[str]:
         lines += [
             f"Boxes with a score of at least {best['score']:.2f} balance best: "
             f"{percent(best['precision'])} % of them are true positives, {percent(best['recall'])} % of the "
-            f"objects are found ({CHOSEN}).",
+            f"objects are found ({CHOSEN.format(split=found['split'])}).",
             "",
         ]
     if found.get("sheet"):
