@@ -13,13 +13,6 @@ from torch import Tensor, nn
 
 from bneck.devices.models import wrapped_model
 from bneck.devices.runtimes import OnnxRuntime, runtime
-from bneck.export.detector_file import (
-    FileDetector,
-    alike_share,
-    compare,
-    difference,
-    export_detector,
-)
 from bneck.export.files import ExportError
 from bneck.graphs.forms import form
 from bneck.graphs.onnx_graph import wrapped_graph
@@ -28,6 +21,13 @@ from bneck.nets.fold import folded_weights
 from bneck.nets.quantize import emulation, emulator
 from bneck.specs.errors import InputError
 from bneck.tasks.detect.boxes import Found, as_boxes, detections
+from bneck.tasks.detect.file import (
+    FileDetector,
+    alike_share,
+    compare,
+    difference,
+    export_detector,
+)
 from bneck.tasks.detect.head import anchors, ssdlite
 from bneck.tasks.detect.module import DetectorNet, build_detector
 

@@ -20,15 +20,14 @@ LINES = (
     "search report",
     "nets data",
     "devices imports",
-    "train",
+    "train export",
     "tasks",
-    "export",
     "recipes",
     "cli",
 )
 RANK = {part: rank for rank, line in enumerate(LINES) for part in line.split()}
 # Files that say what a task's head is; those beside them may load torch.
-WITH_TORCH = {"loss", "module", "score", "strips", "training"}
+WITH_TORCH = {"file", "loss", "module", "score", "strips", "training"}
 TORCH_BELOW = {"search/controller.py"}  # the one module below `nets, data` that may import torch
 VAGUE = {"utils", "util", "misc", "common", "helpers", "helper", "base"}
 

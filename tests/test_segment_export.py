@@ -14,9 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bneck.devices.runtimes import OnnxRuntime, runtime
-from bneck.export import segmenter_file
 from bneck.export.files import ExportError
-from bneck.export.segmenter_file import FileSegmenter, compare, export_segmenter
 from bneck.graphs.forms import form
 from bneck.graphs.onnx_graph import wrapped_graph
 from bneck.nets.calibrate import calibrate
@@ -27,6 +25,8 @@ from bneck.recipes.segment_measure import PROTOCOL, measure_segmenters
 from bneck.specs.errors import InputError
 from bneck.specs.text import from_text
 from bneck.specs.zoo import network
+from bneck.tasks.segment import file as segmenter_file
+from bneck.tasks.segment.file import FileSegmenter, compare, export_segmenter
 from bneck.tasks.segment.head import Segmenter, from_settings, segmenter
 from bneck.tasks.segment.module import SegmentNet, build_segmenter
 from commands import Call, refusal

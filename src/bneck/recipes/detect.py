@@ -23,7 +23,6 @@ from bneck.data.pictures import (
     eval_images,
     store,
 )
-from bneck.export.detector_file import export_detector
 from bneck.nets.weights import load_weights, save_weights
 from bneck.recipes.detect_files import check_classes, evaluate_file, split_of
 from bneck.recipes.detect_judge import EVAL_BATCH, judge_split
@@ -39,6 +38,7 @@ from bneck.specs.network import NetSpec
 from bneck.specs.text import load, to_text
 from bneck.specs.transforms import with_resolution
 from bneck.tasks.detect.count import count_detector
+from bneck.tasks.detect.file import export_detector
 from bneck.tasks.detect.head import Detector, ssdlite
 from bneck.tasks.detect.loss import Teacher
 from bneck.tasks.detect.module import DetectorNet, build_detector

@@ -7,7 +7,6 @@ from typing import Any
 
 from bneck.devices.models import FORMATS as FOR_HEADS
 from bneck.devices.runtimes import runtime
-from bneck.export.detector_file import export_detector
 from bneck.export.files import FORMATS
 from bneck.graphs.forms import PRECISIONS
 from bneck.recipes.calibration import CALIBRATING, calibrated, read_images, run_images
@@ -17,6 +16,7 @@ from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.shipping import ending
 from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
+from bneck.tasks.detect.file import export_detector
 
 CHECKED = 8  # images that a file is compared with the module on
 
@@ -45,7 +45,7 @@ def export_detect(
 
     Returns:
         file, format, runtime, precision, size_mb, and how it compared, see
-        `export.detector_file.compare`.
+        `tasks.detect.file.compare`.
 
     Raises:
         InputError: no finished run, its data is gone, what detectors have no files for, or the file

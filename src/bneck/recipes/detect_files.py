@@ -7,11 +7,11 @@ from typing import Any
 
 from bneck.data.coco import Annotated, find_annotations, read_coco
 from bneck.devices.runtimes import file_runtimes, runtime
-from bneck.export.detector_file import FileDetector
 from bneck.recipes.detect_judge import judge_net
 from bneck.recipes.exported import settings_beside
 from bneck.recipes.progress import Progress
 from bneck.specs.errors import InputError
+from bneck.tasks.detect.file import FileDetector
 
 
 def evaluate_file(

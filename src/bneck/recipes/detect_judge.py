@@ -11,13 +11,13 @@ from PIL import Image
 from bneck.data.coco import Annotated, Picture, ground_truth
 from bneck.data.images import read_whole
 from bneck.data.pictures import eval_images
-from bneck.export.detector_file import FileDetector
 from bneck.recipes.progress import Progress
 from bneck.records.files import write_json, write_whole
 from bneck.records.run import RunFolder
 from bneck.report.boxes import FALSE_ALARM, HIT, MISSED, Mark, sheet, with_boxes
 from bneck.tasks.detect.average_precision import average_precision
 from bneck.tasks.detect.boxes import Found
+from bneck.tasks.detect.file import FileDetector
 from bneck.tasks.detect.hits import Verdict, best_threshold, judge
 from bneck.tasks.detect.loss import predict
 from bneck.tasks.detect.module import DetectorNet

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from bneck.devices.models import check_engine
 from bneck.devices.runtimes import Runtime
-from bneck.export.detector_file import FileDetector, export_detector
-from bneck.export.segmenter_file import FileSegmenter, export_segmenter
 from bneck.nets.build import WrappedNet
 from bneck.nets.calibrate import layer_errors
 from bneck.nets.quantize import Quantized
@@ -28,6 +26,8 @@ from bneck.recipes.segment_export import file_size
 from bneck.recipes.segment_files import judge_file, scenes_of_file
 from bneck.records.run import RunFolder, task_run
 from bneck.specs.normalisation import IMAGENET, Normalisation
+from bneck.tasks.detect.file import FileDetector, export_detector
+from bneck.tasks.segment.file import FileSegmenter, export_segmenter
 
 WORST = 10  # layers named in the report
 CHECKED, PROBED = (

@@ -11,7 +11,6 @@ from bneck.data.images import read_whole
 from bneck.data.scenes import Scenes, as_batch
 from bneck.devices.runtimes import runtime
 from bneck.export.files import FORMATS
-from bneck.export.segmenter_file import export_segmenter
 from bneck.recipes.calibration import CALIBRATING, calibrated, read_images, run_images
 from bneck.recipes.detect_export import check_wanted
 from bneck.recipes.export import size_mb
@@ -21,6 +20,7 @@ from bneck.recipes.shipping import ending
 from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
 from bneck.specs.normalisation import IMAGENET
+from bneck.tasks.segment.file import export_segmenter
 from bneck.tasks.segment.module import SegmentNet
 
 CHECKED = 4  # images that a file is compared with the module on
@@ -54,7 +54,7 @@ def export_segment(
 
     Returns:
         file, format, runtime, precision, size, size_mb, and how it compared, see
-        `export.segmenter_file.export_segmenter`.
+        `tasks.segment.file.export_segmenter`.
 
     Raises:
         InputError: no finished run, its data is gone, what segmenters have no files for, or the file

@@ -13,10 +13,10 @@ from bneck.data.images import Pixels
 from bneck.data.pairs import Scenery, list_pairs
 from bneck.data.scenes import Scenes, as_batch, resized
 from bneck.devices.runtimes import file_runtimes, runtime
-from bneck.export.segmenter_file import FileSegmenter
 from bneck.recipes.exported import settings_beside
 from bneck.recipes.progress import Progress
 from bneck.specs.errors import InputError
+from bneck.tasks.segment.file import FileSegmenter
 from bneck.tasks.segment.score import Evaluation, best, judge
 
 Mask = npt.NDArray[np.uint8]
