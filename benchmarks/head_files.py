@@ -15,7 +15,6 @@ from typing import Any
 
 import bneck
 from bneck.devices.runtimes import runtime
-from bneck.export import detector_file, segmenter_file
 from bneck.export.files import FORMATS
 from bneck.graphs.forms import PRECISIONS
 from bneck.nets.build import WrappedNet
@@ -25,6 +24,8 @@ from bneck.recipes.exported import task_of
 from bneck.runs.progress import Silent
 from bneck.records.run import RunFolder
 from bneck.specs.normalisation import IMAGENET
+from bneck.tasks.detect import file as detector_file
+from bneck.tasks.segment import file as segmenter_file
 
 ALL = 1 << 20  # images
 

@@ -99,8 +99,8 @@ class Timing:
         scores = ", scores at full size" if name == "segment" else ""
         return (
             f"Latencies: {one.device.place}, {one.device.processor}, {one.runtime} {one.runtime_version}, "
-            f"{one.threads} thread{'s' if one.threads > 1 else ''}, batch 1, random weights{scores}; medians of "
-            f"{what}, ratios taken round by round over {one.rounds} interleaved rounds (10th to 90th "
+            f"{one.threads} thread{'s' if one.threads > 1 else ''}, batch 1, random weights{scores}; medians "
+            f"of {what}, ratios taken round by round over {one.rounds} interleaved rounds (10th to 90th "
             f"percentile), commit {one.commit}.{disturbed}"
         )
 
@@ -211,8 +211,9 @@ def _wrapped(name: str, network: str, **options: Any) -> Candidate:
 def _unfused(spec: NetSpec) -> bytes:
     import numpy as np
 
-    from bneck.graphs.onnx_graph import network_graph, random_weights
+    from bneck.graphs.onnx_graph import network_graph
     from bneck.graphs.onnx_unfused import unfused
+    from bneck.graphs.weights import random_weights
     from bneck.specs.network import layers
 
     weights = random_weights(layers(spec), np.random.default_rng(0))
