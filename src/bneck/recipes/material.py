@@ -8,8 +8,9 @@ from typing import Any
 
 from bneck.data.batches import Images
 from bneck.data.builtin import fashion_pack
-from bneck.data.pack import Packed, open_pack, pack
-from bneck.data.sources import Sources, find_images, pack_sources
+from bneck.data.find import find_images
+from bneck.data.pack import Packed, open_pack, pack, pack_sources
+from bneck.data.sources import Sources
 from bneck.data.stream import Stream
 from bneck.recipes.progress import Progress
 from bneck.records.files import write_json
