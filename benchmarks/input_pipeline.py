@@ -28,7 +28,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from bneck.data.batches import train_batches
 from bneck.data.regions import read_region
-from bneck.data.sources import Source, Sources, pack_sources
+from bneck.data.pack import pack_sources
+from bneck.data.sources import Source, Sources
 from bneck.data.stream import Stream
 from bneck.data.vary import Augment, draw_region
 from bneck.training.memory import keep_freed_memory
