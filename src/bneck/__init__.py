@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
     from bneck.paper.reproduce import reproduce as reproduce
     from bneck.runs.compare import compare as compare
-    from bneck.runs.convert import convert as convert
+    from bneck.runs.data import convert as convert
     from bneck.runs.demo import demo as demo
     from bneck.runs.evaluate import evaluate as evaluate
     from bneck.runs.export import export as export
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bneck.runs.predict import predict as predict
     from bneck.runs.quantize import quantize as quantize
     from bneck.runs.report import write_report as write_report
-    from bneck.runs.resume import resume as resume
+    from bneck.runs.search.main import resume as resume
     from bneck.runs.search.main import search as search
     from bneck.runs.search.tables import latency_table as latency_table
     from bneck.runs.train import train as train
@@ -42,7 +42,7 @@ _HOMES = {
     "NetSpec": "bneck.specs.network",
     "build": "bneck.runs.networks",
     "compare": "bneck.runs.compare",
-    "convert": "bneck.runs.convert",
+    "convert": "bneck.runs.data",
     "count": "bneck.runs.networks",
     "demo": "bneck.runs.demo",
     "evaluate": "bneck.runs.evaluate",
@@ -55,7 +55,7 @@ _HOMES = {
     "predict": "bneck.runs.predict",
     "quantize": "bneck.runs.quantize",
     "reproduce": "bneck.paper.reproduce",
-    "resume": "bneck.runs.resume",
+    "resume": "bneck.runs.search.main",
     "scale_width": "bneck.specs.transforms",
     "search": "bneck.runs.search.main",
     "to_text": "bneck.specs.text",

@@ -36,7 +36,6 @@ _SEARCH = (
 EXTRAS = {
     **dict.fromkeys(_SEARCH, "search"),
     "tflite": "tflite",
-    "faster_coco_eval": "detect",
     "pyarrow": "train",
     "ray": "cluster",
 }
@@ -89,7 +88,7 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Convert VOC xml to the COCO json that detection is trained on. Python: bneck.convert(data)"""
-    from bneck.runs.convert import convert as convert_data
+    from bneck.runs.data import convert as convert_data
 
     with Bars(Console(stderr=True)):
         files, left_out = convert_data(data, out)

@@ -15,6 +15,7 @@ from bneck.records.run import RunFolder
 from bneck.report.demo_page import DEMO_SCRIPT, POLICY, demo_page, model_json
 from bneck.specs.errors import InputError
 from bneck.specs.text import from_text
+from bneck.tasks.registry import DEFAULT
 
 WEB = "BNECK_ONNXRUNTIME_WEB"
 SCRIPTS = ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -111,7 +112,7 @@ def _facts(path: Path, model: Path) -> dict[str, Any]:
         )
     engine = runtime("onnxruntime")
     metadata = engine.load(engine.read(model), threads=1).metadata
-    if metadata.get("task", "classify") != "classify":
+    if metadata.get("task", DEFAULT) != DEFAULT:
         raise InputError(f"{model} is made to {metadata['task']}; the page takes classifiers")
     try:
         side = int(metadata["resolution"])

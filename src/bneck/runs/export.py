@@ -14,9 +14,9 @@ from bneck.graphs.forms import PRECISIONS, form
 from bneck.nets.calibrate import calibrate
 from bneck.nets.quantize import Quantized
 from bneck.records.progress import Progress, Silent
+from bneck.runs.data import Samples
 from bneck.runs.files import write_file
 from bneck.runs.load import Trained, named
-from bneck.runs.samples import Samples
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.tasks.options import parted

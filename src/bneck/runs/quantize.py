@@ -15,19 +15,19 @@ from bneck.devices.protocol import Protocol, TimingError
 from bneck.devices.runtimes import Runtime, runtime
 from bneck.graphs.forms import form
 from bneck.nets.calibrate import LayerError, layer_errors, naive
-from bneck.nets.quantize import Quantized
+from bneck.nets.quantize import Quantized, emulation
 from bneck.records.files import write_json
 from bneck.records.progress import Progress, Silent
 from bneck.runs.answers import FileAnswers
+from bneck.runs.data import Samples, run_dataset
 from bneck.runs.export import CALIBRATING, CHECKED, batched, calibrated, size_mb
 from bneck.runs.files import write_file
 from bneck.runs.load import Trained, trained
 from bneck.runs.measure import candidate_of_file
-from bneck.runs.qat import fine_tune
-from bneck.runs.samples import Samples, run_dataset
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Data
-from bneck.training.processes import ProcessGroup, device_of
+from bneck.training.loop import OnStep, fit
+from bneck.training.processes import ALONE, ProcessGroup, device_of
 from bneck.training.settings import Settings
 
 WORST = 10  # layers named in the report
@@ -192,6 +192,29 @@ def _settings(images: int, epochs: float, lr: float, seed: int) -> Settings:
         warmup=min(0.25, epochs / 4), smoothing=0.1, average=0.99,
         augment=Augment(area=(0.6, 1.0)), seed=seed,
     )  # fmt: skip
+
+
+def fine_tune(
+    net: Any,
+    quantized: Quantized,
+    data: Data,
+    settings: Settings,
+    *,
+    group: ProcessGroup = ALONE,
+    checkpoint: Path | None = None,
+    on_step: OnStep | None = None,
+) -> Quantized:
+    """Quantisation-aware fine-tuning of a calibrated network of any task; its ranges stay.
+
+    Raises:
+        TrainingError: see `training.loop.fit`.
+    """
+    simulated = emulation(net, quantized)
+    problem = data.problem(simulated, settings, group=group)
+    fit(simulated, problem, settings, group=group, checkpoint=checkpoint, on_step=on_step)
+    return Quantized(
+        weights=simulated.cpu().weights(), ranges=quantized.ranges, hswish=quantized.hswish
+    )
 
 
 def time_rows(

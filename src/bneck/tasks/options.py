@@ -176,3 +176,18 @@ def parse_size(text: str) -> Size:
     if match is None:
         raise InputError(f"{text!r} is not a size; write HEIGHTxWIDTH in pixels, as in 512x1024")
     return int(match[1]), int(match[2] or match[1])
+
+
+def sized(value: Any) -> Size | None:
+    """A size as it was given: "512x1024", (512, 1024) or None.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return parse_size(value)
+    if len(value) != 2 or not all(isinstance(v, int) and v >= 1 for v in value):
+        raise InputError(f"{value!r} is not a size; give (height, width) in pixels")
+    return int(value[0]), int(value[1])

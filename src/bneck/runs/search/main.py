@@ -21,7 +21,7 @@ from bneck.runs.search.settings import (
     proposals,
     tuning,
 )
-from bneck.runs.train import data_path
+from bneck.runs.train import data_path, resume_training
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import Wrapper
@@ -109,19 +109,7 @@ def search(
         compute=begun.common.compute, bad_share=begun.common.bad_share,
     )  # fmt: skip
     path = Path(out) if out is not None else fresh_folder(KIND)
-    check_new(path, settings)
-    with _busy(path):
-        run = new_run(
-            path, settings, begun.dataset, begun.spec, begun.wrapper, begun.place,
-            progress or Silent(),
-        )  # fmt: skip
-        try:
-            return _carry(run)
-        except InputError:
-            # Refused; later, what was trained is kept.
-            if "uniform" not in run.record and not run.ledger.find(event="blocks begun"):
-                shutil.rmtree(path)
-            raise
+    return _carried(path, settings, begun, progress or Silent())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +158,24 @@ def _begun(
         task=chosen, common=common, own=own, place=place, dataset=dataset, network=network, spec=spec,
         wrapper=wrapper, training=training,
     )  # fmt: skip
+
+
+def _carried(
+    path: Path, settings: SearchSettings, begun: _Begun, progress: Progress
+) -> dict[str, Any]:
+    """A new run, from its beginning to its end; one that is refused leaves no folder."""
+    check_new(path, settings)
+    with _busy(path):
+        run = new_run(
+            path, settings, begun.dataset, begun.spec, begun.wrapper, begun.place, progress
+        )
+        try:
+            return _carry(run)
+        except InputError:
+            # Refused; later, what was trained is kept.
+            if "uniform" not in run.record and not run.ledger.find(event="blocks begun"):
+                shutil.rmtree(path)
+            raise
 
 
 def _without_weights(network: str) -> None:
@@ -230,3 +236,17 @@ def _busy(path: Path) -> Any:
             f"the run's folder {path} cannot be made: {error.strerror}; choose another --out"
         ) from None
     return locked(path / ".lock")
+
+
+def resume(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Resume a training or a search that was interrupted; a finished one gets its report again.
+
+    Raises:
+        InputError: not such a run, or one that another process works on.
+    """
+    kind = RunFolder(Path(run)).read().get("kind")
+    if kind == "search":
+        return resume_search(run, progress=progress)
+    if kind == "train":
+        return resume_training(run, progress=progress)
+    raise InputError(f"{run} is a run of kind {kind!r}, which has nothing to resume")

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from bneck.data.batches import Images, eval_batches, holdout, normalise, train_batches
 from bneck.data.builtin import FASHION, fashion_counts, fashion_pack
+from bneck.data.find import find_images
 from bneck.data.images import Pixels, read_square
-from bneck.data.pack import Packed, open_pack, stored_side
-from bneck.data.sources import Sources, find_images, pack_sources
+from bneck.data.pack import Packed, open_pack, pack_sources, stored_side
+from bneck.data.sources import Sources
 from bneck.data.stream import Stream
 from bneck.records.progress import Advancing, Progress
 from bneck.specs.errors import InputError

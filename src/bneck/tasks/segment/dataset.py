@@ -16,7 +16,7 @@ from bneck.data.held_out import held_out
 from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Answers, Indices, Left, Scores, Size
-from bneck.tasks.options import parse_size
+from bneck.tasks.options import sized
 from bneck.tasks.segment.loss import divergence, loss
 from bneck.tasks.segment.masks import Labels
 from bneck.tasks.segment.pairs import Scenery, list_pairs
@@ -88,21 +88,6 @@ def find(data: Path, options: Any, *, seed: int) -> MaskedImages:
         size = (first.shape[0], first.shape[1])
     crop = sized(options.crop) or (min(size[0], CROP), min(size[1], CROP))
     return MaskedImages(data, scenery, size, crop)
-
-
-def sized(value: Any) -> Size | None:
-    """A size as it was given: "512x1024", (512, 1024) or None.
-
-    Raises:
-        InputError: it is none of these.
-    """
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return parse_size(value)
-    if len(value) != 2 or not all(isinstance(v, int) and v >= 1 for v in value):
-        raise InputError(f"{value!r} is not a size; give (height, width) in pixels")
-    return int(value[0]), int(value[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from bneck.records.files import write_whole
 from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Answers, Prediction, Scores, Size
+from bneck.tasks.options import sized
 from bneck.tasks.segment.drawing import class_shares, overlay
 from bneck.tasks.segment.masks import IGNORED
 from bneck.tasks.segment.module import SegmentNet
@@ -287,8 +288,6 @@ def split_scenes(
 
 def trained_size(record: Mapping[str, Any]) -> Size | None:
     """The (height, width) that a run brought its images to; None where they stayed as they are."""
-    from bneck.tasks.segment.dataset import sized
-
     return sized(((record.get("options") or {}).get("task") or {}).get("size"))
 
 

@@ -19,7 +19,7 @@ from bneck.tasks.segment.count import (
     paper_madds,
 )
 from bneck.tasks.segment.head import segmenter
-from bneck.tasks.segment.task import count_of, named_segmenter
+from bneck.tasks.segment.options import count_of, named_segmenter
 
 
 def count_table(networks: Iterable[str], options: Any) -> Table:

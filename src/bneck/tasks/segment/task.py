@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,11 +11,12 @@ from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
-from bneck.specs.text import resolve, to_text
+from bneck.specs.text import to_text
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Answers, Left, Metric, Prediction, Scores, Size, Table
-from bneck.tasks.options import option
-from bneck.tasks.segment.head import Aspp, Segmenter, segmenter
+from bneck.tasks.options import sized
+from bneck.tasks.segment.head import Aspp
+from bneck.tasks.segment.options import SegmentOptions, count_of, named_segmenter
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,57 +32,8 @@ if TYPE_CHECKING:
     from bneck.training.settings import Settings
 
 EPOCHS, BATCH, LR = 50.0, 8, 0.1
-CITYSCAPES = 19  # classes
-STRIDE = 16  # the paper's output stride
 FULL = (1024, 2048)  # Cityscapes, (height, width)
-HALF = (512, 1024)
 LEAST_WINDOW = 32  # a side of a sliding window: one pixel of the coarsest map
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentOptions:
-    """What can be told to segmentation."""
-
-    head: str = option(
-        "lraspp", "Head: lraspp or raspp (segmentation).", "train", "search", "count", "measure"
-    )
-    filters: int = option(
-        128, "Filters F of the head (Table 7).", "train", "search", "count", "measure"
-    )
-    output_stride: int | None = option(
-        None,
-        "Output stride 8, 16 or 32; default 16, or the name's (+os32).",
-        "train", "search", "count", "measure",
-    )  # fmt: skip
-    global_pool: bool = option(
-        False, "Pool the whole map instead of 49 x 49 windows.", "train", "search"
-    )
-    classes: str | None = option(
-        None,
-        "Class list, one per line: 'name' or 'name R G B'; default DATA/classes.txt. To count: how many.",
-        "train", "search", "evaluate", "count", "measure",
-    )  # fmt: skip
-    ignore: tuple[int, ...] = option(
-        (), "A mask id that means no class, next to 255.", "train", "search", "evaluate"
-    )
-    size: Any = option(
-        None,
-        "HEIGHTxWIDTH of the images in pixels; default their own (count: 1024x2048, measure: 512x1024).",
-        "train", "search", "count", "measure", "export",
-    )  # fmt: skip
-    crop: Any = option(
-        None, "HEIGHTxWIDTH trained on; default the image, at most 769.", "train", "search"
-    )
-    balance: bool = option(
-        False, "Use class weights: rare classes count more in the loss.", "train", "search"
-    )
-    sliding: Any = option(
-        None, "HEIGHTxWIDTH of sliding windows; default whole images.", "evaluate"
-    )
-    argmax: bool = option(False, "File outputs classes, not scores (segmentation).", "export")
-    mask: str | None = option(
-        None, "PNG of class ids to write, or a folder for several (segmentation).", "predict"
-    )
 
 
 class Segment:
@@ -120,8 +70,6 @@ class Segment:
         Without `output_stride` it is the paper's 16, unless the network's own is smaller or its name
         has one (`v3-large+rf2+os32`).
         """
-        from bneck.tasks.segment.dataset import sized
-
         classes = count_of(options) if dataset is None else len(dataset.classes)
         seg = named_segmenter(network, options, classes=classes)
         shape = (sized(options.size) or FULL) if dataset is None else dataset.shape
@@ -239,7 +187,6 @@ class Segment:
         out: Path | None = None,
     ) -> Scores:
         """mIOU from one confusion matrix, at the masks' own size."""
-        from bneck.tasks.segment.dataset import sized
         from bneck.tasks.segment.scoring import score, split_scenes
 
         window = sized(options.sliding)
@@ -292,8 +239,6 @@ class Segment:
 
     def size(self, spec: NetSpec, wrapper: Any, options: SegmentOptions) -> Size:
         """What was asked for, else the size that the run was trained at."""
-        from bneck.tasks.segment.dataset import sized
-
         given: Size | None = sized(options.size)
         shape: Size = wrapper.shape
         return given or shape
@@ -385,36 +330,3 @@ class Segment:
         from bneck.tasks.segment.report import report_lines
 
         return report_lines(record)
-
-
-def named_segmenter(
-    network: str | Path | NetSpec, options: SegmentOptions, *, classes: int = CITYSCAPES
-) -> Segmenter:
-    """The segmenter around a network by name, a spec file or a run's folder.
-
-    Raises:
-        InputError: no such network, or numbers that cannot be.
-    """
-    spec, stride = resolve(network), options.output_stride
-    if stride is None and not re.search(r"\+os\d", spec.name):
-        stride = STRIDE if segmenter(spec).output_stride > STRIDE else None
-    head: Any = options.head
-    return segmenter(
-        spec, classes=classes, head=head, filters=options.filters, stride=stride,
-        global_pool=options.global_pool,
-    )  # fmt: skip
-
-
-def count_of(options: SegmentOptions) -> int:
-    """How many classes there are where no dataset says: Cityscapes' unless a number was given.
-
-    Raises:
-        InputError: something else was given.
-    """
-    if options.classes is None:
-        return CITYSCAPES
-    if not options.classes.isdigit() or int(options.classes) < 1:
-        raise InputError(
-            f"--classes is {options.classes!r}; without images it is a number of classes"
-        )
-    return int(options.classes)
