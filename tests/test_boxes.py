@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bneck.tasks.detect.head import anchors, ssdlite
 from bneck.tasks.detect.boxes import (
     Boxes,
     Found,
@@ -22,6 +21,7 @@ from bneck.tasks.detect.boxes import (
     overlaps,
     suppress,
 )
+from bneck.tasks.detect.head import anchors, ssdlite
 
 ANCHORS = np.array(anchors(ssdlite("v3-small+dagger")), np.float32)
 
