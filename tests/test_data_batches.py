@@ -17,6 +17,7 @@ from bneck.data.batches import (
     eval_batches,
     holdout,
     normalise,
+    stratified,
     train_batches,
 )
 from bneck.data.folders import DataError
@@ -314,3 +315,19 @@ class TestHoldout:
             holdout(np.zeros(9, dtype=np.int64), 0.5, seed=-1)
         with pytest.raises(DataError, match="no class has two images"):
             holdout(np.arange(3), 0.5, seed=0)
+
+
+class TestStratified:
+    def test_by_hand(self) -> None:
+        """Classes of 2, 4 and 8 of 14: of 7 images 1, 2 and 4; first one of every class."""
+        labels = np.array([5, 5, 0, 0, 0, 0, 3, 3, 3, 3, 3, 3, 3, 3])
+        found = stratified(labels, np.arange(14), 7, seed=0)
+        assert len(set(found.tolist())) == 7
+        assert sorted(labels[found[:3]]) == [0, 3, 5]
+        assert sorted(labels[found]) == [0, 0, 3, 3, 3, 3, 5]
+        assert not np.array_equal(found, stratified(labels, np.arange(14), 7, seed=1))
+
+    def test_only_indices_given_and_no_more_than_there_are(self) -> None:
+        labels = np.array([0, 0, 1, 1, 2, 2])
+        found = stratified(labels, np.array([0, 3, 5]), 10, seed=0)
+        assert sorted(found) == [0, 3, 5]

@@ -193,6 +193,22 @@ def holdout(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
+def stratified(
+    labels: npt.NDArray[np.int64], indices: npt.NDArray[np.int64], count: int, seed: int
+) -> npt.NDArray[np.int64]:
+    """Up to `count` of `indices`, drawn at random, with every class in its proportion.
+
+    `labels` are (N,) class indices of all images. Any stretch of the result is mixed alike, and its
+    first images are one of every class, so that no class is missing unless there are more than `count`.
+    """
+    order = np.random.default_rng((seed, 3)).permutation(indices)
+    place = np.empty(len(order))  # from 0 to 1 within the image's class
+    for label in np.unique(labels[order]):
+        members = np.flatnonzero(labels[order] == label)
+        place[members] = np.arange(len(members)) / len(members)
+    return order[np.argsort(place, kind="stable")[:count]]
+
+
 def _check(split: Images, indices: npt.NDArray[np.int64], resolution: int, batch: int) -> None:
     for name, value in (("resolution", resolution), ("batch", batch)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau
+from torch import Tensor
 
-from bneck.data.batches import eval_batches
+from bneck.data.batches import eval_batches, stratified
 from bneck.nets.supernet import Supernet
 from bneck.nets.weights import load_weights, save_weights
 from bneck.recipes.classify_trainer import ClassifyTrainer
@@ -29,8 +30,8 @@ from bneck.train.loop import Data, Settings
 from bneck.train.supernet import train_supernet
 
 CHECKED = 8  # networks that are trained alone, to be compared with
-STATISTICS = 4  # batches that a network's batch norms are measured on
-BATCH = 250
+STATISTICS = 1000  # images that a network's batch norms are measured on
+BATCH = 250  # of these at a time, or fewer
 TRAINED, ALONE = "supernet trained", "trained alone"
 
 
@@ -69,11 +70,22 @@ class InheritedJob:
 
 def inherited_job(job: InheritedJob) -> Outcome:
     """Take the network out, measure its batch norms' statistics, judge it on the held-out images."""
-    packed, fit, _ = job.trainer.open()
     net = _supernet(job.space, job.weights)
-    batches = eval_batches(packed.train, fit, resolution=job.space.resolution, batch=BATCH)
-    taken = net.network(job.tokens, [images for images, _ in islice(batches, STATISTICS)])
+    taken = net.network(job.tokens, statistics_batches(job.trainer, job.space.resolution))
     return outcome_of(taken, job.trainer)
+
+
+def statistics_batches(trainer: ClassifyTrainer, resolution: int) -> Iterator[Tensor]:
+    """The images that batch norms are measured on, (N, 3, resolution, resolution) float32.
+
+    Folders are read class by class, so the first images would be those of the first classes. All
+    batches have the same size, give or take one, because each counts the same in the statistics.
+    """
+    packed, fit, _ = trainer.open()
+    drawn = stratified(packed.train.labels, fit, STATISTICS, trainer.seed)
+    batch = ceil(len(drawn) / ceil(len(drawn) / BATCH))
+    batches = eval_batches(packed.train, drawn, resolution=resolution, batch=batch)
+    return (images for images, _ in batches)
 
 
 @lru_cache(maxsize=1)
