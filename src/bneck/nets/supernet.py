@@ -39,7 +39,7 @@ class Supernet(nn.Module):
         self.normalisation: Normalisation = IMAGENET
         shapes: dict[str, list[int]] = {}
         for tokens in extremes(space, max):
-            spec = space.decode(tokens)
+            self.spec = spec = space.decode(tokens)  # any, for what all of them share
             names = _names(space, tokens, spec)
             for name, parameter in _skeleton(spec).named_parameters():
                 known = shapes.setdefault(names[name], list(parameter.shape))

@@ -41,7 +41,8 @@ def evaluate(
         options: the fields of the task's `Options` that evaluate takes.
 
     Returns:
-        split, images, score and the task's other numbers, with the network and the task's metric.
+        split, images, score and the task's other numbers, with the network, the data as given and the
+        task's metric.
 
     Raises:
         InputError: no trained network, no such split, or other classes than the network's.
@@ -77,6 +78,7 @@ def evaluate(
         "name": answers.spec.name,
         "task": answers.task.name,
         "metric": answers.task.metric.name,
+        "data": None if data is None else str(data),
         "precision": answers.metadata.get("precision", "fp32"),
         **found,
         "seconds": time.perf_counter() - begun,

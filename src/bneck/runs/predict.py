@@ -76,7 +76,7 @@ def _answering(path: Path) -> tuple[FileAnswers | ModuleAnswers, dict[str, Any]]
     if folder.model.is_file():
         file = FileAnswers(folder.model)
         if not file.task.any_size:
-            return file, folder.read()
+            return file, record_next_to(folder.model)
     from bneck.runs.load import trained
 
     run = trained(path)

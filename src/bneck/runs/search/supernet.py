@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import kendalltau
+from torch import Tensor
 
 from bneck.nas.blocks import BlockSpace
 from bneck.nas.space import Tokens
@@ -23,13 +25,14 @@ from bneck.runs.search.jobs import Outcome, ProxyJob, marked, outcome_of, proxy_
 from bneck.runs.search.run import Run
 from bneck.runs.search.settings import BlockSettings
 from bneck.runs.search.workers import WorkerPool, worker_device
+from bneck.tasks.contract import Data
 from bneck.training.loop import fit
 from bneck.training.processes import ProcessGroup
 from bneck.training.settings import Settings
 
 CHECKED = 8  # networks that are trained alone, to be compared with
-STATISTICS = 4  # batches that a network's batch norms are measured on
-BATCH = 250
+STATISTICS = 1000  # images that a network's batch norms are measured on
+BATCH = 250  # of these at a time, or fewer
 TRAINED, ALONE = "supernet trained", "trained alone"
 
 
@@ -71,11 +74,19 @@ class InheritedJob:
 def inherited_job(job: InheritedJob) -> Outcome:
     """Take the network out, measure its batch norms' statistics, judge it on the held-out images."""
     net = _supernet(job.space, job.weights)
-    # Evenly over the images and so over the classes, then mixed: folders are read class by class.
-    images = job.experiment.data.images(net, "fit", STATISTICS * BATCH)
-    mixed = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
-    taken = net.network(job.tokens, torch.split(mixed, BATCH))
+    taken = net.network(job.tokens, statistics_batches(net, job.experiment.data))
     return outcome_of(taken, job.experiment)
+
+
+def statistics_batches(net: Supernet, data: Data) -> Sequence[Tensor]:
+    """The images that batch norms are measured on, (N, 3, resolution, resolution) float32.
+
+    Folders are read class by class, so they are drawn evenly over all images, and mixed. All batches
+    have the same size, give or take one, because each counts the same in the statistics.
+    """
+    images = data.images(net, "fit", STATISTICS)
+    mixed = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
+    return torch.tensor_split(mixed, ceil(len(mixed) / BATCH))
 
 
 @lru_cache(maxsize=1)

@@ -59,7 +59,8 @@ def evaluate(
     if data is None:
         raise InputError("the images to score on are needed; pass their folder with --data")
     root, listed = Path(data), None if options.labels is None else Path(options.labels)
-    known = class_places({"classes": list(answers.labels), **record})
+    # A module without a record has only numbers for labels; a file holds its own.
+    known = class_places(record if answers.net else {"classes": list(answers.labels), **record})
     found = _labelled(root, known, listed)
     side = answers.spec.resolution if options.resolution is None else options.resolution
     if side < 1:
