@@ -30,6 +30,7 @@ from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import to_text
 from commands import Answer, Call
+from simulated_device import SimulatedDevice, plugged_in
 
 COLOURS = {"circle": (200, 60, 50), "square": (60, 180, 70), "stripes": (70, 80, 210)}
 TRAIN, VAL = 32, 10  # pictures a class
@@ -135,14 +136,11 @@ def quick_fill(monkeypatch: pytest.MonkeyPatch) -> None:
     fill_quickly(monkeypatch)
 
 
-@pytest.fixture(scope="session")
-def tiny_table(tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table for the tiny network, really measured. Copy it before changing it."""
-    path = tmp_path_factory.mktemp("tables") / "tiny.jsonl"
-    with pytest.MonkeyPatch.context() as patch:
-        fill_quickly(patch)
-        fill.fill_table(tiny, path)
-    return path
+@pytest.fixture(scope="module")
+def simulated() -> Iterator[SimulatedDevice]:
+    """A device without noise that `--device` finds by its name."""
+    with plugged_in() as device:
+        yield device
 
 
 @pytest.fixture(scope="session")

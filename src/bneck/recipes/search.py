@@ -17,6 +17,7 @@ from bneck.costs.count import count_whole
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.devices.measure import Candidate, measure
+from bneck.devices.places import opened
 from bneck.devices.runtimes import runtime
 from bneck.recipes.cluster import open_crew
 from bneck.recipes.crew import Crew
@@ -28,7 +29,7 @@ from bneck.recipes.progress import PERCENT, Following
 from bneck.recipes.run import Run
 from bneck.recipes.shipping import shipped_file
 from bneck.recipes.stages import (
-    CAREFUL,
+    careful,
     known_table,
     measured_ms,
     patiently,
@@ -301,16 +302,18 @@ def _measure_finals(
         for spec, model in zip(networks, (None, shipped, None), strict=True)
     ]
     nominal = float(run.record["table"]["reference_ms"])
-    results: list[Measurement] = patiently(
-        lambda: measure(
-            candidates,
-            runtime_name=on.runtime,
-            place=on.device,
-            protocol=CAREFUL,
-            reference=Candidate(reference, precision=on.precision, wrapper=wrapper),
-            nominal_ms=nominal,
+    with opened(on.device) as device:
+        results: list[Measurement] = patiently(
+            device,
+            lambda: measure(
+                candidates,
+                runtime_name=on.runtime,
+                place=device,
+                protocol=careful(on),
+                reference=Candidate(reference, precision=on.precision, wrapper=wrapper),
+                nominal_ms=nominal,
+            ),
         )
-    )
     for key, result in zip(("seed_network", "found", "uniform"), results, strict=True):
         record: NetworkRecord = run.record[key]  # type: ignore[literal-required]
         record["measurement"] = result.as_json()
