@@ -252,6 +252,9 @@ def _enter_rows(table: LatencyTable, file: Ledger, times: dict[Entry, float]) ->
             ms -= (
                 sum(table.rows[context[0]][context[1]] for context in _contexts(shape, widths)) / 2
             )
+        # No row takes less than no time; one that hardly takes any may come out below the
+        # convolutions around it by the spread of the clock.
+        ms = max(0.0, ms)
         table.add_row(shape, widths, ms)
         lines.append(row_line(shape, widths, ms))
     file.append(*lines)
