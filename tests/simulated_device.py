@@ -24,7 +24,7 @@ from bneck.devices.timing import Burst, Timer
 from bneck.records.measurement import Device
 from bneck.specs.network import NetSpec
 
-START_MS, OPERATOR_MS, GMADDS_MS, BYTE_MS = 0.1, 0.04, 400.0, 2e-4
+START_MS, OPERATOR_MS, GMADDS_MS, BYTE_MS = 0.02, 0.01, 400.0, 2e-4
 RUNTIMES = ("onnxruntime", "litert", "openvino")
 _numbers = count(1)
 
@@ -33,8 +33,8 @@ _numbers = count(1)
 def work_ms(model: bytes) -> float:
     """What a model file takes at pace 1.
 
-    Of ONNX: 100 us, 40 us per operator with weights, and 400 ms per 10^9 of its multiply-adds. Of
-    other files 100 us and 200 ns per byte. That is slow: a burst has few runs, and a test is quick.
+    Of ONNX: 20 us, 10 us per operator with weights, and 400 ms per 10^9 of its multiply-adds. Of
+    other files 20 us and 200 ns per byte. That is slow: a burst has few runs, and a test is quick.
     """
     import onnx
 
@@ -85,6 +85,7 @@ class SimulatedDevice:
         self.seconds = 0.0
         self.requests = self.bursts = self.losses = 0
         self.loaded: list[bytes] = []
+        self.threads = set[int]()
         self.waited_s: list[float] = []
 
     def place(self) -> Place:
@@ -141,6 +142,7 @@ class Connection(Place):
     def load(self, model: bytes, *, runtime: str, threads: int, size: ImageSize) -> Timer:
         self._device.asked()
         self._device.loaded.append(model)
+        self._device.threads.add(threads)
         return ModelTimer(self._device, model)
 
 

@@ -188,6 +188,7 @@ def search(
     device: Device = "local",
     runtime: options.Runtime = None,
     precision: options.Precision = "fp32",
+    threads: options.Threads = 1,
     seed_network: options.SeedNetwork = None,
     resolution: options.Resolution = None,
     epochs: options.Epochs = None,

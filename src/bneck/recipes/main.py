@@ -64,6 +64,7 @@ def search(
     device: str = "local",
     runtime: str | None = None,
     precision: str = "fp32",
+    threads: int = 1,
     seed_network: str | None = None,
     resolution: int | None = None,
     epochs: float | None = None,
@@ -87,7 +88,7 @@ def search(
         target: a latency, as "5ms", or a share of the seed network's, as "70%".
         task: "classify", "detect" or "segment"; the network changes, what stands round it does not.
         device: where latency is measured; "local" is this machine (docs/devices.md has the others).
-        runtime, precision: what is timed and shipped (`Deployment.of`); training is in float.
+        runtime, precision, threads: what is timed and shipped (`Deployment.of`); training is in float.
         seed_network: the network to narrow: a zoo name, a spec file, a run folder; None takes v3-small,
             with `+dagger` for a detector and `+rf2` for a segmenter.
         resolution: side in pixels; None: the network's, 48 for the built-in images, 320 to detect.
@@ -111,19 +112,11 @@ def search(
         steps=steps, seed=seed,
     )  # fmt: skip
     settings = small_data(
-        **found.settings(),
-        target=target,
-        delta=delta,
-        tail=tail,
-        repeats=repeats,
-        seed=seed,
-        workers=workers,
-        cluster=cluster,
+        **found.settings(), target=target, delta=delta, tail=tail, repeats=repeats, seed=seed,
+        workers=workers, cluster=cluster,
         blocks=_block_settings(blocks, found.epochs) if from_scratch else None,
-        device=device,
-        runtime=runtime,
-        precision=precision,
-    )
+        device=device, runtime=runtime, precision=precision, threads=threads,
+    )  # fmt: skip
     path = Path(out) if out is not None else _fresh_folder()
     return _begin(path, settings, folder, progress or Silent())
 
