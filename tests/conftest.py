@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,8 +21,6 @@ from bneck.costs.table_file import header_line, network_line, row_line
 from bneck.data.folders import list_images
 from bneck.data.pack import Packed, pack
 from bneck.devices import fill
-from bneck.devices.protocol import Protocol
-from bneck.recipes.stages import table_path
 from bneck.records.ledger import Ledger
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
@@ -108,34 +104,6 @@ def packed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Packed:
     return pack(list_images(pictures), 32, tmp_path_factory.mktemp("pack"))
 
 
-QUICK = Protocol(
-    rounds=5, burst_ms=0.5, least_runs=3, warmup=1, first_warmup=1, max_repeats=1, max_spread=1e9
-)
-
-
-def fill_quickly(patch: pytest.MonkeyPatch) -> None:
-    """Make filling a table a matter of a second; its figures are coarse, and never too coarse."""
-    patch.setattr(fill, "ROWS", QUICK)
-    patch.setattr(fill, "NETWORKS", QUICK)
-    patch.setattr(fill, "BATCH", 16)
-    patch.setattr(fill, "CALIBRATING", 8)  # fewer make no line
-    patch.setattr(fill, "HELD_OUT", 8)
-
-
-def measure_quickly(patch: pytest.MonkeyPatch) -> None:
-    """Fill and measure in moments, and refuse no figure of a busy machine."""
-    from bneck.recipes import search, stages
-
-    fill_quickly(patch)
-    for module in (search, stages):
-        patch.setattr(module, "CAREFUL", replace(QUICK, burst_ms=3.0))
-
-
-@pytest.fixture
-def quick_fill(monkeypatch: pytest.MonkeyPatch) -> None:
-    fill_quickly(monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def simulated() -> Iterator[SimulatedDevice]:
     """A device without noise that `--device` finds by its name."""
@@ -211,14 +179,6 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return Answer(int(ended.value.code or 0), *capsys.readouterr())
 
     return run
-
-
-@pytest.fixture(scope="module")
-def cached_table(tiny: NetSpec, made_up_table: Path) -> Path:
-    """The tiny network's table where searches look for it, so that none of them fills one."""
-    path = table_path(tiny)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copy(made_up_table, path))
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ class Agent(Place):
         self._asked = 0
         self._channel = Channel(command)
         try:
-            self._channel.send(shipped or shipment(), START_S)
+            self._send(shipped or shipment(), START_S)
             self._wait_for_hello()
         except BaseException:
             self.close()
@@ -125,7 +125,7 @@ class Agent(Place):
     def _ask(self, limit_s: float, model: bytes = b"", **request: Any) -> dict[str, Any]:
         self._asked += 1
         line = json.dumps({"id": self._asked, "bytes": len(model), **request}).encode() + b"\n"
-        self._channel.send(line + model, limit_s)
+        self._send(line + model, limit_s)
         answer = self._channel.answer(limit_s)
         if answer.get("id") != self._asked:
             raise rubbish(answer)
@@ -137,6 +137,9 @@ class Agent(Place):
         if "refused" in answer:
             raise DeviceError(f"{self.name}: {answer['refused']}")
         return answer
+
+    def _send(self, data: bytes, limit_s: float) -> None:
+        self._channel.send(data, limit_s)
 
     def _wait_for_hello(self) -> None:
         for _ in range(CHATTER):
