@@ -12,7 +12,7 @@ import pytest
 
 import bneck
 from commands import Call, refusal
-from conftest import measure_quickly
+from simulated_device import SimulatedDevice
 
 COMMANDS = {
     "show": "bneck.count(network)",
@@ -78,11 +78,6 @@ class TestData:
         assert f"{empty} (the file is empty)" in said
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    measure_quickly(monkeypatch)
-
-
 class TestSettings:
     @pytest.mark.parametrize(
         ("option", "value", "sentence"),
@@ -115,7 +110,6 @@ class TestSettings:
         )
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.usefixtures("quick")
     @pytest.mark.parametrize(
         ("target", "sentence"),
         [
@@ -126,6 +120,7 @@ class TestSettings:
     def test_targets_that_need_no_search_or_no_search_can_reach(
         self,
         call: Call,
+        simulated: SimulatedDevice,
         pictures: Path,
         tiny_file: Path,
         tmp_path: Path,
@@ -133,8 +128,8 @@ class TestSettings:
         sentence: str,
     ) -> None:
         answer = call(
-            "search", "--data", pictures, "--seed-network", tiny_file, "--target", target, "--out",
-            tmp_path / "run",
+            "search", "--device", simulated.name, "--data", pictures, "--seed-network", tiny_file,
+            "--target", target, "--out", tmp_path / "run",
         )  # fmt: skip
         assert refusal(answer, after=1).startswith(sentence)  # "reading images" came before
 
