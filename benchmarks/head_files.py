@@ -20,9 +20,10 @@ from bneck.export.files import FORMATS
 from bneck.graphs.forms import PRECISIONS
 from bneck.nets.quantize_heads import AnyNet
 from bneck.recipes import detect, segment_runs
-from bneck.recipes.calibration import CALIBRATING, calibrated, read_images, run_images
+from bneck.recipes.calibration import CALIBRATING, calibrated, read_images
 from bneck.recipes.exported import task_of
 from bneck.recipes.progress import Silent
+from bneck.recipes.splits import run_source
 from bneck.records.run import RunFolder
 from bneck.specs.normalisation import IMAGENET
 
@@ -73,12 +74,12 @@ def compared(run: Path, file: Path, name: str, precision: str) -> dict[str, Any]
     if task_of(run) == "detect":
         record, detector = detect.load_run(folder)
         size = (detector.detector.resolution, detector.detector.resolution)
-        test = read_images(run_images(record, "test", None), size, ALL, detector.normalisation)
+        test = read_images(run_source(record, "test"), size, ALL, detector.normalisation)
         how["quantized"] = quantized(detector, record, size, name, precision)
         return detector_file.compare(detector, engine.read(file), test, decode=False, **how)
     record, net = segment_runs.load_run(folder)
     size = segmenter_file.FileSegmenter(file, engine).size
-    test = read_images(run_images(record, "test", None), size, ALL, IMAGENET)
+    test = read_images(run_source(record, "test"), size, ALL, IMAGENET)
     how["quantized"] = quantized(net, record, size, name, precision)
     return segmenter_file.compare(net, engine.read(file), test, argmax=False, **how)
 
@@ -90,7 +91,7 @@ def quantized(
     if precision != "int8":
         return None
     normalisation = getattr(net, "normalisation", IMAGENET)
-    images = read_images(run_images(record, "train", None), size, CALIBRATING, normalisation)
+    images = read_images(run_source(record, "train"), size, CALIBRATING, normalisation)
     return calibrated(net, images, name, Silent())
 
 

@@ -394,8 +394,10 @@ class TestCommands:
         assert code == 0
         assert "tiny at 32 px, 3 classes, symmetric padding" in out
 
-    def test_refusals(self, call: Any, tiny_file: Path, images: Path, tmp_path: Path) -> None:
-        file = tmp_path / "w.pth"
+    def test_refusals(
+        self, call: Any, tiny: NetSpec, tiny_file: Path, images: Path, tmp_path: Path
+    ) -> None:
+        file, net = tmp_path / "w.pth", colour_net(tiny, tmp_path / "net", 3, {0: 0}, name="x")
         file.write_bytes(b"nothing")
         for arguments, sentence in (
             (("import", file, "--as", tiny_file), "is no torch, safetensors or TFLite file"),
@@ -405,7 +407,7 @@ class TestCommands:
                 "--mean is 'grey'; write three",
             ),
             (("evaluate", "v3-small", "--data", images), "v3-small has no trained weights"),
-            (("evaluate", "v3-small"), "--data is needed: a folder of images to judge v3-small on"),
+            (("evaluate", net), f"--data is needed: a folder of images to judge {net} on"),
         ):
             code, out, err = call(*arguments)
             assert (code, out) == (2, "")

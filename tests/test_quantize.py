@@ -294,7 +294,7 @@ class TestCommands:
 
     def test_a_folder_without_pictures_is_refused(self, run: Path, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
-        with pytest.raises(InputError, match="empty has no readable images"):
+        with pytest.raises(InputError, match="empty has no pictures"):
             bneck.export(run, "tflite", precision="int8", data=tmp_path / "empty")
 
     def test_an_unknown_format_lists_the_known_ones(self) -> None:

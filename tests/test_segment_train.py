@@ -401,7 +401,7 @@ class TestCommands:
         assert "there is no split 'dev'" in said("evaluate", run, "--split", "dev")
         message = said("evaluate", run, "--data", scenes_folder, "--classes", listed)
         assert "they must be the same, in the same order" in message
-        assert "--data is needed" in said("evaluate", tmp_path)
+        assert "has no trained weights" in said("evaluate", tmp_path)
         picture = scenes_folder / "val/00.png"
         assert "cannot be read" in said("predict", run, tmp_path / "no.png", "--out", "x.png")
         assert "name a folder" in said("predict", run, picture, picture, "--out", "x.png")

@@ -92,7 +92,7 @@ def evaluate(
         Path | None,
         typer.Option(
             help="Images: CLASS/*, val/CLASS/*, or a labels.csv beside them. Of a detector: COCO json and "
-            "images, of a segmenter: images and masks; default its own."
+            "images, of a segmenter: images and masks. Default: val of the run's own."
         ),
     ] = None,
     crop: Annotated[
@@ -130,8 +130,6 @@ def evaluate(
     if task == "segment":
         segmentation.evaluate(network, data, split, classes, ignore, sliding, as_json)
         return
-    if data is None:
-        raise InputError(f"--data is needed: a folder of images to judge {network} on")
     from bneck.recipes.evaluate import evaluate as evaluate_network
 
     with Bars(Console(stderr=True)) as bars:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from bneck.data.folders import DataError, Listing, held_out
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,15 @@ class Source:
             lambda number: self.read(int(indices[number])),
         )
 
+    def pixels(self, decode: Callable[[bytes], T | str], number: int) -> T | str:
+        """What `decode` makes of one image, or why there is none; any thread may ask."""
+        try:
+            data = self.read(number)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError) and error.filename is not None
+            return "there is no such file" if missing else error.strerror or str(error)
+        return decode(data)
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -46,6 +59,12 @@ class Sources:
     kind: str
     fingerprint: str
     listing: Listing | None = None
+
+
+def file_source(paths: Sequence[Path], labels: Sequence[int] | None = None) -> Source:
+    """Image files, with their labels or all with 0."""
+    found = np.zeros(len(paths)) if labels is None else labels
+    return Source([str(p) for p in paths], np.array(found, np.int64), partial(_file, paths))
 
 
 def divided(
@@ -105,3 +124,7 @@ def state_of(paths: Iterable[Path]) -> str:
 
 def _rank(name: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+
+
+def _file(paths: Sequence[Path], number: int) -> bytes:
+    return paths[number].read_bytes()

@@ -1,27 +1,22 @@
-"""Images to calibrate and check a detector's or a segmenter's file with: the run's own, or a folder's."""
+"""Calibrating a detector or a segmenter, and the images for it and for checking its file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bneck.data.batches import normalise
-from bneck.data.coco import find_annotations, read_coco
-from bneck.data.folders import SUFFIXES
-from bneck.data.images import Pixels, read_stretched, read_whole
-from bneck.data.pairs import list_pairs
+from bneck.data.images import Encoded, Pixels, read_stretched, read_whole
 from bneck.data.scenes import resized
+from bneck.data.sources import Source
 from bneck.graphs.forms import form
 from bneck.nets.calibrate import calibrate
 from bneck.nets.quantize import Quantized
 from bneck.nets.quantize_heads import AnyNet
+from bneck.recipes.pictures import spread_images
 from bneck.recipes.progress import Progress
-from bneck.specs.errors import InputError
 from bneck.specs.normalisation import Normalisation
 
 CALIBRATING = 128  # images at most
@@ -29,33 +24,10 @@ LEAST, ALL_NUMBERS = 8, 1 << 27  # images at least, and numbers of all images be
 NUMBERS = 1 << 23  # of images at most in a batch: 32 MB; activations are some ten times as much
 
 
-def run_images(record: dict[str, Any], split: str, data: str | Path | None) -> list[Path]:
-    """The image files of a run's split; of all pictures below `data` where that is given.
-
-    Raises:
-        InputError: no such data, or no pictures there.
-    """
-    settings = record["settings"]
-    if data is not None:
-        root = Path(data)
-        found = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not found:
-            raise InputError(f"{root} has no pictures; give a folder of pictures by --data")
-        return found
-    root = Path(settings["data"])
-    if record["kind"] == "detect":
-        beside = None if settings["images"] is None else Path(settings["images"])
-        annotated = read_coco(find_annotations(root, (split,))[split], images=beside)
-        return [picture.path for picture in annotated.pictures]
-    classes = Path(settings["classes"]) if settings["classes"] else None
-    scenery = list_pairs(root, classes=classes, ignore=settings["ignore"], seed=settings["seed"])
-    return [pair.image for pair in scenery.split(split)]
-
-
 def read_images(
-    files: Sequence[Path], size: tuple[int, int], count: int, normalisation: Normalisation
+    source: Source, size: tuple[int, int], count: int, normalisation: Normalisation
 ) -> Tensor:
-    """`count` images, spread evenly over the files, stretched to `size` and normalised: (N, 3, H, W).
+    """`count` images, spread evenly over the source, stretched to `size`, normalised: (N, 3, H, W).
 
     Fewer where they are large (21 of 1024 x 2048 pixels); those that cannot be read
     are left out.
@@ -63,16 +35,11 @@ def read_images(
     Raises:
         InputError: none can be read.
     """
-    count = min(count, len(files), max(LEAST, ALL_NUMBERS // (3 * size[0] * size[1])))
-    places = np.unique(np.linspace(0, len(files) - 1, count).astype(int))
-    read = (_stretched(files[i], size) for i in places)
-    found = [pixels for pixels in read if not isinstance(pixels, str)]
-    if not found:
-        raise InputError(f"no image can be read, the first is {files[0]}; give others by --data")
-    return normalise(torch.from_numpy(np.stack(found)), normalisation)
+    count = min(count, max(LEAST, ALL_NUMBERS // (3 * size[0] * size[1])))
+    return spread_images(source, partial(_stretched, size=size), count, normalisation)
 
 
-def _stretched(file: Path, size: tuple[int, int]) -> Pixels | str:
+def _stretched(file: Encoded, size: tuple[int, int]) -> Pixels | str:
     if size[0] == size[1]:
         return read_stretched(file, size[0])
     whole = read_whole(file)

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from bneck.data.batches import eval_batches, holdout
-from bneck.data.builtin import fashion_pack
-from bneck.data.folders import list_images
-from bneck.data.pack import Packed, open_pack, pack
+from bneck.data.find import find_images
+from bneck.data.pack import Packed, open_pack, pack_sources
 from bneck.nets.build import Net, build
 from bneck.nets.shrink import shrink
 from bneck.nets.weights import load_net
 from bneck.recipes.progress import Advancing
 from bneck.recipes.run import Run
 from bneck.recipes.shipping import ship
+from bneck.recipes.splits import BUILTIN
 from bneck.recipes.trainer import Judged
 from bneck.records.files import write_bytes
 from bneck.specs.network import NetSpec
@@ -110,15 +110,12 @@ def classify_trainer(run: Run) -> ClassifyTrainer:
     settings, folder = run.settings, run.folder.scratch / "pack"
     if "data" in run.record:  # a resumed run goes on with the images it began with
         return _trainer(run, open_pack(folder))
-    if run.data is None:
-        packed, name = fashion_pack(folder, settings.resolution), "Fashion-MNIST (built in)"
-    else:
-        listing, name = list_images(run.data, seed=settings.seed), run.data.name
-        run.progress.stage("reading images", len(listing.train) + len(listing.val))
-        packed = pack(listing, settings.resolution, folder, progress=Advancing(run.progress))
+    found = find_images(run.data, seed=settings.seed)
+    run.progress.stage("reading images", len(found.train.labels) + len(found.val.labels))
+    packed = pack_sources(found, settings.resolution, folder, progress=Advancing(run.progress))
     trainer = _trainer(run, packed)
     run.record["data"] = {
-        "name": name,
+        "name": BUILTIN if run.data is None else run.data.name,
         "classes": list(packed.classes),
         "resolution": settings.resolution,
         "train": len(packed.train.labels),

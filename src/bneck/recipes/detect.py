@@ -32,6 +32,7 @@ from bneck.recipes.detect_judge import EVAL_BATCH, judge_split
 from bneck.recipes.detect_start import fitting, some_images, start_from
 from bneck.recipes.folder import begin, check_empty, finish, fresh_folder, go_on, new_record
 from bneck.recipes.progress import Progress, Silent, Steps
+from bneck.recipes.splits import run_annotated
 from bneck.records.files import locked, write_bytes, write_json, write_text
 from bneck.records.imported import normalisation
 from bneck.records.run import RunFolder, task_run
@@ -267,7 +268,8 @@ def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     """From wherever the run stands to its end."""
     record = read_record(folder)
     settings = record["settings"]
-    train, val = read_splits(Path(settings["data"]), settings["images"])
+    train, val = (run_annotated(settings, split) for split in ("train", "val"))
+    check_classes(val, train.classes, str(train.file))
     check_classes(train, tuple(record["classes"]), str(folder.path))  # the data may have changed
     if not folder.weights.is_file():
         _train(folder, record, train, progress)

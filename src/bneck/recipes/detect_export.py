@@ -10,11 +10,12 @@ from bneck.devices.runtimes import runtime
 from bneck.export.detector_file import export_detector
 from bneck.export.files import FORMATS
 from bneck.graphs.forms import PRECISIONS
-from bneck.recipes.calibration import CALIBRATING, calibrated, read_images, run_images
+from bneck.recipes.calibration import CALIBRATING, calibrated, read_images
 from bneck.recipes.detect import load_run
 from bneck.recipes.export import size_mb
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.shipping import ending
+from bneck.recipes.splits import run_source
 from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
 
@@ -59,11 +60,11 @@ def export_detect(
     folder, engine, told = RunFolder(task_run(run)), runtime(FORMATS[format]), progress or Silent()
     record, net = load_run(folder)
     side = net.detector.resolution
-    checked = read_images(run_images(record, "val", data), (side, side), CHECKED, net.normalisation)
+    checked = read_images(run_source(record, "val", data), (side, side), CHECKED, net.normalisation)
     quantized = None
     if precision == "int8":
-        files = run_images(record, "train", data)
-        seen = read_images(files, (side, side), CALIBRATING, net.normalisation)
+        train = run_source(record, "train", data)
+        seen = read_images(train, (side, side), CALIBRATING, net.normalisation)
         quantized = calibrated(net, seen, engine.name, told)
     stem = ("model-boxes" if decode else "model") + ending(precision)
     path = folder.path / f"{stem}{engine.suffix}" if out is None else Path(out)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bneck.data.coco import Annotated, find_annotations, read_coco
+from bneck.data.coco import Annotated
 from bneck.devices.runtimes import file_runtimes, runtime
 from bneck.export.detector_file import FileDetector
 from bneck.recipes.detect_judge import judge_net
 from bneck.recipes.exported import settings_beside
 from bneck.recipes.progress import Progress
+from bneck.recipes.splits import run_annotated
 from bneck.specs.errors import InputError
 
 
@@ -59,10 +60,7 @@ def split_of(
         raise InputError(
             f"{what} lies beside no run that knows its data; give the folder of a COCO json by --data"
         )
-    root = Path(settings["data"] if data is None else data)
-    beside = images if images is not None or data is not None else settings["images"]
-    file = root if root.is_file() else find_annotations(root, (split,))[split]
-    return read_coco(file, images=None if beside is None else Path(beside))
+    return run_annotated(settings, split, data, images)
 
 
 def check_classes(annotated: Annotated, classes: tuple[str, ...], where: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bneck.data.find import find_images
+from bneck.data.sources import Source
 from bneck.devices.runtimes import runtime
 from bneck.export.files import FORMATS, export_file
 from bneck.graphs.forms import HSwish, form
@@ -16,9 +18,10 @@ from bneck.nets.build import Net
 from bneck.nets.calibrate import calibrate
 from bneck.nets.quantize import Quantized
 from bneck.recipes.networks import Network, build
-from bneck.recipes.pictures import BUILTIN, class_names, data_of, record_of, some_images
+from bneck.recipes.pictures import class_names, record_of, record_settings, some_images
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.shipping import ending
+from bneck.recipes.splits import folder_source, run_source
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
@@ -43,7 +46,8 @@ def export(
         format: "onnx", "tflite", "openvino", "pte" or "torch".
         precision: "fp32", "fp16" (weights in half precision) or "int8" (quantised post-training).
         out: the file to write; None: `model` in the run's folder, or the network's name here.
-        data: a folder of pictures to calibrate and check with; None takes those of the run.
+        data: a folder of pictures to calibrate and check with; None takes those of the run: train
+            to calibrate, val to check.
         pixels: fold the normalisation in, so that the file takes uint8 RGB, height x width x 3.
         progress: receives what happens; None tells nobody.
 
@@ -61,8 +65,7 @@ def export(
     engine = runtime(FORMATS[format])
     record = record_of(network)
     net = build(network).eval()
-    place = data_of(record, data)
-    if precision == "int8" and place is None:
+    if precision == "int8" and data is None and "data" not in record_settings(network):
         raise InputError(
             "8 bits need images like those that the network will see, to calibrate with; give a folder "
             "of some hundred by --data"
@@ -70,9 +73,8 @@ def export(
     names = class_names(record, net.spec.classes)
     quantized = None
     if precision == "int8":
-        assert place is not None
-        quantized = _calibrated(net, place, hswish, progress)
-    images = some_images(place or BUILTIN, net, CHECKED)
+        quantized = _calibrated(net, _images(record, "train", data), hswish, progress)
+    images = some_images(_images(record, "val", data), net, CHECKED)
     path = Path(out) if out is not None else _beside(network, net.spec, precision, engine.suffix)
     check = export_file(
         net,
@@ -98,8 +100,15 @@ def export(
     }
 
 
-def _calibrated(net: Net, place: Path | str, hswish: HSwish, progress: Progress) -> Quantized:
-    images = some_images(place, net, CALIBRATING)
+def _images(record: dict[str, Any] | None, split: str, data: str | Path | None) -> Source:
+    """Those of a run's split, or of a folder; the built-in ones where nobody knows others."""
+    if record is not None and "data" in (record.get("settings") or {}):
+        return run_source(record, split, data)
+    return find_images(None).val if data is None else folder_source(Path(data))
+
+
+def _calibrated(net: Net, source: Source, hswish: HSwish, progress: Progress) -> Quantized:
+    images = some_images(source, net, CALIBRATING)
     progress.stage("calibrating", len(images))
     return calibrate(net, _told(torch.split(images, BATCH), progress), hswish)
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bneck.data.batches import Images
-from bneck.data.builtin import fashion_pack
 from bneck.data.find import find_images
-from bneck.data.pack import Packed, open_pack, pack, pack_sources
-from bneck.data.sources import Sources
+from bneck.data.pack import Packed, open_pack, pack_sources
 from bneck.data.stream import Stream
 from bneck.recipes.progress import Progress
+from bneck.recipes.splits import BUILTIN, run_sources
 from bneck.records.files import write_json
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
@@ -42,7 +41,7 @@ def count_train(data: str | None, seed: int) -> int:
     Raises:
         DataError: there is no such data.
     """
-    return 5_000 if data is None else len(find_images(data, seed=seed).train.labels)
+    return len(find_images(data, seed=seed).train.labels)
 
 
 def material(folder: RunFolder, record: dict[str, Any], progress: Progress, team: Team) -> Material:
@@ -66,25 +65,19 @@ def _packed(folder: RunFolder, record: dict[str, Any], progress: Progress) -> Pa
     settings, place = record["settings"], folder.scratch / "pack"
     if "data" in record:
         return open_pack(place)
-    data, side, share = settings["data"], settings["resolution"], settings["bad_share"]
-    if data is None:
-        packed, name = fashion_pack(place, side), "Fashion-MNIST (built in)"
-    else:
-        name = Path(data).name
-        before = 0
+    found = run_sources(settings)
+    before = 0
 
-        def advance(done: int, total: int) -> None:
-            nonlocal before
-            if not before:
-                progress.stage("reading images", total)
-            progress.advance(done - before)
-            before = done
+    def advance(done: int, total: int) -> None:
+        nonlocal before
+        if not before:
+            progress.stage("reading images", total)
+        progress.advance(done - before)
+        before = done
 
-        found = find_images(data, seed=settings["seed"])
-        if found.listing is not None:
-            packed = pack(found.listing, side, place, bad_share=share, progress=advance)
-        else:
-            packed = pack_sources(found, side, place, bad_share=share, progress=advance)
+    share = settings["bad_share"]
+    packed = pack_sources(found, settings["resolution"], place, bad_share=share, progress=advance)
+    name = BUILTIN if settings["data"] is None else Path(settings["data"]).name
     _note(folder, record, name, packed.classes, len(packed.train.labels), len(packed.val.labels))
     record["data"]["bad"] = [[str(bad.path), bad.reason] for bad in packed.bad]
     write_json(folder.run_json, record)
@@ -95,7 +88,7 @@ def _packed(folder: RunFolder, record: dict[str, Any], progress: Progress) -> Pa
 
 def _streamed(folder: RunFolder, record: dict[str, Any]) -> Material:
     settings = record["settings"]
-    found: Sources = find_images(settings["data"], seed=settings["seed"])
+    found = run_sources(settings)
     if record.get("data", {}).get("fingerprint", found.fingerprint) != found.fingerprint:
         raise InputError(
             f"{settings['data']} has changed since {folder.path} was begun; start a new run"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed, Split
+from bneck.data.sources import Sources
 from bneck.data.vary import Augment
 from bneck.devices.models import network_model
 from bneck.devices.runtimes import Runtime, Session, runtime
@@ -24,10 +25,11 @@ from bneck.nets.quantize import Quantized
 from bneck.recipes.export import BATCH, CALIBRATING, CHECKED, size_mb
 from bneck.recipes.exported import task_of
 from bneck.recipes.networks import Network, build
-from bneck.recipes.pictures import class_names, data_of, labelled, record_of
+from bneck.recipes.pictures import class_names, packed_images, record_of, record_settings
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.quantize_heads import quantize_heads
 from bneck.recipes.quantize_times import time_rows
+from bneck.recipes.splits import BUILTIN, run_sources
 from bneck.records.files import write_json
 from bneck.records.run import RunFolder
 from bneck.specs.errors import InputError
@@ -86,18 +88,18 @@ def quantize(
     epochs = EPOCHS if epochs is None else epochs
     if epochs < 0 or not lr > 0:
         raise InputError(f"epochs is {epochs} and lr {lr}; they must be at least 0 and above 0")
-    place = _images_of(network, data)
+    sources = _images_of(network, data)
     net = build(network).eval()
     names = class_names(record_of(network), net.spec.classes)
     folder = Path(out) if out is not None else Path(str(network)) / "8bit"
     with tempfile.TemporaryDirectory() as scratch:
-        packed = labelled(place, net, names, Path(scratch))
+        packed = packed_images(sources, net, names, Path(scratch))
         job = _Job(net, packed, engine, folder, list(packed.classes), progress)
         settings = _settings(packed, epochs, lr, seed) if epochs else None
         errors = job.compare(settings, rounds)
     found = {
         "network": net.spec.name,
-        "data": str(place),
+        "data": str(data or record_settings(network)["data"] or BUILTIN),
         "images": {"train": len(packed.train.labels), "val": len(packed.val.labels)},
         "runtime": engine.name,
         "runtime_version": engine.version,
@@ -135,18 +137,18 @@ def _name(network: Network) -> str | Path:
     return network.name if isinstance(network, NetSpec) else network
 
 
-def _images_of(network: Network, data: str | Path | None) -> Path | str:
+def _images_of(network: Network, data: str | Path | None) -> Sources:
     if isinstance(network, NetSpec) or not RunFolder(Path(network)).weights.is_file():
         raise InputError(
             f"{getattr(network, 'name', network)} has no trained weights; give the folder of a finished "
             "search or of bneck import"
         )
-    place = data_of(record_of(network), data)
-    if place is None:
+    settings = record_settings(network)
+    if data is None and "data" not in settings:
         raise InputError(
             "8 bits need labelled images to calibrate with; give their folder by --data"
         )
-    return place
+    return run_sources(settings, data)
 
 
 class _Job:

@@ -18,14 +18,14 @@ from bneck.nets.calibrate import layer_errors
 from bneck.nets.quantize import Quantized
 from bneck.nets.quantize_heads import AnyNet
 from bneck.recipes import detect, segment_runs
-from bneck.recipes.calibration import CALIBRATING, calibrated, read_images, run_images
-from bneck.recipes.detect_files import split_of
+from bneck.recipes.calibration import CALIBRATING, calibrated, read_images
 from bneck.recipes.detect_judge import judge_net
 from bneck.recipes.export import size_mb
 from bneck.recipes.progress import Progress
 from bneck.recipes.quantize_times import time_rows
 from bneck.recipes.segment_export import file_size
 from bneck.recipes.segment_files import judge_file, scenes_of_file
+from bneck.recipes.splits import run_annotated, run_source
 from bneck.records.run import RunFolder, task_run
 from bneck.specs.normalisation import IMAGENET, Normalisation
 
@@ -54,7 +54,7 @@ def quantize_heads(
     folder = RunFolder(task_run(run))
     task: _Task = _Detection(folder) if folder.kind() == "detect" else _Segmentation(folder)
     place = Path(out) if out is not None else folder.path / "8bit"
-    train, val = (run_images(task.record, split, data) for split in ("train", "val"))
+    train, val = (run_source(task.record, split, data) for split in ("train", "val"))
     images = read_images(train, task.size, CALIBRATING, task.normalisation)
     checked = read_images(val, task.size, CHECKED, task.normalisation)
     post = calibrated(task.net, images, engine.name, progress)
@@ -69,7 +69,7 @@ def quantize_heads(
     return {
         "network": task.name,
         "data": str(data if data is not None else task.record["settings"]["data"]),
-        "images": {"train": len(images), "val": len(val)},
+        "images": {"train": len(images), "val": len(val.names)},
         "metrics": dict(task.metrics),
         "runtime": engine.name,
         "runtime_version": engine.version,
@@ -127,8 +127,7 @@ class _Detection(_Task):
         )
 
     def judge(self, path: Path, engine: Runtime, progress: Progress) -> dict[str, Any]:
-        settings = self.record["settings"]
-        annotated = split_of(settings, self.folder.path, None, "val", None)
+        annotated = run_annotated(self.record["settings"], "val")
         numbers = judge_net(FileDetector(path, engine), annotated, "val", progress).numbers
         return {key: numbers[key] for key, _ in self.metrics}
 
@@ -142,7 +141,7 @@ class _Segmentation(_Task):
         self.segmenter = net
         self.net = net
         self.name = net.seg.name
-        self.size = file_size(self.record, run_images(self.record, "val", None)[0])
+        self.size = file_size(self.record, run_source(self.record, "val"))
         self.normalisation = IMAGENET
 
     def export(

@@ -22,6 +22,7 @@ from bneck.recipes.segment_export import write_model
 from bneck.recipes.segment_files import judge_file, open_segmenter, scenery_of, scenes_of_file
 from bneck.recipes.segment_runs import load_run, save_picture
 from bneck.recipes.segmenters import KIND, named_segmenter, run_segmenter
+from bneck.recipes.splits import run_scenery
 from bneck.records.files import write_bytes, write_json, write_text
 from bneck.records.run import RunFolder, task_run
 from bneck.report.overlay import overlay
@@ -215,10 +216,7 @@ def _carry(folder: RunFolder, progress: Progress) -> dict[str, Any]:
     start = time.perf_counter()
     record = folder.read()
     settings = record["settings"]
-    scenery = list_pairs(
-        Path(settings["data"]), classes=_path(settings["classes"]), ignore=settings["ignore"],
-        seed=settings["seed"],
-    )  # fmt: skip
+    scenery = run_scenery(settings)
     if not folder.weights.is_file():
         _train(folder, record, scenery, progress)
     _, net = load_run(folder)

@@ -9,16 +9,18 @@ import torch
 
 from bneck.data.images import read_whole
 from bneck.data.scenes import Scenes, as_batch
+from bneck.data.sources import Source
 from bneck.devices.runtimes import runtime
 from bneck.export.files import FORMATS
 from bneck.export.segmenter_file import export_segmenter
 from bneck.nets.segmenter import SegmentNet
-from bneck.recipes.calibration import CALIBRATING, calibrated, read_images, run_images
+from bneck.recipes.calibration import CALIBRATING, calibrated, read_images
 from bneck.recipes.detect_export import check_wanted
 from bneck.recipes.export import size_mb
 from bneck.recipes.progress import Progress, Silent
 from bneck.recipes.segment_runs import load_run
 from bneck.recipes.shipping import ending
+from bneck.recipes.splits import run_source
 from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
 from bneck.specs.normalisation import IMAGENET
@@ -63,12 +65,12 @@ def export_segment(
     check_wanted("segmenter", format, precision)
     folder, engine, told = RunFolder(task_run(run)), runtime(FORMATS[format]), progress or Silent()
     record, net = load_run(folder)
-    val = run_images(record, "val", data)
-    size = size or file_size(record, val[0])
+    val = run_source(record, "val", data)
+    size = size or file_size(record, val)
     checked = read_images(val, size, CHECKED, IMAGENET)
     quantized = None
     if precision == "int8":
-        train = run_images(record, "train", data)
+        train = run_source(record, "train", data)
         seen = read_images(train, size, CALIBRATING, IMAGENET)
         quantized = calibrated(net, seen, engine.name, told)
     stem = f"model{ending(precision)}"
@@ -116,11 +118,13 @@ def write_model(
     return {"file": str(path), "size": list(size), "argmax": argmax, **check}
 
 
-def file_size(record: dict[str, Any], first: Path) -> Size:
-    """The (height, width) of a run's files: the run's, else that of its first image."""
+def file_size(record: dict[str, Any], images: Source) -> Size:
+    """The (height, width) of a run's files: the run's, else that of the first of its images."""
     if record["settings"]["size"]:
         return record["settings"]["size"][0], record["settings"]["size"][1]
-    pixels = read_whole(first)
+    pixels = images.pixels(read_whole, 0)
     if isinstance(pixels, str):
-        raise InputError(f"image {first} cannot be read: {pixels}; replace it or give a --size")
+        raise InputError(
+            f"image {images.names[0]} cannot be read: {pixels}; replace it or give a --size"
+        )
     return pixels.shape[0], pixels.shape[1]

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bneck.data.images import Pixels
-from bneck.data.pairs import Scenery, list_pairs
+from bneck.data.pairs import Scenery
 from bneck.data.scenes import Scenes, as_batch, resized
 from bneck.devices.runtimes import file_runtimes, runtime
 from bneck.export.segmenter_file import FileSegmenter
 from bneck.recipes.exported import settings_beside
 from bneck.recipes.progress import Progress
+from bneck.recipes.splits import run_scenery
 from bneck.specs.errors import InputError
 from bneck.tasks.segment import Evaluation, best, judge
 
@@ -72,13 +73,7 @@ def scenery_of(
         raise InputError(
             f"{what} lies beside no run that knows its data; give images and masks by --data"
         )
-    listed = classes if classes is not None or data is not None else settings["classes"]
-    scenery = list_pairs(
-        Path(settings["data"] if data is None else data),
-        classes=None if listed is None else Path(listed),
-        ignore=settings.get("ignore", ()) if ignore is None else ignore,
-        seed=settings.get("seed", 0),
-    )
+    scenery = run_scenery(settings, data, classes, ignore)
     if list(scenery.labels.names) != list(names):
         raise InputError(
             f"the data has the classes {', '.join(scenery.labels.names)}, and {what} was trained on "
