@@ -264,6 +264,26 @@ class TestVoc:
         assert [entry.what for entry in dropped] == ["dog of a.xml"]
         assert len(json.loads(files["train"].read_text())["annotations"]) == 1
 
+    def test_images_that_are_not_there_are_left_out_and_counted(
+        self, tmp_path: Path, call: Call
+    ) -> None:
+        for name in "abc":
+            voc(tmp_path, name, ("dog", 0, 10, 5, 30, 15))
+        for name in "ac":
+            (tmp_path / "JPEGImages" / f"{name}.jpg").unlink()
+        answer = call("convert", tmp_path)
+        (told,) = [line for line in answer.out.splitlines() if line.startswith("- ")]
+        assert told == ("- left out: 2 of 3 images, there are no such files, the first is a.jpg")
+        found = read_coco(find_annotations(tmp_path, ["train"])["train"])
+        assert [picture.path.name for picture in found.pictures] == ["b.jpg"]
+
+    def test_a_split_without_its_images_is_refused(self, tmp_path: Path, call: Call) -> None:
+        voc(tmp_path, "a", ("dog", 0, 10, 5, 30, 15))
+        (tmp_path / "JPEGImages" / "a.jpg").unlink()
+        said = refusal(call("convert", tmp_path))
+        assert "none of the 1 images of train is there, the first is a.jpg; put them into" in said
+        assert not (tmp_path / "annotations").exists()
+
     def test_refusals(self, tmp_path: Path, call: Call) -> None:
         assert "has no xml files" in refusal(call("convert", tmp_path))
         voc(tmp_path, "a")

@@ -218,11 +218,16 @@ def _image_folders(path: Path, images: Path | None) -> list[Path]:
         if not images.is_dir():
             raise DataError(f"there is no folder of images {images}; check the path")
         return [images]
-    split = re.sub(r"^(instances|coco)_", "", path.stem)
+    return image_folders(path.parent, re.sub(r"^(instances|coco)_", "", path.stem))
+
+
+def image_folders(place: Path, split: str = "") -> list[Path]:
+    """Where the images of a json file in the folder `place` are looked for."""
+    split_folders = (split, f"images/{split}") if split else ()
     return [
-        place / folder
-        for place in (path.parent, path.parent.parent)
-        for folder in (*IMAGE_FOLDERS, split, f"images/{split}")
+        beside / folder
+        for beside in (place, place.parent)
+        for folder in (*IMAGE_FOLDERS, *split_folders)
     ]
 
 

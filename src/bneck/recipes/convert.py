@@ -18,10 +18,11 @@ def convert_voc(
         out: where the files go; None: `data`/annotations, where training finds them.
 
     Returns:
-        The files by split, and the boxes that were left out because they have no area.
+        The files by split; the boxes without an area that were left out, and in one entry how many
+        images are not there.
 
     Raises:
-        InputError: no xml files, or one that is none.
+        InputError: no xml files, one that is none, or a split of which no image is there.
     """
     root = Path(data)
     return voc.convert_voc(root, root / "annotations" if out is None else Path(out))
