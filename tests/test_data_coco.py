@@ -13,6 +13,7 @@ from PIL import Image
 
 from bneck.data.coco import Annotated, find_annotations, ground_truth, read_coco
 from bneck.data.folders import DataError
+from bneck.data.images import image_size
 from bneck.data.voc import convert_voc
 from commands import Call, refusal
 
@@ -126,6 +127,34 @@ class TestReading:
             (2, [10, 5, 20, 10], 77.0, 1),
             (4, [10, 5, 20, 10], 200.0, 0),
         ]
+
+    def test_ground_truth_does_not_need_the_file_again(self, tmp_path: Path) -> None:
+        found = read(tmp_path)
+        before = ground_truth(found)
+        found.file.unlink()
+        assert ground_truth(found) == before
+        assert before["images"] == [{"id": 7, "file_name": "a.png", "width": 40, "height": 20}]
+        assert before["categories"] == [{"id": 5, "name": "cat"}, {"id": 9, "name": "dog"}]
+
+    def test_all_who_read_it_share_one_reading_until_something_changes(
+        self, tmp_path: Path
+    ) -> None:
+        opened: list[Path] = []
+
+        def measure(path: Path) -> tuple[int, int] | str:
+            opened.append(path)
+            return image_size(path)
+
+        path = write(tmp_path, coco())
+        found = read_coco(path, measure=measure)
+        assert read_coco(path, measure=measure) is found
+        assert opened == [tmp_path / "images" / "a.png"]
+        (tmp_path / "images" / "b.png").touch()  # as when a missing image was brought
+        read_coco(path, measure=measure)
+        assert len(opened) == 2
+        path.write_text(json.dumps(coco(annotations=[])))
+        assert not len(read_coco(path, measure=measure).pictures[0].boxes)
+        assert len(opened) == 3
 
     def test_the_file_says_its_size_where_the_json_does_not(self, tmp_path: Path) -> None:
         found = read(tmp_path, images=[{"id": 7, "file_name": "a.png"}])

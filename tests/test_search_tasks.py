@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,16 @@ from annotated import draw_boxes, draw_scenes
 from bneck.costs.count import count_whole
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
+from bneck.data.memory import available_bytes
+from bneck.recipes.detect_trainer import DetectTrainer
 from bneck.recipes.held_out import held_out
+from bneck.recipes.progress import Silent
+from bneck.recipes.run import Run as Begun
+from bneck.recipes.run import new_run
+from bneck.recipes.search_task import about
+from bneck.recipes.segment_trainer import SegmentTrainer
+from bneck.recipes.settings import small_data
+from bneck.recipes.trainers import open_trainer
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load
@@ -84,6 +94,42 @@ def run(
         decide_alike(patch)
         bneck.search(**own, **IN_SMALL, task=request.param, seed_network=str(tiny_file), out=path)
     return Run(path)
+
+
+def begun(data: Path, tiny_file: Path, out: Path, task: str, **options: Any) -> Begun:
+    """A search that has only begun."""
+    found = about(
+        task, data, options, seed_network=str(tiny_file), resolution=None, epochs=1, steps=1, seed=0
+    )
+    settings = small_data(**found.settings(), workers=3)
+    return new_run(out, settings, data, Silent(), "test")
+
+
+class TestTrainers:
+    def test_annotations_are_read_once_for_all_processes(
+        self, boxes: Path, tiny_file: Path, tmp_path: Path
+    ) -> None:
+        data = Path(shutil.copytree(boxes, tmp_path / "boxes"))
+        trainer = open_trainer(begun(data, tiny_file, tmp_path / "run", "detect"))
+        shutil.rmtree(data / "images")
+        for file in data.glob("*.json"):
+            file.unlink()
+        assert isinstance(trainer, DetectTrainer)
+        shutil.copytree(boxes / "images", data / "images", copy_function=shutil.copy2)
+        other = replace(trainer, seed=1)  # opened anew, as in another process
+        assert len(other.open().train.annotated.pictures) == 24
+        assert len(other.open().val.pictures) == 9
+
+    def test_scenes_share_the_memory_with_those_of_all_workers(
+        self, scenes: Path, tiny_file: Path, tmp_path: Path
+    ) -> None:
+        run = begun(scenes, tiny_file, tmp_path / "run", "segment", filters=16, size=(48, 64))
+        trainer = open_trainer(run)
+        assert isinstance(trainer, SegmentTrainer)
+        assert trainer.processes == 3
+        opened = trainer.open()
+        for one in (opened.train, opened.heldout, opened.val):
+            assert 0 < 3 * 3 * one.kept_bytes <= available_bytes()
 
 
 class TestFinished:

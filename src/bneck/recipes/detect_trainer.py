@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from bneck.recipes.progress import Silent
 from bneck.recipes.run import Run
 from bneck.recipes.shipping import format_of
 from bneck.recipes.trainer import Judged
+from bneck.records.files import write_bytes
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import Ssdlite
@@ -37,6 +39,7 @@ from bneck.tasks.detect import Teacher, predict
 from bneck.train.loop import Settings, fit
 
 CHANCE = 0.005  # mAP of a detector that has learned nothing
+ANNOTATED = "annotated.pickle"  # train and val, in the scratch folder
 PLAIN = BoxAugment(crop=False, flip=False, colour=0.0)
 
 
@@ -143,7 +146,7 @@ class _Opened:
 
 @lru_cache(maxsize=1)
 def _open(trainer: DetectTrainer) -> _Opened:
-    train, val = read_splits(trainer.data, trainer.images)
+    train, val = pickle.loads((trainer.scratch / ANNOTATED).read_bytes())
     side = round(trainer.resolution * MARGIN)
     stored = store(train, side, trainer.scratch, name="train")
     indices = np.arange(len(stored.images))
@@ -188,6 +191,8 @@ def detect_trainer(run: Run) -> DetectTrainer:
         seed=settings.seed,
     )
     Teacher(trainer.wrapper.detector(settings.seed_spec()), task.loss)  # refuses an unknown loss
+    # Read once here and handed to all processes, which neither parse the json nor open the images.
+    write_bytes(trainer.scratch / ANNOTATED, pickle.dumps((train, val)))
     run.progress.stage("reading images", len(train.pictures))
     side = round(settings.resolution * MARGIN)
     stored = store(train, side, trainer.scratch, name="train", on_image=run.progress.advance)

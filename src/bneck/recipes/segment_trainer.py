@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from bneck.data.memory import room
 from bneck.data.pairs import Scenery, list_pairs
-from bneck.data.scenes import Scenes, Survey, Vary
+from bneck.data.scenes import SETS, Scenes, Survey, Vary
 from bneck.nets.segmenter import SegmentNet, build_segmenter, load_segmenter
 from bneck.nets.shrink_wrapped import shrink_segmenter
 from bneck.recipes.held_out import Indices, held_out
@@ -38,7 +40,8 @@ Size = tuple[int, int]
 class SegmentTrainer:
     """Which scenes, and what is trained on: crops of scenes brought to the wrapper's shape.
 
-    `empty` are train scenes whose pixels are all ignored; `weights` are the classes' in the loss.
+    `empty` are train scenes whose pixels are all ignored; `weights` are the classes' in the loss;
+    `processes` train side by side on one machine, and share its memory.
     """
 
     data: Path
@@ -49,6 +52,7 @@ class SegmentTrainer:
     weights: tuple[float, ...]
     heldout_share: float
     seed: int
+    processes: int
 
     @property
     def metric(self) -> str:
@@ -139,15 +143,16 @@ class _Opened:
 def _open(trainer: SegmentTrainer) -> _Opened:
     scenery = _scenery(trainer.data, trainer.task, trainer.seed)
     shape, labels = trainer.wrapper.shape, scenery.labels
-    train = Scenes(scenery.split("train"), labels, size=shape)
+    kept = room(SETS, trainer.processes)
+    train = Scenes(scenery.split("train"), labels, size=shape, kept_bytes=kept)
     usable = np.setdiff1d(np.arange(len(train)), np.array(trainer.empty, np.int64))
     fitted, held = held_out(usable, trainer.heldout_share, trainer.seed)
     return _Opened(
         train,
         fitted,
         usable,
-        Scenes([train.pairs[i] for i in held], labels, size=shape),
-        Scenes(scenery.split("val"), labels, size=shape, whole_masks=True),
+        Scenes([train.pairs[i] for i in held], labels, size=shape, kept_bytes=kept),
+        Scenes(scenery.split("val"), labels, size=shape, whole_masks=True, kept_bytes=kept),
     )
 
 
@@ -188,6 +193,8 @@ def segment_trainer(run: Run) -> SegmentTrainer:
         weights=survey.weights() if task.balance else (),
         heldout_share=settings.heldout,
         seed=settings.seed,
+        # A node of a cluster runs as many at once as it has cores.
+        processes=settings.workers if settings.cluster is None else os.cpu_count() or 1,
     )
 
 
