@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def of_listing(listing: Listing) -> Sources:
 
     def source(items: Sequence[Item]) -> Source:
         found = file_source([item.path for item in items], [item.label for item in items])
-        digest.update("\n".join(found.names).encode())
+        digest.update(os.fsencode("\n".join(found.names)))
         return found
 
     train, val = source(listing.train), source(listing.val)

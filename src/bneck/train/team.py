@@ -57,10 +57,10 @@ class Team:
             return value
         sent = torch.zeros(4096, dtype=torch.uint8, device=self.device)
         if self.first:
-            data = value.encode()
+            data = os.fsencode(value)
             sent[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         dist.broadcast(sent, 0)
-        return bytes(sent.cpu().numpy()).rstrip(b"\0").decode()
+        return os.fsdecode(bytes(sent.cpu().numpy()).rstrip(b"\0"))
 
     def wait(self) -> None:
         """Until all processes are here."""
