@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; before torch is imported
 
@@ -24,8 +25,8 @@ from bneck.data.folders import list_images
 from bneck.data.pack import Packed, pack
 from bneck.devices import fill
 from bneck.devices.protocol import Protocol
-from bneck.recipes.stages import table_path
 from bneck.records.ledger import Ledger
+from bneck.runs.search.latency import table_path
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import to_text
@@ -107,6 +108,18 @@ def packed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Packed:
     return pack(list_images(pictures), 32, tmp_path_factory.mktemp("pack"))
 
 
+@pytest.fixture(scope="session")
+def image_data(packed: Packed) -> Any:
+    """The same as a training has them."""
+    from bneck.tasks.classify.dataset import ImageData
+
+    scratch = Path(str(packed.train.images.filename)).parent
+    return ImageData(
+        scratch=scratch, streamed=None, fingerprint=None, classes=packed.classes, heldout_share=0.0,
+        seed=0, bad_share=0.01,
+    )  # fmt: skip
+
+
 QUICK = Protocol(
     rounds=5, burst_ms=0.5, least_runs=3, warmup=1, first_warmup=1, max_repeats=1, max_spread=1e9
 )
@@ -123,10 +136,10 @@ def fill_quickly(patch: pytest.MonkeyPatch) -> None:
 
 def measure_quickly(patch: pytest.MonkeyPatch) -> None:
     """Fill and measure in moments, and refuse no figure of a busy machine."""
-    from bneck.recipes import search, stages
+    from bneck.runs.search import latency, pipeline
 
     fill_quickly(patch)
-    for module in (search, stages):
+    for module in (pipeline, latency):
         patch.setattr(module, "CAREFUL", replace(QUICK, burst_ms=3.0))
 
 

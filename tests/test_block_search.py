@@ -22,20 +22,20 @@ from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.data.folders import list_images
 from bneck.data.pack import pack
-from bneck.recipes.block_search import _judge_batch, rungs
+from bneck.runs.search.blocks import _judge_batch, rungs
 from bneck.recipes.classify_trainer import ClassifyTrainer
-from bneck.recipes.crew import Crew
-from bneck.recipes.finalists import in_order
-from bneck.recipes.jobs import ProxyJob, TrainJob, proxy_job, train_job
-from bneck.recipes.main import resume, search
-from bneck.recipes.progress import Silent
-from bneck.recipes.settings import BlockSettings, small_data
-from bneck.search.blocks import BlockSpace
-from bneck.search.ledger import open_ledger
-from bneck.search.reward import Reward
-from bneck.search.spaces import load_space
-from bneck.search.study import Study
-from bneck.search.trials import tokens_of
+from bneck.runs.search.workers import WorkerPool
+from bneck.runs.search.finals import in_order
+from bneck.runs.search.jobs import ProxyJob, TrainJob, proxy_job, train_job
+from bneck.runs.search.main import resume, search
+from bneck.runs.progress import Silent
+from bneck.runs.search.settings import BlockSettings, small_data
+from bneck.nas.blocks import BlockSpace
+from bneck.nas.ledger import open_ledger
+from bneck.nas.reward import Reward
+from bneck.nas.spaces import load_space
+from bneck.nas.study import Study
+from bneck.nas.trials import tokens_of
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck
@@ -78,9 +78,9 @@ def run(given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
         for module in ("finalists", "verify"):
-            patch.setattr(f"bneck.recipes.{module}.measured_ms", by_table)
+            patch.setattr(f"bneck.runs.search.{module}.measured_ms", by_table)
         # So small a space may have nothing above the target; both stages shall run all the same.
-        patch.setattr("bneck.recipes.search.HIGH", 0.0)
+        patch.setattr("bneck.runs.search.pipeline.HIGH", 0.0)
         search(**given, out=path)
     return path
 
@@ -182,7 +182,7 @@ def test_blocks_that_meet_the_target_themselves_are_not_narrowed(
     heard = Heard()
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
-        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
+        patch.setattr("bneck.runs.search.finals.measured_ms", by_table)
         search(
             **{**given, "slack": 0.0, "trials": 2, "proxy_epochs": 1, "top": 1},
             out=tmp_path / "run",
@@ -252,7 +252,7 @@ def test_a_supernet_judges_the_trials_and_its_ranking_is_compared(
     heard = Heard()
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
-        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
+        patch.setattr("bneck.runs.search.finals.measured_ms", by_table)
         found = search(
             **{**given, "slack": 0.0, "supernet": 8.0, "trials": 9, "top": 1},
             out=tmp_path / "run",
@@ -350,7 +350,7 @@ def test_trials_are_stopped_only_where_something_was_learned(
     study = Study(toy, reward=reward, estimate=lambda spec: 1.0, searcher="random", pruner=pruner)
     batch = [asked for _ in range(9) if (asked := study.ask())]
 
-    class Answering(Crew):
+    class Answering(WorkerPool):
         """The n-th network answers by chance and a bit more, the first one best."""
 
         def run(self, task: Any, arguments: Any, on_done: Any) -> None:

@@ -283,12 +283,12 @@ print(json.dumps({"helps": helps, "heavy": sorted(heavy)}))
 """
 
 
-def test_the_packages_search_stays_the_function() -> None:
+def test_the_packages_export_stays_the_function() -> None:
     done = subprocess.run(
         [
             sys.executable,
             "-c",
-            "import bneck; bneck.search; bneck.search; print(callable(bneck.search))",
+            "import bneck; bneck.export; bneck.export; print(callable(bneck.export))",
         ],
         capture_output=True,
         text=True,

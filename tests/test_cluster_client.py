@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 import bneck
-from bneck.recipes.cluster import RayCrew, check_address
-from bneck.recipes.main import search
+from bneck.runs.search.cluster import RayWorkers, check_address
+from bneck.runs.search.main import search
 from bneck.specs.errors import InputError
 from conftest import measure_quickly
 from test_cluster import die, refuse
@@ -98,7 +98,7 @@ def test_a_search_by_the_client_is_the_search_here(
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
-        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
+        patch.setattr("bneck.runs.search.finals.measured_ms", by_table)
         search(**given, out=tmp_path / "cluster", cluster=head.address)
         search(**given, out=tmp_path / "here")
     on, off = (
@@ -118,12 +118,12 @@ def wait_long(folder: Path) -> None:
 def test_errors_keep_their_kind_and_a_lost_cluster_is_one_sentence(
     head: Head, tmp_path: Path
 ) -> None:
-    with RayCrew(head.address) as crew:
-        assert crew.workers == 2
+    with RayWorkers(head.address) as pool:
+        assert pool.workers == 2
         with pytest.raises(InputError, match=r"^the worker does not like this$"):
-            crew.run(refuse, [()], lambda *at: None)
+            pool.run(refuse, [()], lambda *at: None)
         with pytest.raises(InputError, match="lost the same work 3 times"):
-            crew.run(die, [()], lambda *at: None)
+            pool.run(die, [()], lambda *at: None)
 
         def stop() -> None:
             while not (tmp_path / "began").exists():
@@ -133,7 +133,7 @@ def test_errors_keep_their_kind_and_a_lost_cluster_is_one_sentence(
         stopper = threading.Thread(target=stop)
         stopper.start()
         with pytest.raises(InputError, match=r"was lost; what was finished is kept.*--resume"):
-            crew.run(wait_long, [(tmp_path,)], lambda *at: None)
+            pool.run(wait_long, [(tmp_path,)], lambda *at: None)
         stopper.join()
 
 
@@ -163,7 +163,7 @@ class TestWrongInput:
             socket.create_server(("127.0.0.1", 0)) as silent,
             pytest.raises(InputError, match="cannot be reached"),
         ):
-            RayCrew(f"ray://127.0.0.1:{silent.getsockname()[1]}")
+            RayWorkers(f"ray://127.0.0.1:{silent.getsockname()[1]}")
 
     @pytest.mark.parametrize(
         "address", ["ray://", "ray://here", "ray://here:", "ray://here:0", "ray://a:70000", "ray://a:1/b"]

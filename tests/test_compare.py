@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bneck.devices.protocol import TimingError
-from bneck.recipes.compare import compare
+from bneck.runs.compare import compare
 from bneck.report.comparison import comparison_blocks
 from bneck.report.difference import changed_rows, row_pairs
 from bneck.report.network_picture import Drawn, draw_networks

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bneck.data.coco import Annotated, find_annotations, ground_truth, read_coco
+from bneck.tasks.detect.coco import Annotated, find_annotations, ground_truth, read_coco
 from bneck.data.folders import DataError
 from bneck.data.images import image_size
-from bneck.data.voc import convert_voc
+from bneck.tasks.detect.voc import convert_voc
 from commands import Call, refusal
 
 BCCD = Path(__file__).parents[2] / "shared/data/bccd/bccd.tar"

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bneck.data.coco import Annotated, read_coco
+from bneck.tasks.detect.coco import Annotated, read_coco
 from bneck.data.folders import DataError
-from bneck.data.pictures import (
+from bneck.tasks.detect.images import (
     BoxAugment,
     box_batches,
     covered,

@@ -16,7 +16,7 @@ from PIL import Image
 
 import bneck
 from annotated import IDS, draw_boxes
-from bneck.data.coco import read_coco
+from bneck.tasks.detect.coco import read_coco
 from bneck.devices import protocol
 from bneck.devices.runtimes import OnnxRuntime
 from bneck.nets.build import build
@@ -85,6 +85,13 @@ class TestRun:
         after = json.loads(call("evaluate", run, "--json").out)
         assert {k: after[k] for k in before} == before
         assert "all (mAP)" in call("evaluate", run).out
+
+    def test_a_threshold_says_on_what_it_was_chosen(self, run: Path, call: Call) -> None:
+        assert RunFolder(run).read()["evaluations"]["val"]["threshold"]["chosen_on"] == "val"
+        said = "chosen on val and measured on val, so both may be too high"
+        lines = call("evaluate", run).out.splitlines()
+        assert any(line.startswith("score threshold") and said in line for line in lines)
+        assert said in (run / "report.md").read_text()
 
     def test_a_tflite_file_in_half_precision_finds_the_same(
         self, run: Path, scene: Path, call: Call, tmp_path: Path
@@ -361,7 +368,7 @@ class TestPredict:
     def test_refusals(self, run: Path, scene: Path, call: Call, tmp_path: Path) -> None:
         image = scene / "images" / "val-1.png"
         assert "score is 2" in refusal(call("predict", run, image, "--score", 2))
-        assert "give a .png file" in refusal(call("predict", run, image, image, "--out", "a.png"))
+        assert "name a folder" in refusal(call("predict", run, image, image, "--out", "a.png"))
         (tmp_path / "text.png").write_text("no")
         assert "text.png cannot be used" in refusal(call("predict", run, tmp_path / "text.png"))
         with pytest.raises(bneck.InputError, match="decodes by itself"):
@@ -395,7 +402,6 @@ class TestRefusals:
         [
             (("--loss", "l2"), "there is no detection loss 'l2'; known are focal, mining"),
             (("--epochs", 0), "epochs is 0"),
-            (("--batch", 0), "batch is 0; it must be above 0"),
             (("--lr", -1), "lr is -1"),
             (("--seed", -1), "seed is -1"),
             (("--images", "nowhere"), "there is no folder of images nowhere"),

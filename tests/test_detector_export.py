@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bneck.devices.runtimes import OnnxRuntime, runtime
-from bneck.export.detector_file import (
+from bneck.tasks.detect.file import (
     FileDetector,
     alike_share,
     compare,
@@ -20,15 +20,15 @@ from bneck.export.detector_file import (
     export_detector,
 )
 from bneck.export.files import ExportError
-from bneck.graphs.detector_graph import detector_graph
+from bneck.tasks.detect.graph import detector_graph
 from bneck.graphs.forms import form
 from bneck.nets.calibrate import calibrate, layer_errors
-from bneck.nets.detector import DetectorNet, build_detector
+from bneck.tasks.detect.module import DetectorNet, build_detector
 from bneck.nets.fold import folded_weights
 from bneck.nets.quantize_heads import emulated, emulator
-from bneck.specs.detector import anchors, ssdlite
+from bneck.tasks.detect.head import anchors, ssdlite
 from bneck.specs.errors import InputError
-from bneck.tasks.boxes import Found, as_boxes, detections
+from bneck.tasks.detect.boxes import Found, as_boxes, detections
 
 
 def lively(name: str, resolution: int = 96) -> DetectorNet:

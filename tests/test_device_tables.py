@@ -21,9 +21,9 @@ from bneck.devices.places import DeviceError, ssh, steady
 from bneck.devices.places.channel import Channel
 from bneck.devices.places.ssh import Agent
 from bneck.devices.places.steady import Steady
-from bneck.recipes.main import search
-from bneck.recipes.stages import known_table, measured_ms, table_path
-from bneck.recipes.tables import latency_table
+from bneck.runs.search.main import search
+from bneck.runs.search.latency import known_table, measured_ms, table_path
+from bneck.runs.search.tables import latency_table
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from commands import Call

@@ -23,8 +23,8 @@ from bneck.devices import fill
 from bneck.devices.fill import fill_table, grid, plan_for, plan_for_all
 from bneck.devices.protocol import REFERENCE, Protocol, Samples
 from bneck.devices.timing import Timer
-from bneck.recipes import tables
-from bneck.search.netadapt import narrowest
+from bneck.nas.netadapt import narrowest
+from bneck.runs.search import tables
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool

@@ -23,7 +23,8 @@ from bneck.devices.places.steady import Steady
 from bneck.devices.protocol import Protocol
 from bneck.devices.runtimes import runtime
 from bneck.devices.timing import Burst, Timer
-from bneck.graphs.onnx_graph import network_graph, random_weights
+from bneck.graphs.onnx_graph import network_graph
+from bneck.graphs.weights import random_weights
 from bneck.records.measurement import Device
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec, layers
@@ -109,7 +110,7 @@ class TestShipped:
     def test_facades_stay_at_home(self) -> None:
         shipped = sources(AGENT)
         assert shipped["bneck"] == shipped["bneck.devices.places"] == (True, "")
-        assert not [name for name in shipped if name.startswith(("bneck.recipes", "bneck.cli"))]
+        assert not [name for name in shipped if name.startswith(("bneck.runs", "bneck.tasks", "bneck.cli"))]
 
     def test_an_interpreter_without_numpy_is_told_what_to_install(self) -> None:
         # -S: no site-packages.

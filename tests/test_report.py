@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from bneck.costs.count import count
+from bneck.nas.netadapt import Proposal, Trial, adapt
 from bneck.records.ledger import Ledger
 from bneck.records.run import NetworkRecord, RunFolder, SearchRecord, StepRecord
 from bneck.report.page import write_report
-from bneck.search.netadapt import Proposal, Trial, adapt
 from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text
 from bneck.specs.transforms import rename, with_classes

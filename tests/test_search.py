@@ -23,9 +23,10 @@ from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.devices.fill import grid
 from bneck.nets.weights import load_net
-from bneck.recipes.main import resume, search
-from bneck.recipes.progress import Silent
-from bneck.recipes.stages import table_path
+from bneck.runs.search.main import resume_search as resume
+from bneck.runs.search.main import search
+from bneck.records.progress import Silent
+from bneck.runs.search.latency import table_path
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
@@ -36,9 +37,9 @@ pytestmark = pytest.mark.usefixtures("cached_table")
 
 SMALL: dict[str, Any] = {"epochs": 1.0, "steps": 1, "repeats": 1, "delta": 0.08}
 FILES = {
-    "ledger.jsonl", "model.onnx", "report.html", "report.md", "run.json", "spec.yaml", "table.jsonl",
-    "weights.safetensors",
+    "found", "ledger.jsonl", "report.html", "report.md", "run.json", "spec.yaml", "table.jsonl",
 }  # fmt: skip
+SHIPPED = {"model.onnx", "report.md", "run.json", "spec.yaml", "weights.safetensors"}
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +54,8 @@ def run(pictures: Path, tiny_file: Path, tmp_path_factory: pytest.TempPathFactor
 
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
-        for module in ("search", "verify"):
-            patch.setattr(f"bneck.recipes.{module}.measured_ms", by_table)
+        for module in ("pipeline", "latency"):
+            patch.setattr(f"bneck.runs.search.{module}.measured_ms", by_table)
         returned = search(
             pictures, "92%", seed_network=str(tiny_file), out=path, workers=1, **SMALL
         )
@@ -69,6 +70,8 @@ class TestFinished:
         assert names >= FILES
         assert {n for n in names - FILES if not n.endswith(".svg")} == {".lock"}
         assert all((run.path / name).stat().st_size > 0 for name in FILES)
+        assert {p.name for p in (run.path / "found").iterdir()} >= SHIPPED
+        assert not (run.path / "found" / "scratch").exists()
 
     def test_run_json_says_what_was_asked_and_what_came_of_it(
         self, run: Run, tiny: NetSpec, pictures: Path
@@ -86,9 +89,10 @@ class TestFinished:
         assert record["meets_target"] == (record["measured_latency_ms"] <= record["target_ms"])
         assert record["settings"]["data"] == str(pictures)
         data = record["data"]
-        assert data["classes"] == ["circle", "square", "stripes"]
+        assert record["classes"] == ["circle", "square", "stripes"]
         # A fifth of 32 pictures a class is held out: 6 x 3.
-        assert (data["train"], data["val"], data["heldout"], data["bad"]) == (96, 30, 18, [])
+        assert (data["splits"], data["heldout"]) == ({"train": 96, "val": 30}, 18)
+        assert data["left_out"] == []
         assert record["seed_network"]["digest"] == tiny.digest()
         assert [stage["name"] for stage in record["stages"]] == [
             "images", "target", "latency table", "train seed and baseline", "adapt", "train result",
@@ -103,10 +107,10 @@ class TestFinished:
         assert spec == from_text(record["spec"])
         assert spec.name == "tiny-adapted"
         metadata = {
-            entry.key: entry.value for entry in onnx.load(run.path / "model.onnx").metadata_props
+            entry.key: entry.value for entry in onnx.load(run.path / "found" / "model.onnx").metadata_props
         }
         assert from_text(metadata["spec"]) == spec
-        load_net(spec, run.path / "weights.safetensors")
+        load_net(spec, run.path / "found" / "weights.safetensors")
         counted = count(spec)
         assert (record["params"], record["madds"]) == (counted.params, counted.madds)
         assert bneck.build(run.path).spec == spec
@@ -158,7 +162,7 @@ class TestFinished:
 
     def test_the_export_was_checked_on_real_images(self, run: Run) -> None:
         check = run.record["export"]
-        assert (check["images"], check["label_agreement"]) == (30, 1.0)
+        assert (check["images"], check["label_agreement"]) == (8, 1.0)
         assert check["largest_difference"] <= 1e-4
 
     def test_measured_networks_have_full_records(self, run: Run) -> None:
@@ -178,9 +182,9 @@ class TestFinished:
         assert done.stderr == ""
         name, _, scores = done.stdout.strip().partition(": ")
         assert name == str(picture)
-        best = bneck.predict(run.path, [picture])[0]
-        assert scores == ", ".join(f"{label} {score:.1%}" for label, score in best)
-        assert sorted(label for label, _ in best) == ["circle", "square", "stripes"]
+        best = bneck.predict(run.path, [picture])[0]["classes"]
+        assert scores == ", ".join(f"{one['label']} {one['score']:.1%}" for one in best)
+        assert sorted(one["label"] for one in best) == ["circle", "square", "stripes"]
 
     def test_resuming_it_changes_nothing(self, run: Run) -> None:
         before = run.contents()
@@ -231,7 +235,7 @@ def in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     def by_count(seed: NetSpec, specs: list[NetSpec], *on: object) -> list[float]:
         return [float(count(spec).madds) for spec in specs]
 
-    monkeypatch.setattr("bneck.recipes.search.measured_ms", by_count)
+    monkeypatch.setattr("bneck.runs.search.pipeline.measured_ms", by_count)
 
 
 @pytest.mark.usefixtures("quick")
@@ -336,9 +340,9 @@ def test_odd_pictures_are_read_and_one_unreadable_in_a_hundred_is_named(
     with pytest.raises(Stopped):
         search(data, "92%", seed_network=str(tiny_file), out=out, workers=1, progress=plug)
     record = Run(out).record["data"]
-    assert record["bad"] == [[str(bad), "the file is empty"]]
-    assert record["train"] == 96 - 1 + 3
-    assert plug.said[0] == f"1 unreadable images left out, listed in {out / 'run.json'}"
+    assert record["left_out"] == [[str(bad), "the file is empty"]]
+    assert record["splits"]["train"] == 96 - 1 + 3
+    assert plug.said[0] == "1 unreadable images left out, listed in run.json"
 
 
 def test_a_spec_may_be_called_anything(

@@ -14,8 +14,8 @@ from bneck.costs.count import count
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.devices.deployment import Deployment
-from bneck.recipes.main import search
-from bneck.recipes.stages import table_path
+from bneck.runs.search.main import search
+from bneck.runs.search.latency import table_path
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from commands import Call, refusal
@@ -43,8 +43,8 @@ def test_what_runs_on_the_device_is_what_is_timed_and_shipped(
         return [table.estimate_ms(spec) if table else count(spec).madds for spec in specs]
 
     measure_quickly(monkeypatch)
-    for module in ("search", "verify"):
-        monkeypatch.setattr(f"bneck.recipes.{module}.measured_ms", by_table)
+    for module in ("pipeline", "latency"):
+        monkeypatch.setattr(f"bneck.runs.search.{module}.measured_ms", by_table)
     path = table_path(tiny, ON)
     assert path != table_path(tiny)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,13 +59,13 @@ def test_what_runs_on_the_device_is_what_is_timed_and_shipped(
     assert set(asked) == {ON}
     assert (record["runtime"], record["precision"]) == ("litert", "int8")
     shipped = record["shipped"]
-    assert shipped["file"] == "model-int8.tflite"
-    assert (run / "model.onnx").is_file()
-    assert bneck.evaluate(run / "model-int8.tflite", pictures / "val")["n"] == 30
+    assert shipped["file"] == "found/model-int8.tflite"
+    assert (run / "found" / "model.onnx").is_file()
+    assert bneck.evaluate(run / "found" / "model-int8.tflite", pictures / "val")["images"] == 30
     assert 0 <= shipped["score"] <= 1
     timed = record["found"]["measurement"]
     assert (timed["runtime"], timed["precision"]) == ("litert", "int8")
-    assert "model-int8.tflite (litert, int8)" in (run / "report.md").read_text()
+    assert "found/model-int8.tflite (litert, int8)" in (run / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ sys.path.insert(0, sys.argv.pop(1))
 import pytest
 from conftest import measure_quickly
 from bneck.costs.count import count
-from bneck.recipes import search, verify
+from bneck.runs.search import latency, pipeline
 measure_quickly(pytest.MonkeyPatch())
-search.measured_ms = verify.measured_ms = lambda seed, specs, table, on, wrapper: [
+pipeline.measured_ms = latency.measured_ms = lambda seed, specs, table, on, wrapper: [
     table.estimate_ms(spec) if table else count(spec).madds for spec in specs
 ]
 from bneck.cli.main import run
@@ -94,7 +94,7 @@ def kill_and_resume(
     broken.assert_nothing_done_twice()
     assert broken.record["steps"] == whole.record["steps"]
     assert broken.record["target_ms"] == whole.record["target_ms"]
-    for name in ("spec.yaml", "weights.safetensors", "model.onnx", "table.jsonl"):
+    for name in ("spec.yaml", "found/weights.safetensors", "found/model.onnx", "table.jsonl"):
         assert (broken.path / name).read_bytes() == (whole.path / name).read_bytes(), name
     for key in ("score", "estimated_latency_ms", "export"):
         assert broken.record[key] == whole.record[key]
@@ -127,5 +127,5 @@ class TestKilled:
         assert process.returncode == 130
         assert b"Traceback" not in errors
         assert errors.decode().splitlines()[-1] == (
-            "bneck: stopped; it goes on with: bneck search --resume RUN, or bneck train --resume RUN"
+            "bneck: stopped; resume it with: bneck search --resume RUN, or bneck train --resume RUN"
         )

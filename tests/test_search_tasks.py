@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,13 @@ from annotated import draw_boxes, draw_scenes
 from bneck.costs.count import count_whole
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
-from bneck.data.memory import available_bytes
-from bneck.recipes.detect_trainer import DetectTrainer
-from bneck.recipes.held_out import held_out
-from bneck.recipes.progress import Silent
-from bneck.recipes.run import Run as Begun
-from bneck.recipes.run import new_run
-from bneck.recipes.search_task import about
-from bneck.recipes.segment_trainer import SegmentTrainer
-from bneck.recipes.settings import small_data
-from bneck.recipes.trainers import open_trainer
+from bneck.data.held_out import held_out
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load
-from bneck.specs.wrapper import Aspp, Ssdlite, Wrapper
+from bneck.specs.wrapper import Wrapper
+from bneck.tasks.detect.head import Ssdlite
+from bneck.tasks.segment.head import Aspp
 from commands import Call
 from conftest import measure_quickly
 from search_run import Run
@@ -73,8 +65,8 @@ def by_work(
 def decide_alike(patch: pytest.MonkeyPatch) -> None:
     """Let a search fill and measure in moments, and decide the same on a busy machine."""
     measure_quickly(patch)
-    for module in ("search", "verify"):
-        patch.setattr(f"bneck.recipes.{module}.measured_ms", by_work)
+    for module in ("pipeline", "latency"):
+        patch.setattr(f"bneck.runs.search.{module}.measured_ms", by_work)
 
 
 @pytest.fixture(scope="module", params=["detect", "segment"])
@@ -96,42 +88,6 @@ def run(
     return Run(path)
 
 
-def begun(data: Path, tiny_file: Path, out: Path, task: str, **options: Any) -> Begun:
-    """A search that has only begun."""
-    found = about(
-        task, data, options, seed_network=str(tiny_file), resolution=None, epochs=1, steps=1, seed=0
-    )
-    settings = small_data(**found.settings(), workers=3)
-    return new_run(out, settings, data, Silent(), "test")
-
-
-class TestTrainers:
-    def test_annotations_are_read_once_for_all_processes(
-        self, boxes: Path, tiny_file: Path, tmp_path: Path
-    ) -> None:
-        data = Path(shutil.copytree(boxes, tmp_path / "boxes"))
-        trainer = open_trainer(begun(data, tiny_file, tmp_path / "run", "detect"))
-        shutil.rmtree(data / "images")
-        for file in data.glob("*.json"):
-            file.unlink()
-        assert isinstance(trainer, DetectTrainer)
-        shutil.copytree(boxes / "images", data / "images", copy_function=shutil.copy2)
-        other = replace(trainer, seed=1)  # opened anew, as in another process
-        assert len(other.open().train.annotated.pictures) == 24
-        assert len(other.open().val.pictures) == 9
-
-    def test_scenes_share_the_memory_with_those_of_all_workers(
-        self, scenes: Path, tiny_file: Path, tmp_path: Path
-    ) -> None:
-        run = begun(scenes, tiny_file, tmp_path / "run", "segment", filters=16, size=(48, 64))
-        trainer = open_trainer(run)
-        assert isinstance(trainer, SegmentTrainer)
-        assert trainer.processes == 3
-        opened = trainer.open()
-        for one in (opened.train, opened.heldout, opened.val):
-            assert 0 < 3 * 3 * one.kept_bytes <= available_bytes()
-
-
 class TestFinished:
     def test_the_record_says_the_task_and_its_metric(self, run: Run) -> None:
         record = run.record
@@ -140,7 +96,7 @@ class TestFinished:
         assert record["state"] == "finished"
         assert record["steps"]
         # A fifth of the 24 train images.
-        assert (record["data"]["train"], record["data"]["heldout"]) == (24, 5)
+        assert (record["data"]["splits"]["train"], record["data"]["heldout"]) == (24, 5)
         for role in ("seed_network", "found", "uniform"):
             assert 0 <= record[role]["scores"][0] <= 1
             assert record[role]["measured_ms"] > 0
@@ -158,7 +114,8 @@ class TestFinished:
 
     def test_what_was_found_is_a_run_of_its_task(self, run: Run) -> None:
         found = json.loads((run.path / "found" / "run.json").read_text())
-        assert (found["kind"], found["state"]) == (run.record["task"], "finished")
+        assert (found["kind"], found["task"]) == ("train", run.record["task"])
+        assert found["state"] == "finished"
         kept = load(run.path / "found" / "spec.yaml")
         assert kept.rows == load(run.path / "spec.yaml").rows or run.record["task"] == "segment"
         assert (run.path / "found" / "model.onnx").is_file()
@@ -167,10 +124,7 @@ class TestFinished:
 
     def test_judged_again_by_its_own_run_it_has_the_same_score(self, run: Run) -> None:
         score = run.record["found"]["scores"][0]
-        if run.record["task"] == "detect":
-            assert bneck.evaluate_detect(run.path)["AP"] == pytest.approx(score, abs=1e-6)
-        else:
-            assert bneck.evaluate_segment(run.path)["miou"] == pytest.approx(score, abs=1e-6)
+        assert bneck.evaluate(run.path)["score"] == pytest.approx(score, abs=1e-6)
 
     def test_the_report_speaks_of_the_metric(self, run: Run) -> None:
         page = (run.path / "report.md").read_text()
@@ -221,7 +175,7 @@ def test_a_run_broken_off_before_its_last_stage_ends_the_same(
         raise Broken
 
     with monkeypatch.context() as patch:
-        patch.setattr("bneck.recipes.search._measure_finals", breaks)
+        patch.setattr("bneck.runs.search.pipeline._measure_finals", breaks)
         with pytest.raises(Broken):
             bneck.search(**given, out=tmp_path / "run")
     weights = (tmp_path / "run" / "found" / "weights.safetensors").read_bytes()
@@ -260,7 +214,7 @@ def test_blocks_are_searched_for_the_whole(
     assert len(record["blocks"]["trials"]) == 6
     assert record["blocks"]["aim_ms"] > 0
     found = json.loads((tmp_path / "run" / "found" / "run.json").read_text())
-    assert (found["kind"], found["state"]) == (task, "finished")
+    assert (found["kind"], found["task"], found["state"]) == ("train", task, "finished")
 
 
 class TestWrongInput:
@@ -268,11 +222,11 @@ class TestWrongInput:
         ("options", "message"),
         [
             ({"task": "track"}, "there is no task 'track'; known are classify, detect, segment"),
-            ({"task": "detect"}, "needs images of yours; name a folder by --data"),
-            ({"loss": "focal"}, "loss cannot be given for the task classify"),
-            ({"task": "detect", "size": (8, 8), "data": "."}, "size cannot be given for the task"),
-            ({"task": "segment", "resolution": 96, "data": "."}, "has a size, not a resolution"),
-            ({"colour": 1}, "a search has no option colour"),
+            ({"task": "detect"}, "has no built-in images; pass a folder of yours with --data"),
+            ({"loss": "focal"}, "--loss is an option of the task detect, and this is classify"),
+            ({"task": "detect", "size": (8, 8), "data": "."}, "--size is an option of the task segment, and this is detect"),
+            ({"task": "segment", "resolution": 96, "data": "."}, "--resolution is an option of the task classify or detect, and this is segment"),
+            ({"colour": 1}, "bneck search has no option 'colour' for the task classify"),
         ],
     )
     def test_options_of_another_task(self, options: dict[str, Any], message: str) -> None:
@@ -294,7 +248,7 @@ class TestWrongInput:
         assert not (tmp_path / "b").exists()
 
     def test_a_supernet_is_for_classifiers(self, boxes: Path, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="a supernet judges classifiers only"):
+        with pytest.raises(InputError, match="a supernet scores classifiers only"):
             bneck.search(
                 boxes, task="detect", from_scratch=True, supernet=1.0, out=tmp_path / "run"
             )

@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 from bneck.devices.runtimes import OnnxRuntime, runtime
 from bneck.export import segmenter_file
 from bneck.export.files import ExportError
-from bneck.export.segmenter_file import FileSegmenter, compare, export_segmenter
+from bneck.tasks.segment.file import FileSegmenter, compare, export_segmenter
 from bneck.graphs.forms import form
-from bneck.graphs.segmenter_graph import segmenter_graph
+from bneck.tasks.segment.graph import segmenter_graph
 from bneck.nets.calibrate import calibrate
 from bneck.nets.fold import folded_weights
 from bneck.nets.quantize_heads import emulated, emulator
-from bneck.nets.segmenter import SegmentNet, build_segmenter
+from bneck.tasks.segment.module import SegmentNet, build_segmenter
 from bneck.recipes import segment_measure
 from bneck.recipes.segment_measure import PROTOCOL, measure_segmenters
 from bneck.specs.errors import InputError
-from bneck.specs.segmenter import Segmenter, from_settings, segmenter
+from bneck.tasks.segment.head import Segmenter, from_settings, segmenter
 from bneck.specs.text import from_text
 from bneck.specs.zoo import network
 from commands import Call, refusal

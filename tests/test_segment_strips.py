@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bneck.data.scenes import as_batch
-from bneck.nets.segmenter import build_segmenter
-from bneck.nets.strips import Source, scores_in_strips
+from bneck.tasks.segment.scenes import as_batch
+from bneck.tasks.segment.module import build_segmenter
+from bneck.tasks.segment.strips import Source, scores_in_strips
 from bneck.recipes import segment_pictures
-from bneck.specs.segmenter import segmenter
+from bneck.tasks.segment.head import segmenter
 from bneck.specs.zoo import network
 from bneck.tasks.segment import predict, predict_huge
 from test_segment_export import images, trained
@@ -76,8 +76,8 @@ def test_a_picture_of_4096_x_8192_stays_under_2_gb() -> None:
     program = (
         "import resource, numpy as np, torch\n"
         "torch.set_num_threads(1)\n"
-        "from bneck.nets.segmenter import build_segmenter\n"
-        "from bneck.specs.segmenter import segmenter\n"
+        "from bneck.tasks.segment.module import build_segmenter\n"
+        "from bneck.tasks.segment.head import segmenter\n"
         "from bneck.specs.zoo import network\n"
         "from bneck.tasks.segment import predict_huge\n"
         "net = build_segmenter(segmenter(network('v3-large+rf2+os16')))\n"

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bneck.data.masks import IGNORED, cityscapes_labels, read_mask
-from bneck.nets.segmenter import build_segmenter
-from bneck.specs.segmenter import segmenter
+from bneck.tasks.segment.masks import IGNORED, cityscapes_labels, read_mask
+from bneck.tasks.segment.module import build_segmenter
+from bneck.tasks.segment.head import segmenter
 from bneck.tasks.segment import Confusion, best, loss, predict, score, starts
 from test_segmenter import LITTLE
 

@@ -15,22 +15,22 @@ from PIL import Image
 
 import bneck
 from annotated import SIZE, draw_scenes
-from bneck.data.pairs import Scenery, list_pairs
-from bneck.data.scenes import Scenes
+from bneck.tasks.segment.pairs import Scenery, list_pairs
+from bneck.tasks.segment.scenes import Scenes
 from bneck.devices import protocol
 from bneck.devices.runtimes import OnnxRuntime
-from bneck.nets.segmenter import build_segmenter, load_segmenter
-from bneck.recipes.progress import Silent
+from bneck.tasks.segment.module import build_segmenter, load_segmenter
+from bneck.runs.progress import Silent
 from bneck.recipes.segment import evaluate_segment, resume_segment, train_segment
 from bneck.recipes.segment_export import export_segment
 from bneck.recipes.segment_pictures import paint
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.segmenter import Segmenter, segmenter
+from bneck.tasks.segment.head import Segmenter, segmenter
 from bneck.tasks.segment import evaluate
-from bneck.train.loop import TrainingError
-from bneck.train.optim import learning_rate
-from bneck.train.segment import SegmentSettings, train_segmenter
+from bneck.training.loop import TrainingError
+from bneck.training.optim import learning_rate
+from bneck.training.segment import SegmentSettings, train_segmenter
 from commands import Call, refusal
 
 NAMES = ("sky", "road", "ball")
@@ -406,8 +406,8 @@ class TestCommands:
         assert "cannot be read" in said("predict", run, tmp_path / "no.png", "--out", "x.png")
         assert "name a folder" in said("predict", run, picture, picture, "--out", "x.png")
         assert "name a .png file" in said("predict", run, picture, "--out", tmp_path / "x.jpg")
-        assert "two pictures are called 00" in said(
-            "predict", run, picture, picture, "--out", tmp_path
+        assert "two options would both write" in said(
+            "predict", run, picture, "--out", tmp_path / "x", "--mask", tmp_path / "x"
         )
         assert "go with a detector's or segmenter's run" in said(
             "predict", tmp_path, picture, "--out", "x.png"

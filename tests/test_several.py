@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from bneck.recipes.main import search
-from bneck.search.ledger import LedgerError
-from bneck.search.study import Study
+from bneck.runs.search.main import search
+from bneck.nas.ledger import LedgerError
+from bneck.nas.study import Study
 from bneck.specs.errors import InputError
 from conftest import measure_quickly
 from shared_search import open_study
@@ -63,7 +63,7 @@ def test_of_two_that_propose_one_network_the_later_yields(
     one, other = open_study(ledger, "one"), open_study(ledger, "other")
     first = one.ask()
     assert first is not None
-    sampler: Any = other._study.sampler
+    sampler: Any = other._searcher
     real = sampler.propose
 
     def same_once(history: Any, pending: Any, number: int) -> Any:
@@ -136,7 +136,7 @@ def test_a_second_run_of_a_finished_study_judges_nothing_more(
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         measure_quickly(patch)
-        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
+        patch.setattr("bneck.runs.search.finals.measured_ms", by_table)
         for name in ("one", "other"):
             search(**given, out=tmp_path / name)
     one, other = (

@@ -11,13 +11,13 @@ import torch
 
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed
+from bneck.nas.spaces import mnasnet, space_from_text, v3
 from bneck.nets.build import Net
 from bneck.nets.supernet import Supernet, largest, smallest
-from bneck.search.spaces import mnasnet, space_from_text, v3
 from bneck.specs.errors import InputError
 from bneck.tasks.classify import evaluate
-from bneck.train.loop import Data, OnStep, Settings
-from bneck.train.supernet import train_supernet
+from bneck.training.loop import Data, OnStep, Settings
+from bneck.training.supernet import train_supernet
 
 SPACE = space_from_text(
     """

@@ -11,7 +11,7 @@ import pytest
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.devices.deployment import Deployment
-from bneck.recipes import stages, verify
+from bneck.runs.search import latency
 from bneck.records.ledger import Ledger
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import scale_width
@@ -29,7 +29,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         names.extend(spec.name for spec in specs)
         return [float(len(names))]
 
-    monkeypatch.setattr(verify, "measured_ms", measure)
+    monkeypatch.setattr(latency, "measured_ms", measure)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return names
 
@@ -51,7 +51,7 @@ def test_a_run_another_run_and_a_resumed_one_decide_by_one_measurement(
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second, first):
-        assert verify.verified_ms(run(folder), tiny, tiny, table) == 1.0
+        assert latency.verified_ms(run(folder), tiny, tiny, table) == 1.0
     assert measured == ["tiny"]
     assert [entry["measured_ms"] for entry in run(second).ledger.all(event="verified")] == [1.0]
 
@@ -60,11 +60,11 @@ def test_another_network_or_a_table_filled_anew_is_measured(
     measured: list[str], tiny: NetSpec, table: LatencyTable, tmp_path: Path
 ) -> None:
     narrower = scale_width(tiny, 0.75)
-    verify.verified_ms(run(tmp_path / "a"), tiny, tiny, table)
-    assert verify.verified_ms(run(tmp_path / "a"), tiny, narrower, table) == 2.0
+    latency.verified_ms(run(tmp_path / "a"), tiny, tiny, table)
+    assert latency.verified_ms(run(tmp_path / "a"), tiny, narrower, table) == 2.0
     table.header["reference_ms"] *= 1.01
-    assert verify.verified_ms(run(tmp_path / "a"), tiny, tiny, table) == 1.0  # the run's own
-    assert verify.verified_ms(run(tmp_path / "b"), tiny, tiny, table) == 3.0
+    assert latency.verified_ms(run(tmp_path / "a"), tiny, tiny, table) == 1.0  # the run's own
+    assert latency.verified_ms(run(tmp_path / "b"), tiny, tiny, table) == 3.0
     assert len(measured) == 3
 
 
@@ -76,8 +76,8 @@ def test_another_device_is_measured_by_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The same processor and runtime at both ends of the line.
-    monkeypatch.setattr(stages, "identity", lambda device, runtime: ("processor", "1.0"))
-    assert verify.verified_ms(run(tmp_path / "a"), tiny, tiny, table) == 1.0
-    assert verify.verified_ms(run(tmp_path / "b", "ssh:pi"), tiny, tiny, table) == 2.0
-    assert verify.verified_ms(run(tmp_path / "c", "ssh:pi"), tiny, tiny, table) == 2.0
+    monkeypatch.setattr(latency, "identity", lambda device, runtime: ("processor", "1.0"))
+    assert latency.verified_ms(run(tmp_path / "a"), tiny, tiny, table) == 1.0
+    assert latency.verified_ms(run(tmp_path / "b", "ssh:pi"), tiny, tiny, table) == 2.0
+    assert latency.verified_ms(run(tmp_path / "c", "ssh:pi"), tiny, tiny, table) == 2.0
     assert len(measured) == 2

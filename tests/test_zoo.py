@@ -18,7 +18,7 @@ from bneck.graphs.onnx_graph import network_graph
 from bneck.nets.build import build
 from bneck.nets.fold import folded_weights
 from bneck.nets.shrink import shrink
-from bneck.recipes.networks import zoo
+from bneck.runs.networks import zoo
 from bneck.specs.network import PADDINGS
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import from_text, to_text

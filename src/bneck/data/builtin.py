@@ -35,7 +35,7 @@ def fashion_sources() -> Sources:
     for array in arrays.values():
         content.update(array.tobytes())
     train, val = (_source(arrays, split) for split in ("train", "test"))
-    return Sources(FASHION, train, val, "built-in", content.hexdigest())
+    return Sources(FASHION, train, val, "built in", content.hexdigest())
 
 
 def _source(arrays: dict[str, Pixels], split: str) -> Source:
