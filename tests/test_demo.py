@@ -16,14 +16,14 @@ import pytest
 from PIL import Image
 
 from bneck.devices.places.page_server import Page, PageServer
-from bneck.devices.runtimes import OnnxRuntime
-from bneck.export.files import export_file
 from bneck.nets.build import build
 from bneck.runs.demo import SCRIPTS, WEB, demo
-from bneck.runs.server import DemoServer, Page
-from bneck.recipes.predict import predict
+from bneck.runs.files import write_file
+from bneck.runs.predict import predict
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
+from bneck.tasks.classify.task import ClassifyOptions
+from bneck.tasks.registry import task
 from browser import CHROMIUM, look
 from commands import Call, refusal
 
@@ -43,7 +43,8 @@ def model(tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = torch.from_numpy(
         np.random.default_rng(0).standard_normal((4, 3, 32, 32), dtype=np.float32)
     )
-    export_file(net, path, images, classes=NAMES, engine=OnnxRuntime())
+    chosen, options = task("classify"), ClassifyOptions()
+    write_file(chosen, net, path, images, record={"classes": NAMES}, options=options)
     return path
 
 
@@ -155,6 +156,6 @@ def test_the_browser_answers_as_predict_does(model: Path, tmp_path: Path) -> Non
             r'<span>([^<]*)</span><span class="share">([\d.]+) %', seen.dom
         )
     ]
-    wanted = predict(model, [picture])[0]
-    assert [name for name, _ in found] == [name for name, _ in wanted]
-    np.testing.assert_allclose([s for _, s in found], [s for _, s in wanted], atol=0.02)
+    wanted = predict(model, [picture])[0]["classes"]
+    assert [name for name, _ in found] == [best["label"] for best in wanted]
+    np.testing.assert_allclose([s for _, s in found], [b["score"] for b in wanted], atol=0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ def check_evaluator() -> None:
         ) from None
 
 
+def check_raw(answers: Answers) -> None:
+    """Raise InputError for a file that decodes by itself: its boxes are chosen already."""
+    if json.loads(answers.metadata.get("decoded", "false")):
+        raise InputError(
+            "this file decodes by itself; pass the run's model.onnx, which leaves that to bneck"
+        )
+
+
 def score(
     answers: Answers,
     annotated: Annotated,
@@ -51,8 +60,10 @@ def score(
     there. The threshold that balances precision and recall best is chosen on the same images.
 
     Raises:
-        InputError: too many unreadable images, faster-coco-eval is missing, or a full disk.
+        InputError: too many unreadable images, a file that decodes by itself, faster-coco-eval is
+            missing, or a full disk.
     """
+    check_raw(answers)
     progress.stage(f"scoring {split}", len(annotated.pictures))
     pictures, found, bad = detected(answers, annotated, progress)
     kept = annotated.without(bad)

@@ -233,18 +233,15 @@ class Detect:
     ) -> Prediction:
         """Boxes of at least `score`, by default the best threshold on the run's val images."""
         from bneck.data.images import read_stretched, read_whole
-        from bneck.tasks.detect.boxes import detections
+        from bneck.tasks.detect.scoring import check_raw, found_in
 
+        check_raw(answers)
         if options.score is not None and not 0 <= options.score <= 1:
             raise InputError(f"score is {options.score}; it must be from 0 to 1")
         best = (record.get("scores", {}).get("val") or {}).get("threshold")
         least = options.score
         if least is None:
             least = float(best["score"]) if best else SHOWN_SCORE
-        if json.loads(answers.metadata.get("decoded", "false")):
-            raise InputError(
-                "this file decodes by itself; pass the run's model.onnx, which leaves that to bneck"
-            )
         stretched, whole = read_stretched(path, answers.spec.resolution), read_whole(path)
         if isinstance(stretched, str) or isinstance(whole, str):
             raise InputError(
@@ -254,9 +251,8 @@ class Detect:
             np.array(v, np.float32)[:, None, None]
             for v in (answers.normalisation.mean, answers.normalisation.std)
         )
-        offsets, logits = answers(((stretched.astype(np.float32) / 255 - mean) / std)[None])
-        places = np.array(anchors(answers.wrapped), np.float32)
-        seen = detections(offsets[0], logits[0], places).above(least)
+        image = (stretched.astype(np.float32) / 255 - mean) / std
+        seen = found_in(answers, image[None])[0].above(least)
         height, width = whole.shape[:2]
         names = [answers.labels[int(label) - 1] for label in seen.labels]
         objects = [
