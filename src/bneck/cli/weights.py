@@ -111,6 +111,8 @@ def evaluate(
     print_scores(task_named(found["task"]), [found])
     if found.get("left_out"):
         print(f"- {len(found['left_out'])} unreadable images left out")
+    for note in found["notes"]:
+        print(f"- {note}")
 
 
 def _imported(record: dict[str, Any]) -> str:

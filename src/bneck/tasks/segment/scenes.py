@@ -20,7 +20,7 @@ from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.tasks.segment.masks import IGNORED, Labels, counts, read_mask
 from bneck.tasks.segment.pairs import Pair
 
-SETS = 3  # that a training or a search has at once: train, held out or test, and val
+SETS = 2  # that a training or a search has at once: train, and what is scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class Scenes:
         labels: what the masks hold.
         size: (height, width) in pixels that images are brought to; None leaves them as they are.
         whole_masks: leave masks at their own size where images are resized, to judge by.
-        kept_bytes: how much may stay in memory; None: `data.memory.room` for three sets in one process.
+        kept_bytes: how much may stay in memory; None: `data.memory.room` for two sets in one process.
     """
 
     def __init__(
