@@ -19,6 +19,7 @@ from PIL import Image
 import bneck
 from annotated import draw_boxes, draw_scenes
 from bneck.data.find import find_images
+from bneck.runs.train import train
 from commands import Call, refusal
 
 ODD = os.fsdecode(b"caf\xe9")  # caf\udce9
@@ -52,7 +53,7 @@ class TestClassifiers:
         bad.write_bytes(b"")  # so that a name is told in the record and in the report
         options = ("--epochs", "0.5", "--resolution", "32")
         assert call("train", tiny_file, "--data", data, "--out", run, *options).code == 0
-        ((name, reason),) = json.loads((run / "run.json").read_text())["data"]["bad"]
+        ((name, reason),) = json.loads((run / "run.json").read_text())["data"]["left_out"]
         assert (name, reason) == (str(bad), "the file is empty")
         assert "caf" in (run / "report.md").read_text(encoding="utf-8")
         for command in (
@@ -69,9 +70,7 @@ class TestClassifiers:
         shutil.copytree(pictures, odd / "photos")
         oddly_named(odd / "photos")
         spec = bneck.network("v3-small@32")
-        record = bneck.train_classify(
-            spec, odd / "photos", out=tmp_path / "run", epochs=0.2, stream=True
-        )
+        record = train(spec, odd / "photos", out=tmp_path / "run", epochs=0.2, stream=True)
         assert record["state"] == "finished"
 
     def test_a_class_is_refused(self, odd: Path, pictures: Path, call: Call) -> None:
