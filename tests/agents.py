@@ -6,6 +6,7 @@ import json
 import sys
 import zlib
 from base64 import b64encode
+from typing import Any
 
 from bneck.devices.places.shipped import AGENT, sources, started_by
 from bneck.devices.places.ssh import Agent
@@ -44,7 +45,7 @@ def made_up_shipment() -> bytes:
     return b64encode(zlib.compress(json.dumps(modules).encode())) + b"\n"
 
 
-def scripted(name: str, script: str) -> Agent:
+def scripted(name: str, script: str, **more: Any) -> Agent:
     """An agent that says hello and then does what a script says; `ask()` reads a request."""
     start = (
         "import json, sys, time\n"
@@ -56,7 +57,7 @@ def scripted(name: str, script: str) -> Agent:
         "    print(json.dumps(answer), flush=True)\n"
         "sys.stdin.buffer.readline()\n"
     )
-    return Agent(name, [sys.executable, "-S", "-c", start + script])
+    return Agent(name, [sys.executable, "-S", "-c", start + script], **more)
 
 
 HELLO = "say(hello='bneck agent 1')\n"

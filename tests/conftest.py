@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,11 +24,11 @@ from bneck.data.pack import Packed, pack
 from bneck.devices import fill
 from bneck.devices.protocol import Protocol
 from bneck.records.ledger import Ledger
-from bneck.runs.search.latency import table_path
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import to_text
 from commands import Answer, Call
+from simulated_device import SimulatedDevice, plugged_in
 
 COLOURS = {"circle": (200, 60, 50), "square": (60, 180, 70), "stripes": (70, 80, 210)}
 TRAIN, VAL = 32, 10  # pictures a class
@@ -158,6 +156,13 @@ def tiny_table(tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def simulated() -> Iterator[SimulatedDevice]:
+    """A device without noise that `--device` finds by its name."""
+    with plugged_in() as device:
+        yield device
+
+
 @pytest.fixture(scope="session")
 def made_up_table(tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table for the tiny network as an ideal device would give it: the same on every machine.
@@ -226,14 +231,6 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return Answer(int(ended.value.code or 0), *capsys.readouterr())
 
     return run
-
-
-@pytest.fixture(scope="module")
-def cached_table(tiny: NetSpec, made_up_table: Path) -> Path:
-    """The tiny network's table where searches look for it, so that none of them fills one."""
-    path = table_path(tiny)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copy(made_up_table, path))
 
 
 @pytest.fixture(scope="module")

@@ -15,32 +15,30 @@ from typing import Any
 
 import optuna
 import pytest
+from bneck.recipes.classify_trainer import ClassifyTrainer
 
 import bneck
-from bneck.costs.count import count
-from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.data.folders import list_images
 from bneck.data.pack import pack
-from bneck.runs.search.blocks import _judge_batch, rungs
-from bneck.recipes.classify_trainer import ClassifyTrainer
-from bneck.runs.search.workers import WorkerPool
-from bneck.runs.search.finals import in_order
-from bneck.runs.search.jobs import ProxyJob, TrainJob, proxy_job, train_job
-from bneck.runs.search.main import resume, search
-from bneck.runs.progress import Silent
-from bneck.runs.search.settings import BlockSettings, small_data
 from bneck.nas.blocks import BlockSpace
 from bneck.nas.ledger import open_ledger
 from bneck.nas.reward import Reward
 from bneck.nas.spaces import load_space
 from bneck.nas.study import Study
 from bneck.nas.trials import tokens_of
+from bneck.runs.progress import Silent
+from bneck.runs.search.blocks import _judge_batch, rungs
+from bneck.runs.search.finals import in_order
+from bneck.runs.search.jobs import ProxyJob, TrainJob, proxy_job, train_job
+from bneck.runs.search.main import resume, search
+from bneck.runs.search.settings import BlockSettings, small_data
+from bneck.runs.search.workers import WorkerPool
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck
 from bneck.specs.text import from_text
-from conftest import measure_quickly
+from simulated_device import SimulatedDevice, plugged_in
 
 SPACE = """
 space: 1
@@ -65,23 +63,19 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def given(pictures: Path, tiny_file: Path, space_file: Path) -> dict[str, Any]:
+def given(
+    simulated: SimulatedDevice, pictures: Path, tiny_file: Path, space_file: Path
+) -> dict[str, Any]:
     return {
-        **SMALL, "data": pictures, "target": "40%", "seed_network": str(tiny_file),
-        "space": str(space_file),
+        **SMALL, "device": simulated.name, "data": pictures, "target": "40%",
+        "seed_network": str(tiny_file), "space": str(space_file),
     }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def run(given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        for module in ("finalists", "verify"):
-            patch.setattr(f"bneck.runs.search.{module}.measured_ms", by_table)
-        # So small a space may have nothing above the target; both stages shall run all the same.
-        patch.setattr("bneck.runs.search.pipeline.HIGH", 0.0)
-        search(**given, out=path)
+    search(**given, out=path)
     return path
 
 
@@ -160,12 +154,6 @@ def test_both_stages_and_the_baseline_go_by_one_pace_and_one_limit(
         assert found[role]["measurement"]["reference"].startswith(tiny.name)
 
 
-def by_table(base: NetSpec, specs: list[NetSpec], table: LatencyTable, *on: object) -> list[float]:
-    """The table's word for the clock's; versions of the base, which no such table covers, by counts."""
-    share = float(table.header["reference_ms"]) / count(base).madds
-    return [table.estimate_ms(s) if table.covers(s) else share * count(s).madds for s in specs]
-
-
 class Heard(Silent):
     """Keeps what was said."""
 
@@ -180,14 +168,11 @@ def test_blocks_that_meet_the_target_themselves_are_not_narrowed(
     given: dict[str, Any], tmp_path: Path
 ) -> None:
     heard = Heard()
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        patch.setattr("bneck.runs.search.finals.measured_ms", by_table)
-        search(
-            **{**given, "slack": 0.0, "trials": 2, "proxy_epochs": 1, "top": 1},
-            out=tmp_path / "run",
-            progress=heard,
-        )
+    search(
+        **{**given, "slack": 0.0, "trials": 2, "proxy_epochs": 1, "top": 1},
+        out=tmp_path / "run",
+        progress=heard,
+    )
     found, (blocks,) = record(tmp_path / "run"), events(tmp_path / "run", "blocks found")
     assert blocks["measured_ms"] <= 0.995 * blocks["limit_ms"]
     assert any("NetAdapt is skipped" in sentence for sentence in heard.said)
@@ -229,9 +214,7 @@ def test_a_finished_run_resumes_to_the_same(run: Path) -> None:
 
 @pytest.mark.slow
 def test_the_front_is_trained_and_written(given: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        found = search(**{**given, "objective": "pareto", "trials": 5}, out=tmp_path / "front")
+    found = search(**{**given, "objective": "pareto", "trials": 5}, out=tmp_path / "front")
     assert found["state"] == "finished"
     assert len(found["blocks"]["trials"]) == 5
     assert "## Block search" in (tmp_path / "front" / "report.md").read_text(encoding="utf-8")
@@ -250,14 +233,11 @@ def test_a_supernet_judges_the_trials_and_its_ranking_is_compared(
     given: dict[str, Any], tmp_path: Path
 ) -> None:
     heard = Heard()
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        patch.setattr("bneck.runs.search.finals.measured_ms", by_table)
-        found = search(
-            **{**given, "slack": 0.0, "supernet": 8.0, "trials": 9, "top": 1},
-            out=tmp_path / "run",
-            progress=heard,
-        )
+    found = search(
+        **{**given, "slack": 0.0, "supernet": 8.0, "trials": 9, "top": 1},
+        out=tmp_path / "run",
+        progress=heard,
+    )
     shared = found["blocks"]["supernet"]
     assert shared["epochs"] == 8
     assert -1 <= shared["tau"] <= 1
@@ -277,8 +257,7 @@ def test_a_supernet_judges_the_trials_and_its_ranking_is_compared(
 
 
 def _run_in_child(given: dict[str, Any], out: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
+    with plugged_in(name=given["device"]):
         search(**given, out=out)
 
 
@@ -300,9 +279,7 @@ def test_killed_in_the_middle_it_goes_on_and_judges_nothing_twice(
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     child.join()
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        found = resume(path)
+    found = resume(path)
     assert found["state"] == "finished"
     assert len(found["blocks"]["trials"]) == 6
     lines = [json.loads(line) for line in (path / "blocks.log").read_text().splitlines()]
@@ -407,12 +384,8 @@ class TestWrongInput:
     def test_a_target_that_nothing_meets_is_told_with_the_fastest_before_training(
         self, given: dict[str, Any], run: Path, tmp_path: Path
     ) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            measure_quickly(patch)
-            with pytest.raises(
-                InputError, match=r"its fastest, toy-\w+, takes .* ms: choose a higher"
-            ):
-                search(**{**given, "target": "1us"}, out=tmp_path / "run")
+        with pytest.raises(InputError, match=r"its fastest, toy-\w+, takes .* ms: choose a higher"):
+            search(**{**given, "target": "1us"}, out=tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     def test_slack_is_a_share(self) -> None:

@@ -96,19 +96,14 @@ class TestPage:
         ):
             page.load(b"", runtime="onnxruntime", threads=2, size=(3, 32, 32))
 
-    def test_a_killed_browser_is_started_again(
-        self, tiny: NetSpec, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from bneck.devices.places import steady
-
-        monkeypatch.setattr(steady, "PAUSES_S", (0.0, 0.0, 0.0))
+    def test_a_killed_browser_is_started_again(self, tiny: NetSpec) -> None:
         made: list[Browser] = []
 
         def connect() -> Browser:
             made.append(Browser("browser"))
             return made[-1]
 
-        with Steady("browser", Browser.runtimes, connect) as whole:
+        with Steady("browser", Browser.runtimes, connect, pauses_s=(0.0, 0.0, 0.0)) as whole:
             timer = Candidate(tiny).timer(whole, runtime("onnxruntime"), 1)
             os.killpg(made[0].pid, signal.SIGKILL)
             assert len(timer.burst(3, 0).wall_ms) == 3

@@ -16,7 +16,7 @@ import bneck
 from bneck.runs.search.cluster import RayWorkers, check_address
 from bneck.runs.search.main import search
 from bneck.specs.errors import InputError
-from conftest import measure_quickly
+from simulated_device import SimulatedDevice
 
 ray = pytest.importorskip("ray", reason="needs the extra bneck[cluster]")
 
@@ -104,13 +104,14 @@ def test_errors_keep_their_kind_and_what_dies_always_is_given_up(cluster: Any) -
 
 @pytest.mark.slow
 def test_the_same_search_with_one_node_removed_in_the_middle(
-    cluster: Any, pictures: Path, tiny_file: Path, tmp_path: Path
+    cluster: Any, simulated: SimulatedDevice, pictures: Path, tiny_file: Path, tmp_path: Path
 ) -> None:
-    from test_block_search import SMALL, SPACE, by_table
+    from test_block_search import SMALL, SPACE
 
     (tmp_path / "toy.yaml").write_text(SPACE, encoding="utf-8")
     given = {
-        **SMALL, "data": pictures, "target": "40%", "seed_network": str(tiny_file),
+        **SMALL, "device": simulated.name, "data": pictures, "target": "40%",
+        "seed_network": str(tiny_file),
         "space": str(tmp_path / "toy.yaml"), "slack": 0.0, "top": 1,
     }  # fmt: skip
     node = second(cluster)
@@ -122,13 +123,10 @@ def test_the_same_search_with_one_node_removed_in_the_middle(
         cluster.remove_node(node, allow_graceful=False)
 
     killer = threading.Thread(target=remove)
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        patch.setattr("bneck.runs.search.finals.measured_ms", by_table)
-        killer.start()
-        search(**given, out=tmp_path / "cluster", cluster="auto")
-        killer.join()
-        search(**given, out=tmp_path / "here")
+    killer.start()
+    search(**given, out=tmp_path / "cluster", cluster="auto")
+    killer.join()
+    search(**given, out=tmp_path / "here")
     on, off = (
         json.loads((tmp_path / name / "run.json").read_text()) for name in ("cluster", "here")
     )

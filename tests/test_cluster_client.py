@@ -20,7 +20,7 @@ import bneck
 from bneck.runs.search.cluster import RayWorkers, check_address
 from bneck.runs.search.main import search
 from bneck.specs.errors import InputError
-from conftest import measure_quickly
+from simulated_device import SimulatedDevice
 from test_cluster import die, refuse
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
@@ -87,20 +87,18 @@ def head() -> Iterator[Head]:
 
 @pytest.mark.slow
 def test_a_search_by_the_client_is_the_search_here(
-    head: Head, pictures: Path, tiny_file: Path, tmp_path: Path
+    head: Head, simulated: SimulatedDevice, pictures: Path, tiny_file: Path, tmp_path: Path
 ) -> None:
-    from test_block_search import SMALL, SPACE, by_table
+    from test_block_search import SMALL, SPACE
 
     (tmp_path / "toy.yaml").write_text(SPACE, encoding="utf-8")
     given: dict[str, Any] = {
-        **SMALL, "data": pictures, "target": "40%", "seed_network": str(tiny_file),
+        **SMALL, "device": simulated.name, "data": pictures, "target": "40%",
+        "seed_network": str(tiny_file),
         "space": str(tmp_path / "toy.yaml"), "slack": 0.0, "top": 1,
     }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        patch.setattr("bneck.runs.search.finals.measured_ms", by_table)
-        search(**given, out=tmp_path / "cluster", cluster=head.address)
-        search(**given, out=tmp_path / "here")
+    search(**given, out=tmp_path / "cluster", cluster=head.address)
+    search(**given, out=tmp_path / "here")
     on, off = (
         json.loads((tmp_path / name / "run.json").read_text()) for name in ("cluster", "here")
     )

@@ -87,7 +87,10 @@ class TestResults:
             assert pool._pool is None
 
     def test_an_error_of_the_work_keeps_its_kind_and_sentence(self) -> None:
-        with pytest.raises(InputError, match=r"^the worker does not like this$"), WorkerPool(1) as pool:
+        with (
+            pytest.raises(InputError, match=r"^the worker does not like this$"),
+            WorkerPool(1) as pool,
+        ):
             pool.run(refuse, [()], lambda *at: None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,6 @@ from PIL import Image
 import bneck
 from annotated import SIZE, draw_boxes, draw_scenes
 from bneck.runs.drawn import drawn_files, refuse_shared
-from bneck.recipes.segment import train_segment
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from commands import Call, refusal
@@ -28,8 +28,10 @@ def runs(tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     draw_scenes(root / "scenes")
     torch.set_num_threads(1)
     detect, segment = root / "detect", root / "segment"
-    bneck.train_detect(tiny, root / "boxes", resolution=48, epochs=0.5, batch=4, out=detect)
-    train_segment(tiny, root / "scenes", epochs=0.2, size=SIZE, out=segment, filters=32)
+    boxes: dict[str, Any] = {"resolution": 48, "epochs": 0.5, "batch": 4}
+    bneck.train(tiny, root / "boxes", task="detect", out=detect, **boxes)
+    scenes: dict[str, Any] = {"epochs": 0.2, "size": SIZE, "filters": 32}
+    bneck.train(tiny, root / "scenes", task="segment", out=segment, **scenes)
     return {"detect": detect, "segment": segment}
 
 

@@ -16,23 +16,14 @@ import pytest
 
 from search_run import Run
 
-pytestmark = pytest.mark.usefixtures("cached_table")
-
-# The clock is replaced by the table's own estimates, and by multiply-adds before there is one: two
-# runs then decide alike for certain.
+# A device of its own: two runs then decide alike for certain.
 SEARCH = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
-import pytest
-from conftest import measure_quickly
-from bneck.costs.count import count
-from bneck.runs.search import latency, pipeline
-measure_quickly(pytest.MonkeyPatch())
-pipeline.measured_ms = latency.measured_ms = lambda seed, specs, table, on, wrapper: [
-    table.estimate_ms(spec) if table else count(spec).madds for spec in specs
-]
 from bneck.cli.main import run
-run()
+from simulated_device import plugged_in
+with plugged_in(name="simulated:killed"):
+    run()
 """
 
 
@@ -56,7 +47,8 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 def arguments(data: Path, spec: Path, out: Path, *, delta: float, workers: int) -> list[str]:
     return [
-        "--data", str(data), "--target", "75%", "--seed-network", str(spec), "--epochs", "2",
+        "--device", "simulated:killed", "--data", str(data), "--target", "75%",
+        "--seed-network", str(spec), "--epochs", "2",
         "--steps", "1", "--repeats", "1", "--delta", str(delta), "--workers", str(workers),
         "--out", str(out),
     ]  # fmt: skip

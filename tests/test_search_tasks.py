@@ -14,18 +14,16 @@ from PIL import Image
 import bneck
 from annotated import draw_boxes, draw_scenes
 from bneck.costs.count import count_whole
-from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.data.held_out import held_out
 from bneck.specs.errors import InputError
-from bneck.specs.network import NetSpec
 from bneck.specs.text import load
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.detect.head import Ssdlite
 from bneck.tasks.segment.head import Aspp
 from commands import Call
-from conftest import measure_quickly
 from search_run import Run
+from simulated_device import SimulatedDevice, plugged_in
 
 IN_SMALL: dict[str, Any] = {
     "target": "88%", "epochs": 2, "steps": 2, "delta": 0.05, "repeats": 1, "workers": 1,
@@ -49,29 +47,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def by_work(
-    seed: NetSpec,
-    specs: list[NetSpec],
-    table: LatencyTable | None,
-    on: object,
-    wrapper: Wrapper,
-) -> list[float]:
-    """Decisions by the clock would differ from minute to minute; the table's are the same."""
-    if table is None:
-        return [float(count_whole(spec, wrapper).madds) for spec in specs]
-    return [table.estimate_ms(spec) for spec in specs]
-
-
-def decide_alike(patch: pytest.MonkeyPatch) -> None:
-    """Let a search fill and measure in moments, and decide the same on a busy machine."""
-    measure_quickly(patch)
-    for module in ("pipeline", "latency"):
-        patch.setattr(f"bneck.runs.search.{module}.measured_ms", by_work)
-
-
 @pytest.fixture(scope="module", params=["detect", "segment"])
 def run(
     request: pytest.FixtureRequest,
+    simulated: SimulatedDevice,
     boxes: Path,
     scenes: Path,
     tiny_file: Path,
@@ -82,9 +61,10 @@ def run(
     own: dict[str, Any] = {"data": boxes, "resolution": 64}
     if request.param == "segment":
         own = {"data": scenes, "filters": 16, "size": (48, 64)}
-    with pytest.MonkeyPatch.context() as patch:
-        decide_alike(patch)
-        bneck.search(**own, **IN_SMALL, task=request.param, seed_network=str(tiny_file), out=path)
+    bneck.search(
+        **own, **IN_SMALL, task=request.param, device=simulated.name, seed_network=str(tiny_file),
+        out=path,
+    )  # fmt: skip
     return Run(path)
 
 
@@ -159,29 +139,22 @@ class TestFinished:
 
 
 def test_a_run_broken_off_before_its_last_stage_ends_the_same(
-    boxes: Path, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    boxes: Path, tiny_file: Path, tmp_path: Path
 ) -> None:
     """What was found is adopted once: what the first try wrote is gone on with."""
-    decide_alike(monkeypatch)
-    given = {
-        **IN_SMALL, "data": boxes, "resolution": 64, "task": "detect", "seed_network": str(tiny_file),
-        "target": "95%", "epochs": 1,
-    }  # fmt: skip
-
-    class Broken(Exception):
-        pass
-
-    def breaks(*args: Any, **kwargs: Any) -> Any:
-        raise Broken
-
-    with monkeypatch.context() as patch:
-        patch.setattr("bneck.runs.search.pipeline._measure_finals", breaks)
-        with pytest.raises(Broken):
-            bneck.search(**given, out=tmp_path / "run")
-    weights = (tmp_path / "run" / "found" / "weights.safetensors").read_bytes()
-    record = bneck.resume(tmp_path / "run")
+    written = tmp_path / "run" / "found" / "weights.safetensors"
+    with plugged_in() as device:
+        device.lost = lambda request: written.exists()  # what is left then is the last measurement
+        with pytest.raises(InputError, match=r"cannot be used: it broke off: pulled$"):
+            bneck.search(
+                **IN_SMALL | {"target": "95%", "epochs": 1}, task="detect", data=boxes, resolution=64,
+                device=device.name, seed_network=str(tiny_file), out=tmp_path / "run",
+            )  # fmt: skip
+        weights = written.read_bytes()
+        device.lost = lambda request: False
+        record = bneck.resume(tmp_path / "run")
     assert record["state"] == "finished"
-    assert (tmp_path / "run" / "found" / "weights.safetensors").read_bytes() == weights
+    assert written.read_bytes() == weights
 
 
 SPACE = """
@@ -199,16 +172,16 @@ tail: [{op: conv, kernel: 1, out: [64, 128], act: hswish}, {op: pool}]
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["detect", "segment"])
 def test_blocks_are_searched_for_the_whole(
-    task: str, boxes: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: str, simulated: SimulatedDevice, boxes: Path, scenes: Path, tmp_path: Path
 ) -> None:
-    measure_quickly(monkeypatch)
     (tmp_path / "toy.yaml").write_text(SPACE, encoding="utf-8")
     own: dict[str, Any] = {"data": boxes, "resolution": 64, "seed_network": "v3-small-0.5+dagger"}
     if task == "segment":
         own = {"data": scenes, "size": (48, 64), "seed_network": "v3-small-0.5+rf2"}
     record = bneck.search(
         **{**IN_SMALL, **own, "target": "70%", "delta": 0.2}, task=task, from_scratch=True,
-        space=str(tmp_path / "toy.yaml"), trials=6, proxy_epochs=2, top=2, out=tmp_path / "run",
+        device=simulated.name, space=str(tmp_path / "toy.yaml"), trials=6,
+        proxy_epochs=2, top=2, out=tmp_path / "run",
     )  # fmt: skip
     assert record["state"] == "finished"
     assert len(record["blocks"]["trials"]) == 6
@@ -224,8 +197,14 @@ class TestWrongInput:
             ({"task": "track"}, "there is no task 'track'; known are classify, detect, segment"),
             ({"task": "detect"}, "has no built-in images; pass a folder of yours with --data"),
             ({"loss": "focal"}, "--loss is an option of the task detect, and this is classify"),
-            ({"task": "detect", "size": (8, 8), "data": "."}, "--size is an option of the task segment, and this is detect"),
-            ({"task": "segment", "resolution": 96, "data": "."}, "--resolution is an option of the task classify or detect, and this is segment"),
+            (
+                {"task": "detect", "size": (8, 8), "data": "."},
+                "--size is an option of the task segment, and this is detect",
+            ),
+            (
+                {"task": "segment", "resolution": 96, "data": "."},
+                "--resolution is an option of the task classify or detect, and this is segment",
+            ),
             ({"colour": 1}, "bneck search has no option 'colour' for the task classify"),
         ],
     )

@@ -200,7 +200,9 @@ class TestStart:
     def test_a_teacher_of_other_classes_is_refused(
         self, whole: Path, tiny_file: Path, tmp_path: Path
     ) -> None:
-        with pytest.raises(InputError, match=r"knows 3 classes .*, and the images have 10 .*; they must"):
+        with pytest.raises(
+            InputError, match=r"knows 3 classes .*, and the images have 10 .*; they must"
+        ):
             train(str(tiny_file), teacher=whole, out=tmp_path / "run", epochs=0.1)
         assert not (tmp_path / "run").exists()
 

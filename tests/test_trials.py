@@ -14,11 +14,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from bneck.nas.samplers import OptunaSearcher
 from bneck.nas.space import Choice
 from bneck.nas.trials import Finished, distributions
-from bneck.recipes import progress
-from bneck.runs.progress import Replaying, Silent
-from bneck.nas.space import Choice
-from bneck.nas.trials import Finished, View, distributions, ranked
-from test_study import SMALL, accuracy, run, study
+from bneck.records.progress import Silent
+from bneck.runs import progress
+from bneck.runs.progress import Replaying
+from test_study import accuracy, run, study
 
 CHOICES = [Choice(name, tuple(range(5))) for name in "abc"]
 START = datetime(2026, 1, 1)

@@ -35,6 +35,7 @@ def search(
     device: Device = "local",
     runtime: options.Runtime = None,
     precision: options.Precision = "fp32",
+    threads: options.Threads = 1,
     seed_network: options.SeedNetwork = None,
     epochs: options.Epochs = None,
     steps: options.Steps = None,
@@ -90,6 +91,6 @@ def search(
 
 
 _DEFAULTS = {
-    "target": "70%", "device": "local", "precision": "fp32", "tail": True, "delta": 0.01, "repeats": 2,
+    "target": "70%", "device": "local", "precision": "fp32", "threads": 1, "tail": True, "delta": 0.01, "repeats": 2,
     "seed": 0,
 }  # fmt: skip

@@ -17,6 +17,7 @@ Runtime = Annotated[
 Precision = Annotated[
     str, typer.Option(help="What is timed and shipped: fp32, fp16 or int8; training is in float.")
 ]
+Threads = Annotated[int, typer.Option(help="Threads of the runtime when latency is measured.")]
 SeedNetwork = Annotated[
     str | None,
     typer.Option(

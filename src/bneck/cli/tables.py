@@ -93,6 +93,7 @@ def measurement_table(found: Sequence[Measurement], *, paper: bool = False) -> T
         f"{where}{first.device.processor}, {first.threads} thread{'s' if first.threads > 1 else ''}, batch 1",
         (
             "network",
+            "pixels",
             "runtime",
             "precision",
             "median ms",
@@ -106,12 +107,13 @@ def measurement_table(found: Sequence[Measurement], *, paper: bool = False) -> T
             "p90",
             *(("paper",) if paper else ()),
         ),
-        left=(0, 1, 2),
+        left=(0, 2, 3),
     )
     for one in found:
         ms, ratio = one.latency_ms, one.ratio(first)
         cells = [
             one.network,
+            f"{one.resolution} x {one.width or one.resolution}",
             f"{one.runtime} {one.runtime_version}",
             one.precision,
             *(f"{value:.3f}" for value in (ms.median, ms.p10, ms.p90)),

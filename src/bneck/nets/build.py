@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.rows import Bneck, Pool
 from bneck.specs.wrapper import PlainNetwork, Wrapped
 
+N = TypeVar("N", bound=nn.Module)
 SIZE = 64  # pixels; the walk is taken at some size, and no width depends on it
 
 
@@ -63,8 +66,15 @@ class Net(WrappedNet):
 
 def build(spec: NetSpec, *, seed: int = 0) -> Net:
     """The module of a spec, freshly initialised; the same seed gives the same weights."""
+    return seeded(lambda: Net(spec), seed)
+
+
+def seeded(make: Callable[[], N], seed: int | None) -> N:
+    """A module that is initialised from a seed; with None it waits for weights."""
+    if seed is None:
+        return make()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = Net(spec)
+        net = make()
         initialise(net)
     return net

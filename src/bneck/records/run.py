@@ -181,10 +181,10 @@ class RunFolder:
                     f"{self.run_json} is a record of format {version} that lacks what its kind has; start a "
                     "new run"
                 ) from None
-        by = record.get("version", "another version")
+        by = f"bneck {record['version']}" if "version" in record else "another version of bneck"
         raise InputError(
-            f"{self.path} was written by bneck {by} in run format {version}, and this version reads formats up "
-            f"to {FORMAT}; open it with bneck {by} or later"
+            f"{self.path} was written by {by} in run format {version}, and this version reads formats up to "
+            f"{FORMAT}; open it with {by}"
         )
 
     def kind(self) -> str | None:

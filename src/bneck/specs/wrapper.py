@@ -194,8 +194,8 @@ class Plain:
         return (spec.resolution, spec.resolution)
 
     def layers(self, spec: NetSpec) -> Iterator[Layer]:
-        """Those of `network.layers`."""
-        return layers(spec)
+        """Those of the wrapped network."""
+        return self.around(spec).layers(self.size(spec))
 
     def rows(self, spec: NetSpec) -> Iterator[Placed]:
         """Its rows and the classifier."""

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 
 
-def option(default: Any, help: str, *commands: str, flag: str | None = None) -> Any:
+def option(
+    default: Any, help: str, *commands: str, flag: str | None = None, **elsewhere: Any
+) -> Any:
     """A field of an options dataclass.
 
     Args:
@@ -24,8 +26,10 @@ def option(default: Any, help: str, *commands: str, flag: str | None = None) -> 
         help: one line: a noun or verb, unit, scope.
         commands: which commands take it, as in "train", "search".
         flag: its name on the command line where that is not the field's own.
+        elsewhere: commands by name with another default.
     """
-    return field(default=default, metadata={"help": help, "commands": commands, "flag": flag})
+    known = {"help": help, "commands": commands, "flag": flag, "elsewhere": elsewhere}
+    return field(default=default, metadata=known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +114,11 @@ def parted(
             raise InputError(f"{_flag(TrainOptions, name)}: {task.cannot[name]}")
         if name not in general and name not in own:
             raise InputError(_foreign(name, task, command, tasks))
+    said = {
+        one.name: one.metadata["elsewhere"][command]
+        for one in of_command(task.Options, command)
+        if command in one.metadata["elsewhere"]
+    } | said
     return _made(TrainOptions, said, general), _made(task.Options, said, own)
 
 
@@ -121,7 +130,9 @@ def _made(kind: type[Any], said: Mapping[str, Any], names: Iterable[str]) -> Any
 
 
 def _typed(kind: type[Any], name: str, hint: Any, value: Any) -> Any:
-    """Text as the number that a field takes: one option may take names in one task, numbers in another."""
+    """Text as a number or a number as text: one option may be names in one task, a number in another."""
+    if isinstance(value, int) and get_args(hint) == (str, type(None)):
+        return str(value)
     if isinstance(value, str) and int in (hint, *get_args(hint)) and str not in get_args(hint):
         if not re.fullmatch(r"-?\d+", value.strip()):
             raise InputError(f"{_flag(kind, name)} is {value!r}; it must be a whole number")

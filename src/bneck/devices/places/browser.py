@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+from bneck.devices.machine import THIS
 from bneck.devices.places.answers import last_line, rubbish, times
 from bneck.devices.places.browser_page import BrowserPage
 from bneck.devices.places.contract import DeviceError, ImageSize, Lost, Place
@@ -170,9 +171,10 @@ class Browser(Place):
 
         A page knows no CPU time; on Linux the scheduler tells which share of the burst it had a core.
         """
-        before = times_of(self._pages)
-        answer = self._ask(BURST_S, do="burst", timer=timer, runs=runs, warmup=warmup)
-        share = running_share(before, times_of(self._pages))
+        with THIS.turn():
+            before = times_of(self._pages)
+            answer = self._ask(BURST_S, do="burst", timer=timer, runs=runs, warmup=warmup)
+            share = running_share(before, times_of(self._pages))
         wall = times(answer, "wall_ms", runs)
         return Burst(runs, wall, () if share is None else tuple(ms * share for ms in wall))
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +16,7 @@ from bneck.costs.table_file import FORMAT, read_table
 from bneck.devices.deployment import Deployment
 from bneck.devices.fill import Plan, fill_table, plan_for
 from bneck.devices.measure import Candidate, measure
-from bneck.devices.places import identity
+from bneck.devices.places import Place, identity, opened
 from bneck.devices.protocol import Protocol, TimingError
 from bneck.records.files import locked, write_bytes
 from bneck.records.ledger import Ledger
@@ -175,21 +174,28 @@ def measured_ms(
     """
     nominal = float(table.header["reference_ms"]) if table else None
     candidates = [Candidate(spec, precision=on.precision, wrapper=wrapper) for spec in specs]
-    found = patiently(
-        lambda: measure(
-            candidates,
-            runtime_name=on.runtime,
-            place=on.device,
-            protocol=CAREFUL,
-            reference=Candidate(seed, precision=on.precision, wrapper=wrapper),
-            nominal_ms=nominal,
+    with opened(on.device) as device:
+        found = patiently(
+            device,
+            lambda: measure(
+                candidates,
+                runtime_name=on.runtime,
+                place=device,
+                protocol=careful(on),
+                reference=Candidate(seed, precision=on.precision, wrapper=wrapper),
+                nominal_ms=nominal,
+            ),
         )
-    )
     return [measurement.latency_ms.median for measurement in found]
 
 
-def patiently(measurement: Callable[[], T]) -> T:
-    """Measure, again after a pause while the machine is too busy.
+def careful(on: Deployment) -> Protocol:
+    """The protocol of what a search decides and reports by."""
+    return replace(CAREFUL, threads=on.threads)
+
+
+def patiently(device: Place, measurement: Callable[[], T]) -> T:
+    """Measure, again after a pause while the device is too busy.
 
     Raises:
         TimingError: it still was after a minute.
@@ -198,7 +204,7 @@ def patiently(measurement: Callable[[], T]) -> T:
         try:
             return measurement()
         except TimingError:
-            time.sleep(PAUSE_S)
+            device.wait(PAUSE_S)
     return measurement()
 
 

@@ -49,6 +49,7 @@ def search(
     device: str = "local",
     runtime: str | None = None,
     precision: str = "fp32",
+    threads: int = 1,
     seed_network: str | None = None,
     epochs: float | None = None,
     steps: int | None = None,
@@ -71,7 +72,7 @@ def search(
         task: "classify", "detect", "segment" or another registered task. The search changes the
             backbone; what stands around it stays.
         device: where latency is measured; "local" is this machine (docs/devices.md has the others).
-        runtime, precision: what is timed and shipped (`Deployment.of`); training is in float.
+        runtime, precision, threads: what is timed and shipped (`Deployment.of`); training is in float.
         seed_network: the network to narrow: a zoo name or a spec file; None takes the task's usual one.
         epochs, steps: of every full training; T, the training steps that a proposal gets.
         delta: least latency cut per step, as a fraction of the seed's latency.
@@ -105,7 +106,7 @@ def search(
         delta=delta, kinds=proposals(tail=tail), heldout=HELDOUT, repeats=repeats, seed=seed,
         workers=cores() if workers is None else workers,
         blocks=_block_settings(blocks, begun.training.epochs) if from_scratch else None,
-        device=device, runtime=runtime, precision=precision, cluster=cluster,
+        device=device, runtime=runtime, precision=precision, threads=threads, cluster=cluster,
         compute=begun.common.compute, bad_share=begun.common.bad_share,
     )  # fmt: skip
     path = Path(out) if out is not None else fresh_folder(KIND)

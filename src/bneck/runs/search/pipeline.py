@@ -18,6 +18,7 @@ from bneck.costs.count import count_whole
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.devices.measure import Candidate, measure
+from bneck.devices.places import opened
 from bneck.devices.runtimes import runtime
 from bneck.nas.netadapt import narrowest
 from bneck.records.measurement import Measurement
@@ -32,7 +33,7 @@ from bneck.runs.search.fitting import HIGH
 from bneck.runs.search.handover import Handover, handed_over
 from bneck.runs.search.jobs import Outcome, TrainJob, train_job
 from bneck.runs.search.latency import (
-    CAREFUL,
+    careful,
     known_table,
     measured_ms,
     patiently,
@@ -332,16 +333,18 @@ def _measure_finals(
         for spec, model in zip(networks, (None, shipped, None), strict=True)
     ]
     nominal = float(run.record["table"]["reference_ms"])
-    results: list[Measurement] = patiently(
-        lambda: measure(
-            candidates,
-            runtime_name=on.runtime,
-            place=on.device,
-            protocol=CAREFUL,
-            reference=Candidate(reference, precision=on.precision, wrapper=wrapper),
-            nominal_ms=nominal,
+    with opened(on.device) as device:
+        results: list[Measurement] = patiently(
+            device,
+            lambda: measure(
+                candidates,
+                runtime_name=on.runtime,
+                place=device,
+                protocol=careful(on),
+                reference=Candidate(reference, precision=on.precision, wrapper=wrapper),
+                nominal_ms=nominal,
+            ),
         )
-    )
     for key, result in zip(("seed_network", "found", "uniform"), results, strict=True):
         record: NetworkRecord = run.record[key]  # type: ignore[literal-required]
         record["measurement"] = result.as_json()

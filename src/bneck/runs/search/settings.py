@@ -100,7 +100,7 @@ class SearchSettings:
     `kinds` are the proposals that NetAdapt makes, `delta` is the least cut of a step as a share of
     the seed's latency (the paper: 0.01), `steps` its T, `heldout` the share of the train images that
     judges proposals, `repeats` the number of final trainings of each network. Latency is that of
-    `precision` in `runtime`, None the usual one, on `device`. `cluster` is the address of a
+    `precision` in `runtime`, None the usual one, with `threads`, on `device`. `cluster` is the address of a
     Ray cluster that trains in place of `workers` processes here, `compute` where the workers train.
     `options` are the task's own.
     """
@@ -123,6 +123,7 @@ class SearchSettings:
     device: str = "local"
     runtime: str | None = None
     precision: str = "fp32"
+    threads: int = 1
     cluster: str | None = None
     compute: str | None = None
     bad_share: float = 0.01
@@ -135,7 +136,7 @@ class SearchSettings:
     @property
     def deployment(self) -> Deployment:
         """What the network is to run on."""
-        return Deployment.of(self.device, self.runtime, self.precision)
+        return Deployment.of(self.device, self.runtime, self.precision, threads=self.threads)
 
     def check(self) -> None:
         """Raise InputError for a value that cannot be."""
@@ -153,7 +154,7 @@ class SearchSettings:
         if not 0 < self.training.epochs < float("inf"):
             raise InputError(f"epochs is {self.training.epochs}; it must be a number above 0")
         target_ms(self.target, 1.0)
-        Deployment.of(self.device, self.runtime, self.precision)
+        _ = self.deployment  # refuses what does not go together
         if self.cluster is not None:
             check_address(self.cluster)
         if self.blocks is not None:

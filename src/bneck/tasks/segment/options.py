@@ -47,7 +47,7 @@ class SegmentOptions:
     size: Any = option(
         None,
         "HEIGHTxWIDTH of the images in pixels; default their own (count: 1024x2048, measure: 512x1024).",
-        "train", "search", "count", "measure", "export",
+        "train", "search", "count", "measure", "export", measure=HALF,
     )  # fmt: skip
     crop: Any = option(
         None, "HEIGHTxWIDTH trained on; default the image, at most 769.", "train", "search"
