@@ -27,8 +27,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bneck.data.batches import train_batches
-from bneck.data.regions import read_region
 from bneck.data.pack import pack_sources
+from bneck.data.regions import read_region
 from bneck.data.sources import Source, Sources
 from bneck.data.stream import Stream
 from bneck.data.vary import Augment, draw_region

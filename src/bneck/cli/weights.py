@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bneck.cli.bars import Bars
 from bneck.cli.generated import with_options
-from bneck.cli.options import DataFolder, Json, print_json
+from bneck.cli.options import Json, print_json
 from bneck.cli.train import print_scores
 from bneck.specs.errors import InputError
 
@@ -90,7 +90,12 @@ def evaluate(
             help="The folder of a search, a training or an import, or an exported file."
         ),
     ],
-    data: DataFolder = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Images as the task reads them (docs/training.md); default the run's own."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="Split to score: val, test, train.")] = "val",
     compute: Annotated[str | None, typer.Option(help="Where: cpu, cuda or cuda:1.")] = None,
     as_json: Json = False,
@@ -111,6 +116,8 @@ def evaluate(
     print_scores(task_named(found["task"]), [found])
     if found.get("left_out"):
         print(f"- {len(found['left_out'])} unreadable images left out")
+    for note in found["notes"]:
+        print(f"- {note}")
 
 
 def _imported(record: dict[str, Any]) -> str:

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-
+from bneck.data.builtin import fashion_sources
 from bneck.data.folders import Item, Listing, list_images
 from bneck.data.shards import is_sharded, read_shards
-from bneck.data.sources import Source, Sources
+from bneck.data.sources import Source, Sources, file_source
 from bneck.data.tables import is_table, read_tables
 
 
-def find_images(data: str | Path, *, val_share: float = 0.2, seed: int = 0) -> Sources:
+def find_images(data: str | Path | None, *, val_share: float = 0.2, seed: int = 0) -> Sources:
     """Folders of classes, tar shards, or Hugging Face datasets (parquet, or saved to disk).
 
     Args:
-        data: a folder, a tar or parquet file, or a URL that fsspec opens, of a folder of tar shards.
+        data: a folder, a tar or parquet file, or a URL that fsspec opens, of a folder of tar shards;
+            None takes the built-in images.
         val_share: of each class is split off by a hash where there are no images for validation.
         seed: of that hash.
 
     Raises:
         DataError: it is none of these, or its labels do not make a dataset; see the readers.
     """
+    if data is None:
+        return fashion_sources()
     text = str(data)
     if is_sharded(text):
         return read_shards(text, val_share=val_share, seed=seed)
@@ -40,14 +42,9 @@ def of_listing(listing: Listing) -> Sources:
     digest = hashlib.sha256(repr(listing.classes).encode())
 
     def source(items: Sequence[Item]) -> Source:
-        paths = [item.path for item in items]
-        digest.update("\n".join(map(str, paths)).encode())
-        labels = np.array([item.label for item in items], dtype=np.int64)
-        return Source([str(path) for path in paths], labels, partial(_file, paths))
+        found = file_source([item.path for item in items], [item.label for item in items])
+        digest.update(os.fsencode("\n".join(found.names)))
+        return found
 
     train, val = source(listing.train), source(listing.val)
     return Sources(listing.classes, train, val, "folders", digest.hexdigest(), listing)
-
-
-def _file(paths: Sequence[Path], number: int) -> bytes:
-    return paths[number].read_bytes()

@@ -169,7 +169,9 @@ def pack_sources(
     bad_share: float = 0.01,
     progress: Progress | None = None,
 ) -> Packed:
-    """Decode a dataset's images into `folder`, or open the pack of them; see `data.pack.pack`."""
+    """Decode a dataset's images into `folder`, or open the pack of them; see `pack`."""
+    if found.listing is not None:
+        return pack(found.listing, resolution, folder, bad_share=bad_share, progress=progress)
     side = stored_side(resolution)
     head = Head(
         fingerprint=hashlib.sha256(
@@ -182,12 +184,7 @@ def pack_sources(
     )
 
     def records(source: Source, before: int) -> Iterator[Record]:
-        def read(index: int) -> Pixels | str:
-            try:
-                return read_square(source.read(index), side)
-            except OSError as error:
-                return error.strerror or str(error)
-
+        read = partial(source.pixels, partial(read_square, side=side))
         squares = read_ahead(range(len(source.labels)), read)
         for number, pixels in enumerate(squares):
             name = source.names[number]

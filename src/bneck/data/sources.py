@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from bneck.data.folders import DataError, Listing, held_out
+from bneck.data.folders import DataError, Listing, check_class_names, held_out
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,15 @@ class Source:
             lambda number: self.read(int(indices[number])),
         )
 
+    def pixels(self, decode: Callable[[bytes], T | str], number: int) -> T | str:
+        """What `decode` makes of one image, or why there is none; any thread may ask."""
+        try:
+            data = self.read(number)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError) and error.filename is not None
+            return "there is no such file" if missing else error.strerror or str(error)
+        return decode(data)
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -46,6 +60,12 @@ class Sources:
     kind: str
     fingerprint: str
     listing: Listing | None = None
+
+
+def file_source(paths: Sequence[Path], labels: Sequence[int] | None = None) -> Source:
+    """Image files, with their labels or all with 0."""
+    found = np.zeros(len(paths)) if labels is None else labels
+    return Source([str(p) for p in paths], np.array(found, np.int64), partial(_file, paths))
 
 
 def divided(
@@ -70,7 +90,7 @@ def divided(
 
 
 def check_labels(classes: Sequence[str], train: Source, val: Source | None, where: str) -> None:
-    """Raise DataError for one class, a label without a class, or one that only val has."""
+    """Raise DataError for one class, a name or label that is none, or a class that only val has."""
     if len(classes) < 2:
         only = repr(classes[0]) if classes else "none"
         raise DataError(f"{where} has one class, {only}; at least two are needed")
@@ -84,6 +104,7 @@ def check_labels(classes: Sequence[str], train: Source, val: Source | None, wher
                 f"{source.names[first]} in {name} of {where} has label {source.labels[first]}, and there are "
                 f"{len(classes)} classes; labels must be from 0 to {len(classes) - 1}"
             )
+    check_class_names(classes, where)
     seen = set(np.unique(train.labels).tolist())
     for label, name in enumerate(classes):
         if label not in seen:
@@ -104,4 +125,9 @@ def state_of(paths: Iterable[Path]) -> str:
 
 
 def _rank(name: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    # fsencode, because names need not be unicode.
+    return hashlib.sha256(os.fsencode(f"{seed}/{name}")).digest()
+
+
+def _file(paths: Sequence[Path], number: int) -> bytes:
+    return paths[number].read_bytes()

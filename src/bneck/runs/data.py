@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -65,15 +65,16 @@ class Samples:
 
     Args:
         run: the network.
-        data: a folder of pictures; None takes the run's own data. A network without a run is checked
-            on the built-in images where its task has some.
+        data: a folder of pictures; None, and the run's own folder, take the run's own data. A network
+            without a run is checked on the built-in images where its task has some.
         dataset: the images themselves, where they are at hand.
     """
 
     def __init__(
         self, run: Trained, data: str | Path | None = None, dataset: Dataset | None = None
     ) -> None:
-        self.run, self.data, self.dataset = run, data, dataset
+        self.run, self.dataset = run, dataset
+        self.data = None if names_own(run.record, data) else data
 
     @property
     def known(self) -> bool:
@@ -116,6 +117,18 @@ class Samples:
         return self.run.task.find(None, self.run.options, seed=0)
 
 
+def names_own(record: Mapping[str, Any], data: str | Path | None) -> bool:
+    """Whether `data` is what the run of a record was trained on."""
+    known = (record.get("data") or {}).get("path")
+    return data is not None and known in (str(data), str(Path(data).resolve()))
+
+
+def data_name(record: Mapping[str, Any], data: str | Path | None) -> str:
+    """What images are called for people: `data`, or what the run of a record was trained on."""
+    known = record.get("data") or {}
+    return str(data or known.get("path") or known.get("name"))
+
+
 def run_dataset(run: Trained, data: str | Path | None = None) -> Dataset:
     """The dataset of a run, split as the run split it; or another, split alike.
 
@@ -130,12 +143,22 @@ def run_dataset(run: Trained, data: str | Path | None = None) -> Dataset:
     seed = (run.record.get("options") or {}).get("seed", 0)
     place = known["path"] if data is None else str(data)
     found = run.task.find(place, run.options, seed=seed)
-    if tuple(found.classes) != run.labels and run.record.get("classes"):
-        raise InputError(
-            f"the classes of {place} are not the network's: {', '.join(found.classes[:5])} instead of "
-            f"{', '.join(run.labels[:5])}; pass the images that it was trained on"
-        )
+    check_classes(found, run.labels, data_name(run.record, data), bool(run.record.get("classes")))
     return found
+
+
+def check_classes(found: Dataset, classes: Sequence[str], where: str, named: bool = True) -> None:
+    """Raise InputError where images have other classes than a network; one without names counts them."""
+    if len(found.classes) == len(classes) and (not named or tuple(found.classes) == tuple(classes)):
+        return
+    raise InputError(
+        f"the classes of {where} are not the network's: {_few(found.classes)} instead of "
+        f"{_few(classes)}; pass the images that it was trained on"
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def convert(

@@ -10,6 +10,7 @@ from bneck.records.files import locked, write_json
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder, task_run
 from bneck.runs.answers import FileAnswers, ModuleAnswers
+from bneck.runs.data import data_name, names_own
 from bneck.runs.load import trained
 from bneck.runs.report import write_training_report
 from bneck.tasks.options import parted
@@ -28,21 +29,21 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a trained network on a split of a dataset.
 
-    Of a run that is scored on its own data the scores also go into its record and report, with the
-    pictures that the task draws.
+    Scores of a run's own data, taken with no options, also go into its record and report, with pictures.
 
     Args:
         network: the folder of a run, of a search or of an import, or a file that export has written,
             which answers in its own runtime.
-        data: what the task reads; None takes the run's own, of a file that of the run it lies in.
+        data: what the task reads; None, and the run's own folder, take the run's own, split as the run
+            split it; of a file those of the run it lies in.
         split: "val", "test", "train" or another that the data has.
         compute: "cpu", "cuda" or "cuda:1" for a module; None takes a GPU if there is one.
         progress: receives what happens.
         options: the fields of the task's `Options` that evaluate takes.
 
     Returns:
-        split, images, score and the task's other numbers, with the network, the data as given and the
-        task's metric.
+        split, images, score and the task's other numbers, with the network, where the data is (the
+        name of built-in images) and the task's metric; `notes` are sentences.
 
     Raises:
         InputError: no trained network, no such split, or other classes than the network's.
@@ -57,10 +58,13 @@ def evaluate(
         answers = ModuleAnswers(run.task, run.net.to(device_of(compute)), run.labels)
         record, folder = run.record, run.folder
     _, own = parted(answers.task, "evaluate", options, tasks())
-    ours = data is None and folder is not None and record.get("kind") == "train"
+    by_name = names_own(record, data)
+    place = None if data is None or by_name else str(data)
+    plain = place is None and own == answers.task.Options()
+    ours = plain and folder is not None and record.get("kind") == "train"
     found = answers.task.evaluate(
         answers,
-        None if data is None else str(data),
+        place,
         own,
         split=split,
         record=record,
@@ -78,11 +82,16 @@ def evaluate(
         "name": answers.spec.name,
         "task": answers.task.name,
         "metric": answers.task.metric.name,
-        "data": None if data is None else str(data),
+        "data": data_name(record, data),
         "precision": answers.metadata.get("precision", "fp32"),
         **found,
+        "notes": [*found.get("notes", ()), *_notes(data, split, by_name)],
         "seconds": time.perf_counter() - begun,
     }
+
+
+def _notes(data: str | Path | None, split: str, own: bool) -> list[str]:
+    return [f"{data} is what the run was trained on: scored on its {split} images alone"] * own
 
 
 def record_next_to(file: Path) -> dict[str, Any]:

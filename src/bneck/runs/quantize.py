@@ -19,7 +19,7 @@ from bneck.nets.quantize import Quantized, emulation
 from bneck.records.files import write_json
 from bneck.records.progress import Progress, Silent
 from bneck.runs.answers import FileAnswers
-from bneck.runs.data import Samples, run_dataset
+from bneck.runs.data import Samples, data_name, run_dataset
 from bneck.runs.export import CALIBRATING, CHECKED, batched, calibrated, size_mb
 from bneck.runs.files import write_file
 from bneck.runs.load import Trained, trained
@@ -84,7 +84,8 @@ def quantize(
     place = Path(out) if out is not None else Path(network) / "8bit"
     with tempfile.TemporaryDirectory() as scratch:
         images = run.task.prepare(
-            dataset, run.spec, run.wrapper, run.options, scratch=Path(scratch), seed=seed,
+            dataset, run.spec, run.wrapper, run.options, scratch=Path(scratch),
+            seed=(run.record.get("options") or {}).get("seed", 0),  # splits as the run did
             progress=told,
         )  # fmt: skip
         job = _Job(run, images, dataset, engine, place, told)
@@ -93,7 +94,8 @@ def quantize(
     found = {
         "network": run.spec.name,
         "task": run.task.name,
-        "data": str(data if data is not None else run.record["data"]["path"]),
+        "data": data_name(run.record, data),
+        "classes": list(dataset.classes),
         "images": dict(dataset.splits),
         "runtime": engine.name,
         "runtime_version": engine.version,

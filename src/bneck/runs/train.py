@@ -18,7 +18,13 @@ from bneck.records.files import write_bytes, write_json, write_text
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
 from bneck.runs.answers import ModuleAnswers
-from bneck.runs.data import data_record, prepared_record, reopened
+from bneck.runs.data import (
+    check_classes,
+    data_name,
+    data_record,
+    prepared_record,
+    reopened,
+)
 from bneck.runs.files import write_file
 from bneck.runs.folder import begin, check_empty, finish, fresh_folder, go_on, new_record
 from bneck.runs.load import Trained, trained
@@ -242,11 +248,13 @@ class Work:
     def _prepared(self, folder: RunFolder, record: dict[str, Any], progress: Progress) -> Data:
         options, spec = record["options"], load(folder.spec)
         own = stored(self.task.Options, options["task"])
+        found = self.task.find(record["data"]["path"], own, seed=options["seed"])
+        check_classes(found, record["classes"], data_name(record, None))  # they may have changed
         return self.task.prepare(
-            self.task.find(record["data"]["path"], own, seed=options["seed"]), spec,
+            found, spec,
             self.task.restored(spec, record["wrapper"], len(record["classes"])), own,
             scratch=folder.scratch / "data", seed=options["seed"], stream=options["stream"],
-            bad_share=options["bad_share"], progress=progress,
+            bad_share=options["bad_share"], processes=self.group.size, progress=progress,
         )  # fmt: skip
 
     def _trained(self, folder: RunFolder, record: dict[str, Any], data: Data) -> None:

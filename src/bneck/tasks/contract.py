@@ -293,9 +293,12 @@ class Task(Protocol):
         heldout: float = 0.0,
         stream: bool = False,
         bad_share: float = 0.01,
+        processes: int = 1,
         progress: Progress,
     ) -> Data:
         """Decode or survey the images once for all processes; a second call opens what is there.
+
+        So many `processes` will train side by side on one machine, and share its memory.
 
         Raises:
             InputError: too many unreadable images, nothing to learn from.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,8 @@ def open_experiment(run: Run) -> Experiment:
             chosen.find(run.data, settings.options, seed=settings.seed), load(run.seed_file),
             run.wrapper, settings.options, scratch=scratch, seed=settings.seed,
             heldout=settings.heldout, bad_share=settings.bad_share, progress=run.progress,
+            # A node of a cluster runs as many at once as it has cores.
+            processes=settings.workers if settings.cluster is None else os.cpu_count() or 1,
         )  # fmt: skip
         run.record["data"]["splits"] |= data.counts()
         run.record["data"]["left_out"] += [[one.what, one.why] for one in data.left_out()]

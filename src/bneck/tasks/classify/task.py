@@ -122,6 +122,7 @@ class Classify(TaskDefaults):
         heldout: float = 0.0,
         stream: bool = False,
         bad_share: float = 0.01,
+        processes: int = 1,
         progress: Progress,
     ) -> ImageData:
         """Decode the images into a cache once, or leave them to be streamed."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,8 +19,10 @@ from bneck.data.images import image_size
 
 Boxes: TypeAlias = npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[np.int64]
+Measure: TypeAlias = Callable[[Path], tuple[int, int] | str]
 
 BAD_SHARE = 0.01  # of the images may be missing or unreadable
+CACHED = 4  # splits that a process keeps: train, val and test of a dataset, and one more
 # Where images lie beside their json, or beside the folder that holds it.
 IMAGE_FOLDERS = ("", "images", "JPEGImages", "data")
 
@@ -30,7 +33,8 @@ class Picture:
 
     `boxes` are corners (left, top, right, bottom) as shares of the image's sides, `labels` count
     classes from 1. `crowd` marks boxes round several objects, which are neither trained on nor
-    counted as misses. `size` is (width, height) in pixels.
+    counted as misses. `size` is (width, height) in pixels. `keys` (N,) are the annotations' ids, and
+    `given` (N, 5) is what the file says of each: x, y, width, height and area in pixels.
     """
 
     id: int
@@ -39,6 +43,8 @@ class Picture:
     boxes: Boxes
     labels: Labels
     crowd: npt.NDArray[np.bool_]
+    keys: Labels
+    given: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +130,12 @@ def _candidates(files: Sequence[Path], name: str) -> list[Path]:
     return named or in_folder
 
 
-def read_coco(path: Path, *, images: Path | None = None) -> Annotated:
-    """Read a COCO json file and check it against the images.
+def read_coco(
+    path: Path, *, images: Path | None = None, measure: Measure = image_size
+) -> Annotated:
+    """Read a COCO json file and check it against the images, once for all who ask in a process.
+
+    It is read again when the file has changed, or when files came into or left an image folder.
 
     Boxes without an area, or outside their image, are left out and listed in `dropped`; those that
     reach over an edge are cut there. Category ids may have gaps. Images without boxes stay.
@@ -134,15 +144,26 @@ def read_coco(path: Path, *, images: Path | None = None) -> Annotated:
         path: the json file.
         images: the folder that file names are relative to; None looks beside the json (see
             `IMAGE_FOLDERS`, and a folder of the split's name).
+        measure: gives an image file's (width, height), or why it cannot be read.
 
     Raises:
         DataError: no such file, no COCO json, an id that occurs twice or is unknown, or more than
             one image in a hundred missing.
     """
+    folders = tuple(_image_folders(path, images))
+    states = tuple(_state(place) for place in (path, *folders))
+    return _read(path, folders, measure, states)
+
+
+@lru_cache(maxsize=CACHED)
+def _read(
+    path: Path, folders: tuple[Path, ...], measure: Measure, states: tuple[object, ...]
+) -> Annotated:
+    """`states` are those of the file and of the folders, so that what has changed is read again."""
     data = _load(path)
     ids, classes = _categories(data, path)
     entries = _by_id(data, "images", path)
-    boxes: dict[int, list[tuple[Any, int, bool]]] = {image: [] for image in entries}
+    boxes: dict[int, list[tuple[int, dict[str, Any], int]]] = {image: [] for image in entries}
     for key, entry in _by_id(data, "annotations", path).items():
         image, category = entry.get("image_id"), entry.get("category_id")
         for value, known, what in ((image, boxes, "image"), (category, ids, "category")):
@@ -152,15 +173,13 @@ def read_coco(path: Path, *, images: Path | None = None) -> Annotated:
                     "correct or delete it"
                 )
         label = ids.index(category) + 1
-        crowd = bool(entry.get("iscrowd", 0))
-        boxes[image].append(((key, entry.get("bbox")), label, crowd))  # type: ignore[index]
-    folders = _image_folders(path, images)
+        boxes[image].append((key, entry, label))  # type: ignore[index]
     pictures: list[Picture] = []
     dropped: list[Dropped] = []
     lost: list[Dropped] = []
     for image, entry in entries.items():
         found = _locate(entry, folders, path)
-        size = found if isinstance(found, str) else _size(entry, found)
+        size = found if isinstance(found, str) else _size(entry, found, measure)
         if isinstance(size, str):
             lost.append(Dropped(str(entry.get("file_name")), size))
             continue
@@ -218,11 +237,16 @@ def _image_folders(path: Path, images: Path | None) -> list[Path]:
         if not images.is_dir():
             raise DataError(f"there is no folder of images {images}; check the path")
         return [images]
-    split = re.sub(r"^(instances|coco)_", "", path.stem)
+    return image_folders(path.parent, re.sub(r"^(instances|coco)_", "", path.stem))
+
+
+def image_folders(place: Path, split: str = "") -> list[Path]:
+    """Where the images of a json file in the folder `place` are looked for."""
+    split_folders = (split, f"images/{split}") if split else ()
     return [
-        place / folder
-        for place in (path.parent, path.parent.parent)
-        for folder in (*IMAGE_FOLDERS, split, f"images/{split}")
+        beside / folder
+        for beside in (place, place.parent)
+        for folder in (*IMAGE_FOLDERS, *split_folders)
     ]
 
 
@@ -234,9 +258,17 @@ def _locate(entry: Mapping[str, Any], folders: Iterable[Path], path: Path) -> Pa
     return found or "there is no such file"
 
 
-def _size(entry: Mapping[str, Any], path: Path) -> tuple[int, int] | str:
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _size(entry: Mapping[str, Any], path: Path, measure: Measure) -> tuple[int, int] | str:
     """(width, height) of the file, which the json must not contradict."""
-    size = image_size(path)
+    size = measure(path)
     if isinstance(size, str):
         return size
     said = (entry.get("width", size[0]), entry.get("height", size[1]))
@@ -249,18 +281,20 @@ def _picture(
     image: int,
     path: Path,
     size: tuple[int, int],
-    entries: Sequence[tuple[Any, int, bool]],
+    entries: Sequence[tuple[int, Mapping[str, Any], int]],
     dropped: list[Dropped],
 ) -> Picture:
-    boxes, labels, crowds = [], [], []
-    for (key, bbox), label, crowd in entries:
-        box = clipped(bbox, size)
+    boxes, labels, crowds, keys, given = [], [], [], [], []
+    for key, entry, label in entries:
+        box = clipped(entry.get("bbox"), size)
         if isinstance(box, str):
             dropped.append(Dropped(f"annotation {key} of {path.name}", box))
             continue
         boxes.append(box)
         labels.append(label)
-        crowds.append(crowd)
+        crowds.append(bool(entry.get("iscrowd", 0)))
+        keys.append(key)
+        given.append((*entry["bbox"], _area(entry)))
     return Picture(
         id=image,
         path=path,
@@ -268,6 +302,8 @@ def _picture(
         boxes=np.asarray(boxes, np.float32).reshape(-1, 4),
         labels=np.asarray(labels, np.int64),
         crowd=np.asarray(crowds, np.bool_),
+        keys=np.asarray(keys, np.int64),
+        given=np.asarray(given, np.float64).reshape(-1, 5),
     )
 
 
@@ -305,20 +341,31 @@ def _check_lost(lost: Sequence[Dropped], count: int, path: Path) -> None:
 def ground_truth(annotated: Annotated) -> dict[str, Any]:
     """A split as evaluation takes it: the file's own boxes, without what was left out.
 
-    `area` and `iscrowd` are filled in where the file has none.
+    `area` and `iscrowd` are filled in where the file has none. The file is not read again.
     """
-    data = _load(annotated.file)
-    sizes = {picture.id: picture.size for picture in annotated.pictures}
-    annotations = [
-        {**entry, "area": _area(entry), "iscrowd": int(bool(entry.get("iscrowd", 0)))}
-        for entry in data["annotations"]
-        if entry["image_id"] in sizes
-        and not isinstance(clipped(entry.get("bbox"), sizes[entry["image_id"]]), str)
-    ]
     return {
-        "images": [entry for entry in data["images"] if entry["id"] in sizes],
-        "annotations": annotations,
-        "categories": data["categories"],
+        "images": [
+            {"id": p.id, "file_name": p.path.name, "width": p.size[0], "height": p.size[1]}
+            for p in annotated.pictures
+        ],
+        "annotations": [
+            {
+                "id": int(key),
+                "image_id": picture.id,
+                "category_id": annotated.ids[label - 1],
+                "bbox": given[:4].tolist(),
+                "area": float(given[4]),
+                "iscrowd": int(crowd),
+            }
+            for picture in annotated.pictures
+            for key, label, given, crowd in zip(
+                picture.keys, picture.labels, picture.given, picture.crowd, strict=True
+            )
+        ],
+        "categories": [
+            {"id": key, "name": name}
+            for key, name in zip(annotated.ids, annotated.classes, strict=True)
+        ],
     }
 
 

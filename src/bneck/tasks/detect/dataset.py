@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bneck.data.held_out import held_out
+from bneck.records.files import write_bytes
 from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Answers, Indices, Left, Scores
@@ -45,6 +47,7 @@ from bneck.training.settings import Settings, TrainingError
 
 CHANCE = 0.005  # mAP of a detector that has learned nothing
 BATCH = 8  # images scored at a time
+ANNOTATED = "annotated.pickle"  # train and val as the run began with them
 PLAIN = BoxAugment(crop=False, flip=False, colour=0.0)
 
 
@@ -122,8 +125,6 @@ def objects(annotated: Annotated) -> int:
 class DetectionData:
     """A run's annotated images, decoded once into `scratch`; see `tasks.contract.Data`."""
 
-    root: Path
-    images_in: Path | None
     scratch: Path
     resolution: int
     loss: str
@@ -231,8 +232,8 @@ class DetectionData:
         return {"train": len(opened.train.images), "val": len(opened.val.pictures)}
 
     def left_out(self) -> list[Left]:
-        found, kept = find(self.root, self.images_in).train, self.open().train.annotated
-        known = set(found.dropped)
+        train, _ = _annotated(self)
+        kept, known = self.open().train.annotated, set(train.dropped)
         return [Left(what=one.what, why=one.reason) for one in kept.dropped if one not in known]
 
     def images(self, net: Any, split: str, count: int) -> Tensor:
@@ -262,14 +263,18 @@ class Opened:
 
 @lru_cache(maxsize=1)
 def _open(data: DetectionData) -> Opened:
-    found = find(data.root, data.images_in)
-    check_classes(found.train, data.classes, "the run")  # the data may have changed
+    train, val = _annotated(data)
     side = round(data.resolution * MARGIN)
-    stored = store(found.train, side, data.scratch, name="train")
+    stored = store(train, side, data.scratch, name="train")
     indices = np.arange(len(stored.images))
     if not data.heldout_share:
-        return Opened(stored, indices, np.arange(0), found.val)
-    return Opened(stored, *held_out(indices, data.heldout_share, data.seed), found.val)
+        return Opened(stored, indices, np.arange(0), val)
+    return Opened(stored, *held_out(indices, data.heldout_share, data.seed), val)
+
+
+def _annotated(data: DetectionData) -> tuple[Annotated, Annotated]:
+    train, val = pickle.loads((data.scratch / ANNOTATED).read_bytes())
+    return train, val
 
 
 def _chosen(annotated: Annotated, indices: Indices) -> Annotated:
@@ -278,7 +283,6 @@ def _chosen(annotated: Annotated, indices: Indices) -> Annotated:
 
 def prepare(
     dataset: AnnotatedImages,
-    images: Path | None,
     resolution: int,
     loss: str,
     *,
@@ -298,7 +302,9 @@ def prepare(
     stored = store(dataset.train, side, scratch, name="train", on_image=progress.advance)
     if not any(len(picture.boxes) for picture in stored.annotated.pictures):
         raise InputError(f"{dataset.train.file} has no boxes to learn from; annotate some images")
+    # Handed to all processes, which neither parse the json nor open the images again.
+    write_bytes(scratch / ANNOTATED, pickle.dumps((dataset.train, dataset.val)))
     return DetectionData(
-        root=dataset.root, images_in=images, scratch=scratch, resolution=resolution, loss=loss,
+        scratch=scratch, resolution=resolution, loss=loss,
         classes=dataset.classes, heldout_share=heldout, seed=seed,
     )  # fmt: skip

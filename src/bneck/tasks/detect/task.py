@@ -147,6 +147,7 @@ class Detect(TaskDefaults):
         heldout: float = 0.0,
         stream: bool = False,
         bad_share: float = 0.01,
+        processes: int = 1,
         progress: Progress,
     ) -> DetectionData:
         """Decode the train images once."""
@@ -155,8 +156,8 @@ class Detect(TaskDefaults):
 
         check_loss(options.loss)
         return prepare(
-            dataset, None if options.images is None else Path(options.images), spec.resolution,
-            options.loss, scratch=scratch, seed=seed, heldout=heldout, progress=progress,
+            dataset, spec.resolution, options.loss, scratch=scratch, seed=seed, heldout=heldout,
+            progress=progress,
         )  # fmt: skip
 
     def data_type(self) -> type[Any]:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from bneck.data.folders import DataError
 from bneck.records.files import write_json
-from bneck.tasks.detect.coco import Dropped, clipped
+from bneck.tasks.detect.coco import Dropped, clipped, image_folders
 
 SPLITS = ("train", "val", "test")
 ANNOTATIONS, SETS = "Annotations", "ImageSets/Main"
@@ -19,17 +19,20 @@ def convert_voc(root: Path, out: Path) -> tuple[dict[str, Path], tuple[Dropped, 
     """Write `instances_SPLIT.json` for each of train, val and test that `ImageSets/Main` lists.
 
     Without such lists all files become one train split. Corners are taken as they stand, as annotation
-    tools write them. Objects marked "difficult" become crowd boxes: neither hits nor misses.
+    tools write them. Objects marked "difficult" become crowd boxes: neither hits nor misses. Images
+    that are not there are left out with their boxes.
 
     Args:
         root: the folder with `Annotations` (and `JPEGImages`).
         out: where the json files go. Images are found if it is `root` or a folder in it.
 
     Returns:
-        The files by split, and the boxes that were left out because they have no area.
+        The files by split; the boxes without an area that were left out, and in one entry how many
+        images are not there.
 
     Raises:
-        DataError: no xml files, a listed one that is missing, or one that is no VOC xml.
+        DataError: no xml files, a listed one that is missing, one that is no VOC xml, or a split of
+            which no image is there.
     """
     folder = root / ANNOTATIONS
     files = {path.stem: path for path in sorted(folder.glob("*.xml"))}
@@ -38,6 +41,8 @@ def convert_voc(root: Path, out: Path) -> tuple[dict[str, Path], tuple[Dropped, 
     splits = _splits(root, files)
     dropped: list[Dropped] = []
     parsed = {name: _parse(files[name], dropped) for names in splits.values() for name in names}
+    splits, lost = _present(splits, parsed, (out, root))
+    dropped += lost
     classes = sorted({box["name"] for entry in parsed.values() for box in entry["boxes"]})
     if not classes:
         raise DataError(f"no file in {folder} holds an object; there is nothing to convert")
@@ -64,6 +69,30 @@ def _splits(root: Path, files: dict[str, Path]) -> dict[str, list[str]]:
             )
         found[split] = names
     return found or {"train": list(files)}
+
+
+def _present(
+    splits: dict[str, list[str]], parsed: dict[str, Any], places: tuple[Path, Path]
+) -> tuple[dict[str, list[str]], list[Dropped]]:
+    """The splits without the files whose images lie nowhere that a training looks for them."""
+    folders = [folder for place in places for folder in image_folders(place)]
+    lost = [
+        name
+        for name, entry in parsed.items()
+        if not any((folder / entry["image"]).is_file() for folder in folders)
+    ]
+    kept = {split: [n for n in names if n not in set(lost)] for split, names in splits.items()}
+    for split, names in kept.items():
+        if not names and lost:
+            raise DataError(
+                f"none of the {len(splits[split])} images of {split} is there, the first is "
+                f"{parsed[splits[split][0]]['image']}; put them into {places[1] / 'JPEGImages'}"
+            )
+    if not lost:
+        return kept, []
+    first = parsed[lost[0]]["image"]
+    what = f"{len(lost)} of {len(parsed)} images"
+    return kept, [Dropped(what, f"there are no such files, the first is {first}")]
 
 
 def _parse(path: Path, dropped: list[Dropped]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bneck.data.held_out import held_out
+from bneck.data.memory import room
 from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Answers, Indices, Left, Scores, Size
@@ -20,7 +21,7 @@ from bneck.tasks.options import sized
 from bneck.tasks.segment.loss import divergence, loss
 from bneck.tasks.segment.masks import Labels
 from bneck.tasks.segment.pairs import Scenery, list_pairs
-from bneck.tasks.segment.scenes import Scenes, Survey, Vary, crop_batches
+from bneck.tasks.segment.scenes import SETS, Scenes, Survey, Vary, crop_batches
 from bneck.training.distill import DistillationLoss
 from bneck.training.loop import TrainingProblem, backbone
 from bneck.training.processes import ALONE, ProcessGroup
@@ -111,6 +112,7 @@ class SegmentationData:
     scratch: Path
     heldout_share: float
     seed: int
+    processes: int  # that train side by side and share the machine's memory
 
     @property
     def chance(self) -> float:
@@ -202,14 +204,19 @@ class SegmentationData:
         opened = self.open()
         if split == "heldout":
             pairs = [opened.train.pairs[i] for i in opened.held]
-            scenes = Scenes(pairs, opened.train.labels, size=self.shape)
+            scenes = Scenes(
+                pairs, opened.train.labels, size=self.shape, kept_bytes=room(SETS, self.processes)
+            )
         else:
             scenes = self._scenes(opened.scenery, split, whole_masks=True)
         return score(answers, scenes, split, progress, out=out)
 
     def _scenes(self, scenery: Scenery, split: str, *, whole_masks: bool = False) -> Scenes:
         size = self.shape if self.heldout_share else self.size
-        return Scenes(scenery.split(split), scenery.labels, size=size, whole_masks=whole_masks)
+        return Scenes(
+            scenery.split(split), scenery.labels, size=size, whole_masks=whole_masks,
+            kept_bytes=room(SETS, self.processes),
+        )  # fmt: skip
 
     def counts(self) -> dict[str, int]:
         return {name: len(pairs) for name, pairs in self.open().scenery.splits.items()}
@@ -263,6 +270,7 @@ def prepare(
     scratch: Path,
     seed: int,
     heldout: float,
+    processes: int,
     progress: Progress,
 ) -> SegmentationData:
     """Read all train masks once; what they hold is kept in `scratch`.
@@ -276,7 +284,7 @@ def prepare(
         size=sized(options.size), shape=dataset.shape, crop=dataset.crop,
         pixels=tuple(int(n) for n in survey.pixels), empty=survey.empty,
         weights=survey.weights() if options.balance else (), classes=dataset.classes, scratch=scratch,
-        heldout_share=heldout, seed=seed,
+        heldout_share=heldout, seed=seed, processes=processes,
     )  # fmt: skip
 
 

@@ -14,12 +14,13 @@ from torch import Tensor
 from bneck.data.batches import normalise
 from bneck.data.folders import DataError
 from bneck.data.images import Pixels, read_whole
+from bneck.data.memory import room
 from bneck.data.read import Size, resized
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.tasks.segment.masks import IGNORED, Labels, counts, read_mask
 from bneck.tasks.segment.pairs import Pair
 
-KEPT_BYTES = 2 << 30  # of decoded pairs that stay in memory
+SETS = 2  # that a training or a search has at once: train, and what is scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class Scenes:
         labels: what the masks hold.
         size: (height, width) in pixels that images are brought to; None leaves them as they are.
         whole_masks: leave masks at their own size where images are resized, to judge by.
-        kept_bytes: how much may stay in memory.
+        kept_bytes: how much may stay in memory; None: `data.memory.room` for two sets in one process.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Scenes:
         *,
         size: Size | None = None,
         whole_masks: bool = False,
-        kept_bytes: int = KEPT_BYTES,
+        kept_bytes: int | None = None,
     ) -> None:
         if size is not None and min(size) < 1:
             raise DataError(f"size is {size}; it must be at least 1 x 1 pixels")
@@ -92,7 +93,8 @@ class Scenes:
         self.size = size
         self.whole_masks = whole_masks
         self._kept: dict[int, tuple[Pixels, Pixels]] = {}
-        self._room = kept_bytes
+        self.kept_bytes = room(SETS, 1) if kept_bytes is None else kept_bytes
+        self._room = self.kept_bytes
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -138,14 +138,16 @@ class Segment:
         heldout: float = 0.0,
         stream: bool = False,
         bad_share: float = 0.01,
+        processes: int = 1,
         progress: Progress,
     ) -> SegmentationData:
         """Read all train masks once."""
         from bneck.tasks.segment.dataset import prepare
 
         return prepare(
-            dataset, options, scratch=scratch, seed=seed, heldout=heldout, progress=progress
-        )
+            dataset, options, scratch=scratch, seed=seed, heldout=heldout, processes=processes,
+            progress=progress,
+        )  # fmt: skip
 
     def data_type(self) -> type[Any]:
         """See `segment.dataset`."""
