@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from bneck.recipes.detect_pictures import exported_detector
 
 from bneck.data.images import read_stretched
-from bneck.recipes.detect_pictures import exported_detector
-from bneck.tasks.detect.head import anchors, ssdlite
 from bneck.tasks.detect.boxes import detections
+from bneck.tasks.detect.head import anchors, ssdlite
 
 REPEATS = 50
 

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bneck.devices.protocol import Protocol
 from bneck.recipes.detectors import measure_detectors
 from bneck.recipes.segment_measure import PROTOCOL, measure_segmenters
 from bneck.recipes.segmenters import named_segmenter, parse_size
+
+from bneck.devices.protocol import Protocol
 from bneck.records.measurement import Spread
 
 DETECTORS = ("v3-small+dagger", "v3-large+dagger", "v2")

@@ -13,16 +13,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import bneck
-from bneck.devices.runtimes import runtime
 from bneck.export.files import FORMATS
-from bneck.graphs.forms import PRECISIONS
-from bneck.nets.build import WrappedNet
 from bneck.recipes import detect, segment_runs
 from bneck.recipes.calibration import CALIBRATING, calibrated, read_images, run_images
 from bneck.recipes.exported import task_of
-from bneck.runs.progress import Silent
+
+import bneck
+from bneck.devices.runtimes import runtime
+from bneck.graphs.forms import PRECISIONS
+from bneck.nets.build import WrappedNet
 from bneck.records.run import RunFolder
+from bneck.runs.progress import Silent
 from bneck.specs.normalisation import IMAGENET
 from bneck.tasks.detect import file as detector_file
 from bneck.tasks.segment import file as segmenter_file

@@ -12,11 +12,12 @@ import json
 import sys
 from dataclasses import replace
 
-from bneck.tasks.segment.count import PUBLISHED_SEGMENTERS
 from bneck.recipes.segment_measure import PROTOCOL, measure_segmenters
 from bneck.recipes.segmenters import parse_size
-from bneck.tasks.segment.head import segmenter
+
 from bneck.specs.zoo import network
+from bneck.tasks.segment.count import PUBLISHED_SEGMENTERS
+from bneck.tasks.segment.head import segmenter
 
 
 def main() -> None:
