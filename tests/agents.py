@@ -13,16 +13,15 @@ from bneck.devices.places.ssh import Agent
 
 COMMAND = ["sh", "-c", "exec " + started_by(sys.executable)]
 
-# In place of this machine: every network takes a time that its bytes alone decide.
+# In place of this machine: every network takes 0.1 ms and a nanosecond for every byte of its file.
 MADE_UP = """
-from zlib import crc32
 from bneck.devices.places.contract import Place
 from bneck.devices.timing import Burst, Timer
 from bneck.records.measurement import Device
 
 class MadeUp(Timer):
     def __init__(self, model):
-        self.ms = 1 + crc32(model) % 1000 / 1000
+        self.ms = 0.1 + len(model) / 1e6
 
     def burst(self, runs, warmup):
         return Burst(runs, (self.ms,) * runs, (self.ms,) * runs)

@@ -22,7 +22,6 @@ from bneck.costs.table_file import header_line, network_line, row_line
 from bneck.data.folders import list_images
 from bneck.data.pack import Packed, pack
 from bneck.devices import fill
-from bneck.devices.protocol import Protocol
 from bneck.records.ledger import Ledger
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
@@ -116,44 +115,6 @@ def image_data(packed: Packed) -> Any:
         scratch=scratch, streamed=None, fingerprint=None, classes=packed.classes, heldout_share=0.0,
         seed=0, bad_share=0.01,
     )  # fmt: skip
-
-
-QUICK = Protocol(
-    rounds=5, burst_ms=0.5, least_runs=3, warmup=1, first_warmup=1, max_repeats=1, max_spread=1e9
-)
-
-
-def fill_quickly(patch: pytest.MonkeyPatch) -> None:
-    """Make filling a table a matter of a second; its figures are coarse, and never too coarse."""
-    patch.setattr(fill, "ROWS", QUICK)
-    patch.setattr(fill, "NETWORKS", QUICK)
-    patch.setattr(fill, "BATCH", 16)
-    patch.setattr(fill, "CALIBRATING", 8)  # fewer make no line
-    patch.setattr(fill, "HELD_OUT", 8)
-
-
-def measure_quickly(patch: pytest.MonkeyPatch) -> None:
-    """Fill and measure in moments, and refuse no figure of a busy machine."""
-    from bneck.runs.search import latency, pipeline
-
-    fill_quickly(patch)
-    for module in (pipeline, latency):
-        patch.setattr(module, "CAREFUL", replace(QUICK, burst_ms=3.0))
-
-
-@pytest.fixture
-def quick_fill(monkeypatch: pytest.MonkeyPatch) -> None:
-    fill_quickly(monkeypatch)
-
-
-@pytest.fixture(scope="session")
-def tiny_table(tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table for the tiny network, really measured. Copy it before changing it."""
-    path = tmp_path_factory.mktemp("tables") / "tiny.jsonl"
-    with pytest.MonkeyPatch.context() as patch:
-        fill_quickly(patch)
-        fill.fill_table(tiny, path)
-    return path
 
 
 @pytest.fixture(scope="module")

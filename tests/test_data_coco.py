@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bneck.tasks.detect.coco import Annotated, find_annotations, ground_truth, read_coco
 from bneck.data.folders import DataError
 from bneck.data.images import image_size
+from bneck.tasks.detect.coco import Annotated, find_annotations, ground_truth, read_coco
 from bneck.tasks.detect.voc import convert_voc
 from commands import Call, refusal
 

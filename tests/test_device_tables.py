@@ -178,7 +178,8 @@ def test_a_whole_search_is_measured_by_an_agent_in_another_process(
     name = "agent:slow-search"
 
     def opened(name: str) -> Steady:
-        return Steady(name, Agent.runtimes, lambda: Agent(name, COMMAND))
+        shipped = made_up_shipment()
+        return Steady(name, Agent.runtimes, lambda: Agent(name, COMMAND, shipped=shipped))
 
     monkeypatch.setitem(KINDS, "agent", Kind("agent:NAME", opened))
     out = tmp_path / "run"

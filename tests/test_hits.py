@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bneck.tasks.detect.drawing import MISSED, Mark, sheet, with_boxes
-from bneck.tasks.segment.drawing import overlay
 from bneck.tasks.detect.boxes import Found, as_boxes
+from bneck.tasks.detect.drawing import MISSED, Mark, sheet, with_boxes
 from bneck.tasks.detect.hits import best_threshold, judge
+from bneck.tasks.segment.drawing import overlay
 
 
 class TestHits:

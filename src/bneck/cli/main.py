@@ -15,6 +15,7 @@ from bneck.cli.bars import Bars
 from bneck.cli.generated import with_options
 from bneck.cli.options import Json, print_json
 from bneck.specs.errors import InputError, RefusedElsewhere
+from bneck.tasks.registry import tasks
 
 app = typer.Typer(
     add_completion=False,
@@ -62,9 +63,10 @@ def predict(
     if as_json:
         print_json(found)
         return
+    paints = [name for task in tasks() for name in task.paints]
     for one in found:
-        drawn = f" -> {one['picture']}" if one["picture"] else ""
-        print(f"{one['image']}: {one['line']}{drawn}")
+        drawn = [one[key] for key in ("picture", *paints) if one.get(key)]
+        print(" -> ".join([f"{one['image']}: {one['line']}", *drawn]))
 
 
 def report(

@@ -16,8 +16,8 @@ from bneck.specs.network import Gate, Layer, NetSpec, Padding, Size, as_size
 from bneck.specs.normalisation import Normalisation
 from bneck.specs.wrapper import PlainNetwork, Wrapped
 
-FORMATS = ("onnx", "tflite", "openvino")
-"""Those that have a head of a task; the others' writers know networks alone."""
+WITH_HEADS = ("onnxruntime", "litert", "openvino")
+"""Runtimes whose files may have a head of a task; the others' writers know networks alone."""
 
 
 def network_model(
@@ -82,7 +82,7 @@ def wrapped_model(
         weights = halved(weights)
     plain = isinstance(wrapped, PlainNetwork)
     if not plain:
-        check_engine(engine)
+        check_heads(engine.name)
     match engine.suffix:
         case ".tflite":
             from bneck.graphs.tflite_graph import wrapped_tflite
@@ -123,15 +123,15 @@ def _of_torch(
     raise AssertionError(engine.suffix)
 
 
-def check_engine(engine: Runtime) -> None:
+def check_heads(runtime: str) -> None:
     """Whether a runtime has files of networks with a task's head.
 
     Raises:
         InputError: it has none.
     """
-    if engine.suffix not in (".onnx", ".tflite", ".xml"):
+    if runtime not in WITH_HEADS:
         raise InputError(
-            f"there are no files of detectors and segmenters for the runtime {engine.name}; take "
+            f"there are no files of detectors and segmenters for the runtime {runtime}; take "
             "onnxruntime, litert or openvino"
         )
 

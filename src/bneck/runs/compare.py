@@ -16,6 +16,7 @@ from bneck.report.blocks import html_page
 from bneck.report.comparison import comparison_blocks
 from bneck.report.style import STYLE
 from bneck.report.subjects import Subject, subjects
+from bneck.runs.measure import check_rounds
 from bneck.specs.errors import InputError
 from bneck.specs.text import to_text
 from bneck.specs.wrapper import PLAIN, Wrapper
@@ -60,6 +61,8 @@ def compare(
     Raises:
         InputError: nothing to compare, or something that is neither run nor network.
     """
+    if measure:
+        check_rounds(threads, rounds)
     found = [subject for place in places for subject in subjects(place)]
     if not found:
         raise InputError(

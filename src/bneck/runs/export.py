@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bneck.devices.models import check_heads
 from bneck.devices.runtimes import FORMATS, Runtime, runtime
 from bneck.graphs.forms import PRECISIONS, form
 from bneck.nets.calibrate import calibrate
@@ -19,6 +20,7 @@ from bneck.runs.files import write_file
 from bneck.runs.load import Trained, named
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
+from bneck.specs.wrapper import PLAIN
 from bneck.tasks.options import parted
 from bneck.tasks.registry import DEFAULT, tasks
 
@@ -58,8 +60,12 @@ def export(
         InputError: no such network or format, a runtime that is not installed or has no such files,
             no images to calibrate with, or a file that does not answer as the module does.
     """
-    told, engine = progress or Silent(), engine_of(format, precision)
+    told = progress or Silent()
+    check_format(format, precision)
     run = named(network, task)
+    if run.wrapper != PLAIN:
+        check_heads(FORMATS[format])
+    engine = runtime(FORMATS[format])
     _, own = parted(run.task, "export", options, tasks())
     size = run.task.size(run.spec, run.wrapper, own)
     samples = Samples(run, data)
@@ -91,18 +97,17 @@ def export(
     }
 
 
-def engine_of(format: str, precision: str) -> Runtime:
-    """The runtime of a format, known to run a precision.
+def check_format(format: str, precision: str) -> None:
+    """Whether there is such a format, and its runtime runs that precision.
 
     Raises:
-        InputError: no such format or precision, or the runtime is not installed.
+        InputError: there is none, or it does not.
     """
     if format not in FORMATS:
         raise InputError(f"there is no format {format!r}; known are {', '.join(FORMATS)}")
     if precision not in PRECISIONS:
         raise InputError(f"there is no precision {precision!r}; known are {', '.join(PRECISIONS)}")
     form(FORMATS[format], precision)
-    return runtime(FORMATS[format])
 
 
 def format_of(runtime_name: str) -> str:

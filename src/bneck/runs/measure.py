@@ -68,8 +68,7 @@ def measure(
         raise InputError(
             "there is nothing to measure; name a network, as in: bneck measure v3-small"
         )
-    if threads < 1 or rounds < 3:
-        raise InputError(f"threads is {threads} and rounds {rounds}; they must be at least 1 and 3")
+    check_rounds(threads, rounds)
     chosen = _task(task)
     _, own = parted(chosen, "measure", options, tasks())
     usual = usual_runtime(device)
@@ -87,6 +86,12 @@ def measure(
     return measure_candidates(
         candidates, place=device, protocol=protocol, profile=profile, on_round=on_round
     )
+
+
+def check_rounds(threads: int, rounds: int) -> None:
+    """Raise InputError where nothing can be measured so."""
+    if threads < 1 or rounds < 3:
+        raise InputError(f"threads is {threads} and rounds {rounds}; they must be at least 1 and 3")
 
 
 def _task(name: str) -> Task:

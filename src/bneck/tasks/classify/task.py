@@ -17,12 +17,12 @@ from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import resolve, to_text
 from bneck.specs.transforms import with_classes, with_resolution
 from bneck.specs.wrapper import PLAIN, Wrapper
-from bneck.tasks.contract import Answers, Dataset, Left, Metric, Prediction, Scores, Size, Table
+from bneck.tasks.contract import Answers, Dataset, Metric, Prediction, Scores, Size, Table
+from bneck.tasks.defaults import TaskDefaults
 from bneck.tasks.options import option
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from bneck.devices.runtimes import Runtime, Session
     from bneck.graphs.forms import Precision
@@ -60,7 +60,7 @@ class ClassifyOptions:
     )
 
 
-class Classify:
+class Classify(TaskDefaults):
     """One class per image."""
 
     name: ClassVar[str] = "classify"
@@ -68,13 +68,8 @@ class Classify:
     metric: ClassVar[Metric] = Metric("top-1", "top1")
     default_network: ClassVar[str] = "v3-small"
     builtin: ClassVar[bool] = True
-    paints: ClassVar[tuple[str, ...]] = ()
-    any_size: ClassVar[bool] = False
-    converts: ClassVar[bool] = False
     scores_epochs: ClassVar[bool] = True
-    statistics: ClassVar[tuple[int, int]] = (512, 32)
     Options: ClassVar[type[Any]] = ClassifyOptions
-    cannot: ClassVar[Mapping[str, str]] = {}
 
     def find(self, data: str | None, options: ClassifyOptions, *, seed: int) -> LabelledImages:
         """Class folders, tar shards, tables or a URL; None takes the built-in images."""
@@ -100,17 +95,9 @@ class Classify:
         """Nothing stands around a classifier."""
         return PLAIN
 
-    def stored(self, spec: NetSpec, wrapper: Wrapper) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
     def told(self, metadata: Mapping[str, str]) -> dict[str, Any]:
         """Nothing."""
         return {}
-
-    def convert(self, data: Path, out: Path | None) -> tuple[dict[str, Path], tuple[Left, ...]]:
-        """There is nothing to convert."""
-        raise NotImplementedError
 
     def recipe(
         self, name: str | None, *, images: int, epochs: float | None, started: bool, seed: int
@@ -166,10 +153,6 @@ class Classify:
 
         return supernet_problem(net, data, settings, group)
 
-    def outputs(self, net: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
-        """Class scores (N, classes) before softmax."""
-        return (net(images),)
-
     def evaluate(
         self,
         answers: Answers,
@@ -222,26 +205,6 @@ class Classify:
 
         return samples(source, split, size[0], count, normalisation)
 
-    def draw(self, path: Path, prediction: Prediction, answers: Answers) -> Image | None:
-        """Nothing to paint."""
-        return None
-
-    def paint(self, name: str, prediction: Prediction) -> Image:
-        """There is none."""
-        raise NotImplementedError(name)
-
-    def size(self, spec: NetSpec, wrapper: Wrapper, options: Any) -> Size:
-        """A square of the network's resolution."""
-        return (spec.resolution, spec.resolution)
-
-    def title(self, spec: NetSpec, wrapper: Wrapper) -> str:
-        """The network's name."""
-        return spec.name
-
-    def variants(self) -> Sequence[tuple[str, Any]]:
-        """`model.onnx`."""
-        return [("model.onnx", ClassifyOptions())]
-
     def metadata(
         self,
         net: Any,
@@ -264,10 +227,6 @@ class Classify:
             "input": "pixels" if options.pixels else "normalised",
             "spec": to_text(net.spec),
         }
-
-    def finished(self, options: Any) -> bool:
-        """There is no last step."""
-        return False
 
     def pixels(self, options: Any) -> bool:
         """As `pixels` says."""

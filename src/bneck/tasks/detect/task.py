@@ -18,20 +18,19 @@ from bneck.specs.text import to_text
 from bneck.specs.transforms import with_resolution
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Answers, Dataset, Left, Metric, Prediction, Scores, Size, Table
+from bneck.tasks.defaults import TaskDefaults
 from bneck.tasks.detect.head import COCO_IDS, Ssdlite, anchors, ssdlite
 from bneck.tasks.options import option
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from bneck.devices.runtimes import Runtime, Session
     from bneck.graphs.forms import Precision
     from bneck.nets.build import WrappedNet
     from bneck.nets.quantize import Quantized
     from bneck.tasks.detect.dataset import AnnotatedImages, DetectionData
-    from bneck.training.loop import TrainingProblem
-    from bneck.training.processes import ProcessGroup
     from bneck.training.settings import Settings
 
 EPOCHS, BATCH, LR = 60.0, 16, 0.002
@@ -64,18 +63,14 @@ class DetectOptions:
     )
 
 
-class Detect:
+class Detect(TaskDefaults):
     """Boxes with classes."""
 
     name: ClassVar[str] = "detect"
     summary: ClassVar[str] = "boxes with classes (SSDLite)"
     metric: ClassVar[Metric] = Metric("mAP", "AP")
     default_network: ClassVar[str] = "v3-small+dagger"
-    builtin: ClassVar[bool] = False
-    paints: ClassVar[tuple[str, ...]] = ()
-    any_size: ClassVar[bool] = False
     converts: ClassVar[bool] = True
-    scores_epochs: ClassVar[bool] = False
     statistics: ClassVar[tuple[int, int]] = (128, 16)
     Options: ClassVar[type[Any]] = DetectOptions
     cannot: ClassVar[Mapping[str, str]] = {
@@ -177,17 +172,6 @@ class Detect:
 
         detector = wrapper.around(spec)
         return DetectorNet(detector) if seed is None else build_detector(detector, seed=seed)
-
-    def supernet_problem(
-        self, net: Any, data: Any, settings: Settings, group: ProcessGroup
-    ) -> TrainingProblem[Any]:
-        """There is none."""
-        raise NotImplementedError
-
-    def outputs(self, net: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
-        """Offsets (N, anchors, 4), class logits (N, anchors, classes + 1)."""
-        offsets, logits = net(images)
-        return offsets, logits
 
     def evaluate(
         self,
@@ -300,14 +284,6 @@ class Detect:
         ]
         return with_boxes(Pictures.fromarray(whole), marks)
 
-    def paint(self, name: str, prediction: Prediction) -> Image:
-        """There is none."""
-        raise NotImplementedError(name)
-
-    def size(self, spec: NetSpec, wrapper: Wrapper, options: Any) -> Size:
-        """A square of the network's resolution."""
-        return (spec.resolution, spec.resolution)
-
     def title(self, spec: NetSpec, wrapper: Wrapper) -> str:
         """`ssdlite v3-small+dagger@320`."""
         return f"ssdlite {spec.name}"
@@ -344,10 +320,6 @@ class Detect:
     def finished(self, options: Any) -> bool:
         """Decoding and NMS."""
         return bool(options.decode)
-
-    def pixels(self, options: Any) -> bool:
-        """Never."""
-        return False
 
     def compare(
         self,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.text import resolve
+from bneck.specs.text import load, resolve
 from bneck.tasks.options import option
-from bneck.tasks.segment.head import Segmenter, segmenter
+from bneck.tasks.segment.head import Aspp, Segmenter, segmenter
 
 CITYSCAPES = 19  # classes
 STRIDE = 16  # the paper's output stride
@@ -80,6 +82,23 @@ def named_segmenter(
         spec, classes=classes, head=head, filters=options.filters, stride=stride,
         global_pool=options.global_pool,
     )  # fmt: skip
+
+
+def restored(stored: Mapping[str, Any], classes: int) -> Aspp:
+    """The head as a record has it."""
+    return Aspp(
+        shape=(stored["shape"][0], stored["shape"][1]), classes=classes, head=stored["head"],
+        filters=stored["filters"], stride=stored["output_stride"], global_pool=stored["global_pool"],
+    )  # fmt: skip
+
+
+def run_segmenter(path: str | Path) -> Segmenter | None:
+    """The segmenter of a run's folder as it was trained; None where there is no such run."""
+    folder = RunFolder(task_run(path))
+    record = folder.read() if folder.run_json.is_file() else {}
+    if record.get("task") != "segment":
+        return None
+    return restored(record["wrapper"], len(record["classes"])).around(load(folder.spec))
 
 
 def count_of(options: SegmentOptions) -> int:

@@ -19,7 +19,7 @@ from bneck.tasks.segment.count import (
     paper_madds,
 )
 from bneck.tasks.segment.head import segmenter
-from bneck.tasks.segment.options import count_of, named_segmenter
+from bneck.tasks.segment.options import count_of, named_segmenter, run_segmenter
 
 
 def count_table(networks: Iterable[str], options: Any) -> Table:
@@ -27,7 +27,9 @@ def count_table(networks: Iterable[str], options: Any) -> Table:
     size = options.size
     pixels = FULL if size is None else parse_size(size) if isinstance(size, str) else tuple(size)
     classes = count_of(options)
-    segmenters = [named_segmenter(name, options, classes=classes) for name in networks]
+    segmenters = [
+        run_segmenter(n) or named_segmenter(n, options, classes=classes) for n in networks
+    ]
     counted = [(seg, count_segmenter(seg, pixels), paper_madds(seg, pixels)) for seg in segmenters]
     return Table(
         title=f"{classes} classes, {pixels[0]} x {pixels[1]} pixels; Table 7 counts MAdds at one pixel "

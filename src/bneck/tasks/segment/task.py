@@ -16,7 +16,7 @@ from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Answers, Left, Metric, Prediction, Scores, Size, Table
 from bneck.tasks.options import sized
 from bneck.tasks.segment.head import Aspp
-from bneck.tasks.segment.options import SegmentOptions, count_of, named_segmenter
+from bneck.tasks.segment.options import SegmentOptions, count_of, named_segmenter, restored
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -81,11 +81,7 @@ class Segment:
 
     def restored(self, spec: NetSpec, stored: Mapping[str, Any], classes: int) -> Wrapper:
         """The head as a record has it."""
-        return Aspp(
-            shape=(stored["shape"][0], stored["shape"][1]), classes=classes, head=stored["head"],
-            filters=stored["filters"], stride=stored["output_stride"],
-            global_pool=stored["global_pool"],
-        )  # fmt: skip
+        return restored(stored, classes)
 
     def stored(self, spec: NetSpec, wrapper: Any) -> dict[str, Any]:
         """All fields of the wrapper."""
