@@ -71,10 +71,12 @@ def trial_job(job: TrialJob) -> Outcome:
     """Shrink, fine-tune, save the weights, judge on the held-out images."""
     start = time.perf_counter()
     trainer = job.trainer
-    epochs = job.steps / (trainer.fitted() // job.settings.batch)
+    per_epoch = trainer.fitted() // job.settings.batch
+    # The schedule is a step longer than the tuning: a cosine's last step has learning rate 0.
+    schedule = replace(job.settings, epochs=(job.steps + 1) / per_epoch, warmup=0.0)
     net = trainer.shrink(_parent(trainer, job.parent_spec, job.parent_weights), job.spec)
     setup = time.perf_counter() - start
-    trainer.fit(net, replace(job.settings, epochs=epochs, warmup=0.0), heldout=True)
+    trainer.fit(net, schedule, heldout=True, until=job.steps / per_epoch)
     judged = trainer.judge(net, heldout=True)
     done = time.perf_counter()
     save_weights(net.state_dict(), job.weights)

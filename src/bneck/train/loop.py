@@ -186,7 +186,7 @@ def fit(
     checkpoint: Path | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
-    until: int | None = None,
+    until: float | None = None,
     team: Team = ALONE,
     journal: Journal | None = None,
     save_s: float = SAVE_S,
@@ -201,8 +201,8 @@ def fit(
             to go on from if it is there.
         on_step: called with (steps done, all steps, loss).
         on_epoch: called behind every epoch with (steps done, the averaged weights as they are).
-        until: stop after so many epochs of the schedule, to go on from the checkpoint later; None
-            trains to the end.
+        until: stop after so many epochs of the schedule, to the nearest step; training goes on from the
+            checkpoint later. None trains to the end.
         team: the processes that train together. The first one saves and tells.
         journal: what is written down on the way; the first process's.
         save_s: see `checkpoint`.
@@ -217,7 +217,7 @@ def fit(
             "choose a smaller batch"
         )
     total = max(1, round(settings.epochs * steps_per_epoch))
-    end = total if until is None else min(total, until * steps_per_epoch)
+    end = total if until is None else min(total, round(until * steps_per_epoch))
     course = _Course(net, lessons, settings, team, checkpoint, save_s)
     course.on_step, course.journal = on_step, journal
     done = course.saved.restore()
