@@ -25,7 +25,7 @@ from bneck.data.pack import pack
 from bneck.recipes.block_search import _judge_batch, rungs
 from bneck.recipes.classify_trainer import ClassifyTrainer
 from bneck.recipes.crew import Crew
-from bneck.recipes.finalists import in_order
+from bneck.recipes.finalists import finalists, in_order
 from bneck.recipes.jobs import ProxyJob, TrainJob, proxy_job, train_job
 from bneck.recipes.main import resume, search
 from bneck.recipes.progress import Silent
@@ -363,6 +363,58 @@ def test_trials_are_stopped_only_where_something_was_learned(
     assert len(study.trials) == 9
     # The first is compared with nobody, so it goes on; who comes after it is worse.
     assert sum(trial.stopped for trial in study.trials) == stopped
+
+
+def test_a_trial_that_diverges_is_noted_and_the_others_go_on(
+    pictures: Path, space_file: Path, tmp_path: Path
+) -> None:
+    toy = replace(load_space(space_file), resolution=32, classes=3)
+    pack(list_images(pictures), 32, tmp_path / "pack")
+    trainer = ClassifyTrainer(pack=tmp_path / "pack", classes=3, heldout_share=0.2, seed=0)
+    reward = Reward(kind="hard", target_ms=1.0)
+
+    def study() -> Study:
+        return Study(
+            toy, reward=reward, estimate=lambda spec: 1.0, searcher="random",
+            ledger=tmp_path / "blocks.log",
+        )  # fmt: skip
+
+    class TooFast(Crew):
+        """Trains in this process, the first network at a learning rate that no network survives."""
+
+        def run(self, task: Any, arguments: Any, on_done: Any) -> None:
+            for n, (job,) in enumerate(arguments):
+                fast = replace(job.settings, lr=1e6)
+                on_done(n, task(replace(job, settings=fast) if job.checkpoint == first else job))
+
+    searched, run = (
+        study(),
+        SimpleNamespace(progress=Heard(), folder=SimpleNamespace(scratch=tmp_path)),
+    )
+    batch = [asked for _ in range(2) if (asked := searched.ask())]
+    first = tmp_path / f"trial-{batch[0].number:05d}.checkpoint"
+    training = replace(small_data(resolution=32, images=96, epochs=2.0, steps=1).training, epochs=2)
+    _judge_batch(run, TooFast(1), trainer, searched, training, batch)  # type: ignore[arg-type]
+    failed, whole = study().trials  # as a resumed search reads them
+    assert (failed.accuracy, failed.reward, failed.whole) == (0.0, 0.0, False)
+    assert failed.failed is not None
+    assert "the loss" in failed.failed
+    assert run.progress.said == [f"trial {failed.number} failed: {failed.failed}"]
+    assert whole.accuracy > 0
+    assert whole.failed is None
+    assert study().best(2) == study().front() == [whole]
+
+
+def test_no_finalist_is_left_of_trials_that_all_diverged(space_file: Path) -> None:
+    toy = replace(load_space(space_file), resolution=32, classes=3)
+    study = Study(
+        toy, reward=Reward(kind="hard", target_ms=1.0), estimate=lambda spec: 1.0, searcher="random"
+    )
+    asked = study.ask()
+    assert asked is not None
+    study.tell(asked, 0.0, failed="the loss became nan")
+    with pytest.raises(InputError, match=r"none of the 1 trials was trained .*the loss became nan"):
+        finalists(None, None, None, study, BlockSettings(), 1.0)  # type: ignore[arg-type]
 
 
 def test_ties_go_to_the_faster() -> None:

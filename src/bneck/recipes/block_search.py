@@ -31,7 +31,12 @@ from bneck.recipes.jobs import ProxyJob, proxy_job
 from bneck.recipes.progress import Replaying
 from bneck.recipes.run import Run
 from bneck.recipes.settings import BlockSettings
-from bneck.recipes.sharing import judge_by_shared_weights, rank_correlation, shared_weights
+from bneck.recipes.sharing import (
+    judge_by_shared_weights,
+    rank_correlation,
+    shared_weights,
+    supernet_file,
+)
 from bneck.recipes.stages import filled_table, table_path
 from bneck.recipes.target import target_ms
 from bneck.recipes.trainer import Outcome, Trainer
@@ -112,7 +117,16 @@ def _judge_trials(
             _judge_all(run, study, settings, judge)
         return None
     with run.stage("train the supernet"):
-        weights = shared_weights(run, crew, trainer, space, settings.supernet)
+        trained = shared_weights(run, crew, trainer, space, settings.supernet)
+    if "failed" in trained:
+        run.progress.say(
+            f"the supernet failed: {trained['failed']}; every trial is trained by itself instead"
+        )
+        with run.stage("block search"):
+            judge = partial(_judge_batch, run, crew, trainer, study, training)
+            _judge_all(run, study, settings, judge)
+        return {**trained, "tau": None, "checked": []}
+    weights = supernet_file(run)
     with run.stage("block search"):
         inherited = partial(judge_by_shared_weights, run, crew, trainer, study, weights)
         _judge_all(run, study, settings, inherited)
@@ -280,20 +294,27 @@ def _judge_batch(
 
         def done(index: int, outcome: Outcome, rung: int = rung, numbers: Any = numbers,
                  by_number: Any = by_number) -> None:  # fmt: skip
-            study.note(by_number[numbers[index]], outcome["expected"], rung)
+            asked, failed = by_number[numbers[index]], outcome.get("failed")
+            study.note(asked, outcome["expected"], rung, failed=failed)
+            if failed is not None:
+                run.progress.say(f"trial {asked.number} failed: {failed}")
 
         crew.run(proxy_job, [(job,) for job in jobs.values()], done)
         learned = max(asked.rungs[rung] for asked in going) >= LEARNED * trainer.chance
         stays = []
         for asked in going:
-            stops = rung != last and learned and study.report(asked, asked.rungs[rung], rung)
-            if stops or rung == last:
-                study.tell(asked, asked.rungs[rung], stopped=stops)
+            failed = asked.failures.get(rung)
+            goes_on = rung != last and failed is None
+            stops = goes_on and learned and study.report(asked, asked.rungs[rung], rung)
+            if stops or not goes_on:
+                study.tell(asked, asked.rungs[rung], stopped=stops, failed=failed)
                 _checkpoint(run, asked).unlink(missing_ok=True)
                 run.progress.advance(1)
             else:
                 stays.append(asked)
         going = stays
+        if not going:
+            return
 
 
 def _checkpoint(run: Run, asked: Asked) -> Path:
@@ -321,6 +342,7 @@ def _record(
                 "latency_ms": trial.latency_ms,
                 "reward": trial.reward,
                 "stopped": trial.stopped,
+                "failed": trial.failed,
             }
             for trial in study.trials
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from bneck.nets.weights import save_weights
 from bneck.recipes.progress import POLL_S, write_mark
 from bneck.recipes.trainer import Judged, Outcome, Trainer
 from bneck.specs.network import NetSpec
-from bneck.train.loop import Settings
+from bneck.train.loop import Diverged, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,16 +69,23 @@ class TrialJob:
 
 
 def trial_job(job: TrialJob) -> Outcome:
-    """Shrink, fine-tune, save the weights, judge on the held-out images."""
+    """Shrink, fine-tune, save the weights, judge on the held-out images.
+
+    A tuning that diverges scores 0 and leaves the weights as they were before it.
+    """
     start = time.perf_counter()
     trainer = job.trainer
     per_epoch = trainer.fitted() // job.settings.batch
     # The schedule is a step longer than the tuning: a cosine's last step has learning rate 0.
     schedule = replace(job.settings, epochs=(job.steps + 1) / per_epoch, warmup=0.0)
-    net = trainer.shrink(_parent(trainer, job.parent_spec, job.parent_weights), job.spec)
+    parent = _parent(trainer, job.parent_spec, job.parent_weights)
+    net = trainer.shrink(parent, job.spec)
     setup = time.perf_counter() - start
-    trainer.fit(net, schedule, heldout=True, until=job.steps / per_epoch)
-    judged = trainer.judge(net, heldout=True)
+    try:
+        trainer.fit(net, schedule, heldout=True, until=job.steps / per_epoch)
+        judged = _judged(net, trainer)
+    except Diverged as error:
+        net, judged = trainer.shrink(parent, job.spec), _failed(error)
     done = time.perf_counter()
     save_weights(net.state_dict(), job.weights)
     setup += time.perf_counter() - done
@@ -99,11 +107,14 @@ class ProxyJob:
 
 
 def proxy_job(job: ProxyJob) -> Outcome:
-    """Train up to `until`, from the checkpoint if there is one, and judge."""
+    """Train up to `until`, from the checkpoint if there is one, and judge; diverged, it scores 0."""
     start = time.perf_counter()
     net = job.trainer.build(job.spec, job.settings.seed)
-    job.trainer.fit(net, job.settings, heldout=True, checkpoint=job.checkpoint, until=job.until)
-    return _outcome(job.trainer.judge(net, heldout=True), start)
+    try:
+        job.trainer.fit(net, job.settings, heldout=True, checkpoint=job.checkpoint, until=job.until)
+        return _outcome(_judged(net, job.trainer), start)
+    except Diverged as error:
+        return _outcome(_failed(error), start)
 
 
 def marked(mark: Path) -> Callable[[int, int, float], None]:
@@ -112,9 +123,18 @@ def marked(mark: Path) -> Callable[[int, int, float], None]:
 
 
 def outcome_of(net: nn.Module, trainer: Trainer) -> Outcome:
-    """A trained network judged on the held-out images."""
+    """A trained network judged on the held-out images; 0 where its outputs are not finite."""
     start = time.perf_counter()
-    return _outcome(trainer.judge(net, heldout=True), start)
+    try:
+        return _outcome(_judged(net, trainer), start)
+    except Diverged as error:
+        return _outcome(_failed(error), start)
+
+
+def check_finite(net: nn.Module) -> None:
+    """Raise Diverged for weights or statistics that the last step, whose loss nobody sees, ruined."""
+    if not all(bool(value.isfinite().all()) for value in net.state_dict().values()):
+        raise Diverged("the weights are not finite after the last step")
 
 
 class _Marker:
@@ -130,14 +150,34 @@ class _Marker:
             self.last = now
 
 
+def _judged(net: nn.Module, trainer: Trainer) -> Judged:
+    """Judged on the held-out images.
+
+    Raises:
+        Diverged: weights or scores that are not finite.
+    """
+    check_finite(net)
+    judged = trainer.judge(net, heldout=True)
+    if not all(map(math.isfinite, (judged.score, judged.expected, judged.loss or 0.0))):
+        raise Diverged("the outputs on the held-out images are not finite")
+    return judged
+
+
+def _failed(error: Diverged) -> Judged:
+    return Judged(score=0.0, expected=0.0, failed=error.what)
+
+
 def _outcome(judged: Judged, start: float, *, setup_seconds: float = 0.0) -> Outcome:
-    return Outcome(
+    outcome = Outcome(
         score=judged.score,
         loss=judged.loss,
         expected=judged.expected,
         seconds=time.perf_counter() - start,
         setup_seconds=setup_seconds,
     )
+    if judged.failed is not None:
+        outcome["failed"] = judged.failed
+    return outcome
 
 
 @lru_cache(maxsize=1)

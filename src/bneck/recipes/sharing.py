@@ -17,7 +17,7 @@ from bneck.nets.supernet import Supernet
 from bneck.nets.weights import load_weights, save_weights
 from bneck.recipes.classify_trainer import ClassifyTrainer
 from bneck.recipes.crew import Crew
-from bneck.recipes.jobs import ProxyJob, marked, outcome_of, proxy_job
+from bneck.recipes.jobs import ProxyJob, check_finite, marked, outcome_of, proxy_job
 from bneck.recipes.progress import PERCENT, Following
 from bneck.recipes.run import Run
 from bneck.recipes.settings import BlockSettings
@@ -25,7 +25,7 @@ from bneck.recipes.trainer import Outcome, Trainer
 from bneck.search.blocks import BlockSpace
 from bneck.search.space import Tokens
 from bneck.search.study import Asked, Study, Trial
-from bneck.train.loop import Data, Settings
+from bneck.train.loop import Data, Diverged, Settings
 from bneck.train.supernet import train_supernet
 
 CHECKED = 8  # networks that are trained alone, to be compared with
@@ -46,15 +46,21 @@ class SupernetJob:
     mark: Path
 
 
-def supernet_job(job: SupernetJob) -> bool:
-    """Train, from the job's checkpoint if there is one, and save the averaged weights."""
+def supernet_job(job: SupernetJob) -> str | None:
+    """Train, from the job's checkpoint if there is one, and save the averaged weights.
+
+    What went wrong where the training diverged; nothing is saved then.
+    """
     packed, fit, _ = job.trainer.open()
     net = Supernet(job.space, seed=job.settings.seed)
     data = Data(packed.train, fit, job.space.resolution)
-    train_supernet(net, data, job.settings, checkpoint=job.checkpoint, on_step=marked(job.mark))
+    try:
+        train_supernet(net, data, job.settings, checkpoint=job.checkpoint, on_step=marked(job.mark))
+        check_finite(net)
+    except Diverged as error:
+        return error.what
     save_weights(net.state_dict(), job.weights)
-    job.checkpoint.unlink(missing_ok=True)
-    return True
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,27 +89,39 @@ def _supernet(space: BlockSpace, weights: Path) -> Supernet:
     return net.eval()
 
 
+def supernet_file(run: Run) -> Path:
+    """Where a run's trained supernet is."""
+    return run.folder.scratch / "supernet.safetensors"
+
+
 def shared_weights(
     run: Run, crew: Crew, trainer: Trainer, space: BlockSpace, epochs: float
-) -> Path:
-    """The trained supernet's file; trained once a run."""
+) -> dict[str, Any]:
+    """The supernet, trained once a run: its epochs, and why it failed, if it did."""
     assert isinstance(trainer, ClassifyTrainer)
-    weights = run.folder.scratch / "supernet.safetensors"
-    if run.ledger.find(event=TRAINED):
-        return weights
+    known = run.ledger.find(event=TRAINED)
+    if known is not None:
+        return {key: value for key, value in known.items() if key != "event"}
     job = SupernetJob(
         space=space,
         trainer=trainer,
         settings=replace(run.settings.training, epochs=epochs, warmup=min(1.0, epochs / 4)),
-        weights=weights,
+        weights=supernet_file(run),
         checkpoint=run.folder.scratch / "supernet.checkpoint",
         mark=run.folder.scratch / "supernet.mark",
     )
     run.progress.stage("training the supernet, percent", PERCENT)
+    trained: dict[str, Any] = {"epochs": epochs}
+
+    def done(index: int, failed: str | None) -> None:
+        if failed is not None:
+            trained["failed"] = failed
+        run.ledger.append({"event": TRAINED, **trained})
+        job.checkpoint.unlink(missing_ok=True)  # not before the ledger has the line
+
     with Following(run.progress, [job.mark]):
-        crew.run(supernet_job, [(job,)], lambda *done: None)
-    run.ledger.append({"event": TRAINED, "epochs": epochs})
-    return weights
+        crew.run(supernet_job, [(job,)], done)
+    return trained
 
 
 def judge_by_shared_weights(
@@ -120,7 +138,7 @@ def judge_by_shared_weights(
     outcomes: dict[int, Outcome] = {}
     crew.run(inherited_job, [(job,) for job in jobs], outcomes.__setitem__)
     for n, asked in enumerate(batch):
-        study.tell(asked, outcomes[n]["expected"])
+        study.tell(asked, outcomes[n]["expected"], failed=outcomes[n].get("failed"))
         run.progress.advance(1)
 
 
@@ -137,7 +155,7 @@ def rank_correlation(
     Networks from the best to the worst by their shared weights are trained alone as trials without a
     supernet are.
     """
-    chosen = spread(study.trials, CHECKED)
+    chosen = spread([trial for trial in study.trials if trial.failed is None], CHECKED)
     open_ = [t for t in chosen if not run.ledger.find(event=ALONE, number=t.number)]
     run.progress.stage(f"training {len(open_)} networks alone, to compare", len(open_))
     jobs = [
@@ -153,6 +171,8 @@ def rank_correlation(
 
     def done(index: int, outcome: Outcome) -> None:
         entry = {"event": ALONE, "number": open_[index].number, "expected": outcome["expected"]}
+        if "failed" in outcome:
+            entry["failed"] = outcome["failed"]
         run.ledger.append(entry)
         jobs[index].checkpoint.unlink(missing_ok=True)
         run.progress.advance(1)
@@ -162,7 +182,7 @@ def rank_correlation(
     pairs = [
         (trial.number, trial.accuracy, float(entry["expected"]))
         for trial, entry in zip(chosen, alone, strict=True)
-        if entry is not None
+        if entry is not None and "failed" not in entry
     ]
     tau = float(kendalltau([p[1] for p in pairs], [p[2] for p in pairs]).statistic)
     run.progress.say(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 from torch import nn
 
@@ -19,22 +19,28 @@ class Judged:
     """What a network is worth on some images.
 
     `score` is the task's metric as a share of 1. `expected` is what networks are compared by while they
-    are searched: the same, or something that moves more smoothly with the weights.
+    are searched: the same, or something that moves more smoothly with the weights. `failed` says why
+    a short training diverged; it scores 0 then.
     """
 
     score: float
     expected: float
     loss: float | None = None
+    failed: str | None = None
 
 
 class Outcome(TypedDict):
-    """What judging gave, the seconds that the job took, and how many of them were no training."""
+    """What judging gave, the seconds that the job took, and how many of them were no training.
+
+    `failed` is there only where the training diverged; see `Judged`.
+    """
 
     score: float
     loss: float | None
     expected: float
     seconds: float
     setup_seconds: float
+    failed: NotRequired[str]
 
 
 class Trainer(Protocol):

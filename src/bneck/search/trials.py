@@ -17,6 +17,7 @@ from bneck.search.space import Choice, Tokens
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # Attributes of a trial.
 ACCURACY, LATENCY, REJECTED, DIGEST = "accuracy", "latency_ms", "rejected", "digest"
+FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,14 @@ class TrainingError(InputError):
     """Training that cannot go on; the message gives the step, the rate and what to change."""
 
 
+class Diverged(TrainingError):
+    """A loss that is NaN, infinite or ran away. `what` is the message without its advice."""
+
+    def __init__(self, what: str, advice: str | None = None) -> None:
+        super().__init__(what if advice is None else f"{what}; {advice}")
+        self.what = what
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How to train. `batch` is that of all processes, `lr` the peak for it; epochs may be fractional.
@@ -208,7 +216,8 @@ def fit(
         save_s: see `checkpoint`.
 
     Raises:
-        TrainingError: fewer images than one batch, or a loss that is no longer finite or ran away.
+        TrainingError: fewer images than one batch.
+        Diverged: a loss that is no longer finite or ran away.
     """
     steps_per_epoch = lessons.images // settings.batch
     if steps_per_epoch == 0:
@@ -334,9 +343,9 @@ class _Course(Generic[B]):
         value = float(self.team.mean(loss))
         wrong = self.health.look(value)
         if wrong is not None:
-            raise TrainingError(
-                f"{wrong} at step {done} with learning rate {lr:.3g}; "
-                f"train with a smaller learning rate ({self.saved})"
+            raise Diverged(
+                f"{wrong} at step {done} with learning rate {lr:.3g}",
+                f"train with a smaller learning rate ({self.saved})",
             )
         return value
 
