@@ -16,10 +16,10 @@ from bneck.data.pack import pack
 from bneck.nets.weights import load_weights, save_weights
 from bneck.recipes.classify_trainer import ClassifyTrainer
 from bneck.recipes.crew import Crew
-from bneck.recipes.jobs import ProxyJob, TrialJob, outcome_of, proxy_job, trial_job
+from bneck.recipes.jobs import ProxyJob, TrainJob, TrialJob, outcome_of, proxy_job, trial_job
 from bneck.recipes.progress import Silent
 from bneck.recipes.run import new_run
-from bneck.recipes.search import run_search
+from bneck.recipes.search import run_search, train_all
 from bneck.recipes.settings import small_data
 from bneck.recipes.sharing import shared_weights
 from bneck.records.ledger import Ledger
@@ -133,6 +133,50 @@ def test_a_supernet_that_diverges_is_recorded_once(
     resumed = run()
     assert shared_weights(resumed, Here(1), trainer, SPACE, 4.0) == first
     assert len(resumed.ledger.entries) == 1
+
+
+def test_a_kill_before_the_ledger_has_the_outcome_costs_no_training(
+    tiny: NetSpec, trainer: ClassifyTrainer, tmp_path: Path
+) -> None:
+    class Killed(Exception):
+        """The run's process is gone."""
+
+    class Crash(Here):
+        """Works, and is killed before anyone hears of it."""
+
+        def run(self, task: Any, arguments: Any, on_done: Any) -> None:
+            super().run(task, arguments, lambda *done: None)
+            assert arguments[0][0].mark.exists()  # what a training leaves with its last step
+            raise Killed
+
+    class Watched(Here):
+        """Says whether anything was trained."""
+
+        stepped = False
+
+        def run(self, task: Any, arguments: Any, on_done: Any) -> None:
+            super().run(task, arguments, on_done)
+            self.stepped = arguments[0][0].mark.exists()
+
+    job = TrainJob(
+        spec=tiny, trainer=trainer, settings=SETTINGS.training,
+        weights=tmp_path / "w", checkpoint=tmp_path / "c", mark=tmp_path / "m", heldout=True,
+    )  # fmt: skip
+
+    def run() -> Any:
+        ledger = Ledger(tmp_path / "ledger.jsonl")
+        return SimpleNamespace(ledger=ledger, progress=Silent(), metric="top-1")
+
+    with pytest.raises(Killed):
+        train_all(run(), Crash(1), {"found-0": job})
+    assert run().ledger.entries == []
+    weights = job.weights.read_bytes()
+    crew = Watched(1)
+    outcomes = train_all(run(), crew, {"found-0": job})
+    assert not crew.stepped
+    assert job.weights.read_bytes() == weights
+    assert outcomes["found-0"]["score"] > 0
+    assert not job.checkpoint.exists()
 
 
 def by_table(seed: NetSpec, specs: list[NetSpec], table: Any, *on: object) -> list[float]:

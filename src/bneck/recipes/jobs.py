@@ -38,7 +38,11 @@ class TrainJob:
 
 
 def train_job(job: TrainJob) -> Outcome:
-    """Train, save the averaged weights, judge. Goes on from the job's checkpoint if there is one."""
+    """Train, save the averaged weights, judge. Goes on from the job's checkpoint if there is one.
+
+    The checkpoint stays: who writes the outcome down deletes it then, or a kill in between would cost
+    the whole training.
+    """
     start = time.perf_counter()
     trainer = job.trainer
     net = trainer.build(job.spec, job.settings.seed)
@@ -51,7 +55,6 @@ def train_job(job: TrainJob) -> Outcome:
     )
     judged = trainer.judge(net, heldout=job.heldout)
     save_weights(net.state_dict(), job.weights)
-    job.checkpoint.unlink(missing_ok=True)
     return _outcome(judged, start)
 
 

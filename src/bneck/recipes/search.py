@@ -257,6 +257,7 @@ def train_all(run: Run, crew: Crew, jobs: dict[str, TrainJob]) -> dict[str, dict
     def done(index: int, outcome: Outcome) -> None:
         name = open_jobs[index]
         run.ledger.append({"event": "trained", "name": name, **outcome})
+        jobs[name].checkpoint.unlink(missing_ok=True)
         run.progress.say(f"{name}: {run.metric} {outcome['score']:.1%}")
 
     with Following(run.progress, [jobs[name].mark for name in open_jobs]):
