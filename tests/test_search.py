@@ -290,6 +290,23 @@ class TestTargets:
             resume(out, progress=PlugPuller())
 
 
+@pytest.mark.parametrize("options", [{}, {"from_scratch": True}])
+@pytest.mark.parametrize("weights", ["weights.safetensors", "found/weights.safetensors"])
+def test_a_run_whose_weights_would_be_dropped_is_refused(
+    weights: str, options: dict[str, Any], tiny: NetSpec, pictures: Path, tmp_path: Path
+) -> None:
+    trained, out = tmp_path / "trained", tmp_path / "run"
+    (trained / weights).parent.mkdir(parents=True)
+    (trained / "spec.yaml").write_text(to_text(tiny))
+    (trained / weights).touch()
+    message = (
+        rf"^the seed network {trained} is a run's folder, .* name {trained}/spec\.yaml to search"
+    )
+    with pytest.raises(InputError, match=message):
+        search(pictures, seed_network=str(trained), out=out, **options)
+    assert not out.exists()
+
+
 @pytest.mark.usefixtures("quick", "in_reach")
 def test_a_table_half_filled_when_a_run_stops_serves_it_again(
     tiny: NetSpec,

@@ -88,7 +88,7 @@ def search(
         task: "classify", "detect" or "segment"; the network changes, what stands round it does not.
         device: where latency is measured; "local" is this machine (docs/devices.md has the others).
         runtime, precision: what is timed and shipped (`Deployment.of`); training is in float.
-        seed_network: the network to narrow: a zoo name, a spec file, a run folder; None takes v3-small,
+        seed_network: the network to narrow: a zoo name or a spec file; None takes v3-small,
             with `+dagger` for a detector and `+rf2` for a segmenter.
         resolution: side in pixels; None: the network's, 48 for the built-in images, 320 to detect.
         epochs, steps: of every full training; T, the steps that judge a proposal.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from bneck.devices.deployment import Deployment
@@ -13,6 +14,7 @@ from bneck.recipes.segment import BATCH, usual_training
 from bneck.recipes.segmenters import named_segmenter
 from bneck.recipes.target import target_ms
 from bneck.recipes.training import small_data as train_small_data
+from bneck.records.run import RunFolder
 from bneck.search.netadapt import ALL, PAPER
 from bneck.search.netadapt import Kind as Change
 from bneck.search.reward import Kind, Reward
@@ -212,6 +214,7 @@ class SearchSettings:
             raise InputError(f"delta is {self.delta}; it must be a share above 0 and below 0.5")
         if not 0 < self.training.epochs < float("inf"):
             raise InputError(f"epochs is {self.training.epochs}; it must be a number above 0")
+        _check_no_weights(self.seed_network)
         target_ms(self.target, 1.0)
         Deployment.of(self.device, self.runtime, self.precision)
         if self.cluster is not None:
@@ -278,6 +281,16 @@ def small_data(
         detect=detect,
         segment=segment,
     )
+
+
+def _check_no_weights(network: str) -> None:
+    """Raise InputError for a run: a search trains its seed network from new weights."""
+    folder = RunFolder(Path(network))
+    if any(run.weights.is_file() for run in (folder, RunFolder(folder.found))):
+        raise InputError(
+            f"the seed network {network} is a run's folder, whose weights a search would drop; name "
+            f"{folder.spec} to search from its architecture with new weights"
+        )
 
 
 def _cores() -> int:
