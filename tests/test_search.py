@@ -290,6 +290,31 @@ class TestTargets:
             resume(out, progress=PlugPuller())
 
 
+def test_the_heldout_score_is_that_of_the_found_network(
+    pictures: Path, tiny_file: Path, tiny: NetSpec, made_up_table: Path, tmp_path: Path
+) -> None:
+    def by_table(seed: NetSpec, specs: list[NetSpec], table: Any, *on: object) -> list[float]:
+        """All but the seed run a tenth faster than the table says, so the last step cuts too much."""
+        estimate = table.estimate_ms if table else lambda s: count(s).madds
+        return [estimate(s) * (1 if s.rows == seed.rows else 0.9) for s in specs]
+
+    with pytest.MonkeyPatch.context() as patch:
+        measure_quickly(patch)
+        for module in ("search", "verify"):
+            patch.setattr(f"bneck.recipes.{module}.measured_ms", by_table)
+        # Another memory of what was measured beside the table: these are other times.
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        table_path(tiny).parent.mkdir(parents=True)
+        shutil.copy(made_up_table, table_path(tiny))
+        record = search(
+            pictures, "85%", seed_network=str(tiny_file), out=tmp_path / "run", workers=1, **SMALL
+        )
+    last, found = record["steps"][-1], record["found"]
+    assert found["digest"] != last["digest"]  # widened: nobody judged it before its final training
+    assert "heldout_score" not in found
+    assert found["scores"]
+
+
 @pytest.mark.parametrize("options", [{}, {"from_scratch": True}])
 @pytest.mark.parametrize("weights", ["weights.safetensors", "found/weights.safetensors"])
 def test_a_run_whose_weights_would_be_dropped_is_refused(
