@@ -17,7 +17,6 @@ import argparse
 import random
 import time
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -26,42 +25,34 @@ import torch
 from scipy.stats import kendalltau
 
 from bneck.costs.count import count
-from bneck.data.batches import eval_batches
-from bneck.data.builtin import fashion_pack
+from bneck.nas.netadapt import ALL, propose
 from bneck.nets.batch_norm import reestimate
 from bneck.nets.build import Net
-from bneck.recipes.classify_trainer import ClassifyTrainer
-from bneck.recipes.search_task import (
-    BUILTIN_EPOCHS,
-    BUILTIN_IMAGES,
-    BUILTIN_RESOLUTION,
-    BUILTIN_STEPS,
-)
-from bneck.recipes.settings import small_data
-from bneck.search.netadapt import ALL, propose
+from bneck.records.progress import Silent
+from bneck.runs.search.experiment import Experiment
+from bneck.runs.search.main import BUILTIN_EPOCHS, BUILTIN_STEPS, HELDOUT
+from bneck.runs.search.settings import tuning
 from bneck.specs.network import NetSpec
-from bneck.specs.transforms import fix_skips, with_classes, with_resolution
-from bneck.specs.zoo import network
-from bneck.train.loop import Settings
+from bneck.specs.transforms import fix_skips
+from bneck.tasks.registry import DEFAULT, task
+from bneck.training.settings import Settings
 
 CUTS = (0.01, 0.04, 0.1)
-BATCHES, BATCH = 4, 250
+IMAGES, BATCH = 1000, 250
 ORDERS = 2
 
 
 def tuned(
-    trainer: ClassifyTrainer, parent: Net, spec: NetSpec, settings: Settings, steps: int
+    experiment: Experiment, parent: Net, spec: NetSpec, settings: Settings, steps: int
 ) -> tuple[float, float]:
     """What a proposal is worth after so many steps, without and with statistics measured again."""
-    net = trainer.shrink(parent, spec)
-    per_epoch = trainer.fitted() // settings.batch
+    net = experiment.shrink(parent, spec)
+    per_epoch = experiment.data.fitted(heldout=True) // settings.batch
     schedule = replace(settings, epochs=(steps + 1) / per_epoch)
-    trainer.fit(net, schedule, heldout=True, until=steps / per_epoch)
-    plain = trainer.judge(net, heldout=True).expected
-    packed, fit, _ = trainer.open()
-    batches = eval_batches(packed.train, fit, resolution=spec.resolution, batch=BATCH)
-    reestimate(net, (images for images, _ in islice(batches, BATCHES)))
-    return plain, trainer.judge(net, heldout=True).expected
+    experiment.fit(net, schedule, heldout=True, until=steps / per_epoch)
+    plain = experiment.score(net, heldout=True).expected
+    reestimate(net, experiment.data.images(net, "fit", IMAGES).split(BATCH))
+    return plain, experiment.score(net, heldout=True).expected
 
 
 def proposed(seed: NetSpec, wanted: int) -> list[NetSpec]:
@@ -84,27 +75,28 @@ def main() -> None:
     parser.add_argument("--long", type=int, default=62, help="steps of the long fine-tuning")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    packed = fashion_pack(args.out / "pack", BUILTIN_RESOLUTION)
-    base = with_resolution(
-        with_classes(network("v3-small"), len(packed.classes)), BUILTIN_RESOLUTION
-    )
+    chosen = task(DEFAULT)
+    options = chosen.Options()
+    dataset = chosen.find(None, options, seed=0)
+    base, wrapper = chosen.arrange(chosen.default_network, options, dataset)
     spec = fix_skips(base)
     specs = proposed(spec, args.proposals)
     taus: dict[str, list[float]] = {"as tuned": [], "measured again": [], "long": []}
     for seed in range(args.seeds):
-        settings = small_data(
-            resolution=BUILTIN_RESOLUTION, images=BUILTIN_IMAGES, epochs=BUILTIN_EPOCHS,
-            steps=BUILTIN_STEPS, seed=seed,
-        )  # fmt: skip
-        trainer = ClassifyTrainer(
-            pack=args.out / "pack", classes=spec.classes, heldout_share=settings.heldout, seed=seed
+        training = chosen.recipe(
+            None, images=dataset.splits["train"], epochs=BUILTIN_EPOCHS, started=False, seed=seed
         )
-        parent = trainer.build(spec, seed)
-        trainer.fit(parent, settings.training, heldout=True)
-        print(f"seed {seed}: {trainer.judge(parent, heldout=True)}", flush=True)
-        orders = [replace(settings.tuning, seed=seed + n) for n in range(1, ORDERS + 1)]
+        data = chosen.prepare(
+            dataset, base, wrapper, options, scratch=args.out / f"data-{seed}", seed=seed,
+            heldout=HELDOUT, progress=Silent(),
+        )  # fmt: skip
+        experiment = Experiment(task_name=chosen.name, wrapper=wrapper, data=data)
+        parent = experiment.build(spec, seed)
+        experiment.fit(parent, training, heldout=True)
+        print(f"seed {seed}: {experiment.score(parent, heldout=True)}", flush=True)
+        orders = [replace(tuning(training), seed=seed + n) for n in range(1, ORDERS + 1)]
         long, short = (
-            np.array([[tuned(trainer, parent, s, o, steps) for o in orders] for s in specs])
+            np.array([[tuned(experiment, parent, s, o, steps) for o in orders] for s in specs])
             for steps in (args.long, BUILTIN_STEPS)
         )  # (proposals, orders, without and with)
         reference = long[:, :, 0].mean(1)

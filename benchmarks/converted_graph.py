@@ -74,7 +74,7 @@ def race(folder: Path, names: list[str], rounds: int, loads: int) -> None:
     from bneck.devices.protocol import Protocol
     from bneck.devices.runtimes import runtime
     from bneck.nets.fold import folded_weights
-    from bneck.recipes.networks import build
+    from bneck.runs.networks import build
 
     run = folder / "imported"
     if not run.exists():

@@ -18,8 +18,8 @@ import numpy as np
 
 from bneck.data.images import read_stretched
 from bneck.recipes.detect_pictures import exported_detector
-from bneck.specs.detector import anchors, ssdlite
-from bneck.tasks.boxes import detections
+from bneck.tasks.detect.head import anchors, ssdlite
+from bneck.tasks.detect.boxes import detections
 
 REPEATS = 50
 

@@ -15,16 +15,17 @@ from typing import Any
 
 import bneck
 from bneck.devices.runtimes import runtime
-from bneck.export import detector_file, segmenter_file
 from bneck.export.files import FORMATS
 from bneck.graphs.forms import PRECISIONS
-from bneck.nets.quantize_heads import AnyNet
+from bneck.nets.build import WrappedNet
 from bneck.recipes import detect, segment_runs
 from bneck.recipes.calibration import CALIBRATING, calibrated, read_images, run_images
 from bneck.recipes.exported import task_of
-from bneck.recipes.progress import Silent
+from bneck.runs.progress import Silent
 from bneck.records.run import RunFolder
 from bneck.specs.normalisation import IMAGENET
+from bneck.tasks.detect import file as detector_file
+from bneck.tasks.segment import file as segmenter_file
 
 ALL = 1 << 20  # images
 
@@ -84,13 +85,12 @@ def compared(run: Path, file: Path, name: str, precision: str) -> dict[str, Any]
 
 
 def quantized(
-    net: AnyNet, record: dict[str, Any], size: tuple[int, int], name: str, precision: str
+    net: WrappedNet, record: dict[str, Any], size: tuple[int, int], name: str, precision: str
 ) -> Any:
     """The 8-bit network whose emulation the file is compared with, as `export` makes it."""
     if precision != "int8":
         return None
-    normalisation = getattr(net, "normalisation", IMAGENET)
-    images = read_images(run_images(record, "train", None), size, CALIBRATING, normalisation)
+    images = read_images(run_images(record, "train", None), size, CALIBRATING, net.normalisation)
     return calibrated(net, images, name, Silent())
 
 

@@ -27,11 +27,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bneck.data.batches import train_batches
+from bneck.data.pack import pack_sources
 from bneck.data.regions import read_region
-from bneck.data.sources import Source, Sources, pack_sources
+from bneck.data.sources import Source, Sources
 from bneck.data.stream import Stream
 from bneck.data.vary import Augment, draw_region
-from bneck.train.memory import keep_freed_memory
+from bneck.training.memory import keep_freed_memory
 
 COUNT, BATCH, SIDE = 64, 32, 224
 SIZE = (500, 375)

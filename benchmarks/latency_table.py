@@ -24,7 +24,8 @@ from bneck.devices.places.local import Local
 from bneck.devices.protocol import race
 from bneck.devices.runtimes import Runtime, runtime
 from bneck.devices.timing import RunTimer, Timer
-from bneck.graphs.onnx_graph import layers_graph, random_weights
+from bneck.graphs.onnx_graph import layers_graph
+from bneck.graphs.weights import random_weights
 from bneck.specs.network import NetSpec
 from bneck.specs.zoo import network
 

@@ -31,13 +31,14 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.trial import create_trial
 
-from bneck.search.blocks import Block, BlockSpace
-from bneck.search.reward import LARGE, Reward
-from bneck.search.searchers import sampler
-from bneck.search.space import Choice, Space, Tokens
-from bneck.search.study import Study
-from bneck.search.trials import ACCURACY, LATENCY, distributions, tokens_of
+from bneck.nas.blocks import Block, BlockSpace
+from bneck.nas.reward import LARGE, Reward
+from bneck.nas.searchers import sampler
+from bneck.nas.space import Choice, Space, Tokens
+from bneck.nas.study import Study
+from bneck.nas.trials import ACCURACY, LATENCY, distributions, tokens_of
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Conv, Pool
 
@@ -201,21 +202,27 @@ def search(task: Any, searcher: str, seed: int, budget: int) -> dict[str, Any]:
         return float(task.latencies(np.array([tokens]))[0])
 
     chosen = sampler(searcher, task.space, reward=task.reward, estimate=estimate, seed=seed)
-    study = optuna.create_study(direction="maximize", sampler=chosen)
+    study = optuna.create_study(direction="maximize")
     wanted, rng = distributions(task.space.choices), np.random.default_rng([seed, 1])
     best: tuple[float, Tokens] | None = None
     regret, costs_ms = {}, []
     for number in range(1, budget + 1):
         start = time.perf_counter(), time.process_time()
-        trial = study.ask(wanted)
+        proposal = chosen.proposal(study.get_trials(deepcopy=False), number - 1)
         ask = time.process_time() - start[1]
-        tokens = tokens_of(task.space.choices, trial.params)
+        tokens = tokens_of(task.space.choices, proposal.params)
         accuracy, latency = task.observe(np.array(tokens), rng), estimate(tokens)
         value = task.reward(accuracy, latency)
         start = time.perf_counter(), time.process_time()
-        trial.set_user_attr(ACCURACY, accuracy)
-        trial.set_user_attr(LATENCY, latency)
-        study.tell(trial, value)
+        study.add_trial(
+            create_trial(
+                params=proposal.params,
+                distributions=wanted,
+                value=value,
+                user_attrs={ACCURACY: accuracy, LATENCY: latency},
+                system_attrs=proposal.system_attrs,
+            )
+        )
         costs_ms.append(1e3 * (ask + time.process_time() - start[1]))
         if best is None or value > best[0]:
             best = (value, tokens)

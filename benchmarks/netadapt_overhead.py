@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from bneck.devices.fill import fill_table
+from bneck.nas.netadapt import propose
 from bneck.records.run import RunFolder
-from bneck.search.netadapt import propose
 from bneck.specs.transforms import fix_skips
 from bneck.specs.zoo import network
 

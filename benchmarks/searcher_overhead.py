@@ -5,7 +5,7 @@
     python benchmarks/searcher_overhead.py --grow 10000 [--searcher NAME ...]
 
 MnasNet's space of 42 choices; accuracy and latency are made up from counts. The first form times ask and tell
-of `bneck.search.study.Study` beside so many finished trials: CPU time and wall time a trial, and the most of
+of `bneck.nas.study.Study` beside so many finished trials: CPU time and wall time a trial, and the most of
 each. The first ask reads the finished trials (the controller replays its updates): that is what a resume
 costs, printed apart.
 
@@ -28,11 +28,11 @@ import optuna
 from optuna.trial import create_trial
 
 from bneck.costs.count import count
-from bneck.search.reward import Reward
-from bneck.search.searchers import SEARCHERS
-from bneck.search.spaces import mnasnet
-from bneck.search.study import Study
-from bneck.search.trials import ACCURACY, DIGEST, LATENCY, distributions
+from bneck.nas.reward import Reward
+from bneck.nas.searchers import SEARCHERS
+from bneck.nas.spaces import mnasnet
+from bneck.nas.study import Study
+from bneck.nas.trials import ACCURACY, DIGEST, LATENCY, distributions
 from bneck.specs.network import NetSpec
 
 ASKED = 40
@@ -64,14 +64,12 @@ def measure(searcher: str, trials: int, ledger: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         given = {"reward": REWARD, "estimate": estimate, "searcher": searcher}
         study = Study(SPACE, **given, ledger=place(ledger, folder))
-        storage, study_id = study._study._storage, study._study._study_id
         for n in range(trials):
             tokens, value = SPACE.sample(rng), rng.uniform(0.5, 0.8)
             params = {c.name: c.options[t] for c, t in zip(SPACE.choices, tokens, strict=True)}
             noted = {ACCURACY: value, LATENCY: 300.0, DIGEST: f"made-up-{n}"}
-            storage.create_new_trial(
-                study_id,
-                create_trial(params=params, distributions=wanted, value=value, user_attrs=noted),
+            study._study.add_trial(
+                create_trial(params=params, distributions=wanted, value=value, user_attrs=noted)
             )
         spent, waited = [], []
         for _ in range(ASKED + 1):

@@ -12,10 +12,10 @@ import json
 import sys
 from dataclasses import replace
 
-from bneck.costs.segmenter import PUBLISHED_SEGMENTERS
+from bneck.tasks.segment.count import PUBLISHED_SEGMENTERS
 from bneck.recipes.segment_measure import PROTOCOL, measure_segmenters
 from bneck.recipes.segmenters import parse_size
-from bneck.specs.segmenter import segmenter
+from bneck.tasks.segment.head import segmenter
 from bneck.specs.zoo import network
 
 

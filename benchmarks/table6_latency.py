@@ -18,11 +18,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bneck.costs.detector import TABLE6
+from bneck.tasks.detect.count import TABLE6
 from bneck.devices.runtimes import OnnxRuntime
-from bneck.graphs.detector_graph import detector_graph
+from bneck.tasks.detect.graph import detector_graph
 from bneck.graphs.onnx_graph import random_weights
-from bneck.specs.detector import layers, ssdlite
+from bneck.tasks.detect.head import layers, ssdlite
 
 RUNS = 3  # of a network in a round; the fastest counts
 

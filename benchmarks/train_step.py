@@ -23,8 +23,8 @@ from torch.nn.functional import cross_entropy
 from bneck.nets.build import build
 from bneck.specs.text import resolve
 from bneck.specs.transforms import with_resolution
-from bneck.train.loop import Lessons, Settings, _Course
-from bneck.train.team import ALONE
+from bneck.training.loop import TrainingProblem, Settings, _Course
+from bneck.training.processes import ALONE
 
 VARIANTS = {"ours": {}, "bf16": {"precision": "bf16"}, "compiled": {"compile": True}}
 
@@ -57,7 +57,7 @@ def ours(name: str, batch: int, side: int, **settings: object) -> Callable[[], N
         scores = net(batch[0].contiguous(memory_format=torch.channels_last)).float()
         return cross_entropy(scores, batch[1], label_smoothing=0.1)
 
-    lessons = Lessons(images=batch, batches=lambda epoch, first: [one], loss=loss)
+    lessons = TrainingProblem(images=batch, batches=lambda epoch, first: [one], loss=loss)
     how = Settings(epochs=1e6, batch=batch, lr=1e-4, **settings)  # type: ignore[arg-type]
     course = _Course(net, lessons, how, ALONE, None, 1e9)
     done = 0

@@ -16,9 +16,9 @@ import tempfile
 from pathlib import Path
 
 import bneck
-from bneck.search.reward import Reward
-from bneck.search.spaces import space as load_space
-from bneck.search.study import Study
+from bneck.nas.reward import Reward
+from bneck.nas.spaces import space as load_space
+from bneck.nas.study import Study
 
 SPACE = """\
 space: 1

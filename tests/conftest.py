@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; before torch is imported
 
@@ -23,13 +22,12 @@ from bneck.costs.table_file import header_line, network_line, row_line
 from bneck.data.folders import list_images
 from bneck.data.pack import Packed, pack
 from bneck.devices import fill
-from bneck.devices.protocol import Protocol
-from bneck.recipes.stages import table_path
 from bneck.records.ledger import Ledger
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import to_text
 from commands import Answer, Call
+from simulated_device import SimulatedDevice, plugged_in
 
 COLOURS = {"circle": (200, 60, 50), "square": (60, 180, 70), "stripes": (70, 80, 210)}
 TRAIN, VAL = 32, 10  # pictures a class
@@ -107,42 +105,23 @@ def packed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Packed:
     return pack(list_images(pictures), 32, tmp_path_factory.mktemp("pack"))
 
 
-QUICK = Protocol(
-    rounds=5, burst_ms=0.5, least_runs=3, warmup=1, first_warmup=1, max_repeats=1, max_spread=1e9
-)
-
-
-def fill_quickly(patch: pytest.MonkeyPatch) -> None:
-    """Make filling a table a matter of a second; its figures are coarse, and never too coarse."""
-    patch.setattr(fill, "ROWS", QUICK)
-    patch.setattr(fill, "NETWORKS", QUICK)
-    patch.setattr(fill, "BATCH", 16)
-    patch.setattr(fill, "CALIBRATING", 8)  # fewer make no line
-    patch.setattr(fill, "HELD_OUT", 8)
-
-
-def measure_quickly(patch: pytest.MonkeyPatch) -> None:
-    """Fill and measure in moments, and refuse no figure of a busy machine."""
-    from bneck.recipes import search, stages
-
-    fill_quickly(patch)
-    for module in (search, stages):
-        patch.setattr(module, "CAREFUL", replace(QUICK, burst_ms=3.0))
-
-
-@pytest.fixture
-def quick_fill(monkeypatch: pytest.MonkeyPatch) -> None:
-    fill_quickly(monkeypatch)
-
-
 @pytest.fixture(scope="session")
-def tiny_table(tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table for the tiny network, really measured. Copy it before changing it."""
-    path = tmp_path_factory.mktemp("tables") / "tiny.jsonl"
-    with pytest.MonkeyPatch.context() as patch:
-        fill_quickly(patch)
-        fill.fill_table(tiny, path)
-    return path
+def image_data(packed: Packed) -> Any:
+    """The same as a training has them."""
+    from bneck.tasks.classify.dataset import ImageData
+
+    scratch = Path(str(packed.train.images.filename)).parent
+    return ImageData(
+        scratch=scratch, streamed=None, fingerprint=None, classes=packed.classes, heldout_share=0.0,
+        seed=0, bad_share=0.01,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Iterator[SimulatedDevice]:
+    """A device without noise that `--device` finds by its name."""
+    with plugged_in() as device:
+        yield device
 
 
 @pytest.fixture(scope="session")
@@ -213,14 +192,6 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return Answer(int(ended.value.code or 0), *capsys.readouterr())
 
     return run
-
-
-@pytest.fixture(scope="module")
-def cached_table(tiny: NetSpec, made_up_table: Path) -> Path:
-    """The tiny network's table where searches look for it, so that none of them fills one."""
-    path = table_path(tiny)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copy(made_up_table, path))
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from bneck.recipes.crew import Crew
-from bneck.search.reward import Reward
-from bneck.search.study import Asked, Study
+from bneck.runs.search.workers import WorkerPool
+from bneck.nas.reward import Reward
+from bneck.nas.study import Asked, Study
 from test_study import SMALL, accuracy, madds
 
 WORKERS, BATCH = 4, 8
@@ -38,12 +38,12 @@ def main(ledger: str, folder: Path, wanted: int) -> None:
     study = open_study(ledger)
     batch = study.under_way()
     (folder / f"began-{os.getpid()}").touch()
-    with Crew(WORKERS) as crew:
+    with WorkerPool(WORKERS) as pool:
         while len(study.trials) < wanted:
             room = min(BATCH, wanted - len(study.trials)) - len(batch)
             batch += [asked for _ in range(room) if (asked := study.ask())]
             told = list(batch)
-            crew.run(judge, [(folder, one) for one in told], lambda n, v: study.tell(told[n], v))  # noqa: B023
+            pool.run(judge, [(folder, one) for one in told], lambda n, v: study.tell(told[n], v))  # noqa: B023
             batch = []
     study.close()
 

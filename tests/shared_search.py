@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from bneck.search.reward import Reward
-from bneck.search.study import Study
+from bneck.nas.reward import Reward
+from bneck.nas.study import Study
 from test_study import SMALL, accuracy, madds
 
 

@@ -14,6 +14,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import scale_width
 from commands import Call
+from test_fill import QUICK
 
 ADB = shutil.which("adb")
 needs_adb = pytest.mark.skipif(ADB is None, reason="no adb client here")
@@ -319,14 +321,14 @@ class TestRefused:
 
 @needs_adb
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_fill")
 def test_twenty_drops_of_the_phone_leave_a_table_that_is_complete_and_equal(
     phone: Daemon, tiny: NetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ai_edge_litert")
     monkeypatch.setattr(steady, "PAUSES_S", (0.05, 0.5, 2.0))
-    networks = fill.calibration_networks(tiny)
+    networks = fill.calibration_networks(tiny, 16)
     plan = plan_for_all([tiny, *networks], networks, name="corners", digest="x")
+    given: dict[str, Any] = {"plan": plan, "effort": QUICK, "runtime_name": "litert"}
     name, asked = f"adb:127.0.0.1:{phone.port}", [0]
     doomed: set[int] = set()
     shell = Adb._shell
@@ -340,10 +342,10 @@ def test_twenty_drops_of_the_phone_leave_a_table_that_is_complete_and_equal(
         return shell(self, command, limit_s)
 
     monkeypatch.setattr(Adb, "_shell", watched)
-    fill_table(tiny, tmp_path / "unbroken.jsonl", plan=plan, runtime_name="litert", place=name)
+    fill_table(tiny, tmp_path / "unbroken.jsonl", place=name, **given)
     doomed |= set(random.Random(2).sample(range(12, asked[0]), 20))
     asked[0] = 0
-    fill_table(tiny, tmp_path / "dropped.jsonl", plan=plan, runtime_name="litert", place=name)
+    fill_table(tiny, tmp_path / "dropped.jsonl", place=name, **given)
     assert not doomed
     unbroken = (tmp_path / "unbroken.jsonl").read_bytes()
     assert (tmp_path / "dropped.jsonl").read_bytes() == unbroken

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bneck.tasks.average_precision import NUMBERS, average_precision
+from bneck.tasks.detect.average_precision import NUMBERS, average_precision
 
 
 def ground(*boxes: tuple[int, int, list[float], int]) -> dict[str, Any]:

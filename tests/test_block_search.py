@@ -15,32 +15,30 @@ from typing import Any
 
 import optuna
 import pytest
+from bneck.recipes.classify_trainer import ClassifyTrainer
 
 import bneck
-from bneck.costs.count import count
-from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.data.folders import list_images
 from bneck.data.pack import pack
-from bneck.recipes.block_search import _judge_batch, rungs
-from bneck.recipes.classify_trainer import ClassifyTrainer
-from bneck.recipes.crew import Crew
-from bneck.recipes.finalists import finalists, in_order
-from bneck.recipes.jobs import ProxyJob, TrainJob, proxy_job, train_job
-from bneck.recipes.main import resume, search
-from bneck.recipes.progress import Silent
-from bneck.recipes.settings import BlockSettings, small_data
-from bneck.search.blocks import BlockSpace
-from bneck.search.ledger import open_ledger
-from bneck.search.reward import Reward
-from bneck.search.spaces import load_space
-from bneck.search.study import Study
-from bneck.search.trials import tokens_of
+from bneck.nas.blocks import BlockSpace
+from bneck.nas.ledger import open_ledger
+from bneck.nas.reward import Reward
+from bneck.nas.spaces import load_space
+from bneck.nas.study import Study
+from bneck.nas.trials import tokens_of
+from bneck.runs.progress import Silent
+from bneck.runs.search.blocks import _judge_batch, rungs
+from bneck.runs.search.finals import in_order
+from bneck.runs.search.jobs import ProxyJob, TrainJob, proxy_job, train_job
+from bneck.runs.search.main import resume, search
+from bneck.runs.search.settings import BlockSettings, small_data
+from bneck.runs.search.workers import WorkerPool
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck
 from bneck.specs.text import from_text
-from conftest import measure_quickly
+from simulated_device import SimulatedDevice, plugged_in
 
 SPACE = """
 space: 1
@@ -65,23 +63,19 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def given(pictures: Path, tiny_file: Path, space_file: Path) -> dict[str, Any]:
+def given(
+    simulated: SimulatedDevice, pictures: Path, tiny_file: Path, space_file: Path
+) -> dict[str, Any]:
     return {
-        **SMALL, "data": pictures, "target": "40%", "seed_network": str(tiny_file),
-        "space": str(space_file),
+        **SMALL, "device": simulated.name, "data": pictures, "target": "40%",
+        "seed_network": str(tiny_file), "space": str(space_file),
     }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def run(given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        for module in ("finalists", "verify"):
-            patch.setattr(f"bneck.recipes.{module}.measured_ms", by_table)
-        # So small a space may have nothing above the target; both stages shall run all the same.
-        patch.setattr("bneck.recipes.search.HIGH", 0.0)
-        search(**given, out=path)
+    search(**given, out=path)
     return path
 
 
@@ -160,12 +154,6 @@ def test_both_stages_and_the_baseline_go_by_one_pace_and_one_limit(
         assert found[role]["measurement"]["reference"].startswith(tiny.name)
 
 
-def by_table(base: NetSpec, specs: list[NetSpec], table: LatencyTable, *on: object) -> list[float]:
-    """The table's word for the clock's; versions of the base, which no such table covers, by counts."""
-    share = float(table.header["reference_ms"]) / count(base).madds
-    return [table.estimate_ms(s) if table.covers(s) else share * count(s).madds for s in specs]
-
-
 class Heard(Silent):
     """Keeps what was said."""
 
@@ -180,14 +168,11 @@ def test_blocks_that_meet_the_target_themselves_are_not_narrowed(
     given: dict[str, Any], tmp_path: Path
 ) -> None:
     heard = Heard()
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
-        search(
-            **{**given, "slack": 0.0, "trials": 2, "proxy_epochs": 1, "top": 1},
-            out=tmp_path / "run",
-            progress=heard,
-        )
+    search(
+        **{**given, "slack": 0.0, "trials": 2, "proxy_epochs": 1, "top": 1},
+        out=tmp_path / "run",
+        progress=heard,
+    )
     found, (blocks,) = record(tmp_path / "run"), events(tmp_path / "run", "blocks found")
     assert blocks["measured_ms"] <= 0.995 * blocks["limit_ms"]
     assert any("NetAdapt is skipped" in sentence for sentence in heard.said)
@@ -229,9 +214,7 @@ def test_a_finished_run_resumes_to_the_same(run: Path) -> None:
 
 @pytest.mark.slow
 def test_the_front_is_trained_and_written(given: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        found = search(**{**given, "objective": "pareto", "trials": 5}, out=tmp_path / "front")
+    found = search(**{**given, "objective": "pareto", "trials": 5}, out=tmp_path / "front")
     assert found["state"] == "finished"
     assert len(found["blocks"]["trials"]) == 5
     assert "## Block search" in (tmp_path / "front" / "report.md").read_text(encoding="utf-8")
@@ -250,14 +233,11 @@ def test_a_supernet_judges_the_trials_and_its_ranking_is_compared(
     given: dict[str, Any], tmp_path: Path
 ) -> None:
     heard = Heard()
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
-        found = search(
-            **{**given, "slack": 0.0, "supernet": 8.0, "trials": 9, "top": 1},
-            out=tmp_path / "run",
-            progress=heard,
-        )
+    found = search(
+        **{**given, "slack": 0.0, "supernet": 8.0, "trials": 9, "top": 1},
+        out=tmp_path / "run",
+        progress=heard,
+    )
     shared = found["blocks"]["supernet"]
     assert shared["epochs"] == 8
     assert -1 <= shared["tau"] <= 1
@@ -277,8 +257,7 @@ def test_a_supernet_judges_the_trials_and_its_ranking_is_compared(
 
 
 def _run_in_child(given: dict[str, Any], out: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
+    with plugged_in(name=given["device"]):
         search(**given, out=out)
 
 
@@ -300,9 +279,7 @@ def test_killed_in_the_middle_it_goes_on_and_judges_nothing_twice(
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     child.join()
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        found = resume(path)
+    found = resume(path)
     assert found["state"] == "finished"
     assert len(found["blocks"]["trials"]) == 6
     lines = [json.loads(line) for line in (path / "blocks.log").read_text().splitlines()]
@@ -350,7 +327,7 @@ def test_trials_are_stopped_only_where_something_was_learned(
     study = Study(toy, reward=reward, estimate=lambda spec: 1.0, searcher="random", pruner=pruner)
     batch = [asked for _ in range(9) if (asked := study.ask())]
 
-    class Answering(Crew):
+    class Answering(WorkerPool):
         """The n-th network answers by chance and a bit more, the first one best."""
 
         def run(self, task: Any, arguments: Any, on_done: Any) -> None:
@@ -363,58 +340,6 @@ def test_trials_are_stopped_only_where_something_was_learned(
     assert len(study.trials) == 9
     # The first is compared with nobody, so it goes on; who comes after it is worse.
     assert sum(trial.stopped for trial in study.trials) == stopped
-
-
-def test_a_trial_that_diverges_is_noted_and_the_others_go_on(
-    pictures: Path, space_file: Path, tmp_path: Path
-) -> None:
-    toy = replace(load_space(space_file), resolution=32, classes=3)
-    pack(list_images(pictures), 32, tmp_path / "pack")
-    trainer = ClassifyTrainer(pack=tmp_path / "pack", classes=3, heldout_share=0.2, seed=0)
-    reward = Reward(kind="hard", target_ms=1.0)
-
-    def study() -> Study:
-        return Study(
-            toy, reward=reward, estimate=lambda spec: 1.0, searcher="random",
-            ledger=tmp_path / "blocks.log",
-        )  # fmt: skip
-
-    class TooFast(Crew):
-        """Trains in this process, the first network at a learning rate that no network survives."""
-
-        def run(self, task: Any, arguments: Any, on_done: Any) -> None:
-            for n, (job,) in enumerate(arguments):
-                fast = replace(job.settings, lr=1e6)
-                on_done(n, task(replace(job, settings=fast) if job.checkpoint == first else job))
-
-    searched, run = (
-        study(),
-        SimpleNamespace(progress=Heard(), folder=SimpleNamespace(scratch=tmp_path)),
-    )
-    batch = [asked for _ in range(2) if (asked := searched.ask())]
-    first = tmp_path / f"trial-{batch[0].number:05d}.checkpoint"
-    training = replace(small_data(resolution=32, images=96, epochs=2.0, steps=1).training, epochs=2)
-    _judge_batch(run, TooFast(1), trainer, searched, training, batch)  # type: ignore[arg-type]
-    failed, whole = study().trials  # as a resumed search reads them
-    assert (failed.accuracy, failed.reward, failed.whole) == (0.0, 0.0, False)
-    assert failed.failed is not None
-    assert "the loss" in failed.failed
-    assert run.progress.said == [f"trial {failed.number} failed: {failed.failed}"]
-    assert whole.accuracy > 0
-    assert whole.failed is None
-    assert study().best(2) == study().front() == [whole]
-
-
-def test_no_finalist_is_left_of_trials_that_all_diverged(space_file: Path) -> None:
-    toy = replace(load_space(space_file), resolution=32, classes=3)
-    study = Study(
-        toy, reward=Reward(kind="hard", target_ms=1.0), estimate=lambda spec: 1.0, searcher="random"
-    )
-    asked = study.ask()
-    assert asked is not None
-    study.tell(asked, 0.0, failed="the loss became nan")
-    with pytest.raises(InputError, match=r"none of the 1 trials was trained .*the loss became nan"):
-        finalists(None, None, None, study, BlockSettings(), 1.0)  # type: ignore[arg-type]
 
 
 def test_ties_go_to_the_faster() -> None:
@@ -459,12 +384,8 @@ class TestWrongInput:
     def test_a_target_that_nothing_meets_is_told_with_the_fastest_before_training(
         self, given: dict[str, Any], run: Path, tmp_path: Path
     ) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            measure_quickly(patch)
-            with pytest.raises(
-                InputError, match=r"its fastest, toy-\w+, takes .* ms: choose a higher"
-            ):
-                search(**{**given, "target": "1us"}, out=tmp_path / "run")
+        with pytest.raises(InputError, match=r"its fastest, toy-\w+, takes .* ms: choose a higher"):
+            search(**{**given, "target": "1us"}, out=tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     def test_slack_is_a_share(self) -> None:

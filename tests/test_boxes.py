@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bneck.specs.detector import anchors, ssdlite
-from bneck.tasks.boxes import (
+from bneck.tasks.detect.boxes import (
     Boxes,
     Found,
     as_boxes,
@@ -22,6 +21,7 @@ from bneck.tasks.boxes import (
     overlaps,
     suppress,
 )
+from bneck.tasks.detect.head import anchors, ssdlite
 
 ANCHORS = np.array(anchors(ssdlite("v3-small+dagger")), np.float32)
 

@@ -19,12 +19,13 @@ import pytest
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.places import DeviceError, browser, describe, place
 from bneck.devices.places.browser import Browser, chromium
-from bneck.devices.places.page_server import PageServer
+from bneck.devices.places.browser_page import BrowserPage
 from bneck.devices.places.scheduled import processes_of, running_share, times_of
 from bneck.devices.places.steady import Steady
 from bneck.devices.protocol import Protocol
 from bneck.devices.runtimes import runtime
-from bneck.graphs.onnx_graph import network_graph, random_weights
+from bneck.graphs.onnx_graph import network_graph
+from bneck.graphs.weights import random_weights
 from bneck.specs.network import NetSpec, layers
 from bneck.specs.normalisation import IMAGENET
 
@@ -95,19 +96,14 @@ class TestPage:
         ):
             page.load(b"", runtime="onnxruntime", threads=2, size=(3, 32, 32))
 
-    def test_a_killed_browser_is_started_again(
-        self, tiny: NetSpec, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from bneck.devices.places import steady
-
-        monkeypatch.setattr(steady, "PAUSES_S", (0.0, 0.0, 0.0))
+    def test_a_killed_browser_is_started_again(self, tiny: NetSpec) -> None:
         made: list[Browser] = []
 
         def connect() -> Browser:
             made.append(Browser("browser"))
             return made[-1]
 
-        with Steady("browser", Browser.runtimes, connect) as whole:
+        with Steady("browser", Browser.runtimes, connect, pauses_s=(0.0, 0.0, 0.0)) as whole:
             timer = Candidate(tiny).timer(whole, runtime("onnxruntime"), 1)
             os.killpg(made[0].pid, signal.SIGKILL)
             assert len(timer.burst(3, 0).wall_ms) == 3
@@ -164,13 +160,13 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 class TestServer:
     @pytest.fixture
-    def server(self, scripts: Path) -> Iterator[PageServer]:
-        made = PageServer("browser", 0, scripts / "dist")
+    def server(self, scripts: Path) -> Iterator[BrowserPage]:
+        made = BrowserPage("browser", 0, scripts / "dist")
         yield made
         made.stop()
 
     @staticmethod
-    def get(server: PageServer, path: str) -> tuple[int, bytes, dict[str, str]]:
+    def get(server: BrowserPage, path: str) -> tuple[int, bytes, dict[str, str]]:
         address = urlsplit(server.url)
         line = http.client.HTTPConnection(str(address.hostname), address.port or 0, timeout=10)
         line.request("GET", path)
@@ -179,7 +175,7 @@ class TestServer:
         line.close()
         return found
 
-    def test_it_listens_on_loopback_alone_and_isolates_the_page(self, server: PageServer) -> None:
+    def test_it_listens_on_loopback_alone_and_isolates_the_page(self, server: BrowserPage) -> None:
         address = urlsplit(server.url)
         assert address.hostname == "127.0.0.1"
         status, body, headers = self.get(server, address.path)
@@ -187,7 +183,7 @@ class TestServer:
         assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
         assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
 
-    def test_scripts_and_models_are_served(self, server: PageServer) -> None:
+    def test_scripts_and_models_are_served(self, server: BrowserPage) -> None:
         start = urlsplit(server.url).path
         server.models[3] = b"model"
         assert self.get(server, start + "ort/ort.wasm.min.mjs")[1] == b"export const one = 1;"
@@ -196,15 +192,22 @@ class TestServer:
     @pytest.mark.parametrize(
         "path", ["ort/../secret.mjs", "ort/..%2fsecret.mjs", "ort/x.mjs", "model/9", "model/x", "x"]
     )
-    def test_nothing_else_is(self, server: PageServer, path: str) -> None:
+    def test_nothing_else_is(self, server: BrowserPage, path: str) -> None:
         assert self.get(server, urlsplit(server.url).path + path)[0] == 404
 
-    def test_without_the_secret_there_is_nothing(self, server: PageServer) -> None:
+    def test_without_the_secret_there_is_nothing(self, server: BrowserPage) -> None:
         server.models[3] = b"model"
         for path in ("/", "/model/3", "/next", "/0123/model/3"):
             assert self.get(server, path)[0] == 404
 
-    def test_jobs_come_out_one_by_one(self, server: PageServer) -> None:
+    def test_another_name_for_this_machine_is_refused(self, server: BrowserPage) -> None:
+        address = urlsplit(server.url)
+        line = http.client.HTTPConnection(str(address.hostname), address.port or 0, timeout=10)
+        line.request("GET", address.path, headers={"Host": "evil.example:80"})
+        assert line.getresponse().status == 403
+        line.close()
+
+    def test_jobs_come_out_one_by_one(self, server: BrowserPage) -> None:
         server.jobs.put({"id": 1, "do": "x"})
         found = self.get(server, urlsplit(server.url).path + "next")
         assert json.loads(found[1]) == {"id": 1, "do": "x"}

@@ -12,11 +12,11 @@ import pytest
 
 import bneck
 from commands import Call, refusal
-from conftest import measure_quickly
+from simulated_device import SimulatedDevice
 
 COMMANDS = {
     "show": "bneck.count(network)",
-    "count": "bneck.count(network)",
+    "count": "bneck.count(network, task=...)",
     "zoo": "bneck.zoo()",
     "measure": "bneck.measure(...)",
     "search": "bneck.search(...)",
@@ -27,8 +27,8 @@ COMMANDS = {
     "table": "bneck.latency_table(network)",
     "import": "bneck.import_weights(file, network)",
     "evaluate": "bneck.evaluate(network, data)",
-    "convert": "bneck.convert_voc(data)",
-    "train": "bneck.train_classify(network, data)",
+    "convert": "bneck.convert(data)",
+    "train": "bneck.train(network, data, task=...)",
 }
 
 
@@ -78,19 +78,14 @@ class TestData:
         assert f"{empty} (the file is empty)" in said
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    measure_quickly(monkeypatch)
-
-
 class TestSettings:
     @pytest.mark.parametrize(
         ("option", "value", "sentence"),
         [
             ("--repeats", -1, "repeats is -1; it must be at least 1 "),
             ("--repeats", 0, "repeats is 0; it must be at least 1 "),
-            ("--resolution", 16, "resolution is 16; it must be at least 32 "),
-            ("--resolution", 0, "resolution is 0; it must be at least 32 "),
+            ("--resolution", 16, "resolution is 16; it must be at least 32"),
+            ("--resolution", 0, "resolution is 0; it must be at least 32"),
             ("--steps", 0, "steps is 0; it must be at least 1 "),
             ("--workers", 0, "workers is 0; it must be at least 1 "),
             ("--seed", -1, "seed is -1; it must be at least 0 "),
@@ -115,7 +110,6 @@ class TestSettings:
         )
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.usefixtures("quick")
     @pytest.mark.parametrize(
         ("target", "sentence"),
         [
@@ -126,6 +120,7 @@ class TestSettings:
     def test_targets_that_need_no_search_or_no_search_can_reach(
         self,
         call: Call,
+        simulated: SimulatedDevice,
         pictures: Path,
         tiny_file: Path,
         tmp_path: Path,
@@ -133,8 +128,8 @@ class TestSettings:
         sentence: str,
     ) -> None:
         answer = call(
-            "search", "--data", pictures, "--seed-network", tiny_file, "--target", target, "--out",
-            tmp_path / "run",
+            "search", "--device", simulated.name, "--data", pictures, "--seed-network", tiny_file,
+            "--target", target, "--out", tmp_path / "run",
         )  # fmt: skip
         assert refusal(answer, after=1).startswith(sentence)  # "reading images" came before
 
@@ -174,7 +169,7 @@ class TestFolders:
     ) -> None:
         (tmp_path / "run.json").write_text('{"format": 99, "kind": "search"}')
         said = refusal(call(*command, tmp_path))
-        assert "was written by another version of bneck (run format 99, this one reads 1)" in said
+        assert "was written by another version of bneck in run format 99" in said
 
     @pytest.mark.parametrize("text", ["", "[]", "{", '{"kind": "search"}', "\x00\x01"])
     def test_a_damaged_record(self, call: Call, tmp_path: Path, text: str) -> None:
@@ -220,15 +215,10 @@ with locked(Path(sys.argv[1])):
 
 class TestPredict:
     def test_refusals(self, call: Call, tmp_path: Path) -> None:
-        assert "has no model.onnx; give a finished run's" in refusal(
-            call("predict", tmp_path, "x.png")
-        )
+        assert "has no trained weights" in refusal(call("predict", tmp_path, "x.png"))
         (tmp_path / "model.onnx").write_text("nothing")
         assert "onnxruntime cannot load this file" in refusal(call("predict", tmp_path, "x.png"))
         assert refusal(call("predict", tmp_path)) == "Missing argument 'images'; see --help"
-        assert "top is 0; it must be at least 1" in refusal(
-            call("predict", tmp_path, "x.png", "--top", 0)
-        )
 
 
 class TestProcess:
@@ -283,12 +273,12 @@ print(json.dumps({"helps": helps, "heavy": sorted(heavy)}))
 """
 
 
-def test_the_packages_search_stays_the_function() -> None:
+def test_the_packages_export_stays_the_function() -> None:
     done = subprocess.run(
         [
             sys.executable,
             "-c",
-            "import bneck; bneck.search; bneck.search; print(callable(bneck.search))",
+            "import bneck; bneck.export; bneck.export; print(callable(bneck.export))",
         ],
         capture_output=True,
         text=True,
@@ -304,22 +294,26 @@ class TestTrain:
         answer = call("train", tiny_file, "--data", pictures, "--epochs", 1, "--out", out, "--json")
         assert answer.code == 0
         found = json.loads(answer.out)
-        assert found["kind"] == "classify"
-        assert found["n"] == 30
+        assert (found["kind"], found["task"]) == ("train", "classify")
+        assert found["scores"]["val"]["images"] == 30
+        top1 = found["scores"]["val"]["score"]
         again = call("train", "--resume", out)
         assert again.code == 0
-        assert f"top-1 {found['top1']:.1%}" in again.out
+        assert f"top-1 {top1:.1%}" in again.out
         assert call("report", out).out.strip() == str(out / "report.md")
-        assert f"Top-1 {100 * found['top1']:.1f} %" in (out / "report.md").read_text()
+        said = refusal(call("predict", out, next(pictures.rglob("*.png")), "--top", 0))
+        assert said == "top is 0; it must be at least 1"
+        assert f"top-1 {100 * top1:.1f} %" in (out / "report.md").read_text()
 
     def test_nothing_to_train(self, call: Call) -> None:
-        assert refusal(call("train")).startswith("a network and --data are needed, as in: bneck")
+        assert refusal(call("train")).startswith("a network is needed, as in: bneck train")
 
     def test_a_search_is_not_resumed_as_a_training(self, call: Call, tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text('{"format": 1, "kind": "search"}')
         said = refusal(call("train", "--resume", tmp_path))
         assert said == (
-            f"{tmp_path} is a run of kind 'search'; bneck train goes on with classify, detect, segment"
+            f"{tmp_path} is a run of kind 'search', not a training; resume a search with bneck search "
+            "--resume"
         )
 
 

@@ -1,4 +1,4 @@
-"""The crew on a Ray cluster of two nodes on this machine, one of which is lost in the middle."""
+"""The pool on a Ray cluster of two nodes on this machine, one of which is lost in the middle."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 import bneck
-from bneck.recipes.cluster import RayCrew, check_address
-from bneck.recipes.main import search
+from bneck.runs.search.cluster import RayWorkers, check_address
+from bneck.runs.search.main import search
 from bneck.specs.errors import InputError
-from conftest import measure_quickly
+from simulated_device import SimulatedDevice
 
 ray = pytest.importorskip("ray", reason="needs the extra bneck[cluster]")
 
@@ -83,11 +83,11 @@ def test_work_of_a_removed_node_is_done_elsewhere_and_nothing_finished_twice(
         cluster.remove_node(node, allow_graceful=False)
         (tmp_path / "go").touch()
 
-    with RayCrew("auto") as crew:
-        assert crew.workers == 2
+    with RayWorkers("auto") as pool:
+        assert pool.workers == 2
         killer = threading.Thread(target=remove)
         killer.start()
-        crew.run(work, [(tmp_path, i) for i in range(8)], lambda n, value: heard.append(value))
+        pool.run(work, [(tmp_path, i) for i in range(8)], lambda n, value: heard.append(value))
         killer.join()
     assert sorted(index for index, _ in heard) == list(range(8))
     assert {n for _, n in heard} - {node.node_id}, "the head goes on"
@@ -95,22 +95,23 @@ def test_work_of_a_removed_node_is_done_elsewhere_and_nothing_finished_twice(
 
 @pytest.mark.slow
 def test_errors_keep_their_kind_and_what_dies_always_is_given_up(cluster: Any) -> None:
-    with RayCrew("auto") as crew:
+    with RayWorkers("auto") as pool:
         with pytest.raises(InputError, match=r"^the worker does not like this$"):
-            crew.run(refuse, [()], lambda *at: None)
+            pool.run(refuse, [()], lambda *at: None)
         with pytest.raises(InputError, match="lost the same work 3 times"):
-            crew.run(die, [()], lambda *at: None)
+            pool.run(die, [()], lambda *at: None)
 
 
 @pytest.mark.slow
 def test_the_same_search_with_one_node_removed_in_the_middle(
-    cluster: Any, pictures: Path, tiny_file: Path, tmp_path: Path
+    cluster: Any, simulated: SimulatedDevice, pictures: Path, tiny_file: Path, tmp_path: Path
 ) -> None:
-    from test_block_search import SMALL, SPACE, by_table
+    from test_block_search import SMALL, SPACE
 
     (tmp_path / "toy.yaml").write_text(SPACE, encoding="utf-8")
     given = {
-        **SMALL, "data": pictures, "target": "40%", "seed_network": str(tiny_file),
+        **SMALL, "device": simulated.name, "data": pictures, "target": "40%",
+        "seed_network": str(tiny_file),
         "space": str(tmp_path / "toy.yaml"), "slack": 0.0, "top": 1,
     }  # fmt: skip
     node = second(cluster)
@@ -122,13 +123,10 @@ def test_the_same_search_with_one_node_removed_in_the_middle(
         cluster.remove_node(node, allow_graceful=False)
 
     killer = threading.Thread(target=remove)
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
-        killer.start()
-        search(**given, out=tmp_path / "cluster", cluster="auto")
-        killer.join()
-        search(**given, out=tmp_path / "here")
+    killer.start()
+    search(**given, out=tmp_path / "cluster", cluster="auto")
+    killer.join()
+    search(**given, out=tmp_path / "here")
     on, off = (
         json.loads((tmp_path / name / "run.json").read_text()) for name in ("cluster", "here")
     )
@@ -147,4 +145,4 @@ class TestWrongInput:
     def test_no_cluster_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
         with pytest.raises(InputError, match="the Ray cluster auto cannot be reached"):
-            RayCrew("auto")
+            RayWorkers("auto")

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 import bneck
-from bneck.recipes.cluster import RayCrew, check_address
-from bneck.recipes.main import search
+from bneck.runs.search.cluster import RayWorkers, check_address
+from bneck.runs.search.main import search
 from bneck.specs.errors import InputError
-from conftest import measure_quickly
+from simulated_device import SimulatedDevice
 from test_cluster import die, refuse
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
@@ -87,20 +87,18 @@ def head() -> Iterator[Head]:
 
 @pytest.mark.slow
 def test_a_search_by_the_client_is_the_search_here(
-    head: Head, pictures: Path, tiny_file: Path, tmp_path: Path
+    head: Head, simulated: SimulatedDevice, pictures: Path, tiny_file: Path, tmp_path: Path
 ) -> None:
-    from test_block_search import SMALL, SPACE, by_table
+    from test_block_search import SMALL, SPACE
 
     (tmp_path / "toy.yaml").write_text(SPACE, encoding="utf-8")
     given: dict[str, Any] = {
-        **SMALL, "data": pictures, "target": "40%", "seed_network": str(tiny_file),
+        **SMALL, "device": simulated.name, "data": pictures, "target": "40%",
+        "seed_network": str(tiny_file),
         "space": str(tmp_path / "toy.yaml"), "slack": 0.0, "top": 1,
     }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
-        search(**given, out=tmp_path / "cluster", cluster=head.address)
-        search(**given, out=tmp_path / "here")
+    search(**given, out=tmp_path / "cluster", cluster=head.address)
+    search(**given, out=tmp_path / "here")
     on, off = (
         json.loads((tmp_path / name / "run.json").read_text()) for name in ("cluster", "here")
     )
@@ -118,12 +116,12 @@ def wait_long(folder: Path) -> None:
 def test_errors_keep_their_kind_and_a_lost_cluster_is_one_sentence(
     head: Head, tmp_path: Path
 ) -> None:
-    with RayCrew(head.address) as crew:
-        assert crew.workers == 2
+    with RayWorkers(head.address) as pool:
+        assert pool.workers == 2
         with pytest.raises(InputError, match=r"^the worker does not like this$"):
-            crew.run(refuse, [()], lambda *at: None)
+            pool.run(refuse, [()], lambda *at: None)
         with pytest.raises(InputError, match="lost the same work 3 times"):
-            crew.run(die, [()], lambda *at: None)
+            pool.run(die, [()], lambda *at: None)
 
         def stop() -> None:
             while not (tmp_path / "began").exists():
@@ -133,7 +131,7 @@ def test_errors_keep_their_kind_and_a_lost_cluster_is_one_sentence(
         stopper = threading.Thread(target=stop)
         stopper.start()
         with pytest.raises(InputError, match=r"was lost; what was finished is kept.*--resume"):
-            crew.run(wait_long, [(tmp_path,)], lambda *at: None)
+            pool.run(wait_long, [(tmp_path,)], lambda *at: None)
         stopper.join()
 
 
@@ -163,7 +161,7 @@ class TestWrongInput:
             socket.create_server(("127.0.0.1", 0)) as silent,
             pytest.raises(InputError, match="cannot be reached"),
         ):
-            RayCrew(f"ray://127.0.0.1:{silent.getsockname()[1]}")
+            RayWorkers(f"ray://127.0.0.1:{silent.getsockname()[1]}")
 
     @pytest.mark.parametrize(
         "address", ["ray://", "ray://here", "ray://here:", "ray://here:0", "ray://a:70000", "ray://a:1/b"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bneck.recipes.crew import MAX_TRIES, Crew
+from bneck.runs.search.workers import MAX_TRIES, WorkerPool
 from bneck.specs.errors import InputError
 from conftest import alive, gone
 
@@ -71,24 +71,27 @@ class TestResults:
         self, tmp_path: Path
     ) -> None:
         heard: list[tuple[int, int]] = []
-        with Crew(2) as crew:
-            crew.run(work, [(tmp_path, i) for i in range(7)], lambda *at: heard.append(at))
-            crew.run(work, [(tmp_path, 7)], lambda *at: heard.append((7, at[1])))
+        with WorkerPool(2) as pool:
+            pool.run(work, [(tmp_path, i) for i in range(7)], lambda *at: heard.append(at))
+            pool.run(work, [(tmp_path, 7)], lambda *at: heard.append((7, at[1])))
             workers = {process for _, process in heard}
             assert os.getpid() not in workers
-            assert len(workers) <= 2, "the crew is kept from one run to the next"
+            assert len(workers) <= 2, "the pool is kept from one run to the next"
         assert sorted(index for index, _ in heard) == list(range(8))
         assert [times_done(tmp_path, i) for i in range(8)] == [1] * 8
         assert all(gone(process) for process in workers)
 
     def test_no_work_starts_no_worker(self) -> None:
-        with Crew(2) as crew:
-            crew.run(work, [], lambda *at: None)
-            assert crew._pool is None
+        with WorkerPool(2) as pool:
+            pool.run(work, [], lambda *at: None)
+            assert pool._pool is None
 
     def test_an_error_of_the_work_keeps_its_kind_and_sentence(self) -> None:
-        with pytest.raises(InputError, match=r"^the worker does not like this$"), Crew(1) as crew:
-            crew.run(refuse, [()], lambda *at: None)
+        with (
+            pytest.raises(InputError, match=r"^the worker does not like this$"),
+            WorkerPool(1) as pool,
+        ):
+            pool.run(refuse, [()], lambda *at: None)
 
 
 class TestDeath:
@@ -101,8 +104,8 @@ class TestDeath:
             heard.append(index)
             (tmp_path / f"heard-{index}").touch()
 
-        with Crew(2) as crew:
-            crew.run(work_or_die_once, [(tmp_path, i, 2, (0, 1)) for i in range(5)], on_done)
+        with WorkerPool(2) as pool:
+            pool.run(work_or_die_once, [(tmp_path, i, 2, (0, 1)) for i in range(5)], on_done)
         assert (tmp_path / "died").exists()
         assert sorted(heard) == [0, 1, 2, 3, 4]
         assert [times_done(tmp_path, i) for i in (0, 1, 2)] == [1, 1, 1]
@@ -112,9 +115,9 @@ class TestDeath:
             pytest.raises(
                 InputError, match="died 3 times over the same work, most likely for want"
             ),
-            Crew(1) as crew,
+            WorkerPool(1) as pool,
         ):
-            crew.run(die_always, [(tmp_path,)], lambda *at: None)
+            pool.run(die_always, [(tmp_path,)], lambda *at: None)
         assert times_done(tmp_path, 0) == MAX_TRIES == 3
 
 
@@ -123,9 +126,9 @@ import os, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_crew import announce
-from bneck.recipes.crew import Crew
-with Crew(2) as crew:
-    crew.run(announce, [(Path(sys.argv[2]), i) for i in range(2)], lambda *at: None)
+from bneck.runs.search.workers import WorkerPool
+with WorkerPool(2) as pool:
+    pool.run(announce, [(Path(sys.argv[2]), i) for i in range(2)], lambda *at: None)
 """
 
 

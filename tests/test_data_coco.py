@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bneck.data.coco import Annotated, find_annotations, ground_truth, read_coco
 from bneck.data.folders import DataError
-from bneck.data.voc import convert_voc
+from bneck.data.images import image_size
+from bneck.tasks.detect.coco import Annotated, find_annotations, ground_truth, read_coco
+from bneck.tasks.detect.voc import convert_voc
 from commands import Call, refusal
 
 BCCD = Path(__file__).parents[2] / "shared/data/bccd/bccd.tar"
@@ -126,6 +127,34 @@ class TestReading:
             (2, [10, 5, 20, 10], 77.0, 1),
             (4, [10, 5, 20, 10], 200.0, 0),
         ]
+
+    def test_ground_truth_does_not_need_the_file_again(self, tmp_path: Path) -> None:
+        found = read(tmp_path)
+        before = ground_truth(found)
+        found.file.unlink()
+        assert ground_truth(found) == before
+        assert before["images"] == [{"id": 7, "file_name": "a.png", "width": 40, "height": 20}]
+        assert before["categories"] == [{"id": 5, "name": "cat"}, {"id": 9, "name": "dog"}]
+
+    def test_all_who_read_it_share_one_reading_until_something_changes(
+        self, tmp_path: Path
+    ) -> None:
+        opened: list[Path] = []
+
+        def measure(path: Path) -> tuple[int, int] | str:
+            opened.append(path)
+            return image_size(path)
+
+        path = write(tmp_path, coco())
+        found = read_coco(path, measure=measure)
+        assert read_coco(path, measure=measure) is found
+        assert opened == [tmp_path / "images" / "a.png"]
+        (tmp_path / "images" / "b.png").touch()  # as when a missing image was brought
+        read_coco(path, measure=measure)
+        assert len(opened) == 2
+        path.write_text(json.dumps(coco(annotations=[])))
+        assert not len(read_coco(path, measure=measure).pictures[0].boxes)
+        assert len(opened) == 3
 
     def test_the_file_says_its_size_where_the_json_does_not(self, tmp_path: Path) -> None:
         found = read(tmp_path, images=[{"id": 7, "file_name": "a.png"}])
@@ -263,6 +292,26 @@ class TestVoc:
         assert list(files) == ["train"]
         assert [entry.what for entry in dropped] == ["dog of a.xml"]
         assert len(json.loads(files["train"].read_text())["annotations"]) == 1
+
+    def test_images_that_are_not_there_are_left_out_and_counted(
+        self, tmp_path: Path, call: Call
+    ) -> None:
+        for name in "abc":
+            voc(tmp_path, name, ("dog", 0, 10, 5, 30, 15))
+        for name in "ac":
+            (tmp_path / "JPEGImages" / f"{name}.jpg").unlink()
+        answer = call("convert", tmp_path)
+        (told,) = [line for line in answer.out.splitlines() if line.startswith("- ")]
+        assert told == ("- left out: 2 of 3 images, there are no such files, the first is a.jpg")
+        found = read_coco(find_annotations(tmp_path, ["train"])["train"])
+        assert [picture.path.name for picture in found.pictures] == ["b.jpg"]
+
+    def test_a_split_without_its_images_is_refused(self, tmp_path: Path, call: Call) -> None:
+        voc(tmp_path, "a", ("dog", 0, 10, 5, 30, 15))
+        (tmp_path / "JPEGImages" / "a.jpg").unlink()
+        said = refusal(call("convert", tmp_path))
+        assert "none of the 1 images of train is there, the first is a.jpg; put them into" in said
+        assert not (tmp_path / "annotations").exists()
 
     def test_refusals(self, tmp_path: Path, call: Call) -> None:
         assert "has no xml files" in refusal(call("convert", tmp_path))

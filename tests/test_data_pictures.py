@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bneck.data.coco import Annotated, read_coco
 from bneck.data.folders import DataError
-from bneck.data.pictures import (
+from bneck.specs.normalisation import IMAGENET
+from bneck.tasks.detect.coco import Annotated, read_coco
+from bneck.tasks.detect.images import (
     BoxAugment,
     box_batches,
     covered,
@@ -24,7 +25,6 @@ from bneck.data.pictures import (
     store,
     varied,
 )
-from bneck.specs.normalisation import IMAGENET
 
 SIDE, INPUT = 80, 64
 

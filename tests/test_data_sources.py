@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 from bneck.data.batches import eval_batches, train_batches
+from bneck.data.find import find_images
 from bneck.data.folders import DataError, list_images
-from bneck.data.pack import pack
-from bneck.data.sources import Source, find_images, pack_sources
+from bneck.data.pack import pack, pack_sources
+from bneck.data.sources import Source
 from bneck.data.stream import UNREADABLE, Stream, ahead
 from bneck.data.vary import Augment
 from bneck.specs.normalisation import IMAGENET

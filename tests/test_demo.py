@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bneck.devices.runtimes import OnnxRuntime
-from bneck.export.files import export_file
+from bneck.devices.places.page_server import Page, PageServer
 from bneck.nets.build import build
-from bneck.recipes.demo import SCRIPTS, WEB, demo
-from bneck.recipes.demo_server import DemoServer, Page
-from bneck.recipes.predict import predict
+from bneck.runs.demo import SCRIPTS, WEB, demo
+from bneck.runs.files import write_file
+from bneck.runs.predict import predict
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
+from bneck.tasks.classify.task import ClassifyOptions
+from bneck.tasks.registry import task
 from browser import CHROMIUM, look
 from commands import Call, refusal
 
@@ -42,7 +43,8 @@ def model(tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = torch.from_numpy(
         np.random.default_rng(0).standard_normal((4, 3, 32, 32), dtype=np.float32)
     )
-    export_file(net, path, images, classes=NAMES, engine=OnnxRuntime())
+    chosen, options = task("classify"), ClassifyOptions()
+    write_file(chosen, net, path, images, record={"classes": NAMES}, options=options)
     return path
 
 
@@ -96,7 +98,7 @@ def test_the_folder_may_be_the_dist_or_stand_in_the_environment(
 def test_one_that_hangs_up_does_no_harm(capfd: pytest.CaptureFixture[str]) -> None:
     """A reader that goes away in the middle of a large answer is no error; others are served on."""
     pages = {"/": Page(b"x" * 20_000_000, "text/plain"), "/small": Page(b"y", "text/plain")}
-    with DemoServer(pages, "") as server:
+    with PageServer(lambda path, body: pages.get(path), headers={}) as server:
         port = int(server.address.rstrip("/").rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as line:
             line.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n")
@@ -105,14 +107,13 @@ def test_one_that_hangs_up_does_no_harm(capfd: pytest.CaptureFixture[str]) -> No
     assert capfd.readouterr().err == ""
 
 
-def test_a_port_that_is_taken_is_told() -> None:
-    pages = {"/": Page(b"x", "text/plain")}
-    with DemoServer(pages, "") as server:
+def test_a_port_that_is_taken_is_told(model: Path, web: Path) -> None:
+    with demo(model, onnxruntime_web=web) as server:
         port = int(server.address.rstrip("/").rpartition(":")[2])
         with pytest.raises(InputError, match=f"port {port} cannot be listened on"):
-            DemoServer(pages, "", port)
+            demo(model, onnxruntime_web=web, port=port)
     with pytest.raises(InputError, match="port 70000 cannot be listened on"):
-        DemoServer(pages, "", 70_000)
+        demo(model, onnxruntime_web=web, port=70_000)
 
 
 def test_bad_input_ends_in_one_sentence(
@@ -155,6 +156,6 @@ def test_the_browser_answers_as_predict_does(model: Path, tmp_path: Path) -> Non
             r'<span>([^<]*)</span><span class="share">([\d.]+) %', seen.dom
         )
     ]
-    wanted = predict(model, [picture])[0]
-    assert [name for name, _ in found] == [name for name, _ in wanted]
-    np.testing.assert_allclose([s for _, s in found], [s for _, s in wanted], atol=0.02)
+    wanted = predict(model, [picture])[0]["classes"]
+    assert [name for name, _ in found] == [best["label"] for best in wanted]
+    np.testing.assert_allclose([s for _, s in found], [b["score"] for b in wanted], atol=0.02)

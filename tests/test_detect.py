@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,28 @@ from PIL import Image
 
 import bneck
 from annotated import IDS, draw_boxes
-from bneck.data.coco import read_coco
 from bneck.devices import protocol
 from bneck.devices.runtimes import OnnxRuntime
 from bneck.nets.build import build
 from bneck.nets.weights import load_weights, save_weights
-from bneck.recipes import detect as recipe
-from bneck.recipes.detect_pictures import exported_detector
+from bneck.records.progress import Silent
 from bneck.records.run import RunFolder
+from bneck.runs.answers import FileAnswers, answering
+from bneck.runs.load import trained
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, to_text
 from bneck.specs.transforms import with_expanded
+from bneck.tasks.detect.coco import read_coco
+from bneck.tasks.detect.scoring import score
 from commands import Call, refusal
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figure of a busy machine is refused: these tests look at none."""
+    monkeypatch.setattr(protocol, "_check_spread", lambda *of: None)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +50,18 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(scene: Path, tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    bneck.train_detect(tiny, scene, resolution=48, epochs=40, batch=8, lr=0.004, out=out)
+    train(tiny, scene, out, epochs=40, lr=0.004)
     return out
+
+
+def train(network: str | NetSpec, data: Path, out: Path, **how: Any) -> dict[str, Any]:
+    how = {"resolution": 48, "batch": 8, **how}
+    return bneck.train(network, data, task="detect", out=out, **how)
+
+
+def val_scores(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = RunFolder(run).read()["scores"]["val"]
+    return found
 
 
 @pytest.fixture
@@ -59,8 +78,8 @@ def edit(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
 class TestRun:
     def test_it_learns(self, run: Path) -> None:
         record = RunFolder(run).read()
-        assert (record["kind"], record["state"]) == ("detect", "finished")
-        found = record["evaluations"]["val"]
+        assert (record["kind"], record["task"], record["state"]) == ("train", "detect", "finished")
+        found = record["scores"]["val"]
         assert found["AP50"] > 0.5
         assert (found["images"], found["objects"]) == (9, 9)
         assert set(found["classes"]) == {"light", "dark"}
@@ -81,10 +100,17 @@ class TestRun:
         assert np.abs(truth - box).max(1).min() < 0.15
 
     def test_evaluating_again_gives_the_same(self, run: Path, call: Call) -> None:
-        before = RunFolder(run).read()["evaluations"]["val"]
+        before = val_scores(run)
         after = json.loads(call("evaluate", run, "--json").out)
         assert {k: after[k] for k in before} == before
         assert "all (mAP)" in call("evaluate", run).out
+
+    def test_a_threshold_says_on_what_it_was_chosen(self, run: Path, call: Call) -> None:
+        assert val_scores(run)["threshold"]["chosen_on"] == "val"
+        said = "chosen on val and measured on val, so it may be too high"
+        lines = call("evaluate", run).out.splitlines()
+        assert any(line.startswith("- a score of") and said in line for line in lines)
+        assert said in (run / "report.md").read_text()
 
     def test_a_tflite_file_in_half_precision_finds_the_same(
         self, run: Path, scene: Path, call: Call, tmp_path: Path
@@ -97,7 +123,7 @@ class TestRun:
         assert "fp16" in answer.out
         pictures = sorted((scene / "images").glob("val-*.png"))[:2]
         pictures = pictures or sorted((scene / "images").iterdir())[:2]
-        ours, theirs = (bneck.detect(what, pictures, score=0.3) for what in (run, file))
+        ours, theirs = (bneck.predict(what, pictures, score=0.3) for what in (run, file))
         assert any(one["objects"] for one in ours)
         for one, other in zip(ours, theirs, strict=True):
             assert len(one["objects"]) == len(other["objects"])
@@ -105,8 +131,9 @@ class TestRun:
                 assert a["label"] == b["label"]
                 assert a["box"] == pytest.approx(b["box"], abs=1.0)
 
+    @pytest.mark.usefixtures("hasty")
     def test_8_bit_files_are_judged_predicted_with_and_measured(
-        self, run: Path, scene: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, run: Path, scene: Path, call: Call, tmp_path: Path
     ) -> None:
         pytest.importorskip("ai_edge_litert")
         file = tmp_path / "small.tflite"
@@ -117,44 +144,38 @@ class TestRun:
         assert (exported["precision"], exported["runtime"]) == ("int8", "litert")
         assert exported["alike"] > 0.8
         float_ap, ap = (
-            json.loads(call("evaluate", one, *more, "--json").out)["AP"]
+            json.loads(call("evaluate", one, *more, "--json").out)["score"]
             for one, more in ((run, ()), (file, ("--data", scene)))
         )
         assert ap == pytest.approx(float_ap, abs=0.1)
-        assert "lies beside no run that knows its data" in refusal(call("evaluate", file))
+        assert "this file is not in a run folder" in refusal(call("evaluate", file))
         picture = next((scene / "images").glob("val-*.png"))
         assert json.loads(call("predict", file, picture, "--json").out)[0]["width"] == 48
-        quick = partial(protocol.Protocol, burst_ms=1.0, max_repeats=1, max_spread=1e9)
-        monkeypatch.setattr(protocol, "Protocol", quick)
         (found,) = json.loads(call("measure", file, "--rounds", 3, "--json").out)
         assert (found["runtime"], found["precision"]) == ("litert", "int8")
         assert (found["resolution"], found["width"]) == (48, 48)
-        why = refusal(call("measure", file, "--task", "detect"))
-        assert "is an exported file, which knows its task" in why
 
-    def test_float_and_8_bits_side_by_side(
-        self, run: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(protocol, "_check_spread", lambda *of: None)
-        options = ("--runtime", "onnxruntime", "--rounds", 3, "--out", tmp_path)
+    @pytest.mark.usefixtures("hasty")
+    def test_float_and_8_bits_side_by_side(self, run: Path, call: Call, tmp_path: Path) -> None:
+        options = ("--runtime", "onnxruntime", "--epochs", 1, "--rounds", 3, "--out", tmp_path)
         answer = call("quantize", run, *options, "--json")
         found = json.loads(answer.out)
-        plain, post = found["rows"]
-        assert (plain["name"], post["name"]) == ("fp32", "ptq")
-        assert plain["AP"] == RunFolder(run).read()["evaluations"]["val"]["AP"]
-        assert post["AP"] == pytest.approx(plain["AP"], abs=0.1)
-        assert post["size_mb"] < 0.5 * plain["size_mb"]
-        assert post["ratio"]["median"] > 0
+        assert [row["name"] for row in found["rows"]] == ["fp32", "naive", "ptq", "qat"]
+        plain, _, post, tuned = found["rows"]
+        assert plain["score"] == val_scores(run)["score"]
+        for row in (post, tuned):
+            assert row["score"] == pytest.approx(plain["score"], abs=0.1)
+            assert row["size_mb"] < 0.5 * plain["size_mb"]
+            assert row["ratio"]["median"] > 0
         assert found["layers"][0]["alone"] > 0
         assert json.loads((tmp_path / "quantize.json").read_text()) == found
-        assert "are not fine-tuned" in refusal(call("quantize", run, "--epochs", 1))
 
     def test_an_8_bit_file_may_decode_inside(self, run: Path, call: Call, tmp_path: Path) -> None:
         out = tmp_path / "boxes.onnx"
         answer = call("export", run, "--decode", "--precision", "int8", "--out", out, "--json")
-        found = json.loads(answer.out)
-        assert (found["decode"], found["precision"]) == (True, "int8")
+        assert json.loads(answer.out)["precision"] == "int8"
         session = OnnxRuntime().load(out.read_bytes(), threads=1)
+        assert json.loads(session.metadata["decoded"]) is True
         boxes, scores, labels = session.run_all(np.zeros((1, 3, 48, 48), np.float32))
         assert boxes.shape == (len(scores), 4)
         assert set(labels.tolist()) <= {1, 2}
@@ -162,19 +183,22 @@ class TestRun:
     def test_a_file_beside_its_run_knows_its_data(self, run: Path, call: Call) -> None:
         before = (run / "run.json").read_bytes()
         by_file = json.loads(call("evaluate", run / "model.onnx", "--json").out)
-        assert by_file["AP"] == RunFolder(run).read()["evaluations"]["val"]["AP"]
+        assert by_file["score"] == val_scores(run)["score"]
         assert (run / "run.json").read_bytes() == before
         assert "decodes by itself" in refusal(call("evaluate", run / "model-boxes.onnx"))
 
     @pytest.mark.parametrize(
         ("options", "why"),
         [
-            (("--format", "pte"), "a detector has no file of format pte in fp32; formats are onnx"),
-            (("--precision", "int4"), "a detector has no file of format onnx in int4"),
-            (("--pixels",), "--pixels goes with classifiers"),
+            (
+                ("--format", "pte"),
+                "no files of detectors and segmenters for the runtime executorch",
+            ),
+            (("--precision", "int4"), "there is no precision 'int4'; known are fp32"),
+            (("--pixels",), "--pixels is an option of the task classify, and this is detect"),
             (("--decode", "--format", "tflite"), "decoding inside the file is for the format onnx"),
-            (("--size", "64"), "--size and --argmax go with a segmenter's run"),
-            (("--precision", "int8", "--data", "NONE"), "NONE has no pictures; give a folder of"),
+            (("--size", "64"), "--size is an option of the task segment, and this is detect"),
+            (("--precision", "int8", "--data", "NONE"), "NONE has no pictures; pass a folder of"),
         ],
     )
     def test_files_that_detectors_lack(
@@ -184,8 +208,6 @@ class TestRun:
 
     def test_other_data_is_judged(self, run: Path, scene: Path, call: Call, tmp_path: Path) -> None:
         """A json file whose images lie elsewhere; classes are found by name, ids are the file's."""
-        other = tmp_path / "run"
-        shutil.copytree(run, other)
 
         def renumber(data: dict[str, Any]) -> None:
             for entry in data["categories"]:
@@ -195,31 +217,38 @@ class TestRun:
 
         shutil.copy(scene / "instances_val.json", tmp_path / "mine.json")
         edit(tmp_path / "mine.json", renumber)
-        found = bneck.evaluate_detect(
-            other, tmp_path / "mine.json", split="mine", images=scene / "images"
-        )
-        assert found["AP"] == RunFolder(run).read()["evaluations"]["val"]["AP"]
-        entries = json.loads((other / "detections-mine.json").read_text())
+        mine, before = tmp_path / "mine.json", (run / "run.json").read_bytes()
+        found = bneck.evaluate(run, mine, split="mine", images=scene / "images")
+        assert (found["split"], found["score"]) == ("mine", val_scores(run)["score"])
+        assert (run / "run.json").read_bytes() == before
+        annotated = read_coco(mine, images=scene / "images")
+        drawn = score(answering(run), annotated, "mine", Silent(), out=tmp_path)
+        assert drawn.score == found["score"]
+        entries = json.loads((tmp_path / "detections-mine.json").read_text())
         assert {e["category_id"] for e in entries} <= {102, 109}
-        assert "## On mine" in (other / "report.md").read_text()
-        assert "cannot be used" in refusal(
-            call("evaluate", other, "--data", tmp_path / "mine.json", "--split", "mine")
-        )
+        assert "cannot be used" in refusal(call("evaluate", run, "--data", mine, "--split", "mine"))
 
     def test_data_that_changed_is_noticed(self, run: Path, spoilt: Path, tmp_path: Path) -> None:
         other = Path(shutil.copytree(run, tmp_path / "run"))
-        edit(other / "run.json", lambda record: record["settings"].update(data=str(spoilt)))
+
+        def move(record: dict[str, Any]) -> None:
+            record["state"] = "running"
+            record["data"]["prepared"]["root"] = str(spoilt)
+
+        edit(other / "run.json", move)
         for split in ("train", "val"):
             edit(
                 spoilt / f"instances_{split}.json",
                 lambda data: data["categories"][0].update(name="odd"),
             )
         with pytest.raises(bneck.InputError, match="has the classes odd, dark, and"):
-            bneck.resume_detect(other)
+            bneck.resume(other)
 
     def test_the_exported_files_were_compared(self, run: Path) -> None:
-        for check in RunFolder(run).read()["export"].values():
-            assert check["images"] == 4
+        files = RunFolder(run).read()["files"]
+        assert set(files) == {"model.onnx", "model-boxes.onnx"}
+        for check in files.values():
+            assert check["images"] == 8
             assert check["largest_difference"] < 1e-3
 
     def test_the_report_shows_it(self, run: Path, call: Call) -> None:
@@ -227,19 +256,21 @@ class TestRun:
         text = (run / "report.md").read_text()
         assert "**mAP " in text
         assert "| light |" in text
-        assert "![hits, misses and false alarms on val](sheet-val.png)" in text
+        assert "![true positives, misses and false positives on val](sheet-val.png)" in text
         with Image.open(run / "sheet-val.png") as page:
             assert page.width > 1000
 
     def test_a_run_measures_and_counts_as_a_network(self, run: Path) -> None:
         assert bneck.network(run).resolution == 48
-        assert bneck.count_detector(load(run / "spec.yaml"), classes=2, resolution=48).params > 0
+        record = RunFolder(run).read()
+        counted = bneck.count(run, task="detect", classes=2, resolution=48)
+        assert (counted.params, counted.madds) == (record["params"], record["madds"])
+        assert counted == bneck.count(
+            load(run / "spec.yaml"), task="detect", classes=2, resolution=48
+        )
 
-    def test_latency_is_measured(
-        self, run: Path, call: Call, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        quick = partial(protocol.Protocol, burst_ms=1.0, max_repeats=1, max_spread=1e9)
-        monkeypatch.setattr(protocol, "Protocol", quick)
+    @pytest.mark.usefixtures("hasty")
+    def test_latency_is_measured(self, run: Path, call: Call) -> None:
         answer = call("measure", "v3-small-0.35@96", "--task", "detect", "--rounds", 3, "--json")
         (found,) = json.loads(answer.out)
         assert found["network"] == "ssdlite v3-small-0.35@96"
@@ -253,35 +284,30 @@ class TestRun:
         assert trained["resolution"] == 48
         assert found["latency_ms"]["median"] > 0
 
-    def test_resumed_it_ends_the_same(
-        self, run: Path, scene: Path, tiny: NetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def train(name: str) -> Path:
-            out = tmp_path / name
-            bneck.train_detect(tiny, scene, resolution=48, epochs=3, batch=8, out=out)
-            return out
+    def test_resumed_it_ends_the_same(self, scene: Path, tiny: NetSpec, tmp_path: Path) -> None:
+        class Killing(Silent):
+            steps = -1
 
-        whole = train("whole")
-        fit, stop = recipe.fit, KeyboardInterrupt()
+            def stage(self, name: str, total: int) -> None:
+                self.steps = 0 if name.startswith("training") else -1
 
-        def broken(*args: Any, on_step: Any, **more: Any) -> Any:
-            def step(done: int, total: int, loss: float) -> None:
-                on_step(done, total, loss)
-                if done == 5:  # in the second epoch of three steps
-                    raise stop
+            def advance(self, done: int) -> None:
+                if self.steps >= 0:
+                    self.steps += done
+                if self.steps == 5:  # in the second epoch of three steps
+                    raise KeyboardInterrupt
 
-            return fit(*args, on_step=step, **more)
-
-        monkeypatch.setattr(recipe, "fit", broken)
+        train(tiny, scene, tmp_path / "whole", epochs=3)
         with pytest.raises(KeyboardInterrupt):
-            train("broken")
-        monkeypatch.undo()
-        bneck.resume_detect(tmp_path / "broken")
+            train(tiny, scene, tmp_path / "broken", epochs=3, progress=Killing())
+        bneck.resume(tmp_path / "broken")
         ours, theirs = (
             load_weights(tmp_path / name / "weights.safetensors") for name in ("whole", "broken")
         )
+        assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
-        assert RunFolder(whole).read()["state"] == "finished"
+        assert val_scores(tmp_path / "broken") == val_scores(tmp_path / "whole")
+        assert RunFolder(tmp_path / "broken").read()["state"] == "finished"
 
     def test_a_backbone_can_be_given(self, scene: Path, tiny: NetSpec, tmp_path: Path) -> None:
         """Of a wider network, with other padding and other normalisation."""
@@ -293,29 +319,27 @@ class TestRun:
         said = {"format": 1, "normalisation": {"mean": [0.5] * 3, "std": [0.5] * 3}}
         (begin / "run.json").write_text(json.dumps(said))
         narrow = with_expanded(tiny, 2, 64)
-        record = bneck.train_detect(
-            narrow, scene, resolution=48, epochs=1, batch=8, lr=1e-9, out=out, start=begin
-        )
-        assert record["settings"]["start"] == str(begin)
+        record = train(narrow, scene, out, epochs=1, lr=1e-9, start=begin)
+        assert record["options"]["start"] == str(begin)
         assert record["normalisation"]["mean"] == [0.5] * 3
-        assert "backbone from" in (out / "report.md").read_text()
-        _, net = recipe.load_run(RunFolder(out))
+        assert f"From the weights of {begin}" in (out / "report.md").read_text()
+        net = trained(out).net
         assert net.detector.network.padding == "same"
         assert net.normalisation.mean == (0.5, 0.5, 0.5)
         # Hardly trained: the first row is still the start's.
         stem = load_weights(begin / "weights.safetensors")["rows.0.conv.weight"]
         assert np.allclose(net.state_dict()["rows.0.conv.weight"], stem, atol=1e-4)
-        session, said = exported_detector(out)
-        assert said["mean"].ravel().tolist() == [0.5] * 3
-        assert json.loads(session.metadata["decoded"]) is False
+        file = FileAnswers(out / "model.onnx")
+        assert list(file.normalisation.mean) == [0.5] * 3
+        assert json.loads(file.metadata["decoded"]) is False
 
     def test_another_network_is_no_start(self, scene: Path, tiny: NetSpec, tmp_path: Path) -> None:
         (tmp_path / "spec.yaml").write_text(to_text(tiny))
         with pytest.raises(bneck.InputError, match="has no trained weights"):
-            bneck.train_detect(tiny, scene, resolution=48, start=tmp_path, out=tmp_path / "out")
+            train(tiny, scene, tmp_path / "out", start=tmp_path)
         save_weights(build(tiny).state_dict(), tmp_path / "weights.safetensors")
         with pytest.raises(bneck.InputError, match="shrinking can only drop channels"):
-            bneck.train_detect("v3-small", scene, start=tmp_path, out=tmp_path / "out")
+            train("v3-small", scene, tmp_path / "out", start=tmp_path)
         assert not (tmp_path / "out").exists()
 
 
@@ -343,15 +367,13 @@ class TestPredict:
             for one in (run / "model.onnx", run)
         )
         assert by_file == by_run
-        with pytest.raises(bneck.InputError, match=r"is a detector; use bneck\.detect"):
-            bneck.predict(run, [image])
 
     def test_a_folder_for_several_and_one_pixel(
         self, run: Path, scene: Path, tmp_path: Path
     ) -> None:
         Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
         images = [scene / "images" / "val-1.png", tmp_path / "dot.png"]
-        found = bneck.detect(run, images, out=tmp_path / "drawn", score=0.0)
+        found = bneck.predict(run, images, out=tmp_path / "drawn", score=0.0)
         assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == [
             "dot.png",
             "val-1.png",
@@ -361,13 +383,13 @@ class TestPredict:
     def test_refusals(self, run: Path, scene: Path, call: Call, tmp_path: Path) -> None:
         image = scene / "images" / "val-1.png"
         assert "score is 2" in refusal(call("predict", run, image, "--score", 2))
-        assert "give a .png file" in refusal(call("predict", run, image, image, "--out", "a.png"))
+        assert "name a folder" in refusal(call("predict", run, image, image, "--out", "a.png"))
         (tmp_path / "text.png").write_text("no")
         assert "text.png cannot be used" in refusal(call("predict", run, tmp_path / "text.png"))
         with pytest.raises(bneck.InputError, match="decodes by itself"):
-            bneck.detect(run / "model-boxes.onnx", [image])
-        with pytest.raises(bneck.InputError, match=r"has no model\.onnx"):
-            bneck.detect(tmp_path, [image])
+            bneck.predict(run / "model-boxes.onnx", [image])
+        with pytest.raises(bneck.InputError, match="has no trained weights"):
+            bneck.predict(tmp_path, [image])
 
 
 class TestRefusals:
@@ -395,11 +417,10 @@ class TestRefusals:
         [
             (("--loss", "l2"), "there is no detection loss 'l2'; known are focal, mining"),
             (("--epochs", 0), "epochs is 0"),
-            (("--batch", 0), "batch is 0; it must be above 0"),
             (("--lr", -1), "lr is -1"),
             (("--seed", -1), "seed is -1"),
             (("--images", "nowhere"), "there is no folder of images nowhere"),
-            (("--start", "nowhere"), "nowhere has no trained weights"),
+            (("--from", "nowhere"), "nowhere has no trained weights"),
             (("--resolution", 8), "resolution is 8; it must be a whole number of at least 32"),
         ],
     )
@@ -413,9 +434,11 @@ class TestRefusals:
         assert said.startswith("the batch of 99 is larger than the 24 training images")
 
     def test_what_is_no_run(self, call: Call, scene: Path, run: Path, tmp_path: Path) -> None:
-        with pytest.raises(bneck.InputError, match="is not a run folder"):
-            bneck.evaluate_detect(tmp_path)
+        with pytest.raises(bneck.InputError, match="has no trained weights"):
+            bneck.evaluate(tmp_path)
         assert "has no json file for test" in refusal(call("evaluate", run, "--split", "test"))
         said = refusal(call("train", "v3-small", "--task", "detect", "--data", scene, "--out", run))
         assert "holds a run already" in said
-        assert "a network and --data are needed" in refusal(call("train", "--task", "detect"))
+        assert "a network is needed" in refusal(call("train", "--task", "detect"))
+        said = refusal(call("train", "v3-small", "--task", "detect"))
+        assert "no built-in images; pass a folder of yours with --data" in said

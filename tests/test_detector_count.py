@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bneck.costs.detector import TABLE6, count_detector
-from bneck.recipes.detectors import detector_zoo
-from bneck.specs.detector import Detector, anchors, features, head_layers, layers, maps, ssdlite
+from bneck.runs.networks import zoo
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.zoo import network
+from bneck.tasks.detect.count import TABLE6, count_detector
+from bneck.tasks.detect.head import Detector, anchors, features, head_layers, layers, maps, ssdlite
 from commands import Call, refusal
 from drawn import specs
 
@@ -47,20 +47,21 @@ class TestTable6:
         assert costs.madds_elementwise / 1e9 == pytest.approx(elementwise, abs=5e-5)
 
     def test_v3_rounds_to_what_is_printed(self) -> None:
-        for entry in detector_zoo("v3-*"):
-            assert f"{entry.costs.params_table6 / 1e6:.2f}" == entry.row.params_m
-            assert entry.costs.madds / 1e9 == pytest.approx(float(entry.row.madds_b), abs=0.01)
+        for row in zoo("v3-*", task="detect"):
+            assert f"{row['counted']['params_table6'] / 1e6:.2f}" == row["params_m"]
+            assert row["counted"]["madds"] / 1e9 == pytest.approx(float(row["madds_b"]), abs=0.01)
 
     def test_the_exceptions_are_these(self) -> None:
-        differing = [e.row.network for e in detector_zoo() if e.row.differs(e.costs)]
+        rows = zoo(task="detect")
+        differing = [row["network"] for row in rows if row["differs"]]
         assert differing == ["v1", "v2", "mnasnet-a1", "mnasnet-a1-0.5"]
-        assert all(e.row.note for e in detector_zoo() if e.row.network in differing)
+        assert all(row["note"] for row in rows if row["differs"])
         # V1 and V2 fit with the 81 slots of the MobileNetV2 paper, MnasNet within 1 %.
-        for entry in detector_zoo("v[12]"):
-            assert f"{entry.costs_81.params_table6 / 1e6:.1f}" == entry.row.params_m
-        for entry in detector_zoo("mnasnet"):
-            assert entry.costs.params_table6 / 1e6 == pytest.approx(
-                float(entry.row.params_m), rel=0.01
+        for row in zoo("v[12]", task="detect"):
+            assert f"{row['params_81_slots'] / 1e6:.1f}" == row["params_m"]
+        for row in zoo("mnasnet", task="detect"):
+            assert row["counted"]["params_table6"] / 1e6 == pytest.approx(
+                float(row["params_m"]), rel=0.01
             )
 
     @pytest.mark.data
@@ -77,7 +78,7 @@ class TestTable6:
 
     def test_an_unknown_network(self) -> None:
         with pytest.raises(InputError, match=r"Table 6 has no network 'v9'; it has v1, v2"):
-            detector_zoo("v9")
+            zoo("v9", task="detect")
 
 
 class TestStructure:
@@ -220,4 +221,7 @@ class TestCommands:
         assert call("zoo", "v3", "--task", "detect").out.count("v3-") == 4
 
     def test_options_of_detection_alone(self, call: Call) -> None:
-        assert "go with another --task" in refusal(call("count", "v3-small", "--classes", 3))
+        said = refusal(call("count", "v3-small", "--classes", 3))
+        assert said.startswith(
+            "--classes is an option of the task detect or segment, and this is cl"
+        )

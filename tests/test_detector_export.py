@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,29 +13,31 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bneck.devices.models import wrapped_model
 from bneck.devices.runtimes import OnnxRuntime, runtime
-from bneck.export.detector_file import (
-    FileDetector,
-    alike_share,
-    compare,
-    difference,
-    export_detector,
-)
-from bneck.export.files import ExportError
-from bneck.graphs.detector_graph import detector_graph
 from bneck.graphs.forms import form
+from bneck.graphs.onnx_graph import wrapped_graph
 from bneck.nets.calibrate import calibrate, layer_errors
-from bneck.nets.detector import DetectorNet, build_detector
 from bneck.nets.fold import folded_weights
-from bneck.nets.quantize_heads import emulated, emulator
-from bneck.specs.detector import anchors, ssdlite
+from bneck.nets.quantize import emulation, emulator
+from bneck.runs.answers import FileAnswers
+from bneck.runs.files import write_file
 from bneck.specs.errors import InputError
-from bneck.tasks.boxes import Found, as_boxes, detections
+from bneck.specs.transforms import with_resolution
+from bneck.tasks.checks import ExportError
+from bneck.tasks.detect.boxes import Found, as_boxes, detections
+from bneck.tasks.detect.file import alike_share, compare, difference
+from bneck.tasks.detect.head import anchors, ssdlite
+from bneck.tasks.detect.module import DetectorNet, build_detector
+from bneck.tasks.detect.scoring import check_raw
+from bneck.tasks.detect.task import Detect, DetectOptions
 
 
 def lively(name: str, resolution: int = 96) -> DetectorNet:
     """A net that finds many boxes: random heads, batch norm that is no identity."""
-    net = build_detector(ssdlite(name, classes=3, resolution=resolution), seed=1)
+    made = ssdlite(name, classes=3, resolution=resolution)
+    spec = with_resolution(made.network, resolution)
+    net = build_detector(replace(made, network=spec), seed=1)
     generator = torch.Generator().manual_seed(2)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -48,6 +52,20 @@ def lively(name: str, resolution: int = 96) -> DetectorNet:
     return net.eval()
 
 
+SIZE = (96, 96)
+
+
+def written(net: DetectorNet, path: Path, *, decode: bool = False, **how: Any) -> dict[str, Any]:
+    """The file's check against two images."""
+    options = DetectOptions(decode=decode)
+    record = {"classes": ["a", "b", "c"]}
+    return write_file(Detect(), net, path, images(2), record=record, options=options, **how)
+
+
+def loaded(model: Any) -> Any:
+    return OnnxRuntime().load(model.SerializeToString(), threads=1)
+
+
 def images(count: int, resolution: int = 96) -> Tensor:
     return torch.randn(count, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
 
@@ -57,7 +75,7 @@ def images(count: int, resolution: int = 96) -> Tensor:
 def test_the_file_finds_what_the_module_finds(name: str, decode: bool, tmp_path: Path) -> None:
     net = lively(name)
     path = tmp_path / "model.onnx"
-    check = export_detector(net, path, images(2), classes=("a", "b", "c"), decode=decode)
+    check = written(net, path, decode=decode)
     assert check["boxes"] >= 20
     assert check["largest_difference"] < 1e-3
     session = OnnxRuntime().load(path.read_bytes(), threads=1)
@@ -68,14 +86,15 @@ def test_the_file_finds_what_the_module_finds(name: str, decode: bool, tmp_path:
     onnx.checker.check_model(str(path), full_check=True)
 
 
-@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", ["v3-small+dagger", "mnasnet-a1-0.35"])
-def test_the_tflite_file_finds_what_the_module_finds(name: str, half: bool, tmp_path: Path) -> None:
+def test_the_tflite_file_finds_what_the_module_finds(
+    name: str, precision: str, tmp_path: Path
+) -> None:
     pytest.importorskip("ai_edge_litert")
+    half = precision == "fp16"
     net, engine, path = lively(name), runtime("litert"), tmp_path / "model.tflite"
-    check = export_detector(
-        net, path, images(2), classes=("a", "b", "c"), decode=False, engine=engine, half=half
-    )
+    check = written(net, path, engine=engine, precision=precision)
     assert check["boxes"] >= 20
     session = engine.load(path.read_bytes(), threads=1)
     assert session.operators() == {"DELEGATE": 1}
@@ -93,9 +112,7 @@ def test_both_files_find_the_same_in_the_same_order() -> None:
     net, image = lively("v3-small"), images(1).numpy()
     weights, places = folded_weights(net), np.array(anchors(net.detector), np.float32)
     plain, decoding = (
-        OnnxRuntime().load(
-            detector_graph(net.detector, weights, decode=decode).SerializeToString(), threads=1
-        )
+        loaded(wrapped_graph(net.detector, weights, SIZE, finished=decode))
         for decode in (False, True)
     )
     offsets, logits = plain.run_all(image)
@@ -107,13 +124,16 @@ def test_both_files_find_the_same_in_the_same_order() -> None:
     assert boxes == pytest.approx(wanted.boxes, abs=1e-5)
 
 
-def test_other_padding_is_followed() -> None:
-    from dataclasses import replace
+def test_decoding_in_another_format_is_refused() -> None:
+    engine = runtime("litert")
+    with pytest.raises(InputError, match="decoding inside the file is for the format onnx"):
+        wrapped_model(lively("v3-small").detector, engine, SIZE, finished=True)
 
+
+def test_other_padding_is_followed() -> None:
     detector = ssdlite("v3-small", classes=2, resolution=75)
     net = build_detector(replace(detector, network=replace(detector.network, padding="same")))
-    model = detector_graph(net.detector, folded_weights(net)).SerializeToString()
-    session = OnnxRuntime().load(model, threads=1)
+    session = loaded(wrapped_graph(net.detector, folded_weights(net), (75, 75)))
     with torch.inference_mode():
         wanted = net.eval()(images(2, 75))
     for got, want in zip(session.run_all(images(2, 75).numpy()), wanted, strict=True):
@@ -123,9 +143,9 @@ def test_other_padding_is_followed() -> None:
 def test_a_file_of_other_weights_is_refused() -> None:
     net, other = lively("v3-small"), lively("v3-small")
     nn.init.normal_(other.scores[1].get_submodule("predict.conv").weight)
-    model = detector_graph(other.detector, folded_weights(other)).SerializeToString()
+    session = loaded(wrapped_graph(other.detector, folded_weights(other), SIZE))
     with pytest.raises(ExportError, match="does not find what the network finds on 1 images"):
-        compare(net, model, images(1), decode=False)
+        compare(net, session, images(1), None, "fp32", decode=False)
 
 
 @pytest.mark.parametrize("name", ["v3-small+dagger", "v1-0.25"])
@@ -137,17 +157,16 @@ def test_the_8_bit_file_answers_as_its_emulation(
     net, engine = lively(name), runtime(engine_name)
     quantized = calibrate(net, [images(8)], form(engine_name, "int8"))
     path = tmp_path / f"model{engine.suffix}"
-    check = export_detector(
-        net, path, images(2), classes="abc", decode=False, engine=engine, quantized=quantized
-    )
+    check = written(net, path, engine=engine, precision="int8", quantized=quantized)
     assert check["alike"] > 0.75  # with the float module, of heads that know nothing
-    file = FileDetector(path, engine)
-    assert file.detector == net.detector
+    file = FileAnswers(path, engine.name)
+    assert file.wrapped == net.detector
     with torch.inference_mode():
         # Each output has a range of its own, so none loses its bits to another.
         for got, want, real in zip(
-            file(images(2)), emulated(net, quantized)(images(2)), net(images(2)), strict=True
+            file(images(2)), emulation(net, quantized)(images(2)), net(images(2)), strict=True
         ):
+            got = torch.from_numpy(got)
             assert (got - want).square().mean() <= 0.02**2 * want.square().mean()
             assert (got - real).square().mean() <= 0.05**2 * real.square().mean()
     if engine_name == "litert":
@@ -159,10 +178,10 @@ def test_the_8_bit_file_answers_as_its_emulation(
 def test_an_8_bit_file_may_decode_by_itself(tmp_path: Path) -> None:
     net, path = lively("v3-small+dagger"), tmp_path / "model.onnx"
     quantized = calibrate(net, [images(8)], "split")
-    check = export_detector(net, path, images(2), classes="abc", decode=True, quantized=quantized)
+    check = written(net, path, decode=True, precision="int8", quantized=quantized)
     assert check["alike"] > 0.9
-    with pytest.raises(InputError, match=r"model\.onnx decodes by itself; give the file"):
-        FileDetector(path, OnnxRuntime())
+    with pytest.raises(InputError, match="this file decodes by itself; pass the run"):
+        check_raw(FileAnswers(path))
 
 
 def test_in_float_the_emulation_is_the_module_and_rounding_a_layer_is_felt() -> None:
@@ -183,18 +202,18 @@ def test_a_wrong_8_bit_file_is_refused(decode: bool) -> None:
     for head in other.boxes:
         nn.init.normal_(head.get_submodule("predict.conv").weight)
     ours, theirs = (calibrate(one, [images(8)], "split") for one in (net, other))
-    model = detector_graph(
-        other.detector, theirs.weights, decode=decode, hswish="split", ranges=theirs.ranges
+    graph = wrapped_graph(
+        other.detector, theirs.weights, SIZE, finished=decode, hswish="split", ranges=theirs.ranges
     )
     with pytest.raises(ExportError, match="does not find what the network finds on 1 images"):
-        compare(net, model.SerializeToString(), images(1), decode=decode, quantized=ours)
+        compare(net, loaded(graph), images(1), ours, "int8", decode=decode)
 
 
 def test_a_file_of_somebody_else_is_no_detector(tmp_path: Path) -> None:
     net, path = lively("v3-small"), tmp_path / "model.onnx"
-    path.write_bytes(detector_graph(net.detector, folded_weights(net)).SerializeToString())
-    with pytest.raises(InputError, match="is no detector of this version of bneck"):
-        FileDetector(path, OnnxRuntime())
+    path.write_bytes(wrapped_graph(net.detector, folded_weights(net), SIZE).SerializeToString())
+    with pytest.raises(InputError, match="was not exported by this version of bneck"):
+        FileAnswers(path)
 
 
 class TestAlike:

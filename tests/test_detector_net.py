@@ -10,16 +10,20 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
 
-from bneck.costs.detector import count_detector
 from bneck.nets.build import build
-from bneck.nets.detector import DetectorNet, build_detector, take_backbone
-from bneck.specs.detector import Detector, anchors, layers, maps, ssdlite
+from bneck.nets.transfer import take_rows
+from bneck.runs.answers import ModuleAnswers
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.zoo import network
-from bneck.tasks.boxes import as_boxes, corners, overlaps
-from bneck.tasks.detect import Targets, Teacher, focal_loss, mining_loss, predict
+from bneck.tasks.detect.boxes import as_boxes, corners, overlaps
+from bneck.tasks.detect.count import count_detector
+from bneck.tasks.detect.head import Detector, anchors, layers, maps, ssdlite
+from bneck.tasks.detect.loss import DetectionLoss, Targets, focal_loss, mining_loss
+from bneck.tasks.detect.module import DetectorNet, build_detector
+from bneck.tasks.detect.scoring import found_in
+from bneck.tasks.detect.task import Detect
 from drawn import specs
 
 
@@ -112,18 +116,18 @@ class TestModule:
     def test_a_trained_backbone_is_taken(self) -> None:
         source = build(network("v3-small"), seed=3)
         net = build_detector(ssdlite("v3-small", classes=2))
-        taken = take_backbone(net, dict(source.state_dict()), "source")
+        take_rows(net, source.state_dict(), "source")
         rows = [n for n in net.state_dict() if n.startswith("rows.")]
-        assert taken == len(rows) > 100
+        assert len(rows) > 100
         assert all(torch.equal(net.state_dict()[n], source.state_dict()[n]) for n in rows)
 
     def test_another_backbone_is_refused(self) -> None:
         net = build_detector(ssdlite("v3-small+dagger", classes=2))
         source = dict(build(network("v3-small")).state_dict())
         with pytest.raises(
-            InputError, match=r"^mine does not hold the backbone .*rows\.9\.project"
+            InputError, match=r"^mine does not hold this network's backbone: rows\.9\.project"
         ):
-            take_backbone(net, source, "mine")
+            take_rows(net, source, "mine")
 
 
 LABELS = torch.tensor([[1, 0, 0, 0, 0, 2]])
@@ -167,8 +171,8 @@ class TestLosses:
     def test_images_without_boxes_give_a_finite_loss(self, name: str) -> None:
         detector = ssdlite("v3-small-0.35", classes=2, resolution=32)
         net, empty = build_detector(detector), (as_boxes([]), np.empty(0, np.int64))
-        batch = (torch.zeros(2, 3, 32, 32), [empty[0]] * 2, [empty[1]] * 2)
-        loss = Teacher(detector, name)(net, batch)
+        outputs = net(torch.zeros(2, 3, 32, 32))
+        loss = DetectionLoss(detector, name).of(outputs, [empty[0]] * 2, [empty[1]] * 2)
         loss.backward()
         assert math.isfinite(float(loss.detach()))
         grads = [p.grad for p in net.parameters() if p.grad is not None]
@@ -177,14 +181,14 @@ class TestLosses:
     def test_an_anchor_is_told_its_box(self) -> None:
         detector = ssdlite("v3-small", classes=3, resolution=64)
         places = corners(np.array(anchors(detector), np.float32))
-        target = Teacher(detector).targets([places[[50]]], [np.array([3])])
+        target = DetectionLoss(detector).targets([places[[50]]], [np.array([3])])
         assert int(target.labels[0, 50]) == 3
         assert target.offsets[0, 50].abs().max() < 1e-5
         assert int((target.labels > 0).sum()) >= 1
 
     def test_an_unknown_loss(self) -> None:
         with pytest.raises(InputError, match="no detection loss 'l2'; known are focal, mining"):
-            Teacher(ssdlite("v3-small"), "l2")
+            DetectionLoss(ssdlite("v3-small"), "l2")
 
 
 @pytest.mark.parametrize("name", ["focal", "mining"])
@@ -196,15 +200,16 @@ def test_a_detector_learns_two_pictures(name: str) -> None:
     )
     spec = NetSpec(name="little", rows=(*rows, Pool()), bn_momentum=0.3)
     detector = Detector(network=spec, classes=2, resolution=32, extras=(32,))
-    net, teacher = build_detector(detector), Teacher(detector, name)
+    net, loss = build_detector(detector), DetectionLoss(detector, name)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     boxes = [as_boxes([[0.1, 0.1, 0.5, 0.6]]), as_boxes([[0.4, 0.3, 0.9, 0.8]])]
     labels = [np.array([1]), np.array([2])]
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     for _ in range(60):
         optimizer.zero_grad()
-        teacher(net, (images, boxes, labels)).backward()
+        loss.of(net(images), boxes, labels).backward()
         optimizer.step()
-    for found, box, label in zip(predict(net.eval(), detector, images), boxes, labels, strict=True):
+    seen = found_in(ModuleAnswers(Detect(), net), images)
+    for found, box, label in zip(seen, boxes, labels, strict=True):
         assert found.labels[0] == label[0]
         assert overlaps(found.boxes[:1], box)[0, 0] > 0.7

@@ -15,7 +15,7 @@ import pytest
 import typer.main
 
 from bneck.cli.main import app
-from bneck.search.spaces import space_from_text
+from bneck.nas.spaces import space_from_text
 from bneck.specs.text import from_text
 from commands import Call
 from doc_blocks import LONG, PAGES, ROOT, Block, blocks, commands

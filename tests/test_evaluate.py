@@ -28,7 +28,8 @@ from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.rows import SpecError
 from bneck.specs.text import to_text
-from bneck.tasks.classify import evaluate
+from bneck.tasks.classify.scoring import evaluate
+from learning import Module
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 COLOURS = {"n01": (250, 20, 20), "n02": (20, 250, 20), "n03": (20, 20, 250)}
@@ -86,17 +87,17 @@ class TestAccuracy:
     ) -> None:
         net = colour_net(tiny, tmp_path / "net", 3, {0: 0, 1: 1, 2: 2})
         found = bneck.evaluate(net, images)
-        assert (found["n"], found["top1"], found["top5"]) == (3 * EACH, 1.0, 1.0)
+        assert (found["images"], found["score"], found["top5"]) == (3 * EACH, 1.0, 1.0)
         assert found["loss"] < 0.1
         assert (found["crop"], found["resolution"], found["classes"]) == ("central", 32, 3)
-        assert found["notes"] == found["bad"] == []
+        assert found["notes"] == found["left_out"] == []
 
     def test_wrong_answers_count_as_wrong(
         self, tiny: NetSpec, images: Path, tmp_path: Path
     ) -> None:
         net = colour_net(tiny, tmp_path / "net", 3, {0: 0, 1: 2, 2: 1})
         found = bneck.evaluate(net, images, crop="resize", resolution=48)
-        assert found["top1"] == pytest.approx(1 / 3)
+        assert found["score"] == pytest.approx(1 / 3)
         assert found["top5"] == 1.0
         assert (found["crop"], found["resolution"]) == ("resize", 48)
 
@@ -108,9 +109,9 @@ class TestAccuracy:
             [9.0, 3, 8, 7, 6, 5, 4, 1],
         ])  # fmt: skip
         batch = [(scores[:, :, None, None], torch.zeros(3, dtype=torch.long))]
-        with_it = evaluate(torch.nn.Flatten(), batch)
+        with_it = evaluate(Module(torch.nn.Flatten()), batch)
         assert (with_it.top1, with_it.top5, with_it.n) == (1.0, 1.0, 3)
-        without = evaluate(torch.nn.Flatten(), batch, background=True)
+        without = evaluate(Module(torch.nn.Flatten()), batch, background=True)
         assert without.top1 == pytest.approx(1 / 3)
         assert without.top5 == pytest.approx(2 / 3)
 
@@ -122,7 +123,7 @@ class TestClasses:
         net = colour_net(
             tiny, tmp_path / "net", 5, {0: 4, 1: 0, 2: 2}, classes=["n02", "x", "n03", "y", "n01"]
         )
-        assert bneck.evaluate(net, images)["top1"] == 1.0
+        assert bneck.evaluate(net, images)["score"] == 1.0
 
     def test_or_by_other_names_of_its_classes(
         self, tiny: NetSpec, images: Path, tmp_path: Path
@@ -131,13 +132,26 @@ class TestClasses:
             tiny, tmp_path / "net", 4, {0: 3, 1: 0, 2: 2}, classes=["green", "x", "blue", "red"],
             class_ids={"n01": 3, "n02": 0, "n03": 2},
         )  # fmt: skip
-        assert bneck.evaluate(net, images)["top1"] == 1.0
+        assert bneck.evaluate(net, images)["score"] == 1.0
 
     def test_a_search_s_record_too(self, tiny: NetSpec, images: Path, tmp_path: Path) -> None:
         net = colour_net(
-            tiny, tmp_path / "net", 3, {0: 2, 1: 1, 2: 0}, data={"classes": ["n03", "n02", "n01"]}
-        )
-        assert bneck.evaluate(net, images)["top1"] == 1.0
+            tiny, tmp_path / "net", 3, {0: 2, 1: 1, 2: 0}, kind="search",
+            data={"classes": ["n03", "n02", "n01"]},
+        )  # fmt: skip
+        assert bneck.evaluate(net, images)["score"] == 1.0
+
+    def test_numbers_of_a_network_without_names_are_no_names(
+        self, tiny: NetSpec, images: Path, tmp_path: Path
+    ) -> None:
+        """Folders called 2, 10 and 9 are classes 1, 0 and 2 of three: they count in their order."""
+        for old, new in (("n01", "2"), ("n02", "10"), ("n03", "9")):
+            (images / old).rename(images / new)
+        net = colour_net(tiny, tmp_path / "net", 11, {0: 1, 1: 0, 2: 2})
+        with pytest.raises(bneck.InputError, match="has 3 classes and the network 11 classes"):
+            bneck.evaluate(net, images)
+        three = colour_net(tiny, tmp_path / "three", 3, {0: 1, 1: 0, 2: 2})
+        assert bneck.evaluate(three, images)["score"] == 1.0
 
     @pytest.mark.parametrize("kind", ["csv", "json"])
     def test_or_by_a_list_of_imagenet_and_the_background_is_dropped(
@@ -151,13 +165,13 @@ class TestClasses:
         else:
             listed.write_text('{"217": ["n01", "red"], "0": ["n02", "green"], "999": ["n03", "b"]}')
         found = bneck.evaluate(net, images, labels=listed)
-        assert (found["top1"], found["classes"]) == (1.0, 1001)
+        assert (found["score"], found["classes"]) == (1.0, 1001)
         assert found["notes"] == [
             "the network has 1001 classes, the data 1000: its background class is left out"
         ]
         plain = colour_net(tiny, tmp_path / "plain", 1000, {0: 217, 1: 0, 2: 999})
         found = bneck.evaluate(plain, images, labels=listed)
-        assert (found["top1"], found["notes"]) == (1.0, [])
+        assert (found["score"], found["notes"]) == (1.0, [])
 
     def test_a_csv_of_images(self, tiny: NetSpec, images: Path, tmp_path: Path) -> None:
         rows = [(f"{n}/{i}.png", k) for k, n in enumerate(COLOURS) for i in range(2)]
@@ -165,7 +179,7 @@ class TestClasses:
             csv.writer(file).writerows([("path", "index"), *rows])
         net = colour_net(tiny, tmp_path / "net", 1001, {0: 1, 1: 2, 2: 3})
         found = bneck.evaluate(net, images)
-        assert (found["n"], found["top1"]) == (6, 1.0)
+        assert (found["images"], found["score"]) == (6, 1.0)
         assert len(found["notes"]) == 1
         # The same list from elsewhere, with labels that count the background: 1000 is in it.
         elsewhere = tmp_path / "elsewhere.csv"
@@ -173,7 +187,7 @@ class TestClasses:
         elsewhere.write_text("\n".join(lines))
         shifted = colour_net(tiny, tmp_path / "shifted", 1000, {0: 997, 1: 998, 2: 999})
         found = bneck.evaluate(shifted, images, labels=elsewhere)
-        assert (found["n"], found["top1"]) == (3, 1.0)
+        assert (found["images"], found["score"]) == (3, 1.0)
         assert "the data has 1001 classes, the network 1000" in found["notes"][0]
 
     def test_numbers_of_classes_that_do_not_fit(
@@ -200,7 +214,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize("name", ["v3-small", "none"])
     def test_no_weights(self, images: Path, tmp_path: Path, name: str) -> None:
-        with pytest.raises(bneck.InputError, match="has no trained weights; give the folder of"):
+        with pytest.raises(bneck.InputError, match="has no trained weights; pass the folder of"):
             bneck.evaluate(name, images)
 
     def test_options(self, net: Path, images: Path) -> None:
@@ -245,8 +259,8 @@ class TestBadInput:
             shutil.copy(images / "n01" / "0.png", images / "n01" / f"more{i}.png")
         (images / "n03" / "3.png").write_bytes(b"torn")
         found = bneck.evaluate(net, images)
-        assert (found["n"], found["top1"]) == (111, 1.0)
-        assert found["bad"] == [[str(images / "n03" / "3.png"), found["bad"][0][1]]]
+        assert (found["images"], found["score"]) == (111, 1.0)
+        assert found["left_out"] == [[str(images / "n03" / "3.png"), found["left_out"][0][1]]]
 
     @pytest.mark.parametrize(
         ("name", "text"),
@@ -352,7 +366,7 @@ class TestNormalisation:
         net = colour_net(tiny, tmp_path / "net", 3, {0: 0, 1: 1, 2: 2}, normalisation=dark)
         found = bneck.evaluate(net, images)
         assert found["normalisation"] == dark
-        assert found["top1"] == pytest.approx(1 / 3)
+        assert found["score"] == pytest.approx(1 / 3)
         assert found["loss"] == pytest.approx(float(np.log(3)), abs=1e-3)
 
 
@@ -386,15 +400,21 @@ class TestCommands:
         assert record["command"].startswith("bneck import ")
         code, out, err = call("evaluate", tmp_path / "run", "--data", images, "--json")
         assert code == 0
-        assert err == "evaluating tiny (12)\n"
-        assert json.loads(out)["top1"] == 1.0
+        assert err == "scoring tiny (12)\n"
+        assert json.loads(out)["score"] == 1.0
         code, out, err = call("evaluate", tmp_path / "run", "--data", images, "--crop", "resize")
-        assert out.startswith("tiny: top-1 100.0%, top-5 100.0%, loss 0.0")
+        assert out.splitlines()[:2] == ["tiny, fp32:", "top-1 100.0% on val, 12 images"]
+        last = [line for line in out.splitlines() if line.split()[:1] == ["val"]]
+        assert [line.split()[:4] for line in last] == [["val", "12", "100.0", "100.0"]]
+        assert float(last[0].split()[4]) < 0.1
         code, out, err = call("show", tmp_path / "run")
         assert code == 0
         assert "tiny at 32 px, 3 classes, symmetric padding" in out
 
-    def test_refusals(self, call: Any, tiny_file: Path, images: Path, tmp_path: Path) -> None:
+    def test_refusals(
+        self, call: Any, tiny: NetSpec, tiny_file: Path, images: Path, tmp_path: Path
+    ) -> None:
+        net = colour_net(tiny, tmp_path / "net", 3, {0: 0})
         file = tmp_path / "w.pth"
         file.write_bytes(b"nothing")
         for arguments, sentence in (
@@ -405,7 +425,7 @@ class TestCommands:
                 "--mean is 'grey'; write three",
             ),
             (("evaluate", "v3-small", "--data", images), "v3-small has no trained weights"),
-            (("evaluate", "v3-small"), "--data is needed: a folder of images to judge v3-small on"),
+            (("evaluate", net), "the images to score on are needed; pass their folder with --data"),
         ):
             code, out, err = call(*arguments)
             assert (code, out) == (2, "")
@@ -432,6 +452,6 @@ def test_the_authors_v3_small_on_real_images(tmp_path: Path) -> None:
     for padding in ("same", "symmetric"):
         run = tmp_path / padding
         bneck.import_weights(weights, "v3-small", out=run, padding=padding)
-        top1[padding] = bneck.evaluate(run, tmp_path / "sample")["top1"]
+        top1[padding] = bneck.evaluate(run, tmp_path / "sample")["score"]
     assert top1["same"] == pytest.approx(0.74, abs=0.01)
     assert top1["symmetric"] == pytest.approx(0.56, abs=0.02)

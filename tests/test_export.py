@@ -19,30 +19,40 @@ import bneck
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed
 from bneck.devices.runtimes import EngineError, runtime
-from bneck.export import files
-from bneck.export.files import Check, ExportError, compare, export_file
 from bneck.nets.build import Net, build
 from bneck.nets.fold import folded_weights
 from bneck.records.run import RunFolder
+from bneck.runs import files
+from bneck.runs.files import write_file
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text
 from bneck.specs.zoo import network
-from bneck.train.loop import Data, Settings, train
+from bneck.tasks.checks import ExportError
+from bneck.tasks.classify.files import compare
+from bneck.tasks.classify.task import ClassifyOptions
+from bneck.tasks.registry import task
+from bneck.training.settings import Settings
+from learning import train
 
 CLASSES = ("circle", "square", "stripes")
 
 
 @pytest.fixture(scope="module")
-def net(tiny: NetSpec, packed: Packed) -> Net:
+def net(tiny: NetSpec, image_data: Any) -> Net:
     """Trained for a moment, so that its batch norms and its answers are not all alike."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    data = Data(packed.train, np.arange(len(packed.train.labels)), 32)
     settings = Settings(epochs=8, batch=16, lr=0.005, average=0.9, bn_momentum=0.1)
-    trained = train(build(tiny), data, settings)
+    trained: Net = train(build(tiny), image_data, settings)
     torch.set_num_threads(threads)
-    return trained
+    return trained.eval()
+
+
+def export_file(net: Net, path: Path, images: Tensor) -> dict[str, Any]:
+    return write_file(
+        task("classify"), net, path, images, record={"classes": CLASSES}, options=ClassifyOptions()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +64,7 @@ def images(packed: Packed) -> Tensor:
 @pytest.fixture(scope="module")
 def model(net: Net, images: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "model.onnx"
-    export_file(net, path, images, classes=CLASSES)
+    export_file(net, path, images)
     return path
 
 
@@ -73,10 +83,12 @@ class TestExport:
     def test_the_file_answers_as_the_module_does(
         self, net: Net, model: Path, images: Tensor
     ) -> None:
-        check = compare(net, model.read_bytes(), images, runtime("onnxruntime"))
-        assert (check.images, check.label_agreement) == (30, 1.0)
-        assert 0 <= check.largest_difference <= 1e-4
-        assert json.loads(json.dumps(check.as_json())) == check.as_json()
+        session = runtime("onnxruntime").load(model.read_bytes(), threads=1)
+        check = compare(net, session, images, None, "fp32")
+        assert list(check) == ["images", "label_agreement", "largest_difference"]
+        assert (check["images"], check["label_agreement"]) == (30, 1.0)
+        assert 0 <= check["largest_difference"] <= 1e-4
+        assert json.loads(json.dumps(check)) == check
 
     def test_it_is_a_valid_model_that_takes_batches(
         self, net: Net, model: Path, images: Tensor
@@ -105,14 +117,14 @@ class TestExport:
     def test_the_same_net_gives_the_same_bytes(
         self, net: Net, model: Path, images: Tensor, tmp_path: Path
     ) -> None:
-        export_file(net, tmp_path / "again.onnx", images, classes=CLASSES)
+        export_file(net, tmp_path / "again.onnx", images)
         assert (tmp_path / "again.onnx").read_bytes() == model.read_bytes()
 
     def test_a_net_left_in_training_mode_is_exported_as_it_answers_later(
         self, net: Net, model: Path, images: Tensor, tmp_path: Path
     ) -> None:
         net.train()
-        export_file(net, tmp_path / "model.onnx", images, classes=CLASSES)
+        export_file(net, tmp_path / "model.onnx", images)
         assert not net.training
         assert (tmp_path / "model.onnx").read_bytes() == model.read_bytes()
 
@@ -127,7 +139,7 @@ class TestRefused:
             ExportError,
             match=r"does not answer as the network does on 30 images: .*no file was kept$",
         ):
-            export_file(net, tmp_path / "model.onnx", images, classes=CLASSES)
+            export_file(net, tmp_path / "model.onnx", images)
         assert list(tmp_path.iterdir()) == []
 
     def test_scores_may_be_wrong_even_if_every_label_is_right(
@@ -137,7 +149,7 @@ class TestRefused:
         with pytest.raises(
             ExportError, match=r"labels agree on 100\.0%, scores differ by 0\.\d+ of the"
         ):
-            export_file(net, tmp_path / "model.onnx", images, classes=CLASSES)
+            export_file(net, tmp_path / "model.onnx", images)
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_scores_that_are_no_numbers_fail(
@@ -148,14 +160,15 @@ class TestRefused:
         with torch.no_grad():
             broken.classifier.bias[0] = value  # in the module and in the file alike
         with pytest.raises(ExportError), np.errstate(invalid="ignore"):
-            export_file(broken, tmp_path / "model.onnx", images, classes=CLASSES)
+            export_file(broken, tmp_path / "model.onnx", images)
         assert list(tmp_path.iterdir()) == []
 
     def test_a_file_of_another_network_does_not_agree(
         self, tiny: NetSpec, model: Path, images: Tensor
     ) -> None:
+        session = runtime("onnxruntime").load(model.read_bytes(), threads=1)
         with pytest.raises(ExportError):
-            compare(build(tiny, seed=9), model.read_bytes(), images, runtime("onnxruntime"))
+            compare(build(tiny, seed=9), session, images, None, "fp32")
 
     def test_a_full_disk_leaves_no_file(
         self, net: Net, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -165,12 +178,8 @@ class TestRefused:
 
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(InputError, match=r"model\.onnx cannot be written: No space left"):
-            export_file(net, tmp_path / "model.onnx", images, classes=CLASSES)
+            export_file(net, tmp_path / "model.onnx", images)
         assert list(tmp_path.iterdir()) == []
-
-    def test_the_check_is_a_plain_record(self) -> None:
-        check = Check(images=2, label_agreement=1.0, largest_difference=0.0)
-        assert check.as_json() == {"images": 2, "label_agreement": 1.0, "largest_difference": 0.0}
 
 
 class TestPredict:
@@ -182,12 +191,15 @@ class TestPredict:
         found = bneck.predict(model, files, top=3)
         with torch.inference_mode():
             shares = net(images).softmax(1)
-        for best, share in zip(found, shares, strict=True):
-            assert best[0][0] == CLASSES[int(share.argmax())]
-            assert [score for _, score in best] == pytest.approx(
+        for one, share in zip(found, shares, strict=True):
+            assert one["classes"][0]["label"] == CLASSES[int(share.argmax())]
+            assert [best["score"] for best in one["classes"]] == pytest.approx(
                 share.sort(descending=True).values.tolist(), abs=1e-3
             )
-        right = [best[0][0] == file.parent.name for best, file in zip(found, files, strict=True)]
+        right = [
+            one["classes"][0]["label"] == file.parent.name
+            for one, file in zip(found, files, strict=True)
+        ]
         assert np.mean(right) > 0.6
 
     def test_a_run_folder_is_as_good_as_its_model(
@@ -198,17 +210,25 @@ class TestPredict:
         assert bneck.predict(tmp_path, [picture]) == bneck.predict(str(model), [str(picture)])
 
     def test_scores_are_best_first_and_as_many_as_asked(self, model: Path, pictures: Path) -> None:
-        (best,) = bneck.predict(model, [pictures / "val" / "circle" / "03.png"], top=2)
-        assert len(best) == 2
-        assert best[0][1] >= best[1][1]
-        (everything,) = bneck.predict(model, [pictures / "val" / "circle" / "03.png"], top=99)
-        assert {label for label, _ in everything} == set(CLASSES)
-        assert sum(score for _, score in everything) == pytest.approx(1)
+        picture = pictures / "val" / "circle" / "03.png"
+        (two,) = bneck.predict(model, [picture], top=2)
+        assert two["image"] == str(picture)
+        assert two["picture"] is None
+        first, second = two["classes"]
+        assert first["score"] >= second["score"]
+        assert two["line"].startswith(f"{first['label']} {first['score']:.1%}, {second['label']} ")
+        (everything,) = bneck.predict(model, [picture], top=99)
+        assert {best["label"] for best in everything["classes"]} == set(CLASSES)
+        assert sum(best["score"] for best in everything["classes"]) == pytest.approx(1)
 
     @pytest.mark.parametrize("top", [0, -1])
-    def test_fewer_than_one_class_is_refused(self, model: Path, top: int) -> None:
+    def test_fewer_than_one_class_is_refused(self, model: Path, pictures: Path, top: int) -> None:
         with pytest.raises(InputError, match=f"^top is {top}; it must be at least 1"):
-            bneck.predict(model, [], top=top)
+            bneck.predict(model, [pictures / "val" / "circle" / "03.png"], top=top)
+
+    def test_no_picture_is_refused(self, model: Path) -> None:
+        with pytest.raises(InputError, match=r"^there is no picture; name one"):
+            bneck.predict(model, [])
 
     def test_odd_pictures_are_read(self, model: Path, tmp_path: Path) -> None:
         rng = np.random.default_rng(0)
@@ -218,26 +238,30 @@ class TestPredict:
         rgb.convert("P").save(tmp_path / "palette.png")
         rgb.resize((5, 5)).save(tmp_path / "small.png")
         found = bneck.predict(model, sorted(tmp_path.iterdir()))
-        assert [len(best) for best in found] == [3] * 4
+        assert [len(one["classes"]) for one in found] == [3] * 4
 
     def test_a_model_of_somebody_else_is_refused(self, pictures: Path, tmp_path: Path) -> None:
         from bneck.devices.measure import Candidate
 
         path = tmp_path / "foreign.onnx"
         path.write_bytes(Candidate(network("v3-small@32")).file())
-        with pytest.raises(InputError, match=r"foreign\.onnx was not exported by bneck"):
+        with pytest.raises(
+            InputError, match=r"foreign\.onnx was not exported by this version of bneck"
+        ):
             bneck.predict(path, [pictures / "val" / "square" / "00.png"])
 
     def test_a_file_that_is_no_model_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "model.onnx"
         path.write_text("not a model")
         with pytest.raises(EngineError, match=r"^onnxruntime cannot load this file: "):
-            bneck.predict(path, [])
+            bneck.predict(path, ["any.png"])
 
     @pytest.mark.parametrize("name", ["nowhere", "."])
     def test_where_there_is_no_model_it_is_said_so(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(InputError, match=r"has no model\.onnx; give a finished run's folder"):
-            bneck.predict(tmp_path / name, [])
+        with pytest.raises(
+            InputError, match="has no trained weights; pass the folder of a finished"
+        ):
+            bneck.predict(tmp_path / name, ["any.png"])
 
     def test_a_missing_a_truncated_and_an_empty_picture_are_named(
         self, model: Path, pictures: Path, tmp_path: Path

@@ -12,16 +12,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from bneck.graphs.onnx_graph import (
-    IR_VERSION,
-    OPSET,
-    Array,
-    layers_graph,
-    network_graph,
-    pads,
-    random_weights,
-    weight_shapes,
-)
+from bneck.graphs.onnx_graph import layers_graph, network_graph
+from bneck.graphs.onnx_operators import IR_VERSION, OPSET
+from bneck.graphs.weights import Array, pads, random_weights, weight_shapes
 from bneck.nets.build import Net
 from bneck.nets.fold import folded_weights
 from bneck.specs.network import Layer, NetSpec, Padding, bneck_layers, layers

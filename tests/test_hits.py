@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bneck.report.boxes import MISSED, Mark, sheet, with_boxes
-from bneck.report.overlay import overlay
-from bneck.tasks.boxes import Found, as_boxes
-from bneck.tasks.hits import best_threshold, judge
+from bneck.tasks.detect.boxes import Found, as_boxes
+from bneck.tasks.detect.drawing import MISSED, Mark, sheet, with_boxes
+from bneck.tasks.detect.hits import best_threshold, judge
+from bneck.tasks.segment.drawing import overlay
 
 
 class TestHits:

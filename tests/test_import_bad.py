@@ -82,6 +82,36 @@ class TestCode:
         assert "holds code (foreign_nets.Torchvision)" in said
 
 
+class TestKindsOfTensors:
+    @pytest.mark.parametrize(
+        ("kind", "sentence"),
+        [
+            ("int8 of a tensor", "holds quantized tensors (its first: classifier.3.weight)"),
+            ("int8 of a channel", "holds quantized tensors (its first: classifier.3.weight)"),
+            ("coo", "holds sparse tensors (its first: classifier.3.weight)"),
+            ("csr", "holds sparse tensors (its first: classifier.3.weight)"),
+        ],
+    )
+    @pytest.mark.filterwarnings("ignore:.*(quantized tensor|Sparse CSR|TypedStorage).*:UserWarning")
+    def test_quantized_and_sparse_ones_are_refused(
+        self, state: dict[str, Any], tiny_file: Path, tmp_path: Path, kind: str, sentence: str
+    ) -> None:
+        value = state["classifier.3.weight"]
+        scales = torch.full((len(value),), 0.01)
+        match kind:
+            case "coo":
+                other = value.to_sparse()
+            case "csr":
+                other = value.to_sparse_csr()
+            case "int8 of a tensor":
+                other = torch.quantize_per_tensor(value, 0.01, 0, torch.qint8)
+            case _:
+                zeros = torch.zeros(len(value), dtype=torch.int64)
+                other = torch.quantize_per_channel(value, scales, zeros, 0, torch.qint8)
+        torch.save({**state, "classifier.3.weight": other}, tmp_path / "w.pth")
+        assert sentence in refusal(tmp_path / "w.pth", tiny_file, tmp_path)
+
+
 class TestDamage:
     @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
     @pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])

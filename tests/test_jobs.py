@@ -10,45 +10,45 @@ from typing import Any
 import pytest
 import torch
 
-from bneck.costs.count import count
-from bneck.data.folders import list_images
-from bneck.data.pack import pack
+from bneck.nas.spaces import space_from_text
 from bneck.nets.weights import load_weights, save_weights
-from bneck.recipes.classify_trainer import ClassifyTrainer
-from bneck.recipes.crew import Crew
-from bneck.recipes.jobs import ProxyJob, TrainJob, TrialJob, outcome_of, proxy_job, trial_job
-from bneck.recipes.progress import Silent
-from bneck.recipes.run import new_run
-from bneck.recipes.search import run_search, train_all
-from bneck.recipes.settings import small_data
-from bneck.recipes.sharing import shared_weights
 from bneck.records.ledger import Ledger
-from bneck.report.page import write_report
-from bneck.search.spaces import space_from_text
+from bneck.records.progress import Silent
+from bneck.runs.report import write_report
+from bneck.runs.search.experiment import Experiment
+from bneck.runs.search.jobs import ProxyJob, TrainJob, TrialJob, outcome_of, proxy_job, trial_job
+from bneck.runs.search.pipeline import run_search, train_all
+from bneck.runs.search.run import new_run
+from bneck.runs.search.settings import SearchSettings, proposals, tuning
+from bneck.runs.search.supernet import shared_weights
+from bneck.runs.search.workers import WorkerPool
 from bneck.specs.network import NetSpec
-from conftest import measure_quickly
+from bneck.specs.wrapper import Plain
+from bneck.tasks.classify.dataset import ImageData
+from bneck.tasks.registry import task
 from search_run import Run
+from simulated_device import SimulatedDevice
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOO_FAST = 1e6  # a learning rate that no network survives
-SETTINGS = small_data(resolution=32, images=96, epochs=2.0, steps=1)
+TRAINING = task("classify").recipe(None, images=96, epochs=2.0, started=False, seed=0)
+TUNING = tuning(TRAINING)
 
 
 @pytest.fixture(scope="module")
-def trainer(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> ClassifyTrainer:
-    folder = tmp_path_factory.mktemp("jobs") / "pack"
-    pack(list_images(pictures), 32, folder)
-    return ClassifyTrainer(pack=folder, classes=3, heldout_share=0.2, seed=0)
+def experiment(image_data: ImageData) -> Experiment:
+    data = replace(image_data, heldout_share=0.2)
+    return Experiment(task_name="classify", wrapper=Plain(), data=data)
 
 
 @pytest.fixture
-def trial(tiny: NetSpec, trainer: ClassifyTrainer, tmp_path: Path) -> dict[str, Any]:
+def trial(tiny: NetSpec, experiment: Experiment, tmp_path: Path) -> dict[str, Any]:
     """The parent tuned as it is, which is what proposals are compared with."""
     parent = tmp_path / "parent.safetensors"
-    save_weights(trainer.build(tiny, 0).state_dict(), parent)
+    save_weights(experiment.build(tiny, 0).state_dict(), parent)
     return {
-        "spec": tiny, "parent_spec": tiny, "parent_weights": parent, "trainer": trainer,
-        "settings": SETTINGS.tuning, "steps": 1, "weights": tmp_path / "trial.safetensors",
+        "spec": tiny, "parent_spec": tiny, "parent_weights": parent, "experiment": experiment,
+        "settings": TUNING, "steps": 1, "weights": tmp_path / "trial.safetensors",
     }  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_a_tuning_of_one_step_trains(trial: dict[str, Any]) -> None:
 def test_a_tuning_that_diverges_scores_0_and_leaves_the_shrunk_weights(
     trial: dict[str, Any],
 ) -> None:
-    trial |= {"settings": replace(SETTINGS.tuning, lr=TOO_FAST), "steps": 8}
+    trial |= {"settings": replace(TUNING, lr=TOO_FAST), "steps": 8}
     outcome = trial_job(TrialJob(**trial))
     assert (outcome["score"], outcome["expected"], outcome["loss"]) == (0.0, 0.0, None)
     assert "the loss" in outcome["failed"]
@@ -71,24 +71,26 @@ def test_a_tuning_that_diverges_scores_0_and_leaves_the_shrunk_weights(
 
 
 def test_weights_that_the_last_step_ruined_are_a_failure(trial: dict[str, Any]) -> None:
-    outcome = trial_job(TrialJob(**{**trial, "settings": replace(SETTINGS.tuning, lr=1e38)}))
+    outcome = trial_job(TrialJob(**{**trial, "settings": replace(TUNING, lr=1e38)}))
     assert outcome["score"] == 0.0
     assert "not finite" in outcome["failed"]
 
 
-def test_outputs_that_are_not_finite_are_a_failure(tiny: NetSpec, trainer: ClassifyTrainer) -> None:
-    net = trainer.build(tiny, 0)
+def test_outputs_that_are_not_finite_are_a_failure(tiny: NetSpec, experiment: Experiment) -> None:
+    net = experiment.build(tiny, 0)
     with torch.no_grad():
         net.classifier.bias.copy_(torch.tensor([3e38, -3e38, -3e38]))  # apart by infinity
-    assert "outputs" in outcome_of(net, trainer)["failed"]
+    assert "outputs" in outcome_of(net, experiment)["failed"]
 
 
 def test_a_proxy_training_that_diverges_scores_0(
-    tiny: NetSpec, trainer: ClassifyTrainer, tmp_path: Path
+    tiny: NetSpec, experiment: Experiment, tmp_path: Path
 ) -> None:
-    settings = replace(SETTINGS.training, lr=TOO_FAST, warmup=0.0)
+    settings = replace(TRAINING, lr=TOO_FAST, warmup=0.0)
     outcome = proxy_job(
-        ProxyJob(spec=tiny, trainer=trainer, settings=settings, until=2, checkpoint=tmp_path / "c")
+        ProxyJob(
+            spec=tiny, experiment=experiment, settings=settings, until=2, checkpoint=tmp_path / "c"
+        )
     )
     assert outcome["score"] == 0.0
     assert "the loss" in outcome["failed"]
@@ -108,7 +110,7 @@ tail: [{op: conv, kernel: 1, out: 64, act: hswish}, {op: pool}]
 )
 
 
-class Here(Crew):
+class Here(WorkerPool):
     """Works in this process."""
 
     def run(self, task: Any, arguments: Any, on_done: Any) -> None:
@@ -116,27 +118,25 @@ class Here(Crew):
             on_done(n, task(*given))
 
 
-def test_a_supernet_that_diverges_is_recorded_once(
-    trainer: ClassifyTrainer, tmp_path: Path
-) -> None:
+def test_a_supernet_that_diverges_is_recorded_once(experiment: Experiment, tmp_path: Path) -> None:
     def run() -> Any:
         return SimpleNamespace(
             ledger=Ledger(tmp_path / "ledger.jsonl"),
             folder=SimpleNamespace(scratch=tmp_path),
-            settings=replace(SETTINGS, training=replace(SETTINGS.training, lr=TOO_FAST)),
+            settings=SimpleNamespace(training=replace(TRAINING, lr=TOO_FAST)),
             progress=Silent(),
         )
 
-    first = shared_weights(run(), Here(1), trainer, SPACE, 4.0)
+    first = shared_weights(run(), Here(1), experiment, SPACE, 4.0)
     assert first["epochs"] == 4.0
     assert "the loss" in first["failed"]
     resumed = run()
-    assert shared_weights(resumed, Here(1), trainer, SPACE, 4.0) == first
+    assert shared_weights(resumed, Here(1), experiment, SPACE, 4.0) == first
     assert len(resumed.ledger.entries) == 1
 
 
 def test_a_kill_before_the_ledger_has_the_outcome_costs_no_training(
-    tiny: NetSpec, trainer: ClassifyTrainer, tmp_path: Path
+    tiny: NetSpec, experiment: Experiment, tmp_path: Path
 ) -> None:
     class Killed(Exception):
         """The run's process is gone."""
@@ -159,7 +159,7 @@ def test_a_kill_before_the_ledger_has_the_outcome_costs_no_training(
             self.stepped = arguments[0][0].mark.exists()
 
     job = TrainJob(
-        spec=tiny, trainer=trainer, settings=SETTINGS.training,
+        spec=tiny, experiment=experiment, settings=TRAINING,
         weights=tmp_path / "w", checkpoint=tmp_path / "c", mark=tmp_path / "m", heldout=True,
     )  # fmt: skip
 
@@ -171,35 +171,33 @@ def test_a_kill_before_the_ledger_has_the_outcome_costs_no_training(
         train_all(run(), Crash(1), {"found-0": job})
     assert run().ledger.entries == []
     weights = job.weights.read_bytes()
-    crew = Watched(1)
-    outcomes = train_all(run(), crew, {"found-0": job})
-    assert not crew.stepped
+    pool = Watched(1)
+    outcomes = train_all(run(), pool, {"found-0": job})
+    assert not pool.stepped
     assert job.weights.read_bytes() == weights
     assert outcomes["found-0"]["score"] > 0
     assert not job.checkpoint.exists()
 
 
-def by_table(seed: NetSpec, specs: list[NetSpec], table: Any, *on: object) -> list[float]:
-    return [table.estimate_ms(spec) if table else count(spec).madds for spec in specs]
-
-
-@pytest.mark.usefixtures("cached_table")
 def test_a_search_goes_on_after_tunings_that_diverge(
-    tiny_file: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    simulated: SimulatedDevice, tiny_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    measure_quickly(monkeypatch)
-    for module in ("search", "verify"):  # the made-up table in place of a busy clock
-        monkeypatch.setattr(f"bneck.recipes.{module}.measured_ms", by_table)
-    settings = small_data(
-        resolution=32, images=96, epochs=1.0, steps=3, delta=0.08, repeats=1, workers=1,
-        target="92%", seed_network=str(tiny_file),
+    chosen = task("classify")
+    options = chosen.Options()
+    dataset = chosen.find(str(pictures), options, seed=0)
+    spec, wrapper = chosen.arrange(str(tiny_file), options, dataset)
+    settings = SearchSettings(
+        task="classify", options=options, seed_network=str(tiny_file), resolution=32, target="92%",
+        training=replace(TRAINING, epochs=1.0), tuning=replace(TUNING, epochs=1.0, lr=TOO_FAST),
+        steps=3, delta=0.08, kinds=proposals(tail=True), heldout=0.2, repeats=1, seed=0, workers=1,
+        device=simulated.name,
     )  # fmt: skip
-    settings = replace(settings, tuning=replace(settings.tuning, lr=TOO_FAST))
-    run_search(new_run(tmp_path / "run", settings, pictures, Silent(), "test"))
-    found = Run(tmp_path / "run")
+    path = tmp_path / "run"
+    run_search(new_run(path, settings, dataset, spec, wrapper, str(pictures), Silent()))
+    found = Run(path)
     assert found.record["state"] == "finished"
     assert len(found.record["steps"]) >= 1
     trials = [*found.events("trial"), *found.events("control")]
     assert all(trial["failed"] and trial["score"] == 0.0 for trial in trials)
-    write_report(found.path)
-    assert "failed as the loss diverged" in (found.path / "report.md").read_text(encoding="utf-8")
+    write_report(path)
+    assert "failed as the loss diverged" in (path / "report.md").read_text(encoding="utf-8")

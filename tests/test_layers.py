@@ -1,11 +1,11 @@
-"""Imports point down, torch stays out of the instant parts, and every file is one room."""
+"""Imports point down and in no ring, torch stays out of the instant parts, every file is one room."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -17,15 +17,22 @@ LINES = (
     "specs",
     "records",
     "costs graphs",
-    "search report",
+    "nas report",
     "nets data",
-    "tasks devices imports",
-    "train export",
-    "recipes",
+    "devices imports",
+    "training",
+    "tasks",
+    "runs",
+    "paper",
     "cli",
 )
 RANK = {part: rank for rank, line in enumerate(LINES) for part in line.split()}
-TORCH_BELOW = {"search/controller.py"}  # the one module below `nets, data` that may import torch
+# Files of `tasks` that say what a task is and what its head is; those next to them may load torch.
+WITHOUT_TORCH = {
+    "__init__", "checks", "coder", "contract", "count", "decoding", "graph", "head", "options",
+    "registry", "report", "tables", "task",
+}  # fmt: skip
+TORCH_BELOW = {"nas/controller.py"}  # the one module below `nets, data` that may import torch
 VAGUE = {"utils", "util", "misc", "common", "helpers", "helper", "base"}
 
 
@@ -77,18 +84,18 @@ PLANTED = {
     "sibling, the other way": ("data/pack.py", "from bneck.nets.ops import F", "imports nets"),
     "hidden in a function": (
         "report/page.py",
-        "def f() -> None:\n    if True:\n        from bneck.recipes.main import search\n",
-        "report/page.py:3 imports recipes",
+        "def f() -> None:\n    if True:\n        from bneck.runs.search.main import search\n",
+        "report/page.py:3 imports runs",
     ),
     "hidden in a method": (
-        "train/loop.py",
-        "class A:\n    def f(self) -> None:\n        import bneck.export.files as e\n",
-        "train/loop.py:3 imports export",
+        "training/loop.py",
+        "class A:\n    def f(self) -> None:\n        import bneck.tasks.registry as e\n",
+        "training/loop.py:3 imports tasks",
     ),
     "only for types": (
         "records/run.py",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bneck.search.netadapt import Step\n",
-        "imports search",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bneck.nas.netadapt import Step\n",
+        "imports nas",
     ),
     "relative": ("specs/text.py", "from ..costs.count import count", "imports costs"),
     "relative, of a part": ("specs/__init__.py", "from ..costs import count", "imports costs"),
@@ -99,12 +106,16 @@ PLANTED = {
         "imports nets",
     ),
     "facade": ("cli/main.py", "import bneck", "imports the facade"),
-    "facade, under another name": ("recipes/main.py", "import bneck as b", "imports the facade"),
+    "facade, under another name": ("runs/train.py", "import bneck as b", "imports the facade"),
     "facade, by its content": ("cli/main.py", "from bneck import count", "imports the facade"),
-    "facade, by a part of it": ("recipes/run.py", "from bneck import specs", "imports the facade"),
+    "facade, by a part of it": (
+        "runs/search/run.py",
+        "from bneck import specs",
+        "imports the facade",
+    ),
     "torch too low": ("costs/count.py", "import torch", "imports torch"),
     "torch too low, hidden": (
-        "search/netadapt.py",
+        "nas/netadapt.py",
         "def f():\n    from torch import nn",
         "imports torch",
     ),
@@ -113,6 +124,11 @@ PLANTED = {
         "records/run.py",
         "from safetensors.torch import load_file",
         "torch",
+    ),
+    "a task, from below": (
+        "graphs/onnx_graph.py",
+        "from bneck.tasks.detect.head import Detector",
+        "imports tasks",
     ),
     "unranked folder": ("quantize/main.py", "", "the folder quantize has no rank"),
     "unranked folder, imported": ("cli/main.py", "import bneck.quantize.main", "imports quantize"),
@@ -132,10 +148,10 @@ LEGAL = {
     "own part": ("specs/text.py", "from bneck.specs import zoo\nfrom bneck.specs.rows import Row"),
     "own part, relative": ("specs/text.py", "from . import zoo\nfrom .rows import Row"),
     "downward, relative": ("costs/count.py", "from ..specs.network import layers"),
-    "downward, hidden": ("cli/main.py", "def f():\n    from bneck.recipes.main import search"),
-    "torch in the controller": ("search/controller.py", "import torch\nfrom torch import nn"),
-    "torch above": ("tasks/classify.py", "import torch"),
-    "the facade's own": ("__init__.py", "from bneck.recipes.main import search"),
+    "downward, hidden": ("cli/main.py", "def f():\n    from bneck.runs.search.main import search"),
+    "torch in the controller": ("nas/controller.py", "import torch\nfrom torch import nn"),
+    "torch above": ("tasks/classify/scoring.py", "import torch"),
+    "the facade's own": ("__init__.py", "from bneck.runs.search.main import search"),
     "a foreign name": (
         "specs/rows.py",
         "import torchlight, bneckish.nets\nfrom safetensors import x",
@@ -158,6 +174,72 @@ def test_the_package_keeps_the_order() -> None:
         assert violations(path, (PACKAGE / path).read_text(encoding="utf-8")) == []
 
 
+def rings(sources: Mapping[str, str]) -> list[list[str]]:
+    """Groups of modules that import each other, directly or by way of others of the group.
+
+    `sources` are the texts of modules by path below the package. Imports inside functions count;
+    those under TYPE_CHECKING, which never run, do not.
+    """
+    known = {name(path) for path in sources}
+    above = {
+        name(path): known & {*imported(PurePosixPath(path), _running(ast.parse(source)), known)}
+        for path, source in sources.items()
+    }
+    reached = {start: _reachable(start, above) for start in above}
+    groups = {
+        tuple(sorted(other for other in reached[start] if start in reached[other]))
+        for start in above
+    }
+    return sorted(list(group) for group in groups if group)
+
+
+def imported(place: PurePosixPath, tree: ast.AST, known: Set[str]) -> Iterator[str]:
+    """The modules of `known` that one imports; of `from PACKAGE import MODULE` the module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            ((_, base),) = imports(place, node)
+            wanted = [f"{base}.{alias.name}" for alias in node.names]
+            yield from (name if name in known else base for name in wanted)
+        elif isinstance(node, ast.Import | ast.Call):
+            yield from (target for _, target in imports(place, node))
+
+
+def _running(tree: ast.Module) -> ast.Module:
+    """Without the bodies of `if TYPE_CHECKING:`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = [ast.Pass()]
+    return tree
+
+
+def _reachable(start: str, above: Mapping[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    ahead = [*above[start]]
+    while ahead:
+        if (module := ahead.pop()) not in seen:
+            seen.add(module)
+            ahead += above[module]
+    return seen
+
+
+def test_planted_rings_are_found() -> None:
+    chain = {"data/a.py": "import bneck.data.b", "data/b.py": "from bneck.data.c import x"}
+    closed = {**chain, "data/c.py": "def f():\n    from bneck.data import a"}
+    ring = ["bneck.data.a", "bneck.data.b", "bneck.data.c"]
+    assert rings({**chain, "data/c.py": ""}) == []
+    assert rings(closed) == [ring]
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bneck.data.a import x"
+    assert rings({**chain, "data/c.py": typed}) == []
+    assert rings({**closed, "data/__init__.py": "", "nets/d.py": "from bneck.data import a"}) == [
+        ring
+    ]
+
+
+def test_no_modules_import_each_other() -> None:
+    sources = {path: (PACKAGE / path).read_text(encoding="utf-8") for path in modules()}
+    assert rings(sources) == []
+
+
 def test_every_ranked_part_is_there_and_the_check_sees_its_files() -> None:
     folders = {PurePosixPath(path).parts[0] for path in modules() if "/" in path}
     assert folders == set(RANK)
@@ -176,8 +258,14 @@ def test_files_stay_under_450_lines_and_functions_under_70() -> None:
 def test_what_must_be_instant_does_not_load_torch() -> None:
     """In a fresh process, since this one has torch from the other tests."""
     low = [path for path in modules() if RANK.get(path.partition("/")[0], 99) < RANK["nets"]]
+    low += [
+        path
+        for path in modules()
+        if path.startswith("tasks/") and PurePosixPath(path).stem in WITHOUT_TORCH
+    ]
     dotted = ["bneck", "bneck.cli.main", *(name(path) for path in low if path not in TORCH_BELOW)]
-    assert {"bneck.specs.zoo", "bneck.report.page", "bneck.search.netadapt"} <= set(dotted)
+    seen = {"bneck.specs.zoo", "bneck.nas.netadapt", "bneck.tasks.detect.head"}
+    assert seen <= set(dotted)
     program = (
         "import importlib, sys\n"
         f"for name in {dotted}:\n"
@@ -192,3 +280,65 @@ def test_what_must_be_instant_does_not_load_torch() -> None:
 
 def name(path: str) -> str:
     return "bneck." + path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
+def unnamed(dotted: list[str]) -> list[str]:
+    """Modules that `import bneck.a.b as x` does not give, in a fresh process."""
+    program = (
+        "import sys\n"
+        f"for name in {dotted}:\n"
+        "    try:\n"
+        "        exec(f'import {name} as module')\n"
+        "        assert module is sys.modules[name]\n"
+        "    except (AttributeError, ImportError, AssertionError) as error:\n"
+        "        print(name)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_every_module_can_be_imported_under_another_name() -> None:
+    """A function of the facade would hide a part of its name: `import bneck.part.module as x` fails."""
+    dotted = [name(path) for path in modules() if not path.endswith("__main__.py")]
+    assert unnamed(dotted) == []
+
+
+def test_no_folder_holds_more_than_20_files() -> None:
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    crowded = {str(one): n for one in folders if (n := len(list(one.glob("*.py")))) > 20}
+    assert crowded == {}
+
+
+# Words that name a task; `classify` and its like are also plain verbs of prose, so only code counts.
+TASK_NAMES = ("classify", "detect", "segment")
+
+
+def named_tasks(source: str) -> list[int]:
+    """Lines of a module that name a task: an import of one, a literal that is exactly its name."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Constant(value=value) if value in TASK_NAMES:
+                found.append(node.lineno)
+            case ast.ImportFrom(module=str(module)) if module.startswith(
+                tuple(f"bneck.tasks.{task}" for task in TASK_NAMES)
+            ):
+                found.append(node.lineno)
+    return found
+
+
+def test_a_planted_name_of_a_task_is_found() -> None:
+    assert named_tasks('x = 1\nif task == "detect":\n    pass') == [2]
+    assert named_tasks("def f():\n    from bneck.tasks.segment.head import x") == [2]
+    assert named_tasks("from bneck.tasks.registry import task") == []
+
+
+def test_nothing_outside_tasks_names_one() -> None:
+    """But the paper's own tables, which are about these tasks, and records of a format of old, whose
+    kinds were named after them."""
+    for path in modules():
+        if not path.startswith(("tasks/", "paper/", "records/upgrade.py")):
+            assert named_tasks((PACKAGE / path).read_text(encoding="utf-8")) == [], path

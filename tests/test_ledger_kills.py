@@ -19,7 +19,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from bneck.search.ledger import LedgerError
+from bneck.nas.ledger import LedgerError
 from killed_search import BATCH, open_study
 from test_study import accuracy
 
@@ -161,7 +161,7 @@ def test_ten_kills_lose_no_trial_and_judge_none_into_the_ledger_twice(
 def test_a_lost_database_stops_the_search_cleanly_and_it_goes_on(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    monkeypatch.setattr(sys.modules["bneck.search.ledger"], "PAUSES_S", (0.05, 0.1))
+    monkeypatch.setattr(sys.modules["bneck.nas.ledger"], "PAUSES_S", (0.05, 0.1))
     study = open_study(postgres.url)
     request.addfinalizer(study.close)
     before = len(study.trials)

@@ -14,7 +14,8 @@ from bneck.devices.measure import REFERENCE_NAME, Candidate, measure
 from bneck.devices.places import describe
 from bneck.devices.protocol import Protocol, TimingError
 from bneck.devices.runtimes import EngineError, runtime
-from bneck.graphs.onnx_graph import network_graph, random_weights
+from bneck.graphs.onnx_graph import network_graph
+from bneck.graphs.weights import random_weights
 from bneck.records.measurement import Measurement
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec, layers

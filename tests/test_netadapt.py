@@ -17,7 +17,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from bneck.costs.count import count
-from bneck.search.netadapt import (
+from bneck.nas.netadapt import (
     ALL,
     Estimate,
     Proposal,

@@ -10,7 +10,7 @@ from torch import nn
 
 from bneck.nets.build import build
 from bneck.specs.network import NetSpec
-from bneck.train.optim import RmsPropTF, Schedule, WeightAverage, grouped, learning_rate
+from bneck.training.optim import RmsPropTF, Schedule, WeightAverage, grouped, learning_rate
 
 GRADIENTS = (0.5, -1.0, 2.0, 0.0, 0.25)
 RATES = (0.1, 0.1, 0.05, 0.05, 0.2)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bneck.recipes.compare import compare
-from bneck.recipes.reproduce import reproduce
-from bneck.report.page import write_report
+from bneck.paper.reproduce import reproduce
+from bneck.runs.compare import compare
+from bneck.runs.report import write_report
 from browser import CHROMIUM, DESK, PHONE, Look, look_framed
 from test_report import whole_run
 

@@ -15,15 +15,15 @@ import pytest
 from agents import COMMAND, HELLO, scripted
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.places import DeviceError, describe, place, usual_runtime
-from bneck.devices.places import steady as steady_module
 from bneck.devices.places.contract import Lost, Place
 from bneck.devices.places.shipped import AGENT, shipment, sources, started_by
 from bneck.devices.places.ssh import Agent, ssh_command
-from bneck.devices.places.steady import Steady
+from bneck.devices.places.steady import PAUSES_S, Steady
 from bneck.devices.protocol import Protocol
 from bneck.devices.runtimes import runtime
 from bneck.devices.timing import Burst, Timer
-from bneck.graphs.onnx_graph import network_graph, random_weights
+from bneck.graphs.onnx_graph import network_graph
+from bneck.graphs.weights import random_weights
 from bneck.records.measurement import Device
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec, layers
@@ -109,7 +109,9 @@ class TestShipped:
     def test_facades_stay_at_home(self) -> None:
         shipped = sources(AGENT)
         assert shipped["bneck"] == shipped["bneck.devices.places"] == (True, "")
-        assert not [name for name in shipped if name.startswith(("bneck.recipes", "bneck.cli"))]
+        assert not [
+            name for name in shipped if name.startswith(("bneck.runs", "bneck.tasks", "bneck.cli"))
+        ]
 
     def test_an_interpreter_without_numpy_is_told_what_to_install(self) -> None:
         # -S: no site-packages.
@@ -217,15 +219,13 @@ class TestAgent:
             ("time.sleep(60)", "did not answer within 0 s"),
         ],
     )
-    def test_rubbish_silence_and_death_are_losses(
-        self, script: str, reason: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from bneck.devices.places import ssh
-
-        with scripted("ssh:pi", HELLO + "n = ask()['id']\n" + script) as made:
-            monkeypatch.setattr(ssh, "BURST_S", 0.3 if "sleep" in script else 10.0)
-            with pytest.raises(Lost, match=reason):
-                made.burst(1, 2, 0)
+    def test_rubbish_silence_and_death_are_losses(self, script: str, reason: str) -> None:
+        limit_s = 0.3 if "sleep" in script else 10.0
+        with (
+            scripted("ssh:pi", HELLO + "n = ask()['id']\n" + script, burst_s=limit_s) as made,
+            pytest.raises(Lost, match=reason),
+        ):
+            made.burst(1, 2, 0)
 
     def test_one_that_never_says_hello(self) -> None:
         with pytest.raises(Lost, match="no agent answers"):
@@ -287,13 +287,12 @@ class FlakyTimer(Timer):
 
 
 @pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    slept: list[float] = []
-    monkeypatch.setattr(steady_module.time, "sleep", slept.append)
-    return slept
+def pauses() -> list[float]:
+    """Seconds that were waited between tries."""
+    return []
 
 
-def steady(losses: list[bool]) -> tuple[Steady, list[Flaky]]:
+def steady(losses: list[bool], pauses: list[float]) -> tuple[Steady, list[Flaky]]:
     """A steady place on connections that share a list of when they are lost."""
     made: list[Flaky] = []
 
@@ -301,7 +300,7 @@ def steady(losses: list[bool]) -> tuple[Steady, list[Flaky]]:
         made.append(Flaky(losses))
         return made[-1]
 
-    return Steady("flaky", ("onnxruntime",), connect), made
+    return Steady("flaky", ("onnxruntime",), connect, wait=pauses.append), made
 
 
 class TestSteady:
@@ -309,7 +308,7 @@ class TestSteady:
         self, pauses: list[float]
     ) -> None:
         losses: list[bool] = []
-        whole, made = steady(losses)
+        whole, made = steady(losses, pauses)
         timer = whole.load(b"model", runtime="onnxruntime", threads=1, size=(3, 8, 8))
         losses += [True]
         assert timer.burst(5, 1) == Burst(5, (1.0,))
@@ -321,7 +320,7 @@ class TestSteady:
 
     def test_three_further_tries_then_the_device_is_named(self, pauses: list[float]) -> None:
         losses: list[bool] = []
-        whole, _ = steady(losses)
+        whole, _ = steady(losses, pauses)
         timer = whole.load(b"model", runtime="onnxruntime", threads=1, size=(3, 8, 8))
         losses += [True] * 4
         with pytest.raises(DeviceError) as caught:
@@ -330,12 +329,12 @@ class TestSteady:
             "flaky broke off: pulled, 4 times in a row; what was finished is kept, so see to the device and "
             "run the same command again"
         )
-        assert pauses == list(steady_module.PAUSES_S)
+        assert pauses == list(PAUSES_S)
         assert timer.burst(5, 1).runs == 5, "and it may come back later"
 
     def test_losses_in_a_row_are_counted_anew_after_a_success(self, pauses: list[float]) -> None:
         losses: list[bool] = []
-        whole, _ = steady(losses)
+        whole, _ = steady(losses, pauses)
         timer = whole.load(b"model", runtime="onnxruntime", threads=1, size=(3, 8, 8))
         for _ in range(5):
             losses += [True, True, True]
@@ -345,14 +344,14 @@ class TestSteady:
         def nobody() -> Place:
             raise Lost("is not reached by adb")
 
-        whole = Steady("adb:1", ("litert",), nobody)
+        whole = Steady("adb:1", ("litert",), nobody, wait=pauses.append)
         with pytest.raises(DeviceError, match=r"^adb:1 cannot be used: it is not reached by adb$"):
             whole.describe()
         assert pauses == []
 
     def test_closing_a_lost_network_is_no_error(self, pauses: list[float]) -> None:
         losses: list[bool] = []
-        whole, made = steady(losses)
+        whole, made = steady(losses, pauses)
         timer = whole.load(b"model", runtime="onnxruntime", threads=1, size=(3, 8, 8))
         whole.close()
         timer.close()
@@ -366,7 +365,7 @@ def test_a_killed_agent_is_started_again(tiny: NetSpec, pauses: list[float]) -> 
         made.append(Agent("ssh:here", COMMAND))
         return made[-1]
 
-    with Steady("ssh:here", Agent.runtimes, connect) as whole:
+    with Steady("ssh:here", Agent.runtimes, connect, wait=pauses.append) as whole:
         candidate = Candidate(tiny)
         timer = candidate.timer(whole, runtime("onnxruntime"), 1)
         os.killpg(made[0]._channel.pid, signal.SIGKILL)

@@ -6,15 +6,22 @@ Most tests run on a clock of their own, so that their figures can be worked out 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bneck.devices import protocol, timing
+from bneck.devices import protocol
+from bneck.devices.machine import Machine
 from bneck.devices.protocol import (
     REFERENCE,
     REFERENCE_SHARE,
@@ -47,18 +54,16 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(timing, "time", made)
-    return made
+def clock() -> Clock:
+    return Clock()
 
 
 def race(
-    runs: Mapping[str, Run], reference: Run, plan: Protocol, **more: Any
+    runs: Mapping[str, Run], reference: Run, plan: Protocol, clock: Any = time, **more: Any
 ) -> dict[str, Samples]:
     """Race what runs in this process."""
-    timers = {name: RunTimer(run, plan.threads) for name, run in runs.items()}
-    return protocol.race(timers, RunTimer(reference, plan.threads), plan, **more)
+    timers = {name: RunTimer(run, plan.threads, clock=clock) for name, run in runs.items()}
+    return protocol.race(timers, RunTimer(reference, plan.threads, clock=clock), plan, **more)
 
 
 def plan(**changes: Any) -> Protocol:
@@ -85,7 +90,9 @@ class TestDisturbance:
         assert sum(samples.wall_ms) > 2 * sum(samples.cpu_ms)
 
     def test_a_steady_run_is_not_repeated(self, clock: Clock) -> None:
-        samples = race({"busy": lambda: clock.spend(4)}, lambda: clock.spend(1), plan())
+        samples = race(
+            {"busy": lambda: clock.spend(4)}, lambda: clock.spend(1), plan(), clock=clock
+        )
         assert samples["busy"].repeated == samples[REFERENCE].repeated == 0
         assert samples["busy"].wall_ms == samples["busy"].cpu_ms == [4.0] * 6
 
@@ -103,7 +110,9 @@ class TestDisturbance:
         def disturbed_once() -> None:
             clock.spend(10, wait_ms=7 if next(calls) == 2 else 0)  # 0 sizes the burst, 1 is quiet
 
-        samples = race({"a": disturbed_once}, lambda: clock.spend(1), plan(rounds=1))["a"]
+        samples = race({"a": disturbed_once}, lambda: clock.spend(1), plan(rounds=1), clock=clock)[
+            "a"
+        ]
         assert samples.repeated == 1
         assert samples.wall_ms == [10.0, 10.0]
 
@@ -115,18 +124,22 @@ class TestDisturbance:
         def disturbed() -> None:
             clock.spend(10, wait_ms=next(waits))
 
-        samples = race({"a": disturbed}, lambda: clock.spend(1), plan(rounds=1, max_repeats=2))["a"]
+        samples = race(
+            {"a": disturbed}, lambda: clock.spend(1), plan(rounds=1, max_repeats=2), clock=clock
+        )["a"]
         assert samples.repeated == 2
         assert samples.wall_ms == [12.0, 12.0]
         assert samples.cpu_ms == [10.0, 10.0]
 
     def test_a_wait_of_five_per_cent_is_tolerated(self, clock: Clock) -> None:
         runs = {"within": lambda: clock.spend(100, 5), "above": lambda: clock.spend(100, 6)}
-        samples = race(runs, lambda: clock.spend(1), plan(rounds=1, max_repeats=1))
+        samples = race(runs, lambda: clock.spend(1), plan(rounds=1, max_repeats=1), clock=clock)
         assert [samples[name].repeated for name in runs] == [0, 1]
 
     def test_several_threads_cannot_be_judged_by_their_cpu_time(self, clock: Clock) -> None:
-        samples = race({"a": lambda: clock.spend(1, 9)}, lambda: clock.spend(1), plan(threads=2))
+        samples = race(
+            {"a": lambda: clock.spend(1, 9)}, lambda: clock.spend(1), plan(threads=2), clock=clock
+        )
         assert samples["a"].repeated == 0
 
 
@@ -135,7 +148,7 @@ class TestBursts:
         self, clock: Clock
     ) -> None:
         runs = {"quick": lambda: clock.spend(4), "slow": lambda: clock.spend(15)}
-        samples = race(runs, lambda: clock.spend(5), plan(burst_ms=22.0, rounds=1))
+        samples = race(runs, lambda: clock.spend(5), plan(burst_ms=22.0, rounds=1), clock=clock)
         assert len(samples["quick"].wall_ms) == 5  # 22 / 4
         assert len(samples["slow"].wall_ms) == 2  # 22 / 15, but two at least
         # Before, between and behind them: 22 x 0.5 / 5 in each.
@@ -149,7 +162,7 @@ class TestBursts:
             clock.spend(50 if next(calls) < 5 else 1)  # 4 first warm-ups and the one that sizes
 
         counted = plan(first_warmup=4, warmup=3, rounds=2)
-        samples = race({"a": cold_at_first}, lambda: clock.spend(1), counted)["a"]
+        samples = race({"a": cold_at_first}, lambda: clock.spend(1), counted, clock=clock)["a"]
         assert samples.wall_ms == [1.0] * 4
         assert next(calls) == 4 + 1 + 2 * (3 + 2)
 
@@ -173,6 +186,7 @@ class TestRounds:
             plan(rounds=rounds),
             seed=seed,
             on_round=lambda done, total: seen.append([]),
+            clock=clock,
         )
         sizing = 4  # runs before the first round
         seen[0] = seen[0][sizing:]
@@ -194,7 +208,7 @@ class TestRounds:
 
     def test_rounds_are_reported_as_they_end(self, clock: Clock) -> None:
         told: list[tuple[int, int]] = []
-        race({}, lambda: clock.spend(1), plan(), on_round=lambda *at: told.append(at))
+        race({}, lambda: clock.spend(1), plan(), on_round=lambda *at: told.append(at), clock=clock)
         assert told == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -210,6 +224,7 @@ class TestPace:
             plan(rounds=len(factors)),
             nominal_ms=nominal_ms,
             on_round=lambda done, total: at.__setitem__(0, done),
+            clock=clock,
         )
 
     def test_a_burst_is_divided_by_the_pace_of_the_reference_beside_it(self, clock: Clock) -> None:
@@ -225,7 +240,9 @@ class TestPace:
         cold = [99] * REFERENCE_WARMUP
         times = iter([10, *cold, 10, 10, *cold, 30, 30])
         runs = {"a": lambda: clock.spend(50)}
-        samples = race(runs, lambda: clock.spend(next(times)), plan(rounds=1), nominal_ms=10.0)
+        samples = race(
+            runs, lambda: clock.spend(next(times)), plan(rounds=1), nominal_ms=10.0, clock=clock
+        )
         assert samples["a"].pace == [2.0]
         assert samples["a"].paced_ms == [25.0]
 
@@ -237,7 +254,7 @@ class TestPace:
     def test_a_round_counts_by_its_median(self, clock: Clock) -> None:
         times = iter([7, 1, 9, 2, 3, 8, 4])
         runs = {"a": lambda: clock.spend(next(times))}
-        samples = race(runs, lambda: clock.spend(1), plan(rounds=2, least_runs=3))["a"]
+        samples = race(runs, lambda: clock.spend(1), plan(rounds=2, least_runs=3), clock=clock)["a"]
         assert samples.round_ms == [2.0, 4.0]
 
 
@@ -250,6 +267,7 @@ class TestSpread:
                 lambda: clock.spend(1),
                 plan(rounds=4, max_spread=0.5),
                 on_round=lambda done, total: at.__setitem__(0, done),
+                clock=clock,
             )
         # 1, 100, 1, 100: (100 - 1) / 50.5
         assert str(caught.value) == (
@@ -281,6 +299,7 @@ class TestSpread:
             lambda: clock.spend(1),
             plan(rounds=10, max_spread=0.5),
             on_round=lambda done, total: at.__setitem__(0, done),
+            clock=clock,
         )
         assert samples["a"].round_ms == times
 
@@ -339,18 +358,145 @@ class TestPinning:
             raise KeyError
         assert os.sched_getaffinity(0) == before
 
-    def test_a_system_that_cannot_pin_runs_unpinned(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-        with pinned(1) as can_pin:
+    def test_a_system_that_cannot_pin_runs_unpinned(self) -> None:
+        with pinned(1, system=SimpleNamespace()) as can_pin:
             assert not can_pin
 
-    @needs_affinity
-    def test_a_sandbox_that_forbids_pinning_runs_unpinned(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_sandbox_that_forbids_pinning_runs_unpinned(self, tmp_path: Path) -> None:
         def forbid(process: int, cores: object) -> None:
             raise PermissionError("not permitted")
 
-        monkeypatch.setattr(os, "sched_setaffinity", forbid)
-        with pinned(1) as can_pin:
+        sandbox = SimpleNamespace(
+            sched_getaffinity=lambda process: {0, 1}, sched_setaffinity=forbid
+        )
+        with pinned(1, Machine(tmp_path), sandbox) as can_pin:
             assert not can_pin
+
+
+def laid_out(root: Path, clocks_khz: Mapping[int, int]) -> Path:
+    """A system's description of its cores."""
+    for core, khz in clocks_khz.items():
+        folder = root / f"cpu{core}" / "cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "cpuinfo_max_freq").write_text(f"{khz}\n")
+    return root
+
+
+HYBRID = {0: 5_000_000, 1: 5_000_000, 2: 5_200_000, 3: 5_200_000, 4: 3_800_000, 5: 3_800_000}
+OTHER = """
+import sys
+from pathlib import Path
+from bneck.devices.machine import Machine
+machine = Machine(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+@contextmanager
+def another_process(folder: Path, cpus: Path, script: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that has done what `script` says, and lives until it is killed."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", OTHER + script, str(folder), str(cpus)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+class TestCores:
+    def test_the_fastest_core_is_taken_whatever_its_number(self, tmp_path: Path) -> None:
+        cpus = laid_out(tmp_path / "cpu", HYBRID)
+        machine = Machine(tmp_path / "locks", cpus)
+        assert machine.cores(1, range(6)) == [3]
+        assert machine.cores(1, {0, 4, 5}) == [0], "only what this process may use"
+        assert machine.cores(5, range(6)) == [3, 2, 1, 0, 5], "slow cores come last"
+        assert machine.cores(9, {0, 4}) == [0, 4]
+
+    def test_a_system_that_tells_no_clocks_gives_the_last_core(self, tmp_path: Path) -> None:
+        assert Machine(tmp_path, tmp_path / "nothing").cores(1, range(4)) == [3]
+        (tmp_path / "cpu3" / "cpufreq").mkdir(parents=True)
+        (tmp_path / "cpu3" / "cpufreq" / "cpuinfo_max_freq").write_text("<unknown>")
+        assert Machine(tmp_path, tmp_path).cores(1, range(4)) == [3]
+
+    def test_a_core_that_another_process_claims_is_left_to_it_until_it_dies(
+        self, tmp_path: Path
+    ) -> None:
+        locks, cpus = tmp_path / "locks", laid_out(tmp_path / "cpu", HYBRID)
+        claim = "print(machine.cores(1, range(6)), flush=True)\nsys.stdin.read()"
+        with another_process(locks, cpus, claim) as first:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "[3]\n"
+            with another_process(locks, cpus, claim) as second:
+                assert second.stdout is not None
+                assert second.stdout.readline() == "[2]\n"
+                ours = Machine(locks, cpus)
+                assert ours.cores(1, range(6)) == [1]
+                assert ours.cores(1, range(6)) == [1], "the same at every call"
+        assert Machine(locks, cpus).cores(1, range(6)) == [3]
+
+    def test_a_fast_core_is_shared_rather_than_a_slow_one_taken(self, tmp_path: Path) -> None:
+        locks, cpus = tmp_path / "locks", laid_out(tmp_path / "cpu", HYBRID)
+        others = Machine(locks, cpus)
+        assert others.cores(4, range(6)) == [3, 2, 1, 0]
+        assert Machine(locks, cpus).cores(1, range(6)) == [3]
+        assert Machine(locks, cpus).cores(5, range(6)) == [3, 2, 1, 0, 5]
+
+
+class TestTurns:
+    def test_a_process_that_waits_says_so_once_and_goes_on_when_the_other_is_killed(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        hold = "with machine.turn():\n    print('mine', flush=True)\n    sys.stdin.read()"
+        with another_process(tmp_path, tmp_path, hold) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "mine\n"
+            machine, timed = Machine(tmp_path, tmp_path), list[Burst]()
+            timer = RunTimer(lambda: None, machine=machine)
+            waiting = threading.Thread(target=lambda: timed.append(timer.burst(2, 0)))
+            waiting.start()
+            while not caplog.records:
+                waiting.join(0.01)
+            assert timed == []
+            with Machine(tmp_path, tmp_path).turn("adb:1"):
+                pass  # another device does not wait
+            other.kill()
+            waiting.join(60)
+        assert [burst.runs for burst in timed] == [2]
+        with machine.turn():
+            assert caplog.messages == [
+                "another bneck process is measuring on this device; the two take turns"
+            ]
+
+    def test_turns_come_in_the_order_of_asking(self, tmp_path: Path) -> None:
+        """No process starves, although each asks for its next turn the moment its last one ends."""
+        log, machine = tmp_path / "log", Machine(tmp_path, tmp_path)
+        ask = f"with machine.turn():\n    open({str(log)!r}, 'a').write(NAME)"
+        with ExitStack() as others:
+            with machine.turn():
+                for name in "ab":
+                    script = ask.replace("NAME", repr(name))
+                    child = others.enter_context(another_process(tmp_path, tmp_path, script))
+                    assert child.stderr is not None
+                    assert "the two take turns" in child.stderr.readline(), "it waits"
+            with machine.turn():
+                assert log.read_text() == "ab"
+
+    def test_a_process_that_dies_while_it_waits_holds_up_nobody(self, tmp_path: Path) -> None:
+        machine = Machine(tmp_path, tmp_path)
+        with machine.turn(), another_process(tmp_path, tmp_path, "with machine.turn(): 1") as child:
+            assert child.stderr is not None
+            assert "the two take turns" in child.stderr.readline()
+        with machine.turn():
+            pass
+
+    def test_without_a_place_for_locks_it_times_all_the_same(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (tmp_path / "file").touch()
+        machine = Machine(tmp_path / "file" / "locks", tmp_path)
+        assert RunTimer(lambda: None, machine=machine).burst(2, 0).runs == 2
+        with machine.turn():
+            assert len(caplog.messages) == 1
+        assert "may time at once and disturb each other" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,9 @@ import bneck
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed
 from bneck.devices import protocol
-from bneck.devices.models import network_model
+from bneck.devices.models import network_model, wrapped_model
 from bneck.devices.protocol import TimingError
 from bneck.devices.runtimes import runtime
-from bneck.export import files
-from bneck.export.files import ExportError, export_file
 from bneck.graphs.forms import form
 from bneck.graphs.quantization import (
     Scale,
@@ -33,15 +32,22 @@ from bneck.nets.build import Net, build
 from bneck.nets.calibrate import best_range, calibrate, layer_errors, naive
 from bneck.nets.fold import folded_weights
 from bneck.nets.quantize import QuantizedNet, emulation
-from bneck.recipes import quantize_times
 from bneck.records.run import RunFolder
+from bneck.runs import files
+from bneck.runs import quantize as quantize_run
+from bneck.runs.files import write_file
+from bneck.runs.quantize import fine_tune
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec, layers
 from bneck.specs.text import to_text
+from bneck.specs.wrapper import PlainNetwork
 from bneck.specs.zoo import network
-from bneck.tasks.classify import evaluate
-from bneck.train.loop import Data, Settings, train
-from bneck.train.quantized import fine_tune
+from bneck.tasks.checks import ExportError
+from bneck.tasks.classify.scoring import evaluate
+from bneck.tasks.classify.task import ClassifyOptions
+from bneck.tasks.registry import task
+from bneck.training.settings import Settings
+from learning import Module, train
 from test_graphs import VARIED
 from test_shrink import trained
 
@@ -121,11 +127,11 @@ def test_files_answer_as_their_emulation(name: str, spec: NetSpec) -> None:
 
 
 @pytest.fixture(scope="module")
-def net(tiny: NetSpec, packed: Packed) -> Net:
+def net(tiny: NetSpec, image_data: Any) -> Net:
     torch.set_num_threads(1)
-    data = Data(packed.train, np.arange(len(packed.train.labels)), 32)
     settings = Settings(epochs=10, batch=16, lr=0.005, average=0.9, bn_momentum=0.1)
-    return train(build(tiny), data, settings)
+    trained: Net = train(build(tiny), image_data, settings)
+    return trained.eval()
 
 
 def batches(packed: Packed) -> list[tuple[Tensor, Tensor]]:
@@ -137,7 +143,7 @@ class TestCalibration:
     def test_without_ranges_it_is_the_net_itself(self, net: Net, packed: Packed) -> None:
         images = batches(packed)[0][0]
         for hswish in ("op", "split", "fused"):
-            plain = QuantizedNet(net.spec, folded_weights(net), hswish).eval()
+            plain = QuantizedNet(PlainNetwork(net.spec), folded_weights(net), hswish).eval()
             with torch.inference_mode():
                 assert torch.allclose(plain(images), net(images), rtol=1e-4, atol=1e-5)
 
@@ -189,13 +195,13 @@ class TestCalibration:
 
 
 class TestFineTuning:
-    def test_a_little_of_it_does_not_lose(self, net: Net, packed: Packed) -> None:
+    def test_a_little_of_it_does_not_lose(self, net: Net, packed: Packed, image_data: Any) -> None:
         post = calibrate(net, [i for i, _ in batches(packed)], "split")
-        data = Data(packed.train, np.arange(len(packed.train.labels)), 32)
         settings = Settings(epochs=3, batch=16, lr=2e-4, average=0.9, warmup=0.25)
-        tuned = fine_tune(net, post, data, settings)
+        tuned = fine_tune(net, post, image_data, settings)
         before, after = (
-            evaluate(emulation(net, quantized), batches(packed)) for quantized in (post, tuned)
+            evaluate(Module(emulation(net, quantized).eval()), batches(packed))
+            for quantized in (post, tuned)
         )
         assert after.top1 >= before.top1 - 1 / 30
         assert after.expected >= before.expected
@@ -214,11 +220,14 @@ def run(net: Net, tmp_path: Path) -> Path:
     folder.spec.write_text(to_text(net.spec), encoding="utf-8")
     save_weights(net.state_dict(), folder.weights)
     record = {
-        "format": 1,
-        "kind": "search",
+        "format": 2,
+        "kind": "train",
+        "task": "classify",
         "state": "finished",
-        "settings": {"data": None},
-        "data": {"classes": ["circle", "square", "stripes"]},
+        "classes": ["circle", "square", "stripes"],
+        "wrapper": {},
+        "options": {"seed": 0, "task": {}},
+        "data": {"name": "pictures"},
     }
     folder.run_json.write_text(json.dumps(record), encoding="utf-8")
     return folder.path
@@ -267,7 +276,7 @@ class TestCommands:
         def busy(*of: object, **how: object) -> None:
             raise TimingError("the times spread by 200%")
 
-        monkeypatch.setattr(quantize_times, "measure", busy)
+        monkeypatch.setattr(quantize_run, "measure", busy)
         found = bneck.quantize(run, data=pictures, epochs=0, rounds=3)
         assert [row["name"] for row in found["rows"]] == ["fp32", "naive", "ptq"]
         assert not any("latency_ms" in row for row in found["rows"])
@@ -280,21 +289,21 @@ class TestCommands:
         found = bneck.quantize(run, data=pictures, epochs=1, rounds=3)
         rows = {row["name"]: row for row in found["rows"]}
         assert list(rows) == ["fp32", "naive", "ptq", "qat"]
-        assert rows["ptq"]["top1"] >= rows["fp32"]["top1"] - 0.1
-        assert rows["qat"]["top1"] >= rows["fp32"]["top1"] - 0.1
+        assert rows["ptq"]["score"] >= rows["fp32"]["score"] - 0.1
+        assert rows["qat"]["score"] >= rows["fp32"]["score"] - 0.1
         assert rows["ptq"]["size_mb"] < 0.5 * rows["fp32"]["size_mb"]
         assert all(rows[name]["latency_ms"] > 0 for name in ("fp32", "ptq", "qat"))
         assert not (run / "8bit" / "naive.tflite").exists()
         assert json.loads((run / "8bit" / "quantize.json").read_text()) == found
 
     def test_8_bits_without_images_are_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"8 bits need images .* --data"):
+        with pytest.raises(InputError, match=r"^int8 needs images .* --data"):
             bneck.export("v3-small@32", "tflite", precision="int8", out=tmp_path / "x.tflite")
         assert list(tmp_path.iterdir()) == []
 
     def test_a_folder_without_pictures_is_refused(self, run: Path, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
-        with pytest.raises(InputError, match="empty has no readable images"):
+        with pytest.raises(InputError, match="empty has no pictures; pass a folder of pictures"):
             bneck.export(run, "tflite", precision="int8", data=tmp_path / "empty")
 
     def test_an_unknown_format_lists_the_known_ones(self) -> None:
@@ -313,16 +322,16 @@ def test_a_wrong_8_bit_file_is_not_kept(net: Net, packed: Packed, tmp_path: Path
     quantized = calibrate(net, [images], "split")
     weights = dict(quantized.weights)
     engine = runtime("onnxruntime")
-    original = network_model
 
     def spoilt(*args: object, **kwargs: object) -> bytes:
         kwargs["weights"] = {**weights, "classifier.bias": weights["classifier.bias"] + 3}
-        return original(*args, **kwargs)  # type: ignore[arg-type]
+        return wrapped_model(*args, **kwargs)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "network_model", spoilt)
+        patch.setattr(files, "wrapped_model", spoilt)
         with pytest.raises(ExportError, match="no file was kept"):
-            export_file(
-                net, tmp_path / "x.onnx", images, classes="abc", engine=engine, quantized=quantized
-            )
+            write_file(
+                task("classify"), net, tmp_path / "x.onnx", images, record={}, engine=engine,
+                options=ClassifyOptions(), precision="int8", quantized=quantized,
+            )  # fmt: skip
     assert list(tmp_path.iterdir()) == []

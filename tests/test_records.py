@@ -225,8 +225,8 @@ class TestLock:
 class TestRunFolder:
     def test_what_is_written_reads_back(self, tmp_path: Path) -> None:
         run = RunFolder(tmp_path / "run")
-        run.write({"format": 1, "state": "running", "target": "5ms"})
-        assert run.read() == {"format": 1, "state": "running", "target": "5ms"}
+        run.write({"format": 2, "state": "running", "target": "5ms"})
+        assert run.read() == {"format": 2, "state": "running", "target": "5ms"}
         assert run.run_json == tmp_path / "run" / "run.json"
 
     def test_a_folder_without_a_run_is_named(self, tmp_path: Path) -> None:
@@ -238,7 +238,8 @@ class TestRunFolder:
     def test_another_version_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text('{"format": 7}', encoding="utf-8")
         with pytest.raises(
-            InputError, match=r"another version of bneck \(run format 7, this one reads 1\)"
+            InputError,
+            match="another version of bneck in run format 7, and this version reads formats up to 2",
         ):
             RunFolder(tmp_path).read()
 

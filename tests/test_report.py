@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from bneck.costs.count import count
+from bneck.nas.netadapt import Proposal, Trial, adapt
 from bneck.records.ledger import Ledger
 from bneck.records.run import NetworkRecord, RunFolder, SearchRecord, StepRecord
-from bneck.report.page import write_report
-from bneck.search.netadapt import Proposal, Trial, adapt
+from bneck.report.page import write_search_report
 from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text
 from bneck.specs.transforms import rename, with_classes
@@ -28,11 +28,9 @@ VOID = {"meta", "br", "path", "use"}  # what html or svg leaves open or closes b
 
 DATA: dict[str, Any] = {
     "name": "fashion-mnist",
-    "classes": ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt"],
-    "train": 54_000,
+    "splits": {"train": 54_000, "val": 10_000},
     "heldout": 6_000,
-    "val": 10_000,
-    "bad": [[f"train/coat/{i:04}.png", "the file is cut short"] for i in range(23)],
+    "left_out": [[f"train/coat/{i:04}.png", "the file is cut short"] for i in range(23)],
 }
 DEVICE = {
     "place": "local",
@@ -145,8 +143,11 @@ def whole_run(folder: Path) -> SearchRecord:
     target_ms = 0.7 * estimate_ms(seed)
     found, steps = search(seed, folder, target_ms)
     record: SearchRecord = {
-        "format": 1,
+        "format": 2,
         "kind": "search",
+        "task": "classify",
+        "metric": "top-1",
+        "classes": ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt"],
         "state": "finished",
         "version": "0.1.0",
         "commit": "8e61149",
@@ -195,7 +196,7 @@ def whole_run(folder: Path) -> SearchRecord:
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SearchRecord]:
     folder = tmp_path_factory.mktemp("run")
     record = whole_run(folder)
-    write_report(folder)
+    write_search_report(folder)
     return folder, record
 
 
@@ -320,7 +321,7 @@ def test_pictures_have_text_as_text_and_a_name(run: tuple[Path, SearchRecord]) -
 def test_the_report_is_the_same_when_made_again(run: tuple[Path, SearchRecord]) -> None:
     names = ("report.html", "report.md", "report-tradeoff.svg", "report-networks.svg")
     first = [(run[0] / name).read_bytes() for name in names]
-    write_report(run[0])
+    write_search_report(run[0])
     assert [(run[0] / name).read_bytes() for name in names] == first
 
 
@@ -335,14 +336,14 @@ def test_text_from_outside_stays_text(run: tuple[Path, SearchRecord], tmp_path: 
     record: Any = copy.deepcopy(run[1])
     record["data"] = {
         "name": 'a"b<i>|`$x$`',
-        "classes": ["<script>alert(1)</script>", "a|b", "[x](http://evil.example)"],
-        "bad": [["x/\udcff\x1b[31m<b>.png", "no | image\nat all"]],
+        "left_out": [["x/\udcff\x1b[31m<b>.png", "no | image\nat all"]],
     }
+    record["classes"] = ["<script>alert(1)</script>", "a|b", "[x](http://evil.example)"]
     record["command"] = "bneck search --data '</code><script>' --note ```"
     record["found"]["name"] = "<img src=x onerror=1>"
     record["settings"] = {"<u>": "</td>"}
     RunFolder(tmp_path).write(record)
-    page, twin = (path.read_text(encoding="utf-8") for path in write_report(tmp_path))
+    page, twin = (path.read_text(encoding="utf-8") for path in write_search_report(tmp_path))
     tags = Tags(page)
     assert not tags.open
     assert page.count("<script") == 1
@@ -364,15 +365,15 @@ def test_half_a_record_still_makes_a_report(
     part["state"] = "running"
     shutil.copy(run[0] / "ledger.jsonl", tmp_path)
     RunFolder(tmp_path).write(part)
-    page, twin = (path.read_text(encoding="utf-8") for path in write_report(tmp_path))
+    page, twin = (path.read_text(encoding="utf-8") for path in write_search_report(tmp_path))
     assert "This run is not finished" in page
     assert "Still missing: " in page
     assert "Still missing: " in twin
 
 
 def test_nothing_but_a_beginning(tmp_path: Path) -> None:
-    RunFolder(tmp_path).write({"format": 1, "kind": "search", "state": "running"})
-    page, twin = (path.read_text(encoding="utf-8") for path in write_report(tmp_path))
+    RunFolder(tmp_path).write({"format": 2, "kind": "search", "state": "running"})
+    page, twin = (path.read_text(encoding="utf-8") for path in write_search_report(tmp_path))
     assert "No network found yet." in page
     for part in (
         "the latency table",

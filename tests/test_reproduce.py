@@ -14,16 +14,19 @@ import pytest
 
 from bneck.costs.paper import TABLE3, TABLE4, TABLE5, TABLE9
 from bneck.costs.paper_networks import PRINTED
-from bneck.graphs.onnx_graph import network_graph, random_weights
+from bneck.graphs.onnx_graph import network_graph
 from bneck.graphs.onnx_unfused import unfused
-from bneck.recipes.reproduce import EXHIBITS, reproduce
-from bneck.recipes.reproduce_scores import Scores, architecture
+from bneck.graphs.weights import random_weights
+from bneck.paper.reproduce import EXHIBITS, reproduce
+from bneck.paper.scores import Scores, architecture
 from bneck.records.measurement import Measurement
+from bneck.records.run import FORMAT
 from bneck.report.exhibits import Comparison, Exhibit, Pair
 from bneck.specs.errors import InputError
 from bneck.specs.network import layers
 from bneck.specs.text import resolve, to_text
 from bneck.specs.transforms import fix_skips, with_classes
+from bneck.tasks.registry import task
 from commands import Call, refusal
 
 TABLES = Path(__file__).parents[2] / "shared" / "paper" / "tables"
@@ -168,6 +171,25 @@ def test_handed_in_latencies_become_ratios_round_by_round(tmp_path: Path) -> Non
     assert again.exhibits == found.exhibits
 
 
+def test_latencies_of_segmenters_go_by_their_size(tmp_path: Path) -> None:
+    """Ratios of CPU time round by round: 2/4, 3/4 and 4/4 at half size, nothing at full."""
+    file, names = tmp_path / "times.json", ("v2+os16 raspp256", "v3-large+os16 raspp256")
+    rounds = ([4, 4, 4], [2, 3, 4])
+    sides = {"resolution": 512, "width": 1024}
+    times = [record(name, 4.0, own) | sides for name, own in zip(names, rounds, strict=True)]
+    detector = record("ssdlite v2", 7.0, [7, 7, 7]) | {"runtime_version": "2"}
+    file.write_text(json.dumps([*times, detector]))
+    found = reproduce("table7", "table6", latencies=[file], out=tmp_path / "out")
+    boxes, pixels = found.exhibits
+    line = next(line for line in pixels.comparisons[1].lines if line.label.startswith("5: "))
+    ms, ratio, full_ms, full_ratio = line.pairs
+    assert (ms.paper, ms.ours, ratio.paper, ratio.ours) == (906, 4.0, 906 / 1020, 0.75)
+    assert (full_ms.ours, full_ratio.ours) == (None, None)
+    assert cell(boxes, "Latency", "v2", "ms", "Pixel 1").ours == 7.0
+    assert "onnxruntime 1, 1 thread, batch 1, random weights, scores at full" in pixels.notes[-1]
+    assert "onnxruntime 2, 1 thread, batch 1, random weights; medians" in boxes.notes[-1]
+
+
 def test_a_measurement_survives_json() -> None:
     values = record("v2", 4.0, [4, 4, 4], "int8")
     one = Measurement.from_json(values)
@@ -175,17 +197,25 @@ def test_a_measurement_survives_json() -> None:
     assert one.rounds_ms == (4, 4, 4)
 
 
-def classified(folder: Path, network: str, top1: float, images: int, classes: int) -> Path:
-    """A made-up training run."""
+def trained(
+    folder: Path, name: str, network: str, score: float, images: int, classes: int, **options: Any
+) -> Path:
+    """A made-up training run of a task."""
     folder.mkdir()
-    spec = with_classes(fix_skips(resolve(network)), classes)
+    chosen = task(name)
+    spec, wrapper = chosen.arrange(network, chosen.Options(**options), None)
+    if name == "classify":
+        spec = with_classes(spec, classes)
+    spec = fix_skips(spec)
     (folder / "spec.yaml").write_text(to_text(spec))
-    names = [str(i) for i in range(classes)]
     (folder / "run.json").write_text(
         json.dumps(
             {
-                "format": 1, "kind": "classify", "state": "finished", "top1": top1, "n": images,
-                "data": {"name": "pictures", "classes": names, "val": images},
+                "format": FORMAT, "kind": "train", "state": "finished", "task": name,
+                "metric": chosen.metric.name, "wrapper": chosen.stored(spec, wrapper),
+                "classes": [str(i) for i in range(classes)],
+                "data": {"name": "pictures", "path": "x", "splits": {"train": 9, "val": images}},
+                "scores": {"val": {"split": "val", "images": images, "score": score}},
             }
         )
     )  # fmt: skip
@@ -194,36 +224,98 @@ def classified(folder: Path, network: str, top1: float, images: int, classes: in
 
 def test_an_accuracy_comes_from_a_run_on_imagenet_alone(tmp_path: Path) -> None:
     """50,000 images of 1,000 classes go into the table; a run on other images into a note."""
-    real = classified(tmp_path / "real", "v3-large", 0.745, 50_000, 1000)
-    small = classified(tmp_path / "small", "v3-small", 0.91, 1_500, 10)
+    real = trained(tmp_path / "real", "classify", "v3-large", 0.745, 50_000, 1000)
+    small = trained(tmp_path / "small", "classify", "v3-small", 0.91, 1_500, 10)
     found = reproduce("table3", runs=[real, small], measure=False, out=tmp_path / "out")
     exhibit = found.exhibits[0]
     large = cell(exhibit, "ImageNet top-1", "v3-large", "top-1 (%)")
     assert (large.paper, large.ours) == (75.2, 74.5)
     assert cell(exhibit, "ImageNet top-1", "v3-small", "top-1 (%)").ours is None
     assert any("91.0 % top-1 on pictures (1,500 images, 10 classes)" in n for n in exhibit.notes)
-    trained = [line.split()[2] for line in exhibit.missing]
-    assert "v3-large" not in trained
-    assert "v3-small" in trained
+    missing = [line.split()[2] for line in exhibit.missing]
+    assert "v3-large" not in missing
+    assert "v3-small" in missing
+
+
+def test_an_accuracy_of_every_task_finds_its_row(tmp_path: Path) -> None:
+    """A network whose width scales its tail, and segmenters that differ by their head's filters."""
+    runs = [
+        trained(tmp_path / "coco", "detect", "v2-0.35", 0.125, 5_000, 80),
+        trained(tmp_path / "cells", "detect", "v3-small", 0.6, 36, 3),
+        trained(tmp_path / "small", "detect", "v3-large", 0.2, 5_000, 80, resolution=256),
+        trained(tmp_path / "streets", "segment", "v3-large+rf2+os16", 0.75, 500, 19, filters=256),
+        trained(tmp_path / "half", "segment", "v3-small+rf2", 0.6, 500, 19, size="512x1024"),
+    ]
+    found = reproduce("table6", "table7", runs=runs, measure=False, out=tmp_path / "out")
+    boxes, pixels = found.exhibits
+    coco = [line for line in boxes.comparisons[0].lines if line.pairs[0].ours is not None]
+    assert [(line.network, line.pairs[0]) for line in coco] == [("v2-0.35", Pair(13.7, 12.5))]
+    assert any("60.0 % mAP on pictures (36 images, 3 classes)" in note for note in boxes.notes)
+    assert any("20.0 % mAP on pictures (5,000 images" in note for note in boxes.notes)
+    city = [line for line in pixels.comparisons[0].lines if line.pairs[0].ours is not None]
+    assert [line.label for line in city] == ["7: v3-large+rf2+os16 lraspp256"]
+    assert city[0].pairs[0] == Pair(72.37, 75.0)
+    assert any("60.0 % mIOU on pictures (500 images, 19 classes)" in note for note in pixels.notes)
+    assert (len(boxes.missing), len(pixels.missing)) == (10, 10)
+
+
+def test_the_accuracy_of_a_search_is_that_of_what_it_found(tmp_path: Path) -> None:
+    """The mean over its final trainings, with the wrapper that its record has."""
+    folder = trained(tmp_path / "run", "detect", "v2", 0.0, 5_000, 90)
+    record = json.loads((folder / "run.json").read_text())
+    found = {"spec": (folder / "spec.yaml").read_text(), "scores": [0.2, 0.22]}
+    searched = {**record, "kind": "search", "found": found, "scores": None}
+    (folder / "run.json").write_text(json.dumps(searched))
+    assert Scores([folder]).best("detect", "v2") == pytest.approx(21.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"scores": {}}, "has no accuracy yet; finish the run"),
+        ({"kind": "search"}, "has no accuracy yet; finish the run"),
+        ({"kind": "import"}, "is an import, which nobody judged; run bneck evaluate"),
+    ],
+)
+def test_a_run_without_an_accuracy(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    folder = trained(tmp_path / "run", "classify", "v2", 0.7, 50_000, 1000)
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, **changes}))
+    with pytest.raises(InputError, match=said):
+        Scores([folder])
 
 
 def test_scores_of_quantised_files_and_of_evaluations(tmp_path: Path) -> None:
     (tmp_path / "quantize.json").write_text(
         json.dumps(
-            {"network": "v2", "data": "x", "images": {"val": 50_000},
-             "rows": [{"name": n, "top1": t} for n, t in (("naive", 0.3), ("ptq", 0.7), ("qat", 0.71))]}
+            {"network": "v2", "task": "classify", "data": "x", "images": {"val": 50_000},
+             "rows": [{"name": n, "score": t} for n, t in (("naive", 0.3), ("ptq", 0.7), ("qat", 0.71))]}
         )
     )  # fmt: skip
     file = tmp_path / "judged.json"
     file.write_text(
         json.dumps(
-            {"network": "gone", "name": "v2", "data": "y", "n": 50_000, "classes": 1001,
-             "resolution": 224, "top1": 0.72}
+            {"network": "gone", "name": "v2", "task": "classify", "metric": "top-1",
+             "precision": "fp32", "split": "val", "images": 50_000, "score": 0.72, "top5": 0.9,
+             "classes": 1001, "crop": "central", "resolution": 224}
         )
     )  # fmt: skip
     scores = Scores([tmp_path, file])
     assert (scores.top1("v2", "int8"), scores.top1("v2")) == (71.0, 72.0)
     assert scores.top1("v2@192") is None
+
+
+def test_an_evaluation_of_a_detector_is_its_run_s(tmp_path: Path) -> None:
+    """What is round the network, and how many classes it knows, is in the run's folder."""
+    run = trained(tmp_path / "run", "detect", "v3-large+dagger", 0.1, 36, 80)
+    values = {"name": "v3-large+dagger", "task": "detect", "split": "val", "images": 5_000}
+    for place in (run, run / "model.onnx"):
+        file = tmp_path / "judged.json"
+        file.write_text(json.dumps({**values, "network": str(place), "score": 0.215}))
+        assert Scores([file]).best("detect", "v3-large+dagger") == 21.5
+    file.write_text(json.dumps({**values, "network": "gone", "score": 0.215}))
+    with pytest.raises(InputError, match="holds no accuracy"):
+        Scores([file])
 
 
 def test_padding_and_residuals_written_down_change_no_network() -> None:
@@ -298,3 +390,15 @@ def test_quick_tables_are_measured_here(tmp_path: Path) -> None:
                     assert missing in ([], ["ReLU"]), quantity.title
     assert "Latencies: local" in found.exhibits[0].notes[-1]
     assert len(EXHIBITS) == 14
+
+
+@pytest.mark.slow
+def test_quick_detectors_and_segmenters_are_measured_here(tmp_path: Path) -> None:
+    """Every row of Tables 6 and 8 has its own latency and ratio, at half size alone."""
+    found = reproduce("table6", "table8", quick=True, out=tmp_path)
+    boxes, pixels = (exhibit.comparisons[1].lines for exhibit in found.exhibits)
+    assert all(pair.ours for line in boxes for pair in line.pairs)
+    assert all(line.pairs[0].ours and line.pairs[1].ours for line in pixels)
+    assert not any(line.pairs[2].ours or line.pairs[3].ours for line in pixels)
+    again = reproduce("table8", latencies=[tmp_path / "latencies.json"], out=tmp_path / "two")
+    assert again.exhibits == found.exhibits[1:]

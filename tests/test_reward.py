@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bneck.search.reward import LARGE, SMALL, Reward
+from bneck.nas.reward import LARGE, SMALL, Reward
 from bneck.specs.errors import InputError
 
 ACCURACY = st.floats(0.01, 1)

@@ -15,17 +15,17 @@ import pytest
 import torch
 
 from bneck.costs.count import count
-from bneck.search.controller import PAPER, PPO, TUNED, Controller
-from bneck.search.features import Features
-from bneck.search.latency import Latencies
-from bneck.search.model import fit
-from bneck.search.predictor import Predictor
-from bneck.search.reward import Reward
-from bneck.search.samplers import Evolution, RandomTokens, TokenSampler
-from bneck.search.space import Choice, Tokens
-from bneck.search.spaces import mnasnet, v3
-from bneck.search.trials import Judged
-from bneck.search.widths import WidthSpace
+from bneck.nas.controller import PAPER, PPO, TUNED, Controller
+from bneck.nas.features import Features
+from bneck.nas.latency import Latencies
+from bneck.nas.model import fit
+from bneck.nas.predictor import Predictor
+from bneck.nas.reward import Reward
+from bneck.nas.samplers import Evolution, RandomTokens, TokenSampler
+from bneck.nas.space import Choice, Tokens
+from bneck.nas.spaces import mnasnet, v3
+from bneck.nas.trials import Judged
+from bneck.nas.widths import WidthSpace
 from bneck.specs.errors import InputError
 from bneck.specs.zoo import V3_SMALL
 

@@ -2,75 +2,90 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import bneck
-from bneck.costs.count import count
-from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.devices.deployment import Deployment
-from bneck.recipes.main import search
-from bneck.recipes.stages import table_path
+from bneck.records.progress import Silent
+from bneck.runs.search.latency import table_path
+from bneck.runs.search.main import search
+from bneck.runs.search.tables import latency_table
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from commands import Call, refusal
-from conftest import measure_quickly
+from simulated_device import SimulatedDevice
 
 SMALL: dict[str, Any] = {"epochs": 1.0, "steps": 1, "repeats": 1, "delta": 0.08, "workers": 1}
-ON = Deployment(runtime="litert", precision="int8")
 
 
 def test_what_runs_on_the_device_is_what_is_timed_and_shipped(
-    tiny: NetSpec, tiny_file: Path, made_up_table: Path, pictures: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    simulated: SimulatedDevice, tiny: NetSpec, tiny_file: Path, pictures: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("ai_edge_litert")
-    asked = []
-
-    def by_table(
-        seed: NetSpec,
-        specs: Sequence[NetSpec],
-        table: LatencyTable | None = None,
-        on: Deployment | None = None,
-        *wrapper: object,
-    ) -> list[float]:
-        asked.append(on)
-        return [table.estimate_ms(spec) if table else count(spec).madds for spec in specs]
-
-    measure_quickly(monkeypatch)
-    for module in ("search", "verify"):
-        monkeypatch.setattr(f"bneck.recipes.{module}.measured_ms", by_table)
-    path = table_path(tiny, ON)
-    assert path != table_path(tiny)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = made_up_table.read_text().splitlines()
-    header = {**json.loads(lines[0]), "runtime": "litert", "precision": "int8"}
-    path.write_text("\n".join([json.dumps(header), *lines[1:]]) + "\n")
-    assert read_table(path).header["runtime"] == "litert"
+    on = {"device": simulated.name, "runtime": "litert", "precision": "int8"}
     run = tmp_path / "run"
-    record = search(
-        pictures, "92%", seed_network=str(tiny_file), out=run, runtime="litert", precision="int8", **SMALL
-    )  # fmt: skip
-    assert set(asked) == {ON}
+    record = search(pictures, "92%", seed_network=str(tiny_file), out=run, **on, **SMALL)
+    header = read_table(table_path(tiny, Deployment(**on))).header
+    assert (header["runtime"], header["precision"]) == ("litert", "int8")
+    # TFLite files begin with an offset, then their kind.
+    assert {model[4:8] for model in simulated.loaded} == {b"TFL3"}
     assert (record["runtime"], record["precision"]) == ("litert", "int8")
     shipped = record["shipped"]
-    assert shipped["file"] == "model-int8.tflite"
-    assert (run / "model.onnx").is_file()
-    assert bneck.evaluate(run / "model-int8.tflite", pictures / "val")["n"] == 30
+    assert shipped["file"] == "found/model-int8.tflite"
+    assert (run / "found" / "model-int8.tflite").read_bytes() in simulated.loaded
+    assert (run / "found" / "model.onnx").is_file()
+    assert bneck.evaluate(run / "found" / "model-int8.tflite", pictures / "val")["images"] == 30
     assert 0 <= shipped["score"] <= 1
     timed = record["found"]["measurement"]
     assert (timed["runtime"], timed["precision"]) == ("litert", "int8")
-    assert "model-int8.tflite (litert, int8)" in (run / "report.md").read_text()
+    assert "found/model-int8.tflite (litert, int8)" in (run / "report.md").read_text()
+
+
+class Stopped(Exception):
+    pass
+
+
+class UntilTraining(Silent):
+    """Stops a search when it begins to train."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    def stage(self, name: str, total: int) -> None:
+        self.stages.append(name)
+        if name.startswith("training"):
+            raise Stopped
+
+
+def test_a_search_reads_the_table_of_as_many_threads(
+    simulated: SimulatedDevice, tiny: NetSpec, tiny_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    simulated.threads.clear()
+    found = latency_table(tiny, device=simulated.name, threads=4)
+    assert (found["threads"], simulated.threads) == (4, {4})
+    for threads, reads in ((4, True), (1, False)):
+        simulated.threads.clear()
+        heard = UntilTraining()
+        with pytest.raises(Stopped):
+            search(
+                pictures, "85%", device=simulated.name, threads=threads, seed_network=str(tiny_file),
+                out=tmp_path / f"run-{threads}", progress=heard, **SMALL,
+            )  # fmt: skip
+        assert ("measuring rows" not in heard.stages) is reads
+        assert simulated.threads == {threads}, "measured with as many"
+        table = read_table(tmp_path / f"run-{threads}" / "table.jsonl")
+        assert table.header["threads"] == threads
 
 
 @pytest.mark.parametrize(
     ("options", "why"),
     [
+        (("--threads", "0"), "threads is 0; it must be at least 1"),
+        (("--device", "browser", "--threads", "2"), "browser runs on one thread, not 2; leave"),
         (("--runtime", "tensorrt"), "local does not run tensorrt; it runs onnxruntime"),
         (("--runtime", "torch"), "there are no latency tables for the runtime torch; take"),
         (("--precision", "int4"), "onnxruntime does not run precision 'int4'; it runs fp32"),

@@ -16,23 +16,14 @@ import pytest
 
 from search_run import Run
 
-pytestmark = pytest.mark.usefixtures("cached_table")
-
-# The clock is replaced by the table's own estimates, and by multiply-adds before there is one: two
-# runs then decide alike for certain.
+# A device of its own: two runs then decide alike for certain.
 SEARCH = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
-import pytest
-from conftest import measure_quickly
-from bneck.costs.count import count
-from bneck.recipes import search, verify
-measure_quickly(pytest.MonkeyPatch())
-search.measured_ms = verify.measured_ms = lambda seed, specs, table, on, wrapper: [
-    table.estimate_ms(spec) if table else count(spec).madds for spec in specs
-]
 from bneck.cli.main import run
-run()
+from simulated_device import plugged_in
+with plugged_in(name="simulated:killed"):
+    run()
 """
 
 
@@ -56,7 +47,8 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 def arguments(data: Path, spec: Path, out: Path, *, delta: float, workers: int) -> list[str]:
     return [
-        "--data", str(data), "--target", "75%", "--seed-network", str(spec), "--epochs", "2",
+        "--device", "simulated:killed", "--data", str(data), "--target", "75%",
+        "--seed-network", str(spec), "--epochs", "2",
         "--steps", "1", "--repeats", "1", "--delta", str(delta), "--workers", str(workers),
         "--out", str(out),
     ]  # fmt: skip
@@ -94,7 +86,7 @@ def kill_and_resume(
     broken.assert_nothing_done_twice()
     assert broken.record["steps"] == whole.record["steps"]
     assert broken.record["target_ms"] == whole.record["target_ms"]
-    for name in ("spec.yaml", "weights.safetensors", "model.onnx", "table.jsonl"):
+    for name in ("spec.yaml", "found/weights.safetensors", "found/model.onnx", "table.jsonl"):
         assert (broken.path / name).read_bytes() == (whole.path / name).read_bytes(), name
     for key in ("score", "estimated_latency_ms", "export"):
         assert broken.record[key] == whole.record[key]
@@ -127,5 +119,5 @@ class TestKilled:
         assert process.returncode == 130
         assert b"Traceback" not in errors
         assert errors.decode().splitlines()[-1] == (
-            "bneck: stopped; it goes on with: bneck search --resume RUN, or bneck train --resume RUN"
+            "bneck: stopped; resume it with: bneck search --resume RUN, or bneck train --resume RUN"
         )

@@ -14,16 +14,16 @@ from PIL import Image
 import bneck
 from annotated import draw_boxes, draw_scenes
 from bneck.costs.count import count_whole
-from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
-from bneck.recipes.held_out import held_out
+from bneck.data.held_out import held_out
 from bneck.specs.errors import InputError
-from bneck.specs.network import NetSpec
 from bneck.specs.text import load
-from bneck.specs.wrapper import Aspp, Ssdlite, Wrapper
+from bneck.specs.wrapper import Wrapper
+from bneck.tasks.detect.head import Ssdlite
+from bneck.tasks.segment.head import Aspp
 from commands import Call
-from conftest import measure_quickly
 from search_run import Run
+from simulated_device import SimulatedDevice, plugged_in
 
 IN_SMALL: dict[str, Any] = {
     "target": "88%", "epochs": 2, "steps": 2, "delta": 0.05, "repeats": 1, "workers": 1,
@@ -47,29 +47,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def by_work(
-    seed: NetSpec,
-    specs: list[NetSpec],
-    table: LatencyTable | None,
-    on: object,
-    wrapper: Wrapper,
-) -> list[float]:
-    """Decisions by the clock would differ from minute to minute; the table's are the same."""
-    if table is None:
-        return [float(count_whole(spec, wrapper).madds) for spec in specs]
-    return [table.estimate_ms(spec) for spec in specs]
-
-
-def decide_alike(patch: pytest.MonkeyPatch) -> None:
-    """Let a search fill and measure in moments, and decide the same on a busy machine."""
-    measure_quickly(patch)
-    for module in ("search", "verify"):
-        patch.setattr(f"bneck.recipes.{module}.measured_ms", by_work)
-
-
 @pytest.fixture(scope="module", params=["detect", "segment"])
 def run(
     request: pytest.FixtureRequest,
+    simulated: SimulatedDevice,
     boxes: Path,
     scenes: Path,
     tiny_file: Path,
@@ -80,9 +61,10 @@ def run(
     own: dict[str, Any] = {"data": boxes, "resolution": 64}
     if request.param == "segment":
         own = {"data": scenes, "filters": 16, "size": (48, 64)}
-    with pytest.MonkeyPatch.context() as patch:
-        decide_alike(patch)
-        bneck.search(**own, **IN_SMALL, task=request.param, seed_network=str(tiny_file), out=path)
+    bneck.search(
+        **own, **IN_SMALL, task=request.param, device=simulated.name, seed_network=str(tiny_file),
+        out=path,
+    )  # fmt: skip
     return Run(path)
 
 
@@ -94,7 +76,7 @@ class TestFinished:
         assert record["state"] == "finished"
         assert record["steps"]
         # A fifth of the 24 train images.
-        assert (record["data"]["train"], record["data"]["heldout"]) == (24, 5)
+        assert (record["data"]["splits"]["train"], record["data"]["heldout"]) == (24, 5)
         for role in ("seed_network", "found", "uniform"):
             assert 0 <= record[role]["scores"][0] <= 1
             assert record[role]["measured_ms"] > 0
@@ -112,7 +94,8 @@ class TestFinished:
 
     def test_what_was_found_is_a_run_of_its_task(self, run: Run) -> None:
         found = json.loads((run.path / "found" / "run.json").read_text())
-        assert (found["kind"], found["state"]) == (run.record["task"], "finished")
+        assert (found["kind"], found["task"]) == ("train", run.record["task"])
+        assert found["state"] == "finished"
         kept = load(run.path / "found" / "spec.yaml")
         assert kept.rows == load(run.path / "spec.yaml").rows or run.record["task"] == "segment"
         assert (run.path / "found" / "model.onnx").is_file()
@@ -121,10 +104,7 @@ class TestFinished:
 
     def test_judged_again_by_its_own_run_it_has_the_same_score(self, run: Run) -> None:
         score = run.record["found"]["scores"][0]
-        if run.record["task"] == "detect":
-            assert bneck.evaluate_detect(run.path)["AP"] == pytest.approx(score, abs=1e-6)
-        else:
-            assert bneck.evaluate_segment(run.path)["miou"] == pytest.approx(score, abs=1e-6)
+        assert bneck.evaluate(run.path)["score"] == pytest.approx(score, abs=1e-6)
 
     def test_the_report_speaks_of_the_metric(self, run: Run) -> None:
         page = (run.path / "report.md").read_text()
@@ -159,29 +139,22 @@ class TestFinished:
 
 
 def test_a_run_broken_off_before_its_last_stage_ends_the_same(
-    boxes: Path, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    boxes: Path, tiny_file: Path, tmp_path: Path
 ) -> None:
     """What was found is adopted once: what the first try wrote is gone on with."""
-    decide_alike(monkeypatch)
-    given = {
-        **IN_SMALL, "data": boxes, "resolution": 64, "task": "detect", "seed_network": str(tiny_file),
-        "target": "95%", "epochs": 1,
-    }  # fmt: skip
-
-    class Broken(Exception):
-        pass
-
-    def breaks(*args: Any, **kwargs: Any) -> Any:
-        raise Broken
-
-    with monkeypatch.context() as patch:
-        patch.setattr("bneck.recipes.search._measure_finals", breaks)
-        with pytest.raises(Broken):
-            bneck.search(**given, out=tmp_path / "run")
-    weights = (tmp_path / "run" / "found" / "weights.safetensors").read_bytes()
-    record = bneck.resume(tmp_path / "run")
+    written = tmp_path / "run" / "found" / "weights.safetensors"
+    with plugged_in() as device:
+        device.lost = lambda request: written.exists()  # what is left then is the last measurement
+        with pytest.raises(InputError, match=r"cannot be used: it broke off: pulled$"):
+            bneck.search(
+                **IN_SMALL | {"target": "95%", "epochs": 1}, task="detect", data=boxes, resolution=64,
+                device=device.name, seed_network=str(tiny_file), out=tmp_path / "run",
+            )  # fmt: skip
+        weights = written.read_bytes()
+        device.lost = lambda request: False
+        record = bneck.resume(tmp_path / "run")
     assert record["state"] == "finished"
-    assert (tmp_path / "run" / "found" / "weights.safetensors").read_bytes() == weights
+    assert written.read_bytes() == weights
 
 
 SPACE = """
@@ -199,22 +172,22 @@ tail: [{op: conv, kernel: 1, out: [64, 128], act: hswish}, {op: pool}]
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["detect", "segment"])
 def test_blocks_are_searched_for_the_whole(
-    task: str, boxes: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: str, simulated: SimulatedDevice, boxes: Path, scenes: Path, tmp_path: Path
 ) -> None:
-    measure_quickly(monkeypatch)
     (tmp_path / "toy.yaml").write_text(SPACE, encoding="utf-8")
     own: dict[str, Any] = {"data": boxes, "resolution": 64, "seed_network": "v3-small-0.5+dagger"}
     if task == "segment":
         own = {"data": scenes, "size": (48, 64), "seed_network": "v3-small-0.5+rf2"}
     record = bneck.search(
         **{**IN_SMALL, **own, "target": "70%", "delta": 0.2}, task=task, from_scratch=True,
-        space=str(tmp_path / "toy.yaml"), trials=6, proxy_epochs=2, top=2, out=tmp_path / "run",
+        device=simulated.name, space=str(tmp_path / "toy.yaml"), trials=6,
+        proxy_epochs=2, top=2, out=tmp_path / "run",
     )  # fmt: skip
     assert record["state"] == "finished"
     assert len(record["blocks"]["trials"]) == 6
     assert record["blocks"]["aim_ms"] > 0
     found = json.loads((tmp_path / "run" / "found" / "run.json").read_text())
-    assert (found["kind"], found["state"]) == (task, "finished")
+    assert (found["kind"], found["task"], found["state"]) == ("train", task, "finished")
 
 
 class TestWrongInput:
@@ -222,11 +195,17 @@ class TestWrongInput:
         ("options", "message"),
         [
             ({"task": "track"}, "there is no task 'track'; known are classify, detect, segment"),
-            ({"task": "detect"}, "needs images of yours; name a folder by --data"),
-            ({"loss": "focal"}, "loss cannot be given for the task classify"),
-            ({"task": "detect", "size": (8, 8), "data": "."}, "size cannot be given for the task"),
-            ({"task": "segment", "resolution": 96, "data": "."}, "has a size, not a resolution"),
-            ({"colour": 1}, "a search has no option colour"),
+            ({"task": "detect"}, "has no built-in images; pass a folder of yours with --data"),
+            ({"loss": "focal"}, "--loss is an option of the task detect, and this is classify"),
+            (
+                {"task": "detect", "size": (8, 8), "data": "."},
+                "--size is an option of the task segment, and this is detect",
+            ),
+            (
+                {"task": "segment", "resolution": 96, "data": "."},
+                "--resolution is an option of the task classify or detect, and this is segment",
+            ),
+            ({"colour": 1}, "bneck search has no option 'colour' for the task classify"),
         ],
     )
     def test_options_of_another_task(self, options: dict[str, Any], message: str) -> None:
@@ -248,7 +227,7 @@ class TestWrongInput:
         assert not (tmp_path / "b").exists()
 
     def test_a_supernet_is_for_classifiers(self, boxes: Path, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="a supernet judges classifiers only"):
+        with pytest.raises(InputError, match="a supernet scores classifiers only"):
             bneck.search(
                 boxes, task="detect", from_scratch=True, supernet=1.0, out=tmp_path / "run"
             )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bneck.data.folders import DataError
-from bneck.data.masks import (
+from bneck.tasks.segment.masks import (
     CITYSCAPES,
     IGNORED,
     Labels,
@@ -22,8 +22,8 @@ from bneck.data.masks import (
     read_labels,
     read_mask,
 )
-from bneck.data.pairs import list_pairs
-from bneck.data.scenes import Scenes, Vary, as_batch, crop_batches
+from bneck.tasks.segment.pairs import list_pairs
+from bneck.tasks.segment.scenes import Scenes, Vary, as_batch, crop_batches
 
 THREE = labels([("sky", None), ("road", None), ("car", None)], source="the test")
 

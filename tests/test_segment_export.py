@@ -5,30 +5,33 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bneck.devices import protocol
 from bneck.devices.runtimes import OnnxRuntime, runtime
-from bneck.export import segmenter_file
-from bneck.export.files import ExportError
-from bneck.export.segmenter_file import FileSegmenter, compare, export_segmenter
 from bneck.graphs.forms import form
-from bneck.graphs.segmenter_graph import segmenter_graph
+from bneck.graphs.onnx_graph import wrapped_graph
 from bneck.nets.calibrate import calibrate
 from bneck.nets.fold import folded_weights
-from bneck.nets.quantize_heads import emulated, emulator
-from bneck.nets.segmenter import SegmentNet, build_segmenter
-from bneck.recipes import segment_measure
-from bneck.recipes.segment_measure import PROTOCOL, measure_segmenters
+from bneck.nets.quantize import emulation, emulator
+from bneck.runs.answers import FileAnswers
+from bneck.runs.files import write_file
+from bneck.runs.measure import measure
 from bneck.specs.errors import InputError
-from bneck.specs.segmenter import Segmenter, from_settings, segmenter
 from bneck.specs.text import from_text
 from bneck.specs.zoo import network
+from bneck.tasks.checks import ExportError
+from bneck.tasks.segment.file import answer, compare
+from bneck.tasks.segment.head import Segmenter, from_settings, segmenter
+from bneck.tasks.segment.module import SegmentNet, build_segmenter
+from bneck.tasks.segment.options import SegmentOptions
+from bneck.tasks.segment.task import Segment
 from commands import Call, refusal
 from test_segmenter import LITTLE
 
@@ -52,6 +55,19 @@ def trained(seg: Segmenter) -> SegmentNet:
     return net.eval()
 
 
+def written(
+    net: SegmentNet, path: Path, x: torch.Tensor, *, argmax: bool = False, **how: Any
+) -> dict[str, Any]:
+    """The file's check against images."""
+    record = {"data": {"labels": {"names": list("abcd"[: net.seg.classes])}}}
+    options = SegmentOptions(argmax=argmax)
+    return write_file(Segment(), net, path, x, record=record, options=options, **how)
+
+
+def loaded(model: Any) -> Any:
+    return OnnxRuntime().load(model.SerializeToString(), threads=1)
+
+
 @pytest.mark.parametrize("argmax", [False, True])
 @pytest.mark.parametrize("head", ["lraspp", "raspp"])
 @pytest.mark.parametrize("size", [(64, 64), (75, 101), (33, 20)])
@@ -60,37 +76,37 @@ def test_the_file_answers_as_the_module(
 ) -> None:
     net = trained(segmenter(LITTLE, classes=4, filters=8, head=head))  # type: ignore[arg-type]
     path = tmp_path / "model.onnx"
-    names = ["a", "b", "c", "d"]
-    check = export_segmenter(net, path, images(2, 3, *size), labels={"names": names}, argmax=argmax)
+    check = written(net, path, images(2, 3, *size), argmax=argmax)
     assert check["largest_difference"] <= 1e-4
     assert check["equal_pixels"] > 0.99
     onnx.checker.check_model(onnx.load(path))
     session = OnnxRuntime().load(path.read_bytes(), threads=1)
     out = session.run(images(1, 3, *size).numpy())
     assert out.shape == ((1, *size) if argmax else (1, 4, *size))
-    assert json.loads(session.metadata["classes"]) == names
+    assert json.loads(session.metadata["classes"]) == ["a", "b", "c", "d"]
     spec = from_text(session.metadata["spec"])
     assert from_settings(spec, json.loads(session.metadata["segmenter"])) == net.seg
 
 
 @pytest.mark.parametrize("head", ["lraspp", "raspp"])
 @pytest.mark.parametrize("argmax", [False, True])
-@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_tflite_file_answers_as_the_module(
-    tmp_path: Path, head: str, argmax: bool, half: bool
+    tmp_path: Path, head: str, argmax: bool, precision: str
 ) -> None:
     pytest.importorskip("ai_edge_litert")
     net = trained(segmenter(LITTLE, classes=4, filters=8, head=head))  # type: ignore[arg-type]
     engine, path, size = runtime("litert"), tmp_path / "model.tflite", (75, 101)
-    check = export_segmenter(
-        net, path, images(2, 3, *size), labels={"names": list("abcd")}, argmax=argmax,
-        engine=engine, half=half,
-    )  # fmt: skip
+    check = written(
+        net, path, images(2, 3, *size), argmax=argmax, engine=engine, precision=precision
+    )
+    half = precision == "fp16"
     assert check["largest_difference"] <= (1e-2 if half else 1e-4)
     assert check["equal_pixels"] > (0.9 if half else 0.99)
-    file = FileSegmenter(path, engine)
-    assert (file.size, file.chooses, file.labels["names"]) == (size, argmax, list("abcd"))
-    found = file.answer(images(1, 3, *size))
+    file = FileAnswers(path, engine.name)
+    chooses = file.metadata["axes"] == "NHW"
+    assert (file.size, chooses, file.labels) == (size, argmax, tuple("abcd"))
+    found = answer(file.session, images(1, 3, *size).numpy(), argmax=argmax)
     assert found.shape == ((1, *size) if argmax else (1, 4, *size))
     # One part for XNNPACK; the choice is LiteRT's own.
     assert file.session.operators() == {"DELEGATE": 1} | ({"ARG_MAX": 1} if argmax else {})
@@ -108,13 +124,13 @@ def test_the_8_bit_file_answers_as_its_emulation(
     net, engine, size = trained(seg), runtime(engine_name), (90, 120)
     quantized = calibrate(net, [images(8, 3, *size)], form(engine_name, "int8"))
     path = tmp_path / f"model{engine.suffix}"
-    check = export_segmenter(
-        net, path, images(2, 3, *size), labels={"names": list("abcd")}, argmax=False,
-        engine=engine, quantized=quantized,
-    )  # fmt: skip
+    check = written(
+        net, path, images(2, 3, *size), engine=engine, precision="int8", quantized=quantized
+    )
     assert check["equal_pixels"] > 0.75  # of a net that knows nothing
-    file = FileSegmenter(path, engine)
-    got, want = file.answer(images(1, 3, *size)), emulated(net, quantized)(images(1, 3, *size))
+    file = FileAnswers(path, engine.name)
+    got = torch.from_numpy(answer(file.session, images(1, 3, *size).numpy(), argmax=False))
+    want = emulation(net, quantized)(images(1, 3, *size))
     assert (got - want).square().mean() <= 0.03**2 * want.square().mean()
     if engine_name == "litert":
         assert file.session.operators() == {"DELEGATE": 1}
@@ -148,18 +164,16 @@ def test_a_wrong_8_bit_file_is_refused() -> None:
     quantized = calibrate(net, [images(8, 3, *size)], "split")
     weights = dict(quantized.weights)
     weights["head.low.bias"] = weights["head.low.bias"] + 1
-    model = segmenter_graph(
-        net.seg, weights, size, hswish="split", ranges=quantized.ranges
-    ).SerializeToString()
+    graph = wrapped_graph(net.seg, weights, size, hswish="split", ranges=quantized.ranges)
     with pytest.raises(ExportError, match="does not answer as the network does on 1 images"):
-        compare(net, model, images(1, 3, *size), argmax=False, quantized=quantized)
+        compare(net, loaded(graph), images(1, 3, *size), quantized, "int8", argmax=False)
 
 
 def test_a_file_of_somebody_else_is_no_segmenter(tmp_path: Path) -> None:
     net, path = trained(segmenter(LITTLE, classes=3, filters=8)), tmp_path / "model.onnx"
-    path.write_bytes(segmenter_graph(net.seg, folded_weights(net), (40, 40)).SerializeToString())
-    with pytest.raises(InputError, match="is no segmenter of this version of bneck"):
-        FileSegmenter(path, OnnxRuntime())
+    path.write_bytes(wrapped_graph(net.seg, folded_weights(net), (40, 40)).SerializeToString())
+    with pytest.raises(InputError, match="was not exported by this version of bneck"):
+        FileAnswers(path)
 
 
 @pytest.mark.parametrize(
@@ -169,8 +183,8 @@ def test_networks_of_all_kinds(name: str) -> None:
     """Fused rows, dilation, and a map of more than one pooling window (640 x 900 at 1/8 and 1/32)."""
     net = trained(segmenter(network(name), classes=3, filters=8))
     for size in [(96, 120), *([(832, 900)] if "os" in name and "v3" in name else [])]:
-        model = segmenter_graph(net.seg, folded_weights(net), size).SerializeToString()
-        check = compare(net, model, images(1, 3, *size), argmax=False)
+        session = loaded(wrapped_graph(net.seg, folded_weights(net), size))
+        check = compare(net, session, images(1, 3, *size), None, "fp32", argmax=False)
         assert check["largest_difference"] <= 1e-4
 
 
@@ -179,66 +193,72 @@ def test_windows_and_gates_reach_the_file() -> None:
         segmenter(LITTLE, classes=3, filters=8), window=3, window_stride=(1, 2), gate="sigmoid"
     )
     net = trained(seg)
-    model = segmenter_graph(seg, folded_weights(net), (90, 120)).SerializeToString()
-    assert compare(net, model, images(1, 3, 90, 120), argmax=False)["largest_difference"] <= 1e-4
+    session = loaded(wrapped_graph(seg, folded_weights(net), (90, 120)))
+    check = compare(net, session, images(1, 3, 90, 120), None, "fp32", argmax=False)
+    assert check["largest_difference"] <= 1e-4
 
 
-def test_a_file_that_answers_otherwise_is_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Spoiled(Segment):
+    """Compares with a module of other weights than were written."""
+
+    def compare(self, net: Any, *known: Any) -> dict[str, Any]:
+        other = trained(net.seg)
+        with torch.no_grad():
+            other.get_submodule("head.low").bias += 0.1
+        return super().compare(other, *known)
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(tmp_path: Path) -> None:
     net = trained(segmenter(LITTLE, classes=3, filters=8))
-
-    def spoiled(net: SegmentNet) -> dict[str, np.ndarray]:
-        weights = folded_weights(net)
-        return weights | {"head.low.bias": weights["head.low.bias"] + 0.1}
-
-    monkeypatch.setattr(segmenter_file, "folded_weights", spoiled)
-    path = tmp_path / "model.onnx"
+    path, options = tmp_path / "model.onnx", SegmentOptions()
     with pytest.raises(ExportError, match="does not answer as the network does on 1 images"):
-        export_segmenter(net, path, images(1, 3, 40, 40), labels={"names": "abc"}, argmax=False)
+        write_file(Spoiled(), net, path, images(1, 3, 40, 40), record={}, options=options)
     assert not path.exists()
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figure of a busy machine is refused: these tests look at none."""
+    monkeypatch.setattr(protocol, "_check_spread", lambda *of: None)
+
+
+@pytest.mark.usefixtures("hasty")
 def test_segmenters_are_measured_side_by_side() -> None:
     """A record each, with a ratio to the first; nothing is claimed of the figures themselves."""
-    patient = replace(PROTOCOL, rounds=3, max_repeats=0, max_spread=float("inf"))
-    pair = [segmenter(LITTLE, classes=3, filters=8, head=head) for head in ("lraspp", "raspp")]
     rounds: list[int] = []
-    found = measure_segmenters(
-        pair, (40, 72), protocol=patient, on_round=lambda done, of: rounds.append(done)
-    )
-    assert [record["segmenter"] for record in found] == ["little lraspp8", "little raspp8"]
-    assert found[0]["ratio"] == 1
-    assert found[1]["ratio"] == pytest.approx(found[1]["cpu_ms"] / found[0]["cpu_ms"])
-    assert found[0]["size"] == [40, 72]
-    assert all(record["n"] == 3 and record["cpu_ms"] > 0 for record in found)
+    how: dict[str, Any] = {"task": "segment", "size": "40x72", "filters": 8, "rounds": 3}
+    pair = (LITTLE, replace(LITTLE, name="other"))
+    found = measure(*pair, on_round=lambda done, of: rounds.append(done), **how)
+    assert [one.network for one in found] == ["little lraspp8", "other lraspp8"]
+    assert [(one.resolution, one.width) for one in found] == [(40, 72)] * 2
+    assert found[0].cpu_ratio(found[0]).median == 1
+    assert found[1].cpu_ratio(found[0]).median > 0
     assert rounds == [1, 2, 3]
-    many = measure_segmenters(
-        pair[:1], (40, 72), protocol=patient, runtime_name=["onnxruntime", "litert"],
-        precision=["fp32", "int8"],
-    )  # fmt: skip
-    assert [(r["runtime"], r["precision"]) for r in many] == [
+    (other,) = measure(LITTLE, head="raspp", **how)
+    assert other.network == "little raspp8"
+    many = measure(LITTLE, runtime=["onnxruntime", "litert"], precision=["fp32", "int8"], **how)
+    assert [(one.runtime, one.precision) for one in many] == [
         ("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("litert", "fp32"), ("litert", "int8"),
     ]  # fmt: skip
-    assert many[0]["rounds_ratio"]["median"] == 1
+    assert many[0].ratio(many[0]).median == 1
     with pytest.raises(InputError, match="nothing to measure"):
-        measure_segmenters([], (40, 72))
+        measure(task="segment")
     with pytest.raises(InputError, match="there is no runtime 'abacus'"):
-        measure_segmenters(pair, (40, 72), runtime_name="abacus")
+        measure(LITTLE, runtime="abacus", **how)
 
 
-def test_measuring_by_command(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    loose = replace(PROTOCOL, max_repeats=0, max_spread=float("inf"))
-    monkeypatch.setattr(segment_measure, "PROTOCOL", loose)
+@pytest.mark.usefixtures("hasty")
+def test_measuring_by_command(call: Call) -> None:
     names = ("v3-small-0.35+rf2", "v2-0.35+rf2")
-    answer = call(
-        "measure", *names, "--task", "segment", "--size", "64x96", "--rounds", 3, "--json"
-    )
+    how = ("--task", "segment", "--size", "64x96")
+    answer = call("measure", *names, *how, "--rounds", 3, "--json")
     assert answer.code == 0, answer.err
     found = json.loads(answer.out)
-    assert [r["segmenter"] for r in found] == [f"{n}+os16 lraspp128" for n in names]
-    answer = call("measure", names[0], "--task", "segment", "--size", "64x96", "--rounds", 3)
-    assert "64 x 96 pixels" in answer.out
+    assert [r["network"] for r in found] == [f"{n}+os16 lraspp128" for n in names]
+    answer = call("measure", names[0], *how, "--rounds", 3)
+    assert "64 x 96" in answer.out
+    by_default = call("measure", names[0], "--task", "segment", "--rounds", 3, "--json")
+    assert [(r["resolution"], r["width"]) for r in json.loads(by_default.out)] == [(512, 1024)]
     assert "at least 1 and 3" in refusal(
         call("measure", names[0], "--task", "segment", "--rounds", 2)
     )

@@ -12,19 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bneck.costs.segmenter import count_segmenter
-from bneck.nets.segmenter import (
+from bneck.nets.quantize import resize
+from bneck.nets.weights import save_weights
+from bneck.specs.errors import InputError
+from bneck.specs.zoo import NETWORKS, network
+from bneck.tasks.segment.count import count_segmenter
+from bneck.tasks.segment.head import segmenter
+from bneck.tasks.segment.module import (
     LrAspp,
     RAspp,
     SegmentNet,
     build_segmenter,
     load_segmenter,
-    resize,
 )
-from bneck.nets.weights import save_weights
-from bneck.specs.errors import InputError
-from bneck.specs.segmenter import segmenter
-from bneck.specs.zoo import NETWORKS, network
 from test_segmenter import LITTLE
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from bneck.data.scenes import as_batch
-from bneck.nets.segmenter import build_segmenter
-from bneck.nets.strips import Source, scores_in_strips
-from bneck.recipes import segment_pictures
-from bneck.specs.segmenter import segmenter
+from bneck.runs.answers import ModuleAnswers
 from bneck.specs.zoo import network
-from bneck.tasks.segment import predict, predict_huge
+from bneck.tasks.segment import scoring
+from bneck.tasks.segment.head import segmenter
+from bneck.tasks.segment.module import build_segmenter
+from bneck.tasks.segment.scenes import as_batch
+from bneck.tasks.segment.scoring import predict, predict_huge
+from bneck.tasks.segment.strips import Source, scores_in_strips
+from bneck.tasks.segment.task import Segment
 from test_segment_export import images, trained
 from test_segmenter import LITTLE
 
@@ -59,7 +63,7 @@ def test_any_size_strip_and_padding(height: int, width: int, numbers: int, paddi
     torch.testing.assert_close(in_strips(net, x, numbers), wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_classes_of_a_picture_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_of_a_picture_are_those_of_the_whole() -> None:
     net = trained(segmenter(LITTLE, classes=4, filters=8))
     picture = np.random.default_rng(0).integers(0, 256, (121, 90, 3), dtype=np.uint8)
     whole = predict(net, as_batch(picture), (121, 90))
@@ -76,10 +80,10 @@ def test_a_picture_of_4096_x_8192_stays_under_2_gb() -> None:
     program = (
         "import resource, numpy as np, torch\n"
         "torch.set_num_threads(1)\n"
-        "from bneck.nets.segmenter import build_segmenter\n"
-        "from bneck.specs.segmenter import segmenter\n"
+        "from bneck.tasks.segment.module import build_segmenter\n"
+        "from bneck.tasks.segment.head import segmenter\n"
         "from bneck.specs.zoo import network\n"
-        "from bneck.tasks.segment import predict_huge\n"
+        "from bneck.tasks.segment.scoring import predict_huge\n"
         "net = build_segmenter(segmenter(network('v3-large+rf2+os16')))\n"
         "found = predict_huge(net, np.zeros((4096, 8192, 3), np.uint8))\n"
         "assert found.shape == (4096, 8192)\n"
@@ -94,29 +98,26 @@ def test_large_pictures_are_painted_in_strips(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Above the limit of pixels, at their own size; below it, and where a size is set, whole."""
-    from PIL import Image
-
     net = trained(segmenter(LITTLE, classes=3, filters=8))
     labels = {
         "names": ["a", "b", "c"],
         "colours": [[9, 0, 0], [0, 9, 0], [0, 0, 9]],
         "ids": [0, 1, 2],
     }
-    record = {"labels": labels, "settings": {"size": None}}
     called: list[str] = []
-    monkeypatch.setattr(segment_pictures, "load_run", lambda folder: (record, net))
-    monkeypatch.setattr(segment_pictures, "WHOLE_PIXELS", 40 * 50)
+    monkeypatch.setattr(scoring, "WHOLE_PIXELS", 40 * 50)
     for name in ("predict", "predict_huge"):
-        own = getattr(segment_pictures, name)
+        own = getattr(scoring, name)
 
-        def spy(*args: object, name: str = name, own: object = own) -> object:
+        def spy(*args: object, name: str = name, own: Any = own, **more: object) -> object:
             called.append(name)
-            return own(*args)  # type: ignore[operator]
+            return own(*args, **more)
 
-        monkeypatch.setattr(segment_pictures, name, spy)
-    for size in ((50, 40), (51, 40)):
-        Image.new("RGB", size).save(tmp_path / f"{size[0]}.png")
-        segment_pictures.paint("run", [tmp_path / f"{size[0]}.png"], mask=tmp_path / "m.png")
-    record["settings"] = {"size": [20, 20]}
-    segment_pictures.paint("run", [tmp_path / "51.png"], mask=tmp_path / "m.png")
+        monkeypatch.setattr(scoring, name, spy)
+    answers = ModuleAnswers(Segment(), net, ("a", "b", "c"))
+    for size, trained_at in (((50, 40), None), ((51, 40), None), ((51, 40), [20, 20])):
+        Image.new("RGB", size).save(tmp_path / "picture.png")
+        record = {"data": {"labels": labels}, "options": {"task": {"size": trained_at}}}
+        found = scoring.seen(answers, tmp_path / "picture.png", record)
+        assert found.raw[1].shape == (size[1], size[0])
     assert called == ["predict", "predict_huge", "predict"]

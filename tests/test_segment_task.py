@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bneck.data.masks import IGNORED, cityscapes_labels, read_mask
-from bneck.nets.segmenter import build_segmenter
-from bneck.specs.segmenter import segmenter
-from bneck.tasks.segment import Confusion, best, loss, predict, score, starts
+from bneck.tasks.segment.head import segmenter
+from bneck.tasks.segment.loss import loss
+from bneck.tasks.segment.masks import IGNORED, cityscapes_labels, read_mask
+from bneck.tasks.segment.module import build_segmenter
+from bneck.tasks.segment.scoring import Confusion, best, matrix_score, predict, starts
 from test_segmenter import LITTLE
 
 
@@ -93,7 +94,7 @@ class TestScore:
             for c in range(classes)
             if (union := ((ours == c) | (masks == c)).sum())
         ]
-        assert score(counted.matrix).miou == pytest.approx(np.mean(shares))
+        assert matrix_score(counted.matrix).miou == pytest.approx(np.mean(shares))
 
 
 def test_scores_are_those_of_the_cityscapes_scripts(tmp_path: Path) -> None:

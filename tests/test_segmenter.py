@@ -11,24 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bneck.costs.count import count
-from bneck.costs.segmenter import (
+from bneck.specs.network import NetSpec, layers
+from bneck.specs.rows import Bneck, Conv, Pool, SpecError
+from bneck.specs.transforms import random_widths
+from bneck.specs.zoo import NETWORKS, network
+from bneck.tasks.segment.count import (
     HALF,
     PUBLISHED_SEGMENTERS,
     PublishedSegmenter,
     count_segmenter,
     paper_madds,
 )
-from bneck.specs.network import NetSpec, layers
-from bneck.specs.rows import Bneck, Conv, Pool, SpecError
-from bneck.specs.segmenter import (
+from bneck.tasks.segment.head import (
     Segmenter,
     from_settings,
-    pool_window,
     segmenter,
     segmenter_layers,
 )
-from bneck.specs.transforms import random_widths
-from bneck.specs.zoo import NETWORKS, network
 
 LITTLE = NetSpec(
     name="little",
@@ -158,7 +157,7 @@ def test_pooling_windows_on_the_paper_s_maps() -> None:
     assert grid((513, 1025)) == (1, 1)  # 33 x 65
     assert grid((1, 1)) == (1, 1)
     seg = segmenter(network("v3-small+rf2+os16"), global_pool=True)
-    assert pool_window(seg, (65, 129)) == (65, 129)
+    assert seg.pool_window((65, 129)) == (65, 129)
     released = segmenter(network("v3-small+rf2+os32"))
     walk = {layer.name: layer for layer in segmenter_layers(released, (1025, 2049))}
     assert walk["head.gate"].size_out == (3, 9)

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from bneck.recipes.main import search
-from bneck.search.ledger import LedgerError
-from bneck.search.study import Study
+from bneck.nas.ledger import LedgerError
+from bneck.nas.study import Study
+from bneck.runs.search.main import search
 from bneck.specs.errors import InputError
-from conftest import measure_quickly
 from shared_search import open_study
+from simulated_device import SimulatedDevice
 from test_ledger_kills import postgres  # noqa: F401  (a fixture)
 from test_study import accuracy
 
@@ -63,7 +63,7 @@ def test_of_two_that_propose_one_network_the_later_yields(
     one, other = open_study(ledger, "one"), open_study(ledger, "other")
     first = one.ask()
     assert first is not None
-    sampler: Any = other._study.sampler
+    sampler: Any = other._searcher
     real = sampler.propose
 
     def same_once(history: Any, pending: Any, number: int) -> Any:
@@ -124,21 +124,19 @@ def test_processes_that_share_a_study(
 
 @pytest.mark.slow
 def test_a_second_run_of_a_finished_study_judges_nothing_more(
-    pictures: Path, tiny_file: Path, tmp_path: Path
+    simulated: SimulatedDevice, pictures: Path, tiny_file: Path, tmp_path: Path
 ) -> None:
-    from test_block_search import SMALL, SPACE, by_table
+    from test_block_search import SMALL, SPACE
 
     (tmp_path / "toy.yaml").write_text(SPACE, encoding="utf-8")
     given: dict[str, Any] = {
-        **SMALL, "data": pictures, "target": "40%", "seed_network": str(tiny_file), "top": 1,
+        **SMALL, "device": simulated.name, "data": pictures, "target": "40%",
+        "seed_network": str(tiny_file), "top": 1,
         "space": str(tmp_path / "toy.yaml"), "slack": 0.0, "study": "together",
         "ledger": f"sqlite:///{tmp_path}/trials.db",
     }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        measure_quickly(patch)
-        patch.setattr("bneck.recipes.finalists.measured_ms", by_table)
-        for name in ("one", "other"):
-            search(**given, out=tmp_path / name)
+    for name in ("one", "other"):
+        search(**given, out=tmp_path / name)
     one, other = (
         json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "other")
     )

@@ -94,7 +94,7 @@ class TestExport:
         ("options", "said"),
         [
             (("--format", "coreml"), "there is no format 'coreml'; known are onnx, tflite, .*"),
-            (("--format", "tflite", "--precision", "int8"), "8 bits need images .* --data"),
+            (("--format", "tflite", "--precision", "int8"), "int8 needs images .* --data"),
             (("--format", "torch", "--precision", "int8"), "torch does not run precision 'int8'.*"),
             (("--format", "torch", "--pixels"), "files for torch take normalised images; .*"),
             (("--format", "openvino", "--out", "x.bin"), r"x\.bin must end in \.xml: .*"),
@@ -122,7 +122,7 @@ class TestFilesAnswer:
         done = call("predict", exported, picture, "--json")
         assert len(json.loads(done.out)[0]["classes"]) == 3
         done = call("evaluate", exported, "--data", pictures, "--json")
-        assert json.loads(done.out)["n"] == 30
+        assert json.loads(done.out)["images"] == 30
 
     def test_a_file_of_somebody_else_is_refused(self, call: Call, tmp_path: Path) -> None:
         path = tmp_path / "foreign.tflite"
@@ -132,7 +132,7 @@ class TestFilesAnswer:
 
 
 def test_quantize_refuses_the_untrained(call: Call, tiny_file: Path) -> None:
-    assert "has no trained weights; give the folder" in refusal(call("quantize", tiny_file))
+    assert "has no trained weights; pass the folder" in refusal(call("quantize", tiny_file))
 
 
 def test_table_refuses_what_has_none(call: Call, tiny_file: Path, tmp_path: Path) -> None:
@@ -150,4 +150,4 @@ def test_tasks_are_measured_where_they_have_files(call: Call, task: str) -> None
         call(*names, "--precision", "int4", "--rounds", 3)
     )
     why = refusal(call(*names, "--device", "ssh:somewhere"))
-    assert f"to {task} is measured on this machine so far" in why
+    assert why.startswith("ssh:somewhere cannot be used: ")  # they run wherever classifiers do

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bneck.costs.table import row_keys
-from bneck.search.blocks import Block, BlockSpace
-from bneck.search.space import Choice, NotInSpace, Space, SpaceError
-from bneck.search.spaces import load_space, mnasnet, space, space_from_text, v3
-from bneck.search.widths import WidthSpace
+from bneck.nas.blocks import Block, BlockSpace
+from bneck.nas.space import Choice, NotInSpace, Space, SpaceError
+from bneck.nas.spaces import load_space, mnasnet, space, space_from_text, v3
+from bneck.nas.widths import WidthSpace
 from bneck.specs.codec import from_codec
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec

@@ -13,13 +13,13 @@ import optuna
 import pytest
 
 from bneck.costs.count import count
-from bneck.search.latency import fastest
-from bneck.search.ledger import LedgerError, open_ledger
-from bneck.search.reward import Reward
-from bneck.search.searchers import SEARCHERS
-from bneck.search.space import Tokens
-from bneck.search.spaces import space_from_text
-from bneck.search.study import Asked, Study
+from bneck.nas.latency import fastest
+from bneck.nas.ledger import LedgerError, open_ledger
+from bneck.nas.reward import Reward
+from bneck.nas.searchers import SEARCHERS
+from bneck.nas.space import Tokens
+from bneck.nas.spaces import space_from_text
+from bneck.nas.study import Asked, Study
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 
@@ -248,7 +248,7 @@ class TestWrongInput:
             of.tell(asked, 0.7)
 
     def test_a_limit_that_nothing_meets(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sys.modules["bneck.search.study"], "MOST_IN_A_ROW", 40)
+        monkeypatch.setattr(sys.modules["bneck.nas.study"], "MOST_IN_A_ROW", 40)
         for searcher in ("random", "predictor"):
             with pytest.raises(InputError, match=r"40 networks .* none is within 0\.001 ms"):
                 study(searcher, reward=Reward(kind="paper", target_ms=1, limit_ms=0.001)).ask()
@@ -257,9 +257,9 @@ class TestWrongInput:
 def test_a_lost_ledger_is_tried_again_then_ends_cleanly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["bneck.search.ledger"], "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(sys.modules["bneck.nas.ledger"], "PAUSES_S", (0.0, 0.0))
     of = study(ledger=tmp_path / "j.log")
-    storage = of._study._storage
+    storage = of._storage
     real, failures = storage.create_new_trial, [OSError("gone"), OSError("gone")]
 
     def create(*args: Any, **named: Any) -> Any:

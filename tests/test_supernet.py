@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,16 @@ import torch
 
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed
+from bneck.nas.spaces import mnasnet, space_from_text, v3
 from bneck.nets.build import Net
 from bneck.nets.supernet import Supernet, largest, smallest
-from bneck.search.spaces import mnasnet, space_from_text, v3
 from bneck.specs.errors import InputError
-from bneck.tasks.classify import evaluate
-from bneck.train.loop import Data, OnStep, Settings
-from bneck.train.supernet import train_supernet
+from bneck.tasks.classify.dataset import ImageData
+from bneck.tasks.classify.scoring import evaluate
+from bneck.tasks.classify.supernet import supernet_problem
+from bneck.training.loop import OnStep, fit
+from bneck.training.settings import Settings
+from learning import Module
 
 SPACE = space_from_text(
     """
@@ -33,6 +37,13 @@ tail: [{op: conv, kernel: 1, out: [64, 128], act: hswish}, {op: pool}]
 """
 )
 SETTINGS = Settings(epochs=2.0, batch=16, lr=0.003, average=0.9, bn_momentum=0.1, warmup=0.5)
+
+
+def train_supernet(
+    net: Supernet, data: ImageData, settings: Settings, *, sampling: Any = "uniform", **how: Any
+) -> Any:
+    """Train in place; `how` as in `training.loop.fit`."""
+    return fit(net, supernet_problem(net, data, settings, sampling=sampling), settings, **how)
 
 
 class Killed(Exception):
@@ -100,12 +111,11 @@ def test_a_network_taken_out_has_the_statistics_of_the_images() -> None:
     assert first.bn.momentum == SPACE.decode(tokens).bn_momentum
 
 
-def test_a_step_moves_only_what_its_network_has(packed: Packed) -> None:
+def test_a_step_moves_only_what_its_network_has(image_data: ImageData) -> None:
     net = Supernet(SPACE)
     before = {name: p.detach().clone() for name, p in net.weights.items()}
-    data = Data(packed.train, np.arange(96), 32)
     with pytest.raises(Killed):
-        train_supernet(net, data, SETTINGS, on_step=kill_after(1))
+        train_supernet(net, image_data, SETTINGS, on_step=kill_after(1))
     moved = {name for name, p in net.weights.items() if not torch.equal(before[name], p)}
     tokens = SPACE.sample(random.Random("0 0"))
     kind = SPACE.decode(tokens).rows[1].op
@@ -116,34 +126,35 @@ def test_a_step_moves_only_what_its_network_has(packed: Packed) -> None:
 
 
 @pytest.mark.parametrize("sampling", ["uniform", pytest.param("sandwich", marks=pytest.mark.slow)])
-def test_networks_of_a_trained_supernet_answer_above_chance(packed: Packed, sampling: str) -> None:
+def test_networks_of_a_trained_supernet_answer_above_chance(
+    packed: Packed, image_data: ImageData, sampling: str
+) -> None:
     net = Supernet(SPACE)
-    data = Data(packed.train, np.arange(96), 32)
     settings = replace(SETTINGS, epochs=12.0)
-    train_supernet(net, data, settings, sampling=sampling)  # type: ignore[arg-type]
+    train_supernet(net, image_data, settings, sampling=sampling)
     judged = []
     for tokens in (largest(SPACE), smallest(SPACE)):
         batches = eval_batches(packed.train, np.arange(96), resolution=32, batch=48)
         taken = net.network(tokens, [images for images, _ in batches])
         batches = eval_batches(packed.val, np.arange(30), resolution=32, batch=30)
-        judged.append(evaluate(taken, batches).expected)
+        judged.append(evaluate(Module(taken), batches).expected)
     assert min(judged) > 0.45  # three classes
 
 
-def test_a_broken_training_goes_on_to_the_same_weights(packed: Packed, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    data = Data(packed.train, np.arange(96), 32)
-    whole = train_supernet(Supernet(SPACE), data, SETTINGS)
+def test_a_broken_training_goes_on_to_the_same_weights(image_data: ImageData, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    whole = train_supernet(Supernet(SPACE), image_data, SETTINGS)
 
     with pytest.raises(Killed):  # six steps an epoch
         train_supernet(
-            Supernet(SPACE), data, SETTINGS, checkpoint=tmp_path / "c", on_step=kill_after(8)
+            Supernet(SPACE), image_data, SETTINGS, checkpoint=tmp_path / "c", on_step=kill_after(8)
         )
-    resumed = train_supernet(Supernet(SPACE, seed=5), data, SETTINGS, checkpoint=tmp_path / "c")
+    resumed = train_supernet(
+        Supernet(SPACE, seed=5), image_data, SETTINGS, checkpoint=tmp_path / "c"
+    )
     for name, value in whole.state_dict().items():
         assert torch.allclose(value, resumed.state_dict()[name], atol=1e-6)
 
 
-def test_an_unknown_sampling(packed: Packed) -> None:
-    data = Data(packed.train, np.arange(96), 32)
+def test_an_unknown_sampling(image_data: ImageData) -> None:
     with pytest.raises(InputError, match="no sampling 'all'; known are uniform, sandwich"):
-        train_supernet(Supernet(SPACE), data, SETTINGS, sampling="all")  # type: ignore[arg-type]
+        train_supernet(Supernet(SPACE), image_data, SETTINGS, sampling="all")

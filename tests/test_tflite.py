@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from bneck.graphs.onnx_graph import pads
+from bneck.graphs.weights import pads
 from bneck.nets.fold import folded_weights
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec, Padding, layers

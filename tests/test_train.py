@@ -20,8 +20,11 @@ from bneck.nets.weights import load_weights, save_weights
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import scale_width
-from bneck.tasks.classify import evaluate, guesses, loss
-from bneck.train.loop import Data, Settings, TrainingError, train
+from bneck.tasks.classify.dataset import ImageData
+from bneck.tasks.classify.scoring import evaluate, loss
+from bneck.training.loop import fit
+from bneck.training.settings import Settings, TrainingError
+from learning import Module, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -32,19 +35,19 @@ STEPS = 15  # 2.5 epochs of 96 / 16
 
 
 @pytest.fixture(scope="module")
-def data(packed: Packed) -> Data:
-    return Data(packed.train, np.arange(len(packed.train.labels)), 32)
+def data(image_data: ImageData) -> ImageData:
+    return image_data
 
 
 @pytest.fixture(scope="module")
-def unbroken(tiny: NetSpec, data: Data) -> dict[str, Tensor]:
+def unbroken(tiny: NetSpec, data: ImageData) -> dict[str, Tensor]:
     """Weights of a run that nothing disturbed."""
     torch.manual_seed(1)
     return trained(tiny, data)
 
 
 def trained(
-    spec: NetSpec, data: Data, settings: Settings = SETTINGS, **more: Any
+    spec: NetSpec, data: ImageData, settings: Settings = SETTINGS, **more: Any
 ) -> dict[str, Tensor]:
     return train(build(spec, seed=3), data, settings, **more).state_dict()
 
@@ -68,19 +71,19 @@ def stop_at(step: int) -> Any:
 
 class TestReproducible:
     def test_the_same_seed_gives_the_same_weights_to_the_last_bit(
-        self, tiny: NetSpec, data: Data, unbroken: dict[str, Tensor]
+        self, tiny: NetSpec, data: ImageData, unbroken: dict[str, Tensor]
     ) -> None:
         torch.manual_seed(2)  # whatever else drew numbers in between
         assert_same(trained(tiny, data), unbroken)
 
     def test_another_seed_gives_other_weights(
-        self, tiny: NetSpec, data: Data, unbroken: dict[str, Tensor]
+        self, tiny: NetSpec, data: ImageData, unbroken: dict[str, Tensor]
     ) -> None:
         other = trained(tiny, data, replace(SETTINGS, seed=1))
         assert not torch.equal(other["classifier.weight"], unbroken["classifier.weight"])
 
     def test_steps_are_counted_and_the_net_comes_back_ready_to_use(
-        self, tiny: NetSpec, data: Data
+        self, tiny: NetSpec, data: ImageData
     ) -> None:
         told: list[tuple[int, int]] = []
         net = build(tiny)
@@ -95,7 +98,7 @@ class TestResume:
     def test_a_broken_run_ends_where_an_unbroken_one_does(
         self,
         tiny: NetSpec,
-        data: Data,
+        data: ImageData,
         unbroken: dict[str, Tensor],
         tmp_path: Path,
         step: int,
@@ -109,7 +112,7 @@ class TestResume:
         assert_same(resumed, unbroken)
 
     def test_before_the_first_epoch_ends_it_begins_anew(
-        self, tiny: NetSpec, data: Data, unbroken: dict[str, Tensor], tmp_path: Path
+        self, tiny: NetSpec, data: ImageData, unbroken: dict[str, Tensor], tmp_path: Path
     ) -> None:
         path = tmp_path / "run.checkpoint"
         with pytest.raises(Stopped):
@@ -118,14 +121,14 @@ class TestResume:
         assert_same(trained(tiny, data, checkpoint=path), unbroken)
 
     def test_a_finished_run_is_not_trained_again(
-        self, tiny: NetSpec, data: Data, tmp_path: Path
+        self, tiny: NetSpec, data: ImageData, tmp_path: Path
     ) -> None:
         path = tmp_path / "run.checkpoint"
         first = trained(tiny, data, checkpoint=path)
         assert_same(first, trained(tiny, data, checkpoint=path, on_step=stop_at(1)))
 
     def test_a_checkpoint_of_another_network_is_refused(
-        self, tiny: NetSpec, data: Data, tmp_path: Path
+        self, tiny: NetSpec, data: ImageData, tmp_path: Path
     ) -> None:
         path = tmp_path / "run.checkpoint"
         trained(scale_width(tiny, 0.5), data, checkpoint=path)
@@ -136,13 +139,17 @@ class TestResume:
             trained(tiny, data, checkpoint=path)
         assert path.read_bytes() == before
 
-    def test_weights_are_no_checkpoint(self, tiny: NetSpec, data: Data, tmp_path: Path) -> None:
+    def test_weights_are_no_checkpoint(
+        self, tiny: NetSpec, data: ImageData, tmp_path: Path
+    ) -> None:
         path = tmp_path / "weights.safetensors"
         save_weights(build(tiny).state_dict(), path)
         with pytest.raises(InputError, match="is a checkpoint of another network"):
             trained(tiny, data, checkpoint=path)
 
-    def test_a_torn_checkpoint_is_refused(self, tiny: NetSpec, data: Data, tmp_path: Path) -> None:
+    def test_a_torn_checkpoint_is_refused(
+        self, tiny: NetSpec, data: ImageData, tmp_path: Path
+    ) -> None:
         path = tmp_path / "run.checkpoint"
         with pytest.raises(Stopped):
             trained(tiny, data, checkpoint=path, on_step=stop_at(7))
@@ -155,7 +162,7 @@ class TestFullDisk:
     def test_it_ends_in_a_sentence_and_keeps_the_last_checkpoint(
         self,
         tiny: NetSpec,
-        data: Data,
+        data: ImageData,
         unbroken: dict[str, Tensor],
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -186,14 +193,17 @@ class TestFullDisk:
 
 
 class TestRefused:
-    def test_a_batch_larger_than_the_set(self, tiny: NetSpec, packed: Packed) -> None:
-        few = Data(packed.train, np.arange(15), 32)
+    def test_a_batch_larger_than_the_set(self, tiny: NetSpec, data: ImageData) -> None:
+        net = build(tiny)
+        few = replace(data.problem(net, SETTINGS), images=15)
         with pytest.raises(
             TrainingError, match=r"^the batch of 16 is larger than the 15 training images"
         ):
-            trained(tiny, few)
+            fit(net, few, SETTINGS)
 
-    def test_a_rate_that_diverges_is_named_with_its_step(self, tiny: NetSpec, data: Data) -> None:
+    def test_a_rate_that_diverges_is_named_with_its_step(
+        self, tiny: NetSpec, data: ImageData
+    ) -> None:
         wild = replace(SETTINGS, lr=1e30, warmup=0.0)
         # The cosine at 2/6 of 2.5 epochs: (1 + cos 24 degrees) / 2 = 0.957
         with pytest.raises(
@@ -205,7 +215,7 @@ class TestRefused:
 
 class TestLearning:
     def test_the_loss_falls_and_the_net_sees_what_it_was_shown(
-        self, tiny: NetSpec, data: Data, packed: Packed
+        self, tiny: NetSpec, data: ImageData, packed: Packed
     ) -> None:
         losses: list[float] = []
         settings = replace(SETTINGS, epochs=8, lr=0.005, smoothing=0.0)
@@ -213,12 +223,12 @@ class TestLearning:
         assert losses[0] == pytest.approx(np.log(3), abs=0.15)  # three classes, nothing known
         assert np.mean(losses[-6:]) < 0.5 * losses[0]
         indices = np.arange(len(packed.val.labels))
-        accuracy = evaluate(net, eval_batches(packed.val, indices, resolution=32, batch=7))
+        accuracy = evaluate(Module(net), eval_batches(packed.val, indices, resolution=32, batch=7))
         assert accuracy.n == 30
         assert accuracy.top1 > 0.6  # 1/3 by chance
 
     def test_the_checkpoint_is_read_without_pickle(
-        self, tiny: NetSpec, data: Data, tmp_path: Path
+        self, tiny: NetSpec, data: ImageData, tmp_path: Path
     ) -> None:
         trained(tiny, data, replace(SETTINGS, epochs=0.5), checkpoint=tmp_path / "c")
         tensors = load_weights(tmp_path / "c")
@@ -241,12 +251,7 @@ class TestClassify:
         images = torch.tensor([[0.0, 0.0], [5.0, -5.0], [-5.0, 5.0]]).reshape(3, 2, 1, 1)
         labels = torch.tensor([0, 0, 0])
         batches = [(images[:2], labels[:2]), (images[2:], labels[2:])]
-        accuracy = evaluate(Echo(), batches)
+        accuracy = evaluate(Module(Echo()), batches)
         assert (accuracy.n, accuracy.top1) == (3, 2 / 3)
         wanted = (np.log(2) + np.log1p(np.exp(-10)) + np.log1p(np.exp(10))) / 3
         assert accuracy.loss == pytest.approx(wanted, rel=1e-6)
-
-    def test_guesses_are_best_first_and_no_more_than_there_are_classes(self) -> None:
-        (best,) = guesses(torch.tensor([[0.0, np.log(6.0), np.log(3.0)]]), ["a", "b", "c"], top=5)
-        assert [guess.label for guess in best] == ["b", "c", "a"]
-        assert [guess.score for guess in best] == pytest.approx([0.6, 0.3, 0.1])

@@ -16,14 +16,16 @@ from bneck.devices.runtimes import OnnxRuntime
 from bneck.nets.build import Net, build
 from bneck.nets.transfer import is_folded, restore_statistics, transferred
 from bneck.nets.weights import load_weights
-from bneck.recipes import classify
-from bneck.recipes.classify import load_trained, resume_classify, train_classify
+from bneck.records.progress import Silent
 from bneck.records.run import RunFolder
+from bneck.runs.load import trained as load_trained
+from bneck.runs.train import resume_training, train
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text
 from bneck.specs.transforms import with_classes, with_expanded
-from bneck.train.loop import features
+from bneck.training.loop import backbone
+from commands import Call
 
 QUICK: dict[str, Any] = {"epochs": 2.0, "seed": 3}
 
@@ -31,7 +33,7 @@ QUICK: dict[str, Any] = {"epochs": 2.0, "seed": 3}
 @pytest.fixture(scope="module")
 def trained(pictures: Path, tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("trained") / "run"
-    train_classify(str(tiny_file), pictures, out=path, epochs=6.0, lr=0.004, seed=3)
+    train(str(tiny_file), pictures, out=path, epochs=6.0, lr=0.004, seed=3)
     return path
 
 
@@ -42,6 +44,20 @@ def folded(spec: NetSpec) -> Net:
         norm.get_buffer("running_var").fill_(1 - norm.eps)
         nn.init.normal_(norm.bias, std=0.1)
     return net.eval()
+
+
+def test_the_best_epoch_says_on_what_it_was_chosen(
+    pictures: Path, tiny_file: Path, tmp_path: Path, call: Call
+) -> None:
+    out, options = tmp_path / "run", ("--data", pictures, "--epochs", 1)
+    printed = call("train", tiny_file, *options, "--out", out).out
+    best = RunFolder(out).read()["best"]
+    assert best["chosen_on"] == "val"
+    number = f"{100 * best['val_top1']:.1f}"
+    said = "chosen on val and measured on val, so it may be too high"
+    assert f"with {number}% ({said})" in printed
+    report = (out / "report.md").read_text()
+    assert f"top-1 {number} % after step {best['step']}, {said}." in report
 
 
 class TestTransfer:
@@ -93,7 +109,7 @@ class TestTransfer:
         assert float((batch - before).abs().max()) < 0.02 * scale
 
     def test_a_trained_net_is_not_taken_for_folded(self, trained: Path) -> None:
-        assert not is_folded(load_trained(RunFolder(trained)))
+        assert not is_folded(load_trained(trained).net)
 
 
 def without_dropout(net: Net) -> Net:
@@ -105,10 +121,10 @@ class TestRun:
     def test_it_learns_and_says_what_came_of_it(self, trained: Path) -> None:
         record = json.loads((trained / "run.json").read_text())
         assert record["state"] == "finished"
-        assert record["kind"] == "classify"
-        assert record["top1"] > 0.6  # of three classes; guessing gives 0.33
-        assert record["export"]["label_agreement"] == 1.0
-        assert record["data"]["classes"] == ["circle", "square", "stripes"]
+        assert (record["kind"], record["task"]) == ("train", "classify")
+        assert record["scores"]["val"]["score"] > 0.6  # of three classes; guessing gives 0.33
+        assert record["files"]["model.onnx"]["label_agreement"] == 1.0
+        assert record["classes"] == ["circle", "square", "stripes"]
         assert (trained / "model.onnx").is_file()
         assert not (trained / "scratch").exists()
 
@@ -117,19 +133,19 @@ class TestRun:
     ) -> None:
         assert bneck.count(trained).params == bneck.count(bneck.network(trained)).params
         found = bneck.evaluate(trained, pictures / "val", crop="resize")
-        assert found["n"] == 30
+        assert found["images"] == 30
         image = next((pictures / "val" / "circle").iterdir())
-        assert len(bneck.predict(trained, [image], top=3)[0]) == 3
+        assert len(bneck.predict(trained, [image], top=3)[0]["classes"]) == 3
 
     def test_from_weights_it_begins_where_they_were(
         self, trained: Path, pictures: Path, tmp_path: Path
     ) -> None:
         out = tmp_path / "run"
-        record = train_classify(
+        record = train(
             str(trained), pictures, start=trained, out=out, epochs=0.5, lr=1e-9, frozen=True
         )
         before = json.loads((trained / "run.json").read_text())
-        assert record["top1"] == pytest.approx(before["top1"])
+        assert record["scores"]["val"]["score"] == pytest.approx(before["scores"]["val"]["score"])
         old, new = (
             load_weights(trained / "weights.safetensors"),
             load_weights(out / "weights.safetensors"),
@@ -147,49 +163,47 @@ class TestRun:
         said["normalisation"] = {"mean": [0.5, 0.25, 0.75], "std": [0.5, 0.5, 0.5]}
         (begin / "run.json").write_text(json.dumps(said))
         out = tmp_path / "run"
-        train_classify(str(begin), pictures, start=begin, out=out, epochs=0.5, frozen=True)
+        train(str(begin), pictures, start=begin, out=out, epochs=0.5, frozen=True)
         engine = OnnxRuntime()
         metadata = engine.load(engine.read(out / "model.onnx"), threads=1).metadata
         assert json.loads(metadata["mean"]) == [0.5, 0.25, 0.75]
 
     def test_frozen_rows_learn_nothing(self, trained: Path, pictures: Path, tmp_path: Path) -> None:
         out = tmp_path / "run"
-        train_classify(
-            str(trained), pictures, start=trained, out=out, epochs=1.0, lr=0.01, frozen=True
-        )
-        old, new = (load_trained(RunFolder(path)) for path in (trained, out))
+        train(str(trained), pictures, start=trained, out=out, epochs=1.0, lr=0.01, frozen=True)
+        old, new = (load_trained(path).net for path in (trained, out))
         for a, b in zip(
-            features(old).state_dict().values(), features(new).state_dict().values(), strict=True
+            backbone(old).state_dict().values(), backbone(new).state_dict().values(), strict=True
         ):
             assert torch.equal(a, b)
         assert not torch.equal(old.classifier.weight, new.classifier.weight)
 
     def test_killed_after_an_epoch_it_ends_with_the_same_weights(
-        self, pictures: Path, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, pictures: Path, tiny_file: Path, tmp_path: Path
     ) -> None:
         whole = tmp_path / "whole"
-        train_classify(str(tiny_file), pictures, out=whole, **QUICK)
+        train(str(tiny_file), pictures, out=whole, **QUICK)
 
         class Killed(BaseException):
             pass
 
-        broken, real = tmp_path / "broken", classify.train
+        class Watching(Silent):
+            """Pulls the plug in the second of two epochs: the bar has come to its last third."""
 
-        # The cosine depends on all epochs, so the first epoch is run with the real settings.
-        def one_epoch(net: Net, data: Any, settings: Any, **how: Any) -> Net:
-            steps = len(data.indices) // settings.batch
+            steps = 0
 
-            def stop(done: int, total: int, loss: float) -> None:
-                if done > steps:
+            def advance(self, done: int) -> None:
+                self.steps += done if self.training else 0
+                if self.steps > 12:
                     raise Killed
 
-            return real(net, data, settings, checkpoint=how["checkpoint"], on_step=stop)
+            def stage(self, name: str, total: int) -> None:
+                self.training = name.startswith("training")
 
-        monkeypatch.setattr(classify, "train", one_epoch)
+        broken = tmp_path / "broken"
         with pytest.raises(Killed):
-            train_classify(str(tiny_file), pictures, out=broken, **QUICK)
-        monkeypatch.setattr(classify, "train", real)
-        resume_classify(broken)
+            train(str(tiny_file), pictures, out=broken, progress=Watching(), **QUICK)
+        resume_training(broken)
         assert (broken / "weights.safetensors").read_bytes() == (
             whole / "weights.safetensors"
         ).read_bytes()
@@ -202,9 +216,9 @@ class TestRun:
             {"recipe": "best"},
             "there is no recipe 'best'; known are small-data, paper, imagenet, finetune",
         ),
-        ({"frozen": True}, "frozen rows need weights to keep"),
+        ({"frozen": True}, "--frozen needs trained weights; add --from PATH or remove --frozen"),
         ({"epochs": 0.0}, "epochs is 0.0; it must be a number above 0"),
-        ({"batch": 1}, "batch is 1; batch norm needs at least 2 images"),
+        ({"batch": 1}, "the batch is 1; batch norm needs at least 2 images"),
         ({"batch": 1000}, "the batch of 1000 is larger than the 96 training images"),
         ({"lr": -1.0}, "lr is -1.0; it must be a number above 0"),
         ({"lr": 1e30}, "the loss became"),
@@ -217,7 +231,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
 ) -> None:
     out = tmp_path / "run"
     with pytest.raises(InputError, match=sentence):
-        train_classify(str(tiny_file), pictures, out=out, **{"epochs": 1.0, **options})
+        train(str(tiny_file), pictures, out=out, **{"epochs": 1.0, **options})
     assert not out.exists()
 
 
@@ -225,13 +239,13 @@ def test_another_networks_weights_are_refused(
     trained: Path, pictures: Path, tiny: NetSpec, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="shrinking can only drop channels"):
-        train_classify("v3-small@32", pictures, start=trained, out=tmp_path / "run")
+        train("v3-small@32", pictures, start=trained, out=tmp_path / "run")
 
 
 def test_a_folder_in_use_is_left_alone(pictures: Path, tiny_file: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(InputError, match="is not an empty folder"):
-        train_classify(str(tiny_file), pictures, out=tmp_path)
+        train(str(tiny_file), pictures, out=tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
@@ -241,7 +255,7 @@ def test_only_a_training_is_resumed(trained: Path, tmp_path: Path) -> None:
     record = json.loads((other / "run.json").read_text())
     (other / "run.json").write_text(json.dumps({**record, "kind": "search"}))
     with pytest.raises(InputError, match="is a run of kind 'search'"):
-        resume_classify(other)
+        resume_training(other)
 
 
 def test_the_spec_file_of_a_run_reads_like_any_other(trained: Path, tiny: NetSpec) -> None:

@@ -17,15 +17,16 @@ import pytest
 import torch
 
 import bneck
-from bneck.data.pack import Packed
 from bneck.nets.build import build
 from bneck.nets.weights import load_weights, save_weights
-from bneck.recipes.classify import resume_classify, train_classify
-from bneck.recipes.training import RECIPES, changed, paper
+from bneck.runs.train import resume_training, train
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.train.loop import Data, Settings, train
+from bneck.tasks.classify.dataset import ImageData
+from bneck.tasks.classify.recipes import RECIPES, paper
+from bneck.training.settings import Settings, changed
 from commands import Call, refusal
+from learning import train as train_net
 
 QUICK: dict[str, Any] = {"epochs": 2.0, "seed": 3}
 
@@ -42,7 +43,7 @@ def shard(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(shard: Path, tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A streamed training with everything written down."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    train_classify(str(tiny_file), shard, stream=True, out=out, **QUICK)
+    train(str(tiny_file), shard, stream=True, out=out, **QUICK)
     return out
 
 
@@ -107,13 +108,13 @@ class TestRun:
     def test_it_writes_down_what_happened(self, whole: Path) -> None:
         record = json.loads((whole / "run.json").read_text())
         assert (record["state"], record["data"]["kind"]) == ("finished", "shards")
-        assert record["data"]["train"] == 96
+        assert record["data"]["splits"]["train"] == 96
         assert record["speed"]["images_per_s"] > 0
         lines = [json.loads(line) for line in (whole / "training.jsonl").read_text().splitlines()]
         judged = [line for line in lines if "val_top1" in line]
-        per_epoch = 96 // record["settings"]["training"]["batch"]
+        per_epoch = 96 // record["training"]["batch"]
         assert [line["step"] for line in judged] == [per_epoch, 2 * per_epoch]
-        assert judged[-1]["val_top1"] == record["top1"]
+        assert judged[-1]["val_top1"] == record["scores"]["val"]["score"]
         assert len(list((whole / "tensorboard").iterdir())) == 1
 
     def test_best_last_and_averaged_weights(self, whole: Path) -> None:
@@ -130,19 +131,19 @@ class TestRun:
         (run / "scratch").mkdir(parents=True)
         (run / "scratch" / "spec.yaml").write_text("half a sp")
         (run / ".lock").touch()
-        record = train_classify(str(tiny_file), pictures, out=run, epochs=0.5)
+        record = train(str(tiny_file), pictures, out=run, epochs=0.5)
         assert record["state"] == "finished"
         (tmp_path / "other").mkdir()
         (tmp_path / "other" / "spec.yaml").write_text("mine")
         with pytest.raises(InputError, match="is not an empty folder"):
-            train_classify(str(tiny_file), pictures, out=tmp_path / "other", epochs=0.5)
+            train(str(tiny_file), pictures, out=tmp_path / "other", epochs=0.5)
 
     def test_killed_in_the_middle_of_an_epoch_it_ends_with_the_same_files(
         self, shard: Path, tiny_file: Path, whole: Path, tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
-        from bneck.recipes import progress
-        from bneck.train import loop
+        from bneck.runs import progress
+        from bneck.training import loop
 
         class Killed(BaseException):
             pass
@@ -157,9 +158,9 @@ class TestRun:
         monkeypatch.setattr(loop.fit, "__kwdefaults__", {**loop.fit.__kwdefaults__, "save_s": 0.0})
         monkeypatch.setattr(progress.Steps, "__call__", stop)
         with pytest.raises(Killed):
-            train_classify(str(tiny_file), shard, stream=True, out=broken, **QUICK)
+            train(str(tiny_file), shard, stream=True, out=broken, **QUICK)
         monkeypatch.setattr(progress.Steps, "__call__", real)
-        resume_classify(broken)
+        resume_training(broken)
         for name in ("weights", "weights-last", "weights-best"):
             file = f"{name}.safetensors"
             assert (broken / file).read_bytes() == (whole / file).read_bytes(), name
@@ -176,10 +177,11 @@ class TestRun:
         shutil.copy(shard, moved)
         record = json.loads((run / "run.json").read_text())
         record["state"] = "running"
-        record["settings"]["data"] = str(moved)
+        record["data"]["path"] = str(moved)
+        record["data"]["prepared"]["streamed"] = str(moved)
         (run / "run.json").write_text(json.dumps(record))
         with pytest.raises(InputError, match=r"has changed since .* was begun; start a new run"):
-            resume_classify(run)
+            resume_training(run)
 
 
 class TestStart:
@@ -188,30 +190,34 @@ class TestStart:
     ) -> None:
         out = tmp_path / "run"
         how = {"changes": ["teach=1.0"], "epochs": 1.0, "seed": 9}
-        record = train_classify(str(tiny_file), pictures, teacher=whole, out=out, **how)
-        assert record["settings"]["teacher"] == str(whole)
+        record = train(str(tiny_file), pictures, teacher=whole, out=out, **how)
+        assert record["options"]["teacher"] == str(whole)
         plain = tmp_path / "plain"
-        train_classify(str(tiny_file), pictures, out=plain, **how)
+        train(str(tiny_file), pictures, out=plain, **how)
         one, other = (load_weights(p / "weights.safetensors") for p in (out, plain))
         assert not torch.equal(one["classifier.weight"], other["classifier.weight"])
 
     def test_a_teacher_of_other_classes_is_refused(
         self, whole: Path, tiny_file: Path, tmp_path: Path
     ) -> None:
-        with pytest.raises(InputError, match=r"knows 3 classes, and the images have 10; they must"):
-            train_classify(str(tiny_file), teacher=whole, out=tmp_path / "run", epochs=0.1)
+        with pytest.raises(
+            InputError, match=r"knows 3 classes .*, and the images have 10 .*; they must"
+        ):
+            train(str(tiny_file), teacher=whole, out=tmp_path / "run", epochs=0.1)
         assert not (tmp_path / "run").exists()
 
     def test_from_a_file_of_weights(
         self, whole: Path, pictures: Path, tiny_file: Path, tmp_path: Path
     ) -> None:
         out = tmp_path / "run"
-        record = train_classify(
+        record = train(
             str(tiny_file), pictures, start=whole / "weights.safetensors", epochs=0.5, lr=1e-9,
             out=out, changes=["average=0"],
         )  # fmt: skip
         before = json.loads((whole / "run.json").read_text())
-        assert record["top1"] == pytest.approx(before["top1"], abs=0.07)
+        assert record["scores"]["val"]["score"] == pytest.approx(
+            before["scores"]["val"]["score"], abs=0.07
+        )
         old, new = (load_weights(p / "weights.safetensors") for p in (whole, out))
         assert torch.allclose(old["rows.0.conv.weight"], new["rows.0.conv.weight"], atol=1e-5)
 
@@ -221,18 +227,18 @@ class TestStart:
         other = tmp_path / "other.safetensors"
         save_weights({"x": torch.zeros(3)}, other)
         with pytest.raises(InputError):
-            train_classify(str(tiny_file), pictures, start=other, out=tmp_path / "run", epochs=0.5)
+            train(str(tiny_file), pictures, start=other, out=tmp_path / "run", epochs=0.5)
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            (["--stream"], "the built-in images are always packed"),
-            (["--bad-share", "2"], "bad_share is 2.0; it must be a share from 0 to 1"),
+            (["--stream"], "the built-in images are always cached"),
+            (["--bad-share", "2"], "bad_share is 2.0; it must be a fraction from 0 to 1"),
             (["--set", "lr=2"], "'lr=2' cannot be set"),
             (["--from", "nowhere"], "nowhere has no trained weights"),
             (["--teacher", "nowhere"], "nowhere has no trained weights"),
-            (["--data", "no.tar"], "there is no file no.tar; check the path"),
+            (["--data", "no.tar"], "/no.tar; check the path"),
             (["--recipe", "imagnet"], "known are small-data, paper, imagenet, finetune"),
         ],
     )
@@ -268,8 +274,10 @@ class TestProcesses:
                 check=True, capture_output=True, timeout=300,
             )  # fmt: skip
             records.append(json.loads((out / "run.json").read_text()))
-        assert records[0]["n"] == records[1]["n"] == 30
-        assert records[1]["loss"] == pytest.approx(records[0]["loss"], abs=0.03)
+        assert [r["scores"]["val"]["images"] for r in records] == [30, 30]
+        assert records[1]["scores"]["val"]["loss"] == pytest.approx(
+            records[0]["scores"]["val"]["loss"], abs=0.03
+        )
 
     def test_after_ctrl_c_nothing_is_left(
         self, tiny_file: Path, shard: Path, tmp_path: Path
@@ -290,16 +298,13 @@ class TestProcesses:
             os.killpg(process.pid, 0)
         assert (out / "scratch" / "checkpoint").is_file()
 
-    def test_memory_is_flat_over_fifty_epochs(self, tiny: NetSpec, packed: Packed) -> None:
-        import numpy as np
-
+    def test_memory_is_flat_over_fifty_epochs(self, tiny: NetSpec, image_data: ImageData) -> None:
         def resident_mb() -> float:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
         seen: list[float] = []
-        data = Data(packed.train, np.arange(96), 32)
         settings = Settings(epochs=50, batch=16, lr=1e-3)
-        train(build(tiny), data, settings, on_epoch=lambda *_: seen.append(resident_mb()))
+        train_net(build(tiny), image_data, settings, on_epoch=lambda *_: seen.append(resident_mb()))
         assert len(seen) == 50
         assert max(seen[10:]) - seen[9] < 5

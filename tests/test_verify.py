@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,73 +13,129 @@ import pytest
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
 from bneck.devices.deployment import Deployment
-from bneck.recipes import stages, verify
+from bneck.devices.fill import fill_table
+from bneck.nas.fitting import fit_widths
 from bneck.records.ledger import Ledger
+from bneck.runs.search.fitting import LOW, TRIES, fit_by_clock
+from bneck.runs.search.latency import CAREFUL, PAUSE_S, verified_ms
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import scale_width
 from bneck.specs.wrapper import PLAIN
+from simulated_device import SimulatedDevice, plugged_in, work_ms
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """The names of the networks that were measured; the n-th takes n milliseconds."""
-    names: list[str] = []
-
-    def measure(
-        seed: NetSpec, specs: list[NetSpec], table: LatencyTable, *on: object
-    ) -> list[float]:
-        names.extend(spec.name for spec in specs)
-        return [float(len(names))]
-
-    monkeypatch.setattr(verify, "measured_ms", measure)
+def device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SimulatedDevice]:
+    """A device in a cache of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return names
+    with plugged_in() as made:
+        yield made
 
 
-def run(folder: Path, device: str = "local") -> Any:
+def races(device: SimulatedDevice) -> float:
+    """How many networks were measured: each is loaded with the reference in every one of the loads."""
+    return len(device.loaded) / (2 * CAREFUL.loads)
+
+
+def run(folder: Path, device: SimulatedDevice) -> Any:
     folder.mkdir(exist_ok=True)
-    settings = SimpleNamespace(deployment=Deployment(device=device))
+    settings = SimpleNamespace(deployment=Deployment(device=device.name))
     ledger = Ledger(folder / "ledger.jsonl")
     return SimpleNamespace(ledger=ledger, settings=settings, wrapper=PLAIN)
 
 
 @pytest.fixture
-def table(made_up_table: Path) -> LatencyTable:
-    return read_table(made_up_table)
+def table(made_up_table: Path, device: SimulatedDevice, tiny: NetSpec) -> LatencyTable:
+    """One that knows the device's pace, and nothing else of it."""
+    table = read_table(made_up_table)
+    table.header["reference_ms"] = device.network_ms(tiny)
+    return table
 
 
 def test_a_run_another_run_and_a_resumed_one_decide_by_one_measurement(
-    measured: list[str], tiny: NetSpec, table: LatencyTable, tmp_path: Path
+    device: SimulatedDevice, tiny: NetSpec, table: LatencyTable, tmp_path: Path
 ) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
+    narrower, first, second = scale_width(tiny, 0.75), tmp_path / "first", tmp_path / "second"
+    true_ms = pytest.approx(device.network_ms(narrower))
     for folder in (first, second, first):
-        assert verify.verified_ms(run(folder), tiny, tiny, table) == 1.0
-    assert measured == ["tiny"]
-    assert [entry["measured_ms"] for entry in run(second).ledger.all(event="verified")] == [1.0]
+        assert verified_ms(run(folder, device), tiny, narrower, table) == true_ms
+    assert races(device) == 1
+    (entry,) = run(second, device).ledger.all(event="verified")
+    assert entry["measured_ms"] == true_ms
+    assert entry["estimated_ms"] == table.estimate_ms(narrower)
 
 
 def test_another_network_or_a_table_filled_anew_is_measured(
-    measured: list[str], tiny: NetSpec, table: LatencyTable, tmp_path: Path
+    device: SimulatedDevice, tiny: NetSpec, table: LatencyTable, tmp_path: Path
 ) -> None:
-    narrower = scale_width(tiny, 0.75)
-    verify.verified_ms(run(tmp_path / "a"), tiny, tiny, table)
-    assert verify.verified_ms(run(tmp_path / "a"), tiny, narrower, table) == 2.0
+    narrower, ms = scale_width(tiny, 0.75), device.network_ms(tiny)
+    assert verified_ms(run(tmp_path / "a", device), tiny, tiny, table) == pytest.approx(ms)
+    verified_ms(run(tmp_path / "a", device), tiny, narrower, table)
+    assert races(device) == 2
     table.header["reference_ms"] *= 1.01
-    assert verify.verified_ms(run(tmp_path / "a"), tiny, tiny, table) == 1.0  # the run's own
-    assert verify.verified_ms(run(tmp_path / "b"), tiny, tiny, table) == 3.0
-    assert len(measured) == 3
+    # The run's own comes back; another run measures at the pace of the new table.
+    assert verified_ms(run(tmp_path / "a", device), tiny, tiny, table) == pytest.approx(ms)
+    assert races(device) == 2
+    assert verified_ms(run(tmp_path / "b", device), tiny, tiny, table) == pytest.approx(1.01 * ms)
+    assert races(device) == 3
 
 
 def test_another_device_is_measured_by_itself(
-    measured: list[str],
-    tiny: NetSpec,
-    table: LatencyTable,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    device: SimulatedDevice, tiny: NetSpec, table: LatencyTable, tmp_path: Path
 ) -> None:
     # The same processor and runtime at both ends of the line.
-    monkeypatch.setattr(stages, "identity", lambda device, runtime: ("processor", "1.0"))
-    assert verify.verified_ms(run(tmp_path / "a"), tiny, tiny, table) == 1.0
-    assert verify.verified_ms(run(tmp_path / "b", "ssh:pi"), tiny, tiny, table) == 2.0
-    assert verify.verified_ms(run(tmp_path / "c", "ssh:pi"), tiny, tiny, table) == 2.0
-    assert len(measured) == 2
+    with plugged_in() as other:
+        for folder, where in (("a", device), ("b", other), ("c", other)):
+            verified_ms(run(tmp_path / folder, where), tiny, tiny, table)
+        assert (races(device), races(other)) == (1, 1)
+
+
+def test_a_device_that_has_slowed_since_the_table_measures_as_it_did_then(
+    device: SimulatedDevice, tiny: NetSpec, table: LatencyTable, tmp_path: Path
+) -> None:
+    narrower = scale_width(tiny, 0.75)
+    device.slowdown = lambda seconds: 1.7 + 0.5 * seconds
+    found = verified_ms(run(tmp_path / "a", device), tiny, narrower, table)
+    assert found == pytest.approx(device.network_ms(narrower), rel=0.01)
+    assert device.slowdown(device.seconds) > 2
+
+
+def test_a_device_that_is_too_busy_is_waited_for(
+    device: SimulatedDevice, tiny: NetSpec, table: LatencyTable, tmp_path: Path
+) -> None:
+    narrower, busy = scale_width(tiny, 0.75), CAREFUL.rounds * 100 / 1e3
+    # Every other burst is slower by a factor of up to nine, for the first 15 seconds.
+    rng = random.Random(0)
+    device.slowdown = lambda seconds: rng.choice((1, 9)) if seconds < 15 + busy else 1.0
+    found = verified_ms(run(tmp_path / "a", device), tiny, narrower, table)
+    assert found == pytest.approx(device.network_ms(narrower), rel=0.01)
+    assert set(device.waited_s) == {PAUSE_S}
+
+
+def test_a_network_is_fitted_to_a_limit_by_what_the_device_measures(
+    device: SimulatedDevice, tiny: NetSpec, tmp_path: Path
+) -> None:
+    """A device that has changed since its table was filled: measurements put the table right."""
+    table = fill_table(tiny, tmp_path / "table.jsonl", place=device.place())
+    device.work = lambda model: work_ms(model) ** 1.3
+    pace = device.network_ms(tiny) / float(table.header["reference_ms"])
+    limit = 0.75 * float(table.header["reference_ms"])
+    wrong = fit_widths(tiny, 0.99 * limit, table.estimate_ms)
+    assert not LOW * limit <= device.network_ms(wrong) / pace <= limit, "the table alone misses"
+    device.loaded.clear()
+    fitted = fit_by_clock(
+        tiny, limit, table, lambda s: verified_ms(run(tmp_path / "a", device), tiny, s, table)
+    )
+    assert fitted.hit
+    assert LOW * limit <= device.network_ms(fitted.spec) / pace <= limit
+    assert races(device) <= TRIES
+
+
+def test_a_device_lost_in_the_middle_is_reached_again(
+    device: SimulatedDevice, tiny: NetSpec, table: LatencyTable, tmp_path: Path
+) -> None:
+    narrower = scale_width(tiny, 0.75)
+    device.lost = lambda request: request % 40 == 0
+    found = verified_ms(run(tmp_path / "a", device), tiny, narrower, table)
+    assert found == pytest.approx(device.network_ms(narrower))
+    assert device.losses > 1

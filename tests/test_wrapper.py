@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bneck.costs.count import count_madds, count_params, count_whole
-from bneck.costs.detector import count_detector
-from bneck.costs.segmenter import count_segmenter
 from bneck.costs.table import TableError, row_keys
 from bneck.costs.table_file import header_line, read_table
 from bneck.devices.fill import grid, plan_for
-from bneck.devices.head_models import wrapped_model
-from bneck.devices.runtimes import OnnxRuntime
-from bneck.nets.detector import DetectorNet, build_detector
-from bneck.nets.segmenter import build_segmenter
-from bneck.nets.shrink import ShrinkError
-from bneck.nets.shrink_wrapped import shrink_detector, shrink_segmenter
+from bneck.devices.models import wrapped_model
+from bneck.devices.runtimes import OnnxRuntime, runtime
+from bneck.graphs.forms import form
+from bneck.nets.build import WrappedNet
+from bneck.nets.calibrate import calibrate
+from bneck.nets.fold import folded_weights
+from bneck.nets.ops import Conv2d, initialise
+from bneck.nets.quantize import emulation
+from bneck.nets.shrink import ShrinkError, shrink_into
 from bneck.records.ledger import Ledger
-from bneck.specs.network import NetSpec
+from bneck.specs.network import Layer, NetSpec, Size, layers
+from bneck.specs.operators import Operators
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import resolve
 from bneck.specs.transforms import fix_skips, random_widths, with_expanded, with_resolution
-from bneck.specs.wrapper import PLAIN, Aspp, Placed, Plain, Ssdlite
+from bneck.specs.wrapper import PLAIN, Output, Placed, Plain, PlainNetwork
+from bneck.tasks.detect.count import count_detector
+from bneck.tasks.detect.head import Ssdlite
+from bneck.tasks.detect.module import DetectorNet, build_detector
+from bneck.tasks.segment.count import count_segmenter
+from bneck.tasks.segment.head import Aspp
+from bneck.tasks.segment.module import SegmentNet, build_segmenter
 
+T = TypeVar("T")
 SSD = Ssdlite(classes=2)
 LR = Aspp(shape=(48, 64), classes=3, filters=16)
 R = replace(LR, head="raspp")
@@ -65,16 +77,16 @@ def test_rows_do_the_work_of_the_layers(spec: NetSpec, wrapper: Plain | Ssdlite 
 def test_an_output_stride_is_reached_once() -> None:
     spec = resolve("v3-small+rf2")
     once = LR.network(spec)
-    assert LR.segmenter(spec).output_stride == LR.segmenter(once).output_stride == 16
+    assert LR.around(spec).output_stride == LR.around(once).output_stride == 16
     assert LR.network(once) == once  # its name too
 
 
 def test_counts_are_those_of_the_tasks() -> None:
-    assert count_whole(SMALL, SSD).params == count_detector(SSD.detector(SMALL)).params
+    assert count_whole(SMALL, SSD).params == count_detector(SSD.around(SMALL)).params
     spec = resolve("v3-small+rf2")
-    assert count_whole(spec, LR).madds == count_segmenter(LR.segmenter(spec), LR.shape).madds
+    assert count_whole(spec, LR).madds == count_segmenter(LR.around(spec), LR.shape).madds
     by_hand = sum(map(count_params, LR.layers(spec)))
-    assert count_segmenter(LR.segmenter(spec), LR.shape).params == by_hand
+    assert count_segmenter(LR.around(spec), LR.shape).params == by_hand
 
 
 @pytest.mark.parametrize(("spec", "wrapper"), WRAPPED)
@@ -103,7 +115,9 @@ def test_a_table_answers_for_its_own_wrapper_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrapper", [SSD, LR])
 def test_what_is_timed_is_the_whole(wrapper: Ssdlite | Aspp) -> None:
     spec = SMALL if wrapper is SSD else resolve("v3-small+rf2")
-    session = OnnxRuntime().load(wrapped_model(spec, wrapper, OnnxRuntime()), threads=1)
+    session = OnnxRuntime().load(
+        wrapped_model(wrapper.around(spec), OnnxRuntime(), wrapper.size(spec)), threads=1
+    )
     height, width = wrapper.size(spec)
     shapes = [tuple(out.shape) for out in session.run_all(torch.zeros(1, 3, height, width).numpy())]
     # 6 x 6 cells of 3 boxes; 3 x 3, 2 x 2, 1, 1 and 1 of 6: 108 + 54 + 24 + 18 = 204
@@ -132,11 +146,11 @@ def settled(net: nn.Module) -> nn.Module:
 
 def test_a_detector_without_its_silent_channels_finds_the_same() -> None:
     spec = fix_skips(replace(SMALL, rows=no_squeeze(SMALL)))
-    net = build_detector(SSD.detector(spec))
+    net = build_detector(SSD.around(spec))
     settled(net)
-    row = SSD.detector(spec).c4_row  # C4 itself is narrowed: its heads must follow
+    row = SSD.around(spec).c4_row  # C4 itself is narrowed: its heads must follow
     silence(net, row, 64)
-    narrow = shrink_detector(net, SSD.detector(with_expanded(spec, row, 64)))
+    narrow = shrink_into(net, DetectorNet(SSD.around(with_expanded(spec, row, 64))))
     # What is silent stays so behind the depthwise conv too, whose own bias would speak otherwise.
     with torch.no_grad():
         for depthwise in (net.rows[row], net.boxes[0], net.scores[0]):
@@ -158,14 +172,14 @@ def test_any_narrower_network_takes_the_weights(
 ) -> None:
     narrow = random_widths(spec, random.Random(seed))
     if isinstance(wrapper, Ssdlite):
-        net = settled(build_detector(wrapper.detector(fix_skips(spec))))
+        net = settled(build_detector(wrapper.around(fix_skips(spec))))
         assert isinstance(net, DetectorNet)
-        same = shrink_detector(net, wrapper.detector(fix_skips(spec)))
-        small = shrink_detector(net, wrapper.detector(narrow))
+        same = shrink_into(net, DetectorNet(wrapper.around(fix_skips(spec))))
+        small = shrink_into(net, DetectorNet(wrapper.around(narrow)))
     else:
-        net = settled(build_segmenter(wrapper.segmenter(fix_skips(spec))))
-        same = shrink_segmenter(net, wrapper.segmenter(fix_skips(spec)))  # type: ignore[arg-type]
-        small = shrink_segmenter(net, wrapper.segmenter(narrow))  # type: ignore[arg-type]
+        net = settled(build_segmenter(wrapper.around(fix_skips(spec))))
+        same = shrink_into(net, SegmentNet(wrapper.around(fix_skips(spec))))
+        small = shrink_into(net, SegmentNet(wrapper.around(narrow)))
     for name, value in same.state_dict().items():
         assert torch.equal(value, net.state_dict()[name])
     assert sum(p.numel() for p in small.parameters()) == count_whole(narrow, wrapper).params
@@ -175,11 +189,85 @@ def test_any_narrower_network_takes_the_weights(
 
 
 def test_only_narrowing_is_shrinking() -> None:
-    net = build_detector(SSD.detector(SMALL))
-    with pytest.raises(ShrinkError, match="detectors of 2 and 3 classes"):
-        shrink_detector(net, Ssdlite(classes=3).detector(SMALL))
+    net, more = (DetectorNet(Ssdlite(classes=n).around(SMALL)) for n in (2, 3))
+    with pytest.raises(ShrinkError, match=r"classes is 2 in .* and 3 in "):
+        shrink_into(net, more)
+    other = DetectorNet(SSD.around(with_resolution(resolve("v3-small+relu"), 96)))
     with pytest.raises(ShrinkError, match="is not a narrower row 0"):
-        shrink_detector(net, SSD.detector(with_resolution(resolve("v3-small+relu"), 96)))
-    seg = build_segmenter(LR.segmenter(resolve("v3-small+rf2")))
-    with pytest.raises(ShrinkError, match=r"lraspp8 is not .*lraspp16"):
-        shrink_segmenter(seg, replace(LR, filters=8).segmenter(resolve("v3-small+rf2")))
+        shrink_into(net, other)
+    seg, fewer = (
+        SegmentNet(replace(LR, filters=n).around(resolve("v3-small+rf2"))) for n in (16, 8)
+    )
+    with pytest.raises(ShrinkError, match=r"filters is 16 in .* and 8 in "):
+        shrink_into(seg, fewer)
+
+
+@dataclass(frozen=True)
+class Embedder(PlainNetwork):
+    """A task that nobody has: the mean of the last map, brought to `numbers` by a 1x1 convolution."""
+
+    numbers: int = 5
+
+    def layers(self, size: Size) -> Iterator[Layer]:
+        walk = [layer for layer in layers(self.network, size) if layer.row < self.network.pool_at]
+        yield from walk
+        last, one = walk[-1], (1, 1)
+        yield Layer(
+            name="embed", kind="conv", row=self.network.pool_at, width_in=last.out, out=self.numbers,
+            size_in=one, size_out=one, bn=False,
+        )  # fmt: skip
+
+    def feeds(self) -> dict[str, str]:
+        return {"embed": list(self.layers(64))[-2].name}
+
+    @property
+    def rounded(self) -> dict[str, tuple[float, float]]:
+        return {"embed.mean": (-3.0, 3.0)}
+
+    def outputs(self, size: tuple[int, int], *, finished: bool = False) -> tuple[Output, ...]:
+        return (Output("vector", ("batch", self.numbers, 1, 1)),)
+
+    def answer(
+        self, graph: Operators[T], image: T, size: tuple[int, int], *, finished: bool = False
+    ) -> dict[str, T]:
+        *rows, embed = self.layers(size)
+        y = graph.conv(embed, graph.mean("embed.mean", graph.through(rows, image)))
+        return {"vector": graph.product("vector", y, y)}
+
+
+class EmbedderNet(WrappedNet):
+    def __init__(self, spec: NetSpec) -> None:
+        super().__init__(Embedder(spec))
+        self.embed = Conv2d(spec.width_into(spec.pool_at), 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for row in self.rows:
+            x = row(x)
+        return self.embed(x.mean((2, 3), keepdim=True)).square()
+
+
+def test_a_new_task_is_a_value_and_a_module() -> None:
+    """Files of every kind, emulation, calibration and shrinking know no task by its name."""
+    spec = with_resolution(fix_skips(resolve("v3-small-0.5")), 64)
+    net = EmbedderNet(spec)
+    initialise(net)
+    settled(net)
+    x = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted = net(x[:1]).numpy()
+    for engine in (OnnxRuntime(), runtime("litert")):
+        model = wrapped_model(net.wrapped, engine, (64, 64), weights=folded_weights(net))
+        got = engine.load(model, threads=1).run(x[:1].numpy())
+        assert got.reshape(wanted.shape) == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+        quantized = calibrate(net, [x], form(engine.name, "int8"))
+        with torch.inference_mode():
+            near = emulation(net, quantized)(x[:1]).numpy()
+        ranges = dict(quantized.ranges)
+        model = wrapped_model(
+            net.wrapped, engine, (64, 64), "int8", weights=quantized.weights, ranges=ranges
+        )
+        got = engine.load(model, threads=1).run(x[:1].numpy())
+        assert np.abs(got.reshape(near.shape) - near).max() <= 0.1 * np.abs(near).max()
+    small = shrink_into(net, EmbedderNet(random_widths(spec, random.Random(0))))
+    for name, value in small.state_dict().items():
+        assert torch.isin(value, net.state_dict()[name]).all()

@@ -18,7 +18,7 @@ from bneck.graphs.onnx_graph import network_graph
 from bneck.nets.build import build
 from bneck.nets.fold import folded_weights
 from bneck.nets.shrink import shrink
-from bneck.recipes.networks import zoo
+from bneck.runs.networks import zoo
 from bneck.specs.network import PADDINGS
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import from_text, to_text
@@ -81,7 +81,7 @@ def test_what_the_zoo_marks_as_different_from_print_is_what_is_known_to_be() -> 
     """All of Table 9 agrees; what does not says why."""
     entries = zoo()
     marked = {
-        (row.network, row.source) for e in entries for row in e.published if row.differs(e.costs)
+        (row["network"], row["source"]) for e in entries for row in e["published"] if row["differs"]
     }
     assert marked == {
         ("v3-large", "Table 3"),  # 219 where Table 9 has 217
@@ -90,9 +90,9 @@ def test_what_the_zoo_marks_as_different_from_print_is_what_is_known_to_be() -> 
         ("mnasnet-a1", "Table 3"),
         ("mnas-small", "Table 3"),
     }
-    rows = [row for e in entries for row in e.published]
-    assert {(r.network, r.source) for r in rows if r.note} == marked
-    assert sum(row.source == "Table 9" for row in rows) == 19
+    rows = [row for e in entries for row in e["published"]]
+    assert {(r["network"], r["source"]) for r in rows if r["note"]} == marked
+    assert sum(row["source"] == "Table 9" for row in rows) == 19
     assert len(rows) == len(PUBLISHED_ROWS)
 
 
@@ -113,7 +113,7 @@ def test_the_printed_figures_are_those_of_table_9() -> None:
     }  # fmt: skip
     found = {}
     for row in PUBLISHED_ROWS:
-        if row.source == "Table 9":
+        if row["source"] == "Table 9":
             spec = network(row.network)
             width = re.search(r"-(\d\.\d+)", row.network)
             key = family(row.network), float(width[1]) if width else 1.0, spec.resolution

@@ -4,42 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-
-class Task(StrEnum):
-    """What a network is for."""
-
-    CLASSIFY = "classify"
-    DETECT = "detect"
-    SEGMENT = "segment"
+from bneck.tasks.contract import Table as PlainTable
+from bneck.tasks.registry import DEFAULT, tasks
 
 
-TASKS = "What the network is for; detect puts SSDLite round it, segment (LR-)R-ASPP."
+def _tasks() -> str:
+    words = "; ".join(f"{task.name}: {task.summary}" for task in tasks())
+    return f"What the network is for. {words}. Default {DEFAULT}."
+
+
+TaskName = Annotated[str | None, typer.Option("--task", help=_tasks())]
+DataFolder = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Your images, as the task reads them (docs/training.md); default the built-in images, which only "
+        "classification has.",
+    ),
+]
 
 NAMES = "A network (v3-large, v3-small-0.75+relu@192), a spec file or a run's folder."
 Json = Annotated[bool, typer.Option("--json", help="Print json for programs.")]
-
-
-class HeadName(StrEnum):
-    """A segmenter's head."""
-
-    LRASPP = "lraspp"
-    RASPP = "raspp"
-
-
-HeadOption = Annotated[HeadName, typer.Option(help="Of a segmenter.")]
-Filters = Annotated[int, typer.Option(help="F of a segmenter's head (Table 7).")]
-OutputStride = Annotated[
-    int | None,
-    typer.Option(help="8, 16 or 32, of a segmenter; default 16, or the name's (+os32)."),
-]
 
 
 Device = Annotated[
@@ -70,31 +64,6 @@ def use_tools(benchmark_model: Path | None, onnxruntime_web: Path | None) -> Non
             os.environ[name] = str(path)
 
 
-ClassList = Annotated[
-    Path | None,
-    typer.Option(help="One class a line, 'name' or 'name R G B'; default DATA/classes.txt."),
-]
-ImageFolder = Annotated[
-    Path | None, typer.Option(help="Of a detector: where images lie, if not beside the json.")
-]
-Ignore = Annotated[
-    list[int] | None, typer.Option(help="An id of the masks that means no class; besides 255.")
-]
-
-
-GlobalPool = Annotated[
-    bool, typer.Option("--global-pool", help="Pool the whole map, not 49 x 49 windows.")
-]
-ImageSize = Annotated[
-    str | None, typer.Option(help="HEIGHTxWIDTH that images are brought to; default their own.")
-]
-Crop = Annotated[
-    str | None, typer.Option(help="HEIGHTxWIDTH trained on; default the image, at most 769.")
-]
-Loss = Annotated[str, typer.Option(help="Of a detector: focal, or mining (hard negatives).")]
-Balance = Annotated[bool, typer.Option("--balance", help="Weigh rare classes more in the loss.")]
-
-
 def print_json(value: Any) -> None:
     """Print plain values as json."""
     print(json.dumps(value, indent=1))
@@ -106,3 +75,21 @@ def print_table(table: Table) -> None:
     wide = console.options.update(max_width=1_000)
     console.width = max(console.width, console.measure(table, options=wide).maximum)
     console.print(table)
+
+
+def new_table(title: str, columns: Sequence[str], *, left: Sequence[int]) -> Table:
+    """An empty table; `left` are the columns that are set flush left."""
+    made = Table(
+        title=title or None, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0)
+    )
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="left" if i in left else "right", no_wrap=True)
+    return made
+
+
+def rich_table(plain: PlainTable) -> Table:
+    """A task's table for a terminal."""
+    made = new_table(plain.title, plain.columns, left=plain.left)
+    for row in plain.rows:
+        made.add_row(*row)
+    return made

@@ -59,7 +59,7 @@ def reproduce(
     as_json: Json = False,
 ) -> None:
     """The paper's tables and figures beside ours, with what is missing named. Python: bneck.reproduce(...)"""
-    from bneck.recipes.reproduce import reproduce as make
+    from bneck.paper.reproduce import reproduce as make
 
     use_tools(benchmark_model, onnxruntime_web)
     with Bars(Console(stderr=True)) as bars:
@@ -104,7 +104,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Runs and networks on one page: costs, scores, blocks, what differs. Python: bneck.compare(...)"""
-    from bneck.recipes.compare import compare as make
+    from bneck.runs.compare import compare as make
 
     use_tools(benchmark_model, onnxruntime_web)
     with Bars(Console(stderr=True)) as bars:
@@ -139,7 +139,7 @@ def demo(
 
     It is served until Ctrl-C, on this machine alone.
     """
-    from bneck.recipes.demo import demo as make
+    from bneck.runs.demo import demo as make
 
     with make(run, onnxruntime_web=onnxruntime_web, picture=picture, port=port) as server:
         if as_json:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
+from bneck.cli.options import new_table
 from bneck.costs.count import Count
 from bneck.costs.paper import paper_ratio
-from bneck.recipes.networks import ZooEntry
 from bneck.records.measurement import Measurement
 from bneck.report.exhibits import Exhibit, comparison_table
 from bneck.report.subjects import Subject
@@ -83,53 +82,6 @@ def _acts(row: Bneck) -> str:
     return NAMES[row.act] + behind
 
 
-def zoo_table(entries: Sequence[ZooEntry]) -> Table:
-    """Networks with their counts beside the printed ones; what differs is marked."""
-    table = new_table(
-        "parameters and multiply-adds in millions; * marks printed counts that ours miss by over "
-        "0.1M or 1M",
-        (
-            "network",
-            "params M",
-            "MAdds M",
-            "printed",
-            "printed",
-            "",
-            "top-1 %",
-            "where",
-            "why",
-        ),
-        left=(0, 5, 7, 8),
-    )
-    for entry in entries:
-        ours = [f"{entry.costs.params / 1e6:.3f}", f"{entry.costs.madds / 1e6:.2f}"]
-        for row in entry.published:
-            differs = row.differs(entry.costs)
-            table.add_row(
-                entry.name, *ours, f"{row.params_m:g}", f"{row.madds_m:g}", "*" if differs else "",
-                "-" if row.top1 is None else f"{row.top1:g}", row.source, row.note if differs else "",
-            )  # fmt: skip
-        if not entry.published:
-            table.add_row(entry.name, *ours, "-", "-", "", "-", "", "")
-    return table
-
-
-def count_table(counted: Sequence[tuple[str, NetSpec, Count]]) -> Table:
-    """Totals of networks."""
-    table = new_table(
-        "", ("network", "resolution", "params", "MAdds", "peak activations kB"), left=(0,)
-    )
-    for name, spec, costs in counted:
-        table.add_row(
-            name,
-            str(spec.resolution),
-            f"{costs.params:,}",
-            f"{costs.madds:,}",
-            f"{costs.activation_bytes / 1024:,.0f}",
-        )
-    return table
-
-
 def measurement_table(found: Sequence[Measurement], *, paper: bool = False) -> Table:
     """Measured latencies, with ratios to the first, taken round by round, and their spread.
 
@@ -141,6 +93,7 @@ def measurement_table(found: Sequence[Measurement], *, paper: bool = False) -> T
         f"{where}{first.device.processor}, {first.threads} thread{'s' if first.threads > 1 else ''}, batch 1",
         (
             "network",
+            "pixels",
             "runtime",
             "precision",
             "median ms",
@@ -154,12 +107,13 @@ def measurement_table(found: Sequence[Measurement], *, paper: bool = False) -> T
             "p90",
             *(("paper",) if paper else ()),
         ),
-        left=(0, 1, 2),
+        left=(0, 2, 3),
     )
     for one in found:
         ms, ratio = one.latency_ms, one.ratio(first)
         cells = [
             one.network,
+            f"{one.resolution} x {one.width or one.resolution}",
             f"{one.runtime} {one.runtime_version}",
             one.precision,
             *(f"{value:.3f}" for value in (ms.median, ms.p10, ms.p90)),
@@ -187,7 +141,7 @@ def quantize_table(record: Mapping[str, Any]) -> Table:
         timed = [f"{row['latency_ms']:.3f}"] if "latency_ms" in row else ["-"]
         ratio = row.get("ratio")
         timed += [f"{ratio[key]:.3f}" if ratio else "-" for key in ("median", "p10", "p90")]
-        scores = [f"{row[key]:.1%}" for key in record["metrics"]]
+        scores = ["-" if row[key] is None else f"{row[key]:.1%}" for key in record["metrics"]]
         table.add_row(row["name"], *scores, *timed, f"{row['size_mb']:.2f}")
     return table
 
@@ -198,8 +152,7 @@ def search_summary(record: Mapping[str, Any]) -> str:
     met = "meets" if record["meets_target"] else "MISSES"
     baseline = record["baseline"]
     shipped = record.get("shipped")
-    usual = "model.onnx" if record.get("task", "classify") == "classify" else "found/model.onnx"
-    file = folder / (shipped["file"] if shipped else usual)
+    file = folder / (shipped["file"] if shipped else "found/model.onnx")
     metric = record.get("metric", "top-1")
     judged = ""
     if shipped:
@@ -260,13 +213,3 @@ def subjects_table(subjects: Sequence[Subject]) -> Table:
             f"{one.metric}, {one.data}" if one.scores else "-",
         )  # fmt: skip
     return table
-
-
-def new_table(title: str, columns: Sequence[str], *, left: Sequence[int]) -> Table:
-    """An empty table; `left` are the columns that are set flush left."""
-    made = Table(
-        title=title or None, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0)
-    )
-    for i, column in enumerate(columns):
-        made.add_column(column, justify="left" if i in left else "right", no_wrap=True)
-    return made

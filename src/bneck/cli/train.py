@@ -1,178 +1,99 @@
-"""`bneck train`: the tasks that are learnt from a folder, by `--task`."""
+"""`bneck train`, and what is printed of scores."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
-from bneck.cli import classification, detection, segmentation
-from bneck.cli.options import (
-    TASKS,
-    Balance,
-    ClassList,
-    Crop,
-    Filters,
-    GlobalPool,
-    HeadName,
-    HeadOption,
-    Ignore,
-    ImageFolder,
-    ImageSize,
-    Json,
-    Loss,
-    OutputStride,
-    Task,
-)
-from bneck.records.run import RunFolder
+from bneck.cli.bars import Bars
+from bneck.cli.generated import alone, with_options
+from bneck.cli.options import DataFolder, Json, TaskName, print_json, print_table, rich_table
 from bneck.specs.errors import InputError
-
-DataFolder = Annotated[
-    str | None,
-    typer.Option(
-        help="Folders of classes, tar shards (also a URL) or a Hugging Face dataset on disk (default: "
-        "built-in images); COCO json files and images; or images and masks (Cityscapes, train + trainannot)."
-    ),
-]
-Resolution = Annotated[
-    int | None,
-    typer.Option(help="Input side in pixels; default 320 (detect) or the network's (classify)."),
-]
-Start = Annotated[
-    Path | None,
-    typer.Option(
-        "--from",
-        "--start",
-        help="The folder of an import or a run, or a file of published weights, to begin with "
-        "(classify); or a detector's backbone.",
-    ),
-]
-Teacher = Annotated[
-    Path | None,
-    typer.Option(help="A run or an import whose answers a classifier learns too (distillation)."),
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", help="FIELD=VALUE of a classifier's recipe: precision=bf16, decayed=all, ..."
-    ),
-]
-Streamed = Annotated[
-    bool, typer.Option("--stream", help="Decode images in every epoch, not once into a pack.")
-]
-BadShare = Annotated[
-    float, typer.Option(help="Share of a classifier's images that may be unreadable.")
-]
-Epochs = Annotated[
-    float | None,
-    typer.Option(help="Of training; default the recipe's, 60 (detect) or 50 (segment)."),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(help="Images a step; default the recipe's, 16 (detect) or 8 (segment)."),
-]
-Rate = Annotated[
-    float | None,
-    typer.Option(help="Peak rate; default the recipe's, 0.002 for 16 images, 0.1 for 8 (segment)."),
-]
-Recipe = Annotated[
-    str | None,
-    typer.Option(
-        help="Of a classifier: small-data, finetune (default with --from), paper or imagenet."
-    ),
-]
-Frozen = Annotated[
-    bool, typer.Option("--frozen", help="Train only what stands behind a classifier's pool.")
-]
+from bneck.tasks.checks import CHOSEN
+from bneck.tasks.contract import Task
+from bneck.tasks.registry import DEFAULT, task
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command of this page to the application."""
-    app.command()(train)
-
-
+@with_options("train")
 def train(
     network: Annotated[
         str | None, typer.Argument(help="A network (v3-large+rf2), a spec file or a run's folder.")
     ] = None,
-    task: Annotated[Task, typer.Option(help=TASKS)] = Task.CLASSIFY,
+    task: TaskName = None,
     data: DataFolder = None,
-    head: HeadOption = HeadName.LRASPP,
-    filters: Filters = 128,
-    output_stride: OutputStride = None,
-    global_pool: GlobalPool = False,
-    classes: ClassList = None,
-    ignore: Ignore = None,
-    size: ImageSize = None,
-    crop: Crop = None,
-    images: ImageFolder = None,
-    resolution: Resolution = None,
-    loss: Loss = "focal",
-    start: Start = None,
-    recipe: Recipe = None,
-    frozen: Frozen = False,
-    teacher: Teacher = None,
-    changes: Changes = None,
-    stream: Streamed = False,
-    bad_share: BadShare = 0.01,
-    epochs: Epochs = None,
-    batch: BatchSize = None,
-    lr: Rate = None,
-    balance: Balance = False,
-    seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder; default runs/TASK-TIME.")
+        Path | None, typer.Option(help="The run's folder; default runs/train-TIME.")
     ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="An unfinished run's folder to go on with.")
-    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="An interrupted run's folder.")] = None,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
-    """Train a network for a task on your images, and judge it.
+    """Train a network for a task on your images, and score it.
 
-    Python: bneck.train_classify(network, data), bneck.train_detect(...), bneck.train_segment(...);
-    bneck.resume_classify(run), bneck.resume_detect(run), bneck.resume_segment(run)
+    Python: bneck.train(network, data, task=...), bneck.resume(run)
     """
-    task = task if resume is None else _task_of(resume)
-    if resume is None and (network is None or (data is None and task != Task.CLASSIFY)):
-        example = {
-            Task.CLASSIFY: "v3-small",
-            Task.DETECT: "v3-small+dagger --task detect",
-            Task.SEGMENT: "v3-small+rf2 --task segment",
-        }[task]
-        raise InputError(
-            f"a network and --data are needed, as in: bneck train {example} --data FOLDER"
+    from bneck.runs.train import resume_training
+    from bneck.runs.train import train as train_network
+
+    with Bars(Console(stderr=True)) as bars:
+        if resume is not None:
+            alone(resume, {"network": network, "task": task, "data": data, "out": out, **given})
+            record = resume_training(resume, progress=bars)
+        else:
+            if network is None:
+                raise InputError(_example(task or DEFAULT))
+            record = train_network(
+                network, data, task=task or DEFAULT, out=out, progress=bars, **given
+            )
+    if not record:
+        return  # a process of a group that is not its first
+    if as_json:
+        print_json(record)
+        return
+    print_trained(record)
+
+
+def _example(name: str) -> str:
+    chosen = task(name)
+    data = "" if chosen.builtin else " --data FOLDER"
+    option = "" if name == DEFAULT else f" --task {name}"
+    return f"a network is needed, as in: bneck train {chosen.default_network}{option}{data}"
+
+
+def print_trained(record: Mapping[str, Any]) -> None:
+    """What a training reached, how fast it was, and where its files are."""
+    chosen, folder = task(record["task"]), Path(record["run"])
+    print_scores(chosen, list(record["scores"].values()))
+    speed = record.get("speed")
+    if speed:
+        print(
+            f"trained in {speed['train_seconds']:.0f} s, {speed['images_per_s']:.0f} images/s, "
+            f"{speed['waiting']:.0%} of the time waiting for images"
         )
-    folder = None if data is None else Path(data)
-    if task == Task.CLASSIFY:
-        classification.train(
-            network, data, resume, as_json, resolution=resolution, start=start, recipe=recipe,
-            frozen=frozen, teacher=teacher, changes=changes or (), stream=stream, bad_share=bad_share,
-            epochs=epochs, batch=batch, lr=lr, seed=seed, out=out,
-        )  # fmt: skip
-    elif task == Task.DETECT:
-        detection.train(
-            network, folder, resume, as_json, images=images, resolution=resolution, loss=loss,
-            start=start, epochs=epochs, batch=batch, lr=lr, seed=seed, out=out,
-        )  # fmt: skip
-    else:
-        segmentation.train(
-            network, folder, resume, as_json, head=head.value, filters=filters, output_stride=output_stride,
-            global_pool=global_pool, classes=classes, ignore=ignore or (), size=size, crop=crop,
-            epochs=epochs, batch=batch, lr=lr, balance=balance, seed=seed, out=out,
-        )  # fmt: skip
+    if (best := record.get("best")) is not None:
+        value = best[f"val_{chosen.metric.key}"]
+        said = CHOSEN.format(split=best["chosen_on"])
+        print(f"weights-best: after step {best['step']} with {value:.1%} ({said})")
+    print(f"report: {folder / 'report.md'}\nmodel:  {folder / 'model.onnx'}")
 
 
-def _task_of(run: Path) -> Task:
-    """What a run was training for.
-
-    Raises:
-        InputError: no run, or one of another kind.
-    """
-    kind = RunFolder(run).read().get("kind")
-    if kind not in list(Task):
-        raise InputError(
-            f"{run} is a run of kind {kind!r}; bneck train goes on with {', '.join(Task)}"
-        )
-    return Task(kind)
+def print_scores(chosen: Task, scores: Sequence[Mapping[str, Any]]) -> None:
+    """A line for each split, and the task's table."""
+    for one in scores:
+        value = "-" if one["score"] is None else f"{one['score']:.1%}"
+        print(f"{chosen.metric.name} {value} on {one['split']}, {one['images']} images")
+    table = chosen.score_table(scores) if scores else None
+    if table is not None:
+        print_table(rich_table(table))
+    for one in scores:
+        for note in one.get("notes", ()):
+            print(f"- {note}")
+        if (best := one.get("threshold")) is not None:
+            print(
+                f"- a score of {best['score']:.2f} balances precision and recall best: "
+                + CHOSEN.format(split=one["split"])
+            )

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bneck.cli import detection, segmentation
 from bneck.cli.bars import Bars
-from bneck.cli.options import ClassList, Ignore, ImageFolder, Json, print_json
+from bneck.cli.generated import with_options
+from bneck.cli.options import Json, print_json
+from bneck.cli.train import print_scores
 from bneck.specs.errors import InputError
 
 
@@ -49,7 +50,7 @@ def import_weights(
     labels: Annotated[
         Path | None, typer.Option(help="Class names: a line each, json by index, or csv.")
     ] = None,
-    excuse: Annotated[
+    allow_unmatched: Annotated[
         list[str] | None, typer.Option(help="Names that may stay unmatched, as classifier.*")
     ] = None,
     as_json: Json = False,
@@ -58,7 +59,7 @@ def import_weights(
 
     Python: bneck.import_weights(file, network)
     """
-    from bneck.recipes.imports import import_weights as import_file
+    from bneck.runs.imports import import_weights as import_file
 
     record = import_file(
         file,
@@ -71,7 +72,7 @@ def import_weights(
         bn_eps=bn_eps,
         classes=classes,
         labels=labels,
-        excuse=excuse or (),
+        allow_unmatched=allow_unmatched or (),
     )
     if as_json:
         print_json(record)
@@ -81,6 +82,7 @@ def import_weights(
         print(f"- {note}")
 
 
+@with_options("evaluate")
 def evaluate(
     network: Annotated[
         str,
@@ -89,66 +91,33 @@ def evaluate(
         ),
     ],
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Images: CLASS/*, val/CLASS/*, or a labels.csv beside them. Of a detector: COCO json and "
-            "images, of a segmenter: images and masks; default its own."
+            help="Images as the task reads them (docs/training.md); default the run's own."
         ),
     ] = None,
-    crop: Annotated[
-        str, typer.Option(help="central (the middle 87.5 %) or resize (shorter side to 256 / 224).")
-    ] = "central",
-    resolution: Annotated[
-        int | None, typer.Option(help="Input side in pixels; default the network's.")
-    ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="A list of classes by index, or a labels.csv elsewhere.")
-    ] = None,
-    split: Annotated[
-        str, typer.Option(help="Of a detector's or segmenter's data: train, val, test.")
-    ] = "val",
-    classes: ClassList = None,
-    ignore: Ignore = None,
-    sliding: Annotated[
-        str | None,
-        typer.Option(help="HEIGHTxWIDTH of a segmenter's sliding windows; default whole images."),
-    ] = None,
-    images: ImageFolder = None,
+    split: Annotated[str, typer.Option(help="Split to score: val, test, train.")] = "val",
+    compute: Annotated[str | None, typer.Option(help="Where: cpu, cuda or cuda:1.")] = None,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
-    """Judge a trained network on labelled images.
-
-    Python: bneck.evaluate(network, data); of a detector bneck.evaluate_detect(run), of a segmenter
-    bneck.evaluate_segment(run)
-    """
-    from bneck.recipes.exported import task_of
-
-    task = task_of(network)
-    if task == "detect":
-        detection.evaluate(network, data, split, images, as_json)
-        return
-    if task == "segment":
-        segmentation.evaluate(network, data, split, classes, ignore, sliding, as_json)
-        return
-    if data is None:
-        raise InputError(f"--data is needed: a folder of images to judge {network} on")
-    from bneck.recipes.evaluate import evaluate as evaluate_network
+    """Score a trained network on a dataset. Python: bneck.evaluate(network, data)"""
+    from bneck.runs.evaluate import evaluate as evaluate_network
+    from bneck.tasks.registry import task as task_named
 
     with Bars(Console(stderr=True)) as bars:
         found = evaluate_network(
-            network, data, crop=crop, resolution=resolution, labels=labels, progress=bars
+            network, data, split=split, compute=compute, progress=bars, **given
         )
     if as_json:
         print_json(found)
         return
-    print(
-        f"{found['name']}: top-1 {found['top1']:.1%}, top-5 {found['top5']:.1%}, loss {found['loss']:.3f} "
-        f"on {found['n']} images ({found['crop']} crop, {found['resolution']} px, {found['padding']} padding)"
-    )
+    print(f"{found['name']}, {found['precision']}:")
+    print_scores(task_named(found["task"]), [found])
+    if found.get("left_out"):
+        print(f"- {len(found['left_out'])} unreadable images left out")
     for note in found["notes"]:
         print(f"- {note}")
-    if found["bad"]:
-        print(f"- {len(found['bad'])} unreadable images left out")
 
 
 def _imported(record: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 Milliseconds on one big core of Pixel 1, 2 and 3, TFLite, batch 1. They are for ratios alone; nothing
 that bneck measures is on those phones. Counts and float accuracies are in `costs.published`, Table
-6 in `costs.detector`, Tables 7 and 8 in `costs.segmenter`, Tables 1 and 2 in `costs.paper_networks`.
+6 in `tasks.detect.count`, Tables 7 and 8 in `tasks.segment.count`, Tables 1 and 2 in `costs.paper_networks`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -212,3 +212,13 @@ def _normalised(images: Tensor, normalisation: Normalisation) -> Tensor:
     mean = torch.tensor(normalisation.mean, device=images.device).view(3, 1, 1) * 255
     std = torch.tensor(normalisation.std, device=images.device).view(3, 1, 1) * 255
     return images.sub_(mean).div_(std)
+
+
+def as_pixels(images: Tensor, normalisation: Normalisation) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Normalised images (N, C, H, W) back to the pixels that they were, (N, H, W, C) uint8."""
+    mean, std = (
+        torch.tensor(values).view(-1, 1, 1) * 255
+        for values in (normalisation.mean, normalisation.std)
+    )
+    pixels = (images * std + mean).round().clamp(0, 255).to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).contiguous().numpy()

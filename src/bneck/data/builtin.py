@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from functools import partial
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from bneck.data.images import Pixels
-from bneck.data.pack import FORMAT, Head, Packed, Record, stored_side, write_pack
+from bneck.data.sources import Source, Sources
 
 FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 _FILE = files("bneck.data") / "fashion.npz"
-_MARGIN = 2  # pixels; 28 + 2 + 2 is 28 / 0.875, so evaluation sees exactly the original picture
+_MARGIN = (
+    2  # pixels, black as the background; 28 + 2 + 2 is 28 / 0.875: evaluation sees the original
+)
 
 
 def fashion() -> dict[str, Pixels]:
@@ -30,31 +28,19 @@ def fashion() -> dict[str, Pixels]:
         return {name: arrays[name] for name in arrays.files}
 
 
-def fashion_pack(folder: Path, resolution: int) -> Packed:
-    """Write the pictures as a pack at `resolution`, or open the one that the folder holds.
-
-    Raises:
-        DataError: the resolution is no size, or the folder cannot be written.
-    """
-    side = stored_side(resolution)
+def fashion_sources() -> Sources:
+    """The pictures as files of 32 x 32 pixels, framed in black; test is val."""
     arrays = fashion()
-    content = hashlib.sha256(repr((FORMAT, resolution, _MARGIN)).encode())
+    content = hashlib.sha256()
     for array in arrays.values():
         content.update(array.tobytes())
-    head = Head(
-        fingerprint=content.hexdigest(),
-        classes=FASHION,
-        resolution=resolution,
-        count=len(arrays["train_labels"]) + len(arrays["test_labels"]),
-    )
-    records = partial(_records, arrays, side)
-    return write_pack(folder, head, {"train": records("train"), "val": records("test")})
+    train, val = (_source(arrays, split) for split in ("train", "test"))
+    return Sources(FASHION, train, val, "built in", content.hexdigest())
 
 
-def _records(arrays: dict[str, Pixels], side: int, split: str) -> Iterator[Record]:
-    labels = arrays[f"{split}_labels"]
-    for i, (image, label) in enumerate(zip(arrays[f"{split}_images"], labels, strict=True)):
-        name = f"{split}/{i:04d}"
-        framed = Image.fromarray(np.pad(image, _MARGIN))  # black, as the background is
-        grey = np.asarray(framed.resize((side, side), Image.Resampling.BILINEAR))
-        yield Record(Path(name), name, int(label), np.repeat(grey[None], 3, axis=0))
+def _source(arrays: dict[str, Pixels], split: str) -> Source:
+    framed = np.pad(arrays[f"{split}_images"], ((0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN)))
+    head = b"P5 %d %d 255\n" % framed.shape[:0:-1]  # of a PGM file: width, height, whitest
+    labels = arrays[f"{split}_labels"].astype(np.int64)
+    names = [f"{split}/{i:04d}" for i in range(len(labels))]
+    return Source(names, labels, lambda number: head + framed[number].tobytes())

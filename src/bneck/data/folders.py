@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,7 @@ def list_images(root: Path, *, val_share: float = 0.2, seed: int = 0) -> Listing
         raise DataError(
             f"{train_root} has one class, {next(iter(folders))!r}; at least two are needed"
         )
+    check_class_names(folders, train_root)
     labels = {name: label for label, name in enumerate(folders)}
     found = {name: _images(folder) for name, folder in folders.items()}
     if val_root is not None:
@@ -85,12 +86,24 @@ def class_folders(root: Path) -> dict[str, tuple[Path, ...]]:
             f"{place} has no class folders and no labels.csv; give the images of each class a folder "
             f"of their own, as {root / 'CLASS'}"
         )
+    check_class_names(folders, place)
     return {name: _images(folder) for name, folder in folders.items()}
 
 
 def held_out(count: int, share: float) -> int:
     """How many of `count` images `share` means: rounded, at least one, never all of them."""
     return max(0, min(max(1, round(count * share)), count - 1))
+
+
+def check_class_names(names: Iterable[str], where: Path | str) -> None:
+    """Raise DataError for a class whose name is not UTF-8: files for devices could not hold it."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"the class {name!r} in {where} has a name that is not UTF-8; rename its folder"
+            ) from None
 
 
 def _layout(root: Path) -> tuple[Path, Path | None]:

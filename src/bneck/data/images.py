@@ -47,7 +47,7 @@ def read_square(path: Encoded, side: int) -> Pixels | str:
     return _channels_first(square)
 
 
-def read_crop(path: Path, side: int, crop: Crop) -> Pixels | str:
+def read_crop(path: Encoded, side: int, crop: Crop) -> Pixels | str:
     """What a standard evaluation sees of an image file, (3, side, side) RGB, or why nothing.
 
     "central": the middle 87.5 % of width and of height, resized to a square, bilinear between the
@@ -77,7 +77,7 @@ def read_crop(path: Path, side: int, crop: Crop) -> Pixels | str:
     return _channels_first(resized.crop((left, top, left + side, top + side)))
 
 
-def read_stretched(path: Path, side: int) -> Pixels | str:
+def read_stretched(path: Encoded, side: int) -> Pixels | str:
     """The whole of an image file, stretched to (3, side, side) RGB, or why there is none.
 
     As `read_square` else; what a detector looks at.

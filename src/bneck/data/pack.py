@@ -23,6 +23,7 @@ from torch import Tensor
 
 from bneck.data.folders import DataError, Item, Listing
 from bneck.data.images import Pixels, read_ahead, read_square
+from bneck.data.sources import Source, Sources
 from bneck.data.vary import Plan, cropped
 
 FORMAT = 1
@@ -157,6 +158,41 @@ def pack(
                 progress(before, head.count)
 
     train, val = records(listing.train, 0), records(listing.val, len(listing.train))
+    return write_pack(folder, head, {"train": train, "val": val})
+
+
+def pack_sources(
+    found: Sources,
+    resolution: int,
+    folder: Path,
+    *,
+    bad_share: float = 0.01,
+    progress: Progress | None = None,
+) -> Packed:
+    """Decode a dataset's images into `folder`, or open the pack of them; see `pack`."""
+    if found.listing is not None:
+        return pack(found.listing, resolution, folder, bad_share=bad_share, progress=progress)
+    side = stored_side(resolution)
+    head = Head(
+        fingerprint=hashlib.sha256(
+            repr((FORMAT, resolution, found.classes, found.fingerprint)).encode()
+        ).hexdigest(),
+        classes=found.classes,
+        resolution=resolution,
+        count=len(found.train.labels) + len(found.val.labels),
+        bad_share=bad_share,
+    )
+
+    def records(source: Source, before: int) -> Iterator[Record]:
+        read = partial(source.pixels, partial(read_square, side=side))
+        squares = read_ahead(range(len(source.labels)), read)
+        for number, pixels in enumerate(squares):
+            name = source.names[number]
+            yield Record(Path(name), name, int(source.labels[number]), pixels)
+            if progress is not None:
+                progress(before + number + 1, head.count)
+
+    train, val = records(found.train, 0), records(found.val, len(found.train.labels))
     return write_pack(folder, head, {"train": train, "val": val})
 
 

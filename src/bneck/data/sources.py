@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from bneck.data.folders import DataError, Item, Listing, held_out, list_images
-from bneck.data.images import Pixels, read_ahead, read_square
-from bneck.data.pack import FORMAT, Head, Packed, Progress, Record, stored_side, write_pack
+from bneck.data.folders import DataError, Listing, check_class_names, held_out
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,15 @@ class Source:
             lambda number: self.read(int(indices[number])),
         )
 
+    def pixels(self, decode: Callable[[bytes], T | str], number: int) -> T | str:
+        """What `decode` makes of one image, or why there is none; any thread may ask."""
+        try:
+            data = self.read(number)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError) and error.filename is not None
+            return "there is no such file" if missing else error.strerror or str(error)
+        return decode(data)
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -51,79 +62,10 @@ class Sources:
     listing: Listing | None = None
 
 
-def find_images(data: str | Path, *, val_share: float = 0.2, seed: int = 0) -> Sources:
-    """Folders of classes, tar shards, or Hugging Face datasets (parquet, or saved to disk).
-
-    Args:
-        data: a folder, a tar or parquet file, or a URL that fsspec opens, of a folder of tar shards.
-        val_share: of each class is split off by a hash where there are no images for validation.
-        seed: of that hash.
-
-    Raises:
-        DataError: it is none of these, or its labels do not make a dataset; see the readers.
-    """
-    from bneck.data.shards import is_sharded, read_shards
-    from bneck.data.tables import is_table, read_tables
-
-    text = str(data)
-    if is_sharded(text):
-        return read_shards(text, val_share=val_share, seed=seed)
-    path = Path(data)
-    if is_table(path):
-        return read_tables(path, val_share=val_share, seed=seed)
-    return of_listing(list_images(path, val_share=val_share, seed=seed))
-
-
-def of_listing(listing: Listing) -> Sources:
-    """Image files in folders."""
-    digest = hashlib.sha256(repr(listing.classes).encode())
-
-    def source(items: Sequence[Item]) -> Source:
-        paths = [item.path for item in items]
-        digest.update("\n".join(map(str, paths)).encode())
-        labels = np.array([item.label for item in items], dtype=np.int64)
-        return Source([str(path) for path in paths], labels, partial(_file, paths))
-
-    train, val = source(listing.train), source(listing.val)
-    return Sources(listing.classes, train, val, "folders", digest.hexdigest(), listing)
-
-
-def pack_sources(
-    found: Sources,
-    resolution: int,
-    folder: Path,
-    *,
-    bad_share: float = 0.01,
-    progress: Progress | None = None,
-) -> Packed:
-    """Decode a dataset's images into `folder`, or open the pack of them; see `data.pack.pack`."""
-    side = stored_side(resolution)
-    head = Head(
-        fingerprint=hashlib.sha256(
-            repr((FORMAT, resolution, found.classes, found.fingerprint)).encode()
-        ).hexdigest(),
-        classes=found.classes,
-        resolution=resolution,
-        count=len(found.train.labels) + len(found.val.labels),
-        bad_share=bad_share,
-    )
-
-    def records(source: Source, before: int) -> Iterator[Record]:
-        def read(index: int) -> Pixels | str:
-            try:
-                return read_square(source.read(index), side)
-            except OSError as error:
-                return error.strerror or str(error)
-
-        squares = read_ahead(range(len(source.labels)), read)
-        for number, pixels in enumerate(squares):
-            name = source.names[number]
-            yield Record(Path(name), name, int(source.labels[number]), pixels)
-            if progress is not None:
-                progress(before + number + 1, head.count)
-
-    train, val = records(found.train, 0), records(found.val, len(found.train.labels))
-    return write_pack(folder, head, {"train": train, "val": val})
+def file_source(paths: Sequence[Path], labels: Sequence[int] | None = None) -> Source:
+    """Image files, with their labels or all with 0."""
+    found = np.zeros(len(paths)) if labels is None else labels
+    return Source([str(p) for p in paths], np.array(found, np.int64), partial(_file, paths))
 
 
 def divided(
@@ -148,7 +90,7 @@ def divided(
 
 
 def check_labels(classes: Sequence[str], train: Source, val: Source | None, where: str) -> None:
-    """Raise DataError for one class, a label without a class, or one that only val has."""
+    """Raise DataError for one class, a name or label that is none, or a class that only val has."""
     if len(classes) < 2:
         only = repr(classes[0]) if classes else "none"
         raise DataError(f"{where} has one class, {only}; at least two are needed")
@@ -162,6 +104,7 @@ def check_labels(classes: Sequence[str], train: Source, val: Source | None, wher
                 f"{source.names[first]} in {name} of {where} has label {source.labels[first]}, and there are "
                 f"{len(classes)} classes; labels must be from 0 to {len(classes) - 1}"
             )
+    check_class_names(classes, where)
     seen = set(np.unique(train.labels).tolist())
     for label, name in enumerate(classes):
         if label not in seen:
@@ -182,7 +125,8 @@ def state_of(paths: Iterable[Path]) -> str:
 
 
 def _rank(name: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    # fsencode, because names need not be unicode.
+    return hashlib.sha256(os.fsencode(f"{seed}/{name}")).digest()
 
 
 def _file(paths: Sequence[Path], number: int) -> bytes:

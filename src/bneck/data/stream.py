@@ -81,11 +81,9 @@ class Stream:
         device: torch.device,
     ) -> tuple[Tensor, Tensor]:
         def read(index: int) -> Tensor | str:
-            try:
-                data = self.source.read(index)
-            except OSError as error:
-                return error.strerror or str(error)
-            return read_region(data, choose(index), resolution)
+            return self.source.pixels(
+                partial(read_region, choose=choose(index), resolution=resolution), index
+            )
 
         images = torch.empty((len(indices), 3, resolution, resolution), dtype=torch.uint8)
         labels = self.labels[indices].copy()

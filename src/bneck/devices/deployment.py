@@ -46,6 +46,8 @@ class Deployment:
             )
         if threads < 1:
             raise InputError(f"threads is {threads}; it must be at least 1")
+        if threads > 1 and device.partition(":")[0] == "browser":
+            raise InputError(f"{device} runs on one thread, not {threads}; leave --threads out")
         return Deployment(device=device, runtime=name, precision=precision, threads=threads)  # type: ignore[arg-type]
 
     @property
@@ -55,4 +57,5 @@ class Deployment:
 
     def __str__(self) -> str:
         there = "" if self.device == "local" else f" on {self.device}"
-        return f"{self.runtime} in {self.precision}{there}"
+        threads = "" if self.threads == 1 else f" with {self.threads} threads"
+        return f"{self.runtime} in {self.precision}{threads}{there}"

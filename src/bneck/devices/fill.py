@@ -11,7 +11,7 @@ import random
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -61,6 +61,7 @@ Entry = tuple[RowShape, Widths]
 class Plan:
     """What a table holds: its entries, the networks that calibrate it, and whose it is.
 
+    Every other one of `networks` calibrates it until `calibrating` of them do; the others judge it.
     `name` and `digest` are those of the seed network or of the space that it answers for; `wrapper`
     stands round every network.
     """
@@ -69,16 +70,36 @@ class Plan:
     digest: str
     entries: list[Entry]
     networks: list[NetSpec]
+    calibrating: int = CALIBRATING
     wrapper: Wrapper = PLAIN
 
 
-def plan_for(seed: NetSpec, wrapper: Wrapper = PLAIN) -> Plan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How rows and whole networks are timed, and how many graphs race each other.
+
+    `batch` is also what is lost when a fill is killed; of whole networks half as many race.
+    """
+
+    rows: Protocol = ROWS
+    networks: Protocol = NETWORKS
+    batch: int = BATCH
+
+
+def plan_for(
+    seed: NetSpec,
+    wrapper: Wrapper = PLAIN,
+    *,
+    calibrating: int = CALIBRATING,
+    held_out: int = HELD_OUT,
+) -> Plan:
     """The table for every narrower version of `seed`, each in the same wrapper."""
     return Plan(
         name=seed.name,
         digest=seed.digest(),
         entries=grid(seed, wrapper),
-        networks=calibration_networks(seed),
+        networks=calibration_networks(seed, calibrating + held_out),
+        calibrating=calibrating,
         wrapper=wrapper,
     )
 
@@ -128,6 +149,7 @@ def fill_table(
     place: str | Place = "local",
     threads: int = 1,
     nominal_ms: float | None = None,
+    effort: Effort | None = None,
     progress: Progress | None = None,
 ) -> LatencyTable:
     """Measure what is missing of a table. Every finished batch is kept, whatever happens then.
@@ -141,16 +163,17 @@ def fill_table(
         place: the device.
         threads: of the engine.
         nominal_ms: the seed's time that means pace 1, from an earlier table of it; None measures it.
+        effort: how carefully; None takes the usual one.
         progress: called with (what, done, all) as entries come in.
 
     Raises:
         TableError: `path` is a table of something else.
         InputError: no such runtime or device, or one that is lost for good.
     """
-    engine = runtime(runtime_name)
+    engine, plan = runtime(runtime_name), plan or plan_for(seed)
     with opened(place) as device:
         device.check(runtime_name)
-        what = _What(seed, plan or plan_for(seed), engine, precision, device, threads)
+        what = _What(seed, plan, engine, precision, device, threads, effort or Effort())
         # The seed itself: what disturbs the machine slows it as it slows its narrower versions.
         with closing(what.network(seed)) as reference:
             table, file = _open(what, path, reference, nominal_ms)
@@ -169,6 +192,7 @@ class _What:
     precision: str
     place: Place
     threads: int
+    effort: Effort
 
     def network(self, spec: NetSpec) -> Timer:
         candidate = Candidate(spec, precision=self.precision, wrapper=self.plan.wrapper)
@@ -189,6 +213,7 @@ class _What:
 
 
 def _paced_ms(
+    what: _What,
     timers: Mapping[str, Callable[[], Timer]],
     reference: Timer,
     protocol: Protocol,
@@ -198,6 +223,7 @@ def _paced_ms(
     nominal = float(table.header["reference_ms"])
     with ExitStack() as stack:
         loaded = {name: stack.enter_context(closing(load())) for name, load in timers.items()}
+        protocol = replace(protocol, threads=what.threads)
         samples = race(loaded, reference, protocol, nominal_ms=nominal)
     return [statistics.median(samples[name].paced_ms) for name in timers]
 
@@ -206,10 +232,11 @@ def _fill_rows(
     what: _What, table: LatencyTable, file: Ledger, reference: Timer, progress: Progress | None
 ) -> None:
     wanted = [e for e in what.plan.entries if e[1] not in table.rows.get(e[0], {})]
-    for start in range(0, len(wanted), BATCH):
-        batch = wanted[start : start + BATCH]
+    size = what.effort.batch
+    for start in range(0, len(wanted), size):
+        batch = wanted[start : start + size]
         timers = {str(i): partial(what.row, entry) for i, entry in enumerate(batch)}
-        found = _paced_ms(timers, reference, ROWS, table)
+        found = _paced_ms(what, timers, reference, what.effort.rows, table)
         _enter_rows(table, file, dict(zip(batch, found, strict=True)))
         if progress:
             progress("rows", start + len(batch), len(wanted))
@@ -225,6 +252,9 @@ def _enter_rows(table: LatencyTable, file: Ledger, times: dict[Entry, float]) ->
             ms -= (
                 sum(table.rows[context[0]][context[1]] for context in _contexts(shape, widths)) / 2
             )
+        # No row takes less than no time; one that hardly takes any may come out below the
+        # convolutions around it by the spread of the clock.
+        ms = max(0.0, ms)
         table.add_row(shape, widths, ms)
         lines.append(row_line(shape, widths, ms))
     file.append(*lines)
@@ -252,10 +282,10 @@ def _in_order(rows: list[Entry]) -> list[Entry]:
     return [*contexts, *rows]
 
 
-def calibration_networks(seed: NetSpec) -> list[NetSpec]:
+def calibration_networks(seed: NetSpec, count: int = CALIBRATING + HELD_OUT) -> list[NetSpec]:
     """The random narrower networks of a table for `seed`, the same at every call."""
     rng = random.Random(0)
-    return [random_widths(seed, rng) for _ in range(CALIBRATING + HELD_OUT)]
+    return [random_widths(seed, rng) for _ in range(count)]
 
 
 def _free(placed: Placed, widths: Widths) -> tuple[bool, ...]:
@@ -353,7 +383,9 @@ def _open(
     file = Ledger(path)
     if not file.entries:
         if nominal_ms is None:
-            race_ms = race({}, reference, Protocol(), nominal_ms=None)[REFERENCE].round_ms
+            race_ms = race({}, reference, Protocol(threads=what.threads), nominal_ms=None)[
+                REFERENCE
+            ].round_ms
             nominal_ms = statistics.median(race_ms)
         device = what.place.describe()
         file.append(
@@ -400,13 +432,13 @@ def _fill_networks(
     """Measure whole networks: some calibrate the table, the others judge it."""
     specs = what.plan.networks
     while (done := len(table.networks)) < len(specs):
-        batch = specs[done : done + BATCH // 2]
+        batch = specs[done : done + what.effort.batch // 2]
         timers = {str(i): partial(what.network, spec) for i, spec in enumerate(batch)}
-        times = _paced_ms(timers, reference, NETWORKS, table)
+        times = _paced_ms(what, timers, reference, what.effort.networks, table)
         lines = []
         for i, (spec, ms) in enumerate(zip(batch, times, strict=True)):
             # Every other network is held out until enough calibrate, so both see the same minutes.
-            held_out = (done + i) % 2 == 1 or done + i >= 2 * CALIBRATING
+            held_out = (done + i) % 2 == 1 or done + i >= 2 * what.plan.calibrating
             entry = (table.sum_rows(spec), ms, held_out)
             table.add_network(*entry)
             lines.append(network_line(*entry))

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from bneck.devices.head_models import wrapped_model
+from bneck.devices.models import wrapped_model
 from bneck.devices.places import Place, opened
 from bneck.devices.protocol import REFERENCE, Protocol, Samples, race
 from bneck.devices.runtimes import Runtime, runtime
@@ -47,7 +47,8 @@ class Candidate:
         if self.model is not None:
             return self.model
         engine = engine or runtime(DEFAULT_RUNTIME)
-        return wrapped_model(self.spec, self.wrapper, engine, self.precision)
+        wrapped, size = self.wrapper.around(self.spec), self.wrapper.size(self.spec)
+        return wrapped_model(wrapped, engine, size, self.precision)
 
     @property
     def size(self) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""How long a burst of runs takes by the clock. It knows nothing else of bneck: it runs on devices too."""
+"""How long a burst of runs takes by the clock. It knows little else of bneck: it runs on devices too."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from bneck.devices.machine import THIS, Machine
 
 Run = Callable[[], object]
 
@@ -38,37 +41,47 @@ class Timer(ABC):
 
 
 class RunTimer(Timer):
-    """Times what runs in this process, pinned to as many cores as it has threads."""
+    """Times what runs in this process, pinned to as many cores as it has threads.
 
-    def __init__(self, run: Run, threads: int = 1) -> None:
+    No other bneck process on this machine times during a burst. `clock` has the functions of `time`.
+    """
+
+    def __init__(
+        self, run: Run, threads: int = 1, *, machine: Machine = THIS, clock: Any = time
+    ) -> None:
         self._run = run
         self._threads = threads
+        self._machine = machine
+        self._clock = clock
 
     def burst(self, runs: int, warmup: int) -> Burst:
         """Run it `warmup` times, then time it `runs` times."""
-        run = self._run
+        run, wall_ns, cpu_ns = self._run, self._clock.perf_counter_ns, self._clock.process_time_ns
         wall, cpu = [], []
-        with pinned(self._threads):
+        with self._machine.turn(), pinned(self._threads, self._machine):
             for _ in range(warmup):
                 run()
             for _ in range(runs):
-                cpu_start, start = time.process_time_ns(), time.perf_counter_ns()
+                cpu_start, start = cpu_ns(), wall_ns()
                 run()
-                end, cpu_end = time.perf_counter_ns(), time.process_time_ns()
+                end, cpu_end = wall_ns(), cpu_ns()
                 wall.append((end - start) / 1e6)
                 cpu.append((cpu_end - cpu_start) / 1e6)
         return Burst(runs, tuple(wall), tuple(cpu))
 
 
 @contextmanager
-def pinned(threads: int) -> Iterator[bool]:
-    """Keep this thread on as many cores as it may use, where the system can; says whether."""
-    if not hasattr(os, "sched_setaffinity"):
+def pinned(threads: int, machine: Machine = THIS, system: Any = os) -> Iterator[bool]:
+    """Keep this thread on as many cores as it may use, where the system can; says whether.
+
+    `system` has the functions of `os`; `machine` says which cores.
+    """
+    if not hasattr(system, "sched_setaffinity"):
         yield False
         return
-    before = os.sched_getaffinity(0)
+    before = system.sched_getaffinity(0)
     try:
-        os.sched_setaffinity(0, sorted(before, reverse=True)[:threads])
+        system.sched_setaffinity(0, machine.cores(threads, before))
         can_pin = True
     except OSError:  # a sandbox may forbid it
         can_pin = False
@@ -76,4 +89,4 @@ def pinned(threads: int) -> Iterator[bool]:
         yield can_pin
     finally:
         if can_pin:
-            os.sched_setaffinity(0, before)
+            system.sched_setaffinity(0, before)

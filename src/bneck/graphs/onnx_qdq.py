@@ -12,8 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from bneck.graphs.forms import HSwish
-from bneck.graphs.onnx_graph import Graph, Weights
+from bneck.graphs.onnx_operators import BILINEAR, Graph
 from bneck.graphs.quantization import (
+    GATES,
     SIGMOID,
     Ranges,
     Scale,
@@ -21,8 +22,10 @@ from bneck.graphs.quantization import (
     quantize_weight,
     weight_steps,
 )
+from bneck.graphs.weights import Weights
 from bneck.specs.network import Gate, Layer, Padding
 from bneck.specs.normalisation import Normalisation
+from bneck.specs.operators import Pair
 
 UNSIGNED = 128  # from int8 to uint8
 
@@ -127,3 +130,24 @@ class QdqGraph(Graph):
 
     def weight(self, name: str) -> str:
         return name  # a node's output here, see `hold`
+
+    def windows(self, layer: Layer, x: str, window: Pair, strides: Pair) -> str:
+        mean = super().windows(replace(layer, name=f"{layer.name}.mean"), x, window, strides)
+        return self.rounded(mean, layer.name)
+
+    def product(self, name: str, x: str, gate: str) -> str:
+        return self.rounded(super().product(f"{name}.product", x, gate), name)
+
+    def resized(self, name: str, x: str, size: Pair, have: Pair, gate: Gate | None = None) -> str:
+        if gate is None:
+            return super().resized(name, x, size, have)
+        # All four sizes: where ONNX Runtime turns 8-bit maps to NHWC it misreads a Resize with axes.
+        before = self.node("Shape", [x], f"{name}.before", start=0, end=2)
+        after = self.constant(f"{name}.size", np.array(size, np.int64))
+        sizes = self.node("Concat", [before, after], f"{name}.sizes", axis=0)
+        real = self.node("Resize", [x, "", "", sizes], f"{name}.real", **BILINEAR)
+        return self.rounded(real, name, GATES[gate])
+
+    def raised(self, name: str, x: str, by: str) -> str:
+        # Rounding to a range from 0 on is the ReLU.
+        return self.rounded(self.node("Add", [x, by], f"{name}.total"), name)

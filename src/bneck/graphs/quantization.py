@@ -29,6 +29,7 @@ WEIGHT_LEVELS = 127
 GATE = (0.0, 1.0)
 # What runtimes prescribe for the 8-bit sigmoid: 1 itself is not reached.
 SIGMOID = (0.0, 255 / 256)
+GATES: Mapping[Gate, tuple[float, float]] = {"hsigmoid": GATE, "sigmoid": SIGMOID}
 LEAST_SCALE = 1e-8
 
 

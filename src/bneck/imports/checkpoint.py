@@ -64,7 +64,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a torch or safetensors file by name, as float32 where they are floats.
 
     Raises:
-        InputError: the file is damaged, holds code, or holds no tensors by name.
+        InputError: the file is damaged, holds code, no tensors by name, or sparse or quantized ones.
     """
     state = load_weights(path) if is_safetensors(path) else _unwrapped(path, _torch_load(path))
     state = {name.removeprefix("module."): value for name, value in state.items()}
@@ -99,6 +99,15 @@ def _unwrapped(path: Path, held: Any) -> dict[str, Tensor]:
             raise InputError(
                 f"{path} holds a {type(value).__name__} under {name!r}; it must hold a state dict, "
                 "tensors by name"
+            )
+        if value.is_quantized:
+            raise InputError(
+                f"{path} holds quantized tensors (its first: {name}), which torch's own networks of 8 bits "
+                "have; import the float weights that they were made from, or a TFLite file of 8 bits"
+            )
+        if value.layout is not torch.strided:
+            raise InputError(
+                f"{path} holds sparse tensors (its first: {name}); save them again after value.to_dense()"
             )
     return held
 

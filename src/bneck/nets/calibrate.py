@@ -12,9 +12,9 @@ from torch import Tensor
 
 from bneck.graphs.forms import HSwish
 from bneck.graphs.quantization import LEAST_SCALE, STEPS, WEIGHT_LEVELS
+from bneck.nets.build import WrappedNet
 from bneck.nets.fold import folded_weights
-from bneck.nets.quantize import Quantized, Weights
-from bneck.nets.quantize_heads import AnyNet, emulator, flat
+from bneck.nets.quantize import Quantized, Weights, emulator
 from bneck.specs.errors import InputError
 
 LEAST_IMAGES = 8
@@ -37,11 +37,11 @@ class LayerError:
 
 
 @torch.inference_mode()
-def calibrate(net: AnyNet, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
+def calibrate(net: WrappedNet, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
     """Post-training quantisation: ranges that lose least on the activations of real images.
 
     Args:
-        net: trained: a network, a detector or a segmenter.
+        net: trained, whatever its task.
         batches: normalised images (N, channels, H, W), some dozen in all.
         hswish: the form of h-swish, which decides what is rounded.
 
@@ -54,7 +54,7 @@ def calibrate(net: AnyNet, batches: Iterable[Tensor], hswish: HSwish) -> Quantiz
 
 
 @torch.inference_mode()
-def naive(net: AnyNet, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
+def naive(net: WrappedNet, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
     """What not to do, for comparison: one scale a weight tensor, ranges out to the extremes."""
     weights = folded_weights(net)
     ends = _observed(net, weights, batches, hswish).ends
@@ -70,7 +70,9 @@ def _one_step(weight: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtyp
     return rounded.astype(np.float32)
 
 
-def _observed(net: AnyNet, weights: Weights, batches: Iterable[Tensor], hswish: HSwish) -> _Samples:
+def _observed(
+    net: WrappedNet, weights: Weights, batches: Iterable[Tensor], hswish: HSwish
+) -> _Samples:
     emulated = emulator(net, weights, hswish)
     samples = _Samples()
     emulated.observer = samples
@@ -86,13 +88,13 @@ def _observed(net: AnyNet, weights: Weights, batches: Iterable[Tensor], hswish: 
 
 
 @torch.inference_mode()
-def layer_errors(net: AnyNet, quantized: Quantized, images: Tensor) -> list[LayerError]:
+def layer_errors(net: WrappedNet, quantized: Quantized, images: Tensor) -> list[LayerError]:
     """Which layers lose the accuracy: each one rounded alone, the worst first."""
     emulated = emulator(net, quantized.weights, quantized.hswish, quantized.ranges)
     emulated.rounds = lambda name: False
     seen: dict[str, Tensor] = {}
     emulated.observer = lambda name, x: seen.__setitem__(name, x)
-    scores = flat(emulated(images))
+    scores = _flat(emulated(images))
     clean = dict(seen)
     emulated.rounds = None
     emulated(images)
@@ -107,11 +109,17 @@ def layer_errors(net: AnyNet, quantized: Quantized, images: Tensor) -> list[Laye
             LayerError(
                 layer=layer.name,
                 row=layer.row,
-                alone=_relative(flat(emulated(images)), scores),
+                alone=_relative(_flat(emulated(images)), scores),
                 noise=_relative(noisy[layer.name], clean[layer.name]),
             )
         )
     return sorted(found, key=lambda error: -error.alone)
+
+
+def _flat(answer: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """All numbers of an answer behind one another, (N, numbers)."""
+    parts = answer if isinstance(answer, tuple) else (answer,)
+    return torch.cat([part.flatten(1) for part in parts], 1)
 
 
 def _relative(found: Tensor, wanted: Tensor) -> float:

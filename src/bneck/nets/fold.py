@@ -30,7 +30,7 @@ def folded_weights(net: nn.Module) -> dict[str, np.ndarray[Any, np.dtype[np.floa
         if isinstance(module, ConvBnAct):
             folded[f"{name}.weight"], folded[f"{name}.bias"] = _fold(module)
         elif isinstance(module, Conv2d) and not name.endswith(".conv"):
-            # Those of squeeze-and-excite, the classifier, a segmenter's scores.
+            # Those of squeeze-and-excite, the classifier, a head's scores.
             folded |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
     return {name: value.float().cpu().numpy() for name, value in folded.items()}
 

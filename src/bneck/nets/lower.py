@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bneck.graphs.forms import HSwish
-from bneck.graphs.onnx_graph import Weights, pads
 from bneck.graphs.quantization import SIGMOID, Ranges, Scale, quantize_weight, weight_steps
-from bneck.graphs.traverse import Traversal
+from bneck.graphs.weights import Weights, pads
 from bneck.specs.network import Layer, NetSpec, layers
+from bneck.specs.operators import LayerOperators
 
 METADATA = "bneck"  # the method of the file that answers with its metadata
 SIX = (0.0, 6.0)
@@ -66,7 +66,7 @@ class _Value:
     gain: float = 1.0
 
 
-class Rounding(nn.Module, Traversal[_Value]):
+class Rounding(nn.Module, LayerOperators[_Value]):
     """A network in 8 bits as XNNPACK's partitioner knows it: float operators between pairs of
     quantisation and dequantisation, kernels of integers.
 

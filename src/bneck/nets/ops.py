@@ -138,8 +138,3 @@ def initialise(module: nn.Module) -> None:
                 nn.init.kaiming_normal_(part.weight, mode="fan_out")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
-
-
-def seeded(seed: int) -> torch.Generator:
-    """A generator of random numbers with its own state."""
-    return torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""A network as an 8-bit runtime computes it, in torch: to calibrate, to judge, to fine-tune.
+"""A net as an 8-bit runtime computes it, in torch: to calibrate, to judge, to fine-tune.
 
 Batch norm is folded before anything is rounded, so fine-tuning has no statistics that could drift
 apart from those of the shipped file. Rounding passes gradients straight through where a value lies
@@ -7,8 +7,7 @@ inside its range.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bneck.graphs.forms import HSwish
-from bneck.graphs.onnx_graph import pads
-from bneck.graphs.quantization import GATE, LEAST_SCALE, SIGMOID, WEIGHT_LEVELS, Ranges, Scale
-from bneck.graphs.traverse import Traversal
-from bneck.nets.build import Net
-from bneck.specs.network import Gate, Layer, NetSpec, Size, layers
+from bneck.graphs.quantization import GATES, LEAST_SCALE, WEIGHT_LEVELS, Ranges, Scale
+from bneck.graphs.weights import pads
+from bneck.nets.build import WrappedNet
+from bneck.specs.network import Gate, Layer, Size
 from bneck.specs.normalisation import IMAGENET, Normalisation
+from bneck.specs.operators import Operators, Pair
+from bneck.specs.wrapper import Wrapped
 
 Weights = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 Observer = Callable[[str, Tensor], None]
@@ -39,34 +39,44 @@ class Quantized:
     hswish: HSwish
 
 
-class Emulation(nn.Module, Traversal[Tensor]):
-    """Folded weights in float, rounded as the runtime will round them wherever `ranges` are given.
+class QuantizedNet(nn.Module, Operators[Tensor]):
+    """A wrapped network in emulation: folded weights in float, rounded as the runtime will round them
+    wherever `ranges` are given.
 
-    What runs through them is a kind's own `forward`. `rounds` says of a layer's name whether it is
+    `rounds` says of a layer's name whether it is
     rounded; None rounds all. `observer` is shown every point's value as it passes.
     """
 
     def __init__(
         self,
-        spec: NetSpec,
+        wrapped: Wrapped,
         weights: Weights,
         hswish: HSwish,
         ranges: Ranges | None = None,
     ) -> None:
         super().__init__()
-        self.spec = spec
+        self.wrapped = wrapped
+        self.spec = wrapped.network
         self.normalisation: Normalisation = IMAGENET
         self.hswish = hswish
         self.ranges = dict(ranges) if ranges is not None else None
         self.rounds: Callable[[str], bool] | None = None
         self.observer: Observer | None = None
+        folded = wrapped.arranged(weights)
         self.parameters_by_name = nn.ParameterDict(
-            {_key(name): nn.Parameter(torch.from_numpy(w.copy())) for name, w in weights.items()}
+            {_key(name): nn.Parameter(torch.from_numpy(w.copy())) for name, w in folded.items()}
         )
 
-    @abstractmethod
+    def forward(self, images: Tensor) -> Any:
+        """Images (N, channels, H, W) -> what the module answers: a tensor, or several as a tuple."""
+        size = (images.shape[2], images.shape[3])
+        answer = self.wrapped.answer(self, self.point("image", images, "image"), size)
+        found = tuple(answer.values())
+        return found if len(found) > 1 else found[0]
+
     def walk(self, size: Size) -> Iterable[Layer]:
         """The layers that it emulates, for images of `size`."""
+        return self.wrapped.layers(size)
 
     def weights(self) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
         """The folded weights as they are now."""
@@ -112,6 +122,8 @@ class Emulation(nn.Module, Traversal[Tensor]):
         return self.rounds is None or self.rounds(owner)
 
     def conv(self, layer: Layer, x: Tensor) -> Tensor:
+        if layer.name == "classifier":
+            x = F.dropout(x, self.spec.dropout, self.training)
         y = self._convolution(layer, layer.name, x, pads(self.spec.padding, layer))
         match layer.act:
             case "relu":
@@ -141,8 +153,9 @@ class Emulation(nn.Module, Traversal[Tensor]):
         gate = self._convolution(layer, name, x)
         if kind == "sigmoid":
             gate = torch.sigmoid(self.point(f"{name}.pre", gate, layer.name))
-            return self.fixed(gate, SIGMOID, layer.name)
-        return self.fixed(F.hardsigmoid(gate), GATE, layer.name)
+        else:
+            gate = F.hardsigmoid(gate)
+        return self.fixed(gate, GATES[kind], layer.name)
 
     def pool(self, layer: Layer, x: Tensor) -> Tensor:
         return self.point(layer.name, x.mean((2, 3), keepdim=True), layer.name)
@@ -167,30 +180,72 @@ class Emulation(nn.Module, Traversal[Tensor]):
         groups = layer.out if layer.kind == "depthwise" else 1
         return F.conv2d(x, weight, bias, layer.stride, padding, layer.dilation, groups)
 
+    def flat(self, name: str, x: Tensor) -> Tensor:
+        return x.flatten(1)
 
-class QuantizedNet(Emulation):
-    """A classification network in emulation."""
+    def listed(self, name: str, x: Tensor, numbers: int) -> Tensor:
+        return x.permute(0, 2, 3, 1).reshape(len(x), -1, numbers)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, channels, H, W) -> class scores (N, classes)."""
-        size = (images.shape[2], images.shape[3])
-        x = self.point("image", images, "image")
-        return self.through(self.walk(size), x).flatten(1)
+    def joined(self, name: str, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(parts), 1)
 
-    def walk(self, size: Size) -> Iterable[Layer]:
-        return layers(self.spec, size)
+    def real(self, x: Tensor) -> Tensor:
+        return x
 
-    def conv(self, layer: Layer, x: Tensor) -> Tensor:
-        if layer.name == "classifier":
-            x = F.dropout(x, self.spec.dropout, self.training)
-        return super().conv(layer, x)
+    def mean(self, name: str, x: Tensor) -> Tensor:
+        return self.point(name, x.mean((2, 3), keepdim=True), name)
+
+    def windows(self, layer: Layer, x: Tensor, window: Pair, strides: Pair) -> Tensor:
+        return self.point(layer.name, F.avg_pool2d(x, window, strides), layer.name)
+
+    def opened(self, layer: Layer, x: Tensor, gate: Gate) -> Tensor:
+        return self._gate(layer, layer.name, x, gate)
+
+    def product(self, name: str, x: Tensor, gate: Tensor) -> Tensor:
+        return self.point(name, x * gate, name)
+
+    def resized(
+        self,
+        name: str,
+        x: Tensor,
+        size: Pair,
+        have: Pair,
+        gate: Gate | None = None,
+    ) -> Tensor:
+        y = resize(x, size)
+        return y if gate is None else self.fixed(y, GATES[gate], name)
+
+    def total(self, name: str, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+    def raised(self, name: str, x: Tensor, by: Tensor) -> Tensor:
+        return self.point(name, F.relu(x + by), name)
+
+    def best(self, name: str, x: Tensor) -> Tensor:
+        return x.argmax(1)
 
 
-def emulation(net: Net, quantized: Quantized) -> QuantizedNet:
-    """The network as the 8-bit file will answer, in evaluation mode."""
-    emulated = QuantizedNet(net.spec, quantized.weights, quantized.hswish, quantized.ranges)
-    emulated.normalisation = net.normalisation
-    return emulated.eval()
+def emulator(
+    net: WrappedNet, weights: Weights, hswish: HSwish, ranges: Ranges | None = None
+) -> QuantizedNet:
+    """A net in emulation with other weights, in evaluation mode; in float where there are no ranges."""
+    made = QuantizedNet(net.wrapped, weights, hswish, ranges)
+    made.normalisation = net.normalisation
+    return made.eval()
+
+
+def emulation(net: WrappedNet, quantized: Quantized) -> QuantizedNet:
+    """A net as its 8-bit file will answer, in evaluation mode."""
+    return emulator(net, quantized.weights, quantized.hswish, quantized.ranges)
+
+
+def resize(x: Tensor, size: Pair) -> Tensor:
+    """Bilinear, corners on corners as the authors have it: (N, C, h, w) -> (N, C, *size)."""
+    if x.shape[2:] == size:
+        return x
+    if x.shape[2:] == (1, 1):
+        return x.expand(-1, -1, *size)
+    return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
 def _key(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from bneck.nets.build import Net
+from bneck.nets.build import SIZE, Net, WrappedNet
 from bneck.nets.ops import BneckRow, ConvBnAct, SqueezeExcite
 from bneck.specs.errors import InputError
 from bneck.specs.network import Layer, NetSpec, layers
@@ -21,39 +21,77 @@ from bneck.specs.rows import Bneck, Conv, Pool, Row
 from bneck.specs.transforms import stages
 
 _T = TypeVar("_T")
+N = TypeVar("N", bound=WrappedNet)
 
 
 class ShrinkError(InputError):
     """Two specs that are not a network and a narrower version of it."""
 
 
-@torch.no_grad()
 def shrink(net: Net, spec: NetSpec) -> Net:
     """A new net of the narrower `spec` that holds the strongest channels of `net`.
 
     Raises:
         ShrinkError: `spec` differs from the net's in more than narrower widths.
     """
-    narrow = Net(spec)
+    return shrink_into(net, Net(spec))
+
+
+@torch.no_grad()
+def shrink_into(net: WrappedNet, narrow: N) -> N:
+    """Fill a module of the same kind round a narrower network with the strongest channels of `net`.
+
+    The rows keep their strongest channels; what stands behind them keeps all of its own, and follows
+    the channels of its input (`Wrapped.feeds`).
+
+    Args:
+        net: what to shrink; it stays as it is.
+        narrow: changed in place, and given back.
+
+    Raises:
+        ShrinkError: they differ in more than narrower widths of their networks.
+    """
+    wide, slim = net.wrapped, narrow.wrapped
+    for name, value in wide.settings().items():
+        other = slim.settings().get(name)
+        if other != value:
+            raise ShrinkError(
+                f"{name} is {value} in {wide.name} and {other} in {slim.name}; shrinking can only narrow "
+                "the network"
+            )
     narrow.normalisation = net.normalisation
-    kept = shrink_rows(net.rows, narrow.rows, net.spec, spec)
-    slice_scores(net.classifier, narrow.classifier, kept.last)
+    kept = shrink_rows(net.rows, narrow.rows, wide.network, slim.network)
+    feeds, behind = slim.feeds(), dict[str, Tensor]()
+    for layer in slim.layers(SIZE):
+        if layer.name.startswith("rows.") or layer.kind == "pool":
+            continue
+        source = feeds.get(layer.name)
+        if source is None:
+            into = torch.arange(layer.width_in)
+        else:
+            into = behind[source] if source in behind else kept.behind(source)
+        one, other = net.get_submodule(layer.name), narrow.get_submodule(layer.name)
+        if layer.kind == "depthwise":
+            behind[layer.name] = into
+            slice_conv(_as(ConvBnAct, one), _as(ConvBnAct, other), into, torch.arange(1))
+        elif isinstance(one, ConvBnAct):
+            slice_conv(one, _as(ConvBnAct, other), torch.arange(layer.out), into)
+        else:
+            slice_scores(_as(nn.Conv2d, one), _as(nn.Conv2d, other), into)
     return narrow.train(net.training)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Indices of the channels that were kept: `out` behind every row, `inner` inside every bneck.
-
-    `last` are those behind the last row.
-    """
+    """Indices of the channels that were kept: `out` behind every row, `inner` inside every bneck."""
 
     out: dict[int, Tensor] = field(default_factory=dict)
     inner: dict[int, Tensor] = field(default_factory=dict)
 
-    @property
-    def last(self) -> Tensor:
-        return self.out[max(self.out)]
+    def behind(self, layer: str) -> Tensor:
+        """The channels behind a layer of the rows: `rows.3`, `rows.4.expand`, `rows.4.project`."""
+        _, row, *part = layer.split(".")
+        return self.inner[int(row)] if part and part[0] != "project" else self.out[int(row)]
 
 
 def shrink_rows(

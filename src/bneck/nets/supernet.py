@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bneck.nas.blocks import BlockSpace
+from bneck.nas.space import Tokens
 from bneck.nets.batch_norm import reestimate
 from bneck.nets.build import Net
-from bneck.search.blocks import BlockSpace
-from bneck.search.space import Tokens
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.rows import Bneck, Row
@@ -40,7 +40,7 @@ class Supernet(nn.Module):
         self.normalisation: Normalisation = IMAGENET
         shapes: dict[str, list[int]] = {}
         for tokens in extremes(space, max):
-            spec = space.decode(tokens)
+            self.spec = spec = space.decode(tokens)  # any, for what all of them share
             names = _names(space, tokens, spec)
             for name, parameter in _skeleton(spec).named_parameters():
                 known = shapes.setdefault(names[name], list(parameter.shape))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bneck.nets.build import Net, build
 from bneck.nets.shrink import shrink
+from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import with_classes
 
@@ -35,6 +36,32 @@ def transferred(start: Net, spec: NetSpec, *, seed: int = 0) -> Net:
     net.load_state_dict(weights, strict=False)
     net.normalisation = start.normalisation
     return net
+
+
+@torch.no_grad()
+def take_rows(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Copy a classification network's weights into the rows of a net that has a head of its own.
+
+    What the net does not have (the convolutions after the pool, the classifier) is passed over.
+
+    Args:
+        net: with `rows`; changed in place.
+        weights: by the names of `Net`.
+        source: what to call them in a message.
+
+    Raises:
+        InputError: a row is missing or of another shape; the first such tensor is named.
+    """
+    for name, value in net.state_dict().items():
+        if not name.startswith("rows."):
+            continue
+        if name not in weights or weights[name].shape != value.shape:
+            had = tuple(weights[name].shape) if name in weights else "nothing"
+            raise InputError(
+                f"{source} does not hold this network's backbone: {name} must have shape "
+                f"{tuple(value.shape)}, it has {had}; take weights of the same network"
+            )
+        value.copy_(weights[name])
 
 
 def is_folded(net: Net) -> bool:

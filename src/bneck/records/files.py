@@ -79,7 +79,8 @@ def _opened(path: Path) -> IO[str]:
 
 
 def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    # The name of an image file need not be UTF-8: it is written as Python shows it, with \udc..
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _write_bytes(path: Path, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from bneck.records.run import RunFolder
@@ -62,7 +63,7 @@ def normalisation(folder: RunFolder) -> Normalisation:
     )
 
 
-def class_places(record: dict[str, Any]) -> dict[str, int] | None:
+def class_places(record: Mapping[str, Any]) -> dict[str, int] | None:
     """Index of a class by its name, or by another name of it; None where the record has no names."""
     names = record.get("classes") or (record.get("data") or {}).get("classes") or ()
     places = {str(name): index for index, name in enumerate(names)}

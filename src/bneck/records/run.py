@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from bneck.records.files import write_json
+from bneck.records.upgrade import upgraded
 from bneck.specs.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
+OLDER = (1,)  # formats that are read, as today's
 
 
 class ProposalRecord(TypedDict):
@@ -77,10 +79,12 @@ class SearchRecord(TypedDict, total=False):
     command: str
     started: str
     finished: str
-    task: str  # "classify", "detect" or "segment"
-    metric: str  # of all scores: "top-1", "mAP" or "mIOU"
+    task: str
+    metric: str  # of all scores: "top-1", "mAP", ...
+    wrapper: dict[str, Any]  # what stands around every network, as its task keeps it
+    classes: list[str]
     settings: dict[str, Any]
-    data: dict[str, Any]  # name, classes, train, val, heldout, bad [[path, reason], ...]
+    data: dict[str, Any]  # name, path, splits, left_out [[what, why], ...], heldout
     device: dict[str, Any]
     runtime: str
     runtime_version: str
@@ -158,7 +162,7 @@ class RunFolder:
         """The run's record.
 
         Raises:
-            InputError: no run folder, or one of another version.
+            InputError: no run folder, or one of a newer format.
         """
         if not self.run_json.is_file():
             raise InputError(f"{self.path} is not a run folder: it has no run.json")
@@ -167,13 +171,22 @@ class RunFolder:
             version = record["format"]
         except (OSError, ValueError, LookupError, TypeError):
             raise InputError(f"{self.run_json} cannot be read as a run's record") from None
-        if version != FORMAT:
-            raise InputError(
-                f"{self.path} was written by another version of bneck (run format {version}, this one "
-                f"reads {FORMAT}); open it with that version or start a new run"
-            )
-        assert isinstance(record, dict)
-        return record
+        if version == FORMAT:
+            assert isinstance(record, dict)
+            return record
+        if version in OLDER:
+            try:
+                return upgraded(record)
+            except (LookupError, TypeError, AttributeError):
+                raise InputError(
+                    f"{self.run_json} is a record of format {version} that lacks what its kind has; start a "
+                    "new run"
+                ) from None
+        by = f"bneck {record['version']}" if "version" in record else "another version of bneck"
+        raise InputError(
+            f"{self.path} was written by {by} in run format {version}, and this version reads formats up to "
+            f"{FORMAT}; open it with {by}"
+        )
 
     def kind(self) -> str | None:
         """What kind of run the folder holds ("search", "segment", ...); None where it holds none.

@@ -43,7 +43,7 @@ def cuts(record: SearchRecord) -> list[RowCut] | None:
         if type(wide) is not type(narrow):
             return None
         if isinstance(wide, Pool) or isinstance(narrow, Pool):
-            if record.get("task", "classify") != "classify":
+            if record.get("wrapper"):
                 break  # what stands behind it takes no part
             continue
         expanded = None

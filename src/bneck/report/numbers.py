@@ -103,6 +103,11 @@ def spread_text(shares: Sequence[float]) -> str:
     return f"{text} %"
 
 
+def chosen_on(split: str, what: str = "it") -> str:
+    """Said next to a number that was measured on the images by which the choice was made."""
+    return f"chosen on {split} and measured on {split}, so {what} may be too high"
+
+
 def printable(text: str) -> str:
     """One line that every file and terminal can hold: names and paths come from outside."""
     line = " ".join(text.split())

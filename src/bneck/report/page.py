@@ -13,7 +13,6 @@ from bneck.report.blocks import Picture, html_page, markdown_page
 from bneck.report.numbers import file_size
 from bneck.report.sections import blocks
 from bneck.report.style import STYLE
-from bneck.specs.errors import InputError
 
 FILES = {
     "run.json": "the run's record, from which this report is made",
@@ -23,12 +22,11 @@ FILES = {
     "space-table.jsonl": "the latency table of the space of blocks",
     "space.yaml": "the space of blocks",
     "spec.yaml": "the found network as a spec",
-    "weights.safetensors": "its trained weights",
-    "model.onnx": "the network to ship",
+    "found": "the found network as a finished run: its weights, files and report",
 }
 
 
-def write_report(folder: Path) -> tuple[Path, Path]:
+def write_search_report(folder: Path) -> tuple[Path, Path]:
     """Write `report.html` and `report.md`, with the latter's pictures, into a run folder.
 
     An unfinished run is reported as far as it is.
@@ -38,8 +36,6 @@ def write_report(folder: Path) -> tuple[Path, Path]:
     """
     run = RunFolder(folder)
     record = cast(SearchRecord, run.read())
-    if record.get("kind") == "import":
-        raise InputError(f"{folder} holds imported weights; only a search has a report")
     entries = Ledger(run.ledger).entries
     head = f"bneck search report of {folder.resolve().name}"
     if record.get("state"):

@@ -42,9 +42,9 @@ def _facts(record: SearchRecord) -> Iterator[tuple[str, str]]:
     yield "target", text.target_text(record) if record.get("target") else ""
     yield "settings", _joined(record.get("settings", {}), "{0} {1}")
     yield "data", _words(data.get("name"))
-    images = {name: data.get(name) for name in ("train", "heldout", "val")}
+    images = {**data.get("splits", {}), "heldout": data.get("heldout")}
     yield "images", _joined(images, "{1} {0}")
-    yield "classes", _words(data.get("classes"))
+    yield "classes", _words(record.get("classes"))
     yield "device", _device(device)
     names = ("runtime", "runtime_version", "precision")
     runtime = [_words(record.get(name, measurement.get(name))) for name in names]

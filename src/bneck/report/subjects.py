@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bneck.costs.count import count
-from bneck.costs.detector import count_detector
-from bneck.costs.segmenter import count_segmenter
 from bneck.records.run import RunFolder
 from bneck.report.numbers import mean
-from bneck.specs.detector import ssdlite
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.segmenter import from_settings
 from bneck.specs.text import from_text, load, resolve
-
-METRICS = {"classify": "top-1", "search": "top-1", "detect": "mAP", "segment": "mIOU"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +20,8 @@ class Subject:
     """A network with its costs, and what is recorded of it.
 
     `scores` are shares of 1, one for each final training; `metric` says of what and `data` on which
-    images. `latency_ms` is a recorded measurement, `where` its device and runtime.
+    images. `task`, `wrapper` and `classes` are those of its record.
+    `latency_ms` is a recorded measurement, `where` its device and runtime.
     """
 
     label: str
@@ -33,6 +29,9 @@ class Subject:
     params: int
     madds: int
     kind: str = "network"
+    task: str = ""
+    wrapper: Mapping[str, Any] = field(default_factory=dict)
+    classes: int = 0
     metric: str = ""
     scores: tuple[float, ...] = ()
     data: str = ""
@@ -60,15 +59,9 @@ def subjects(place: str | Path) -> list[Subject]:
         return [Subject(label=str(place), spec=spec, params=costs.params, madds=costs.madds)]
     record = folder.read()
     name = folder.path.resolve().name
-    match record.get("kind"):
-        case "search":
-            return _searched(name, record)
-        case "detect":
-            return [_detected(name, folder, record)]
-        case "segment":
-            return [_segmented(name, folder, record)]
-        case _:
-            return [_classified(name, folder, record)]
+    return (
+        _searched(name, record) if record["kind"] == "search" else [_trained(name, folder, record)]
+    )
 
 
 def _searched(name: str, record: dict[str, Any]) -> list[Subject]:
@@ -81,7 +74,9 @@ def _searched(name: str, record: dict[str, Any]) -> list[Subject]:
         spec = from_text(network["spec"])
         found.append(
             Subject(
-                label=f"{name}, {role}", spec=spec, kind="search", metric=record.get("metric", "top-1"),
+                label=f"{name}, {role}", spec=spec, kind="search", metric=record.get("metric", ""),
+                task=record.get("task", ""), wrapper=record.get("wrapper") or {},
+                classes=len(record.get("classes") or ()),
                 params=network["params"], madds=network["madds"],
                 scores=tuple(network.get("scores") or ()), data=_data(record),
                 latency_ms=network.get("measured_ms"), p10_ms=spread.get("p10"), p90_ms=spread.get("p90"),
@@ -93,56 +88,27 @@ def _searched(name: str, record: dict[str, Any]) -> list[Subject]:
     return found
 
 
-def _classified(name: str, folder: RunFolder, record: dict[str, Any]) -> Subject:
-    spec = _spec(folder)
-    costs = count(spec)
-    top1 = record.get("top1")
-    return Subject(
-        label=name, spec=spec, params=costs.params, madds=costs.madds,
-        kind=str(record.get("kind")), metric="top-1" if top1 is not None else "",
-        scores=() if top1 is None else (top1,), data=_data(record) if top1 is not None else "",
-    )  # fmt: skip
-
-
-def _detected(name: str, folder: RunFolder, record: dict[str, Any]) -> Subject:
-    spec = _spec(folder)
-    classes, side = len(record["classes"]), record["detector"]["resolution"]
-    costs = count_detector(ssdlite(spec, classes=classes, resolution=side))
-    found = (record.get("evaluations") or {}).get("val") or {}
-    score = found.get("AP")
-    return Subject(
-        label=name, spec=spec, params=record.get("params", costs.params),
-        madds=record.get("madds", costs.madds), kind="detect", metric="mAP",
-        scores=() if score is None else (score,),
-        data=f"{Path(str(record['settings']['data'])).name} val, {found.get('images', 0)} images",
-    )  # fmt: skip
-
-
-def _segmented(name: str, folder: RunFolder, record: dict[str, Any]) -> Subject:
-    spec = _spec(folder)
-    size = record["settings"].get("size") or record["settings"]["crop"]
-    costs = count_segmenter(from_settings(spec, record["segmenter"]), tuple(size))
-    val = next((s for s in record.get("scores", ()) if s["split"] == "val"), None)
-    return Subject(
-        label=name, spec=spec, params=costs.params, madds=costs.madds, kind="segment", metric="mIOU",
-        scores=() if val is None else (val["miou"],),
-        data=f"{Path(str(record['settings']['data'])).name} val, {val['images'] if val else 0} images",
-    )  # fmt: skip
-
-
-def _spec(folder: RunFolder) -> NetSpec:
+def _trained(name: str, folder: RunFolder, record: dict[str, Any]) -> Subject:
+    """A training run, or an import, which has no scores."""
     if not folder.spec.is_file():
         raise InputError(f"{folder.path} has no spec.yaml yet; finish the run, or leave it out")
-    return load(folder.spec)
+    spec = load(folder.spec)
+    value = ((record.get("scores") or {}).get("val") or {}).get("score")
+    return Subject(
+        label=name, spec=spec, params=record["params"], madds=record["madds"], kind=record["kind"],
+        task=record.get("task", ""), wrapper=record.get("wrapper") or {},
+        classes=len(record.get("classes") or ()),
+        metric="" if value is None else record["metric"], scores=() if value is None else (value,),
+        data="" if value is None else _data(record),
+    )  # fmt: skip
 
 
 def _data(record: dict[str, Any]) -> str:
     data = record.get("data") or {}
     if not data:
         return ""
-    return (
-        f"{data.get('name')}, {data.get('val', 0):,} images, {len(data.get('classes', ()))} classes"
-    )
+    images = data["splits"].get("val", 0)
+    return f"{data['name']}, {images:,} images, {len(record['classes'])} classes"
 
 
 def _where(measurement: dict[str, Any]) -> str:

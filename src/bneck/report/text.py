@@ -74,16 +74,12 @@ def target_text(record: SearchRecord) -> str:
 
 
 def task_sentence(record: SearchRecord) -> str:
-    """Where the found network lies as a run of its task; "" of a classifier, or before it was written."""
-    seen = {
-        "detect": "every class's precision and a sheet of hits, misses and false alarms",
-        "segment": "every class's score and the best and worst images",
-    }.get(record.get("task", ""))
-    if seen is None or "export" not in record:
+    """Where the found network lies as a run of its own; "" before it was written."""
+    if "export" not in record:
         return ""
     return (
-        f"In the folder found lies the network as a finished run of its task, with {seen}: found/report.md. "
-        "Every command takes this run's folder in its place."
+        "The folder found holds the network as a finished run, with the details of its scores: "
+        "found/report.md. Every command takes this run's folder in its place."
     )
 
 
@@ -266,8 +262,10 @@ def time_sentence(record: SearchRecord) -> str:
 
 
 def bad_images(record: SearchRecord) -> list[tuple[str, str]]:
-    """(path, reason) of the images that could not be read."""
-    return [(str(path), str(reason)) for path, reason in record.get("data", {}).get("bad") or []]
+    """(what, why) of what was left out of the data."""
+    return [
+        (str(path), str(reason)) for path, reason in record.get("data", {}).get("left_out") or []
+    ]
 
 
 def export_sentence(record: SearchRecord) -> str:

@@ -7,3 +7,7 @@ class InputError(ValueError):
     The command line prints it and ends with exit code 2; Python callers may catch it as a
     ValueError.
     """
+
+
+class RefusedElsewhere(InputError):
+    """Another process of the same training refused; it says why, and this one only ends."""

@@ -1,29 +1,25 @@
-"""What a task puts round a network, as a value: nothing, SSDLite (6.3), or R-ASPP and LR-ASPP (6.4).
+"""What stands round a network, as a value. A task has its own kinds; the plain one is here.
 
-A search changes the network and leaves the wrapper as it is. Counting, latency tables and files read
-a wrapped network through the walks here, so that they cannot disagree about what belongs to it.
+A search changes the network and leaves the wrapper as it is. Counting, latency tables, modules, files
+and emulation read a wrapped network through the walks here, so that they cannot disagree about what
+belongs to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from bneck.specs.detector import COCO_IDS, EXTRAS, Detector, extra_layers, features, head_layers
-from bneck.specs.detector import layers as detector_layers
 from bneck.specs.network import Layer, NetSpec, layers
+from bneck.specs.network import Size as AnySize
+from bneck.specs.operators import Operators, Values
 from bneck.specs.rows import Bneck, Conv, Pool, Row
-from bneck.specs.segmenter import (
-    Head,
-    Segmenter,
-    features_end,
-    reached_stride,
-    segmenter,
-    segmenter_layers,
-)
 
 Size = tuple[int, int]
+T = TypeVar("T")
+Tensors = Mapping[str, Any]
+"""Arrays by name: folded weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +37,77 @@ class Placed:
     free: tuple[bool, bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a wrapped network answers: name, shape ("batch" and other open sides as text, channels
+    first), and whether its numbers are whole."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    whole: bool = False
+
+
+class Wrapped(Protocol):
+    """A network with what stands round it: all that a module, a file, an emulation or a count needs.
+
+    Layers whose names begin with "rows." are the network's own.
+    """
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+
+    @property
+    def network(self) -> NetSpec:
+        """The network inside."""
+
+    @property
+    def rounded(self) -> Mapping[str, Values]:
+        """Points of 8-bit rounding that no layer is named after, with ranges of ordinary size."""
+
+    def settings(self) -> dict[str, Any]:
+        """All that it is but the network, as plain values."""
+
+    def layers(self, size: AnySize) -> Iterator[Layer]:
+        """All operators that have parameters, for images of a size."""
+
+    def feeds(self) -> Mapping[str, str]:
+        """Layers of the head by name, with the earlier layer whose channels they take.
+
+        Only those whose input narrows with the network.
+        """
+
+    def outputs(self, size: Size, *, finished: bool = False) -> tuple[Output, ...]:
+        """What `answer` gives, in its order; `finished` as there."""
+
+    def answer(
+        self, graph: Operators[T], image: T, size: Size, *, finished: bool = False
+    ) -> dict[str, T]:
+        """What it answers to images of (height, width), real numbers, over any kind of operators.
+
+        `finished` says that the task's last step, which knows no learning, belongs to it.
+
+        Raises:
+            InputError: those operators do not have that step.
+        """
+
+    def arranged(self, weights: Tensors) -> Tensors:
+        """Folded weights, named after `layers`, by the names that `answer` asks for."""
+
+
 class Wrapper(Protocol):
     """What stands round a network. It is compared and hashed by its content."""
 
     @property
     def key(self) -> str:
         """Names the content; "" where nothing stands round the network."""
+
+    def around(self, spec: NetSpec) -> Wrapped:
+        """A network in it.
+
+        Raises:
+            SpecError: this network cannot be.
+        """
 
     def network(self, spec: NetSpec) -> NetSpec:
         """The network as it is wrapped.
@@ -69,6 +130,49 @@ class Wrapper(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class PlainNetwork:
+    """A network with nothing round it: it answers `scores` (N, classes)."""
+
+    network: NetSpec
+
+    @property
+    def name(self) -> str:
+        """The network's."""
+        return self.network.name
+
+    @property
+    def rounded(self) -> Mapping[str, Values]:
+        """None."""
+        return {}
+
+    def settings(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def layers(self, size: AnySize) -> Iterator[Layer]:
+        """Those of `network.layers`."""
+        return layers(self.network, size)
+
+    def feeds(self) -> Mapping[str, str]:
+        """The classifier takes what comes out of the last row."""
+        return {"classifier": f"rows.{len(self.network.rows) - 1}"}
+
+    def outputs(self, size: Size, *, finished: bool = False) -> tuple[Output, ...]:
+        """Scores of the classes."""
+        return (Output("scores", ("batch", self.network.classes)),)
+
+    def answer(
+        self, graph: Operators[T], image: T, size: Size, *, finished: bool = False
+    ) -> dict[str, T]:
+        """All layers in their order; there is no last step."""
+        return {"scores": graph.flat("scores", graph.through(self.layers(size), image))}
+
+    def arranged(self, weights: Tensors) -> Tensors:
+        """As they are."""
+        return weights
+
+
+@dataclass(frozen=True, slots=True)
 class Plain:
     """Nothing: a network classifies by itself."""
 
@@ -76,6 +180,10 @@ class Plain:
     def key(self) -> str:
         """Nothing to name."""
         return ""
+
+    def around(self, spec: NetSpec) -> PlainNetwork:
+        """The network alone."""
+        return PlainNetwork(spec)
 
     def network(self, spec: NetSpec) -> NetSpec:
         """The network itself."""
@@ -86,12 +194,12 @@ class Plain:
         return (spec.resolution, spec.resolution)
 
     def layers(self, spec: NetSpec) -> Iterator[Layer]:
-        """Those of `network.layers`."""
-        return layers(spec)
+        """Those of the wrapped network."""
+        return self.around(spec).layers(self.size(spec))
 
     def rows(self, spec: NetSpec) -> Iterator[Placed]:
         """Its rows and the classifier."""
-        yield from _placed(spec, len(spec.rows), self.size(spec))
+        yield from placed_rows(spec, len(spec.rows), self.size(spec))
         classifier = Conv(1, spec.classes, "linear", bn=False)
         yield Placed(classifier, spec.width_into(len(spec.rows)), (1, 1), False, (True, False))
 
@@ -99,112 +207,7 @@ class Plain:
 PLAIN = Plain()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ssdlite:
-    """SSDLite (6.3): `classes` to detect, channels of the further maps. The side is the network's."""
-
-    classes: int = COCO_IDS
-    extras: tuple[int, ...] = EXTRAS
-
-    @property
-    def key(self) -> str:
-        """Classes and further maps."""
-        return f"ssdlite {self.classes} {self.extras}"
-
-    def detector(self, spec: NetSpec) -> Detector:
-        """The detector round a network, at the network's resolution."""
-        return Detector(
-            network=spec, classes=self.classes, resolution=spec.resolution, extras=self.extras
-        )
-
-    def network(self, spec: NetSpec) -> NetSpec:
-        """The network itself."""
-        return self.detector(spec).network
-
-    def size(self, spec: NetSpec) -> Size:
-        """A square of its resolution."""
-        return (spec.resolution, spec.resolution)
-
-    def layers(self, spec: NetSpec) -> Iterator[Layer]:
-        """Those of `specs.detector.layers`."""
-        return detector_layers(self.detector(spec))
-
-    def rows(self, spec: NetSpec) -> Iterator[Placed]:
-        """Rows up to C5; a conv and a bneck for every further map; a bneck for every head.
-
-        Separable convolutions are bnecks without an expand convolution.
-        """
-        detector = self.detector(spec)
-        taking = list(features(detector))
-        yield from _placed(spec, taking[-1].row + 1, self.size(spec))
-        extras = list(extra_layers(detector))
-        for reduce, depthwise, expand in zip(extras[::3], extras[1::3], extras[2::3], strict=True):
-            narrowed = reduce is extras[0]  # C5's channels enter the first
-            yield _conv(reduce, free=narrowed)
-            yield _separable(depthwise, expand, free=False)
-        heads = list(head_layers(detector))
-        for depthwise, predict in zip(heads[::2], heads[1::2], strict=True):
-            on_network = depthwise.name.split(".")[1] in ("0", "1")  # C4 and C5
-            yield _separable(depthwise, predict, free=on_network)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Aspp:
-    """R-ASPP or LR-ASPP (6.4) for images of a `shape` (height, width); the others as in `segmenter`."""
-
-    shape: Size
-    classes: int = 19
-    head: Head = "lraspp"
-    filters: int = 128
-    stride: int | None = 16
-    global_pool: bool = False
-
-    @property
-    def key(self) -> str:
-        """All fields."""
-        shape = f"{self.shape[0]}x{self.shape[1]}"
-        pool = "global" if self.global_pool else "windows"
-        return f"{self.head}{self.filters} {self.classes} {shape} os{self.stride} {pool}"
-
-    def segmenter(self, spec: NetSpec) -> Segmenter:
-        """The segmenter round a network."""
-        has = reached_stride(spec, features_end(spec))
-        return segmenter(
-            spec,
-            classes=self.classes,
-            head=self.head,
-            filters=self.filters,
-            stride=None if has == self.stride else self.stride,
-            global_pool=self.global_pool,
-        )
-
-    def network(self, spec: NetSpec) -> NetSpec:
-        """The network at the wrapper's output stride."""
-        return self.segmenter(spec).network
-
-    def size(self, spec: NetSpec) -> Size:
-        """The images' shape, whatever the network's resolution."""
-        return self.shape
-
-    def layers(self, spec: NetSpec) -> Iterator[Layer]:
-        """Those of `segmenter_layers`."""
-        return segmenter_layers(self.segmenter(spec), self.shape)
-
-    def rows(self, spec: NetSpec) -> Iterator[Placed]:
-        """Rows up to the last map; the head's pool and 1x1 convs."""
-        seg = self.segmenter(spec)
-        yield from _placed(seg.network, seg.features, self.shape)
-        for layer in segmenter_layers(seg, self.shape):
-            if layer.row < seg.features:
-                continue
-            from_network = layer.name.rpartition(".")[2] not in ("classifier", "project")
-            if layer.kind == "pool":
-                yield Placed(Pool(), layer.width_in, layer.size_in, False, (True, False))
-            else:
-                yield _conv(layer, free=from_network)
-
-
-def _placed(spec: NetSpec, end: int, size: Size) -> Iterator[Placed]:
+def placed_rows(spec: NetSpec, end: int, size: Size) -> Iterator[Placed]:
     """Rows of a network up to `end`."""
     width = spec.channels
     for i, row in enumerate(spec.rows[:end]):
@@ -215,12 +218,14 @@ def _placed(spec: NetSpec, end: int, size: Size) -> Iterator[Placed]:
             width, size = row.out, (-(-size[0] // row.stride), -(-size[1] // row.stride))
 
 
-def _conv(layer: Layer, *, free: bool) -> Placed:
+def placed_conv(layer: Layer, *, free: bool) -> Placed:
+    """A convolution of a head; `free` says whether its input narrows with the network."""
     row = Conv(layer.kernel, layer.out, layer.act, layer.stride, bn=layer.bn)
     return Placed(row, layer.width_in, layer.size_in, False, (free, False))
 
 
-def _separable(depthwise: Layer, point: Layer, *, free: bool) -> Placed:
+def placed_separable(depthwise: Layer, point: Layer, *, free: bool) -> Placed:
+    """A separable convolution of a head, as a bneck without an expand convolution."""
     row = Bneck(
         depthwise.kernel, depthwise.out, point.out, 0, depthwise.act, depthwise.stride,
         skip="no", out_act=point.act,

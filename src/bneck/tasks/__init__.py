@@ -1,1 +1,1 @@
-"""What a net is for: loss, metric and decoding, wrapped round a net that knows none of it."""
+"""What networks are made to do: one folder per task, over one contract."""

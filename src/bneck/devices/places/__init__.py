@@ -2,15 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 
 from bneck.devices.places.contract import DeviceError as DeviceError
 from bneck.devices.places.contract import Place as Place
 from bneck.records.measurement import Device
 
-KNOWN = "local, ssh:[USER@]HOST[:PORT], adb:SERIAL and browser[:PORT]"
+
+# What opens a place is imported when it is used: the agent on a device has `local` alone.
+def _local(name: str) -> Place:
+    from bneck.devices.places.local import Local
+
+    if name != Local.name:
+        raise _unknown(name)
+    return Local()
+
+
+def _ssh(name: str) -> Place:
+    from bneck.devices.places.ssh import Agent, ssh_command
+    from bneck.devices.places.steady import Steady
+
+    command = ssh_command(name.removeprefix("ssh:"))
+    return Steady(name, Agent.runtimes, lambda: Agent(name, command))
+
+
+def _adb(name: str) -> Place:
+    from bneck.devices.places.adb import Adb
+    from bneck.devices.places.steady import Steady
+
+    if not (serial := name.partition(":")[2]):
+        raise _unknown(name)
+    return Steady(name, Adb.runtimes, lambda: Adb(serial))
+
+
+def _browser(name: str) -> Place:
+    from bneck.devices.places.browser import Browser, port_in
+    from bneck.devices.places.steady import Steady
+
+    port = port_in(name)
+    return Steady(name, Browser.runtimes, lambda: Browser(name, port))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of place: how its names are written, and what opens the place of such a name."""
+
+    form: str
+    open: Callable[[str], Place]
+
+
+KINDS = {
+    "local": Kind("local", _local),
+    "ssh": Kind("ssh:[USER@]HOST[:PORT]", _ssh),
+    "adb": Kind("adb:SERIAL", _adb),
+    "browser": Kind("browser[:PORT]", _browser),
+}
+"""Every kind by the first word of its names; a kind of your own is one more entry."""
 
 
 def place(name: str) -> Place:
@@ -19,30 +69,15 @@ def place(name: str) -> Place:
     Raises:
         DeviceError: no such kind of place, or the name cannot be.
     """
-    # Imported by need: the agent on a device has `local` alone.
-    from bneck.devices.places.steady import Steady
+    kind = KINDS.get(name.partition(":")[0])
+    if kind is None:
+        raise _unknown(name)
+    return kind.open(name)
 
-    kind, _, address = name.partition(":")
-    match kind:
-        case "local" if name == "local":
-            from bneck.devices.places.local import Local
 
-            return Local()
-        case "ssh":
-            from bneck.devices.places.ssh import Agent, ssh_command
-
-            command = ssh_command(address)
-            return Steady(name, Agent.runtimes, lambda: Agent(name, command))
-        case "adb" if address:
-            from bneck.devices.places.adb import Adb
-
-            return Steady(name, Adb.runtimes, lambda: Adb(address))
-        case "browser":
-            from bneck.devices.places.browser import Browser, port_in
-
-            port = port_in(name)
-            return Steady(name, Browser.runtimes, lambda: Browser(name, port))
-    raise DeviceError(f"there is no device {name!r}; known are {KNOWN}")
+def _unknown(name: str) -> DeviceError:
+    *forms, last = (kind.form for kind in KINDS.values())
+    return DeviceError(f"there is no device {name!r}; known are {', '.join(forms)} and {last}")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from bneck.devices.machine import THIS
 from bneck.devices.places.answers import last_line, rubbish
 from bneck.devices.places.contract import DeviceError, ImageSize, Lost, Place
 from bneck.devices.timing import Burst, Timer
@@ -219,7 +220,8 @@ class AdbTimer(Timer):
 
     def burst(self, runs: int, warmup: int) -> Burst:
         """One process there: `warmup` runs, then `runs` that are timed; it tells their median alone."""
-        output = self._device.benchmark(self.remote, self._threads, runs, warmup)
+        with THIS.turn(self._device.name):
+            output = self._device.benchmark(self.remote, self._threads, runs, warmup)
         return Burst(runs, (median_us(output) / 1e3,))
 
     def close(self) -> None:

@@ -16,10 +16,11 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+from bneck.devices.machine import THIS
 from bneck.devices.places.answers import last_line, rubbish, times
+from bneck.devices.places.browser_page import BrowserPage
 from bneck.devices.places.contract import DeviceError, ImageSize, Lost, Place
 from bneck.devices.places.local import processor
-from bneck.devices.places.page_server import PageServer
 from bneck.devices.places.scheduled import processes_of, running_share, times_of
 from bneck.devices.timing import Burst, Timer
 from bneck.records.measurement import Device
@@ -108,7 +109,7 @@ class Browser(Place):
         program = chromium()
         self._asked = 0
         self._pages: list[int] = []
-        self._server = PageServer(name, port, scripts)
+        self._server = BrowserPage(name, port, scripts)
         self._profile = tempfile.TemporaryDirectory(prefix="bneck-", ignore_cleanup_errors=True)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium's sandbox refuses root
@@ -170,9 +171,10 @@ class Browser(Place):
 
         A page knows no CPU time; on Linux the scheduler tells which share of the burst it had a core.
         """
-        before = times_of(self._pages)
-        answer = self._ask(BURST_S, do="burst", timer=timer, runs=runs, warmup=warmup)
-        share = running_share(before, times_of(self._pages))
+        with THIS.turn():
+            before = times_of(self._pages)
+            answer = self._ask(BURST_S, do="burst", timer=timer, runs=runs, warmup=warmup)
+            share = running_share(before, times_of(self._pages))
         wall = times(answer, "wall_ms", runs)
         return Burst(runs, wall, () if share is None else tuple(ms * share for ms in wall))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -61,6 +62,10 @@ class Place(ABC):
             DeviceError: this kind of place has no such tool.
         """
         raise DeviceError(f"{self.name} tells no times of single operators; only adb devices do")
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass on the device, for what disturbs it to end."""
+        time.sleep(seconds)
 
     def close(self) -> None:
         """End what runs for this place."""

@@ -1,60 +1,65 @@
-"""The server of the browser's page: on loopback, behind an address that nobody can guess."""
+"""Pages served to a browser on this machine, on loopback alone."""
 
 from __future__ import annotations
 
-import errno
-import json
-import re
-import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from queue import Empty, Queue
 from threading import Thread
-from typing import Any, ClassVar
 
-from bneck.devices.places.contract import DeviceError
+LOOPBACK = "127.0.0.1"
 
-PAGE = Path(__file__).with_name("browser.html")
-POLL_S = 20.0  # how long the page waits for a job before it asks again
-TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What an address answers: bytes or a file, of which media type, and the HTTP status."""
+
+    content: bytes | Path
+    kind: str = "text/plain"
+    status: int = HTTPStatus.OK
+
+
+# (path without the query, the body of a POST or None) -> the page, None where there is none.
+Answer = Callable[[str, bytes | None], Page | None]
 
 
 class PageServer:
-    """Serves the page, onnxruntime-web's scripts and models, and passes jobs and answers on.
+    """Serves pages from threads of its own, until `stop` or the end of `with`.
 
     Args:
-        name: of the device, for messages.
-        port: on 127.0.0.1; 0 takes a free one.
-        scripts: onnxruntime-web's folder.
+        answer: what an address answers; called from several threads at once.
+        headers: of every answer, beside type, length and "do not store".
+        port: to listen on; 0 takes a free one.
 
     Raises:
-        DeviceError: the port is in use, or not this user's to take.
+        OSError: the port is taken, not this user's to take, or no port.
     """
 
-    def __init__(self, name: str, port: int, scripts: Path) -> None:
-        self.jobs: Queue[dict[str, Any]] = Queue()
-        self.answers: Queue[Any] = Queue()
-        self.models: dict[int, bytes] = {}
-        self.scripts = scripts
-        self.secret = secrets.token_hex(16)
-        handler = type("Bound", (_Handler,), {"server_of": self})
+    def __init__(self, answer: Answer, *, headers: Mapping[str, str], port: int = 0) -> None:
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        except OSError as error:
-            why = (
-                "is in use" if error.errno == errno.EADDRINUSE else f"is refused ({error.strerror})"
-            )
-            raise DeviceError(
-                f"the port {port} of {name} {why}; name another one, or browser alone for any free port"
-            ) from None
+            self._server = ThreadingHTTPServer((LOOPBACK, port), _handler(answer, headers))
+        except OverflowError as error:
+            raise OSError(str(error)) from None
         self._server.daemon_threads = True
         self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     @property
-    def url(self) -> str:
-        """Of the page."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/{self.secret}/"
+    def address(self) -> str:
+        """Where it answers."""
+        return f"http://{LOOPBACK}:{self._server.server_address[1]}/"
+
+    def __enter__(self) -> PageServer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def wait(self) -> None:
+        """Until somebody interrupts."""
+        self._thread.join()
 
     def stop(self) -> None:
         """Serve no more."""
@@ -63,64 +68,40 @@ class PageServer:
         self._thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server_of: ClassVar[PageServer]
+def _handler(answer: Answer, headers: Mapping[str, str]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer(None)
 
-    def do_GET(self) -> None:
-        """A file of the page, or its next job."""
-        kind, _, name = self._path().partition("/")
-        match kind:
-            case "":
-                self._send(PAGE.read_bytes(), "text/html")
-            case "ort" if re.fullmatch(r"[\w.-]+", name) and (file := self._script(name)):
-                self._send(file.read_bytes(), TYPES[file.suffix])
-            case "model" if name.isdecimal() and (model := self.server_of.models.get(int(name))):
-                self._send(model, "application/octet-stream")
-            case "next":
-                try:
-                    job = self.server_of.jobs.get(timeout=POLL_S)
-                except Empty:
-                    self._send(b"", "text/plain", status=204)
-                else:
-                    self._send(json.dumps(job).encode(), "application/json")
-            case _:
-                self._send(b"", "text/plain", status=404)
+        def do_POST(self) -> None:
+            self._answer(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
-    def do_POST(self) -> None:
-        """The page's answer."""
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self._path() != "answer":
-            self._send(b"", "text/plain", status=404)
-            return
-        try:
-            answer = json.loads(body)
-        except ValueError:
-            answer = body.decode("utf-8", "replace")
-        self.server_of.answers.put(answer)
-        self._send(b"{}", "application/json")
+        def _answer(self, body: bytes | None) -> None:
+            host = self.headers.get("Host", "").rpartition(":")[0]
+            if host not in (LOOPBACK, "localhost"):  # a name that somebody pointed at this machine
+                refused = b"this page is served to this machine alone\n"
+                page: Page | None = Page(refused, status=HTTPStatus.FORBIDDEN)
+            else:
+                page = answer(self.path.partition("?")[0], body)
+            try:
+                self._send(page or Page(b"there is no such page\n", status=HTTPStatus.NOT_FOUND))
+            except OSError:
+                self.close_connection = True  # the browser is gone
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-    def _path(self) -> str:
-        """What is asked for; something that does not exist without the secret."""
-        start = f"/{self.server_of.secret}/"
-        return self.path.removeprefix(start) if self.path.startswith(start) else "?"
-
-    def _script(self, name: str) -> Path | None:
-        file = self.server_of.scripts / name
-        return file if file.suffix in TYPES and file.is_file() else None
-
-    def _send(self, body: bytes, kind: str, status: int = 200) -> None:
-        try:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Cache-Control", "no-store")
-            # Isolated from other origins, a page gets clocks of 5 microseconds instead of 100.
-            self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        def _send(self, page: Page) -> None:
+            body = page.content if isinstance(page.content, bytes) else page.content.read_bytes()
+            self.send_response(page.status)
+            for name, value in {
+                "Content-Type": page.kind,
+                "Content-Length": str(len(body)),
+                "Cache-Control": "no-store",
+                **headers,
+            }.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
-        except OSError:
-            self.close_connection = True  # the browser is gone
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    return Handler

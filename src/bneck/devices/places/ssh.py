@@ -57,6 +57,8 @@ class Agent(Place):
     Args:
         name: of the device.
         command: starts an interpreter that runs `shipped.started_by` with its ends in our hands.
+        shipped: what it waits for; None takes `shipment`.
+        burst_s: time limit of a burst, in seconds.
 
     Raises:
         Lost: it does not start.
@@ -65,12 +67,20 @@ class Agent(Place):
 
     runtimes = tuple(RUNTIMES)
 
-    def __init__(self, name: str, command: Sequence[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        shipped: bytes | None = None,
+        burst_s: float = BURST_S,
+    ) -> None:
         self.name = name
+        self._burst_s = burst_s
         self._asked = 0
         self._channel = Channel(command)
         try:
-            self._channel.send(shipment(), START_S)
+            self._send(shipped or shipment(), START_S)
             self._wait_for_hello()
         except BaseException:
             self.close()
@@ -101,7 +111,7 @@ class Agent(Place):
 
     def burst(self, timer: int, runs: int, warmup: int) -> Burst:
         """Time a loaded network there."""
-        answer = self._ask(BURST_S, do="burst", timer=timer, runs=runs, warmup=warmup)
+        answer = self._ask(self._burst_s, do="burst", timer=timer, runs=runs, warmup=warmup)
         return Burst(runs, times(answer, "wall_ms", runs), times(answer, "cpu_ms", runs))
 
     def forget(self, timer: int) -> None:
@@ -115,7 +125,7 @@ class Agent(Place):
     def _ask(self, limit_s: float, model: bytes = b"", **request: Any) -> dict[str, Any]:
         self._asked += 1
         line = json.dumps({"id": self._asked, "bytes": len(model), **request}).encode() + b"\n"
-        self._channel.send(line + model, limit_s)
+        self._send(line + model, limit_s)
         answer = self._channel.answer(limit_s)
         if answer.get("id") != self._asked:
             raise rubbish(answer)
@@ -127,6 +137,9 @@ class Agent(Place):
         if "refused" in answer:
             raise DeviceError(f"{self.name}: {answer['refused']}")
         return answer
+
+    def _send(self, data: bytes, limit_s: float) -> None:
+        self._channel.send(data, limit_s)
 
     def _wait_for_hello(self) -> None:
         for _ in range(CHATTER):

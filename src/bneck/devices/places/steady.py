@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -20,13 +20,23 @@ class Steady(Place):
     """Hands everything to a place that `connect` makes, and makes it anew when it is lost.
 
     A device that cannot be reached at all is named at once; one that was, after as many further
-    tries in a row as there are pauses.
+    tries in a row as there are `pauses_s`, in seconds, each spent in `wait`.
     """
 
-    def __init__(self, name: str, runtimes: tuple[str, ...], connect: Callable[[], Place]) -> None:
+    def __init__(
+        self,
+        name: str,
+        runtimes: tuple[str, ...],
+        connect: Callable[[], Place],
+        *,
+        pauses_s: Sequence[float] = PAUSES_S,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.name = name
         self.runtimes = runtimes
         self._connect = connect
+        self._pauses_s = pauses_s
+        self._wait = wait
         self._place: Place | None = None
         self._met = False
 
@@ -54,6 +64,10 @@ class Steady(Place):
             lambda place: place.profile(model, runtime=runtime, threads=threads, size=size)
         )
 
+    def wait(self, seconds: float) -> None:
+        """Let time pass on the device."""
+        self._wait(seconds)
+
     def close(self) -> None:
         """Leave the device."""
         if self._place is not None:
@@ -66,7 +80,7 @@ class Steady(Place):
         Raises:
             DeviceError: it did so every time.
         """
-        for pause in (*PAUSES_S, None):
+        for pause in (*self._pauses_s, None):
             try:
                 if self._place is None:
                     self._place = self._connect()
@@ -78,10 +92,10 @@ class Steady(Place):
                     raise DeviceError(f"{self.name} cannot be used: it {lost}") from None
                 if pause is None:
                     raise DeviceError(
-                        f"{self.name} {lost}, {len(PAUSES_S) + 1} times in a row; what was finished is "
+                        f"{self.name} {lost}, {len(self._pauses_s) + 1} times in a row; what was finished is "
                         "kept, so see to the device and run the same command again"
                     ) from None
-                time.sleep(pause)
+                self._wait(pause)
         raise AssertionError
 
     def stands(self, place: Place) -> bool:

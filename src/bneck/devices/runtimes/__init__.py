@@ -21,6 +21,15 @@ RUNTIMES: dict[str, Callable[[], Runtime]] = {
 }
 
 
+FORMATS = {
+    "onnx": "onnxruntime",
+    "tflite": "litert",
+    "openvino": "openvino",
+    "pte": "executorch",
+    "torch": "torch",
+}
+"""The formats of files and the runtime that each is made for."""
+
 # Which of them read a file; of several the first is taken unless another is asked for.
 SUFFIXES = {
     ".onnx": ("onnxruntime", "openvino"),

@@ -1,0 +1,66 @@
+"""The commands about networks by name: show, count, zoo."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from bneck.cli.generated import with_options
+from bneck.cli.options import NAMES, Json, TaskName, print_json, print_table, rich_table
+from bneck.cli.tables import spec_table
+from bneck.tasks.registry import DEFAULT, tasks
+from bneck.tasks.registry import task as task_named
+
+
+def show(
+    network: Annotated[str, typer.Argument(help=NAMES)],
+    text: Annotated[bool, typer.Option("--text", help="Print the spec as yaml.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print a network's table with the cost of every row. Python: bneck.count(network).rows"""
+    from bneck.costs.count import count
+    from bneck.specs.text import resolve, to_text
+
+    spec = resolve(network)
+    if as_json:
+        table = task_named(DEFAULT).count([network], task_named(DEFAULT).Options())
+        print_json({**table.values[0], "spec": to_text(spec)})
+    elif text:
+        print(to_text(spec), end="")
+    else:
+        print_table(spec_table(spec, count(spec)))
+
+
+@with_options("count")
+def count(
+    networks: Annotated[list[str], typer.Argument(help=NAMES)],
+    task: TaskName = None,
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Count parameters, multiply-adds and activation memory. Python: bneck.count(network, task=...)"""
+    from bneck.tasks.options import parted
+
+    chosen = task_named(task or DEFAULT)
+    _, own = parted(chosen, "count", given, tasks())
+    table = chosen.count(networks, own)
+    if as_json:
+        values = [dict(one) for one in table.values]
+        print_json(values[0] if len(values) == 1 else values)
+        return
+    print_table(rich_table(table))
+
+
+def zoo(
+    pattern: Annotated[str, typer.Argument(help="Beginning of a name, or v3-*@96.")] = "*",
+    task: TaskName = None,
+    as_json: Json = False,
+) -> None:
+    """List the networks of the paper, their counts next to the printed ones. Python: bneck.zoo()"""
+    chosen = task_named(task or DEFAULT)
+    table = chosen.zoo(pattern, chosen.Options())
+    if as_json:
+        print_json([dict(one) for one in table.values])
+        return
+    print_table(rich_table(table))

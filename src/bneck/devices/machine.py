@@ -1,0 +1,162 @@
+"""What several bneck processes on one machine agree on: who times next, and on which cores.
+
+Both are locks on files (flock), which the kernel releases when a process ends in whatever way. Like
+`timing`, this runs on devices too and knows nothing else of bneck.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import weakref
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CPUS = Path("/sys/devices/system/cpu")
+FAST = 0.9  # of the highest clock: favoured cores differ by a few percent, slow ones by far more
+TICKETS = 256  # more than there are ever processes that wait
+LOG = logging.getLogger("bneck")
+
+
+def lock_folder() -> Path:
+    """Where this user's locks on this machine lie.
+
+    Not the cache folder: it may be another in each shell, and on a disk that several machines share.
+    """
+    return Path(f"/tmp/bneck-{os.getuid()}")
+
+
+class Machine:
+    """The cores that this process times on, and its turns at timing.
+
+    Where the folder cannot be used, processes do not see each other; a warning says so once.
+
+    Args:
+        folder: of the lock files; None takes `lock_folder`.
+        cpus: where the system describes its cores.
+    """
+
+    def __init__(self, folder: Path | None = None, cpus: Path = CPUS) -> None:
+        self._folder = lock_folder() if folder is None else folder
+        self._cpus = cpus
+        self._claims: dict[int, int] = {}  # cores, and the files whose locks claim them
+        weakref.finalize(self, _close, self._claims)
+        self._chosen: dict[tuple[int, frozenset[int]], list[int]] = {}
+        self._told = set[str]()
+
+    @contextmanager
+    def turn(self, device: str = "machine") -> Iterator[None]:
+        """Keep other processes from timing on a device; each waits for its turn.
+
+        Hold it for one burst. Turns come in the order of asking: a lock alone would go again and
+        again to the process that has just let go of it, as it is awake. So whoever asks draws a
+        ticket, and waits until the owner of the one before has let go of that.
+        """
+        counter = self._taken(f"{device}.counter")
+        number = _drawn(counter)
+        ticket = self._taken(f"{device}.{number % TICKETS}")
+        _let_go(counter)
+        _let_go(self._taken(f"{device}.{(number - 1) % TICKETS}"))
+        turn = self._taken(f"{device}.turn")  # the one before may have died before its turn
+        try:
+            yield
+        finally:
+            _let_go(turn)
+            _let_go(ticket)
+
+    def cores(self, count: int, allowed: Collection[int]) -> list[int]:
+        """The `count` cores of `allowed` to time on, the same at every call; all if there are fewer.
+
+        Fast cores come before slow ones, cores that no other process claims before those that one
+        does. Where others claim every fast core, one is shared: only one process times at a time,
+        and a slow core would time something else.
+        """
+        key = (count, frozenset(allowed))
+        if key not in self._chosen:
+            clocks = {core: self._clock(core) for core in allowed}
+            ranked = sorted(allowed, key=lambda core: (clocks[core], core), reverse=True)
+            least = FAST * max(clocks.values(), default=0)
+            chosen: list[int] = []
+            for group in (
+                [core for core in ranked if clocks[core] >= least],
+                [core for core in ranked if clocks[core] < least],
+            ):
+                for core in group:
+                    if len(chosen) < count and self._claim(core):
+                        chosen.append(core)
+                shared = [core for core in group if core not in chosen]
+                chosen += shared[: count - len(chosen)]
+            self._chosen[key] = chosen
+        return self._chosen[key]
+
+    def _clock(self, core: int) -> int:
+        """The highest clock of a core in kHz; 0 where the system does not tell."""
+        try:
+            text = (self._cpus / f"cpu{core}/cpufreq/cpuinfo_max_freq").read_text(encoding="ascii")
+            return int(text)
+        except (OSError, ValueError):
+            return 0
+
+    def _claim(self, core: int) -> bool:
+        """Whether the core is this process's until it ends."""
+        if core not in self._claims:
+            file = self._taken(f"core-{core}", wait=False)
+            if file is None:
+                return False
+            self._claims[core] = file
+        return True
+
+    def _taken(self, name: str, *, wait: bool = True) -> int | None:
+        """The lock of that name; None where another process has it, or where there can be none."""
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Opened each time: what cleans /tmp may have removed the file.
+            path = self._folder / (re.sub(r"[^\w.-]", "-", name) + ".lock")
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            self._tell(
+                f"{self._folder} cannot be written ({error.strerror}), so bneck processes on this "
+                "machine may time at once and disturb each other"
+            )
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if not wait:
+                os.close(file)
+                return None
+            self._tell("another bneck process is measuring on this device; the two take turns")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        return file
+
+    def _tell(self, sentence: str) -> None:
+        if sentence not in self._told:
+            self._told.add(sentence)
+            LOG.warning(sentence)
+
+
+def _drawn(counter: int | None) -> int:
+    """The next number of a file that counts."""
+    if counter is None:
+        return 0
+    number = int(os.pread(counter, 20, 0) or b"0") + 1
+    os.pwrite(counter, b"%020d" % number, 0)
+    return number
+
+
+def _let_go(file: int | None) -> None:
+    if file is not None:
+        # Also where a process forked meanwhile holds the file open.
+        fcntl.flock(file, fcntl.LOCK_UN)
+        os.close(file)
+
+
+def _close(claims: dict[int, int]) -> None:
+    for file in claims.values():
+        os.close(file)
+
+
+THIS = Machine()

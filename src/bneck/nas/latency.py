@@ -1,0 +1,119 @@
+"""Latencies of thousands of networks at once, from an estimate that takes one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from bneck.nas.features import Array, Features, Indices
+from bneck.nas.model import fit
+from bneck.nas.space import Choice, Space, Tokens
+from bneck.specs.network import NetSpec
+
+TokenEstimate: TypeAlias = Callable[[Tokens], float]
+
+LARGEST = 200_000  # entries of one block's table
+CHECKED, FITTED = 16, 600  # random networks
+NEAR = 1e-6  # relative difference of what is the same
+
+
+class Latencies:
+    """Estimates, quick by an addition of blocks where the device's estimate is one.
+
+    A latency table adds up rows, and a row's time depends on its block's choices and the width that
+    enters the block. So the whole is a sum of one term a block, which is looked up, and asked for
+    when it is first needed. Where random networks show that it is no such sum (a space of widths that
+    several rows share), a linear model stands in, and the ends are to be asked for exactly (`ms`).
+
+    Args:
+        choices: of the space.
+        estimate: tokens -> latency in milliseconds.
+    """
+
+    def __init__(self, choices: Sequence[Choice], estimate: TokenEstimate) -> None:
+        self.choices, self.estimate = tuple(choices), estimate
+        self.sizes = np.array([len(choice.options) for choice in choices])
+        self.rng = np.random.default_rng(0)
+        self._blocks = list(self._places())
+        self._tables = [np.full(int(np.prod(self.sizes[p])), np.nan) for p, _ in self._blocks]
+        self._start = self.ms((0,) * len(self.sizes))
+        self._model: Callable[[Indices], Array] | None = None
+        self.exact = max(len(table) for table in self._tables) <= LARGEST and self._adds_up()
+        if not self.exact:
+            tokens = self._random(FITTED)
+            times = np.array([self.ms(tuple(row)) for row in tokens.tolist()])
+            self._model = fit(Features(choices), tokens, times, noises=(1e-4,)).draw(None)
+
+    def ms(self, tokens: Tokens) -> float:
+        """Milliseconds of one network, as the estimate has it."""
+        return float(self.estimate(tokens))
+
+    def quick(self, tokens: Indices) -> Array:
+        """Milliseconds of one network a row; approximate where `exact` is false."""
+        if self._model is not None:
+            return self._model(tokens)
+        return self._summed(tokens)
+
+    def _places(self) -> list[tuple[list[int], list[int]]]:
+        """For every block its choices with the one that enters it, and the latter alone."""
+        groups: dict[str, list[int]] = {}
+        for i, choice in enumerate(self.choices):
+            groups.setdefault(choice.group, []).append(i)
+        places, entering = [], list[int]()
+        for own in groups.values():
+            places.append(([*entering, *own], entering))
+            outs = [i for i in own if self.choices[i].name.endswith(".out")]
+            entering = outs or (own if len(own) == 1 else [])
+        return places
+
+    def _summed(self, tokens: Indices) -> Array:
+        total = np.full(len(tokens), self._start)
+        for (places, entering), table in zip(self._blocks, self._tables, strict=True):
+            codes = np.ravel_multi_index(tuple(tokens[:, places].T), tuple(self.sizes[places]))
+            for row, code in zip(*np.unique(codes, return_index=True)[::-1], strict=True):
+                if np.isnan(table[code]):
+                    table[code] = self._term(tokens[row], places, entering)
+            total += table[codes]
+        return total
+
+    def _term(self, tokens: Indices, places: list[int], entering: list[int]) -> float:
+        """What a block adds to the first network, its entering width being the same in both."""
+        before, behind = [0] * len(self.sizes), [0] * len(self.sizes)
+        for i in places:
+            behind[i] = int(tokens[i])
+            before[i] = int(tokens[i]) if i in entering else 0
+        return self.ms(tuple(behind)) - self.ms(tuple(before))
+
+    def _adds_up(self) -> bool:
+        tokens = self._random(CHECKED)
+        times = np.array([self.ms(tuple(row)) for row in tokens.tolist()])
+        return bool(np.allclose(self._summed(tokens), times, rtol=NEAR, atol=0))
+
+    def _random(self, count: int) -> Indices:
+        return self.rng.integers(0, self.sizes, (count, len(self.sizes)))
+
+
+def fastest(
+    space: Space, estimate: Callable[[NetSpec], float], *, seed: int = 0
+) -> tuple[Tokens, float]:
+    """The fastest network of a space that descents from 20 random ones end in, and its milliseconds."""
+    latencies = Latencies(space.choices, lambda tokens: estimate(space.decode(tokens)))
+    rng, sizes = np.random.default_rng(seed), [len(choice.options) for choice in space.choices]
+    best: tuple[float, list[int]] | None = None
+    for _ in range(20):
+        tokens = [int(rng.integers(size)) for size in sizes]
+        changed = True
+        while changed:
+            changed = False
+            for i, size in enumerate(sizes):
+                around = np.array([[*tokens[:i], n, *tokens[i + 1 :]] for n in range(size)])
+                n = int(np.argmin(latencies.quick(around)))
+                if latencies.quick(around)[n] < latencies.quick(np.array([tokens]))[0] - 1e-12:
+                    tokens[i], changed = n, True
+        ms = latencies.ms(tuple(tokens))
+        if best is None or ms < best[0]:
+            best = (ms, tokens)
+    assert best is not None
+    return tuple(best[1]), best[0]

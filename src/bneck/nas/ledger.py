@@ -1,0 +1,126 @@
+"""Where the trials of a search stand: an Optuna storage in a journal file or a database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from bneck.specs.errors import InputError
+
+PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # between tries to reach a ledger
+
+T = TypeVar("T")
+
+
+class LedgerError(InputError):
+    """A ledger that cannot be opened, was lost, or belongs to another search."""
+
+
+def open_ledger(ledger: str | Path | None) -> BaseStorage:
+    """Optuna's storage for a journal file or a database's URL; None keeps it in memory.
+
+    Raises:
+        LedgerError: a URL of an unknown kind, a file that is no journal, a missing driver.
+    """
+    if ledger is None:
+        return InMemoryStorage()
+    if "://" in str(ledger):
+        from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+        try:
+            return _whole_trials(str(ledger))
+        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+            reason = str(error).partition("\n")[0]
+            raise LedgerError(
+                f"the ledger {ledger} cannot be opened ({reason}); give a file, sqlite:///FILE or, with the "
+                "extra bneck[postgresql], postgresql+psycopg://USER@HOST/NAME"
+            ) from None
+    path = Path(ledger)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_line(path)
+        return JournalStorage(JournalFileBackend(str(path)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise LedgerError(f"{path} cannot be opened as a ledger; choose another file") from None
+
+
+def close_ledger(storage: BaseStorage) -> None:
+    """Close the connections to a database; the next call opens new ones."""
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _whole_trials(url: str) -> RDBStorage:
+    """Optuna's storage, which asks the database about every parameter of a trial that comes whole.
+
+    Whether the trial is open and whether its distributions are those of the trials before: two queries a
+    choice, more than half of what a trial with 42 choices costs (docs/decisions.md). A trial that is
+    written in one go is open, and a study holds one space (`nas.study`). This is the one private part
+    of Optuna that is used here; without it everything works, slower.
+    """
+    from optuna.distributions import BaseDistribution, distribution_to_json
+    from optuna.storages._rdb import models
+
+    class WholeTrials(RDBStorage):
+        def _set_trial_param_without_commit(
+            self, session: Any, trial_id: int, param_name: str, param_value_internal: float,
+            distribution: BaseDistribution, previous_distribution: BaseDistribution | None = None,
+        ) -> None:  # fmt: skip
+            session.add(
+                models.TrialParamModel(
+                    trial_id=trial_id,
+                    param_name=param_name,
+                    param_value=param_value_internal,
+                    distribution_json=distribution_to_json(distribution),
+                )
+            )
+
+    return WholeTrials(url, engine_kwargs={"pool_pre_ping": True})
+
+
+def reach(call: Callable[[], T], ledger: str | Path | None) -> T:
+    """The call's result; a ledger out of reach is tried again for some seconds."""
+    for pause in (*PAUSES_S, None):
+        try:
+            return call()
+        except InputError:
+            raise
+        except Exception as error:
+            if not _out_of_reach(error):
+                raise
+            if pause is None:
+                break
+            time.sleep(pause)
+    raise LedgerError(
+        f"the ledger {ledger} cannot be reached; what was told is kept there, bring it back "
+        "and run the same command again to go on"
+    )
+
+
+def _out_of_reach(error: Exception) -> bool:
+    from sqlalchemy.exc import DBAPIError
+
+    lost = (OSError, DBAPIError, optuna.exceptions.StorageInternalError)
+    return isinstance(error, lost)
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Take off what a kill left of a last line, or the next line would be written behind it."""
+    if not path.is_file():
+        return
+    lock = JournalFileOpenLock(str(path))
+    lock.acquire()
+    try:
+        with path.open("rb+") as file:
+            data = file.read()
+            if data and not data.endswith(b"\n"):
+                file.truncate(data.rfind(b"\n") + 1)
+    finally:
+        lock.release()

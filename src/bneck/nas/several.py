@@ -1,0 +1,58 @@
+"""Several runs in one study: whose a trial is, one reward for all, and no network judged by two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from bneck.nas.ledger import LedgerError
+from bneck.nas.reward import Reward
+from bneck.nas.trials import DIGEST, DONE
+
+RUN, TERMS = "run", "reward terms"  # attributes of a trial and of a study
+ALIKE = 0.1  # how far the aims of runs may be apart, as a share
+
+
+def is_of(trial: FrozenTrial, run: str | None) -> bool:
+    """Whether a trial is that run's; a run that is alone owns all."""
+    return run is None or trial.user_attrs.get(RUN) == run
+
+
+def taken(trials: Sequence[FrozenTrial], number: int, digest: str) -> bool:
+    """Whether a trial of a lower number is for the same network: of two that ask at once one yields.
+
+    The storage numbers trials in the order in which they become visible, so the later one sees the earlier.
+    """
+    return any(
+        t.number < number
+        and t.user_attrs.get(DIGEST) == digest
+        and (t.state == TrialState.RUNNING or t.state in DONE)
+        for t in trials
+    )
+
+
+def agreed_reward(study: optuna.Study, reward: Reward) -> Reward:
+    """The reward that the first run of a study began it with.
+
+    A target in percent and the error of a latency table are measured by every run for itself, and come out
+    a little different; trials are compared by one reward.
+
+    Raises:
+        LedgerError: the runs want something else, or their machines differ.
+    """
+    if TERMS not in study.user_attrs:
+        study.set_user_attr(TERMS, asdict(reward))
+    first = Reward(**study.user_attrs[TERMS])
+    aims = [(first.target_ms, reward.target_ms), (first.limit_ms or 0, reward.limit_ms or 0)]
+    same = replace(first, target_ms=1.0, limit_ms=None) == replace(
+        reward, target_ms=1.0, limit_ms=None
+    )
+    if not same or any(abs(own - aim) > ALIKE * aim for aim, own in aims):
+        raise LedgerError(
+            f"the study {study.study_name!r} was begun with {first}, this run has {reward}; runs of one study "
+            "need the same target, slack and reward, and machines alike"
+        )
+    return first

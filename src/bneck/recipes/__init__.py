@@ -1,1 +1,0 @@
-"""Complete runs: which settings, in which order. The only place where the parts meet."""

@@ -1,0 +1,52 @@
+"""What a long run tells the person who waits, whoever listens."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives what happens; the command line draws bars from it."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A new stage begins, of `total` units of work."""
+        ...
+
+    def advance(self, done: int) -> None:
+        """`done` of the stage's units are finished."""
+        ...
+
+    def note(self, text: str) -> None:
+        """A few words beside the stage's bar, in place of the last ones."""
+        ...
+
+    def say(self, sentence: str) -> None:
+        """One line worth keeping."""
+        ...
+
+
+class Silent:
+    """Tells nobody."""
+
+    def stage(self, name: str, total: int) -> None:
+        """Ignore."""
+
+    def advance(self, done: int) -> None:
+        """Ignore."""
+
+    def note(self, text: str) -> None:
+        """Ignore."""
+
+    def say(self, sentence: str) -> None:
+        """Ignore."""
+
+
+class Advancing:
+    """Turns (done, all) into steps of a stage's bar."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.before = progress, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        self.progress.advance(done - self.before)
+        self.before = done

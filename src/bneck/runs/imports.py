@@ -1,0 +1,195 @@
+"""Source weights into a folder that is usable wherever a network is named."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bneck.costs.count import count
+from bneck.data.labels import read_classes
+from bneck.imports.match import Matched, matched
+from bneck.imports.read import read_source
+from bneck.imports.source import Source
+from bneck.nets.weights import save_weights
+from bneck.records.commit import commit
+from bneck.records.files import write_json, write_text
+from bneck.records.imported import ImportRecord, SourceRecord
+from bneck.records.run import FORMAT, RunFolder
+from bneck.runs.folder import command_line
+from bneck.specs.errors import InputError
+from bneck.specs.network import PADDINGS, NetSpec
+from bneck.specs.normalisation import IMAGENET, Normalisation
+from bneck.specs.text import resolve, to_text
+from bneck.specs.transforms import with_resolution
+
+SOURCES = ("auto", "timm", "timm-tf")
+BACKGROUND = "background"
+
+
+def import_weights(
+    file: str | Path,
+    network: str | Path | NetSpec,
+    *,
+    out: str | Path | None = None,
+    source: str = "auto",
+    padding: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    bn_eps: float | None = None,
+    classes: int | None = None,
+    labels: str | Path | None = None,
+    allow_unmatched: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Import a file of published weights as a trained network.
+
+    Args:
+        file: a state dict of torchvision (V3, V2) or timm (V3 and its tf_ ports, V2, MnasNet), as a
+            torch or safetensors file, or a TFLite file, float or 8 bits, or bneck's own weights.
+        network: which network it is: a zoo name with its width, or a spec file.
+        out: the folder to write, new or empty; None makes one under runs/.
+        source: "timm" or "timm-tf" where a timm file does not tell whether it is a port of
+            TensorFlow weights; "auto" goes by the file's name and a config.json beside it.
+        padding: "same" or "symmetric"; None takes the source's.
+        mean, std: of pixels from 0 to 1, by channel; None takes the source's.
+        bn_eps: batch norm's epsilon; None takes the source's.
+        classes: the number of classes that the file must have; None allows 1000, 1001 and the
+            network's own.
+        labels: a list of class names (see `bneck.data.labels.read_classes`).
+        allow_unmatched: patterns of names that may stay unmatched, as "classifier.*".
+
+    Returns:
+        The record, as in `run.json` (see `bneck.records.imported.ImportRecord`), with its folder
+        under "run".
+
+    Raises:
+        InputError: the file is damaged or holds code, another network, another width, another
+            number of classes, or names unmatched; the message is one sentence.
+    """
+    started = _now()
+    path, spec = Path(file), resolve(network)
+    if source not in SOURCES:
+        raise InputError(f"there is no source {source!r}; known are {', '.join(SOURCES)}")
+    if padding is not None and padding not in PADDINGS:
+        raise InputError(f"padding is {padding!r}; allowed are {', '.join(PADDINGS)}")
+    folder = RunFolder(Path(out) if out is not None else _fresh_folder())
+    _check_free(folder.path)
+    held = read_source(path, port=None if source == "auto" else source == "timm-tf")
+    made = matched(
+        _as_published(spec, held, padding, bn_eps),
+        held,
+        path=path,
+        excuses=allow_unmatched,
+        classes=classes,
+    )
+    spec, made.net.normalisation = made.net.spec, _normalisation(held, mean, std)
+    record = _record(path, held, made, started, None if labels is None else Path(labels))
+    write_text(folder.spec, to_text(spec))
+    save_weights(made.net.state_dict(), folder.weights)
+    write_json(folder.run_json, record)  # last: a folder without it is no run
+    return {"run": str(folder.path), **record}
+
+
+def _record(
+    path: Path, held: Source, made: Matched, started: str, labels: Path | None
+) -> ImportRecord:
+    spec = made.net.spec
+    costs = count(spec)
+    names, ids = _class_names(labels, spec.classes)
+    return ImportRecord(
+        format=FORMAT,
+        kind="import",
+        state="finished",
+        version=metadata.version("bneck"),
+        commit=commit(),
+        command=command_line("bneck.import_weights(...)"),
+        started=started,
+        finished=_now(),
+        name=spec.name,
+        digest=spec.digest(),
+        params=costs.params,
+        madds=costs.madds,
+        padding=spec.padding,
+        bn_eps=spec.bn_eps,
+        resolution=spec.resolution,
+        class_count=spec.classes,
+        source=_source_record(path, held),
+        normalisation=made.net.normalisation.as_json(),
+        classes=names,
+        class_ids=ids,
+        excused=list(made.excused),
+        notes=_notes(held, made),
+    )
+
+
+def _as_published(
+    spec: NetSpec, held: Source, padding: str | None, bn_eps: float | None
+) -> NetSpec:
+    spec = replace(
+        spec,
+        padding=padding or held.padding or spec.padding,  # type: ignore[arg-type]
+        bn_eps=bn_eps if bn_eps is not None else held.bn_eps or spec.bn_eps,
+    )
+    return with_resolution(spec, held.resolution or spec.resolution)
+
+
+def _normalisation(
+    held: Source, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Normalisation:
+    default = held.normalisation or IMAGENET
+    return Normalisation(
+        default.mean if mean is None else tuple(mean),  # type: ignore[arg-type]
+        default.std if std is None else tuple(std),  # type: ignore[arg-type]
+    )
+
+
+def _source_record(path: Path, held: Source) -> SourceRecord:
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    return SourceRecord(file=path.name, sha256=digest, bytes=len(data), layout=held.layout)
+
+
+def _class_names(path: Path | None, count: int) -> tuple[list[str] | None, dict[str, int] | None]:
+    """Names by index, and other names of classes; a list of 1000 serves 1001 classes too."""
+    if path is None:
+        return None, None
+    listed = read_classes(path)
+    shift = 1 if count == 1001 and len(listed.names) == 1000 else 0
+    if len(listed.names) + shift != count:
+        has = f"{len(listed.names)} classes" if listed.names else "gaps"
+        raise InputError(
+            f"{path} has {has}, and the network {count} classes; give a list of all of them"
+        )
+    names = [BACKGROUND] * shift + list(listed.names)
+    ids = {name: index + shift for name, index in listed.places.items()}
+    return names, {name: index for name, index in ids.items() if names[index] != name} or None
+
+
+def _notes(held: Source, made: Matched) -> list[str]:
+    notes = list(held.notes)
+    if made.net.spec.classes == 1001:
+        notes.append("1001 classes: the first is the background")
+    if held.layout == "timm":
+        notes.append(
+            "taken as trained in timm; a port of TensorFlow weights needs --source timm-tf"
+        )
+    if made.excused:
+        notes.append(f"unmatched and excused: {', '.join(made.excused)}")
+    return notes
+
+
+def _check_free(path: Path) -> None:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} exists and is not an empty folder; choose another --out")
+
+
+def _fresh_folder() -> Path:
+    return Path("runs") / f"import-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

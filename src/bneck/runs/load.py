@@ -1,0 +1,132 @@
+"""Trained networks from run folders and imports, whatever their task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bneck.records.imported import normalisation
+from bneck.records.run import RunFolder, task_run
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.text import load
+from bneck.specs.wrapper import Wrapper
+from bneck.tasks.contract import Task
+from bneck.tasks.options import stored
+from bneck.tasks.registry import DEFAULT, task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trained:
+    """A trained network of a task: its module in evaluation mode, its class names, its record."""
+
+    task: Task
+    spec: NetSpec
+    wrapper: Wrapper
+    net: Any
+    labels: tuple[str, ...]
+    record: dict[str, Any]
+    folder: RunFolder | None
+
+    @property
+    def options(self) -> Any:
+        """The task's options that it was trained with."""
+        return stored(self.task.Options, self.record.get("options", {}).get("task", {}))
+
+
+def task_of(record: dict[str, Any]) -> Task:
+    """The task of a record; an import classifies."""
+    return task(record.get("task", DEFAULT))
+
+
+def labels_of(record: dict[str, Any], count: int) -> tuple[str, ...]:
+    """The class names of a record, or numbers where it has none."""
+    names = record.get("classes") or ()
+    return tuple(map(str, names)) if len(names) == count else tuple(map(str, range(count)))
+
+
+def trained(
+    path: str | Path, *, wanted: Task | None = None, classes: Sequence[str] | None = None
+) -> Trained:
+    """The trained network of a run or an import.
+
+    Args:
+        path: its folder; of a search the network that it found.
+        wanted: the task that it must be of.
+        classes: class names that it must have, in this order; a network without names needs as many.
+
+    Raises:
+        InputError: no trained network, or one of another task or of other classes.
+    """
+    from bneck.nets.weights import fill
+
+    folder = RunFolder(task_run(path))
+    if not folder.weights.is_file():
+        begun = folder.run_json.is_file()
+        how = (
+            f"resume it with: bneck train --resume {path}"
+            if begun
+            else "pass the folder of a finished run or of bneck import"
+        )
+        raise InputError(f"{path} has no trained weights; {how}")
+    record = folder.read() if folder.run_json.is_file() else {}
+    chosen, spec = task_of(record), load(folder.spec)
+    if wanted is not None and chosen.name != wanted.name:
+        raise InputError(
+            f"{path} is a network of the task {chosen.name}, and this one is of the task {wanted.name}; pass a "
+            "run of the same task"
+        )
+    known = len(record.get("classes") or ()) or spec.classes
+    wrapper = chosen.restored(spec, record.get("wrapper", {}), known)
+    labels = labels_of(record, known)
+    if classes is not None:
+        named = bool(record.get("classes"))
+        if len(classes) != known or (named and labels != tuple(classes)):
+            raise InputError(
+                f"{path} knows {known} classes ({_few(labels)}), and the images have {len(classes)} "
+                f"({_few(classes)}); "
+                "they must be the same, in the same order"
+            )
+    net: Any = chosen.module(spec, wrapper)
+    fill(net, folder.weights, spec.name)
+    net.normalisation = normalisation(folder)
+    return Trained(
+        task=chosen,
+        spec=spec,
+        wrapper=wrapper,
+        net=net.eval(),
+        labels=labels,
+        record=record,
+        folder=folder,
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def named(network: str | Path | NetSpec, task_name: str = DEFAULT, *, seed: int = 0) -> Trained:
+    """A trained network by its folder, or one with random weights by a name, a spec file or a spec.
+
+    Raises:
+        InputError: no such network, or a run without weights.
+    """
+    if not isinstance(network, NetSpec):
+        folder = RunFolder(task_run(network))
+        if folder.run_json.is_file() or folder.weights.is_file():
+            return trained(network)
+    chosen = task(task_name)
+    spec, wrapper = chosen.arrange(network, chosen.Options(), None)
+    net: Any = chosen.module(spec, wrapper, seed=seed)
+    count = getattr(wrapper, "classes", spec.classes)
+    return Trained(
+        task=chosen,
+        spec=spec,
+        wrapper=wrapper,
+        net=net.eval(),
+        labels=labels_of({}, count),
+        record={},
+        folder=None,
+    )

@@ -1,0 +1,159 @@
+"""Latency of networks of any task on a device, all interleaved in shuffled rounds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from bneck.devices.measure import Candidate
+from bneck.devices.measure import measure as measure_candidates
+from bneck.devices.models import wrapped_model
+from bneck.devices.places import usual_runtime
+from bneck.devices.protocol import Protocol
+from bneck.devices.runtimes import file_runtimes, runtime
+from bneck.records.measurement import Measurement
+from bneck.records.run import RunFolder, task_run
+from bneck.runs.load import task_of
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.text import from_text, load
+from bneck.specs.transforms import rename
+from bneck.tasks.contract import Task
+from bneck.tasks.options import parted
+from bneck.tasks.registry import DEFAULT, task, tasks
+
+# Images of so many pixels take tenths of a second and more, so that few runs are enough for a burst.
+LARGE = 1 << 17
+PATIENT = Protocol(burst_ms=0.0, least_runs=1, warmup=1, first_warmup=1, max_repeats=2)
+
+
+def measure(
+    *networks: str | Path | NetSpec,
+    task: str = DEFAULT,
+    threads: int = 1,
+    rounds: int = 20,
+    device: str = "local",
+    runtime: str | Sequence[str] | None = None,
+    precision: str | Sequence[str] = "fp32",
+    profile: bool = False,
+    on_round: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> list[Measurement]:
+    """Latency of networks on a device at batch 1.
+
+    Every network runs in every runtime and precision given; without one, in the device's usual
+    runtime. A file that bneck export has written is measured as it is, in the runtime of its format;
+    of a finished run the file for that runtime and precision where there is one. Everything else is a
+    file of the spec with random weights, of a detector without decoding and NMS, whose time depends
+    on what is found.
+
+    Args:
+        networks: zoo names, spec files, run folders, exported files or specs.
+        task: of names and spec files.
+        threads, rounds: of the runtime; shuffled rounds, at least 3.
+        device: docs/devices.md has them.
+        runtime, precision: one or several.
+        profile: ask the device for the times of single operators, too.
+        on_round: called with (rounds done, rounds).
+        options: the fields of the task's `Options` that measure takes.
+
+    Raises:
+        InputError: no such network, device or runtime, or a machine too busy to measure on.
+    """
+    if not networks:
+        raise InputError(
+            "there is nothing to measure; name a network, as in: bneck measure v3-small"
+        )
+    check_rounds(threads, rounds)
+    chosen = _task(task)
+    _, own = parted(chosen, "measure", options, tasks())
+    usual = usual_runtime(device)
+    runtimes = [runtime or usual] if runtime is None or isinstance(runtime, str) else list(runtime)
+    precisions = [precision] if isinstance(precision, str) else list(precision)
+    candidates = [
+        _candidate(name, chosen, own, engine, kind)
+        for engine, kind in product(runtimes, precisions)
+        for name in networks
+    ]
+    # A file runs once, however many runtimes and precisions there are for the others.
+    candidates = list(dict.fromkeys(candidates))
+    large = any(one.size[1] * one.size[2] >= LARGE for one in candidates)
+    protocol = replace(PATIENT if large else Protocol(), threads=threads, rounds=rounds)
+    return measure_candidates(
+        candidates, place=device, protocol=protocol, profile=profile, on_round=on_round
+    )
+
+
+def check_rounds(threads: int, rounds: int) -> None:
+    """Raise InputError where nothing can be measured so."""
+    if threads < 1 or rounds < 3:
+        raise InputError(f"threads is {threads} and rounds {rounds}; they must be at least 1 and 3")
+
+
+def _task(name: str) -> Task:
+    return task(name)
+
+
+def _candidate(
+    name: str | Path | NetSpec, chosen: Task, own: Any, engine: str, precision: str
+) -> Candidate:
+    path = None if isinstance(name, NetSpec) else Path(name)
+    if path is not None and path.is_file() and (fitting := file_runtimes(path)):
+        return candidate_of_file(path, engine if engine in fitting else fitting[0])
+    folder = None if path is None else RunFolder(task_run(path))
+    if folder is not None and folder.run_json.is_file():
+        return _of_run(folder, engine, precision)
+    spec, wrapper = chosen.arrange(name, own, None)
+    size = chosen.size(spec, wrapper, own)
+    model = None
+    if size != wrapper.size(spec):
+        model = wrapped_model(wrapper.around(spec), runtime(engine), size, precision)
+    titled = rename(spec, chosen.title(spec, wrapper))
+    return Candidate(
+        titled, model, engine, precision, wrapper=wrapper, pixels=size if model else None
+    )
+
+
+def _of_run(folder: RunFolder, engine: str, precision: str) -> Candidate:
+    """A run's file for a runtime and precision; without one, its network with random weights."""
+    from bneck.runs.export import ending
+
+    record, spec = folder.read(), load(folder.spec)
+    file = folder.path / f"model{ending(precision)}{runtime(engine).suffix}"
+    if file.is_file():
+        found = candidate_of_file(file, engine)
+        return replace(found, spec=rename(found.spec, spec.name))
+    chosen = task_of(record)
+    classes = len(record.get("classes") or ()) or spec.classes
+    wrapper = chosen.restored(spec, record.get("wrapper", {}), classes)
+    return Candidate(spec, None, engine, precision, wrapper=wrapper)
+
+
+def candidate_of_file(path: Path, engine_name: str) -> Candidate:
+    """An exported file as it is measured: its spec, precision and image as its metadata say.
+
+    Raises:
+        InputError: the runtime cannot load it, or it is none of bneck's.
+    """
+    engine = runtime(engine_name)
+    model = engine.read(path)
+    metadata = engine.load(model, threads=1).metadata
+    if "spec" not in metadata:
+        raise InputError(f"{path} was not exported by bneck: its metadata lacks the spec")
+    pixels = None
+    if "size" in metadata:
+        height, width = json.loads(metadata["size"])
+        pixels = (int(height), int(width))
+    elif "resolution" in metadata:
+        pixels = (int(metadata["resolution"]), int(metadata["resolution"]))
+    return Candidate(
+        rename(from_text(metadata["spec"]), path.name),
+        model,
+        engine_name,
+        metadata.get("precision", "fp32"),
+        pixels=pixels,
+    )

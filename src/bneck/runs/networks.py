@@ -1,0 +1,69 @@
+"""Networks by name: their specs, costs and modules; the Python equivalents of the small commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bneck.costs.count import Count, count_whole
+from bneck.specs.network import NetSpec
+from bneck.specs.text import resolve
+from bneck.tasks.options import parted
+from bneck.tasks.registry import DEFAULT, tasks
+from bneck.tasks.registry import task as task_named
+
+Network = str | Path | NetSpec
+
+
+def network(name: Network) -> NetSpec:
+    """The spec behind a zoo name (`v3-small-0.75@192`), a spec file or a run's folder.
+
+    Raises:
+        InputError: it is none of them; the nearest names are offered.
+    """
+    return resolve(name)
+
+
+def count(name: Network, *, task: str = DEFAULT, **options: Any) -> Count:
+    """Parameters, multiply-adds and activation memory of a network, in total and by row.
+
+    Args:
+        name: a zoo name, a spec file, a run's folder or a spec.
+        task: what it is for; what stands around it is counted too.
+        options: the fields of the task's `Options` that count takes.
+
+    Raises:
+        InputError: no such network.
+    """
+    chosen = task_named(task)
+    _, own = parted(chosen, "count", options, tasks())
+    spec, wrapper = chosen.arrange(name, own, None)
+    return count_whole(spec, wrapper)
+
+
+def zoo(pattern: str = "*", *, task: str = DEFAULT) -> list[dict[str, Any]]:
+    """The paper's networks of a task: exact counts and what was printed about each.
+
+    Args:
+        pattern: shell-style, as "v3-small*"; a name without wildcards stands for what begins with it.
+        task: its name.
+
+    Raises:
+        InputError: nothing has such a name.
+    """
+    chosen = task_named(task)
+    return [dict(values) for values in chosen.zoo(pattern, chosen.Options()).values]
+
+
+def build(name: Network, *, task: str = DEFAULT, seed: int = 0) -> Any:
+    """The torch module of a network; a finished run's folder gives its trained weights.
+
+    `normalisation` of the module says what input they were made for, `wrapper` what stands around
+    its backbone.
+
+    Raises:
+        InputError: no such network.
+    """
+    from bneck.runs.load import named
+
+    return named(name, task, seed=seed).net

@@ -1,0 +1,240 @@
+"""Float, post-training and fine-tuned int8 of a trained network side by side, for every task."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bneck.data.vary import Augment
+from bneck.devices.measure import measure
+from bneck.devices.models import wrapped_model
+from bneck.devices.protocol import Protocol, TimingError
+from bneck.devices.runtimes import Runtime, runtime
+from bneck.graphs.forms import form
+from bneck.nets.calibrate import LayerError, layer_errors, naive
+from bneck.nets.quantize import Quantized, emulation
+from bneck.records.files import write_json
+from bneck.records.progress import Progress, Silent
+from bneck.runs.answers import FileAnswers
+from bneck.runs.data import Samples, data_name, run_dataset
+from bneck.runs.export import CALIBRATING, CHECKED, batched, calibrated, size_mb
+from bneck.runs.files import write_file
+from bneck.runs.load import Trained, trained
+from bneck.runs.measure import candidate_of_file
+from bneck.specs.errors import InputError
+from bneck.tasks.contract import Data
+from bneck.training.loop import OnStep, fit
+from bneck.training.processes import ALONE, ProcessGroup, device_of
+from bneck.training.settings import Settings
+
+WORST = 10  # layers named in the report
+PROBED = 16  # images that layers are rounded one by one on
+EPOCHS = 2.0
+LR = 1e-4  # peak of fine-tuning at a batch of 64; docs/lab-log.md has others
+
+
+def quantize(
+    network: str | Path,
+    *,
+    data: str | Path | None = None,
+    runtime_name: str = "litert",
+    epochs: float | None = None,
+    lr: float = LR,
+    rounds: int = 20,
+    out: str | Path | None = None,
+    seed: int = 0,
+    compute: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Quantize a trained network to int8, post-training and by fine-tuning (QAT), and compare.
+
+    Every file is written, checked against its module and scored on the val images in the runtime
+    itself; they are timed interleaved, and left untimed on too busy a machine. "naive" is what one
+    scale per weight tensor and the plain extremes of activations would give, scored but not kept.
+
+    Args:
+        network: a finished run's or import's folder.
+        data: a dataset as the task reads it; None takes that of the run, split as the run split it.
+        runtime_name: "litert", "onnxruntime" or "openvino".
+        epochs: of fine-tuning, 2 by default; 0 leaves it out.
+        lr: its peak learning rate at a batch of 64.
+        rounds: shuffled rounds of timing.
+        out: the folder of the files and of quantize.json; None: `8bit` in the run's folder.
+        seed: of the order of the images.
+        compute: where to fine-tune: "cpu", "cuda" or "cuda:1"; None takes a GPU if there is one.
+        progress: receives what happens.
+
+    Returns:
+        the record that quantize.json holds: `rows` with the scores, latency, ratio to float and size;
+        `layers`, the ten whose rounding alone changes the outputs most.
+
+    Raises:
+        InputError: an untrained network, no dataset, no such runtime.
+    """
+    told, engine = progress or Silent(), runtime(runtime_name)
+    form(engine.name, "int8")
+    epochs = EPOCHS if epochs is None else epochs
+    if epochs < 0 or not lr > 0:
+        raise InputError(f"epochs is {epochs} and lr {lr}; they must be at least 0 and above 0")
+    run = trained(network)
+    dataset = run_dataset(run, data)
+    place = Path(out) if out is not None else Path(network) / "8bit"
+    with tempfile.TemporaryDirectory() as scratch:
+        images = run.task.prepare(
+            dataset, run.spec, run.wrapper, run.options, scratch=Path(scratch),
+            seed=(run.record.get("options") or {}).get("seed", 0),  # splits as the run did
+            progress=told,
+        )  # fmt: skip
+        job = _Job(run, images, dataset, engine, place, told)
+        settings = _settings(images.fitted(heldout=False), epochs, lr, seed) if epochs else None
+        errors = job.compare(settings, rounds, compute)
+    found = {
+        "network": run.spec.name,
+        "task": run.task.name,
+        "data": data_name(run.record, data),
+        "classes": list(dataset.classes),
+        "images": dict(dataset.splits),
+        "runtime": engine.name,
+        "runtime_version": engine.version,
+        "epochs": epochs,
+        "metrics": {"score": run.task.metric.name},
+        "rows": list(job.rows.values()),
+        "layers": [asdict(error) for error in errors[:WORST]],
+    }
+    write_json(place / "quantize.json", found)
+    return found
+
+
+class _Job:
+    """The files of one comparison."""
+
+    def __init__(
+        self,
+        run: Trained,
+        data: Data,
+        dataset: Any,
+        engine: Runtime,
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        self.run, self.data, self.engine = run, data, engine
+        self.folder, self.progress = folder, progress
+        self.size = run.task.size(run.spec, run.wrapper, run.task.Options())
+        samples = Samples(run, dataset=dataset)
+        self.calibrating = samples.of("train", self.size, CALIBRATING)
+        self.checked = samples.of("val", self.size, CHECKED)
+        self.rows: dict[str, dict[str, Any]] = {}
+
+    def compare(
+        self, settings: Settings | None, rounds: int, compute: str | None
+    ) -> list[LayerError]:
+        """Write, score and time all; what rounding each layer alone does comes back."""
+        hswish = form(self.engine.name, "int8")
+        post = calibrated(self.run, self.calibrating, self.engine, self.progress)
+        self.add("fp32", None)
+        self.score_only("naive", naive(self.run.net, batched(self.calibrating), hswish))
+        self.add("ptq", post)
+        if settings:
+            group = ProcessGroup(device=device_of(compute))
+            tuned = fine_tune(
+                self.run.net, post, self.data, settings, group=group, on_step=self.stepping()
+            )
+            self.add("qat", tuned)
+        time_rows(list(self.rows.values()), self.engine.name, rounds, self.progress)
+        return layer_errors(self.run.net, post, self.calibrating[:PROBED])
+
+    def add(self, name: str, quantized: Quantized | None) -> None:
+        """Write, check and score one file."""
+        path = self.folder / f"{name}{self.engine.suffix}"
+        check = write_file(
+            self.run.task, self.run.net, path, self.checked, record=self.run.record,
+            options=self.run.task.Options(), engine=self.engine,
+            precision="int8" if quantized else "fp32", quantized=quantized,
+        )  # fmt: skip
+        self.rows[name] = {
+            "name": name, **self._scored(path), "size_mb": size_mb(path), "file": str(path), **check,
+        }  # fmt: skip
+
+    def score_only(self, name: str, quantized: Quantized) -> None:
+        """Score a file that nobody keeps, so how near it comes to its simulation is not asked."""
+        task, net = self.run.task, self.run.net
+        options = task.Options()
+        data = wrapped_model(
+            net.wrapped, self.engine, self.size, "int8", weights=quantized.weights, ranges=quantized.ranges,
+            metadata=task.metadata(net, self.run.record, self.engine, "int8", self.size, options),
+        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name}{self.engine.suffix}"
+            self.engine.write(path, data)
+            self.rows[name] = {"name": name, **self._scored(path), "size_mb": size_mb(path)}
+
+    def _scored(self, path: Path) -> dict[str, Any]:
+        found = self.data.evaluate(FileAnswers(path, self.engine.name), "val", self.progress)
+        numbers = {k: v for k, v in found.details.items() if isinstance(v, float)}
+        return {"score": found.score, **numbers}
+
+    def stepping(self) -> Callable[[int, int, float], None]:
+        """Shows the steps of fine-tuning."""
+
+        def on_step(done: int, total: int, loss: float) -> None:
+            if done == 1:
+                self.progress.stage("QAT fine-tuning", total)
+            self.progress.advance(1)
+
+        return on_step
+
+
+def _settings(images: int, epochs: float, lr: float, seed: int) -> Settings:
+    batch = min(64, max(4, images // 10))
+    return Settings(
+        epochs=epochs, batch=batch, lr=lr * batch / 64, schedule="cosine",
+        warmup=min(0.25, epochs / 4), smoothing=0.1, average=0.99,
+        augment=Augment(area=(0.6, 1.0)), seed=seed,
+    )  # fmt: skip
+
+
+def fine_tune(
+    net: Any,
+    quantized: Quantized,
+    data: Data,
+    settings: Settings,
+    *,
+    group: ProcessGroup = ALONE,
+    checkpoint: Path | None = None,
+    on_step: OnStep | None = None,
+) -> Quantized:
+    """Quantisation-aware fine-tuning of a calibrated network of any task; its ranges stay.
+
+    Raises:
+        TrainingError: see `training.loop.fit`.
+    """
+    simulated = emulation(net, quantized)
+    problem = data.problem(simulated, settings, group=group)
+    fit(simulated, problem, settings, group=group, checkpoint=checkpoint, on_step=on_step)
+    return Quantized(
+        weights=simulated.cpu().weights(), ranges=quantized.ranges, hswish=quantized.hswish
+    )
+
+
+def time_rows(
+    rows: Sequence[dict[str, Any]], runtime_name: str, rounds: int, progress: Progress
+) -> None:
+    """Enter `latency_ms` and the `ratio` to the first into rows with a "file", if the machine is quiet."""
+    kept = [row for row in rows if "file" in row]
+    candidates = [candidate_of_file(Path(row["file"]), runtime_name) for row in kept]
+    progress.stage("timing", rounds)
+    try:
+        found = measure(
+            candidates,
+            protocol=Protocol(rounds=rounds),
+            on_round=lambda done, all_: progress.advance(1),
+        )
+    except TimingError as error:  # what was trained and scored is worth more than its time
+        progress.say(f"not timed: {error}")
+        return
+    for row, one in zip(kept, found, strict=True):
+        row["latency_ms"] = one.latency_ms.median
+        row["ratio"] = asdict(one.ratio(found[0]))

@@ -1,0 +1,1 @@
+"""Classification: one class per image, scored by top-1."""

@@ -1,0 +1,205 @@
+"""Accuracy of a trained classifier on a folder of labelled images, whatever its classes are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bneck.data.batches import normalise
+from bneck.data.folders import Item
+from bneck.data.images import CROPS, Encoded, Pixels, read_ahead, read_crop
+from bneck.data.labels import Labelled, is_image_list, labelled_images, read_classes
+from bneck.data.sources import Source, file_source
+from bneck.records.imported import class_places
+from bneck.records.progress import Progress
+from bneck.specs.errors import InputError
+from bneck.tasks.classify.dataset import find, read_central
+from bneck.tasks.classify.scoring import evaluate as score
+from bneck.tasks.contract import Answers, Scores
+
+BATCH = 32
+BAD_SHARE = 0.01  # of the images may be unreadable
+Read = Callable[[Encoded], Pixels | str]
+IMAGENET = 1000  # classes; some networks have a background class before them
+
+
+def evaluate(
+    answers: Answers,
+    data: str | None,
+    options: Any,
+    *,
+    split: str,
+    record: Mapping[str, Any],
+    seed: int,
+    progress: Progress,
+) -> Scores:
+    """Top-1, top-5 and loss.
+
+    Args:
+        answers: a trained network or an exported file.
+        data: a folder `CLASS/*` (or val/CLASS/* next to train), or images with a labels.csv (columns
+            path and index). Class folders are found by the names or WNIDs that the network's record
+            or `labels` has; else they are numbered in the order of their names. None takes the images of
+            the network's run, split as the run split them, and sees of each what training scored.
+        options: crop, resolution and labels of `ClassifyOptions`.
+        split: of the run's own images "val" or "train", of others only what the scores are called.
+        record: that of the network's run, {} where there is none.
+        seed: that the run split its images by.
+        progress: receives what happens.
+
+    Raises:
+        InputError: no images, classes that are not the network's, labels for the run's own images,
+            or more than one image in a hundred unreadable.
+    """
+    if options.crop not in CROPS:
+        raise InputError(f"crop is {options.crop!r}; allowed are {', '.join(CROPS)}")
+    side = answers.spec.resolution if options.resolution is None else options.resolution
+    if side < 1:
+        raise InputError(f"resolution is {side}; it must be a whole number of at least 1")
+    listed = None if options.labels is None else Path(options.labels)
+    own = (record.get("data") or {}).get("path")
+    read: Read = partial(read_crop, side=side, crop=options.crop)
+    if listed is not None and is_image_list(listed):
+        data = data or own  # it says itself which images are meant
+    if data is None:
+        fit = _own(record, split, seed, listed)
+        read = partial(read_central, side=side) if options.crop == "central" else read
+    else:
+        # A module without a record has only numbers for labels; a file holds its own.
+        known = class_places(record if answers.net else {"classes": list(answers.labels), **record})
+        fit = _fit(_labelled(Path(data), known, listed), answers.spec.classes, Path(data))
+    progress.stage(f"scoring {answers.spec.name}", len(fit.images.names))
+    batches = _Batches(answers, fit, read, progress)
+    accuracy = score(answers, batches, background=fit.background)
+    batches.check()
+    return Scores(
+        split=split, images=accuracy.n, score=accuracy.top1, expected=accuracy.expected,
+        loss=accuracy.loss,
+        details={
+            "top5": accuracy.top5, "classes": answers.spec.classes, "crop": options.crop,
+            "resolution": side, "padding": answers.spec.padding,
+            "normalisation": answers.normalisation.as_json(),
+            "left_out": batches.bad, "notes": list(fit.notes),
+        },
+    )  # fmt: skip
+
+
+def _labelled(root: Path, known: dict[str, int] | None, listed: Path | None) -> Labelled:
+    if listed is None:
+        return labelled_images(root, known=known)
+    if is_image_list(listed):
+        return labelled_images(root, listed=listed)
+    places = read_classes(listed).places
+    found = labelled_images(root, known=places)
+    if not found.named:
+        raise InputError(f"{listed} does not name all class folders of {root}; add those it lacks")
+    # Their indices are the list's, which may leave the background out.
+    return Labelled(items=found.items, classes=None, named=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Images with labels as the scores have them; with `background`, without the first score."""
+
+    images: Source
+    background: bool
+    notes: tuple[str, ...]
+
+
+def _own(record: Mapping[str, Any], split: str, seed: int, listed: Path | None) -> Fit:
+    """A split of the images that a network was trained on."""
+    known = record.get("data") or {}
+    if "path" not in known:
+        raise InputError("the images to score on are needed; pass their folder with --data")
+    where = known["path"] or known["name"]
+    if listed is not None:
+        raise InputError(
+            f"--labels numbers the classes of other images, and the run knows those of {where}, which it "
+            "was trained on; leave --labels out"
+        )
+    found = find(known["path"], seed=seed)
+    if list(found.classes) != list(record["classes"]):
+        raise InputError(
+            f"{where} has the classes {', '.join(found.classes)} now, and the network was trained on "
+            f"{', '.join(record['classes'])}; bring these back, or pass other images with --data"
+        )
+    if split not in found.splits:
+        raise InputError(
+            f"there is no split {split!r} of {where}; it has {', '.join(found.splits)}"
+        )
+    return Fit(found.sources.val if split == "val" else found.sources.train, False, ())
+
+
+def _fit(found: Labelled, classes: int, root: Path) -> Fit:
+    """Bring the data's classes and the network's together."""
+    highest = max(item.label for item in found.items)
+    held = found.classes or max(highest + 1, 1)
+    if found.named:
+        # By the network's own names, so its background counts; no image shows it.
+        if classes == IMAGENET + 1 and all(item.label > 0 for item in found.items):
+            return _shifted(found, True, "the network's background class is left out")
+        return Fit(_source(found.items), False, ())
+    of_imagenet = held == IMAGENET if found.classes else held <= IMAGENET
+    if classes == IMAGENET + 1 and of_imagenet:
+        note = f"the network has {classes} classes, the data {IMAGENET}: its background class is left out"
+        return Fit(_source(found.items), True, (note,))
+    if classes == IMAGENET and held == IMAGENET + 1:
+        note = f"the data has {held} classes, the network {classes}: images of the background are left out"
+        return _shifted(found, False, note)
+    if held == classes or (found.classes is None and held < classes):
+        return Fit(_source(found.items), False, ())
+    what = f"has {held} classes" if found.classes else f"has labels up to {highest}"
+    raise InputError(
+        f"{root} {what} and the network {classes} classes; say which is which with --labels (a list of "
+        "the classes by index), or take data of the network's classes"
+    )
+
+
+def _shifted(found: Labelled, background: bool, note: str) -> Fit:
+    items = tuple(Item(item.path, item.label - 1) for item in found.items if item.label > 0)
+    return Fit(_source(items), background, (note,))
+
+
+def _source(items: Sequence[Item]) -> Source:
+    return file_source([item.path for item in items], [item.label for item in items])
+
+
+class _Batches:
+    """Crops of all readable images as batches, and what was unreadable."""
+
+    def __init__(self, answers: Answers, fit: Fit, read: Read, progress: Progress) -> None:
+        self.answers, self.images, self.progress = answers, fit.images, progress
+        self.read = partial(fit.images.pixels, read)
+        self.bad: list[list[str]] = []
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        pixels, labels = [], []
+        count = len(self.images.names)
+        for number, crop in enumerate(read_ahead(range(count), self.read)):
+            if isinstance(crop, str):
+                self.bad.append([str(self.images.names[number]), crop])
+                self.check()
+            else:
+                pixels.append(crop)
+                labels.append(int(self.images.labels[number]))
+            if pixels and (len(pixels) == BATCH or number + 1 == count):
+                images = normalise(torch.from_numpy(np.stack(pixels)), self.answers.normalisation)
+                yield images, torch.tensor(labels)
+                pixels, labels = [], []
+            self.progress.advance(1)
+
+    def check(self) -> None:
+        """Raise InputError once too many were unreadable."""
+        if len(self.bad) > BAD_SHARE * len(self.images.names):
+            path, reason = self.bad[0]
+            raise InputError(
+                f"{len(self.bad)} of {len(self.images.names)} images cannot be read, more than the allowed "
+                f"{BAD_SHARE:.1%}: {path} ({reason}); replace or delete them"
+            )

@@ -1,0 +1,270 @@
+"""Annotated images as batches for a detector: decoded once, cropped by overlap, mirrored, recoloured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bneck.data.batches import normalise
+from bneck.data.folders import DataError
+from bneck.data.images import Pixels, read_stretched
+from bneck.data.vary import recoloured, sample
+from bneck.records.files import write_json
+from bneck.specs.normalisation import IMAGENET, Normalisation
+from bneck.tasks.detect.coco import Annotated, Boxes, Labels, Picture
+
+Batch = tuple[Tensor, list[Boxes], list[Labels]]
+
+MARGIN = 1.25  # stored side over the input's, so that crops do not blur
+# A crop must cover one of the objects by at least this share; drawn anew for each image.
+COVERED = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+WHOLE = 0.15  # share of the images that stay as they are
+AREA, ASPECT = (0.1, 1.0), (0.5, 2.0)  # of a crop: share of the image, width / height
+TRIES = 50
+LEAST_SHOWN = 0.3  # of a box; of what a crop shows less, it is not said that it is there
+
+
+@dataclass(frozen=True, slots=True)
+class BoxAugment:
+    """How training images are varied: random crops by overlap (as the authors do), mirroring, colour.
+
+    `colour` changes brightness, contrast and saturation by a factor from 1 - colour to 1 + colour.
+    """
+
+    crop: bool = True
+    flip: bool = True
+    colour: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.colour <= 1:
+            raise DataError(f"colour is {self.colour!r}; it must be from 0 to 1")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """A split's images, stretched to (N, 3, side, side) uint8 RGB, and its annotations."""
+
+    images: Pixels
+    annotated: Annotated
+
+
+def store(
+    annotated: Annotated,
+    side: int,
+    folder: Path,
+    *,
+    name: str,
+    on_image: Callable[[int], None] | None = None,
+) -> Stored:
+    """Decode a split's images into `folder/NAME.u8`, or open the file if it holds them already.
+
+    Raises:
+        DataError: more than one image in a hundred cannot be read, or the folder cannot be written.
+    """
+    pixels, index = folder / f"{name}.u8", folder / f"{name}.json"
+    fingerprint = _fingerprint(annotated, side)
+    bad = _held(index, fingerprint) if pixels.is_file() else None
+    if bad is None:
+        bad = _write(annotated, side, pixels, on_image)
+        write_json(index, {"fingerprint": fingerprint, "bad": {str(k): v for k, v in bad.items()}})
+    kept = annotated.without(bad)
+    shape = (len(kept.pictures), 3, side, side)
+    return Stored(np.memmap(pixels, np.uint8, "r", shape=shape), kept)
+
+
+def _held(index: Path, fingerprint: str) -> dict[int, str] | None:
+    try:
+        held = json.loads(index.read_text("utf-8"))
+        bad = {int(key): str(reason) for key, reason in held["bad"].items()}
+        return bad if held["fingerprint"] == fingerprint else None
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return None
+
+
+def _write(
+    annotated: Annotated, side: int, path: Path, on_image: Callable[[int], None] | None
+) -> dict[int, str]:
+    bad: dict[int, str] = {}
+    partial = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            for picture, pixels in _decoded(annotated.pictures, side):
+                if isinstance(pixels, str):
+                    bad[picture.id] = pixels
+                else:
+                    file.write(pixels.tobytes())
+                if on_image:
+                    on_image(1)
+        os.replace(partial, path)
+    except OSError as error:
+        needed_mb = len(annotated.pictures) * 3 * side * side / 1e6
+        raise DataError(
+            f"the images cannot be stored in {path.parent}: {error.strerror or error}; they need "
+            f"{max(1, round(needed_mb))} MB there: make room, or choose another folder"
+        ) from None
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    annotated.without(bad)  # refuses too many
+    return bad
+
+
+def _decoded(pictures: Sequence[Picture], side: int) -> Iterator[tuple[Picture, Pixels | str]]:
+    """In order, a few ahead. Threads do: Pillow decodes outside Python's lock."""
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(pictures), 4 * workers):
+            part = pictures[start : start + 4 * workers]
+            found = pool.map(lambda picture: read_stretched(picture.path, side), part)
+            yield from zip(part, found, strict=True)
+
+
+def _fingerprint(annotated: Annotated, side: int) -> str:
+    digest = hashlib.sha256(repr(side).encode())
+    for picture in annotated.pictures:
+        state = picture.path.stat()
+        digest.update(
+            repr((picture.id, str(picture.path), state.st_size, state.st_mtime_ns)).encode()
+        )
+    return digest.hexdigest()
+
+
+def box_batches(
+    stored: Stored,
+    *,
+    resolution: int,
+    batch: int,
+    augment: BoxAugment,
+    seed: int,
+    epoch: int,
+    first: int = 0,
+    normalisation: Normalisation = IMAGENET,
+    indices: npt.NDArray[np.int64] | None = None,
+    share: tuple[int, int] = (0, 1),
+) -> Iterator[Batch]:
+    """Yield images (N, 3, resolution, resolution) float32 normalised, with every image's boxes and labels.
+
+    Of the images of `indices`, all by default.
+
+    In an order new each epoch, from batch `first` on; the last, incomplete batch is left out. How an
+    image is varied depends on (seed, epoch, index of the image) and on nothing else. Crowd boxes are
+    left out. `share` (k, n) gives the k-th of n equal parts of every batch, for n processes.
+    """
+    chosen = np.arange(len(stored.images)) if indices is None else indices
+    order = np.random.default_rng((seed, epoch, 0)).permutation(chosen)
+    size = batch // share[1]
+    for start in range(first * batch, len(order) - batch + 1, batch):
+        part = order[start : start + batch][share[0] * size : (share[0] + 1) * size]
+        yield varied(stored, part, resolution, augment, (seed, epoch), normalisation)
+
+
+def varied(
+    stored: Stored,
+    indices: npt.NDArray[np.int64],
+    resolution: int,
+    augment: BoxAugment,
+    seeds: tuple[int, int],
+    normalisation: Normalisation = IMAGENET,
+) -> Batch:
+    """The images of `indices`, each varied by random numbers of its own."""
+    windows, factors = np.empty((len(indices), 4)), np.empty((len(indices), 3), np.float32)
+    boxes, labels = [], []
+    for i, index in enumerate(indices):
+        rng = np.random.default_rng((*seeds, 1, int(index)))
+        picture = stored.annotated.pictures[index]
+        its_boxes, its_labels = picture.boxes[~picture.crowd], picture.labels[~picture.crowd]
+        window = crop_window(its_boxes, rng) if augment.crop else np.array((0.0, 0.0, 1.0, 1.0))
+        its_boxes, its_labels = cropped(its_boxes, its_labels, window)
+        mirror = augment.flip and rng.random() < 0.5
+        if mirror:
+            its_boxes = its_boxes[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + np.array((1, 0, 1, 0))
+        left, top, right, bottom = window
+        width = (left - right) if mirror else (right - left)
+        windows[i] = (left + right - 1, top + bottom - 1, width, bottom - top)
+        factors[i] = 1 + augment.colour * rng.uniform(-1, 1, 3)
+        boxes.append(its_boxes.astype(np.float32))
+        labels.append(its_labels)
+    images = torch.from_numpy(stored.images[indices]).float()
+    x, y, wide, high = torch.from_numpy(windows.astype(np.float32)).unbind(1)
+    images = sample(images, (x, y, wide, high), resolution)
+    if augment.colour:
+        images = recoloured(images, torch.from_numpy(factors))
+    return normalise(images, normalisation), boxes, labels
+
+
+def crop_window(boxes: Boxes, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """A random window (left, top, right, bottom), in shares of the image, for boxes (N, 4).
+
+    As the authors crop: 15 % stay whole; else a share is drawn from `COVERED`, and the first of 50
+    windows that covers one of the boxes by as much is taken. If none does, the image stays whole.
+    Without boxes any window does.
+    """
+    whole = np.array((0.0, 0.0, 1.0, 1.0))
+    if rng.random() < WHOLE:
+        return whole
+    share = COVERED[rng.integers(len(COVERED))]
+    area = rng.uniform(*AREA, TRIES)
+    aspect = np.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1]), TRIES))
+    width, height = np.sqrt(area * aspect), np.sqrt(area / aspect)
+    place = rng.random((TRIES, 2))
+    fits = (width <= 1) & (height <= 1)
+    left, top = place[:, 0] * (1 - width), place[:, 1] * (1 - height)
+    windows = np.stack((left, top, left + width, top + height), axis=1)[fits]
+    if len(boxes):
+        windows = windows[covered(boxes, windows).max(1) >= max(share, LEAST_SHOWN)]
+    return windows[0] if len(windows) else whole
+
+
+def covered(boxes: Boxes, windows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Share of every box (N, 4) that lies inside each of the windows (W, 4): (W, N)."""
+    low = np.maximum(boxes[None, :, :2], windows[:, None, :2])
+    high = np.minimum(boxes[None, :, 2:], windows[:, None, 2:])
+    sides = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
+    shares: npt.NDArray[np.float64] = np.maximum(high - low, 0).prod(2) / sides.prod(1)
+    return shares
+
+
+def cropped(boxes: Boxes, labels: Labels, window: npt.NDArray[np.float64]) -> tuple[Boxes, Labels]:
+    """Boxes and labels as a window shows them: cut at its edges; what it hardly shows is gone."""
+    keep = covered(boxes, window[None])[0] >= LEAST_SHOWN
+    size = np.tile(window[2:] - window[:2], 2)
+    moved = (boxes[keep] - np.tile(window[:2], 2)) / size
+    return np.clip(moved, 0, 1).astype(np.float32), labels[keep]
+
+
+def eval_images(
+    annotated: Annotated,
+    *,
+    resolution: int,
+    batch: int,
+    normalisation: Normalisation = IMAGENET,
+) -> Iterator[tuple[list[Picture], list[str], Tensor]]:
+    """Yield (pictures, reasons, images) in order: whole images, stretched and normalised.
+
+    A picture that cannot be read has a reason, "" for one that can; images are those of the latter.
+    """
+    pending: list[tuple[Picture, Pixels | str]] = []
+    for number, entry in enumerate(_decoded(annotated.pictures, resolution), 1):
+        pending.append(entry)
+        if len(pending) == batch or number == len(annotated.pictures):
+            good = [pixels for _, pixels in pending if not isinstance(pixels, str)]
+            stacked = np.stack(good) if good else np.empty((0, 3, resolution, resolution), np.uint8)
+            yield (
+                [picture for picture, _ in pending],
+                [pixels if isinstance(pixels, str) else "" for _, pixels in pending],
+                normalise(torch.from_numpy(stacked), normalisation),
+            )
+            pending = []

@@ -1,0 +1,105 @@
+"""SSDLite as a module: the rows of a network, further maps, and two heads on every map."""
+
+from __future__ import annotations
+
+import math
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from bneck.nets.build import WrappedNet
+from bneck.nets.ops import BneckRow, ConvBnAct, initialise
+from bneck.specs.network import Layer
+from bneck.tasks.detect.head import Detector, extra_layers, head_layers
+
+HEAD_STD = 0.03  # of the authors' head convs
+PRIOR = 0.01  # first score of every class; the authors' settings ask for it
+
+
+class DetectorNet(WrappedNet):
+    """A detector: `rows` of its network, `extras`, and heads `boxes` and `scores`.
+
+    Parameter names of `rows` are also the classification network's. `build_detector` initialises its
+    weights.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__(detector)
+        self.detector = detector
+        self.extras = self._blocks(list(extra_layers(detector)))
+        heads = list(head_layers(detector))
+        self.boxes = self._blocks([layer for layer in heads if layer.name.startswith("boxes.")])
+        self.scores = self._blocks([layer for layer in heads if layer.name.startswith("scores.")])
+
+    def _blocks(self, walk: list[Layer]) -> nn.ModuleList:
+        """Layers named `KIND.INDEX.PART` as a list of blocks with their parts by name."""
+        blocks = nn.ModuleList()
+        for _, group in groupby(walk, key=lambda layer: layer.name.split(".")[1]):
+            block = nn.Sequential()
+            for layer in group:
+                part = layer.name.rpartition(".")[2]
+                block.add_module(part, ConvBnAct(layer, self.detector.network))
+            blocks.append(block)
+        return blocks
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Images (N, channels, H, W) -> C4, C5 and the further maps."""
+        found = []
+        for index, row in enumerate(self.rows):
+            if index == self.detector.c4_row:
+                if self.detector.taps_expansion:
+                    assert isinstance(row, BneckRow)
+                    expanded, x = _tapped(row, x)
+                    found.append(expanded)
+                    continue
+                found.append(x)
+            x = row(x)
+        found.append(x)
+        for block in self.extras:
+            x = block(x)
+            found.append(x)
+        return found
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, channels, H, W) -> offsets (N, anchors, 4), logits (N, anchors, slots)."""
+        offsets, logits = [], []
+        for one, boxes, scores in zip(self.maps(x), self.boxes, self.scores, strict=True):
+            offsets.append(_by_anchor(boxes(one), 4))
+            logits.append(_by_anchor(scores(one), self.detector.slots))
+        return torch.cat(offsets, 1), torch.cat(logits, 1)
+
+
+def _tapped(row: BneckRow, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A row's expansion and its output."""
+    expand, *others = row.children()
+    expanded = y = expand(x)
+    for part in others:
+        y = part(y)
+    return expanded, x + y if row.adds else y
+
+
+def _by_anchor(x: Tensor, numbers: int) -> Tensor:
+    """(N, anchors a cell x numbers, H, W) -> (N, H x W x anchors a cell, numbers)."""
+    return x.permute(0, 2, 3, 1).reshape(len(x), -1, numbers)
+
+
+def build_detector(detector: Detector, *, seed: int = 0) -> DetectorNet:
+    """The module of a detector, freshly initialised; the same seed gives the same weights.
+
+    Backbone and further maps begin as a classification network does; the heads' last convs at a
+    spread of 0.03 as the authors have them. Scores begin at 0.01: the authors' settings ask for
+    that, though their code did not do it, and a focal loss needs no warm-up then.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = DetectorNet(detector)
+        initialise(net)
+        for heads, bias in ((net.boxes, 0.0), (net.scores, math.log(PRIOR / (1 - PRIOR)))):
+            for head in heads:
+                conv = head.get_submodule("predict.conv")
+                assert isinstance(conv, nn.Conv2d)
+                assert conv.bias is not None
+                nn.init.normal_(conv.weight, std=HEAD_STD)
+                nn.init.constant_(conv.bias, bias)
+    return net

@@ -1,0 +1,369 @@
+"""Detection as a task: SSDLite (section 6.3) around any backbone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from bneck.records.progress import Progress
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.normalisation import Normalisation
+from bneck.specs.text import to_text
+from bneck.specs.transforms import with_resolution
+from bneck.specs.wrapper import Wrapper
+from bneck.tasks.contract import Answers, Dataset, Left, Metric, Prediction, Scores, Size, Table
+from bneck.tasks.defaults import TaskDefaults
+from bneck.tasks.detect.head import COCO_IDS, Ssdlite, anchors, ssdlite
+from bneck.tasks.options import option
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from bneck.devices.runtimes import Runtime, Session
+    from bneck.graphs.forms import Precision
+    from bneck.nets.build import WrappedNet
+    from bneck.nets.quantize import Quantized
+    from bneck.tasks.detect.dataset import AnnotatedImages, DetectionData
+    from bneck.training.settings import Settings
+
+EPOCHS, BATCH, LR = 60.0, 16, 0.002
+SHOWN_SCORE = 0.3  # least score that is shown where no threshold was chosen on val
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectOptions:
+    """What can be told to detection."""
+
+    resolution: int | None = option(
+        None,
+        "Input side in pixels; default the network's, 320 for a detector.",
+        "train", "search", "count", "measure",
+    )  # fmt: skip
+    images: str | None = option(
+        None,
+        "Folder of the images, if they are not next to the json (detection).",
+        "train", "search", "evaluate",
+    )  # fmt: skip
+    loss: str = option(
+        "focal", "Detection loss: focal, or mining (hard negatives).", "train", "search"
+    )
+    classes: int = option(COCO_IDS, "Number of classes; default COCO's 90 ids.", "count", "measure")
+    decode: bool = option(
+        False, "ONNX file outputs boxes after NMS (detection).", "export", "measure"
+    )
+    score: float | None = option(
+        None, "Least score shown; default the best threshold on val (detection).", "predict"
+    )
+
+
+class Detect(TaskDefaults):
+    """Boxes with classes."""
+
+    name: ClassVar[str] = "detect"
+    summary: ClassVar[str] = "boxes with classes (SSDLite)"
+    metric: ClassVar[Metric] = Metric("mAP", "AP")
+    default_network: ClassVar[str] = "v3-small+dagger"
+    converts: ClassVar[bool] = True
+    statistics: ClassVar[tuple[int, int]] = (128, 16)
+    Options: ClassVar[type[Any]] = DetectOptions
+    cannot: ClassVar[Mapping[str, str]] = {
+        "supernet": "a supernet scores classifiers only; leave it out, then every trial is trained",
+        "stream": "a detector crops from stored images, which are decoded once; leave it out",
+    }
+
+    def find(self, data: str | None, options: DetectOptions, *, seed: int) -> AnnotatedImages:
+        """A folder with COCO json files for train and val."""
+        from bneck.tasks.detect.dataset import find
+
+        assert data is not None
+        return find(Path(data), None if options.images is None else Path(options.images))
+
+    def arrange(
+        self, network: str | Path | NetSpec, options: DetectOptions, dataset: Dataset | None
+    ) -> tuple[NetSpec, Wrapper]:
+        """SSDLite around a network; a width in a zoo name also scales the extra feature maps."""
+        classes = options.classes if dataset is None else len(dataset.classes)
+        made = ssdlite(network, classes=classes, resolution=options.resolution)
+        spec = with_resolution(made.network, made.resolution)
+        return spec, Ssdlite(classes=classes, extras=made.extras)
+
+    def restored(self, spec: NetSpec, stored: Mapping[str, Any], classes: int) -> Wrapper:
+        """SSDLite as a record has it."""
+        return Ssdlite(classes=classes, extras=tuple(stored["extras"]))
+
+    def stored(self, spec: NetSpec, wrapper: Any) -> dict[str, Any]:
+        """Classes and the channels of the extra feature maps."""
+        return {"head": "ssdlite", "classes": wrapper.classes, "extras": list(wrapper.extras)}
+
+    def told(self, metadata: Mapping[str, str]) -> dict[str, Any]:
+        """The same from a file."""
+        return {"head": "ssdlite", "extras": json.loads(metadata["extras"])}
+
+    def convert(self, data: Path, out: Path | None) -> tuple[dict[str, Path], tuple[Left, ...]]:
+        """VOC xml as COCO json, in `data`/annotations unless `out` says otherwise."""
+        from bneck.tasks.detect.voc import convert_voc
+
+        files, dropped = convert_voc(data, data / "annotations" if out is None else out)
+        return files, tuple(Left(what=one.what, why=one.reason) for one in dropped)
+
+    def recipe(
+        self, name: str | None, *, images: int, epochs: float | None, started: bool, seed: int
+    ) -> Settings:
+        """The authors' recipe scaled to some thousand images.
+
+        RMSProp with batches of 16 (fewer where an epoch would have fewer than four steps) at a peak
+        learning rate of 0.002 and a cosine, batch norm's momentum 0.1, EMA of weights over about 100
+        steps. `bneck train v3-small+dagger --task detect --data bccd --resolution 160`: docs/results.md.
+        """
+        from bneck.training.settings import Settings
+
+        if name is not None:
+            raise InputError(
+                f"the recipe {name} is for classification; leave --recipe out for detection"
+            )
+        epochs = EPOCHS if epochs is None else epochs
+        batch = min(BATCH, max(2, images // 4))
+        return Settings(
+            epochs=epochs, batch=batch, lr=LR * batch / BATCH, warmup=min(1.0, epochs / 10),
+            weight_decay=4e-5, average=0.99, bn_momentum=0.1, seed=seed,
+        )  # fmt: skip
+
+    def prepare(
+        self,
+        dataset: Any,
+        spec: NetSpec,
+        wrapper: Wrapper,
+        options: DetectOptions,
+        *,
+        scratch: Path,
+        seed: int,
+        heldout: float = 0.0,
+        stream: bool = False,
+        bad_share: float = 0.01,
+        processes: int = 1,
+        progress: Progress,
+    ) -> DetectionData:
+        """Decode the train images once."""
+        from bneck.tasks.detect.dataset import prepare
+        from bneck.tasks.detect.loss import check_loss
+
+        check_loss(options.loss)
+        return prepare(
+            dataset, spec.resolution, options.loss, scratch=scratch, seed=seed, heldout=heldout,
+            progress=progress,
+        )  # fmt: skip
+
+    def data_type(self) -> type[Any]:
+        """See `detect.dataset`."""
+        from bneck.tasks.detect.dataset import DetectionData
+
+        return DetectionData
+
+    def module(self, spec: NetSpec, wrapper: Any, *, seed: int | None = None) -> WrappedNet:
+        """The detector."""
+        from bneck.tasks.detect.module import DetectorNet, build_detector
+
+        detector = wrapper.around(spec)
+        return DetectorNet(detector) if seed is None else build_detector(detector, seed=seed)
+
+    def evaluate(
+        self,
+        answers: Answers,
+        data: str | None,
+        options: DetectOptions,
+        *,
+        split: str,
+        record: Mapping[str, Any],
+        seed: int,
+        progress: Progress,
+        out: Path | None = None,
+    ) -> Scores:
+        """COCO's numbers on a split of a folder or a json file."""
+        from bneck.tasks.detect.dataset import check_classes
+        from bneck.tasks.detect.scoring import score
+
+        annotated = self._split(data, options, split, record)
+        check_classes(annotated, answers.labels, "the network")
+        return score(answers, annotated, split, progress, out=out)
+
+    @staticmethod
+    def _split(
+        data: str | None, options: DetectOptions, split: str, record: Mapping[str, Any]
+    ) -> Any:
+        """A split of `data`, or of a run's own images where that is None."""
+        from bneck.tasks.detect.coco import find_annotations, read_coco
+
+        known = (record.get("data") or {}).get("path")
+        if data is None and known is None:
+            raise InputError(
+                "this file is not in a run folder, so its dataset is unknown; pass the folder of a COCO "
+                "json with --data"
+            )
+        root = Path(str(known if data is None else data))
+        images = options.images
+        if images is None and data is None:
+            images = record["options"]["task"].get("images")
+        file = root if root.is_file() else find_annotations(root, (split,))[split]
+        return read_coco(file, images=None if images is None else Path(images))
+
+    def predict(
+        self, answers: Answers, path: Path, options: DetectOptions, record: Mapping[str, Any]
+    ) -> Prediction:
+        """Boxes of at least `score`, by default the best threshold on the run's val images."""
+        from bneck.data.images import read_stretched, read_whole
+        from bneck.tasks.detect.scoring import check_raw, found_in
+
+        check_raw(answers)
+        if options.score is not None and not 0 <= options.score <= 1:
+            raise InputError(f"score is {options.score}; it must be from 0 to 1")
+        best = (record.get("scores", {}).get("val") or {}).get("threshold")
+        least = options.score
+        if least is None:
+            least = float(best["score"]) if best else SHOWN_SCORE
+        stretched, whole = read_stretched(path, answers.spec.resolution), read_whole(path)
+        if isinstance(stretched, str) or isinstance(whole, str):
+            raise InputError(
+                f"{path} cannot be used: {stretched}; replace it with an image file that is whole"
+            )
+        mean, std = (
+            np.array(v, np.float32)[:, None, None]
+            for v in (answers.normalisation.mean, answers.normalisation.std)
+        )
+        image = (stretched.astype(np.float32) / 255 - mean) / std
+        seen = found_in(answers, image[None])[0].above(least)
+        height, width = whole.shape[:2]
+        names = [answers.labels[int(label) - 1] for label in seen.labels]
+        objects = [
+            {
+                "label": name,
+                "score": float(value),
+                "box": [float(v * side) for v, side in zip(box, (width, height) * 2, strict=True)],
+            }
+            for box, value, name in zip(seen.boxes, seen.scores, names, strict=True)
+        ]
+        counts = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+        return Prediction(
+            found={"width": width, "height": height, "objects": objects},
+            line=counts or "nothing",
+            raw=(whole, seen),
+        )
+
+    def samples(
+        self, source: Any, split: str, *, size: Size, count: int, normalisation: Normalisation
+    ) -> Tensor:
+        """Whole images, stretched."""
+        from bneck.data.read import read_images
+
+        files = source
+        if not isinstance(source, Sequence):
+            annotated = source.val if split == "val" else source.train
+            files = [picture.path for picture in annotated.pictures]
+        return read_images(files, size, count, normalisation)
+
+    def draw(self, path: Path, prediction: Prediction, answers: Answers) -> Image | None:
+        """The boxes with names and scores."""
+        from PIL import Image as Pictures
+
+        from bneck.tasks.detect.drawing import PALETTE, Mark, with_boxes
+
+        whole, seen = prediction.raw
+        marks = [
+            Mark(
+                (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+                f"{answers.labels[int(label) - 1]} {value:.0%}",
+                PALETTE[(int(label) - 1) % len(PALETTE)],
+            )
+            for box, value, label in zip(seen.boxes, seen.scores, seen.labels, strict=True)
+        ]
+        return with_boxes(Pictures.fromarray(whole), marks)
+
+    def title(self, spec: NetSpec, wrapper: Wrapper) -> str:
+        """`ssdlite v3-small+dagger@320`."""
+        return f"ssdlite {spec.name}"
+
+    def variants(self) -> Sequence[tuple[str, Any]]:
+        """`model.onnx`, and `model-boxes.onnx` with decoding and NMS inside."""
+        return [("model.onnx", DetectOptions()), ("model-boxes.onnx", DetectOptions(decode=True))]
+
+    def metadata(
+        self,
+        net: Any,
+        record: Mapping[str, Any],
+        engine: Runtime,
+        precision: Precision,
+        size: Size,
+        options: DetectOptions,
+    ) -> dict[str, str]:
+        """Class names, normalisation, resolution, the extra feature maps and the anchors."""
+        detector = net.wrapped
+        names = record.get("classes") or [str(i + 1) for i in range(detector.classes)]
+        return {
+            "task": "detect",
+            "decoded": json.dumps(options.decode),
+            "precision": precision,
+            "classes": json.dumps(list(names)),
+            "mean": json.dumps(net.normalisation.mean),
+            "std": json.dumps(net.normalisation.std),
+            "resolution": str(detector.resolution),
+            "spec": to_text(detector.network),
+            "extras": json.dumps(detector.extras),
+            "anchors": json.dumps(anchors(detector)),
+        }
+
+    def finished(self, options: Any) -> bool:
+        """Decoding and NMS."""
+        return bool(options.decode)
+
+    def compare(
+        self,
+        net: Any,
+        session: Session,
+        images: Tensor,
+        quantized: Quantized | None,
+        precision: Precision,
+        options: DetectOptions,
+    ) -> dict[str, Any]:
+        """Boxes and scores of both, see `detect.file.compare`."""
+        from bneck.tasks.detect.file import compare
+
+        return compare(net, session, images, quantized, precision, decode=options.decode)
+
+    def check_line(self, check: Mapping[str, Any]) -> str:
+        """How the file's outputs compare with the module's."""
+        how = (
+            f"{check['alike']:.1%} of the boxes alike"
+            if "alike" in check
+            else f"boxes and scores differ by {check['largest_difference']:.1e}"
+        )
+        return f"{check['boxes']} boxes, {how}"
+
+    def count(self, networks: Iterable[str], options: DetectOptions) -> Table:
+        """Parameters with and without batch norm's, multiply-adds, anchors."""
+        from bneck.tasks.detect.tables import count_table
+
+        return count_table(networks, options)
+
+    def zoo(self, pattern: str, options: Any) -> Table:
+        """Table 6 next to exact counts."""
+        from bneck.tasks.detect.tables import zoo_table
+
+        return zoo_table(pattern)
+
+    def score_table(self, scores: Sequence[Mapping[str, Any]]) -> Table | None:
+        """Average precision by class and size."""
+        from bneck.tasks.detect.tables import score_table
+
+        return score_table(scores)
+
+    def report(self, record: Mapping[str, Any]) -> list[str]:
+        """Average precision of every class, the threshold, the sheets."""
+        from bneck.tasks.detect.report import report_lines
+
+        return report_lines(record)

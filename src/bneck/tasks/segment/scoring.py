@@ -1,0 +1,332 @@
+"""Scoring segmenters: mIOU from one confusion matrix; the class of every pixel, whole or in windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bneck.data.images import Pixels, read_whole
+from bneck.data.read import resized
+from bneck.records.files import write_whole
+from bneck.records.progress import Progress
+from bneck.specs.errors import InputError
+from bneck.tasks.contract import Answers, Prediction, Scores, Size
+from bneck.tasks.options import sized
+from bneck.tasks.segment.drawing import class_shares, overlay
+from bneck.tasks.segment.masks import IGNORED
+from bneck.tasks.segment.module import SegmentNet
+from bneck.tasks.segment.pairs import list_pairs
+from bneck.tasks.segment.scenes import Scenes, as_batch
+from bneck.tasks.segment.strips import STRIP_NUMBERS, Source, scores_in_strips
+
+BAND_NUMBERS = 1 << 22  # at most in a band of scores at full size: 16 MB
+WHOLE_PIXELS = 1 << 22  # larger images are looked at in strips
+SHOWN = 3  # best and worst images that are drawn
+
+Matrix = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.uint8]
+See = Callable[[Pixels, Size], Mask]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a confusion matrix says. Shares are from 0 to 1.
+
+    `iou` has one value a class: TP / (TP + FP + FN); NaN for a class that is neither in the masks
+    nor predicted. `miou` is the mean over the others, `pixels` the share of right pixels.
+    """
+
+    miou: float
+    pixels: float
+    iou: tuple[float, ...]
+
+
+class Confusion:
+    """One matrix for a whole data set, as Cityscapes scores: row the mask's class, column ours."""
+
+    def __init__(self, classes: int) -> None:
+        self.matrix: Matrix = np.zeros((classes, classes), np.int64)
+
+    def add(self, predicted: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> Matrix:
+        """Count one image, class numbers (H, W) both; ignored pixels of the mask are left out.
+
+        Returns:
+            The image's own matrix.
+        """
+        classes = len(self.matrix)
+        valid = mask != IGNORED
+        pairs = mask[valid].astype(np.int64) * classes + predicted[valid]
+        own = np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+        self.matrix += own
+        return own
+
+    def score(self) -> Score:
+        """The score so far."""
+        return matrix_score(self.matrix)
+
+
+def matrix_score(matrix: Matrix) -> Score:
+    """Score of a confusion matrix; of an empty one all values are NaN."""
+    right = np.diag(matrix).astype(float)
+    union = matrix.sum(0) + matrix.sum(1) - right
+    with np.errstate(invalid="ignore"):
+        iou = right / union
+        pixels = right.sum() / matrix.sum()
+    miou = float(np.nanmean(iou)) if (union > 0).any() else float("nan")
+    return Score(miou=miou, pixels=float(pixels), iou=tuple(float(v) for v in iou))
+
+
+@torch.inference_mode()
+def predict_huge(
+    net: SegmentNet, image: npt.NDArray[np.uint8], *, strip_numbers: int = STRIP_NUMBERS
+) -> npt.NDArray[np.uint8]:
+    """What `predict` gives for an image (H, W, 3) uint8 at its own size, in far less memory.
+
+    Equal to it but for rounding, see `nets.strips`. An image of 4096 x 8192 pixels stays under 2 GB.
+    """
+    height, width = image.shape[:2]
+    source = Source(
+        lambda top, bottom: as_batch(image[top:bottom], net.normalisation), height, width
+    )
+    return best(scores_in_strips(net, source, strip_numbers=strip_numbers), (height, width))
+
+
+@torch.inference_mode()
+def predict(
+    net: SegmentNet,
+    image: Tensor,
+    size: tuple[int, int],
+    *,
+    sliding: tuple[int, int] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """The best class of every pixel of one image, (H, W) uint8 of `size`.
+
+    Args:
+        net: put into evaluation mode.
+        image: (1, channels, h, w), normalised.
+        size: of the answer; scores, not classes, are resized to it.
+        sliding: a window (height, width): scores are the mean of those of windows that overlap by a
+            third, as some protocols judge. None looks at the whole image, as the paper does.
+    """
+    net.eval()
+    if sliding is None:
+        low, last = net.features(image)
+        scores = net.head(low, last)
+        return best(scores, size)
+    height, width = image.shape[2:]
+    window = min(sliding[0], height), min(sliding[1], width)
+    total = image.new_zeros(1, net.seg.classes, height, width)
+    seen = image.new_zeros(1, 1, height, width)
+    for top in starts(height, window[0]):
+        for left in starts(width, window[1]):
+            part = np.s_[:, :, top : top + window[0], left : left + window[1]]
+            total[part] += net(image[part])
+            seen[part] += 1
+    return best(total / seen, size)
+
+
+def best(
+    scores: Tensor, size: tuple[int, int], *, band: int | None = None
+) -> npt.NDArray[np.uint8]:
+    """The best class of every pixel of scores (1, classes, h, w) resized to `size`, bilinearly.
+
+    Worked out in bands of rows, so that the scores at full size are never held.
+    """
+    if band is None:
+        band = max(1, BAND_NUMBERS // (scores.shape[1] * size[1]))
+    high = scores.shape[2]
+    found = np.empty(size, np.uint8)
+    columns = F.interpolate(scores, (high, size[1]), mode="bilinear", align_corners=True)
+    for top in range(0, size[0], band):
+        rows = torch.arange(top, min(top + band, size[0]), dtype=torch.float64)
+        at = rows * ((high - 1) / max(size[0] - 1, 1))
+        low = at.floor().long().clamp(0, high - 1)
+        share = (at - low).to(scores.dtype)[:, None]
+        over = (low + 1).clamp(max=high - 1)
+        mixed = columns[:, :, low] * (1 - share) + columns[:, :, over] * share
+        found[top : top + len(rows)] = mixed.argmax(1)[0].to(torch.uint8).numpy()
+    return found
+
+
+def starts(length: int, window: int) -> Sequence[int]:
+    """Where windows begin so that they cover `length` and overlap by about a third."""
+    if window >= length:
+        return [0]
+    steps = -(-(length - window) // max(1, window * 2 // 3))
+    return [round(i * (length - window) / steps) for i in range(steps + 1)]
+
+
+def score_of(answers: Answers, *, sliding: Size | None = None) -> See:
+    """What gives the classes of an image (h, w, 3) at a size, for a module or a file."""
+    if answers.net is not None:
+        net: Any = answers.net
+        return lambda image, size: predict(
+            net, as_batch(image, net.normalisation), size, sliding=sliding
+        )
+    assert answers.size is not None
+    taken, chooses = answers.size, answers.metadata.get("axes") == "NHW"
+    last = answers.metadata.get("axes") == "NHWC"
+
+    def see(image: Pixels, size: Size) -> Mask:
+        found = answers(as_batch(resized(image, taken), answers.normalisation))[0]
+        if chooses:
+            return resized(found[0].astype(np.uint8), size, nearest=True)
+        channels_first = np.ascontiguousarray(found.transpose(0, 3, 1, 2) if last else found)
+        return best(torch.from_numpy(channels_first), size)
+
+    return see
+
+
+def score(
+    answers: Answers,
+    scenes: Scenes,
+    split: str,
+    progress: Progress,
+    *,
+    sliding: Size | None = None,
+    out: Path | None = None,
+) -> Scores:
+    """Score on all pairs, each at its mask's size, single scale (6.4).
+
+    Args:
+        answers: a module or a file.
+        scenes: with `whole_masks`, so that images may be smaller than the masks they are scored by.
+        split: what the scores are called.
+        progress: receives what happens.
+        sliding: a window, see `predict`.
+        out: where the best and the worst images are drawn.
+
+    Raises:
+        DataError: a bad file.
+    """
+    progress.stage(f"scoring {split}", len(scenes))
+    see, names = score_of(answers, sliding=sliding), scenes.labels.names
+    total, images = Confusion(len(names)), []
+    for index in range(len(scenes)):
+        image, mask = scenes.read(index)
+        found = see(image, (mask.shape[0], mask.shape[1]))
+        images.append(matrix_score(total.add(found, mask)).miou)
+        progress.advance(1)
+    overall = total.score()
+    value = number(overall.miou)
+    details: dict[str, Any] = {
+        "pixels": number(overall.pixels),
+        "iou": {name: number(one) for name, one in zip(names, overall.iou, strict=True)},
+    }
+    if out is not None:
+        details["shown"] = _draw(see, scenes, images, split, out)
+    return Scores(
+        split=split, images=len(scenes), score=value, expected=value or 0.0, details=details
+    )
+
+
+def _draw(
+    see: See, scenes: Scenes, images: Sequence[float], split: str, out: Path
+) -> list[dict[str, Any]]:
+    """Overlays of the best and the worst images, with what a record says of them."""
+    order = [int(i) for i in np.argsort(images) if not math.isnan(images[i])]
+    worst, top = order[:SHOWN], order[::-1][: min(SHOWN, len(order) - SHOWN)]
+    labels, shown = scenes.labels, []
+    for what, indices in (("best", top), ("worst", worst)):
+        for rank, index in enumerate(indices, start=1):
+            image = scenes.read(index)[0]
+            classes = see(image, (image.shape[0], image.shape[1]))
+            page = overlay(image, classes, labels.names, labels.colours)
+            name = f"{what}-{rank}.png" if split == "val" else f"{split}-{what}-{rank}.png"
+            write_whole(out / name, partial(page.save, format="png"))
+            pair = scenes.pairs[index]
+            shown.append({"file": name, "image": str(pair.image), "miou": images[index]})
+    return shown
+
+
+def split_scenes(
+    answers: Answers,
+    data: str | None,
+    options: Any,
+    split: str,
+    record: Mapping[str, Any],
+    seed: int,
+) -> Scenes:
+    """A split of `data`, or of the run's own data where that is None, as the network is scored on it.
+
+    Raises:
+        InputError: no data, or data of other classes than the network's.
+    """
+    known = (record.get("data") or {}).get("path")
+    if data is None and known is None:
+        raise InputError(
+            "this file is not in a run folder, so its dataset is unknown; pass images and masks with --data"
+        )
+    own = (record.get("options") or {}).get("task") or {}
+    classes = (
+        options.classes if options.classes is not None or data is not None else own.get("classes")
+    )
+    scenery = list_pairs(
+        Path(str(known if data is None else data)),
+        classes=None if classes is None else Path(classes),
+        ignore=options.ignore or tuple(own.get("ignore") or ()),
+        seed=seed,
+    )
+    if list(scenery.labels.names) != list(answers.labels):
+        raise InputError(
+            f"the data has the classes {', '.join(scenery.labels.names)}, and the network was trained on "
+            f"{', '.join(answers.labels)}; they must be the same, in the same order"
+        )
+    size = answers.size or trained_size(record)
+    return Scenes(scenery.split(split), scenery.labels, size=size, whole_masks=True)
+
+
+def trained_size(record: Mapping[str, Any]) -> Size | None:
+    """The (height, width) that a run brought its images to; None where they stayed as they are."""
+    return sized(((record.get("options") or {}).get("task") or {}).get("size"))
+
+
+def seen(answers: Answers, path: Path, record: Mapping[str, Any]) -> Prediction:
+    """The class of every pixel of a picture, at the picture's own size.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    pixels = read_whole(path)
+    if isinstance(pixels, str):
+        raise InputError(f"picture {path} cannot be read: {pixels}; give another one")
+    own, size = (pixels.shape[0], pixels.shape[1]), trained_size(record)
+    if answers.net is not None and size is None and own[0] * own[1] > WHOLE_PIXELS:
+        net: Any = answers.net
+        classes = predict_huge(net, pixels)
+    else:
+        image = resized(pixels, size) if answers.net is not None and size else pixels
+        classes = score_of(answers)(image, own)
+    labels = _labels(answers, record)
+    shares = dict(zip(labels["names"], class_shares(classes, len(labels["names"])), strict=True))
+    most = sorted(shares.items(), key=lambda entry: -entry[1])[:5]
+    return Prediction(
+        found={"shares": shares},
+        line=", ".join(f"{name} {share:.1%}" for name, share in most if share),
+        raw=(pixels, classes, labels),
+    )
+
+
+def _labels(answers: Answers, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    import json
+
+    if "labels" in answers.metadata:
+        found: dict[str, Any] = json.loads(answers.metadata["labels"])
+        return found
+    kept: dict[str, Any] = record["data"]["labels"]
+    return kept
+
+
+def number(value: float) -> float | None:
+    """None for what is not a number, as JSON has it."""
+    return None if math.isnan(value) else value

@@ -1,0 +1,155 @@
+"""A segmenter on a huge image, row by row in strips: the same scores in a fraction of the memory.
+
+Squeeze-and-excite and the pooling windows look at the whole map, so an image cut into tiles would
+give other scores. Here each row of the network is worked through in strips of its map, and a row
+that squeezes is gone through twice, first for the means. Only the maps between rows are whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bneck.nets.ops import BneckRow, ConvBnAct, SameConv2d, SqueezeExcite
+from bneck.tasks.segment.module import LrAspp, SegmentNet
+
+STRIP_NUMBERS = 1 << 24  # at most in a strip of the widest map of a row: 64 MB
+
+Part = Callable[[int, int], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A map that is asked for in parts: `read(top, bottom)` gives (1, C, bottom - top, width)."""
+
+    read: Part
+    height: int
+    width: int
+
+
+@torch.inference_mode()
+def scores_in_strips(
+    net: SegmentNet, image: Source, *, strip_numbers: int = STRIP_NUMBERS
+) -> Tensor:
+    """What `net.head(*net.features(x))` gives for one image: scores before the last resize.
+
+    Peak memory is that of two neighbouring rows' outputs, the stem's never being whole, and of a
+    strip's operators. It takes as long as the whole, and squeezing rows up to twice as long.
+
+    Args:
+        net: in evaluation mode.
+        image: normalised, (1, channels, rows, width) whenever rows are asked for.
+        strip_numbers: how many numbers a strip of a row's widest map may have.
+    """
+    net.eval()
+    source, low = image, None
+    for index, row in enumerate(net.rows):
+        made = _Row(row, source, strip_numbers)
+        if index == net.seg.tap and isinstance(net.head, LrAspp):
+            low = made.whole(_behind(made.spatial, net.head.low))
+        if index == 0 and len(net.rows) > 1:
+            source = Source(made.part, made.height, made.width)
+        else:
+            source = _held(made.whole(made.part))
+    last = source.read(0, source.height)
+    if low is None:
+        scores: Tensor = net.head(last, last)
+        return scores
+    assert isinstance(net.head, LrAspp)
+    return net.head.gated(last, (low.shape[2], low.shape[3])).add_(low)
+
+
+class _Row:
+    """One row of a network on a source of strips."""
+
+    def __init__(self, row: torch.nn.Module, source: Source, strip_numbers: int) -> None:
+        self.source = source
+        parts = dict(row.named_children()) if isinstance(row, BneckRow) else {"expand": row}
+        self.adds = isinstance(row, BneckRow) and row.adds
+        self.before = parts.get("expand") if "depthwise" in parts else None
+        conv = parts["depthwise"] if "depthwise" in parts else parts["expand"]
+        assert isinstance(conv, ConvBnAct)
+        self.conv = conv
+        self.project = parts.get("project")
+        self.height = -(-source.height // conv.conv.stride[0])
+        self.width = -(-source.width // conv.conv.stride[0])
+        line = conv.conv.out_channels * source.width * conv.conv.stride[0]
+        self.lines = max(1, strip_numbers // line)
+        self.gate: Tensor | None = None
+        if isinstance(squeeze := parts.get("se"), SqueezeExcite):
+            self.gate = self._gate(squeeze)
+
+    def part(self, top: int, bottom: int) -> Tensor:
+        """Rows of the output."""
+        y = self.spatial(top, bottom)
+        if self.gate is not None:
+            y = y * self.gate
+        if self.project is not None:
+            y = self.project(y)
+        return self.source.read(top, bottom) + y if self.adds else y
+
+    def spatial(self, top: int, bottom: int) -> Tensor:
+        """Rows of what the spatial convolution makes, before squeeze-and-excite."""
+        conv = self.conv.conv
+        step, reach = conv.stride[0], conv.dilation[0] * (conv.kernel_size[0] - 1)
+        if isinstance(conv, SameConv2d):
+            high, wide = (
+                _same(size, step, reach) for size in (self.source.height, self.source.width)
+            )
+        else:
+            high = wide = (int(conv.padding[0]), int(conv.padding[0]))
+        first, end = top * step - high[0], (bottom - 1) * step - high[0] + reach + 1
+        x = self.source.read(max(0, first), min(self.source.height, end))
+        if self.before is not None:
+            x = self.before(x)
+        pads = (wide[0], wide[1], max(0, -first), max(0, end - self.source.height))
+        x = F.pad(x, pads) if any(pads) else x
+        x = F.conv2d(x, conv.weight, conv.bias, step, 0, conv.dilation, conv.groups)
+        y: Tensor = self.conv.act(self.conv.bn(x))
+        return y
+
+    def whole(self, part: Part) -> Tensor:
+        """A map put together from its strips."""
+        found: Tensor | None = None
+        for top, bottom in self._strips():
+            y = part(top, bottom)
+            if found is None:
+                found = y.new_empty(1, y.shape[1], self.height, y.shape[3])
+            found[:, :, top:bottom] = y
+        assert found is not None
+        return found
+
+    def _gate(self, squeeze: SqueezeExcite) -> Tensor:
+        total: Tensor | None = None
+        for top, bottom in self._strips():
+            part = self.spatial(top, bottom).sum((2, 3), keepdim=True, dtype=torch.float64)
+            total = part if total is None else total + part
+        assert total is not None
+        mean = (total / (self.height * self.width)).float()
+        gate: Tensor = squeeze.sigmoid(squeeze.gate(F.relu(squeeze.reduce(mean))))
+        return gate
+
+    def _strips(self) -> Iterator[tuple[int, int]]:
+        for top in range(0, self.height, self.lines):
+            yield top, min(top + self.lines, self.height)
+
+
+def _behind(part: Part, module: torch.nn.Module) -> Part:
+    def read(top: int, bottom: int) -> Tensor:
+        y: Tensor = module(part(top, bottom))
+        return y
+
+    return read
+
+
+def _held(values: Tensor) -> Source:
+    return Source(lambda top, bottom: values[:, :, top:bottom], values.shape[2], values.shape[3])
+
+
+def _same(size: int, step: int, reach: int) -> tuple[int, int]:
+    total = max(0, (-(-size // step) - 1) * step + reach + 1 - size)
+    return total // 2, total - total // 2
