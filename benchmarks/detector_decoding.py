@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from bneck.data.images import read_stretched
-from bneck.recipes.detect_pictures import exported_detector
-from bneck.tasks.detect.head import anchors, ssdlite
+from bneck.runs.answers import FileAnswers
 from bneck.tasks.detect.boxes import detections
+from bneck.tasks.detect.head import anchors, ssdlite
 
 REPEATS = 50
 
@@ -27,12 +27,15 @@ REPEATS = 50
 def cases() -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     """Names with offsets, logits and anchors."""
     if len(sys.argv) > 2:
-        session, metadata = exported_detector(Path(sys.argv[1]))
+        answers = FileAnswers(Path(sys.argv[1]))
+        places = np.array(anchors(answers.wrapped), np.float32)
+        used = answers.normalisation
+        mean, std = (np.array(v, np.float32)[:, None, None] for v in (used.mean, used.std))
         for image in sys.argv[2:]:
-            pixels = read_stretched(Path(image), metadata["resolution"])
-            x = (pixels.astype(np.float32) / 255 - metadata["mean"]) / metadata["std"]
-            offsets, logits = session.run_all(x[None])
-            yield Path(image).name, offsets[0], logits[0], metadata["anchors"]
+            pixels = read_stretched(Path(image), answers.spec.resolution)
+            x = (pixels.astype(np.float32) / 255 - mean) / std
+            offsets, logits = answers.session.run_all(x[None])
+            yield Path(image).name, offsets[0], logits[0], places
         return
     places = np.array(anchors(ssdlite("v3-small+dagger")), np.float32)
     rng = np.random.default_rng(0)

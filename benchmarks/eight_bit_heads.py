@@ -13,11 +13,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from bneck.devices.measure import Candidate, measure
+from bneck.devices.models import wrapped_model
 from bneck.devices.protocol import Protocol
-from bneck.recipes.detectors import measure_detectors
-from bneck.recipes.segment_measure import PROTOCOL, measure_segmenters
-from bneck.recipes.segmenters import named_segmenter, parse_size
+from bneck.devices.runtimes import runtime
 from bneck.records.measurement import Spread
+from bneck.runs.measure import PATIENT
+from bneck.tasks.options import parse_size
+from bneck.tasks.registry import task
 
 DETECTORS = ("v3-small+dagger", "v3-large+dagger", "v2")
 SEGMENTERS = ("v3-small+rf2", "v3-large+rf2", "v2-0.35+rf2")
@@ -31,13 +34,13 @@ def main() -> None:
     names = sys.argv[3:] or (DETECTORS if what == "detect" else SEGMENTERS)
     found = detectors(names, rounds) if what == "detect" else segmenters(names, what, rounds)
     print(f"{'network':32} runtime            fp32 ms   int8 ms  int8 / fp32")
-    for (name, runtime, precision), times in found.items():
+    for (name, engine, precision), times in found.items():
         if precision == "int8":
-            base = found[name, runtime, "fp32"]
+            base = found[name, engine, "fp32"]
             ratio = Spread.of([a / b for a, b in zip(times, base, strict=True)])
             ours, theirs = Spread.of(times).median, Spread.of(base).median
             print(
-                f"{name:32} {runtime:18} {theirs:7.2f} {ours:9.2f}  {ratio.median:.2f} "
+                f"{name:32} {engine:18} {theirs:7.2f} {ours:9.2f}  {ratio.median:.2f} "
                 f"({ratio.p10:.2f} to {ratio.p90:.2f})"
             )
 
@@ -47,25 +50,48 @@ Times = dict[tuple[str, str, str], Sequence[float]]
 
 def detectors(names: Sequence[str], rounds: int) -> Times:
     """CPU times of every round, by network, runtime and precision."""
-    protocol = Protocol(rounds=rounds, max_repeats=0, max_spread=float("inf"))
-    found = measure_detectors(*names, runtime=RUNTIMES, precision=PRECISIONS, protocol=protocol)
-    return {
-        (one.network, f"{one.runtime} {one.runtime_version}", one.precision): one.rounds_cpu_ms
-        for one in found
-    }
+    chosen = task("detect")
+    arranged = [chosen.arrange(name, chosen.Options(), None) for name in names]
+    return timed(
+        [
+            Candidate(spec, runtime=engine, precision=precision, wrapper=wrapper)
+            for spec, wrapper in arranged
+            for engine in RUNTIMES
+            for precision in PRECISIONS
+        ],
+        replace(Protocol(), rounds=rounds),
+    )
 
 
 def segmenters(names: Sequence[str], size: str, rounds: int) -> Times:
     """CPU times of every round, by network, runtime and precision."""
-    protocol = replace(PROTOCOL, rounds=rounds, max_repeats=0, max_spread=float("inf"))
-    found = measure_segmenters(
-        [named_segmenter(name) for name in names], parse_size(size), runtime_name=RUNTIMES,
-        precision=PRECISIONS, argmax=True, protocol=protocol,
-    )  # fmt: skip
+    chosen, pixels = task("segment"), parse_size(size)
+    arranged = [chosen.arrange(name, chosen.Options(size=pixels), None) for name in names]
+    return timed(
+        [
+            Candidate(
+                spec,
+                wrapped_model(
+                    wrapper.around(spec), runtime(engine), pixels, precision, finished=True
+                ),
+                engine,
+                precision,
+                wrapper=wrapper,
+                pixels=pixels,
+            )
+            for spec, wrapper in arranged
+            for engine in RUNTIMES
+            for precision in PRECISIONS
+        ],
+        replace(PATIENT, rounds=rounds),
+    )
+
+
+def timed(candidates: Sequence[Candidate], protocol: Protocol) -> Times:
+    """Whatever the spread."""
+    found = measure(candidates, protocol=replace(protocol, max_repeats=0, max_spread=float("inf")))
     return {
-        (one["segmenter"], f"{one['runtime']} {one['runtime_version']}", one["precision"]): one[
-            "rounds_cpu_ms"
-        ]
+        (one.network, f"{one.runtime} {one.runtime_version}", one.precision): one.rounds_cpu_ms
         for one in found
     }
 

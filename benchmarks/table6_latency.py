@@ -18,11 +18,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bneck.tasks.detect.count import TABLE6
+from bneck.devices.models import wrapped_model
 from bneck.devices.runtimes import OnnxRuntime
-from bneck.tasks.detect.graph import detector_graph
-from bneck.graphs.onnx_graph import random_weights
-from bneck.tasks.detect.head import layers, ssdlite
+from bneck.tasks.detect.count import TABLE6
+from bneck.tasks.detect.head import ssdlite
 
 RUNS = 3  # of a network in a round; the fastest counts
 
@@ -30,8 +29,8 @@ RUNS = 3  # of a network in a round; the fastest counts
 def loaded(name: str) -> Callable[[], object]:
     """A function that runs a network's detector once."""
     detector = ssdlite(name)
-    weights = random_weights(layers(detector), np.random.default_rng(0))
-    session = OnnxRuntime().load(detector_graph(detector, weights).SerializeToString(), threads=1)
+    engine = OnnxRuntime()
+    session = engine.load(wrapped_model(detector, engine, (320, 320)), threads=1)
     image = np.random.default_rng(1).standard_normal((1, 3, 320, 320), dtype=np.float32)
     return lambda: session.run_all(image)
 

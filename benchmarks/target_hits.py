@@ -22,13 +22,13 @@ from pathlib import Path
 
 from bneck.costs.count import count
 from bneck.devices import fill
-from bneck.runs.search.fitting import AIM, fit_by_clock
-from bneck.runs.search.latency import measured_ms
-from bneck.runs.search.settings import target_ms
 from bneck.nas.fitting import fit_widths
 from bneck.nas.reward import Reward
 from bneck.nas.spaces import space as named_space
 from bneck.nas.study import Study
+from bneck.runs.search.fitting import AIM, fit_by_clock
+from bneck.runs.search.latency import measured_ms
+from bneck.runs.search.settings import target_ms
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import with_classes, with_resolution
 from bneck.specs.zoo import network

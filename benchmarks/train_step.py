@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from bneck.nets.build import build
 from bneck.specs.text import resolve
 from bneck.specs.transforms import with_resolution
-from bneck.training.loop import TrainingProblem, Settings, _Course
+from bneck.training.loop import Settings, TrainingProblem, _Course
 from bneck.training.processes import ALONE
 
 VARIANTS = {"ours": {}, "bf16": {"precision": "bf16"}, "compiled": {"compile": True}}

@@ -64,7 +64,7 @@ def main() -> None:
     seed, found, uniform = run["seed_network"], run["found"], run["uniform"]
     print(f"target {run['target_ms']:.3f} ms on {run['device']['processor']}")
     for name, network in (("seed", seed), ("found", found), ("uniform width", uniform)):
-        top1 = max(network["top1"])
+        top1 = max(network["scores"])
         print(f"{name:14}{network['measured_ms']:8.3f} ms  top-1 {top1:.1%}")
     for step in run["steps"]:
         cut = step["proposal"]

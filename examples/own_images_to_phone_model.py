@@ -54,8 +54,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         images = options.images or draw_pictures(Path(scratch) / "drawn")
 
-        run = bneck.train_classify(options.network, images, epochs=options.epochs, out=options.out)
-        print(f"float: top-1 {run['top1']:.1%} on {run['n']} images it was not trained on")
+        run = bneck.train(options.network, images, epochs=options.epochs, out=options.out)
+        val = run["scores"]["val"]
+        print(f"float: top-1 {val['score']:.1%} on {val['images']} images it was not trained on")
 
         # Eight bits in the form that the phone's fast kernels take; the images calibrate it.
         file = bneck.export(run["run"], "tflite", precision="int8", data=images, pixels=True)
@@ -63,12 +64,12 @@ def main() -> None:
 
         judged = bneck.evaluate(file["file"], images, crop="resize")  # as training judges
         print(
-            f"8-bit file in {file['runtime']}: top-1 {judged['top1']:.1%} on {judged['n']} images"
+            f"8-bit file in {file['runtime']}: top-1 {judged['score']:.1%} on {judged['images']} images"
         )
 
         picture = next(iter(sorted(images.rglob("*.png")) or sorted(images.rglob("*.jpg"))))
-        name, share = bneck.predict(file["file"], [picture], top=1)[0][0]
-        print(f"{picture.parent.name}/{picture.name}: {name} {share:.0%}")
+        (found,) = bneck.predict(file["file"], [picture], top=1)
+        print(f"{picture.parent.name}/{picture.name}: {found['line']}")
 
 
 if __name__ == "__main__":

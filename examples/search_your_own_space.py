@@ -36,8 +36,8 @@ RESOLUTION, CLASSES = 32, 10
 
 def judge(spec: bneck.NetSpec, epochs: float, folder: Path) -> float:
     """Top-1 on the built-in validation pictures after a short training."""
-    run = bneck.train_classify(spec, resolution=RESOLUTION, epochs=epochs, batch=64, out=folder)
-    return float(run["top1"])
+    run = bneck.train(spec, resolution=RESOLUTION, epochs=epochs, batch=64, out=folder)
+    return float(run["scores"]["val"]["score"])
 
 
 def main() -> None:

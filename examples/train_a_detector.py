@@ -70,22 +70,23 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         images = options.images or draw_scenes(Path(scratch) / "drawn")
-        run = bneck.train_detect(
+        run = bneck.train(
             options.network,
             images,
+            task="detect",
             resolution=options.resolution,
             epochs=options.epochs,
             batch=options.batch,
             lr=options.lr,
             out=options.out,
         )
-        found = run["evaluations"]["val"]
-        print(f"mAP {found['AP']:.1%}, AP50 {found['AP50']:.1%} on {found['images']} images")
+        found = run["scores"]["val"]
+        print(f"mAP {found['score']:.1%}, AP50 {found['AP50']:.1%} on {found['images']} images")
 
         picture = next(iter(sorted((images / "val").rglob("*.png"))), None)
         if picture is not None:
             drawn = options.out / "boxes.png"
-            bneck.detect(options.out, [picture], out=drawn)
+            bneck.predict(options.out, [picture], out=drawn)
             print(f"{picture.name} with its boxes: {drawn}")
     print(f"files to ship: {options.out}/model.onnx, {options.out}/model-boxes.onnx")
 

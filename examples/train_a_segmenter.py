@@ -59,18 +59,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         images = options.images or draw_scenes(Path(scratch) / "drawn")
         size = tuple(int(side) for side in options.size.split("x")) if options.size else None
-        run = bneck.train_segment(
-            options.network, images, size=size, epochs=options.epochs, out=options.out
+        run = bneck.train(
+            options.network,
+            images,
+            task="segment",
+            size=size,
+            epochs=options.epochs,
+            out=options.out,
         )
-        for score in run["scores"]:
-            print(f"mIOU {score['miou']:.1%} on {score['split']}, {score['images']} images")
+        for score in run["scores"].values():
+            print(f"mIOU {score['score']:.1%} on {score['split']}, {score['images']} images")
             for name, iou in score["iou"].items():
                 print(f"  {name:10}{'-' if iou is None else f'{iou:.1%}'}")
 
         picture = next(iter(sorted((images / "images").rglob("*.png"))), None)
         if picture is not None:
             overlay = options.out / "overlay.png"
-            bneck.paint(options.out, [picture], out=overlay)
+            bneck.predict(options.out, [picture], out=overlay)
             print(f"{picture.name} with its classes: {overlay}")
     print(f"file to ship: {options.out}/model.onnx")
 

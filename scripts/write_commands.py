@@ -45,7 +45,9 @@ def _shape(argument: Any) -> str:
 
 
 def _default(option: Any) -> str:
-    return "" if option.default in (None, False) else f"`{option.default}`"
+    if option.default in (None, False):
+        return ""
+    return f"`{' '.join(option.default) if option.multiple else option.default}`"
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from bneck.runs.search.workers import WorkerPool
 from bneck.nas.reward import Reward
 from bneck.nas.study import Asked, Study
+from bneck.runs.search.workers import WorkerPool
 from test_study import SMALL, accuracy, madds
 
 WORKERS, BATCH = 4, 8

@@ -15,29 +15,28 @@ from typing import Any
 
 import optuna
 import pytest
-from bneck.recipes.classify_trainer import ClassifyTrainer
 
 import bneck
 from bneck.costs.table_file import read_table
-from bneck.data.folders import list_images
-from bneck.data.pack import pack
 from bneck.nas.blocks import BlockSpace
 from bneck.nas.ledger import open_ledger
 from bneck.nas.reward import Reward
 from bneck.nas.spaces import load_space
 from bneck.nas.study import Study
 from bneck.nas.trials import tokens_of
-from bneck.runs.progress import Silent
+from bneck.records.progress import Silent
 from bneck.runs.search.blocks import _judge_batch, rungs
+from bneck.runs.search.experiment import Experiment
 from bneck.runs.search.finals import in_order
 from bneck.runs.search.jobs import ProxyJob, TrainJob, proxy_job, train_job
 from bneck.runs.search.main import resume, search
-from bneck.runs.search.settings import BlockSettings, small_data
+from bneck.runs.search.settings import BlockSettings
 from bneck.runs.search.workers import WorkerPool
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck
 from bneck.specs.text import from_text
+from bneck.tasks.registry import task
 from simulated_device import SimulatedDevice, plugged_in
 
 SPACE = """
@@ -295,10 +294,22 @@ def test_killed_in_the_middle_it_goes_on_and_judges_nothing_twice(
 def test_a_proxy_taken_in_two_goes_is_the_training_in_one(
     tiny: NetSpec, pictures: Path, tmp_path: Path
 ) -> None:
-    pack(list_images(pictures), 32, tmp_path / "pack")
-    trainer = ClassifyTrainer(pack=tmp_path / "pack", classes=3, heldout_share=0.2, seed=0)
-    settings = small_data(resolution=32, images=96, epochs=2.0, steps=1).training
-    job = {"spec": tiny, "trainer": trainer, "settings": settings}
+    classify, told = task("classify"), Silent()
+    dataset = classify.find(str(pictures), classify.Options(), seed=0)
+    spec, wrapper = classify.arrange(tiny, classify.Options(), dataset)
+    data = classify.prepare(
+        dataset,
+        spec,
+        wrapper,
+        classify.Options(),
+        scratch=tmp_path,
+        seed=0,
+        heldout=0.2,
+        progress=told,
+    )
+    experiment = Experiment(task_name="classify", wrapper=wrapper, data=data)
+    settings = task("classify").recipe(None, images=96, epochs=2.0, started=False, seed=0)
+    job = {"spec": tiny, "experiment": experiment, "settings": settings}
     for until in (1, 2):
         in_two = proxy_job(ProxyJob(**job, until=until, checkpoint=tmp_path / "two"))
     in_one = train_job(
@@ -335,8 +346,17 @@ def test_trials_are_stopped_only_where_something_was_learned(
                 on_done(n, {"expected": 1 / 3 + answers * (1 - n / 10) + 0.01 * job.until})
 
     run = SimpleNamespace(progress=Silent(), folder=SimpleNamespace(scratch=tmp_path))
-    training = replace(small_data(resolution=32, images=96, epochs=2.0, steps=1).training, epochs=2)
-    _judge_batch(run, Answering(1), SimpleNamespace(chance=1 / 3), study, training, batch)  # type: ignore[arg-type]
+    training = replace(
+        task("classify").recipe(None, images=96, epochs=2.0, started=False, seed=0), epochs=2
+    )
+    _judge_batch(
+        run,
+        Answering(1),
+        SimpleNamespace(data=SimpleNamespace(chance=1 / 3)),
+        study,
+        training,
+        batch,
+    )  # type: ignore[arg-type]
     assert len(study.trials) == 9
     # The first is compared with nobody, so it goes on; who comes after it is worse.
     assert sum(trial.stopped for trial in study.trials) == stopped

@@ -18,12 +18,17 @@ from bneck.cli.main import app
 from bneck.nas.spaces import space_from_text
 from bneck.specs.text import from_text
 from commands import Call
-from doc_blocks import LONG, PAGES, ROOT, Block, blocks, commands
+from doc_blocks import LONG, PAGES, QUOTING, ROOT, Block, blocks, commands
 
 ALL = [block for page in PAGES for block in blocks(page)]
 SHELL = [block for block in ALL if block.language == "bash"]
 RUN = ("count", "show", "zoo", "compare")  # what needs no data, no device and no time
-PYTHON = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
+PYTHON = [
+    page
+    for page in PAGES
+    if page.relative_to(ROOT).as_posix() not in QUOTING
+    and any(block.language == "python" for block in blocks(page))
+]
 
 
 def named(page: Path) -> Any:

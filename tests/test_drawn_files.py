@@ -12,9 +12,13 @@ from PIL import Image
 
 import bneck
 from annotated import SIZE, draw_boxes, draw_scenes
+from bneck.nets.build import build
 from bneck.runs.drawn import drawn_files, refuse_shared
+from bneck.runs.files import write_file
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
+from bneck.tasks.classify.task import ClassifyOptions
+from bneck.tasks.registry import task
 from commands import Call, refusal
 
 
@@ -79,10 +83,15 @@ class TestPredict:
             assert sentence in refusal(call("predict", runs[task], *images, option, place))
             assert digests(mine) == before
 
-    def test_a_classifier_draws_nothing(self, call: Call, tmp_path: Path) -> None:
-        dog = drawn(tmp_path / "dog.png", 10)
-        said = refusal(call("predict", tmp_path, dog, "--out", dog))
-        assert "go with a detector's or segmenter's run" in said
+    def test_a_classifier_draws_nothing(self, tiny: NetSpec, call: Call, tmp_path: Path) -> None:
+        dog, model, out = drawn(tmp_path / "dog.png", 10), tmp_path / "m.onnx", tmp_path / "x.png"
+        chosen, options = task("classify"), ClassifyOptions()
+        images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        write_file(chosen, build(tiny).eval(), model, images, record={}, options=options)
+        said = refusal(call("predict", model, dog, "--out", out))
+        assert "a network of the task classify, which has nothing to draw; leave it out" in said
+        assert "--mask" in refusal(call("predict", model, dog, "--mask", out))
+        assert not out.exists()
 
 
 class TestNames:

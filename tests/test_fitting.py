@@ -10,10 +10,10 @@ import pytest
 from bneck.costs.count import count
 from bneck.costs.table import TableError
 from bneck.costs.table_file import read_table
-from bneck.runs.search.fitting import HIGH, LOW, fit_by_clock
 from bneck.nas.fitting import fit_widths
 from bneck.nas.netadapt import ALL, narrowest
 from bneck.nas.spaces import v3
+from bneck.runs.search.fitting import HIGH, LOW, fit_by_clock
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck
 from bneck.specs.transforms import fix_skips

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from bneck.specs.network import NetSpec
 from bneck.specs.text import load
 from bneck.tasks.registry import TASKS, tasks
 from commands import Call
+from doc_blocks import ROOT, blocks
 from gauge.head import GaugeHead
 from search_run import Run
 from simulated_device import SimulatedDevice
@@ -54,12 +56,12 @@ def readings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, count in (("train", 40), ("val", 12)):
         with (root / f"{split}.csv").open("w", newline="") as lines:
             table = csv.writer(lines)
-            table.writerow(("file", "level"))
+            table.writerow(("file", "level", "number"))
             for i, level in enumerate(rng.permutation(np.linspace(LOW, HIGH, count))):
                 pixels = rng.integers(90, 120, (32, 32, 3), dtype=np.uint8)
                 pixels[32 - round(32 * level / 100) :, 8:24] = (230, 40, 40)
                 Image.fromarray(pixels).save(root / f"{split}-{i}.png")
-                table.writerow((f"{split}-{i}.png", f"{level:.2f}"))
+                table.writerow((f"{split}-{i}.png", f"{level:.2f}", f"{level / 100:.4f}"))
     return root
 
 
@@ -139,8 +141,16 @@ class Stops(Silent):
             raise KeyboardInterrupt
 
 
-def test_a_resumed_training_ends_as_the_unbroken_one(given: dict[str, Any], tmp_path: Path) -> None:
-    bneck.train(**given, epochs=2, out=tmp_path / "whole")
+def test_a_resumed_training_ends_as_the_unbroken_one(
+    given: dict[str, Any], tmp_path: Path, call: Call
+) -> None:
+    given = {**given, "column": "number"}  # the default, as this process has no --column yet
+    answer = call(
+        "train", given["network"], "--task", "gauge", "--data", given["data"], "--batch", 10,
+        "--epochs", 2, "--out", tmp_path / "whole",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert "R2 " in answer.out
     with pytest.raises(KeyboardInterrupt):
         bneck.train(**given, epochs=2, out=tmp_path / "broken", progress=Stops())
     assert record_of(tmp_path / "broken")["state"] == "running"
@@ -199,32 +209,18 @@ def test_commands_show_it(run: Path, tiny_file: Path, call: Call, tmp_path: Path
     assert (wrong.code, "no networks of the task gauge" in wrong.err) == (2, True)
 
 
-def test_a_new_process_has_its_options(
-    installed: Path, readings: Path, tiny_file: Path, tmp_path: Path
-) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), *sys.path])}
-
-    def command(*words: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "bneck", *map(str, words)], env=environment, text=True,
-            capture_output=True, check=False,
-        )  # fmt: skip
-
-    words = (
-        "train",
-        tiny_file,
-        "--task",
-        "gauge",
-        "--data",
-        readings,
-        "--column",
-        "level",
-        "--epochs",
-        1,
-    )
-    done = command(*words, "--out", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    assert "R2 " in done.stdout
+def test_a_new_process_has_its_options(installed: Path) -> None:
+    """Options of the command line are made when it is loaded, here before the package was installed."""
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join([str(installed), *sys.path]), "COLUMNS": "200",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "bneck", "train", "--help"], env=environment, text=True,
+        capture_output=True, check=True,
+    )  # fmt: skip
+    words = " ".join(re.sub("[│|]", " ", done.stdout).split())
+    assert "--column" in words
+    assert "gauge: one number per image" in words
 
 
 def test_wrong_input_is_refused(given: dict[str, Any], readings: Path, tmp_path: Path) -> None:
@@ -258,3 +254,16 @@ def test_a_gauge_is_searched(
     again = bneck.evaluate(run.path)
     assert (again["task"], again["images"]) == ("gauge", 12)
     assert again["score"] == pytest.approx(found["scores"][0], abs=1e-6)
+
+
+def test_the_guide_quotes_the_files() -> None:
+    """Every block of code is found in one of them, every class is in a block; the folder stays small."""
+    files = [file.read_text(encoding="utf-8") for file in (ROOT / "tests" / "gauge").glob("*.py")]
+    quoted = [block.code for block in blocks(ROOT / "docs" / "add" / "task.md")]
+    assert quoted
+    for code in quoted:
+        assert any(code in file for file in files), code
+    kinds = re.findall(r"^class \w+", "\n".join(files), re.MULTILINE)
+    assert len(kinds) == 7
+    assert not [kind for kind in kinds if kind not in "\n".join(quoted)]
+    assert sum(bool(line.strip()) for file in files for line in file.splitlines()) <= 300

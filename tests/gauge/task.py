@@ -64,8 +64,7 @@ class ReadGauge(TaskDefaults):
 
     def prepare(
         self, dataset: Any, spec: NetSpec, wrapper: Any, options: Any, *, scratch: Path, seed: int,
-        heldout: float = 0.0, stream: bool = False, bad_share: float = 0.01, processes: int = 1,
-        progress: Any,
+        heldout: float = 0.0, **unused: Any,
     ) -> Any:  # fmt: skip
         made = self.data_type()(
             root=dataset.root, classes=dataset.classes, side=spec.resolution, heldout_share=heldout,

@@ -91,6 +91,6 @@ def search(
 
 
 _DEFAULTS = {
-    "target": "70%", "device": "local", "precision": "fp32", "threads": 1, "tail": True, "delta": 0.01, "repeats": 2,
-    "seed": 0,
+    "target": "70%", "device": "local", "precision": "fp32", "threads": 1, "tail": True, "delta": 0.01,
+    "repeats": 2, "seed": 0,
 }  # fmt: skip

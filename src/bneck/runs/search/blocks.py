@@ -146,9 +146,7 @@ def _space(run: Run, settings: BlockSettings, experiment: Experiment) -> BlockSp
     if path.suffix in (".yaml", ".yml") and not copy.is_file():
         write_text(copy, path.read_text(encoding="utf-8"))
     name = copy if copy.is_file() else settings.space
-    return named_space(
-        name, resolution=run.settings.resolution, classes=len(run.record["data"]["classes"])
-    )
+    return named_space(name, resolution=run.settings.resolution, classes=len(run.record["classes"]))
 
 
 def _space_table(run: Run, base: NetSpec, space: BlockSpace) -> LatencyTable:

@@ -13,7 +13,8 @@ from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import to_text
 from bneck.specs.wrapper import Wrapper
-from bneck.tasks.contract import Answers, Left, Metric, Prediction, Scores, Size, Table
+from bneck.tasks.contract import Answers, Metric, Prediction, Scores, Size, Table
+from bneck.tasks.defaults import TaskDefaults
 from bneck.tasks.options import sized
 from bneck.tasks.segment.head import Aspp
 from bneck.tasks.segment.options import SegmentOptions, count_of, named_segmenter, restored
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from bneck.nets.build import WrappedNet
     from bneck.nets.quantize import Quantized
     from bneck.tasks.segment.dataset import MaskedImages, SegmentationData
-    from bneck.training.loop import TrainingProblem
-    from bneck.training.processes import ProcessGroup
     from bneck.training.settings import Settings
 
 EPOCHS, BATCH, LR = 50.0, 8, 0.1
@@ -36,18 +35,15 @@ FULL = (1024, 2048)  # Cityscapes, (height, width)
 LEAST_WINDOW = 32  # a side of a sliding window: one pixel of the coarsest map
 
 
-class Segment:
+class Segment(TaskDefaults):
     """A class for every pixel."""
 
     name: ClassVar[str] = "segment"
     summary: ClassVar[str] = "a class for every pixel (R-ASPP, LR-ASPP)"
     metric: ClassVar[Metric] = Metric("mIOU", "miou")
     default_network: ClassVar[str] = "v3-small+rf2"
-    builtin: ClassVar[bool] = False
     paints: ClassVar[tuple[str, ...]] = ("mask",)
     any_size: ClassVar[bool] = True
-    converts: ClassVar[bool] = False
-    scores_epochs: ClassVar[bool] = False
     statistics: ClassVar[tuple[int, int]] = (64, 8)
     Options: ClassVar[type[Any]] = SegmentOptions
     cannot: ClassVar[Mapping[str, str]] = {
@@ -98,10 +94,6 @@ class Segment:
             "head": settings["head"], "filters": settings["filters"], "output_stride": None,
             "global_pool": settings["window"] == 0, "shape": size,
         }  # fmt: skip
-
-    def convert(self, data: Path, out: Path | None) -> tuple[dict[str, Path], tuple[Left, ...]]:
-        """There is nothing to convert."""
-        raise NotImplementedError
 
     def recipe(
         self, name: str | None, *, images: int, epochs: float | None, started: bool, seed: int
@@ -161,12 +153,6 @@ class Segment:
 
         seg = wrapper.around(spec)
         return SegmentNet(seg) if seed is None else build_segmenter(seg, seed=seed)
-
-    def supernet_problem(
-        self, net: Any, data: Any, settings: Settings, group: ProcessGroup
-    ) -> TrainingProblem[Any]:
-        """There is none."""
-        raise NotImplementedError
 
     def outputs(self, net: Any, images: Tensor) -> tuple[Tensor, ...]:
         """Class scores (N, classes, h, w) at the size of the map that the head works on."""
@@ -245,10 +231,6 @@ class Segment:
         """`v3-small+rf2+os16 lraspp128`."""
         return f"{spec.name} {wrapper.head}{wrapper.filters}"
 
-    def variants(self) -> Sequence[tuple[str, Any]]:
-        """`model.onnx`."""
-        return [("model.onnx", SegmentOptions())]
-
     def metadata(
         self,
         net: Any,
@@ -279,10 +261,6 @@ class Segment:
     def finished(self, options: Any) -> bool:
         """The choice of the best class."""
         return bool(options.argmax)
-
-    def pixels(self, options: Any) -> bool:
-        """Never."""
-        return False
 
     def compare(
         self,
