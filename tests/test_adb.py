@@ -313,11 +313,6 @@ class TestRefused:
         assert answer.code == 2
         assert "local tells no times of single operators; only adb devices do" in answer.err
 
-    def test_detectors_are_measured_here_alone(self, tiny_file: Path, call: Call) -> None:
-        answer = call("measure", tiny_file, "--task", "detect", "--device", "adb:1")
-        assert answer.code == 2
-        assert "leave --device and --profile out" in answer.err
-
 
 @needs_adb
 @pytest.mark.slow
