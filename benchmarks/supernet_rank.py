@@ -73,6 +73,13 @@ def tau(left: Sequence[float], right: Sequence[float]) -> str:
     return f"{kendalltau(one, other).statistic:.2f} ({low:.2f} to {high:.2f})"
 
 
+def trained_whole(job: SupernetJob) -> float:
+    """Train a supernet; 1, a diverged training ends the benchmark."""
+    if (failed := supernet_job(job)) is not None:
+        raise SystemExit(f"the supernet's training failed: {failed}")
+    return 1.0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -107,7 +114,7 @@ def main() -> None:
             settings=small_data(images=fitted, epochs=args.epochs, seed=seed),
             checkpoint=args.out / f"supernet-{seed}.checkpoint", mark=args.out / "supernet.mark",
         )  # fmt: skip
-        kept.figure(f"supernet {seed}", lambda: supernet_job(shared))
+        kept.figure(f"supernet {seed}", lambda: trained_whole(shared))
         jobs = [
             InheritedJob(space=space, tokens=tokens, experiment=experiment, weights=shared.weights)
             for tokens in drawn

@@ -27,7 +27,7 @@ from bneck.nas.trials import tokens_of
 from bneck.records.progress import Silent
 from bneck.runs.search.blocks import _judge_batch, rungs
 from bneck.runs.search.experiment import Experiment
-from bneck.runs.search.finals import in_order
+from bneck.runs.search.finals import finalists, in_order
 from bneck.runs.search.jobs import ProxyJob, TrainJob, proxy_job, train_job
 from bneck.runs.search.main import resume, search
 from bneck.runs.search.settings import BlockSettings
@@ -36,6 +36,8 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck
 from bneck.specs.text import from_text
+from bneck.specs.wrapper import Plain
+from bneck.tasks.classify.dataset import ImageData
 from bneck.tasks.registry import task
 from simulated_device import SimulatedDevice, plugged_in
 
@@ -360,6 +362,57 @@ def test_trials_are_stopped_only_where_something_was_learned(
     assert len(study.trials) == 9
     # The first is compared with nobody, so it goes on; who comes after it is worse.
     assert sum(trial.stopped for trial in study.trials) == stopped
+
+
+def test_a_trial_that_diverges_is_noted_and_the_others_go_on(
+    image_data: ImageData, space_file: Path, tmp_path: Path
+) -> None:
+    toy = replace(load_space(space_file), resolution=32, classes=3)
+    experiment = Experiment(
+        task_name="classify", wrapper=Plain(), data=replace(image_data, heldout_share=0.2)
+    )
+    reward = Reward(kind="hard", target_ms=1.0)
+
+    def study() -> Study:
+        return Study(
+            toy, reward=reward, estimate=lambda spec: 1.0, searcher="random",
+            ledger=tmp_path / "blocks.log",
+        )  # fmt: skip
+
+    class TooFast(WorkerPool):
+        """Trains in this process, the first network at a learning rate that no network survives."""
+
+        def run(self, task: Any, arguments: Any, on_done: Any) -> None:
+            for n, (job,) in enumerate(arguments):
+                fast = replace(job.settings, lr=1e6)
+                on_done(n, task(replace(job, settings=fast) if job.checkpoint == first else job))
+
+    searched, told = study(), Heard()
+    run: Any = SimpleNamespace(progress=told, folder=SimpleNamespace(scratch=tmp_path))
+    batch = [asked for _ in range(2) if (asked := searched.ask())]
+    first = tmp_path / f"trial-{batch[0].number:05d}.checkpoint"
+    training = task("classify").recipe(None, images=96, epochs=2.0, started=False, seed=0)
+    _judge_batch(run, TooFast(1), experiment, searched, training, batch)
+    failed, whole = study().trials  # as a resumed search reads them
+    assert (failed.accuracy, failed.reward, failed.whole) == (0.0, 0.0, False)
+    assert failed.failed is not None
+    assert "the loss" in failed.failed
+    assert told.said == [f"trial {failed.number} failed: {failed.failed}"]
+    assert whole.accuracy > 0
+    assert whole.failed is None
+    assert study().best(2) == study().front() == [whole]
+
+
+def test_no_finalist_is_left_of_trials_that_all_diverged(space_file: Path) -> None:
+    toy = replace(load_space(space_file), resolution=32, classes=3)
+    study = Study(
+        toy, reward=Reward(kind="hard", target_ms=1.0), estimate=lambda spec: 1.0, searcher="random"
+    )
+    asked = study.ask()
+    assert asked is not None
+    study.tell(asked, 0.0, failed="the loss became nan")
+    with pytest.raises(InputError, match=r"none of the 1 trials was trained .*the loss became nan"):
+        finalists(None, None, None, study, BlockSettings(), 1.0)  # type: ignore[arg-type]
 
 
 def test_ties_go_to_the_faster() -> None:

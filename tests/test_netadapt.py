@@ -237,12 +237,12 @@ def edit(spec: NetSpec, proposal: Proposal, width: int) -> NetSpec:
     return with_out(spec, proposal.rows, width)
 
 
-def trial(estimated_ms: float, accuracy: float, name: str = "x") -> Trial:
+def trial(estimated_ms: float, accuracy: float, name: str = "x", *, failed: bool = False) -> Trial:
     proposal = Proposal(
         kind="expansion", rows=(2,), before=72, after=64, spec=replace(V3_SMALL, name=name),
         estimated_ms=estimated_ms,
     )  # fmt: skip
-    return Trial(proposal, accuracy)
+    return Trial(proposal, accuracy, failed=failed)
 
 
 class TestChoose:
@@ -258,6 +258,12 @@ class TestChoose:
     def test_most_accuracy_gained_a_millisecond_wins(self) -> None:
         a, b = trial(9.0, 0.71), trial(8.0, 0.715)  # 0.01 and 0.0075 a millisecond
         assert self.chosen(a, b) is a
+
+    def test_a_failed_trial_is_kept_only_where_all_failed(self) -> None:
+        # By merit the failed one would win: 0.7 over 7 ms against 0.02 over 0.1 ms.
+        failed, other = trial(3.0, 0.0, failed=True), trial(9.9, 0.68)
+        assert self.chosen(failed, other) is other
+        assert self.chosen(trial(9.0, 0.0, failed=True), failed) is failed
 
     def test_a_gain_beats_any_loss(self) -> None:
         a, b, c = trial(5.0, 0.6999), trial(9.9, 0.7001), trial(2.0, 0.70)

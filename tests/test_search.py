@@ -296,6 +296,44 @@ class TestTargets:
             resume(out, progress=PlugPuller())
 
 
+def test_the_heldout_score_is_that_of_the_found_network(
+    given: dict[str, Any], pictures: Path, tiny: NetSpec, tmp_path: Path
+) -> None:
+    with plugged_in() as device:
+        here, seed_ms = {**given, "device": device.name}, device.network_ms(tiny)
+        with pytest.raises(Stopped):
+            search(pictures, "92%", **here, out=tmp_path / "first", progress=PlugPuller())
+
+        def faster(model: bytes) -> float:
+            """All but the seed run a tenth faster than the table says, so the last step cuts too much."""
+            ms = work_ms(model)
+            return ms if ms >= seed_ms else 0.9 * ms
+
+        device.work = faster
+        record = search(pictures, "85%", **here, **SMALL, out=tmp_path / "run")
+    last, found = record["steps"][-1], record["found"]
+    assert found["digest"] != last["digest"]  # widened: nobody judged it before its final training
+    assert "heldout_score" not in found
+    assert found["scores"]
+
+
+@pytest.mark.parametrize("options", [{}, {"from_scratch": True}])
+@pytest.mark.parametrize("kept", ["weights.safetensors", "run.json"])
+def test_a_run_whose_weights_would_be_dropped_is_refused(
+    kept: str, options: dict[str, Any], tiny: NetSpec, pictures: Path, tmp_path: Path
+) -> None:
+    trained, out = tmp_path / "trained", tmp_path / "run"
+    trained.mkdir()
+    (trained / "spec.yaml").write_text(to_text(tiny))
+    (trained / kept).touch()
+    message = (
+        rf"^a search trains {trained} from random weights, .* name its {trained}/spec\.yaml to"
+    )
+    with pytest.raises(InputError, match=message):
+        search(pictures, seed_network=str(trained), out=out, **options)
+    assert not out.exists()
+
+
 def test_a_table_half_filled_when_a_run_stops_serves_it_again(
     tiny: NetSpec, given: dict[str, Any], pictures: Path, tmp_path: Path
 ) -> None:

@@ -61,10 +61,14 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A judged proposal: its accuracy on held-out images after T steps of fine-tuning."""
+    """A judged proposal: its accuracy on held-out images after T steps of fine-tuning.
+
+    `failed`: the fine-tuning diverged, the accuracy is 0.
+    """
 
     proposal: Proposal
     accuracy: float
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +150,8 @@ def choose(
 ) -> Trial:
     """The trial to keep. Ties go to the larger cut, then to the earlier proposal.
 
+    A failed one is kept only where all failed.
+
     Args:
         trials: at least one.
         accuracy: of the network before this step.
@@ -159,7 +165,7 @@ def choose(
         gain = trial.accuracy - accuracy
         return (gain / cut_ms if metric == "ratio" else gain, cut_ms)
 
-    return max(trials, key=merit)
+    return max([trial for trial in trials if not trial.failed] or trials, key=merit)
 
 
 def adapt(

@@ -27,6 +27,7 @@ from bneck.nas.space import Space, Tokens
 from bneck.nas.trials import (
     ACCURACY,
     DIGEST,
+    FAILED,
     LATENCY,
     REJECTED,
     Finished,
@@ -46,7 +47,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A network to judge. `rungs` and `stops` are the accuracies and answers so far (`Study.report`)."""
+    """A network to judge.
+
+    `rungs` and `stops` are the accuracies and answers so far (`Study.report`), `failures` the reasons of
+    trainings that diverged, by rung too.
+    """
 
     number: int
     tokens: Tokens
@@ -54,11 +59,15 @@ class Asked:
     latency_ms: float
     rungs: dict[int, float] = field(default_factory=dict)
     stops: dict[int, bool] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A judged network. `stopped`: given up early, its accuracy is that of fewer epochs."""
+    """A judged network. `stopped`: given up early, its accuracy is that of fewer epochs.
+
+    `failed` says why its training diverged; its accuracy is 0 then.
+    """
 
     number: int
     tokens: Tokens
@@ -66,6 +75,12 @@ class Trial:
     latency_ms: float
     reward: float
     stopped: bool
+    failed: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether its accuracy is that of a whole training."""
+        return not self.stopped and self.failed is None
 
 
 class Study:
@@ -215,8 +230,11 @@ class Study:
             f"{self.reward.limit_ms:.3f} ms; choose a higher target or a space of smaller networks"
         )
 
-    def note(self, asked: Asked, accuracy: float, rung: int) -> None:
-        """Keep an accuracy on the way, so that it need not be found again after a kill."""
+    def note(self, asked: Asked, accuracy: float, rung: int, *, failed: str | None = None) -> None:
+        """Keep an accuracy on the way, or why there is none, so that it need not be found again."""
+        if failed is not None:
+            asked.failures[rung] = failed
+            self._note(asked, f"{FAILED}@{rung}", failed)
         asked.rungs[rung] = accuracy
         self._note(asked, f"{ACCURACY}@{rung}", accuracy)
 
@@ -235,8 +253,10 @@ class Study:
             self._note(asked, f"{STOP}@{rung}", asked.stops[rung])
         return asked.stops[rung]
 
-    def tell(self, asked: Asked, accuracy: float, *, stopped: bool = False) -> Trial:
-        """The accuracy of a network that was asked for.
+    def tell(
+        self, asked: Asked, accuracy: float, *, stopped: bool = False, failed: str | None = None
+    ) -> Trial:
+        """The accuracy of a network that was asked for; 0 where its training `failed`.
 
         Raises:
             InputError: an accuracy that is no share of 1, or a trial that is not under way.
@@ -248,22 +268,25 @@ class Study:
                 f"trial {asked.number} is not under way; tell what was asked for, once"
             )
         stopped = stopped and self.objective == "reward"
+        if failed is not None:
+            self._note(asked, FAILED, failed)
         self._note(asked, ACCURACY, accuracy)
         self._finish(asked, accuracy, stopped=stopped)
         del self._asked[asked.number]
         return self._keep(
-            asked.number, asked.spec.digest(), asked.tokens, accuracy, asked.latency_ms, stopped
-        )
+            asked.number, asked.spec.digest(), asked.tokens, accuracy, asked.latency_ms, stopped,
+            failed,
+        )  # fmt: skip
 
     def best(self, count: int) -> list[Trial]:
-        """The trials of the highest rewards, those stopped early left out; ties go to the faster."""
-        whole = [trial for trial in self.trials if not trial.stopped]
+        """The whole trials of the highest rewards; ties go to the faster."""
+        whole = [trial for trial in self.trials if trial.whole]
         return sorted(whole, key=lambda t: (-t.reward, t.latency_ms))[:count]
 
     def front(self) -> list[Trial]:
-        """The trials that no other beats in both accuracy and latency, the fastest first."""
+        """The whole trials that no other beats in both accuracy and latency, the fastest first."""
         front: list[Trial] = []
-        whole = [trial for trial in self.trials if not trial.stopped]
+        whole = [trial for trial in self.trials if trial.whole]
         for trial in sorted(whole, key=lambda t: (t.latency_ms, -t.accuracy)):
             if not front or trial.accuracy > front[-1].accuracy:
                 front.append(trial)
@@ -373,6 +396,7 @@ class Study:
                 float(noted[ACCURACY]),
                 float(noted[LATENCY]),
                 frozen.state == TrialState.PRUNED,
+                noted.get(FAILED),
             )
 
     def _keep(
@@ -383,6 +407,7 @@ class Study:
         accuracy: float,
         latency_ms: float,
         stopped: bool,
+        failed: str | None,
     ) -> Trial:
         trial = Trial(
             number=number,
@@ -391,6 +416,7 @@ class Study:
             latency_ms=latency_ms,
             reward=self.reward(accuracy, latency_ms),
             stopped=stopped,
+            failed=failed,
         )
         self._known[digest] = trial
         self._trials[number] = trial
@@ -405,6 +431,7 @@ class Study:
             latency_ms=float(frozen.user_attrs[LATENCY]),
             rungs=_by_rung(frozen, ACCURACY),
             stops=_by_rung(frozen, STOP),
+            failures=_by_rung(frozen, FAILED),
         )
 
     def _reach(self, call: Callable[[], T]) -> T:

@@ -14,6 +14,7 @@ from bneck.nas.space import Choice, Tokens
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # Attributes of a trial.
 ACCURACY, LATENCY, REJECTED, DIGEST = "accuracy", "latency_ms", "rejected", "digest"
+FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from bneck.nas.blocks import BlockSpace
 from bneck.nas.space import Tokens
+from bneck.nets.batch_norm import reestimate
 from bneck.nets.build import Net
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import IMAGENET, Normalisation
@@ -73,17 +74,8 @@ class Supernet(nn.Module):
         own = dict(net.named_parameters())
         for name, value in self.sliced(tokens).items():
             own[name].copy_(value)
-        norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the mean of all batches
-        net.train()
-        for images in batches:
-            net(images)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        return net.eval()
+        reestimate(net, batches)
+        return net
 
 
 def extremes(space: BlockSpace, pick: Callable[[Sequence[float]], float]) -> list[Tokens]:

@@ -43,7 +43,8 @@ class NetworkRecord(TypedDict, total=False):
     """One network of the run. `scores`, of the run's metric, and `loss` have one value a final training.
 
     `measured_ms` is the median paced wall time, `measurement` its whole record. `width` is the
-    multiplier of a uniform-width baseline.
+    multiplier of a uniform-width baseline. `heldout_score` is that of this very network: it is missing
+    where the network was widened after the last step, whose record has the narrower network's.
     """
 
     name: str

@@ -23,25 +23,32 @@ def block_search(record: SearchRecord) -> Iterator[Block]:
         return
     trials: list[dict[str, Any]] = blocks["trials"]
     stopped = sum(trial["stopped"] for trial in trials)
+    failed = sum(trial.get("failed") is not None for trial in trials)
     yield Heading("Block search")
     error = blocks["table"]
     yield Paragraph(
         f"{several(len(trials), 'network')} of the {float(blocks['networks']):.2g} in the space "
-        f"{blocks['space']} were trained, {stopped} of them stopped early; latencies up to "
+        f"{blocks['space']} were trained, {stopped} of them stopped early"
+        f"{f', {failed} failed as their loss diverged' if failed else ''}; latencies up to "
         f"{ms(blocks['aim_ms'])} ms were looked for. The space's latency table was off by "
         f"{percent(error['median'])} % in the median and {percent(error['p95'])} % at the 95th percentile "
         f"on {several(error['networks'], 'network')} that calibrated nothing. Accuracy is the mean "
         "probability of the right class on images kept out of training."
     )
-    if shared := blocks.get("supernet"):
+    shared = blocks.get("supernet")
+    if shared and "failed" in shared:
+        yield Paragraph(
+            f"The training of the supernet failed ({shared['failed']}), so every trial was trained by itself."
+        )
+    elif shared:
         tau = shared["tau"]
         yield Paragraph(
             f"Trials were judged by the weights of a supernet, trained for {shared['epochs']:g} epochs. Its "
             f"ranking agrees with that of {several(len(shared['checked']), 'network')} trained alone to a "
             f"Kendall tau of {NONE if tau is None else f'{tau:.2f}'} (1: the same order, 0: none)."
         )
-    if trials:
-        yield _pictures(blocks, trials)
+    if judged := [trial for trial in trials if trial.get("failed") is None]:
+        yield _pictures(blocks, judged)
     yield _finalists(blocks["finalists"], record.get("metric", "top-1"))
     yield _front(blocks["front"], trials)
 

@@ -239,8 +239,10 @@ def _steps(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Iterat
                 str(step["trials"]),
             )
         )
+    failed = sum(entry.get("event") == "trial" and "failed" in entry for entry in entries)
+    diverged = f" {several(failed, 'trial')} failed as the loss diverged." if failed else ""
     yield Paragraph(
-        f"{several(len(steps), 'step')}, {several(judged, 'trial')} judged. Held-out "
+        f"{several(len(steps), 'step')}, {several(judged, 'trial')} judged.{diverged} Held-out "
         f"{text.metric(record)} is on images kept out of training, after the short fine-tuning; it is "
         "not the final accuracy."
     )
@@ -337,7 +339,7 @@ def _trials(entries: Sequence[Mapping[str, Any]]) -> tuple[Trial, ...]:
     pairs = (
         _pair(entry.get("estimated_ms"), entry.get("accuracy"))
         for entry in entries
-        if entry.get("event") == "trial"
+        if entry.get("event") == "trial" and "failed" not in entry
     )
     return tuple(pair for pair in pairs if pair)
 

@@ -23,11 +23,11 @@ class Health:
         if not math.isfinite(loss):
             return f"the loss became {loss}"
         self.steps += 1
+        if self.steps > 1:  # a tuning may be over within the first steps
+            self.running = FOLLOW * self.running + (1 - FOLLOW) * loss
+            if self.running > FACTOR * max(self.first, 1.0):
+                return f"the loss rose from {self.first:.3g} to {self.running:.3g}"
         if self.steps <= FIRST_STEPS:
             self.first += (loss - self.first) / self.steps
             self.running = self.first
-            return None
-        self.running = FOLLOW * self.running + (1 - FOLLOW) * loss
-        if self.running > FACTOR * max(self.first, 1.0):
-            return f"the loss rose from {self.first:.3g} to {self.running:.3g}"
         return None

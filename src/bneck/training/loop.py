@@ -18,7 +18,7 @@ from bneck.training.log import TrainingLog
 from bneck.training.memory import keep_freed_memory
 from bneck.training.optim import RmsPropTF, WeightAverage, grouped, learning_rate
 from bneck.training.processes import ALONE, ProcessGroup, autocast, partners, synchronise
-from bneck.training.settings import Settings, TrainingError
+from bneck.training.settings import Diverged, Settings, TrainingError
 
 SAVE_S = 60.0  # a checkpoint in the middle of an epoch, so often
 LOOK = 10  # steps between looks at the loss on a GPU, which would wait for each
@@ -54,7 +54,7 @@ def fit(
     checkpoint: Path | None = None,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
-    until: int | None = None,
+    until: float | None = None,
     group: ProcessGroup = ALONE,
     log: TrainingLog | None = None,
     save_s: float = SAVE_S,
@@ -69,14 +69,15 @@ def fit(
             to go on from if it is there.
         on_step: called with (steps done, all steps, loss).
         on_epoch: called behind every epoch with (steps done, the averaged weights as they are).
-        until: stop after so many epochs of the schedule, to go on from the checkpoint later; None
-            trains to the end.
+        until: stop after so many epochs of the schedule, to the nearest step; training goes on from the
+            checkpoint later. None trains to the end.
         group: the processes that train together. The first one saves and tells.
         log: what is written down on the way; the first process's.
         save_s: see `checkpoint`.
 
     Raises:
-        TrainingError: fewer images than one batch, or a loss that is no longer finite or ran away.
+        TrainingError: fewer images than one batch.
+        Diverged: a loss that is no longer finite or ran away.
     """
     steps_per_epoch = problem.images // settings.batch
     if steps_per_epoch == 0:
@@ -85,7 +86,7 @@ def fit(
             "choose a smaller batch or add images"
         )
     total = max(1, round(settings.epochs * steps_per_epoch))
-    end = total if until is None else min(total, until * steps_per_epoch)
+    end = total if until is None else min(total, round(until * steps_per_epoch))
     course = _Course(net, problem, settings, group, checkpoint, save_s)
     course.on_step, course.log = on_step, log
     done = course.saved.restore()
@@ -204,9 +205,9 @@ class _Course(Generic[B]):
         value = float(self.group.mean(loss))
         wrong = self.health.look(value)
         if wrong is not None:
-            raise TrainingError(
-                f"{wrong} at step {done} with learning rate {lr:.3g}; "
-                f"train with a smaller learning rate ({self.saved})"
+            raise Diverged(
+                f"{wrong} at step {done} with learning rate {lr:.3g}",
+                f"train with a smaller learning rate ({self.saved})",
             )
         return value
 

@@ -21,6 +21,14 @@ class TrainingError(InputError):
     """Training that cannot go on; the message gives the step, the rate and what to change."""
 
 
+class Diverged(TrainingError):
+    """A loss that is NaN, infinite or ran away. `what` is the message without its advice."""
+
+    def __init__(self, what: str, advice: str | None = None) -> None:
+        super().__init__(what if advice is None else f"{what}; {advice}")
+        self.what = what
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How to train. `batch` is that of all processes, `lr` the peak for it; epochs may be fractional.

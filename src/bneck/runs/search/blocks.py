@@ -39,7 +39,12 @@ from bneck.runs.search.jobs import Outcome, ProxyJob, proxy_job
 from bneck.runs.search.latency import filled_table, table_path
 from bneck.runs.search.run import Run
 from bneck.runs.search.settings import BlockSettings, target_ms
-from bneck.runs.search.supernet import judge_by_shared_weights, rank_correlation, shared_weights
+from bneck.runs.search.supernet import (
+    judge_by_shared_weights,
+    rank_correlation,
+    shared_weights,
+    supernet_file,
+)
 from bneck.runs.search.workers import WorkerPool
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
@@ -110,7 +115,16 @@ def _judge_trials(
             _judge_all(run, study, settings, judge)
         return None
     with run.stage("train the supernet"):
-        weights = shared_weights(run, pool, experiment, space, settings.supernet)
+        trained = shared_weights(run, pool, experiment, space, settings.supernet)
+    if "failed" in trained:
+        run.progress.say(
+            f"the supernet failed: {trained['failed']}; every trial is trained by itself instead"
+        )
+        with run.stage("block search"):
+            judge = partial(_judge_batch, run, pool, experiment, study, training)
+            _judge_all(run, study, settings, judge)
+        return {**trained, "tau": None, "checked": []}
+    weights = supernet_file(run)
     with run.stage("block search"):
         inherited = partial(judge_by_shared_weights, run, pool, experiment, study, weights)
         _judge_all(run, study, settings, inherited)
@@ -276,20 +290,27 @@ def _judge_batch(
 
         def done(index: int, outcome: Outcome, rung: int = rung, numbers: Any = numbers,
                  by_number: Any = by_number) -> None:  # fmt: skip
-            study.note(by_number[numbers[index]], outcome["expected"], rung)
+            asked, failed = by_number[numbers[index]], outcome.get("failed")
+            study.note(asked, outcome["expected"], rung, failed=failed)
+            if failed is not None:
+                run.progress.say(f"trial {asked.number} failed: {failed}")
 
         pool.run(proxy_job, [(job,) for job in jobs.values()], done)
         learned = max(asked.rungs[rung] for asked in going) >= LEARNED * experiment.data.chance
         stays = []
         for asked in going:
-            stops = rung != last and learned and study.report(asked, asked.rungs[rung], rung)
-            if stops or rung == last:
-                study.tell(asked, asked.rungs[rung], stopped=stops)
+            failed = asked.failures.get(rung)
+            goes_on = rung != last and failed is None
+            stops = goes_on and learned and study.report(asked, asked.rungs[rung], rung)
+            if stops or not goes_on:
+                study.tell(asked, asked.rungs[rung], stopped=stops, failed=failed)
                 _checkpoint(run, asked).unlink(missing_ok=True)
                 run.progress.advance(1)
             else:
                 stays.append(asked)
         going = stays
+        if not going:
+            return
 
 
 def _checkpoint(run: Run, asked: Asked) -> Path:
@@ -317,6 +338,7 @@ def _record(
                 "latency_ms": trial.latency_ms,
                 "reward": trial.reward,
                 "stopped": trial.stopped,
+                "failed": trial.failed,
             }
             for trial in study.trials
         ],

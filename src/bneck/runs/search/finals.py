@@ -23,6 +23,7 @@ from bneck.runs.search.pipeline import job_for, train_all
 from bneck.runs.search.run import Run
 from bneck.runs.search.settings import BlockSettings
 from bneck.runs.search.workers import WorkerPool
+from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
 from bneck.specs.transforms import rename, scale_width
@@ -69,6 +70,12 @@ def finalists(
                 "measured_ms": clocked_ms(run, base, spec, table),
                 "proxy": trial.accuracy,
             }
+        )
+    if not found:
+        reason = next((trial.failed for trial in study.trials if trial.failed), "stopped early")
+        raise InputError(
+            f"none of the {len(study.trials)} trials was trained to its end ({reason}); "
+            "start a new search with more --trials or other images"
         )
     return found
 

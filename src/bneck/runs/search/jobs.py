@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from torch import nn
 
@@ -16,17 +17,21 @@ from bneck.runs.progress import POLL_S, write_mark
 from bneck.runs.search.experiment import Experiment
 from bneck.specs.network import NetSpec
 from bneck.tasks.contract import Scores
-from bneck.training.settings import Settings
+from bneck.training.settings import Diverged, Settings
 
 
 class Outcome(TypedDict):
-    """What scoring gave, the seconds that the job took, and how many of them were no training."""
+    """What scoring gave, the seconds that the job took, and how many of them were no training.
+
+    `failed` is there only where the training diverged, and says why; it scores 0 then.
+    """
 
     score: float
     loss: float | None
     expected: float
     seconds: float
     setup_seconds: float
+    failed: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +53,11 @@ class TrainJob:
 
 
 def train_job(job: TrainJob) -> Outcome:
-    """Train, save the averaged weights, judge. Goes on from the job's checkpoint if there is one."""
+    """Train, save the averaged weights, judge. Goes on from the job's checkpoint if there is one.
+
+    The checkpoint stays: who writes the outcome down deletes it then, or a kill in between would cost
+    the whole training.
+    """
     start = time.perf_counter()
     experiment = job.experiment
     net = experiment.build(job.spec, job.settings.seed)
@@ -61,7 +70,6 @@ def train_job(job: TrainJob) -> Outcome:
     )
     judged = experiment.score(net, heldout=job.heldout)
     save_weights(net.state_dict(), job.weights)
-    job.checkpoint.unlink(missing_ok=True)
     return _outcome(judged, start)
 
 
@@ -79,18 +87,29 @@ class TrialJob:
 
 
 def trial_job(job: TrialJob) -> Outcome:
-    """Shrink, fine-tune, save the weights, judge on the held-out images."""
+    """Shrink, fine-tune, save the weights, judge on the held-out images.
+
+    A tuning that diverges scores 0 and leaves the weights as they were before it.
+    """
     start = time.perf_counter()
     experiment = job.experiment
-    epochs = job.steps / (experiment.data.fitted(heldout=True) // job.settings.batch)
-    net = experiment.shrink(_parent(experiment, job.parent_spec, job.parent_weights), job.spec)
+    per_epoch = experiment.data.fitted(heldout=True) // job.settings.batch
+    # The schedule is a step longer than the tuning: a cosine's last step has learning rate 0.
+    schedule = replace(job.settings, epochs=(job.steps + 1) / per_epoch, warmup=0.0)
+    parent = _parent(experiment, job.parent_spec, job.parent_weights)
+    net = experiment.shrink(parent, job.spec)
     setup = time.perf_counter() - start
-    experiment.fit(net, replace(job.settings, epochs=epochs, warmup=0.0), heldout=True)
-    judged = experiment.score(net, heldout=True)
+    outcome: Outcome
+    try:
+        experiment.fit(net, schedule, heldout=True, until=job.steps / per_epoch)
+        outcome = _outcome(_scored(net, experiment), start)
+    except Diverged as error:
+        net, outcome = experiment.shrink(parent, job.spec), _failed(error, start)
     done = time.perf_counter()
     save_weights(net.state_dict(), job.weights)
     setup += time.perf_counter() - done
-    return _outcome(judged, start, setup_seconds=setup)
+    outcome["seconds"], outcome["setup_seconds"] = time.perf_counter() - start, setup
+    return outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +127,16 @@ class ProxyJob:
 
 
 def proxy_job(job: ProxyJob) -> Outcome:
-    """Train up to `until`, from the checkpoint if there is one, and judge."""
+    """Train up to `until`, from the checkpoint if there is one, and judge; diverged, it scores 0."""
     start = time.perf_counter()
     net = job.experiment.build(job.spec, job.settings.seed)
-    job.experiment.fit(net, job.settings, heldout=True, checkpoint=job.checkpoint, until=job.until)
-    return _outcome(job.experiment.score(net, heldout=True), start)
+    try:
+        job.experiment.fit(
+            net, job.settings, heldout=True, checkpoint=job.checkpoint, until=job.until
+        )
+        return _outcome(_scored(net, job.experiment), start)
+    except Diverged as error:
+        return _failed(error, start)
 
 
 def marked(mark: Path) -> Callable[[int, int, float], None]:
@@ -121,9 +145,18 @@ def marked(mark: Path) -> Callable[[int, int, float], None]:
 
 
 def outcome_of(net: nn.Module, experiment: Experiment) -> Outcome:
-    """A trained network judged on the held-out images."""
+    """A trained network judged on the held-out images; 0 where its outputs are not finite."""
     start = time.perf_counter()
-    return _outcome(experiment.score(net, heldout=True), start)
+    try:
+        return _outcome(_scored(net, experiment), start)
+    except Diverged as error:
+        return _failed(error, start)
+
+
+def check_finite(net: nn.Module) -> None:
+    """Raise Diverged for weights or statistics that the last step, whose loss nobody sees, ruined."""
+    if not all(bool(value.isfinite().all()) for value in net.state_dict().values()):
+        raise Diverged("the weights are not finite after the last step")
 
 
 class _Marker:
@@ -139,13 +172,37 @@ class _Marker:
             self.last = now
 
 
-def _outcome(judged: Scores, start: float, *, setup_seconds: float = 0.0) -> Outcome:
+def _scored(net: nn.Module, experiment: Experiment) -> Scores:
+    """The scores on the held-out images.
+
+    Raises:
+        Diverged: weights or scores that are not finite.
+    """
+    check_finite(net)
+    scores = experiment.score(net, heldout=True)
+    if not all(map(math.isfinite, (scores.score or 0.0, scores.expected, scores.loss or 0.0))):
+        raise Diverged("the outputs on the held-out images are not finite")
+    return scores
+
+
+def _failed(error: Diverged, start: float) -> Outcome:
+    return Outcome(
+        score=0.0,
+        loss=None,
+        expected=0.0,
+        seconds=time.perf_counter() - start,
+        setup_seconds=0.0,
+        failed=error.what,
+    )
+
+
+def _outcome(judged: Scores, start: float) -> Outcome:
     return Outcome(
         score=judged.score or 0.0,
         loss=judged.loss,
         expected=judged.expected,
         seconds=time.perf_counter() - start,
-        setup_seconds=setup_seconds,
+        setup_seconds=0.0,
     )
 
 

@@ -268,6 +268,7 @@ def train_all(run: Run, pool: WorkerPool, jobs: dict[str, TrainJob]) -> dict[str
     def done(index: int, outcome: Outcome) -> None:
         name = open_jobs[index]
         run.ledger.append({"event": "trained", "name": name, **outcome})
+        jobs[name].checkpoint.unlink(missing_ok=True)
         run.progress.say(f"{name}: {run.metric} {outcome['score']:.1%}")
 
     with Following(run.progress, [jobs[name].mark for name in open_jobs]):

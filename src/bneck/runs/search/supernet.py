@@ -21,14 +21,21 @@ from bneck.nets.supernet import Supernet
 from bneck.nets.weights import load_weights, save_weights
 from bneck.runs.progress import PERCENT, Following
 from bneck.runs.search.experiment import Experiment
-from bneck.runs.search.jobs import Outcome, ProxyJob, marked, outcome_of, proxy_job
+from bneck.runs.search.jobs import (
+    Outcome,
+    ProxyJob,
+    check_finite,
+    marked,
+    outcome_of,
+    proxy_job,
+)
 from bneck.runs.search.run import Run
 from bneck.runs.search.settings import BlockSettings
 from bneck.runs.search.workers import WorkerPool, worker_device
 from bneck.tasks.contract import Data
 from bneck.training.loop import fit
 from bneck.training.processes import ProcessGroup
-from bneck.training.settings import Settings
+from bneck.training.settings import Diverged, Settings
 
 CHECKED = 8  # networks that are trained alone, to be compared with
 STATISTICS = 1000  # images that a network's batch norms are measured on
@@ -48,17 +55,24 @@ class SupernetJob:
     mark: Path
 
 
-def supernet_job(job: SupernetJob) -> bool:
-    """Train, from the job's checkpoint if there is one, and save the averaged weights."""
+def supernet_job(job: SupernetJob) -> str | None:
+    """Train, from the job's checkpoint if there is one, and save the averaged weights.
+
+    What went wrong where the training diverged; nothing is saved then.
+    """
     experiment, net = job.experiment, Supernet(job.space, seed=job.settings.seed)
     group = ProcessGroup(device=worker_device(experiment.compute))
     problem = experiment.task.supernet_problem(net, experiment.data, job.settings, group)
-    fit(
-        net, problem, job.settings, group=group, checkpoint=job.checkpoint, on_step=marked(job.mark)
-    )
+    try:
+        fit(
+            net, problem, job.settings, group=group, checkpoint=job.checkpoint,
+            on_step=marked(job.mark),
+        )  # fmt: skip
+        check_finite(net)
+    except Diverged as error:
+        return error.what
     save_weights(net.state_dict(), job.weights)
-    job.checkpoint.unlink(missing_ok=True)
-    return True
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,26 +110,38 @@ def _supernet(space: BlockSpace, weights: Path) -> Supernet:
     return net.eval()
 
 
+def supernet_file(run: Run) -> Path:
+    """Where a run's trained supernet is."""
+    return run.folder.scratch / "supernet.safetensors"
+
+
 def shared_weights(
     run: Run, pool: WorkerPool, experiment: Experiment, space: BlockSpace, epochs: float
-) -> Path:
-    """The trained supernet's file; trained once a run."""
-    weights = run.folder.scratch / "supernet.safetensors"
-    if run.ledger.find(event=TRAINED):
-        return weights
+) -> dict[str, Any]:
+    """The supernet, trained once a run: its epochs, and why it failed, if it did."""
+    known = run.ledger.find(event=TRAINED)
+    if known is not None:
+        return {key: value for key, value in known.items() if key != "event"}
     job = SupernetJob(
         space=space,
         experiment=experiment,
         settings=replace(run.settings.training, epochs=epochs, warmup=min(1.0, epochs / 4)),
-        weights=weights,
+        weights=supernet_file(run),
         checkpoint=run.folder.scratch / "supernet.checkpoint",
         mark=run.folder.scratch / "supernet.mark",
     )
     run.progress.stage("training the supernet, percent", PERCENT)
+    trained: dict[str, Any] = {"epochs": epochs}
+
+    def done(index: int, failed: str | None) -> None:
+        if failed is not None:
+            trained["failed"] = failed
+        run.ledger.append({"event": TRAINED, **trained})
+        job.checkpoint.unlink(missing_ok=True)  # not before the ledger has the line
+
     with Following(run.progress, [job.mark]):
-        pool.run(supernet_job, [(job,)], lambda *done: None)
-    run.ledger.append({"event": TRAINED, "epochs": epochs})
-    return weights
+        pool.run(supernet_job, [(job,)], done)
+    return trained
 
 
 def judge_by_shared_weights(
@@ -136,7 +162,7 @@ def judge_by_shared_weights(
     outcomes: dict[int, Outcome] = {}
     pool.run(inherited_job, [(job,) for job in jobs], outcomes.__setitem__)
     for n, asked in enumerate(batch):
-        study.tell(asked, outcomes[n]["expected"])
+        study.tell(asked, outcomes[n]["expected"], failed=outcomes[n].get("failed"))
         run.progress.advance(1)
 
 
@@ -153,7 +179,7 @@ def rank_correlation(
     Networks from the best to the worst by their shared weights are trained alone as trials without a
     supernet are.
     """
-    chosen = spread(study.trials, CHECKED)
+    chosen = spread([trial for trial in study.trials if trial.failed is None], CHECKED)
     open_ = [t for t in chosen if not run.ledger.find(event=ALONE, number=t.number)]
     run.progress.stage(f"training {len(open_)} networks alone, to compare", len(open_))
     jobs = [
@@ -169,6 +195,8 @@ def rank_correlation(
 
     def done(index: int, outcome: Outcome) -> None:
         entry = {"event": ALONE, "number": open_[index].number, "expected": outcome["expected"]}
+        if "failed" in outcome:
+            entry["failed"] = outcome["failed"]
         run.ledger.append(entry)
         jobs[index].checkpoint.unlink(missing_ok=True)
         run.progress.advance(1)
@@ -178,7 +206,7 @@ def rank_correlation(
     pairs = [
         (trial.number, trial.accuracy, float(entry["expected"]))
         for trial, entry in zip(chosen, alone, strict=True)
-        if entry is not None
+        if entry is not None and "failed" not in entry
     ]
     tau = float(kendalltau([p[1] for p in pairs], [p[2] for p in pairs]).statistic)
     run.progress.say(

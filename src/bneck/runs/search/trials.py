@@ -55,18 +55,25 @@ class Judge:
 
         def done(index: int, outcome: Outcome) -> None:
             run.ledger.append(_entry(number, *open_[index], outcome))
+            if "failed" in outcome:
+                what = open_[index][1] or "the network before it"
+                run.progress.say(f"step {number}: {what} failed: {outcome['failed']}")
             run.progress.advance(1)
 
         self.pool.run(trial_job, [(self._job(number, spec, s),) for s, _ in open_], done)
         known = [self._known(number, proposal.spec) for proposal in proposals]
         self.clock.start()
-        return [Trial(p, float(k["expected"])) for p, k in zip(proposals, known, strict=True) if k]
+        return [
+            Trial(p, float(k["expected"]), failed="failed" in k)
+            for p, k in zip(proposals, known, strict=True)
+            if k
+        ]
 
     def control(self, number: int, spec: NetSpec) -> float:
-        """Accuracy of the network before the step after its own T steps."""
+        """Accuracy of the network before the step after its own T steps; before them if they diverged."""
         known = self._known(number, spec)
         assert known is not None
-        return float(known["expected"])
+        return self.accuracy if "failed" in known else float(known["expected"])
 
     def keep(self, step: Step) -> None:
         """Make the kept trial's weights the next parent; drop the others of its step."""

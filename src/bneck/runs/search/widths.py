@@ -95,11 +95,15 @@ def narrowed(
             run.progress.say(
                 f"measured {measured:.3f} ms, above the target of {limit_ms:.3f} ms: narrowing further"
             )
+    score: float | None = judge.score
     if measured < LOW * limit_ms:
-        spec = _given_back(run, spec, seed, reference, table, limit_ms)
+        widened = _given_back(run, spec, seed, reference, table, limit_ms)
+        if widened.digest() != spec.digest():
+            score = None  # the last step's network had it; this one has no weights yet
+        spec = widened
     found = rename(spec, f"{seed.name}-adapted")
     return _keep_found(
-        run, found, table, heldout_score=judge.score, steps=steps, seconds=judge.overhead_seconds
+        run, found, table, heldout_score=score, steps=steps, seconds=judge.overhead_seconds
     )
 
 

@@ -1,0 +1,27 @@
+"""Batch norm's statistics measured again, for weights that they no longer belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def reestimate(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Give all batch norms the mean statistics of `batches`, normalised images (N, channels, H, W).
+
+    The net is left in evaluation mode.
+    """
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+    net.train()
+    for images in batches:
+        net(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    net.eval()
