@@ -23,8 +23,8 @@ def trained(network: str, seed: int, place: Path, how: argparse.Namespace) -> di
     out = place / f"{network}-{seed}"
     if (out / "run.json").is_file():
         record = json.loads((out / "run.json").read_text())
-        return record if record["state"] == "finished" else bneck.resume_classify(out)
-    return bneck.train_classify(
+        return record if record["state"] == "finished" else bneck.resume(out)
+    return bneck.train(
         network, how.data, out=out, epochs=how.epochs, resolution=how.resolution, seed=seed
     )
 
@@ -45,7 +45,7 @@ def main() -> None:
         for network in networks:
             found[network].append(trained(network, seed, how.runs, how))
     for network, records in found.items():
-        top1 = [100 * record["top1"] for record in records]
+        top1 = [100 * record["scores"]["val"]["score"] for record in records]
         spread = stdev(top1) if len(top1) > 1 else 0.0
         seconds = mean(record["speed"]["train_seconds"] for record in records)
         params, madds = records[0]["params"] / 1e6, records[0]["madds"] / 1e6
