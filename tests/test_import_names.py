@@ -212,7 +212,7 @@ class TestExcuses:
         assert "2 names that the network needs are not in the file: classifier.3.weight, " in said
         assert not (tmp_path / "run").exists()
         record = bneck.import_weights(
-            tmp_path / "w.pth", tiny_file, out=tmp_path / "run", excuse=["classifier.*", "aux*"],
+            tmp_path / "w.pth", tiny_file, out=tmp_path / "run", allow_unmatched=["classifier.*", "aux*"],
             classes=7,
         )  # fmt: skip
         assert record["excused"] == ["aux.weight", "classifier.3.weight", "classifier.3.bias"]
@@ -226,7 +226,7 @@ class TestExcuses:
         del state["features.3.block.2.fc1.bias"]
         torch.save(state, tmp_path / "w.pth")
         bneck.import_weights(
-            tmp_path / "w.pth", tiny_file, out=tmp_path / "run", excuse=["rows.3.se.*"]
+            tmp_path / "w.pth", tiny_file, out=tmp_path / "run", allow_unmatched=["rows.3.se.*"]
         )
         assert torch.count_nonzero(
             bneck.build(tmp_path / "run").get_parameter("rows.3.se.reduce.bias")
@@ -262,7 +262,7 @@ def test_an_imported_folder_is_a_network_everywhere(
     record = RunFolder(run).read()
     assert (record["kind"], record["state"]) == ("import", "finished")
     assert record["source"]["file"] == "w.pth"
-    with pytest.raises(bneck.InputError, match="only a search has a report"):
+    with pytest.raises(bneck.InputError, match="a training or a search has a report"):
         bneck.write_report(run)
-    with pytest.raises(bneck.InputError, match="lacks the settings of a search"):
+    with pytest.raises(bneck.InputError, match="which has nothing to resume"):
         bneck.resume(run)

@@ -48,9 +48,9 @@ def spoil(pictures: Path, folder: Path) -> Path:
 
 
 def test_an_option_is_refused_by_both(tiny_file: Path, pictures: Path, tmp_path: Path) -> None:
-    options = ("--data", pictures, "--batch", 1, "--out", tmp_path / "run")
+    options = ("--data", pictures, "--batch", 0, "--out", tmp_path / "run")
     first, second = together(tmp_path, "train", tiny_file, *options)
-    assert first == (2, ["bneck: batch is 1; batch norm needs at least 2 images"])
+    assert first == (2, ["bneck: batch is 0; it must be at least 1"])
     assert second == (2, [])
 
 

@@ -113,7 +113,7 @@ def test_the_printed_figures_are_those_of_table_9() -> None:
     }  # fmt: skip
     found = {}
     for row in PUBLISHED_ROWS:
-        if row["source"] == "Table 9":
+        if row.source == "Table 9":
             spec = network(row.network)
             width = re.search(r"-(\d\.\d+)", row.network)
             key = family(row.network), float(width[1]) if width else 1.0, spec.resolution
