@@ -38,7 +38,34 @@ from safetensors import safe_open
 # - files: the name of a file -> its name: {"weights-last.safetensors": "last.safetensors"}.
 DIALECTS: dict[str, dict[str, dict[str, str]]] = {
     "old": {"words": {}, "fields": {}, "files": {}},
-    "new": {"words": {}, "fields": {}, "files": {}},
+    "new": {
+        "words": {},
+        "fields": {
+            "train/classify top1": "scores.val.score",
+            "train/classify top5": "scores.val.top5",
+            "train/classify loss": "scores.val.loss",
+            "train/classify expected": "scores.val.expected",
+            "train/classify n": "scores.val.images",
+            "train/classify-paper top1": "scores.val.score",
+            "train/classify-paper top5": "scores.val.top5",
+            "train/classify-paper loss": "scores.val.loss",
+            "train/classify-paper expected": "scores.val.expected",
+            "train/classify-paper n": "scores.val.images",
+            "train/classify-frozen top1": "scores.val.score",
+            "train/classify-frozen top5": "scores.val.top5",
+            "train/classify-frozen loss": "scores.val.loss",
+            "train/classify-frozen expected": "scores.val.expected",
+            "train/classify-frozen n": "scores.val.images",
+            "evaluations.val.AP": "scores.val.score",
+            "evaluations.val.AP50": "scores.val.AP50",
+            "evaluations.val.AR_100": "scores.val.AR_100",
+            "evaluations.val.threshold.score": "scores.val.threshold.score",
+            "scores.*.miou": "scores.*.score",
+            "evaluate/classify top1": "score",
+            "evaluate/classify n": "images",
+        },
+        "files": {},
+    },
 }
 
 SEED = "v3-small-0.35@32"
@@ -78,7 +105,7 @@ SCORES = {  # of a training
     "classify": "top1 top5 loss expected best.step best.val_loss params madds n",
     "detect": "final_loss params madds evaluations.val.AP evaluations.val.AP50 "
               "evaluations.val.AR_100 evaluations.val.threshold.score",
-    "segment": "final_loss scores.*.miou scores.*.pixels survey.pixels",
+    "segment": "final_loss scores.*.miou scores.*.pixels",
 }
 QUANTIZED = {"classify": "top1", "detect": "AP AP50", "segment": "miou pixels"}  # scores of a row
 EXPORTS = {  # beside every format and precision; not torch, whose files differ at every export

@@ -112,7 +112,11 @@ def checks(task: str, data: Path, runs: Path, compute: str) -> dict[str, Callabl
             out=runs / label,
             **own,
         )
-        return f"{record['metric']} {100 * record['scores']['val']['score']:.1f} %"
+        speed = record["speed"]
+        return (
+            f"{record['metric']} {100 * record['scores']['val']['score']:.1f} %, "
+            f"{speed['images_per_s']:.0f} images/s, waiting for input {100 * speed['waiting']:.0f} %"
+        )
 
     def resumed() -> str:
         flags = [
