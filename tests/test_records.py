@@ -256,3 +256,9 @@ def test_a_spread_is_the_median_between_two_percentiles() -> None:
     # Eleven samples from 0 to 10: the percentiles are samples themselves.
     assert Spread.of([3, 1, 2, 0, 4, 10, 9, 8, 7, 6, 5]) == Spread(median=5.0, p10=1.0, p90=9.0)
     assert Spread.of([2.5]) == Spread(median=2.5, p10=2.5, p90=2.5)
+
+
+def test_a_best_score_of_format_1_was_chosen_on_val(tmp_path: Path) -> None:
+    record = {"format": 1, "kind": "search", "state": "finished", "best": {"step": 3}}
+    (tmp_path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    assert RunFolder(tmp_path).read().get("best") == {"chosen_on": "val", "step": 3}

@@ -24,7 +24,10 @@ def upgraded(record: Mapping[str, Any]) -> Record:
         "search": _searched,
     }
     change = kinds.get(str(record.get("kind")))
-    return {**record, **(change(record) if change else {}), "format": 2}
+    found = {**record, **(change(record) if change else {}), "format": 2}
+    if found.get("best"):
+        found["best"] = {"chosen_on": "val", **found["best"]}
+    return found
 
 
 def _training(record: Mapping[str, Any], task: str, metric: str) -> Record:

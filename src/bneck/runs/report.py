@@ -68,6 +68,8 @@ def _best(record: dict[str, Any]) -> list[str]:
 
 
 def _network(record: dict[str, Any]) -> str:
+    if "params" not in record:  # format 1 did not have them of every task
+        return f"{len(record['classes'])} classes; bneck count has the costs."
     return (
         f"{record['name']}: {millions(record['params'])}M parameters, {millions(record['madds'])}M "
         f"multiply-adds, {len(record['classes'])} classes."
