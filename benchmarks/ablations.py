@@ -4,7 +4,7 @@ python benchmarks/ablations.py [RUNTIME ...] [--rounds N] [--loads N]
 
 For every runtime one interleaved race of all networks, random weights at 224 px, batch 1, one thread.
 Ratios are to V3-Large of the same race, round by round: median, 10th and 90th percentile, of wall
-time paced by the reference and of CPU time; the paper's beside them where it prints one.
+time paced by the reference and of CPU time; the paper's next to them where it prints one.
 "unfused" writes h-swish as separate operators, relu6(x + 3) times x, as the paper's "no opt" does.
 """
 

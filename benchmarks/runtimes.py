@@ -6,7 +6,7 @@ Prints, for every runtime, V3-Large / V2 and V3-Small / V2-0.35 beside the paper
 float for each network, and the share of one core's measured matrix-product peak that a float network
 reaches. Ratios are medians over the rounds of ratios within a round, with their 10th and 90th
 percentile, of CPU time, which on one thread other users of the machine disturb least; of wall time
-behind them.
+after them.
 """
 
 from __future__ import annotations

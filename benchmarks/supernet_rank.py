@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
-from bneck.costs.count import count
+from bneck.costs.count import Count, count
 from bneck.data.folders import list_images
 from bneck.data.pack import pack
 from bneck.nas.spaces import space as named_space
@@ -80,7 +80,7 @@ def trained_whole(job: SupernetJob) -> float:
     return 1.0
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -93,7 +93,11 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=20)
     parser.add_argument("--supernets", type=int, default=1, help="supernets, with a seed each")
     parser.add_argument("--seeds", type=int, default=2, help="training runs of a network alone")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     packed = pack(list_images(args.data), args.resolution, args.out / "pack")
@@ -141,9 +145,21 @@ def main() -> None:
     shared, trained = [inherited(0)], [alone(0)]
     shared += [inherited(seed) for seed in range(1, args.supernets)]
     trained += [alone(seed) for seed in range(1, args.seeds)]
-    mean, costs = np.mean(trained, 0), [count(space.decode(tokens)) for tokens in drawn]
+    costs = [count(space.decode(tokens)) for tokens in drawn]
+    report(args, shared, trained, costs)
+    print(f"by chance {1 / len(packed.classes):.3f}")
+
+
+def report(
+    args: argparse.Namespace,
+    shared: Sequence[Sequence[float]],
+    trained: Sequence[Sequence[float]],
+    costs: Sequence[Count],
+) -> None:
+    """Print the table, from the scores by every supernet and of every training run alone."""
+    mean = np.mean(trained, 0)
     print(
-        f"\n| Kendall's tau over {len(drawn)} networks, against the mean of {args.seeds} | |\n|---|--:|"
+        f"\n| Kendall's tau over {len(costs)} networks, against the mean of {args.seeds} | |\n|---|--:|"
     )
     for seed, found in enumerate(shared):
         print(f"| supernet of {args.epochs:g} epochs, seed {seed} | {tau(found, mean)} |")
@@ -156,8 +172,7 @@ def main() -> None:
         print(f"| two training runs alone, one another | {tau(trained[0], trained[1])} |")
     print(
         f"\nmean probability of the true class: by a supernet {np.min(shared):.3f} to "
-        f"{np.max(shared):.3f}, alone {mean.min():.3f} to {mean.max():.3f}, "
-        f"by chance {1 / len(packed.classes):.3f}"
+        f"{np.max(shared):.3f}, alone {mean.min():.3f} to {mean.max():.3f}"
     )
 
 

@@ -11,7 +11,7 @@ would have to train) narrow them to it.
 
 Printed: latency / target of the chosen trial and of the fitted network, both by the table. With
 --measure the fit goes by the clock, as in a run, and a second measurement of what came out, which
-nothing was decided by, stands beside it.
+nothing was decided by, stands next to it.
 """
 
 from __future__ import annotations

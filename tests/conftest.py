@@ -49,9 +49,9 @@ def tiny() -> NetSpec:
         resolution=32,
         classes=3,
         rows=(
-            Conv(3, 24, "hswish", 2),  # 16 x 16 behind it
-            Bneck(3, 24, 24, 8, "relu", 2),  # no expand convolution; 8 x 8 behind it
-            Bneck(3, 128, 48, 0, "relu", 2),  # 4 x 4 behind it
+            Conv(3, 24, "hswish", 2),  # 16 x 16 after it
+            Bneck(3, 24, 24, 8, "relu", 2),  # no expand convolution; 8 x 8 after it
+            Bneck(3, 128, 48, 0, "relu", 2),  # 4 x 4 after it
             Bneck(5, 192, 48, 48, "hswish", 1),  # adds its input
             Conv(1, 256, "hswish"),
             Pool(),
@@ -196,7 +196,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Nets this small train faster on one, and faster still where others compute beside them."""
+    """Nets this small train faster on one, and faster still where others compute next to them."""
     import torch
 
     before = torch.get_num_threads()

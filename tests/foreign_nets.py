@@ -75,7 +75,7 @@ class V2Block(nn.Module):
 
 
 class Torchvision(nn.Module):
-    """V3 (a conv behind the pool) or V2 (none)."""
+    """V3 (a conv after the pool) or V2 (none)."""
 
     def __init__(self, spec: NetSpec, classes: int) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class TimmConv(nn.Module):
 
 
 class Timm(nn.Module):
-    """`stages` says how many blocks each stage has; a head conv behind the pool has a bias."""
+    """`stages` says how many blocks each stage has; a head conv after the pool has a bias."""
 
     def __init__(self, spec: NetSpec, classes: int, stages: list[int], *, port: bool) -> None:
         super().__init__()

@@ -180,7 +180,7 @@ def test_any_network_with_a_strided_row_can_be_a_backbone(spec: NetSpec) -> None
         not isinstance(row, Pool) and row.stride == 2 for row in spec.rows[1 : spec.pool_at]
     )
     if not strided:
-        with pytest.raises(InputError, match="has no row with stride 2 behind its stem"):
+        with pytest.raises(InputError, match="has no row with stride 2 after its stem"):
             Detector(network=spec)
         return
     found = Detector(network=spec, classes=1, resolution=64)

@@ -99,7 +99,7 @@ def test_a_trained_gauge_reads_levels(run: Path, readings: Path, tiny: NetSpec) 
     assert record["classes"] == ["level"]
     assert record["wrapper"] == {"low": LOW, "high": HIGH}
     assert record["params"] == count_whole(load(run / "spec.yaml"), GaugeHead()).params
-    # 43: what stands behind the pool goes, and 48 means give one number with a bias.
+    # 43: what stands after the pool goes, and 48 means give one number with a bias.
     tail = 48 * 256
     assert record["params"] < bneck.count(tiny).params - tail
     score = record["scores"]["val"]

@@ -151,7 +151,7 @@ class TestBursts:
         samples = race(runs, lambda: clock.spend(5), plan(burst_ms=22.0, rounds=1), clock=clock)
         assert len(samples["quick"].wall_ms) == 5  # 22 / 4
         assert len(samples["slow"].wall_ms) == 2  # 22 / 15, but two at least
-        # Before, between and behind them: 22 x 0.5 / 5 in each.
+        # Before, between and after them: 22 x 0.5 / 5 in each.
         assert REFERENCE_SHARE == 0.5
         assert len(samples[REFERENCE].wall_ms) == 3 * 2
 

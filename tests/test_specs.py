@@ -148,17 +148,17 @@ BAD_SPECS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "no pool": (lambda: NetSpec(name="x", rows=(STEM,)), "there are 0 pool rows; a network has exactly one"),
     "two pools": (lambda: net(POOL), "there are 2 pool rows; a network has exactly one"),
-    "bneck behind the pool": (
+    "bneck after the pool": (
         lambda: NetSpec(name="x", rows=(STEM, POOL, Bneck(1, 16, 16, 0, "relu"))),
-        "row 2 stands behind the pool; only 1x1 convs may stand there",
+        "row 2 stands after the pool; only 1x1 convs may stand there",
     ),
-    "3x3 conv behind the pool": (
+    "3x3 conv after the pool": (
         lambda: NetSpec(name="x", rows=(STEM, POOL, Conv(3, 8, "relu"))),
-        "row 2 stands behind the pool",
+        "row 2 stands after the pool",
     ),
-    "strided conv behind the pool": (
+    "strided conv after the pool": (
         lambda: NetSpec(name="x", rows=(STEM, POOL, Conv(1, 8, "relu", 2))),
-        "row 2 stands behind the pool",
+        "row 2 stands after the pool",
     ),
     "residual over unequal widths": (
         lambda: net(Bneck(3, 64, 24, 0, "relu", skip="yes")),

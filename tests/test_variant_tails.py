@@ -135,7 +135,7 @@ def test_the_last_map_has_the_asked_size(name: str, stride: int) -> None:
 
 
 def test_dilations_are_the_authors() -> None:
-    """The bneck that loses its stride keeps the rate so far; the rows behind it have twice that."""
+    """The bneck that loses its stride keeps the rate so far; the rows after it have twice that."""
 
     def rates(name: str) -> list[int]:
         return [row.dilation for row in bnecks(network(name))]

@@ -130,7 +130,7 @@ def test_h_swish_begins_where_table_5_has_it() -> None:
 
 
 def test_relu_everywhere_leaves_projections_and_gates_alone() -> None:
-    """V1 has a nonlinearity behind its projections, the EdgeTPU network a linear conv."""
+    """V1 has a nonlinearity after its projections, the EdgeTPU network a linear conv."""
     large = network("v3-large+relu")
     assert set(acts(large)) == {"relu"}
     assert large.se_gate == "hsigmoid"

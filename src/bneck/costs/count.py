@@ -50,7 +50,7 @@ def count(spec: NetSpec, resolution: Size | None = None) -> Count:
 
 
 def count_whole(spec: NetSpec, wrapper: Wrapper) -> Count:
-    """Count a network with what stands round it, row by row as `wrapper.layers` walks them.
+    """Count a network with what surrounds it, row by row as `wrapper.layers` walks them.
 
     Activation memory is that of single rows; maps that wait for a head are left out.
     """

@@ -105,7 +105,7 @@ def _squeeze(row: Bneck, into: int) -> str:
 
 
 def row_keys(spec: NetSpec, wrapper: Wrapper = PLAIN) -> Iterator[tuple[RowShape, Widths]]:
-    """Shape and widths of every row of a wrapped network in order, what stands behind it included."""
+    """Shape and widths of every row of a wrapped network in order, what follows it included."""
     for placed in wrapper.rows(spec):
         yield key_of(placed, spec)
 
@@ -161,7 +161,7 @@ class LatencyTable:
 
     `header` says where and how it was measured. `rows` maps shape -> widths -> milliseconds;
     `networks` holds (sums of row entries, measured milliseconds, held out?) of whole networks. `wrapper`
-    stands round every network that it is asked about.
+    surrounds every network that it is asked about.
     """
 
     header: dict[str, Any]

@@ -165,7 +165,7 @@ class _Store:
 
 
 def _listed(store: _Store, shard: str) -> list[Sample]:
-    """The images of one shard, with labels from the files beside them."""
+    """The images of one shard, with labels from the files next to them."""
     groups: dict[str, dict[str, tuple[int, int]]] = {}
     notes: dict[str, str] = {}
     try:
@@ -254,7 +254,7 @@ def _classes(store: _Store, samples: Sequence[Sample], where: str) -> tuple[str,
     if "" in written:
         nameless = next(sample for sample in samples if sample.label == "")
         raise DataError(
-            f"{nameless.name} in {nameless.shard} has no label; put a .cls or .json file beside it, or "
+            f"{nameless.name} in {nameless.shard} has no label; put a .cls or .json file next to it, or "
             "it into a folder of its class"
         )
     if all(label.lstrip("-").isdigit() for label in written):

@@ -63,7 +63,7 @@ class Plan:
 
     Every other one of `networks` calibrates it until `calibrating` of them do; the others judge it.
     `name` and `digest` are those of the seed network or of the space that it answers for; `wrapper`
-    stands round every network.
+    surrounds every network.
     """
 
     name: str
@@ -119,7 +119,7 @@ def plan_for_all(
         networks: what calibrates and judges the table; as many as for a seed (`CALIBRATING` and `HELD_OUT`).
         name: of what they are.
         digest: of the same.
-        wrapper: stands round all of them.
+        wrapper: surrounds all of them.
     """
     seen: dict[RowShape, set[Widths]] = {}
     for spec in covering:

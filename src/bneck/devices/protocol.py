@@ -3,7 +3,7 @@
 Wall time and process CPU time are both recorded; a burst in which they differ was disturbed by
 another process and is repeated. A reference runs before and behind every burst and tells what
 slows the machine (its clock, a neighbour on the same core or cache) apart from what makes models
-differ: every burst is divided by the reference's pace beside it.
+differ: every burst is divided by the reference's pace next to it.
 
 All this is the same for every device; what differs is who times a burst (`devices.timing.Timer`).
 """
@@ -78,7 +78,7 @@ class Samples:
 
     @property
     def paced_ms(self) -> list[float]:
-        """Medians of bursts divided by the reference's pace beside them."""
+        """Medians of bursts divided by the reference's pace next to them."""
         return [ms / pace for ms, pace in zip(self.round_ms, self.pace, strict=True)]
 
 

@@ -14,7 +14,7 @@ Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 """fp16 keeps weights in half precision; what it computes in is the device's choice, float32 on CPUs."""
 
 HSwish: TypeAlias = Literal["op", "split", "fused"]
-"""h-swish as one operator; as relu6(x + 3) times x, 6 taken out of the weights behind it; or, in 8
+"""h-swish as one operator; as relu6(x + 3) times x, 6 taken out of the weights after it; or, in 8
 bits, as one operator inside the convolution, whose 32-bit sums are not rounded to 8 bits before."""
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -37,7 +37,7 @@ FORMS: dict[tuple[str, Precision], HSwish] = {
 
 
 ONE_IMAGE = ("openvino",)
-"""Runtimes whose files hold one image and, in float, matrix products behind the pool: with an open
+"""Runtimes whose files hold one image and, in float, matrix products after the pool: with an open
 batch they leave fusions out, and a convolution of one pixel is slower than a product."""
 
 

@@ -43,7 +43,7 @@ def network_graph(
         ranges: of all points, see `graphs.quantization`, for 8 bits inside; None writes float32.
         pixels: the normalisation to fold in: the input is (N, H, W, channels) uint8 RGB then.
         metadata: goes into the file as it is.
-        one_image: N is 1, and what stands behind the pool are matrix products.
+        one_image: N is 1, and what stands after the pool are matrix products.
 
     Raises:
         KeyError: `weights` or `ranges` lacks a name.

@@ -35,7 +35,7 @@ class Graph(Operators[str]):
         self.hswish = hswish
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
-        self.products = False  # whether convolutions behind the pool are matrix products
+        self.products = False  # whether convolutions after the pool are matrix products
         self.pooled = False
 
     def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:

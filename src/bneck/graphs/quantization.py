@@ -4,7 +4,7 @@ Activations are asymmetric, one scale a tensor; weights symmetric, one scale an 
 and biases 32-bit. The tensors that are rounded, called points, are named after the layers:
 
     image                     the normalised input
-    LAYER.pre, LAYER          a convolution before its h-swish, and behind its nonlinearity
+    LAYER.pre, LAYER          a convolution before its h-swish, and after its nonlinearity
     LAYER.pool, .reduce, .gate.pre, .gate      inside squeeze-and-excite; LAYER is the product
     LAYER.sum                 behind the residual
 """

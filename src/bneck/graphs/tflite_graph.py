@@ -12,7 +12,7 @@ from bneck.specs.network import Gate, Layer, NetSpec, Padding, Size, as_size
 from bneck.specs.normalisation import Normalisation
 from bneck.specs.wrapper import PlainNetwork, Wrapped
 
-HEAD = ("conv", 1, (1, 1))  # a layer behind the pool: its kind, kernel and map
+HEAD = ("conv", 1, (1, 1))  # a layer after the pool: its kind, kernel and map
 
 
 def tflite_network(

@@ -1,7 +1,7 @@
 """The operators in a TFLite file, float and 8-bit.
 
 Maps are NHWC throughout, so no transpose stands anywhere. Where h-swish or a gate is written as
-relu6(x + 3) times x, what flows is six times the true value; the weights behind it are divided by six,
+relu6(x + 3) times x, what flows is six times the true value; the weights after it are divided by six,
 which in 8 bits costs nothing at all: the integers are the same. `Tensor.gain` keeps the account.
 """
 
@@ -160,7 +160,7 @@ class Graph(Operators[Tensor]):
         return self.product(name, x, self.opened(gate, reduced, self.gate))
 
     def opened(self, layer: Layer, x: Tensor, gate: Gate) -> Tensor:
-        """A 1x1 convolution and the gate behind it, from 0 to 1."""
+        """A 1x1 convolution and the gate after it, from 0 to 1."""
         one = layer.kind == "squeeze"
         shape = (1, layer.out) if one else (1, *layer.size_out, layer.out)
         if gate == "sigmoid":
@@ -292,7 +292,7 @@ class Graph(Operators[Tensor]):
         return Tensor(self.file.tensor(name, shape), shape, None, gain)
 
     def flat(self, name: str, x: Tensor) -> Tensor:
-        return x  # behind the pool tensors are (1, channels) already
+        return x  # after the pool tensors are (1, channels) already
 
     def listed(self, name: str, x: Tensor, numbers: int) -> Tensor:
         x = self.plain(x)

@@ -1,4 +1,4 @@
-"""Folded weights by name, and the numbers that stand beside them in every format."""
+"""Folded weights by name, and the numbers that stand next to them in every format."""
 
 from __future__ import annotations
 

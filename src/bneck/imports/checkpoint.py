@@ -27,7 +27,7 @@ def checkpoint_weights(path: Path, *, port: bool | None) -> Source:
     """What a state dict holds, by its names: torchvision's, timm's or this project's own.
 
     `port` says whether a timm file is a port of TensorFlow weights; None goes by the file's name
-    and by a config.json beside it.
+    and by a config.json next to it.
 
     Raises:
         InputError: the file is damaged, holds code, or has names of none of the three.

@@ -167,7 +167,7 @@ class BlockSpace(Space):
             now = [(f"tail{i}", n) for n in range(len(options))]
             for pair in product(entering, now):
                 yield self._with(pair)
-            # A pool passes the width on: what stands behind it meets what stood before it.
+            # A pool passes the width on: what follows it meets what stood before it.
             entering = entering if all(row.op == "pool" for row in options) else now
 
     def _with(self, picked: Sequence[tuple[str, int]] | tuple[tuple[str, int], ...]) -> NetSpec:

@@ -112,7 +112,7 @@ def _out_of_reach(error: Exception) -> bool:
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Take off what a kill left of a last line, or the next line would be written behind it."""
+    """Take off what a kill left of a last line, or the next line would be written after it."""
     if not path.is_file():
         return
     lock = JournalFileOpenLock(str(path))

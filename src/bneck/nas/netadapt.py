@@ -274,7 +274,7 @@ def _bottlenecks(spec: NetSpec) -> list[tuple[int, ...]]:
 
 
 def _tail(spec: NetSpec) -> list[int]:
-    """Convs behind the last bneck, before and behind the pool."""
+    """Convs after the last bneck, before and after the pool."""
     last = max(i for i, row in enumerate(spec.rows) if not isinstance(row, Conv | Pool) or i == 0)
     return [i for i in range(last + 1, len(spec.rows)) if isinstance(spec.rows[i], Conv)]
 

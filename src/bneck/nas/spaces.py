@@ -18,7 +18,7 @@ from bneck.nas.space import SpaceError
 from bneck.specs.rows import ROW_KINDS, Conv, Pool, Row, SpecError, round8
 
 FORMAT = 1
-SKELETONS = {  # stages of (out, layers, stride), conv in front of the pool, conv behind it
+SKELETONS = {  # stages of (out, layers, stride), conv in front of the pool, conv after it
     "mnasnet": (  # MobileNetV2's, as MnasNet section 4.1 varies it
         ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1)),
         1280,

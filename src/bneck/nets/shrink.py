@@ -41,7 +41,7 @@ def shrink(net: Net, spec: NetSpec) -> Net:
 def shrink_into(net: WrappedNet, narrow: N) -> N:
     """Fill a module of the same kind round a narrower network with the strongest channels of `net`.
 
-    The rows keep their strongest channels; what stands behind them keeps all of its own, and follows
+    The rows keep their strongest channels; what follows them keeps all of its own, and follows
     the channels of its input (`Wrapped.feeds`).
 
     Args:

@@ -33,7 +33,7 @@ PAPERS: dict[str, tuple[int, tuple[int, ...], tuple[int, int] | None]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One recorded accuracy, a share of 1, of a network and what stands round it."""
+    """One recorded accuracy, a share of 1, of a network and what surrounds it."""
 
     task: Task
     spec: NetSpec

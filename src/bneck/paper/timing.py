@@ -110,7 +110,7 @@ class Timing:
 
 
 def sized(name: str, size: tuple[int, int]) -> str:
-    """What a network goes by at (height, width): with the size behind its name if that is no square."""
+    """What a network goes by at (height, width): with the size after its name if that is no square."""
     return name if size[0] == size[1] else f"{name} {_text(size)}"
 
 

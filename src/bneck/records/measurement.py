@@ -42,7 +42,7 @@ class Measurement:
     `latency_ms` is wall time, `cpu_ms` process CPU time. `pace` is how slow the reference network
     ran in the same rounds against its nominal time (1.0: as fast as then); where a nominal time
     is known, `latency_ms` is divided by it, and `raw_latency_ms` is what the clock said.
-    `rounds_ms` has the median of every round, each divided by the reference's pace beside it;
+    `rounds_ms` has the median of every round, each divided by the reference's pace next to it;
     `rounds_cpu_ms` that of CPU time, as it was. Some devices tell no CPU time: then `cpu_ms` is None.
     The image is `resolution` pixels high and `width` wide, as high where that is None.
     `profile` is what the device's own tool prints of single operators, where it was asked to.

@@ -1,6 +1,6 @@
 """The run folder of a search: what `run.json` holds, and where its other files lie.
 
-`run.json` is rewritten whole at the end of every stage; the ledger beside it is appended trial by
+`run.json` is rewritten whole at the end of every stage; the ledger next to it is appended trial by
 trial. A report is made from these alone.
 """
 

@@ -44,7 +44,7 @@ def cuts(record: SearchRecord) -> list[RowCut] | None:
             return None
         if isinstance(wide, Pool) or isinstance(narrow, Pool):
             if record.get("wrapper"):
-                break  # what stands behind it takes no part
+                break  # what follows it takes no part
             continue
         expanded = None
         if isinstance(wide, Bneck) and isinstance(narrow, Bneck):

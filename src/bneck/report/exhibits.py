@@ -52,7 +52,7 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row of a table: its label, the network behind it, a pair for every quantity."""
+    """One row of a table: its label, its network, a pair for every quantity."""
 
     label: str
     network: str

@@ -70,7 +70,7 @@ class Point:
 class Series:
     """Points of one kind; without a name it has no place in the legend.
 
-    `named` writes the points' labels beside them as far as there is room.
+    `named` writes the points' labels next to them as far as there is room.
     """
 
     name: str

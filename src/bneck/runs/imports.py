@@ -53,7 +53,7 @@ def import_weights(
         network: which network it is: a zoo name with its width, or a spec file.
         out: the folder to write, new or empty; None makes one under runs/.
         source: "timm" or "timm-tf" where a timm file does not tell whether it is a port of
-            TensorFlow weights; "auto" goes by the file's name and a config.json beside it.
+            TensorFlow weights; "auto" goes by the file's name and a config.json next to it.
         padding: "same" or "symmetric"; None takes the source's.
         mean, std: of pixels from 0 to 1, by channel; None takes the source's.
         bn_eps: batch norm's epsilon; None takes the source's.

@@ -77,7 +77,7 @@ class NetSpec:
             if isinstance(row, Pool):
                 continue
             if i > pools[0] and (not isinstance(row, Conv) or row.kernel != 1 or row.stride != 1):
-                raise SpecError(f"row {i} stands behind the pool; only 1x1 convs may stand there")
+                raise SpecError(f"row {i} stands after the pool; only 1x1 convs may stand there")
             if isinstance(row, Bneck) and row.skip == "yes" and not _adds_up(row, width):
                 raise SpecError(
                     f"row {i} asks for a residual that cannot add up: stride {row.stride}, "
@@ -87,7 +87,7 @@ class NetSpec:
 
     @property
     def pool_at(self) -> int:
-        """Index of the pool row: rows before it are the features, rows behind it the head."""
+        """Index of the pool row: rows before it are the features, rows after it the head."""
         return next(i for i, row in enumerate(self.rows) if isinstance(row, Pool))
 
     def width_into(self, index: int) -> int:

@@ -1,4 +1,4 @@
-"""The operators that a network and what stands round it are made of, whoever carries them out.
+"""The operators that a network and what surrounds it are made of, whoever carries them out.
 
 Writers of files and the 8-bit emulation implement them; `through` is the one way through a run of
 layers, and a task's head is written once over them. In 8 bits every output keeps a range of its own
@@ -29,7 +29,7 @@ class LayerOperators(ABC, Generic[T]):
         return made
 
     def behind(self, walk: Iterable[Layer], x: T) -> Iterator[tuple[Layer, T]]:
-        """Every layer of a run with what `x` has become behind it."""
+        """Every layer of a run with what `x` has become after it."""
         row, row_input = -1, x
         for layer in walk:
             if layer.row != row:
@@ -63,7 +63,7 @@ class LayerOperators(ABC, Generic[T]):
 
 
 class Operators(LayerOperators[T]):
-    """Those of layers, and what stands between and behind them in a head."""
+    """Those of layers, and what stands between and after them in a head."""
 
     @abstractmethod
     def real(self, x: T) -> T:
@@ -91,7 +91,7 @@ class Operators(LayerOperators[T]):
 
     @abstractmethod
     def opened(self, layer: Layer, x: T, gate: Gate) -> T:
-        """A 1x1 convolution and the gate behind it, from 0 to 1."""
+        """A 1x1 convolution and the gate after it, from 0 to 1."""
 
     @abstractmethod
     def product(self, name: str, x: T, gate: T) -> T:

@@ -82,7 +82,7 @@ class Bneck:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Global average pool. Rows behind it work on a 1 x 1 map and make up the head."""
+    """Global average pool. Rows after it work on a 1 x 1 map and make up the head."""
 
     op = "pool"
 

@@ -25,7 +25,7 @@ OUTPUT_STRIDES = (8, 16, 32)
 
 
 def edited(spec: NetSpec, rows: Iterable[Row], name: str) -> NetSpec:
-    """`spec` with other rows, "+" and the edit's name behind its own."""
+    """`spec` with other rows, "+" and the edit's name after its own."""
     return replace(spec, name=f"{spec.name}+{name}", rows=tuple(rows))
 
 
@@ -56,7 +56,7 @@ def original_tail(spec: NetSpec) -> NetSpec:
     the pooled 1 x 1 map. It saves, by the paper, 7 ms or 11 % of the running time and 30M
     multiply-adds at almost no loss of accuracy. By hand: depthwise 49 x 9 x 960 = 423,360, projection
     49 x 960 x 320 = 15,052,800, 1280 conv 49 x 320 x 1280 = 20,070,400, less the 960 x 1280 =
-    1,228,800 behind the pool: 34,317,760.
+    1,228,800 after the pool: 34,317,760.
 
     The projection has twice the channels that enter the stage (320 = 2 x 160, as MnasNet-A1 has it
     and V2). It is made after the width: twice the rounded width, while the last conv keeps its own.
@@ -79,7 +79,7 @@ def original_tail(spec: NetSpec) -> NetSpec:
 def efficient_tail(spec: NetSpec) -> NetSpec:
     """The efficient last stage (Fig. 5, lower row; section 5.1) for a network with the original one.
 
-    Of the last bneck only the expansion is left; the conv behind it moves behind the pool, with a bias
+    Of the last bneck only the expansion is left; the conv after it moves after the pool, with a bias
     in place of batch norm. See `original_tail` for what it saves: on MnasNet-A1, whose last stage
     is the figure's, as much.
 
@@ -130,7 +130,7 @@ def output_stride(spec: NetSpec, stride: int) -> NetSpec:
     """Keep the map of the last features at 1/`stride` of the image by dilation (6.4, OS in Table 8).
 
     As the authors' code has it: where the wanted stride is reached, each further row with stride 2
-    gets stride 1 and the dilation that holds so far, and the rows behind it twice that. At 16 the
+    gets stride 1 and the dilation that holds so far, and the rows after it twice that. At 16 the
     bneck that loses its stride has rate 1, the later ones rate 2. No row gains a residual.
     Parameters stay; a trained network computes the same values, on a denser map.
 

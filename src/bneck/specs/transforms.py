@@ -24,7 +24,7 @@ from bneck.specs.rows import (
 class WidthRule:
     """Which widths a family of networks keeps when all others are multiplied.
 
-    Up to 1.0 the convs behind the pool keep theirs ("head"), or all convs behind the last bneck
+    Up to 1.0 the convs after the pool keep theirs ("head"), or all convs behind the last bneck
     ("tail"), or none do. Above 1.0 these are "fixed" too, or "scaled" like the rest. What is scaled
     is rounded to 8 (`round8`), or down to the next whole number but not below 8 (MobileNetV1).
     """
@@ -124,7 +124,7 @@ def with_expanded(spec: NetSpec, index: int, expanded: int) -> NetSpec:
 def with_out(spec: NetSpec, indices: tuple[int, ...], out: int) -> NetSpec:
     """Change the output width of several rows at once (NetAdapt's second kind of proposal).
 
-    A row behind them that had no expand convolution (its expansion equals its input) keeps none.
+    A row after them that had no expand convolution (its expansion equals its input) keeps none.
     """
     rows = list(spec.rows)
     for i in indices:

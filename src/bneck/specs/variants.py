@@ -58,7 +58,7 @@ def hswish_from(spec: NetSpec, channels: int) -> NetSpec:
 
     The table's h-swish@16 is h-swish everywhere, @80 is V3-Large itself, @112 begins one stage
     later. The stem is a choice of its own (section 5.1) and keeps its nonlinearity, unless the row
-    right behind it is the first: then it has h-swish too. A ReLU6 before the first row stays.
+    right after it is the first: then it has h-swish too. A ReLU6 before the first row stays.
 
     Args:
         spec: the network, at width 1.0 if `channels` are to be the table's.

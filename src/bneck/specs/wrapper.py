@@ -1,4 +1,4 @@
-"""What stands round a network, as a value. A task has its own kinds; the plain one is here.
+"""What surrounds a network, as a value. A task has its own kinds; the plain one is here.
 
 A search changes the network and leaves the wrapper as it is. Counting, latency tables, modules, files
 and emulation read a wrapped network through the walks here, so that they cannot disagree about what
@@ -48,7 +48,7 @@ class Output:
 
 
 class Wrapped(Protocol):
-    """A network with what stands round it: all that a module, a file, an emulation or a count needs.
+    """A network with what surrounds it: all that a module, a file, an emulation or a count needs.
 
     Layers whose names begin with "rows." are the network's own.
     """
@@ -96,11 +96,11 @@ class Wrapped(Protocol):
 
 
 class Wrapper(Protocol):
-    """What stands round a network. It is compared and hashed by its content."""
+    """What surrounds a network. It is compared and hashed by its content."""
 
     @property
     def key(self) -> str:
-        """Names the content; "" where nothing stands round the network."""
+        """Names the content; "" where nothing surrounds the network."""
 
     def around(self, spec: NetSpec) -> Wrapped:
         """A network in it.
@@ -123,7 +123,7 @@ class Wrapper(Protocol):
         """All operators, from the image to what comes out."""
 
     def rows(self, spec: NetSpec) -> Iterator[Placed]:
-        """All operators as rows: those of the network that take part, then what stands behind them.
+        """All operators as rows: those of the network that take part, then what follows them.
 
         Whatever has no row and does not change with the network's widths (resizes) is left out.
         """

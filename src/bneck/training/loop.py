@@ -109,7 +109,7 @@ def fit(
 
 
 class _Course(Generic[B]):
-    """One training under way: the net with all that changes beside it."""
+    """One training under way: the net with all that changes next to it."""
 
     on_step: OnStep | None = None
     log: TrainingLog | None = None

@@ -33,7 +33,7 @@ class Diverged(TrainingError):
 class Settings:
     """How to train. `batch` is that of all processes, `lr` the peak for it; epochs may be fractional.
 
-    `frozen` trains the convs behind the pool and the classifier only; the rows before keep weights
+    `frozen` trains the convs after the pool and the classifier only; the rows before keep weights
     and statistics. `sgd_momentum` trains by SGD with that momentum in place of RMSProp. `decayed` is
     what L2 pulls at, see `train.optim.grouped`.
 

@@ -74,7 +74,7 @@ class OpenVino(Runtime):
             return _archive(*((Path(folder) / name).read_bytes() for name in (XML, BIN)))
 
     def read(self, path: Path) -> bytes:
-        """An .xml and the .bin beside it as one archive; an ONNX file as it is.
+        """An .xml and the .bin next to it as one archive; an ONNX file as it is.
 
         Raises:
             EngineError: one of them is missing.
@@ -85,13 +85,13 @@ class OpenVino(Runtime):
         return _archive(model, super().read(path.with_suffix(".bin")))
 
     def write(self, path: Path, model: bytes) -> None:
-        """Write the .xml and, before it, the .bin beside it.
+        """Write the .xml and, before it, the .bin next to it.
 
         Raises:
             InputError: the disk is full, or the file's name does not end in .xml.
         """
         if path.suffix != self.suffix:
-            raise EngineError(f"{path} must end in .xml: openvino looks for the .bin beside it")
+            raise EngineError(f"{path} must end in .xml: openvino looks for the .bin next to it")
         with zipfile.ZipFile(io.BytesIO(model)) as file:
             super().write(path.with_suffix(".bin"), file.read(BIN))
             super().write(path, file.read(XML))

@@ -209,7 +209,7 @@ def _train_seed_and_uniform(
     uniform: NetSpec,
     narrows: bool,
 ) -> None:
-    """The seed network for the search; beside it, what the search is compared with.
+    """The seed network for the search; next to it, what the search is compared with.
 
     Where nothing is to narrow the seed is the result, which is trained as such.
     """

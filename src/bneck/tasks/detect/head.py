@@ -78,7 +78,7 @@ class Detector:
             )
         if self.c4_row == 0:
             raise SpecError(
-                f"{self.network.name} has no row with stride 2 behind its stem; a detector takes its "
+                f"{self.network.name} has no row with stride 2 after its stem; a detector takes its "
                 "first map from there"
             )
 

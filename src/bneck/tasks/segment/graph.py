@@ -1,4 +1,4 @@
-"""What a segmenter computes behind its layers, once for every form: float and 8-bit files, emulation.
+"""What a segmenter computes after its layers, once for every form: float and 8-bit files, emulation.
 
 Where the module resizes and then convolves 1x1 to the classes, here the convolution comes first:
 the weights of a bilinear pixel sum to 1, so the result is the same, of far fewer numbers.

@@ -1,4 +1,4 @@
-"""A segmenter as a value: a network without its classifier, and R-ASPP or LR-ASPP behind it (6.4).
+"""A segmenter as a value: a network without its classifier, and R-ASPP or LR-ASPP after it (6.4).
 
 `segmenter_layers` walks its operators as `network.layers` walks a network's; counting and building
 read it, so they cannot disagree. Parameter names are its names: `rows.4.expand`, `head.conv`.
