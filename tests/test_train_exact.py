@@ -27,7 +27,7 @@ from bneck.specs.network import NetSpec
 from bneck.tasks.classify.dataset import ImageData
 from bneck.tasks.classify.scoring import divergence, evaluate
 from bneck.training.distill import DistillationLoss
-from bneck.training.loop import TrainingProblem, fit
+from bneck.training.loop import TrainingProblem, fit, in_pieces
 from bneck.training.processes import ProcessGroup, SyncedBatchNorm2d, join, synchronise
 from bneck.training.settings import Settings, TrainingError
 from learning import Module, train
@@ -150,17 +150,16 @@ class TestPieces:
         labels = torch.arange(48) % 3
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardswish(), nn.Flatten(), nn.Linear(32, 3))
-        size = 12 // accumulate
+        settings = Settings(epochs=3, batch=12, lr=0.01, accumulate=accumulate, average=0.5)
         problem = TrainingProblem(
             images=48,
             batches=lambda epoch, first: [
                 (images[i : i + 12], labels[i : i + 12]) for i in range(12 * first, 48, 12)
             ],
             loss=lambda net, batch: nn.functional.cross_entropy(net(batch[0]), batch[1]),
-            pieces=lambda batch: list(zip(batch[0].split(size), batch[1].split(size), strict=True)),
+            pieces=in_pieces(settings, ProcessGroup()),
         )
         losses: list[float] = []
-        settings = Settings(epochs=3, batch=12, lr=0.01, accumulate=accumulate, average=0.5)
         fit(net, problem, settings, on_step=lambda done, total, loss: losses.append(loss))
         return net.state_dict(), losses
 

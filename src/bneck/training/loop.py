@@ -46,6 +46,19 @@ class TrainingProblem(Generic[B]):
     frozen: nn.Module | None = None
 
 
+def in_pieces(settings: Settings, group: ProcessGroup) -> Callable[[B], Sequence[B]]:
+    """How batches that are tuples of one entry per image are cut into `accumulate` equal pieces."""
+    size = settings.batch // (settings.accumulate * group.size)
+
+    def pieces(batch: Any) -> Sequence[Any]:
+        return [
+            tuple(part[first : first + size] for part in batch)
+            for first in range(0, len(batch[0]), size)
+        ]
+
+    return pieces
+
+
 def fit(
     net: N,
     problem: TrainingProblem[B],

@@ -24,7 +24,7 @@ from bneck.specs.normalisation import Normalisation
 from bneck.tasks.classify.scoring import divergence, evaluate, loss
 from bneck.tasks.contract import Answers, Indices, Left, Scores
 from bneck.training.distill import DistillationLoss
-from bneck.training.loop import TrainingProblem, backbone
+from bneck.training.loop import TrainingProblem, backbone, in_pieces
 from bneck.training.processes import ALONE, ProcessGroup
 from bneck.training.settings import Settings, TrainingError
 
@@ -116,11 +116,6 @@ class ImageData:
                 share=(group.rank, group.size), device=group.device, normalisation=net.normalisation,
             )  # fmt: skip
 
-        def pieces(batch: tuple[Tensor, Tensor]) -> Sequence[tuple[Tensor, Tensor]]:
-            size = settings.batch // (settings.accumulate * group.size)
-            parts = range(0, len(batch[1]), size)
-            return [(batch[0][i : i + size], batch[1][i : i + size]) for i in parts]
-
         distilled = DistillationLoss.of(teacher, net, settings, group, divergence)
 
         def step_loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -131,7 +126,7 @@ class ImageData:
             return own if distilled is None else distilled.mixed(own, scores, images)
 
         return TrainingProblem(
-            images=len(indices), batches=batches, loss=step_loss, pieces=pieces,
+            images=len(indices), batches=batches, loss=step_loss, pieces=in_pieces(settings, group),
             frozen=backbone(net) if settings.frozen else None,
         )  # fmt: skip
 

@@ -41,7 +41,7 @@ from bneck.tasks.detect.scoring import (
     results,
 )
 from bneck.training.distill import DistillationLoss
-from bneck.training.loop import TrainingProblem, backbone
+from bneck.training.loop import TrainingProblem, backbone, in_pieces
 from bneck.training.processes import ALONE, ProcessGroup
 from bneck.training.settings import Settings, TrainingError
 
@@ -174,14 +174,6 @@ class DetectionData:
                 indices=indices, share=(group.rank, group.size),
             )  # fmt: skip
 
-        def pieces(batch: Batch) -> Sequence[Batch]:
-            size = settings.batch // (settings.accumulate * group.size)
-            pixels, boxes, labels = batch
-            starts = range(0, len(boxes), size)
-            return [
-                (pixels[i : i + size], boxes[i : i + size], labels[i : i + size]) for i in starts
-            ]
-
         distilled = DistillationLoss.of(teacher, net, settings, group, divergence)
 
         def loss(net: Any, batch: Batch) -> Tensor:
@@ -191,7 +183,7 @@ class DetectionData:
             return value if distilled is None else distilled.mixed(value, outputs, pixels)
 
         return TrainingProblem(
-            images=images, batches=batches, loss=loss, pieces=pieces,
+            images=images, batches=batches, loss=loss, pieces=in_pieces(settings, group),
             frozen=backbone(net) if settings.frozen else None,
         )  # fmt: skip
 

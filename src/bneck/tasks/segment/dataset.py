@@ -23,7 +23,7 @@ from bneck.tasks.segment.masks import Labels
 from bneck.tasks.segment.pairs import Scenery, list_pairs
 from bneck.tasks.segment.scenes import SETS, Scenes, Survey, Vary, crop_batches
 from bneck.training.distill import DistillationLoss
-from bneck.training.loop import TrainingProblem, backbone
+from bneck.training.loop import TrainingProblem, backbone, in_pieces
 from bneck.training.processes import ALONE, ProcessGroup
 from bneck.training.settings import Settings, TrainingError
 
@@ -166,13 +166,6 @@ class SegmentationData:
                 share=(group.rank, group.size),
             )  # fmt: skip
 
-        def pieces(batch: Batch) -> Sequence[Batch]:
-            size = settings.batch // (settings.accumulate * group.size)
-            return [
-                (batch[0][i : i + size], batch[1][i : i + size])
-                for i in range(0, len(batch[1]), size)
-            ]
-
         distilled = DistillationLoss.of(teacher, net, settings, group, divergence)
 
         def step_loss(net: Any, batch: Batch) -> Tensor:
@@ -182,7 +175,7 @@ class SegmentationData:
             return own if distilled is None else distilled.mixed(own, scores, images)
 
         return TrainingProblem(
-            images=len(indices), batches=batches, loss=step_loss, pieces=pieces,
+            images=len(indices), batches=batches, loss=step_loss, pieces=in_pieces(settings, group),
             frozen=backbone(net) if settings.frozen else None,
         )  # fmt: skip
 
