@@ -118,6 +118,7 @@ class TestKilled:
         _, errors = process.communicate()
         assert process.returncode == 130
         assert b"Traceback" not in errors
-        assert errors.decode().splitlines()[-1] == (
+        # On a busy machine the workers' resource tracker may warn after it of what is gone already.
+        assert [x for x in errors.decode().splitlines() if x.startswith("bneck: ")] == [
             "bneck: stopped; resume it with: bneck search --resume RUN, or bneck train --resume RUN"
-        )
+        ]
