@@ -92,8 +92,9 @@ def narrowed(
             aim_ms = table.estimate_ms(spec) * min(0.995, limit_ms * SURE / measured)
             if aim_ms < fastest_ms:
                 break  # the record will say that the target is missed
+            where = "above" if measured > limit_ms else "too close to"
             run.progress.say(
-                f"measured {measured:.3f} ms, above the target of {limit_ms:.3f} ms: narrowing further"
+                f"measured {measured:.3f} ms, {where} the target of {limit_ms:.3f} ms: narrowing further"
             )
     score: float | None = judge.score
     if measured < LOW * limit_ms:
