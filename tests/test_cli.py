@@ -25,7 +25,7 @@ COMMANDS = {
     "export": "bneck.export(network)",
     "quantize": "bneck.quantize(network)",
     "table": "bneck.latency_table(network)",
-    "import": "bneck.import_weights(file, network)",
+    "import": "bneck.import_weights(file)",
     "evaluate": "bneck.evaluate(network, data)",
     "convert": "bneck.convert(data)",
     "train": "bneck.train(network, data, task=...)",

@@ -419,7 +419,8 @@ class TestCommands:
         file.write_bytes(b"nothing")
         for arguments, sentence in (
             (("import", file, "--as", tiny_file), "is no torch, safetensors or TFLite file"),
-            (("import", file), "Missing option '--as'; see --help"),
+            (("import",), "a file or a name of published weights is needed"),
+            (("import", file), "is no torch, safetensors or TFLite file"),
             (
                 ("import", file, "--as", tiny_file, "--mean", "grey"),
                 "--mean is 'grey'; write three",

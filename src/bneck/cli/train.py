@@ -21,7 +21,10 @@ from bneck.tasks.registry import DEFAULT, task
 @with_options("train")
 def train(
     network: Annotated[
-        str | None, typer.Argument(help="A network (v3-large+rf2), a spec file or a run's folder.")
+        str | None,
+        typer.Argument(
+            help="A network (v3-large+rf2), a spec file or a run's folder; default that of --from."
+        ),
     ] = None,
     task: TaskName = None,
     data: DataFolder = None,
@@ -44,7 +47,7 @@ def train(
             alone(resume, {"network": network, "task": task, "data": data, "out": out, **given})
             record = resume_training(resume, progress=bars)
         else:
-            if network is None:
+            if network is None and given.get("start") is None:
                 raise InputError(_example(task or DEFAULT))
             record = train_network(
                 network, data, task=task or DEFAULT, out=out, progress=bars, **given

@@ -10,22 +10,28 @@ from rich.console import Console
 
 from bneck.cli.bars import Bars
 from bneck.cli.generated import with_options
-from bneck.cli.options import Json, print_json
+from bneck.cli.options import Json, new_table, print_json, print_table
 from bneck.cli.train import print_scores
 from bneck.specs.errors import InputError
 
+File = Annotated[
+    str | None,
+    typer.Argument(
+        help="A torch, safetensors or TFLite file of torchvision, timm or TensorFlow, or a name on the "
+        "hub: timm/NAME.TAG[@REVISION], hf:ORG/REPO[@REVISION]."
+    ),
+]
+
 
 def import_weights(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="A torch, safetensors or TFLite file of torchvision, timm or TensorFlow."
-        ),
-    ],
+    file: File = None,
     network: Annotated[
-        str,
-        typer.Option("--as", help="Which network it is: a name with its width, or a spec file."),
-    ],
+        str | None,
+        typer.Option(
+            "--as",
+            help="Which network it is: a name with its width, or a spec file; default found out.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder to write; default runs/import-TIME.")
     ] = None,
@@ -53,27 +59,31 @@ def import_weights(
     allow_unmatched: Annotated[
         list[str] | None, typer.Option(help="Names that may stay unmatched, as classifier.*")
     ] = None,
+    known: Annotated[
+        bool, typer.Option("--list", help="Print published networks that are known to fit.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Import published weights as a folder that every command takes for a network.
 
-    Python: bneck.import_weights(file, network)
+    Python: bneck.import_weights(file)
     """
+    if known:
+        _print_known(as_json)
+        return
+    if file is None:
+        raise InputError(
+            "a file or a name of published weights is needed, as in: bneck import "
+            "timm/mobilenetv3_small_100.lamb_in1k (bneck import --list prints more)"
+        )
     from bneck.runs.imports import import_weights as import_file
 
-    record = import_file(
-        file,
-        network,
-        out=out,
-        source=source,
-        padding=padding,
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
-        bn_eps=bn_eps,
-        classes=classes,
-        labels=labels,
-        allow_unmatched=allow_unmatched or (),
-    )
+    with Bars(Console(stderr=True)) as bars:
+        record = import_file(
+            file, network, out=out, source=source, padding=padding, bn_eps=bn_eps, classes=classes,
+            mean=_numbers("--mean", mean), std=_numbers("--std", std), labels=labels,
+            allow_unmatched=allow_unmatched or (), progress=bars,
+        )  # fmt: skip
     if as_json:
         print_json(record)
         return
@@ -118,6 +128,28 @@ def evaluate(
         print(f"- {len(found['left_out'])} unreadable images left out")
     for note in found["notes"]:
         print(f"- {note}")
+
+
+def _print_known(as_json: bool) -> None:
+    from bneck.imports.published import KNOWN
+
+    rows = [one.as_json() for one in KNOWN]
+    if as_json:
+        print_json(rows)
+        return
+    table = new_table(
+        "published weights that fit; top-1 on ImageNet as their publishers say",
+        ("name", "network", "top-1 %", "params M", "MB", "license"),
+        left=(0, 1, 5),
+    )
+    for row in rows:
+        cells = (f"{row['top1']:.1f}", f"{row['params'] / 1e6:.2f}", f"{row['size_mb']:.1f}")
+        table.add_row(row["name"], row["network"], *cells, row["license"])
+    print_table(table)
+    print(
+        "timm/... is fetched by name, as in: bneck train --from NAME --data FOLDER; a .pth file is passed "
+        "by its path"
+    )
 
 
 def _imported(record: dict[str, Any]) -> str:

@@ -17,10 +17,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Encoded: TypeAlias = Path | bytes  # an image file, or what is in one
-Crop: TypeAlias = Literal["central", "resize"]
+Crop: TypeAlias = Literal["central", "resize", "published"]
 T = TypeVar("T")
 CROPS: tuple[str, ...] = get_args(Crop)
 CENTRAL = 0.875  # share of each side that the authors' evaluation looks at
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 # Named, because Pillow would start Ghostscript for a PostScript file that is called .jpg.
 DECODERS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
@@ -47,13 +53,16 @@ def read_square(path: Encoded, side: int) -> Pixels | str:
     return _channels_first(square)
 
 
-def read_crop(path: Encoded, side: int, crop: Crop) -> Pixels | str:
+def read_crop(
+    path: Encoded, side: int, crop: Crop, *, share: float = CENTRAL, filter: str = "bilinear"
+) -> Pixels | str:
     """What a standard evaluation sees of an image file, (3, side, side) RGB, or why nothing.
 
     "central": the middle 87.5 % of width and of height, resized to a square, bilinear between the
     four nearest pixels (not antialiased), as the authors and TensorFlow do. "resize": the shorter
     side resized to 256 / 224 of `side`, bilinear and antialiased, then the middle square, as torch's
-    recipes do. Odd files are read as by `read_square`.
+    recipes do. "published": as "resize", with the shorter side `side / share` and one of
+    `FILTERS`. Odd files are read as by `read_square`.
     """
     upright = _upright(path, side)
     if isinstance(upright, str):
@@ -69,11 +78,13 @@ def read_crop(path: Encoded, side: int, crop: Crop) -> Pixels | str:
             Image.Resampling.BILINEAR,
         )
         return _channels_first(resized)
-    short = round(side * 256 / 224)
+    if crop == "resize":
+        share, filter = 224 / 256, "bilinear"
+    short = int(side / share) if crop == "published" else round(side / share)  # as timm rounds
     scale = short / min(width, height)
     size = (max(short, int(width * scale)), max(short, int(height * scale)))
     left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
-    resized = upright.resize(size, Image.Resampling.BILINEAR)
+    resized = upright.resize(size, FILTERS[filter])
     return _channels_first(resized.crop((left, top, left + side, top + side)))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bneck.imports.hub import preprocessing
 from bneck.imports.source import Source, filters, places, rename
 from bneck.imports.timm_names import is_timm, timm_weights
 from bneck.imports.torchvision_names import is_torchvision, torchvision_weights
@@ -36,7 +37,7 @@ def checkpoint_weights(path: Path, *, port: bool | None) -> Source:
     if is_torchvision(state):
         return torchvision_weights(state)
     if is_timm(state):
-        config = _config(path)
+        config = config_next_to(path)
         named = [path.name, str(config.get("architecture", ""))]
         guessed = any(name.startswith("tf_") for name in named)
         return timm_weights(
@@ -112,8 +113,8 @@ def _unwrapped(path: Path, held: Any) -> dict[str, Tensor]:
     return held
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """What model hubs put beside a file of timm's: its architecture and preprocessing."""
+def config_next_to(path: Path) -> dict[str, Any]:
+    """The config.json that model hubs put next to weights: architecture, preprocessing; {} for none."""
     try:
         config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -123,6 +124,6 @@ def _config(path: Path) -> dict[str, Any]:
 
 def _normalisation(config: dict[str, Any]) -> Normalisation | None:
     try:
-        return Normalisation.from_json(config["pretrained_cfg"])
+        return Normalisation.from_json(preprocessing(config))
     except (LookupError, TypeError, SpecError):
         return None

@@ -51,6 +51,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def cache_folder(part: str) -> Path:
+    """A folder of the user's cache, `$XDG_CACHE_HOME/bneck/PART`; it need not exist yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bneck" / part
+
+
 @contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes out while this one works; a killed process lets go.

@@ -10,12 +10,25 @@ from bneck.specs.normalisation import IMAGENET, Normalisation
 
 
 class SourceRecord(TypedDict):
-    """The file that weights came from; `layout` is torchvision, timm, timm-tf, tflite or bneck."""
+    """The file that weights came from; `layout` is torchvision, timm, timm-tf, tflite or bneck.
+
+    `repository` and `commit` are None for a file that was at hand, `license` where nobody names one.
+    """
 
     file: str
     sha256: str
     bytes: int
     layout: str
+    repository: str | None
+    commit: str | None
+    license: str | None
+
+
+class Preprocessing(TypedDict):
+    """How a publisher evaluates: the fraction of the resized image's side that is seen, and the filter."""
+
+    crop: float
+    interpolation: str  # nearest, bilinear, bicubic or lanczos
 
 
 class ImportRecord(TypedDict):
@@ -43,6 +56,7 @@ class ImportRecord(TypedDict):
     class_count: int
     source: SourceRecord
     normalisation: dict[str, list[float]]
+    preprocessing: Preprocessing | None
     classes: list[str] | None
     class_ids: dict[str, int] | None
     excused: list[str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from bneck.costs.count import count
+from bneck.data.images import FILTERS
 from bneck.data.labels import read_classes
-from bneck.imports.match import Matched, matched
+from bneck.imports.checkpoint import config_next_to
+from bneck.imports.hub import Fetched, fetch, hub_name, preprocessing
+from bneck.imports.match import Matched, matched, which_network
+from bneck.imports.published import network_of
 from bneck.imports.read import read_source
 from bneck.imports.source import Source
 from bneck.nets.weights import save_weights
 from bneck.records.commit import commit
 from bneck.records.files import write_json, write_text
-from bneck.records.imported import ImportRecord, SourceRecord
+from bneck.records.imported import ImportRecord, Preprocessing, SourceRecord
+from bneck.records.progress import Progress, Silent
 from bneck.records.run import FORMAT, RunFolder
 from bneck.runs.folder import command_line
 from bneck.specs.errors import InputError
@@ -33,7 +38,7 @@ BACKGROUND = "background"
 
 def import_weights(
     file: str | Path,
-    network: str | Path | NetSpec,
+    network: str | Path | NetSpec | None = None,
     *,
     out: str | Path | None = None,
     source: str = "auto",
@@ -44,13 +49,16 @@ def import_weights(
     classes: int | None = None,
     labels: str | Path | None = None,
     allow_unmatched: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Import a file of published weights as a trained network.
+    """Import published weights as a trained network.
 
     Args:
         file: a state dict of torchvision (V3, V2) or timm (V3 and its tf_ ports, V2, MnasNet), as a
-            torch or safetensors file, or a TFLite file, float or 8 bits, or bneck's own weights.
-        network: which network it is: a zoo name with its width, or a spec file.
+            torch or safetensors file, or a TFLite file, float or 8 bits, or bneck's own weights; or a
+            repository of the Hugging Face hub, "timm/NAME.TAG[@REV]" or "hf:ORG/REPO[@REV]".
+        network: which network it is: a zoo name with its width, or a spec file; None takes what the
+            repository's config.json says, or the zoo's network with just these convolutions.
         out: the folder to write, new or empty; None makes one under runs/.
         source: "timm" or "timm-tf" where a timm file does not tell whether it is a port of
             TensorFlow weights; "auto" goes by the file's name and a config.json next to it.
@@ -61,6 +69,7 @@ def import_weights(
             network's own.
         labels: a list of class names (see `bneck.data.labels.read_classes`).
         allow_unmatched: patterns of names that may stay unmatched, as "classifier.*".
+        progress: receives the steps of a download.
 
     Returns:
         The record, as in `run.json` (see `bneck.records.imported.ImportRecord`), with its folder
@@ -71,14 +80,20 @@ def import_weights(
             number of classes, or names unmatched; the message is one sentence.
     """
     started = _now()
-    path, spec = Path(file), resolve(network)
+    spec = None if network is None else resolve(network)
     if source not in SOURCES:
         raise InputError(f"there is no source {source!r}; known are {', '.join(SOURCES)}")
     if padding is not None and padding not in PADDINGS:
         raise InputError(f"padding is {padding!r}; allowed are {', '.join(PADDINGS)}")
     folder = RunFolder(Path(out) if out is not None else _fresh_folder())
     _check_free(folder.path)
+    path, fetched = Path(file), None
+    if (name := hub_name(str(file))) is not None:
+        fetched = fetch(name, progress or Silent(), known=network is None)
+        path = fetched.file
+    config = fetched.config if fetched is not None else config_next_to(path)
     held = read_source(path, port=None if source == "auto" else source == "timm-tf")
+    spec = spec or resolve(_network(held, config, str(file)))
     made = matched(
         _as_published(spec, held, padding, bn_eps),
         held,
@@ -87,15 +102,36 @@ def import_weights(
         classes=classes,
     )
     spec, made.net.normalisation = made.net.spec, _normalisation(held, mean, std)
-    record = _record(path, held, made, started, None if labels is None else Path(labels))
+    record = _record(
+        path, fetched, config, held, made, started, None if labels is None else Path(labels)
+    )
     write_text(folder.spec, to_text(spec))
     save_weights(made.net.state_dict(), folder.weights)
     write_json(folder.run_json, record)  # last: a folder without it is no run
     return {"run": str(folder.path), **record}
 
 
+def _network(held: Source, config: Mapping[str, Any], whose: str) -> str:
+    """The zoo's name of the network that weights belong to."""
+    if isinstance(config.get("architecture"), str):
+        return network_of(config["architecture"], whose)
+    found = which_network(held.filters)
+    if found is None:
+        raise InputError(
+            f"{whose} has the convolutions of no network known here at any width; name its network or write "
+            "its table as a spec file, and pass that with --as"
+        )
+    return found
+
+
 def _record(
-    path: Path, held: Source, made: Matched, started: str, labels: Path | None
+    path: Path,
+    fetched: Fetched | None,
+    config: Mapping[str, Any],
+    held: Source,
+    made: Matched,
+    started: str,
+    labels: Path | None,
 ) -> ImportRecord:
     spec = made.net.spec
     costs = count(spec)
@@ -117,7 +153,8 @@ def _record(
         bn_eps=spec.bn_eps,
         resolution=spec.resolution,
         class_count=spec.classes,
-        source=_source_record(path, held),
+        source=_source_record(path, fetched, config, held),
+        preprocessing=_preprocessing(config),
         normalisation=made.net.normalisation.as_json(),
         classes=names,
         class_ids=ids,
@@ -147,10 +184,26 @@ def _normalisation(
     )
 
 
-def _source_record(path: Path, held: Source) -> SourceRecord:
+def _source_record(
+    path: Path, fetched: Fetched | None, config: Mapping[str, Any], held: Source
+) -> SourceRecord:
     data = path.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    return SourceRecord(file=path.name, sha256=digest, bytes=len(data), layout=held.layout)
+    license = preprocessing(config).get("license")
+    return SourceRecord(
+        file=path.name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), layout=held.layout,
+        repository=None if fetched is None else fetched.name.repository,
+        commit=None if fetched is None else fetched.name.revision,
+        license=None if license is None else str(license),
+    )  # fmt: skip
+
+
+def _preprocessing(config: Mapping[str, Any]) -> Preprocessing | None:
+    """How the publisher evaluates; None where it says nothing or nothing that can be."""
+    said = preprocessing(config)
+    share, filter = said.get("crop_pct"), str(said.get("interpolation", "bilinear"))
+    if not isinstance(share, int | float) or not 0 < share <= 1 or filter not in FILTERS:
+        return None
+    return Preprocessing(crop=float(share), interpolation=filter)
 
 
 def _class_names(path: Path | None, count: int) -> tuple[list[str] | None, dict[str, int] | None]:

@@ -1,27 +1,79 @@
-"""Beginning a training from weights: of the same task whole, of a classifier its backbone."""
+"""Weights to start from, by name, file or folder: whole of the same task, the backbone of a classifier."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bneck.imports.hub import fetch, hub_name
+from bneck.imports.match import which_network
+from bneck.imports.read import read_source
 from bneck.nets.build import WrappedNet
 from bneck.nets.shrink import shrink_into
 from bneck.nets.transfer import is_folded, restore_statistics, take_rows, transferred
-from bneck.records.progress import Progress
+from bneck.records.files import cache_folder, locked
+from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder, task_run
 from bneck.runs.imports import import_weights
 from bneck.runs.load import task_of, trained
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.text import load
+from bneck.specs.text import load, resolve
 from bneck.specs.wrapper import PLAIN, Wrapper
 from bneck.tasks.contract import Data, Task
-from bneck.training.processes import ProcessGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Weights to start from: their folder, and the text that means them also in a year."""
+
+    folder: Path
+    text: str
+
+    def record(self) -> dict[str, Any] | None:
+        """Where they came from: file, sha256, layout, repository, commit, licence; None for a run."""
+        held = RunFolder(self.folder)
+        return held.read().get("source") if held.run_json.is_file() else None
+
+
+def find_start(
+    start: str, network: str | Path | NetSpec | None = None, progress: Progress | None = None
+) -> Start:
+    """The weights that a text names; those of a hub's repository or a file are imported into the cache.
+
+    Args:
+        start: a run's or an import's folder, a file of published weights, or a name on the hub.
+        network: which network a file holds if it is no network of the zoo.
+        progress: receives the steps of a download.
+
+    Raises:
+        InputError: no such file, folder or repository, or weights that cannot be imported.
+    """
+    name, options = hub_name(start), dict[str, Any]()
+    if name is not None:
+        fetched = fetch(name, progress or Silent())
+        # A branch moves on: a resumed run takes the commit that it began with.
+        file, text = fetched.file, str(fetched.name)
+    elif Path(start).is_file():
+        file, text = Path(start), str(Path(start).resolve())
+        if network is not None and which_network(read_source(file).filters) is None:
+            options = {"network": resolve(network)}
+    else:
+        return Start(Path(start), str(Path(start).resolve()))
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+    key = "-".join([digest, *(spec.digest()[:8] for spec in options.values())])
+    folder = cache_folder("imports") / key
+    with locked(folder.with_name(f"{key}.lock"), wait=True):
+        if not RunFolder(folder).run_json.is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # an import that was killed
+            import_weights(text, **options, out=folder, progress=progress)
+    return Start(folder, text)
 
 
 def compatible(chosen: Task, spec: NetSpec, start: Path) -> NetSpec:
@@ -30,13 +82,11 @@ def compatible(chosen: Task, spec: NetSpec, start: Path) -> NetSpec:
     Raises:
         InputError: no trained weights there, or those of another task that cannot begin this one.
     """
-    if start.is_file():
-        return spec  # a file of published weights says what it needs when it is imported
     folder = RunFolder(task_run(start))
     if not folder.weights.is_file():
         raise InputError(
-            f"{start} has no trained weights; pass the folder of a finished run or of bneck import, or a "
-            "file of published weights"
+            f"{start} has no trained weights; pass the folder of a finished run or of bneck import, a file of "
+            "published weights, or a name that bneck import --list prints"
         )
     record = folder.read() if folder.run_json.is_file() else {}
     other = task_of(record)
@@ -54,11 +104,9 @@ def started(
     spec: NetSpec,
     wrapper: Wrapper,
     source: Path,
-    place: Path,
     data: Data,
     *,
     seed: int,
-    group: ProcessGroup,
     progress: Progress,
 ) -> WrappedNet:
     """A net that begins with the weights of `source`; where narrower, with its most important channels.
@@ -67,23 +115,14 @@ def started(
         chosen: the task.
         spec: the network, see `compatible`.
         wrapper: what stands around it; its own weights are initialised from `seed`.
-        source: a run's or an import's folder, or a file of published weights.
-        place: where a file is imported to.
+        source: a run's or an import's folder (`find_start` makes one of a file or a hub's name).
         data: images, from which folded batch norms get statistics.
         seed: of what the start has no weights for.
-        group: the processes that train together; the first one imports.
         progress: receives what was taken.
 
     Raises:
         InputError: the source is of another network.
     """
-    if source.is_file():
-        if group.first and not RunFolder(place).run_json.is_file():
-            shutil.rmtree(place, ignore_errors=True)
-            import_weights(source, spec, out=place)
-        group.wait()
-        source = place
-        spec = compatible(chosen, spec, place)
     held = trained(source)
     if held.task.name == chosen.name and wrapper != PLAIN:
         return _same_task(chosen, held.net, held.wrapper, spec, wrapper, source, seed, progress)

@@ -30,7 +30,7 @@ from bneck.runs.folder import begin, check_empty, finish, fresh_folder, go_on, n
 from bneck.runs.load import Trained, trained
 from bneck.runs.progress import Steps
 from bneck.runs.report import write_training_report
-from bneck.runs.start import compatible, started
+from bneck.runs.start import compatible, find_start, started
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
@@ -76,7 +76,7 @@ def train(
         InputError: wrong input; the message is one sentence.
     """
     with joined(options.get("compute")) as group:
-        plan = planned(network, data, task, options)
+        plan = planned(network, data, task, options, progress)
         plan.settings.check(group)
         folder = RunFolder(Path(group.share(str(out or fresh_folder(KIND)))))
         if group.first:
@@ -117,14 +117,14 @@ class Plan:
     settings: Settings
     common: TrainOptions
     own: Any
+    source: dict[str, Any] | None  # of the weights that it starts from
 
     def record(self) -> dict[str, Any]:
         """What `run.json` holds at the beginning."""
         costs = count_whole(self.spec, self.wrapper)
         common = asdict(self.common)
-        for name in ("start", "teacher"):
-            if common[name] is not None:
-                common[name] = str(Path(common[name]).resolve())
+        if common["teacher"] is not None:
+            common["teacher"] = str(Path(common["teacher"]).resolve())
         return {
             **new_record(KIND, "bneck.training(...)"),
             "task": self.task.name,
@@ -136,6 +136,7 @@ class Plan:
             "wrapper": self.task.stored(self.spec, self.wrapper),
             "classes": list(self.classes),
             "data": self.data,
+            "source": self.source,
             "options": {**common, "task": asdict(self.own)},
             "training": asdict(self.settings),
         }
@@ -146,6 +147,7 @@ def planned(
     data: str | Path | None,
     name: str,
     options: Mapping[str, Any],
+    progress: Progress | None = None,
 ) -> Plan:
     """Check all that was asked for before a folder is made.
 
@@ -157,9 +159,14 @@ def planned(
     common.check()
     place = data_path(chosen, data)
     dataset = chosen.find(place, own, seed=common.seed)
-    spec, wrapper = chosen.arrange(network or chosen.default_network, own, dataset)
+    start = None
     if common.start is not None:
-        spec = compatible(chosen, spec, Path(common.start))
+        start = find_start(common.start, network, progress)
+        common = replace(common, start=start.text)
+    usual = chosen.default_network if start is None else start.folder
+    spec, wrapper = chosen.arrange(network or usual, own, dataset)
+    if start is not None:
+        spec = compatible(chosen, spec, start.folder)
     if common.teacher is not None:
         trained(Path(common.teacher), wanted=chosen, classes=dataset.classes)
     if common.stream and place is None:
@@ -174,6 +181,7 @@ def planned(
     return Plan(
         task=chosen, classes=tuple(dataset.classes), data=data_record(dataset, place), spec=spec,
         wrapper=wrapper, common=common, own=own, settings=_given(settings, common),
+        source=None if start is None else start.record(),
     )  # fmt: skip
 
 
@@ -325,12 +333,10 @@ class Work:
         wrapper = self.task.restored(spec, record["wrapper"], len(record["classes"]))
         if record["options"]["start"] is None:
             return self.task.module(spec, wrapper, seed=settings.seed)
-        source = Path(record["options"]["start"])
-        place = folder.scratch / "start"
+        start = find_start(record["options"]["start"], spec, self.progress)
         return started(
-            self.task, spec, wrapper, source, place, data,
-            seed=settings.seed, group=self.group, progress=self.progress,
-        )  # fmt: skip
+            self.task, spec, wrapper, start.folder, data, seed=settings.seed, progress=self.progress
+        )
 
     def _scored(self, folder: RunFolder, record: dict[str, Any], data: Data) -> None:
         """Score val and test, write the files, finish; processes that write nothing only score."""

@@ -38,7 +38,8 @@ class TrainOptions:
 
     start: str | None = option(
         None,
-        "Weights to begin with: a run, an import, or a file of published weights.",
+        "Weights to start from: a run, an import, a file of published weights, or a name on the hub "
+        "(timm/NAME.TAG, hf:ORG/REPO; bneck import --list).",
         "train",
         flag="--from",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from bneck.devices.fill import Plan, fill_table, plan_for
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.places import Place, identity, opened
 from bneck.devices.protocol import Protocol, TimingError
-from bneck.records.files import locked, write_bytes
+from bneck.records.files import cache_folder, locked, write_bytes
 from bneck.records.ledger import Ledger
 from bneck.runs.search.run import Run
 from bneck.specs.network import NetSpec
@@ -130,7 +129,6 @@ def table_path(
 
     `space` is the digest of a space whose table is measured beside that network.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     processor, version = identity(on.device, on.runtime)
     what = (
         FORMAT,
@@ -148,7 +146,7 @@ def table_path(
     key = hashlib.sha256(content.encode()).hexdigest()[:12]
     # A spec file may be called anything, "../x" too.
     name = re.sub(r"[^\w.-]", "-", seed.name.partition("@")[0])[:40]
-    return cache / "bneck" / "tables" / f"{name}-{seed.resolution}-{key}.jsonl"
+    return cache_folder("tables") / f"{name}-{seed.resolution}-{key}.jsonl"
 
 
 def known_table(

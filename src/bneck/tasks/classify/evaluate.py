@@ -58,19 +58,18 @@ def evaluate(
         InputError: no images, classes that are not the network's, labels for the run's own images,
             or more than one image in a hundred unreadable.
     """
-    if options.crop not in CROPS:
-        raise InputError(f"crop is {options.crop!r}; allowed are {', '.join(CROPS)}")
+    crop, how = _crop(options.crop, record)
     side = answers.spec.resolution if options.resolution is None else options.resolution
     if side < 1:
         raise InputError(f"resolution is {side}; it must be a whole number of at least 1")
     listed = None if options.labels is None else Path(options.labels)
     own = (record.get("data") or {}).get("path")
-    read: Read = partial(read_crop, side=side, crop=options.crop)
+    read: Read = partial(read_crop, side=side, crop=crop, **how)
     if listed is not None and is_image_list(listed):
         data = data or own  # it says itself which images are meant
     if data is None:
         fit = _own(record, split, seed, listed)
-        read = partial(read_central, side=side) if options.crop == "central" else read
+        read = partial(read_central, side=side) if crop == "central" else read
     else:
         # A module without a record has only numbers for labels; a file holds its own.
         known = class_places(record if answers.net else {"classes": list(answers.labels), **record})
@@ -83,12 +82,28 @@ def evaluate(
         split=split, images=accuracy.n, score=accuracy.top1, expected=accuracy.expected,
         loss=accuracy.loss,
         details={
-            "top5": accuracy.top5, "classes": answers.spec.classes, "crop": options.crop,
+            "top5": accuracy.top5, "classes": answers.spec.classes, "crop": crop, **how,
             "resolution": side, "padding": answers.spec.padding,
             "normalisation": answers.normalisation.as_json(),
             "left_out": batches.bad, "notes": list(fit.notes),
         },
     )  # fmt: skip
+
+
+def _crop(asked: str | None, record: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What is seen of an image: as asked for, else as the publisher of the weights evaluates."""
+    published = record.get("preprocessing")
+    chosen = asked or ("published" if published else "central")
+    if chosen not in CROPS:
+        raise InputError(f"crop is {chosen!r}; allowed are {', '.join(CROPS)}")
+    if chosen != "published":
+        return chosen, {}
+    if not published:
+        raise InputError(
+            "nothing published says how this network's images are cropped, as a config.json next to imported "
+            "weights does; choose --crop central or --crop resize"
+        )
+    return chosen, {"share": published["crop"], "filter": published["interpolation"]}
 
 
 def _labelled(root: Path, known: dict[str, int] | None, listed: Path | None) -> Labelled:

@@ -46,9 +46,10 @@ class ClassifyOptions:
         "Input side in pixels; default the network's, 48 for the built-in images.",
         "train", "search", "evaluate",
     )  # fmt: skip
-    crop: str = option(
-        "central",
-        "Part of an image that is scored: central (the middle 87.5 %) or resize (shorter side to 256 / 224).",
+    crop: str | None = option(
+        None,
+        "Part of an image that is scored: central (the middle 87.5 %), resize (shorter side to 256 / 224) or "
+        "published (as a config.json next to imported weights says); default published if known, else central.",
         "evaluate",
     )
     labels: str | None = option(
