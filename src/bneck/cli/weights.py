@@ -84,12 +84,7 @@ def import_weights(
             mean=_numbers("--mean", mean), std=_numbers("--std", std), labels=labels,
             allow_unmatched=allow_unmatched or (), progress=bars,
         )  # fmt: skip
-    if as_json:
-        print_json(record)
-        return
-    print(_imported(record))
-    for note in record["notes"]:
-        print(f"- {note}")
+    _print_imported(record, as_json)
 
 
 @with_options("evaluate")
@@ -152,14 +147,19 @@ def _print_known(as_json: bool) -> None:
     )
 
 
-def _imported(record: dict[str, Any]) -> str:
+def _print_imported(record: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(record)
+        return
     mean, std = (
         " ".join(f"{v:.4g}" for v in record["normalisation"][key]) for key in ("mean", "std")
     )
-    return (
+    print(
         f"{record['name']} from {record['source']['layout']} weights, {record['class_count']} classes, "
         f"{record['padding']} padding, mean {mean}, std {std}: {record['run']}"
     )
+    for note in record["notes"]:
+        print(f"- {note}")
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
