@@ -36,26 +36,24 @@ class HubName:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """Files of a repository in the hub's cache. `config` is config.json's content, {} without one."""
+class Weights:
+    """A file of published weights and the config.json next to it, {} without one.
 
-    name: HubName  # with the commit as its revision
+    `name` has the commit as its revision; None for a file that was at hand.
+    """
+
     file: Path
-    config: dict[str, Any]
+    config: Mapping[str, Any]
+    name: HubName | None = None
 
-    def record(self) -> dict[str, str | None]:
-        """What `run.json` says of them."""
+    def origin(self) -> dict[str, str | None]:
+        """Where they are from, and their publisher's licence; None where nobody says."""
+        license = preprocessing(self.config).get("license")
         return {
-            "repository": self.name.repository,
-            "commit": self.name.revision,
-            "license": self.license,
+            "repository": self.name.repository if self.name else None,
+            "commit": self.name.revision if self.name else None,
+            "license": None if license is None else str(license),
         }
-
-    @property
-    def license(self) -> str | None:
-        """The licence that the publisher names."""
-        found = preprocessing(self.config).get("license")
-        return None if found is None else str(found)
 
 
 def hub_name(text: str) -> HubName | None:
@@ -72,7 +70,7 @@ def preprocessing(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return inner if isinstance(inner, dict) else config
 
 
-def fetch(name: HubName, progress: Progress, *, known: bool = True) -> Fetched:
+def fetch(name: HubName, progress: Progress, *, known: bool = True) -> Weights:
     """Take a repository's config.json and model.safetensors from the hub's cache, or fetch them.
 
     The cache, the endpoint and offline mode are those of huggingface_hub: `HF_HOME`, `HF_HUB_CACHE`,
@@ -104,7 +102,7 @@ def fetch(name: HubName, progress: Progress, *, known: bool = True) -> Fetched:
         ) from None
     name = HubName(name.repository, _commit(file))
     _check(file, name)
-    return Fetched(name=name, file=file, config=held)
+    return Weights(name=name, file=file, config=held)
 
 
 def _quiet(name: HubName) -> None:

@@ -14,7 +14,7 @@ from bneck.costs.count import count
 from bneck.data.images import FILTERS
 from bneck.data.labels import read_classes
 from bneck.imports.checkpoint import config_next_to
-from bneck.imports.hub import Fetched, fetch, hub_name, preprocessing
+from bneck.imports.hub import Weights, fetch, hub_name, preprocessing
 from bneck.imports.match import Matched, matched, which_network
 from bneck.imports.published import network_of
 from bneck.imports.read import read_source
@@ -87,28 +87,26 @@ def import_weights(
         raise InputError(f"padding is {padding!r}; allowed are {', '.join(PADDINGS)}")
     folder = RunFolder(Path(out) if out is not None else _fresh_folder())
     _check_free(folder.path)
-    path, fetched = Path(file), None
-    if (name := hub_name(str(file))) is not None:
-        fetched = fetch(name, progress or Silent(), known=network is None)
-        path = fetched.file
-    config = fetched.config if fetched is not None else config_next_to(path)
-    held = read_source(path, port=None if source == "auto" else source == "timm-tf")
-    spec = spec or resolve(_network(held, config, str(file)))
+    weights = _weights(file, known=network is None, progress=progress or Silent())
+    held = read_source(weights.file, port=None if source == "auto" else source == "timm-tf")
+    spec = spec or resolve(_network(held, weights.config, str(file)))
     made = matched(
-        _as_published(spec, held, padding, bn_eps),
-        held,
-        path=path,
-        excuses=allow_unmatched,
-        classes=classes,
-    )
+        _as_published(spec, held, padding, bn_eps), held, path=weights.file,
+        excuses=allow_unmatched, classes=classes,
+    )  # fmt: skip
     spec, made.net.normalisation = made.net.spec, _normalisation(held, mean, std)
-    record = _record(
-        path, fetched, config, held, made, started, None if labels is None else Path(labels)
-    )
+    record = _record(weights, held, made, started, None if labels is None else Path(labels))
     write_text(folder.spec, to_text(spec))
     save_weights(made.net.state_dict(), folder.weights)
     write_json(folder.run_json, record)  # last: a folder without it is no run
     return {"run": str(folder.path), **record}
+
+
+def _weights(file: str | Path, *, known: bool, progress: Progress) -> Weights:
+    """The file that a path or a name on the hub means."""
+    if (name := hub_name(str(file))) is not None:
+        return fetch(name, progress, known=known)
+    return Weights(file=Path(file), config=config_next_to(Path(file)))
 
 
 def _network(held: Source, config: Mapping[str, Any], whose: str) -> str:
@@ -125,13 +123,7 @@ def _network(held: Source, config: Mapping[str, Any], whose: str) -> str:
 
 
 def _record(
-    path: Path,
-    fetched: Fetched | None,
-    config: Mapping[str, Any],
-    held: Source,
-    made: Matched,
-    started: str,
-    labels: Path | None,
+    weights: Weights, held: Source, made: Matched, started: str, labels: Path | None
 ) -> ImportRecord:
     spec = made.net.spec
     costs = count(spec)
@@ -153,8 +145,8 @@ def _record(
         bn_eps=spec.bn_eps,
         resolution=spec.resolution,
         class_count=spec.classes,
-        source=_source_record(path, fetched, config, held),
-        preprocessing=_preprocessing(config),
+        source=_source_record(weights, held),
+        preprocessing=_preprocessing(weights.config),
         normalisation=made.net.normalisation.as_json(),
         classes=names,
         class_ids=ids,
@@ -184,16 +176,12 @@ def _normalisation(
     )
 
 
-def _source_record(
-    path: Path, fetched: Fetched | None, config: Mapping[str, Any], held: Source
-) -> SourceRecord:
-    data = path.read_bytes()
-    license = preprocessing(config).get("license")
+def _source_record(weights: Weights, held: Source) -> SourceRecord:
+    data, origin = weights.file.read_bytes(), weights.origin()
     return SourceRecord(
-        file=path.name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), layout=held.layout,
-        repository=None if fetched is None else fetched.name.repository,
-        commit=None if fetched is None else fetched.name.revision,
-        license=None if license is None else str(license),
+        file=weights.file.name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data),
+        layout=held.layout, repository=origin["repository"], commit=origin["commit"],
+        license=origin["license"],
     )  # fmt: skip
 
 
