@@ -59,7 +59,7 @@ def zoo(
 ) -> None:
     """List the networks of the paper, their counts next to the printed ones. Python: bneck.zoo()"""
     chosen = task_named(task or DEFAULT)
-    table = chosen.zoo(pattern, chosen.Options())
+    table = chosen.zoo(pattern)
     if as_json:
         print_json([dict(one) for one in table.values])
         return

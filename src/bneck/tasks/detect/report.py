@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bneck.tasks.checks import CHOSEN
-from bneck.tasks.detect.tables import KEYS, percent
+from bneck.tasks.detect.tables import KEYS
+from bneck.tasks.tables import percent
 
 
 def report_lines(record: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bneck.tasks.segment.tables import percent
+from bneck.tasks.tables import percent
 
 
 def report_lines(record: Mapping[str, Any]) -> list[str]:
