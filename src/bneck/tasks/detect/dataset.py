@@ -18,7 +18,7 @@ from bneck.records.files import write_bytes
 from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Answers, Indices, Left, Scores
-from bneck.tasks.detect.average_precision import average_precision
+from bneck.tasks.detect.average_precision import average_precision, check_evaluator
 from bneck.tasks.detect.coco import (
     Annotated,
     find_annotations,
@@ -35,11 +35,7 @@ from bneck.tasks.detect.images import (
     varied,
 )
 from bneck.tasks.detect.loss import DetectionLoss, divergence
-from bneck.tasks.detect.scoring import (
-    check_evaluator,
-    found_in,
-    results,
-)
+from bneck.tasks.detect.scoring import found_in, results
 from bneck.training.distill import DistillationLoss
 from bneck.training.loop import TrainingProblem, backbone, in_pieces
 from bneck.training.processes import ALONE, ProcessGroup

@@ -14,7 +14,7 @@ import onnx
 from bneck.graphs.onnx_operators import Graph
 from bneck.specs.errors import InputError
 from bneck.specs.operators import Operators
-from bneck.tasks.detect.coder import CODER, LARGEST_LOG, LEAST_SCORE, MOST_BOXES, NMS_IOU
+from bneck.tasks.detect.boxes import CODER, LARGEST_LOG, LEAST_SCORE, MOST_BOXES, NMS_IOU
 
 T = TypeVar("T")
 
