@@ -213,6 +213,10 @@ class TestMasks:
         with pytest.raises(DataError, match="holds id 700, and the class list has ids 0 to 2"):
             read_mask(tmp_path / "m.png", THREE)
 
+    def test_an_ignored_id_may_be_one_that_an_8_bit_file_cannot_hold(self, tmp_path: Path) -> None:
+        known = labels([("sky", None), ("road", None)], ignore=[65535], source="the test")
+        assert read_mask(save(tmp_path / "m.png", [[0, 1]]), known).tolist() == [[0, 1]]
+
     def test_colours_are_converted_where_the_palette_is_known(self, tmp_path: Path) -> None:
         known = labels(
             [("sky", (9, 8, 7)), ("void", (0, 0, 0)), ("road", (200, 0, 1))], source="the test"

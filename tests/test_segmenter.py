@@ -22,12 +22,7 @@ from bneck.tasks.segment.count import (
     count_segmenter,
     paper_madds,
 )
-from bneck.tasks.segment.head import (
-    Segmenter,
-    from_settings,
-    segmenter,
-    segmenter_layers,
-)
+from bneck.tasks.segment.head import Segmenter, segmenter, segmenter_layers
 
 LITTLE = NetSpec(
     name="little",
@@ -173,7 +168,7 @@ def test_any_network_at_any_size(
     name: str, rng: object, head: str, stride: int, classes: int, filters: int, height: int,
     width: int,
 ) -> None:  # fmt: skip
-    """Searched widths too: the maps have the promised sizes, and settings survive a record."""
+    """Searched widths too: the maps have the promised sizes."""
     spec = random_widths(network(name), rng)  # type: ignore[arg-type]
     seg = segmenter(spec, classes=classes, head=head, filters=filters, stride=stride)  # type: ignore[arg-type]
     walk = {layer.name: layer for layer in segmenter_layers(seg, (height, width))}
@@ -182,7 +177,6 @@ def test_any_network_at_any_size(
     assert walk["head.classifier"].size_out == (-(-height // at), -(-width // at))
     assert min(walk["head.pool"].size_out) >= 1
     assert count_segmenter(seg, (height, width)).params == count_segmenter(seg, 32).params
-    assert from_settings(seg.network, seg.settings()) == seg
 
 
 class TestRefusals:
@@ -221,12 +215,6 @@ class TestRefusals:
             segmenter(LITTLE, stride=32)
         with pytest.raises(SpecError, match="output stride is 12"):
             segmenter(LITTLE, stride=12)
-
-    def test_settings_of_another_version(self) -> None:
-        stored = segmenter(LITTLE).settings()
-        del stored["gate"]
-        with pytest.raises(SpecError, match="missing or unknown: gate"):
-            from_settings(LITTLE, stored)
 
 
 def test_the_last_map_is_the_networks_own() -> None:

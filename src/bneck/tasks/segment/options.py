@@ -69,11 +69,7 @@ class SegmentOptions:
 def named_segmenter(
     network: str | Path | NetSpec, options: SegmentOptions, *, classes: int = CITYSCAPES
 ) -> Segmenter:
-    """The segmenter around a network by name, a spec file or a run's folder.
-
-    Raises:
-        InputError: no such network, or numbers that cannot be.
-    """
+    """The segmenter around a network by name, a spec file or a run's folder."""
     spec, stride = resolve(network), options.output_stride
     if stride is None and not re.search(r"\+os\d", spec.name):
         stride = STRIDE if segmenter(spec).output_stride > STRIDE else None
@@ -102,15 +98,8 @@ def run_segmenter(path: str | Path) -> Segmenter | None:
 
 
 def count_of(options: SegmentOptions) -> int:
-    """How many classes there are where no dataset says: Cityscapes' unless a number was given.
-
-    Raises:
-        InputError: something else was given.
-    """
-    if options.classes is None:
-        return CITYSCAPES
-    if not options.classes.isdigit() or int(options.classes) < 1:
-        raise InputError(
-            f"--classes is {options.classes!r}; without images it is a number of classes"
-        )
-    return int(options.classes)
+    """Classes where no dataset says how many; InputError where --classes is not a number of at least 1."""
+    given = str(CITYSCAPES) if options.classes is None else options.classes
+    if not given.isdigit() or int(given) < 1:
+        raise InputError(f"--classes is {given!r}; without images it is a number of classes")
+    return int(given)
