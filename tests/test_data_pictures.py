@@ -113,8 +113,6 @@ class TestAugmentation:
         )
         assert all(np.array_equal(a, b) for a, b in zip(plain[1], bright[1], strict=True))
         assert not torch.equal(plain[0], bright[0])
-        with pytest.raises(DataError, match="colour is 2"):
-            BoxAugment(colour=2)
 
     @settings(max_examples=60, deadline=None)
     @given(st.integers(0, 10**6), st.integers(0, 5))

@@ -174,12 +174,11 @@ def _read(
     dropped: list[Dropped] = []
     lost: list[Dropped] = []
     for image, entry in entries.items():
-        file = _locate(entry, folders, path)
-        size = "there is no such file" if file is None else _size(entry, file, measure)
-        if file is None or isinstance(size, str):
-            lost.append(Dropped(str(entry.get("file_name")), str(size)))
+        found = _found(entry, folders, path, measure)
+        if isinstance(found, str):
+            lost.append(Dropped(str(entry.get("file_name")), found))
         else:
-            pictures.append(_picture(image, file, size, boxes[image], dropped))
+            pictures.append(_picture(image, *found, boxes[image], dropped))
     _check_lost(lost, len(entries), path)
     return Annotated(path, classes, ids, tuple(pictures), (*dropped, *lost))
 
@@ -232,11 +231,21 @@ def image_folders(place: Path, split: str = "") -> list[Path]:
     return [start / name for start in (place, place.parent) for name in names]
 
 
-def _locate(entry: Mapping[str, Any], folders: Iterable[Path], path: Path) -> Path | None:
+def _found(
+    entry: Mapping[str, Any], folders: Iterable[Path], path: Path, measure: Measure
+) -> tuple[Path, tuple[int, int]] | str:
+    """An image's file and its size, which the json must not contradict; or why it cannot be used."""
     name = entry.get("file_name")
     if not isinstance(name, str) or not name:
         raise DataError(f"{path}: image {entry.get('id')} has no file_name; add it")
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+    file = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    size = "there is no such file" if file is None else measure(file)
+    if file is None or isinstance(size, str):
+        return str(size)
+    said = (entry.get("width", size[0]), entry.get("height", size[1]))
+    if said != size:
+        return f"it is {size[0]}x{size[1]} pixels, the json says {said[0]}x{said[1]}"
+    return file, size
 
 
 def _state(path: Path) -> tuple[int, int] | None:
@@ -246,24 +255,10 @@ def _state(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def _size(entry: Mapping[str, Any], path: Path, measure: Measure) -> tuple[int, int] | str:
-    """(width, height) of the file, which the json must not contradict."""
-    size = measure(path)
-    if isinstance(size, str):
-        return size
-    said = (entry.get("width", size[0]), entry.get("height", size[1]))
-    if said != size:
-        return f"it is {size[0]}x{size[1]} pixels, the json says {said[0]}x{said[1]}"
-    return size
-
-
 def _picture(
-    image: int,
-    path: Path,
-    size: tuple[int, int],
-    entries: Sequence[tuple[int, Mapping[str, Any], int]],
-    dropped: list[Dropped],
-) -> Picture:
+    image: int, path: Path, size: tuple[int, int],
+    entries: Sequence[tuple[int, Mapping[str, Any], int]], dropped: list[Dropped],
+) -> Picture:  # fmt: skip
     rows: list[tuple[Any, ...]] = []
     for key, entry, label in entries:
         box = clipped(entry.get("bbox"), size)

@@ -13,21 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bneck.specs import zoo
-from bneck.specs.network import Layer, NetSpec
-from bneck.specs.network import Size as AnySize
+from bneck.specs.network import Layer, NetSpec, Size
 from bneck.specs.network import layers as network_layers
-from bneck.specs.operators import Operators, Values
+from bneck.specs.operators import Operators, Pair, Values
 from bneck.specs.rows import Bneck, Pool, SpecError
 from bneck.specs.text import resolve
-from bneck.specs.wrapper import (
-    Output,
-    Placed,
-    Size,
-    Tensors,
-    placed_conv,
-    placed_rows,
-    placed_separable,
-)
+from bneck.specs.wrapper import Output, Placed, Tensors, placed_conv, placed_rows, placed_separable
 
 RESOLUTION = 320  # pixels; Table 6
 COCO_IDS = 90  # COCO's category ids go from 1 to 90, and the paper's heads have a slot for each
@@ -93,7 +84,7 @@ class Detector:
     def settings(self) -> dict[str, Any]:
         return {"classes": self.classes, "extras": list(self.extras)}
 
-    def layers(self, size: AnySize | None = None) -> Iterator[Layer]:
+    def layers(self, size: Size | None = None) -> Iterator[Layer]:
         """Those of the function `layers`, at the detector's own resolution whatever the size."""
         return layers(self)
 
@@ -107,7 +98,7 @@ class Detector:
                 found |= {depthwise: source.layer, f"{head}.{i}.predict": depthwise}
         return found
 
-    def outputs(self, size: Size, *, finished: bool = False) -> tuple[Output, ...]:
+    def outputs(self, size: Pair, *, finished: bool = False) -> tuple[Output, ...]:
         """Offsets and logits of every anchor; boxes, scores and labels of one image if `finished`."""
         if finished:
             boxes, scores = Output("boxes", ("found", 4)), Output("scores", ("found",))
@@ -117,7 +108,7 @@ class Detector:
         return offsets, Output("logits", ("batch", count, self.slots))
 
     def answer(
-        self, graph: Operators[T], image: T, size: Size, *, finished: bool = False
+        self, graph: Operators[T], image: T, size: Pair, *, finished: bool = False
     ) -> dict[str, T]:
         """`offsets` (N, anchors, 4) and `logits` (N, anchors, slots), real numbers.
 
@@ -314,7 +305,7 @@ class Ssdlite:
     def network(self, spec: NetSpec) -> NetSpec:
         return self.around(spec).network
 
-    def size(self, spec: NetSpec) -> Size:
+    def size(self, spec: NetSpec) -> Pair:
         return (spec.resolution, spec.resolution)
 
     def layers(self, spec: NetSpec) -> Iterator[Layer]:

@@ -49,10 +49,6 @@ class BoxAugment:
     flip: bool = True
     colour: float = 0.2
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.colour <= 1:
-            raise DataError(f"colour is {self.colour!r}; it must be from 0 to 1")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:

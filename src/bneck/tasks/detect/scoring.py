@@ -38,13 +38,9 @@ def check_raw(answers: Answers) -> None:
 
 
 def score(
-    answers: Answers,
-    annotated: Annotated,
-    split: str,
-    progress: Progress,
-    *,
+    answers: Answers, annotated: Annotated, split: str, progress: Progress, *,
     out: Path | None = None,
-) -> Scores:
+) -> Scores:  # fmt: skip
     """Find boxes in every image of a split and score them.
 
     With `out`, `detections-SPLIT.json`, as COCO's server takes it, and `sheet-SPLIT.png` are written

@@ -22,26 +22,14 @@ Colour = tuple[int, int, int]
 
 # The 19 classes that Cityscapes evaluates, in the order of their train ids: label id, name, colour.
 CITYSCAPES = (
-    (7, "road", (128, 64, 128)),
-    (8, "sidewalk", (244, 35, 232)),
-    (11, "building", (70, 70, 70)),
-    (12, "wall", (102, 102, 156)),
-    (13, "fence", (190, 153, 153)),
-    (17, "pole", (153, 153, 153)),
-    (19, "traffic light", (250, 170, 30)),
-    (20, "traffic sign", (220, 220, 0)),
-    (21, "vegetation", (107, 142, 35)),
-    (22, "terrain", (152, 251, 152)),
-    (23, "sky", (70, 130, 180)),
-    (24, "person", (220, 20, 60)),
-    (25, "rider", (255, 0, 0)),
-    (26, "car", (0, 0, 142)),
-    (27, "truck", (0, 0, 70)),
-    (28, "bus", (0, 60, 100)),
-    (31, "train", (0, 80, 100)),
-    (32, "motorcycle", (0, 0, 230)),
-    (33, "bicycle", (119, 11, 32)),
-)
+    (7, "road", (128, 64, 128)), (8, "sidewalk", (244, 35, 232)), (11, "building", (70, 70, 70)),
+    (12, "wall", (102, 102, 156)), (13, "fence", (190, 153, 153)), (17, "pole", (153, 153, 153)),
+    (19, "traffic light", (250, 170, 30)), (20, "traffic sign", (220, 220, 0)),
+    (21, "vegetation", (107, 142, 35)), (22, "terrain", (152, 251, 152)), (23, "sky", (70, 130, 180)),
+    (24, "person", (220, 20, 60)), (25, "rider", (255, 0, 0)), (26, "car", (0, 0, 142)),
+    (27, "truck", (0, 0, 70)), (28, "bus", (0, 60, 100)), (31, "train", (0, 80, 100)),
+    (32, "motorcycle", (0, 0, 230)), (33, "bicycle", (119, 11, 32)),
+)  # fmt: skip
 CITYSCAPES_IDS = 34  # label ids go from 0 to 33
 
 
@@ -232,12 +220,8 @@ def _entry(path: Path, number: int, line: str) -> tuple[str, Colour | None]:
 
 
 def _colour(index: int) -> Colour:
-    """A colour for class `index` that is far from those before it, each bit of it on another axis."""
-    red = green = blue = 0
-    rest = index + 1
-    for bit in range(7, -1, -1):
-        red |= (rest & 1) << bit
-        green |= (rest >> 1 & 1) << bit
-        blue |= (rest >> 2 & 1) << bit
-        rest >>= 3
+    """A colour for class `index` that is far from those before it."""
+    # The lowest bits become the highest of red, green and blue in turn.
+    bits = f"{index + 1:024b}"[::-1]
+    red, green, blue = (int(bits[channel::3], 2) for channel in range(3))
     return red, green, blue

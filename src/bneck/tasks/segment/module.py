@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -25,7 +26,7 @@ class SegmentNet(WrappedNet):
         super().__init__(seg)
         self.seg = seg
         walk = list(seg.layers(SIZE))
-        head = [layer for layer in walk if layer.row == seg.features]
+        head = {one.name.rpartition(".")[2]: one for one in walk if one.row == seg.features}
         self.head = LrAspp(head, seg) if seg.head == "lraspp" else RAspp(head, seg)
         self.tapped = next(layer.name.rpartition(".")[2] for layer in walk if seg.is_low(layer))
 
@@ -57,9 +58,8 @@ class SegmentNet(WrappedNet):
 class LrAspp(nn.Module):
     """LR-ASPP: a gated conv on the last map, brought to 1/8, and the low-level map's own scores."""
 
-    def __init__(self, walk: list[Layer], seg: Segmenter) -> None:
+    def __init__(self, layer: Mapping[str, Layer], seg: Segmenter) -> None:
         super().__init__()
-        layer = {one.name.rpartition(".")[2]: one for one in walk}
         self.seg = seg
         self.conv = _conv(layer["conv"], seg)
         self.gate = _scores(layer["gate"])
@@ -84,9 +84,8 @@ class LrAspp(nn.Module):
 class RAspp(nn.Module):
     """R-ASPP: a conv on the last map next to one on its mean, joined by one more."""
 
-    def __init__(self, walk: list[Layer], seg: Segmenter) -> None:
+    def __init__(self, layer: Mapping[str, Layer], seg: Segmenter) -> None:
         super().__init__()
-        layer = {one.name.rpartition(".")[2]: one for one in walk}
         self.conv = _conv(layer["conv"], seg)
         self.pooled = _conv(layer["pooled"], seg)
         self.project = _conv(layer["project"], seg)

@@ -18,44 +18,36 @@ from bneck.tasks.segment.head import Aspp, Segmenter, segmenter
 CITYSCAPES = 19  # classes
 STRIDE = 16  # the paper's output stride
 HALF = (512, 1024)
+TRAINS = ("train", "search")
+BUILDS = (*TRAINS, "count", "measure")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentOptions:
     """What can be told to segmentation."""
 
-    head: str = option(
-        "lraspp", "Head: lraspp or raspp (segmentation).", "train", "search", "count", "measure"
-    )
-    filters: int = option(
-        128, "Filters F of the head (Table 7).", "train", "search", "count", "measure"
-    )
+    head: str = option("lraspp", "Head: lraspp or raspp (segmentation).", *BUILDS)
+    filters: int = option(128, "Filters F of the head (Table 7).", *BUILDS)
     output_stride: int | None = option(
-        None,
-        "Output stride 8, 16 or 32; default 16, or the name's (+os32).",
-        "train", "search", "count", "measure",
-    )  # fmt: skip
-    global_pool: bool = option(
-        False, "Pool the whole map instead of 49 x 49 windows.", "train", "search"
+        None, "Output stride 8, 16 or 32; default 16, or the name's (+os32).", *BUILDS
     )
+    global_pool: bool = option(False, "Pool the whole map instead of 49 x 49 windows.", *TRAINS)
     classes: str | None = option(
         None,
         "Class list, one per line: 'name' or 'name R G B'; default DATA/classes.txt. To count: how many.",
-        "train", "search", "evaluate", "count", "measure",
+        *TRAINS, "evaluate", "count", "measure",
     )  # fmt: skip
     ignore: tuple[int, ...] = option(
-        (), "A mask id that means no class, next to 255.", "train", "search", "evaluate"
+        (), "A mask id that means no class, next to 255.", *TRAINS, "evaluate"
     )
     size: Any = option(
         None,
         "HEIGHTxWIDTH of the images in pixels; default their own (count: 1024x2048, measure: 512x1024).",
-        "train", "search", "count", "measure", "export", measure=HALF,
+        *BUILDS, "export", measure=HALF,
     )  # fmt: skip
-    crop: Any = option(
-        None, "HEIGHTxWIDTH trained on; default the image, at most 769.", "train", "search"
-    )
+    crop: Any = option(None, "HEIGHTxWIDTH trained on; default the image, at most 769.", *TRAINS)
     balance: bool = option(
-        False, "Use class weights: rare classes count more in the loss.", "train", "search"
+        False, "Use class weights: rare classes count more in the loss.", *TRAINS
     )
     sliding: Any = option(
         None, "HEIGHTxWIDTH of sliding windows; default whole images.", "evaluate"

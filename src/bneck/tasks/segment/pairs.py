@@ -15,6 +15,7 @@ TRAIN, VAL, TEST = "train", "val", "test"
 SPLIT_NAMES = {TRAIN: ("train", "training"), VAL: ("val", "valid", "validation"), TEST: ("test",)}
 IMAGES = ("images", "image", "imgs", "img", "jpegimages", "leftimg8bit")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "annots", "segmentationclass", "gt")
+VAL_SHARE = 0.2  # where there is no val split
 ANNOT = "annot"  # CamVid-style: train and trainannot
 ENDINGS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_l")  # of a mask's name
 CLASS_LISTS = ("classes.txt", "class_dict.csv", "label_colors.txt", "labels.txt")
@@ -45,30 +46,26 @@ class Scenery:
 
 
 def list_pairs(
-    root: Path, *, classes: Path | None = None, ignore: Sequence[int] = (), val_share: float = 0.2,
-    seed: int = 0,
-) -> Scenery:  # fmt: skip
+    root: Path, *, classes: Path | None = None, ignore: Sequence[int] = (), seed: int = 0
+) -> Scenery:
     """Find images and masks under `root`.
 
     Three layouts, tried in this order: Cityscapes (`leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` with
     `gtFine/SPLIT/CITY/*_gtFine_labelIds.png`, or `..._labelTrainIds.png`); CamVid-style (`train` and
     `trainannot`, `val` and `valannot`, `test` and `testannot`); pairs (`images` and `masks`, with
-    folders `train` and `val` inside, around, or not at all: then `val_share` is split off by a hash
-    of seed and name, the same on every machine).
+    folders `train` and `val` inside, around, or not at all: then a fifth is split off by a hash of seed
+    and name, the same on every machine).
 
     Args:
         root: the folder.
         classes: the class list, see `masks.read_labels`; None takes `classes.txt`, `class_dict.csv`
             or `label_colors.txt` in `root`. Cityscapes needs none.
         ignore: ids of masks that mean no class, besides 255.
-        val_share: above 0 and below 1.
         seed: of the split.
 
     Raises:
         DataError: no layout fits, images have no masks, or the class list is missing or wrong.
     """
-    if not 0 < val_share < 1:
-        raise DataError(f"val_share is {val_share!r}; it must be above 0 and below 1")
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; check the path")
     inside = _folders(root)
@@ -85,7 +82,7 @@ def list_pairs(
     if TRAIN not in found:
         raise DataError(f"{root} has {', '.join(found)} but no folder 'train' to train on")
     if VAL not in found:
-        found[TRAIN], found[VAL] = _split(found[TRAIN], root, val_share, seed)
+        found[TRAIN], found[VAL] = _split(found[TRAIN], root, seed)
     known = read_labels(classes or _class_list(root), ignore=ignore)
     ordered = {name: found[name] for name in SPLIT_NAMES if name in found}
     return Scenery("camvid" if camvid else "pairs", known, ordered)
@@ -183,9 +180,7 @@ def _maskless(count: int, image: Path, mask: Path) -> DataError:
     return DataError(f"{what}: for {image} there is no {mask}; add it or take the image away")
 
 
-def _split(
-    pairs: tuple[Pair, ...], root: Path, share: float, seed: int
-) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+def _split(pairs: tuple[Pair, ...], root: Path, seed: int) -> list[tuple[Pair, ...]]:
     if len(pairs) < 2:
         raise DataError(
             f"{root} has a single image; at least two are needed, for training and for validation"
@@ -195,8 +190,8 @@ def _split(
         name = os.fsencode(pair.image.relative_to(root).as_posix())
         return hashlib.sha256(b"%d/%s" % (seed, name)).digest()
 
-    val = set(sorted(pairs, key=rank)[: held_out(len(pairs), share)])
-    return tuple(p for p in pairs if p not in val), tuple(p for p in pairs if p in val)
+    val = set(sorted(pairs, key=rank)[: held_out(len(pairs), VAL_SHARE)])
+    return [tuple(p for p in pairs if p not in val), tuple(p for p in pairs if p in val)]
 
 
 def _class_list(root: Path) -> Path:

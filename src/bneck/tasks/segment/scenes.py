@@ -20,6 +20,7 @@ from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.tasks.segment.masks import IGNORED, Labels, read_mask
 from bneck.tasks.segment.pairs import Pair
 
+STEP = 0.25  # between scales
 SETS = 2  # that a training run or a search has at once: train, and what is scored
 
 
@@ -27,29 +28,17 @@ SETS = 2  # that a training run or a search has at once: train, and what is scor
 class Vary:
     """How training pairs are augmented: the protocol of the DeepLab line (6.4).
 
-    A scale is drawn from `scales` in steps of `step` (0 draws any), then a crop; what the crop
-    reaches beyond the image is the mean colour and ignored. `flip` mirrors every second one.
+    A scale is drawn from `scales` (low, high) in steps of 0.25, then a crop; what the crop reaches
+    beyond the image is the mean colour and ignored. `flip` mirrors every second one.
     """
 
     scales: tuple[float, float] = (0.5, 2.0)
-    step: float = 0.25
     flip: bool = True
-
-    def __post_init__(self) -> None:
-        low, high = self.scales
-        if not 0 < low <= high or self.step < 0:
-            raise DataError(
-                f"scales is {self.scales} and step {self.step}; scales must be 0 < low <= high, the "
-                "step 0 or more"
-            )
 
     def scale(self, share: float) -> float:
         """The scale for a random number from 0 to below 1."""
         low, high = self.scales
-        if not self.step:
-            return low + (high - low) * share
-        steps = int((high - low) / self.step + 1e-9) + 1
-        return low + self.step * int(share * steps)
+        return low + STEP * int(share * (int((high - low) / STEP + 1e-9) + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +56,17 @@ class Survey:
 
 
 class Scenes:
-    """The pairs of a split. Decoded pairs stay in memory until they fill it.
+    """The pairs of a split. Decoded pairs stay in memory until they fill `kept_bytes`.
 
-    Args:
-        pairs: images and masks.
-        labels: what the masks hold.
-        size: (height, width) in pixels that images are brought to; None leaves them as they are.
-        whole_masks: leave masks at their own size where images are resized, for validation.
-        kept_bytes: how much may stay in memory; None: `data.memory.room` for two sets in one process.
+    `size` is the (height, width) in pixels that images are brought to; None leaves them as they are.
+    `whole_masks` leaves masks at their own size where images are resized, for validation.
+    `kept_bytes` of None is `data.memory.room` for two sets in one process.
     """
 
     def __init__(
         self, pairs: Sequence[Pair], labels: Labels, *, size: Size | None = None,
         whole_masks: bool = False, kept_bytes: int | None = None,
     ) -> None:  # fmt: skip
-        if size is not None and min(size) < 1:
-            raise DataError(f"size is {size}; it must be at least 1 x 1 pixels")
         self.pairs = tuple(pairs)
         self.labels = labels
         self.size = size

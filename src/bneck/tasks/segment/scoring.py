@@ -53,27 +53,14 @@ class Score:
     iou: tuple[float, ...]
 
 
-class Confusion:
-    """One matrix for a whole dataset, as Cityscapes scores: row the mask's class, column ours."""
+def confusion(predicted: Mask, mask: Mask, classes: int) -> Matrix:
+    """Pixels (classes, classes) of one image, as Cityscapes counts them: row the mask's class, column ours.
 
-    def __init__(self, classes: int) -> None:
-        self.matrix: Matrix = np.zeros((classes, classes), np.int64)
-
-    def add(self, predicted: Mask, mask: Mask) -> Matrix:
-        """Count one image, class numbers (H, W) both; ignored pixels of the mask are left out.
-
-        Returns:
-            The image's own matrix.
-        """
-        classes = len(self.matrix)
-        valid = mask != IGNORED
-        pairs = mask[valid].astype(np.int64) * classes + predicted[valid]
-        own = np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-        self.matrix += own
-        return own
-
-    def score(self) -> Score:
-        return matrix_score(self.matrix)
+    Class numbers (H, W) both; ignored pixels of the mask are left out.
+    """
+    valid = mask != IGNORED
+    pairs = mask[valid].astype(np.int64) * classes + predicted[valid]
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
 def matrix_score(matrix: Matrix) -> Score:
@@ -179,28 +166,25 @@ def score(
     answers: Answers, scenes: Scenes, split: str, progress: Progress, *,
     sliding: Size | None = None, out: Path | None = None,
 ) -> Scores:  # fmt: skip
-    """Score on all pairs, each at its mask's size, single scale (6.4).
+    """Score on all pairs, each at its mask's size, single scale (6.4), from one confusion matrix.
 
-    Args:
-        answers: a module or a file.
-        scenes: with `whole_masks`, so that images may be smaller than the masks they are scored by.
-        split: what the scores are called.
-        progress: receives what happens.
-        sliding: a window, see `predict`.
-        out: where the best and the worst images are drawn.
+    `scenes` have `whole_masks`, so that images may be smaller than the masks they are scored by.
+    `sliding` is a window, see `predict`. The best and the worst images are drawn in `out`.
 
     Raises:
         DataError: a bad file.
     """
     progress.stage(f"scoring {split}", len(scenes))
     see, names = score_of(answers, sliding=sliding), scenes.labels.names
-    total, images = Confusion(len(names)), []
+    total, images = np.zeros((len(names), len(names)), np.int64), []
     for index in range(len(scenes)):
         image, mask = scenes.read(index)
         found = see(image, (mask.shape[0], mask.shape[1]))
-        images.append(matrix_score(total.add(found, mask)).miou)
+        own = confusion(found, mask, len(names))
+        images.append(matrix_score(own).miou)
+        total += own
         progress.advance(1)
-    overall = total.score()
+    overall = matrix_score(total)
     value = _number(overall.miou)
     details: dict[str, Any] = {
         "pixels": _number(overall.pixels),
