@@ -32,8 +32,7 @@ _CHUNK = 128  # candidates compared with one another at a time
 def corners(anchors: Boxes) -> Boxes:
     """Anchors (centre and size) as boxes (corners)."""
     half = anchors[:, 2:] / 2
-    boxes: Boxes = np.concatenate((anchors[:, :2] - half, anchors[:, :2] + half), axis=1)
-    return boxes
+    return np.concatenate((anchors[:, :2] - half, anchors[:, :2] + half), axis=1)
 
 
 def overlaps(a: Boxes, b: Boxes) -> npt.NDArray[np.float32]:
@@ -53,8 +52,7 @@ def encode(boxes: Boxes, anchors: Boxes) -> Boxes:
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], np.float32(1e-6))
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     moved = (centres - anchors[:, :2]) / anchors[:, 2:]
-    offsets: Boxes = np.concatenate((moved, np.log(sides / anchors[:, 2:])), axis=1) * SCALES
-    return offsets
+    return np.concatenate((moved, np.log(sides / anchors[:, 2:])), axis=1) * SCALES
 
 
 def decode(offsets: Boxes, anchors: Boxes) -> Boxes:
@@ -62,8 +60,7 @@ def decode(offsets: Boxes, anchors: Boxes) -> Boxes:
     moved = offsets / SCALES
     centres = anchors[:, :2] + moved[:, :2] * anchors[:, 2:]
     half = np.exp(np.minimum(moved[:, 2:], np.float32(LARGEST_LOG))) * anchors[:, 2:] / 2
-    boxes: Boxes = np.concatenate((centres - half, centres + half), axis=1).clip(0, 1)
-    return boxes
+    return np.concatenate((centres - half, centres + half), axis=1).clip(0, 1)
 
 
 def match(anchors: Boxes, boxes: Boxes) -> Labels:

@@ -133,11 +133,9 @@ def read_coco(
     Boxes without an area, or outside their image, are left out and listed in `dropped`; those that
     reach over an edge are cut there. Category ids may have gaps. Images without boxes stay.
 
-    Args:
-        path: the json file.
-        images: the folder that file names are relative to; None looks next to the json (see
-            `IMAGE_FOLDERS`, and a folder of the split's name).
-        measure: gives an image file's (width, height), or why it cannot be read.
+    `images` is the folder that file names are relative to; None looks next to the json (see
+    `IMAGE_FOLDERS`, and a folder of the split's name). `measure` gives an image file's (width, height),
+    or why it cannot be read.
 
     Raises:
         DataError: no such file, no COCO json, an id that occurs twice or is unknown, or more than

@@ -49,15 +49,12 @@ def count_detector(detector: Detector) -> DetectorCount:
     params, madds = sum(part.params for part in parts), sum(part.madds for part in parts)
     normed = [layer for layer in walk if layer.bn and layer.kind in ("conv", "depthwise")]
     boxes = [layer for layer in walks["heads"] if layer.name.startswith("boxes")]
+    # Each map has a depthwise conv, then the one that predicts four numbers per anchor.
+    cells = sum(one.out // 4 * one.size_out[0] * one.size_out[1] for one in boxes[1::2])
     return DetectorCount(
-        params=params,
-        params_table6=params - sum(2 * layer.out for layer in normed),
-        madds=madds,
-        madds_elementwise=madds + sum(map(count_elementwise, walk)),
-        # Each map has a depthwise conv, then the one that predicts four numbers per anchor.
-        anchors=sum(one.out // 4 * one.size_out[0] * one.size_out[1] for one in boxes[1::2]),
-        parts=parts,
-    )
+        params=params, params_table6=params - sum(2 * layer.out for layer in normed), madds=madds,
+        madds_elementwise=madds + sum(map(count_elementwise, walk)), anchors=cells, parts=parts,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bneck.specs import zoo
-from bneck.specs.network import Layer, NetSpec, Size
-from bneck.specs.network import layers as network_layers
+from bneck.specs.network import Layer, NetSpec, Size, layers
 from bneck.specs.operators import Operators, Pair, Values
 from bneck.specs.rows import Bneck, Pool, SpecError
 from bneck.specs.text import resolve
@@ -85,8 +85,12 @@ class Detector:
         return {"classes": self.classes, "extras": list(self.extras)}
 
     def layers(self, size: Size | None = None) -> Iterator[Layer]:
-        """Those of the function `layers`, at the detector's own resolution whatever the size."""
-        return layers(self)
+        """Walk the operators: backbone, extra feature maps, heads; at `resolution` whatever the size.
+
+        Counting, building and graph writing all read this walk. Row indices go on after the backbone's:
+        one for every extra feature map, then one for the heads of every map.
+        """
+        return chain(features(self), extra_layers(self), head_layers(self))
 
     def feeds(self) -> Mapping[str, str]:
         """The first extra feature map takes C5, the heads of C4 and C5 take those."""
@@ -197,7 +201,7 @@ def ssdlite(
 def features(detector: Detector) -> Iterator[Layer]:
     """The operators of the backbone, from the image to C5."""
     spec = detector.network
-    return (one for one in network_layers(spec, detector.resolution) if one.row < spec.pool_at)
+    return (one for one in layers(spec, detector.resolution) if one.row < spec.pool_at)
 
 
 def maps(detector: Detector) -> tuple[Map, ...]:
@@ -249,17 +253,6 @@ def head_layers(detector: Detector) -> Iterator[Layer]:
             )  # fmt: skip
 
 
-def layers(detector: Detector) -> Iterator[Layer]:
-    """Walk the detector's operators: backbone, extra feature maps, heads.
-
-    Counting, building and graph writing all read this walk. Row indices go on after the backbone's: one
-    for every extra feature map, then one for the heads of every map.
-    """
-    yield from features(detector)
-    yield from extra_layers(detector)
-    yield from head_layers(detector)
-
-
 def anchors(detector: Detector) -> list[Anchor]:
     """Anchor boxes (centre x, centre y, width, height) in normalized coordinates.
 
@@ -309,7 +302,7 @@ class Ssdlite:
         return (spec.resolution, spec.resolution)
 
     def layers(self, spec: NetSpec) -> Iterator[Layer]:
-        return layers(self.around(spec))
+        return self.around(spec).layers()
 
     def rows(self, spec: NetSpec) -> Iterator[Placed]:
         """Rows up to C5; a conv and a bneck for every extra feature map; a bneck for every head.

@@ -222,17 +222,15 @@ def cropped(boxes: Boxes, labels: Labels, window: npt.NDArray[np.float64]) -> tu
 
 def eval_images(
     annotated: Annotated, *, resolution: int, batch: int, normalisation: Normalisation = IMAGENET
-) -> Iterator[tuple[list[Picture], list[str], Tensor]]:
-    """Yield (pictures, reasons, images) in order: whole images, stretched and normalised.
+) -> Iterator[tuple[list[Picture], dict[int, str], Tensor]]:
+    """Yield pictures that can be read, by id why others cannot, and the images of the former.
 
-    A picture that cannot be read has a reason, "" for one that can; images are those of the latter.
+    Images are whole, stretched and normalised, (N, 3, resolution, resolution) float32, in order.
     """
     decoded = _decoded(annotated.pictures, resolution)
     while part := list(islice(decoded, batch)):
-        good = [pixels for _, pixels in part if not isinstance(pixels, str)]
-        stacked = np.stack(good) if good else np.empty((0, 3, resolution, resolution), np.uint8)
-        yield (
-            [picture for picture, _ in part],
-            [pixels if isinstance(pixels, str) else "" for _, pixels in part],
-            normalise(torch.from_numpy(stacked), normalisation),
-        )
+        good = [(picture, pixels) for picture, pixels in part if not isinstance(pixels, str)]
+        bad = {picture.id: why for picture, why in part if isinstance(why, str)}
+        stacked = np.array([p for _, p in good], np.uint8).reshape(-1, 3, resolution, resolution)
+        images = normalise(torch.from_numpy(stacked), normalisation)
+        yield [picture for picture, _ in good], bad, images

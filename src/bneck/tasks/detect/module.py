@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from bneck.nets.build import WrappedNet
 from bneck.nets.ops import BneckRow, ConvBnAct, initialise
-from bneck.specs.network import Layer
-from bneck.tasks.detect.head import Detector, extra_layers, head_layers
+from bneck.tasks.detect.head import Detector
 
 HEAD_STD = 0.03  # of the authors' head convs
 PRIOR = 0.01  # first score of every class
@@ -27,15 +26,13 @@ class DetectorNet(WrappedNet):
     def __init__(self, detector: Detector) -> None:
         super().__init__(detector)
         self.detector = detector
-        self.extras = self._blocks(list(extra_layers(detector)))
-        heads = list(head_layers(detector))
-        self.boxes = self._blocks([layer for layer in heads if layer.name.startswith("boxes.")])
-        self.scores = self._blocks([layer for layer in heads if layer.name.startswith("scores.")])
+        self.extras, self.boxes, self.scores = map(self._blocks, ("extras", "boxes", "scores"))
 
-    def _blocks(self, walk: list[Layer]) -> nn.ModuleList:
+    def _blocks(self, kind: str) -> nn.ModuleList:
         """Layers named `KIND.INDEX.PART` as a list of blocks with their parts by name."""
         blocks = nn.ModuleList()
-        for _, group in groupby(walk, key=lambda layer: layer.name.split(".")[1]):
+        own = (layer for layer in self.detector.layers() if layer.name.startswith(f"{kind}."))
+        for _, group in groupby(own, key=lambda layer: layer.name.split(".")[1]):
             block = nn.Sequential()
             for layer in group:
                 part = layer.name.rpartition(".")[2]

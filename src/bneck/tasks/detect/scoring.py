@@ -52,7 +52,16 @@ def score(
     """
     check_raw(answers)
     progress.stage(f"scoring {split}", len(annotated.pictures))
-    pictures, found, bad = _detected(answers, annotated, progress)
+    pictures: list[Picture] = []
+    found: list[Found] = []
+    bad: dict[int, str] = {}
+    for part, its_bad, images in eval_images(
+        annotated, resolution=answers.spec.resolution, batch=BATCH, normalisation=answers.normalisation
+    ):  # fmt: skip
+        pictures += part
+        bad |= its_bad
+        found += found_in(answers, images) if part else []
+        progress.advance(len(part) + len(its_bad))
     kept = annotated.without(bad)
     entries = results(pictures, found, annotated.ids)
     best = best_threshold(zip(found, _verdicts(pictures, found), strict=True))
@@ -72,24 +81,6 @@ def score(
     return Scores(
         split=split, images=len(pictures), score=value, expected=value or 0.0, details=details
     )
-
-
-def _detected(
-    answers: Answers, annotated: Annotated, progress: Progress
-) -> tuple[list[Picture], list[Found], dict[int, str]]:
-    """Pictures that could be read, what was found in each, and why others could not be, by id."""
-    pictures: list[Picture] = []
-    found: list[Found] = []
-    bad: dict[int, str] = {}
-    side, normalisation = answers.spec.resolution, answers.normalisation
-    for part, reasons, images in eval_images(
-        annotated, resolution=side, batch=BATCH, normalisation=normalisation
-    ):
-        bad |= {p.id: reason for p, reason in zip(part, reasons, strict=True) if reason}
-        pictures += [p for p in part if p.id not in bad]
-        found += found_in(answers, images) if len(images) else []
-        progress.advance(len(part))
-    return pictures, found, bad
 
 
 def found_in(answers: Answers, images: Any) -> list[Found]:
@@ -156,8 +147,7 @@ def _marks(
         if not ignored:
             text = f"{classes[int(label) - 1]} {score:.0%}"
             marks.append(Mark(box.tolist(), text, HIT if hit else FALSE_ALARM))
-    for box, label in zip(
-        picture.boxes[verdict.missed], picture.labels[verdict.missed], strict=True
-    ):
+    missed = verdict.missed
+    for box, label in zip(picture.boxes[missed], picture.labels[missed], strict=True):
         marks.append(Mark(box.tolist(), classes[int(label) - 1], MISSED, dashed=True))
     return marks

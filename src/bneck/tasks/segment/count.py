@@ -7,23 +7,19 @@ from typing import cast
 
 from bneck.costs.count import BYTES, Count, count_elementwise, count_rows
 from bneck.specs.network import Size, as_size
-from bneck.tasks.segment.head import Head, Segmenter, segmenter_layers
+from bneck.tasks.segment.head import Head, Segmenter
 
 FULL, HALF = (1024, 2048), (512, 1024)  # of Cityscapes, (height, width)
 
 
 def count_segmenter(seg: Segmenter, size: Size) -> Count:
-    """Count a segmenter at an image size, by the rules of `count`.
+    """Count a segmenter at an image size, a side or (height, width) in pixels, by the rules of `count`.
 
     The last row is the head. Activation memory includes the low-level map, which waits from the tap
     to the head, and the scores at the size of the image, which are by far the largest map.
-
-    Args:
-        seg: the segmenter.
-        size: a side or (height, width) in pixels.
     """
     height, width = as_size(size)
-    walk = list(segmenter_layers(seg, (height, width)))
+    walk = list(seg.layers((height, width)))
     rows = list(count_rows(walk))
     low = next(layer for layer in walk if seg.is_low(layer))
     waiting = BYTES * low.out * low.size_out[0] * low.size_out[1] if seg.head == "lraspp" else 0
@@ -35,9 +31,7 @@ def count_segmenter(seg: Segmenter, size: Size) -> Count:
         params=sum(row.params for row in rows),
         madds=sum(row.madds for row in rows),
         activation_bytes=max(peaks),
-        rows=tuple(
-            replace(row, activation_bytes=peak) for row, peak in zip(rows, peaks, strict=True)
-        ),
+        rows=tuple(replace(row, activation_bytes=n) for row, n in zip(rows, peaks, strict=True)),
     )
 
 
@@ -49,7 +43,7 @@ def paper_madds(seg: Segmenter, size: Size = FULL) -> int:
     not part of our count: with them all rows of V2 and V3 agree within 0.02B.
     """
     height, width = (side + 1 for side in as_size(size))
-    walk = list(segmenter_layers(seg, (height, width)))
+    walk = list(seg.layers((height, width)))
     convs = sum(row.madds for row in count_rows(walk))
     return convs + sum(map(count_elementwise, walk)) + seg.classes * height * width
 

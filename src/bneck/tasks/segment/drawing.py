@@ -21,14 +21,11 @@ def overlay(
 ) -> Image.Image:
     """Paint every pixel's class over an image; below it the classes that occur, the largest first.
 
-    Args:
-        image: (H, W, 3) RGB.
-        classes: (H, W) class numbers; numbers beyond `names` are left unpainted.
-        names: of the classes.
-        colours: of the classes.
+    `image` is (H, W, 3) RGB, `classes` (H, W) class numbers; numbers beyond `names` are left unpainted.
     """
     palette, share = np.zeros((256, 3), np.float32), np.zeros(256, np.float32)
-    palette[: len(names)], share[: len(names)] = colours, SHARE
+    palette[: len(names)] = colours
+    share[: len(names)] = SHARE
     part = share[classes][:, :, None]
     painted = image * (1 - part) + palette[classes] * part
     shares = class_shares(classes, len(names))
@@ -43,10 +40,8 @@ def overlay(
 
 def class_shares(classes: Array, count: int) -> list[float]:
     """Fraction of the pixels that each of `count` classes has."""
-    found: list[float] = (
-        np.bincount(classes.ravel(), minlength=256)[:count] / classes.size
-    ).tolist()
-    return found
+    pixels = np.bincount(classes.ravel(), minlength=256)[:count]
+    return [float(share) for share in pixels / classes.size]
 
 
 def _legend(entries: Sequence[tuple[str, Colour]], width: int) -> Image.Image:

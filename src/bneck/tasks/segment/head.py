@@ -1,6 +1,6 @@
 """A segmenter as a value: a network without its classifier, and R-ASPP or LR-ASPP after it (6.4).
 
-`segmenter_layers` walks its operators as `network.layers` walks a network's; counting and building
+`Segmenter.layers` walks its operators as `network.layers` walks a network's; counting and building
 read it, so they cannot disagree. Parameter names are its names: `rows.4.expand`, `head.conv`.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from math import prod
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
@@ -100,7 +101,14 @@ class Segmenter:
         }  # fmt: skip
 
     def layers(self, size: Size) -> Iterator[Layer]:
-        return segmenter_layers(self, size)
+        """Walk the operators from the image to the class scores before the last resize.
+
+        Head layers have the row index `features`. Resizes, products, sums and concatenation have no
+        parameters and are not layers. `size` is a side or (height, width) in pixels.
+        """
+        walk = [layer for layer in layers(self.network, size) if layer.row < self.features]
+        low = next(layer for layer in walk if self.is_low(layer))
+        return chain(walk, _head_layers(self, walk[-1], low))
 
     def is_low(self, layer: Layer) -> bool:
         """Whether it is the spatial convolution of `tap`, whose output is the low-level map."""
@@ -150,15 +158,10 @@ def segmenter(
 ) -> Segmenter:  # fmt: skip
     """R-ASPP or LR-ASPP around any network, zoo or searched, with the paper's numbers (6.4).
 
-    The gate is the hard sigmoid of the authors' networks; the paper's figure shows a sigmoid.
-
-    Args:
-        network: with its reduced tail, if it is to have one (`variants.rf2`).
-        classes: at least 1.
-        head: "lraspp" or "raspp".
-        filters: F of Table 7.
-        stride: the output stride, 8, 16 or 32, reached by dilation; None keeps the network's.
-        global_pool: pool the whole map instead of 49 x 49 windows.
+    The network comes with its reduced tail, if it is to have one (`variants.rf2`). `filters` is F of
+    Table 7. `stride` is the output stride, 8, 16 or 32, reached by dilation; None keeps the network's.
+    `global_pool` pools the whole map instead of 49 x 49 windows. The gate is the hard sigmoid of the
+    authors' networks; the paper's figure shows a sigmoid.
 
     Raises:
         SpecError: the network has no bneck at 1/8 of the image, cannot have that output stride, or
@@ -186,17 +189,6 @@ def segmenter(
     )  # fmt: skip
 
 
-def segmenter_layers(seg: Segmenter, size: Size) -> Iterator[Layer]:
-    """Walk the operators from the image to the class scores before the last resize.
-
-    Head layers have the row index `seg.features`. Resizes, products, sums and concatenation have no
-    parameters and are no layers. `size` is a side or (height, width) in pixels.
-    """
-    walk = [layer for layer in layers(seg.network, size) if layer.row < seg.features]
-    yield from walk
-    yield from _head_layers(seg, walk[-1], next(layer for layer in walk if seg.is_low(layer)))
-
-
 def _head_layers(seg: Segmenter, last: Layer, low: Layer) -> Iterator[Layer]:
     """LR-ASPP (Fig. 10): conv, pool and gate on the last map; a 1x1 conv to the classes on both maps.
 
@@ -211,23 +203,19 @@ def _head_layers(seg: Segmenter, last: Layer, low: Layer) -> Iterator[Layer]:
             size_out=size, act="relu" if bn else "linear", bn=bn,
         )  # fmt: skip
 
-    def pool(grid: Pair) -> Layer:
-        return Layer(
-            name="head.pool", kind="pool", row=seg.features, width_in=into, out=into, size_in=size,
-            size_out=grid,
-        )  # fmt: skip
-
+    window, strides = seg.pool_window(size), seg.window_stride
+    down, right = ((size[i] - window[i]) // strides[i] + 1 for i in (0, 1))
     yield conv("conv", into, wide, size, bn=True)
+    yield Layer(
+        name="head.pool", kind="pool", row=seg.features, width_in=into, out=into, size_in=size,
+        size_out=(down, right),
+    )  # fmt: skip
     if seg.head == "lraspp":
-        window, strides = seg.pool_window(size), seg.window_stride
-        down, right = ((size[i] - window[i]) // strides[i] + 1 for i in (0, 1))
-        yield pool((down, right))
         yield conv("gate", into, wide, (down, right))
         yield conv("classifier", wide, seg.classes, low.size_out)
         yield conv("low", low.out, seg.classes, low.size_out)
     else:
-        yield pool((1, 1))
-        yield conv("pooled", into, wide, (1, 1), bn=True)
+        yield conv("pooled", into, wide, (down, right), bn=True)
         yield conv("project", 2 * wide, wide, size, bn=True)
         yield conv("classifier", wide, seg.classes, size)
 
@@ -298,14 +286,14 @@ class Aspp:
         return self.shape
 
     def layers(self, spec: NetSpec) -> Iterator[Layer]:
-        return segmenter_layers(self.around(spec), self.shape)
+        return self.around(spec).layers(self.shape)
 
     def rows(self, spec: NetSpec) -> Iterator[Placed]:
         """Rows up to the last map; the head's pool and 1x1 convs."""
         seg = self.around(spec)
         follows = seg.feeds()
         yield from placed_rows(seg.network, seg.features, self.shape)
-        for layer in segmenter_layers(seg, self.shape):
+        for layer in seg.layers(self.shape):
             if layer.row < seg.features:
                 continue
             if layer.kind == "pool":

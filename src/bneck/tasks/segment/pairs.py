@@ -56,12 +56,8 @@ def list_pairs(
     folders `train` and `val` inside, around, or not at all: then a fifth is split off by a hash of seed
     and name, the same on every machine).
 
-    Args:
-        root: the folder.
-        classes: the class list, see `masks.read_labels`; None takes `classes.txt`, `class_dict.csv`
-            or `label_colors.txt` in `root`. Cityscapes needs none.
-        ignore: ids of masks that mean no class, besides 255.
-        seed: of the split.
+    `classes` is the class list, see `masks.read_labels`; None takes one of `CLASS_LISTS` in `root`.
+    Cityscapes needs none. `ignore` are ids of masks that mean no class, next to 255.
 
     Raises:
         DataError: no layout fits, images have no masks, or the class list is missing or wrong.

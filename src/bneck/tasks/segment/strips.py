@@ -38,12 +38,8 @@ def scores_in_strips(
     """What `net.head(*net.features(x))` gives for one image: scores before the last resize.
 
     Peak memory is that of two neighbouring rows' outputs, the stem's never being whole, and of a
-    strip's operators. It takes as long as the whole, and squeezing rows up to twice as long.
-
-    Args:
-        net: in evaluation mode.
-        image: normalised, (1, channels, rows, width) whenever rows are asked for.
-        strip_numbers: how many numbers a strip of a row's widest map may have.
+    strip's operators. It takes as long as the whole, and squeezing rows up to twice as long. `image` is
+    normalised. A strip of a row's widest map has at most `strip_numbers` numbers.
     """
     net.eval()
     head, source, low = net.head, image, None
@@ -131,8 +127,8 @@ class _Row:
         return gate
 
     def _strips(self) -> Iterator[tuple[int, int]]:
-        for top in range(0, self.height, self.lines):
-            yield top, min(top + self.lines, self.height)
+        tops = range(0, self.height, self.lines)
+        return ((top, min(top + self.lines, self.height)) for top in tops)
 
 
 def _after(part: Part, module: torch.nn.Module) -> Part:
