@@ -33,9 +33,8 @@ def average_precision(
 ) -> dict[str, Any]:
     """Score detections against ground truth, both as COCO's json has them.
 
-    Args:
-        ground: images, annotations (bbox, area, iscrowd) and categories.
-        results: image_id, category_id, bbox [x, y, width, height] in pixels, and score.
+    `ground` has images, annotations (bbox, area, iscrowd) and categories, each of `results` image_id,
+    category_id, bbox [x, y, width, height] in pixels, and score.
 
     Returns:
         The twelve `NUMBERS`, from 0 to 1, None where no object is of such a size; and under "classes"

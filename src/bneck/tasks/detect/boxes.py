@@ -101,13 +101,9 @@ def detections(
     """Decode one image's predictions and drop, class by class, what overlaps a better box.
 
     Exact: equal to NMS of every class by itself and taking the `most` best of all that is left.
-
-    Args:
-        offsets: (anchors, 4), the box head's.
-        logits: (anchors, slots), the score head's; slot 0, the background, is not looked at.
-        anchors: (anchors, 4), centre and size.
-        least_score: candidates have a higher one (a sigmoid, from 0 to 1).
-        most: how many to keep.
+    `offsets` (anchors, 4) and `logits` (anchors, slots) are the heads' outputs; slot 0, the background, is
+    not looked at. `anchors` (anchors, 4) are centre and size. Candidates have a score (a sigmoid, from 0
+    to 1) above `least_score`.
     """
     boxes = decode(offsets, anchors)
     classes = logits.shape[1] - 1

@@ -179,11 +179,8 @@ def ssdlite(
 
     A width in a zoo name also scales what classification keeps wide: the conv before the pool and
     the extra feature maps (at least 16 channels). A spec, a spec file or a run's folder stays as it is.
-
-    Args:
-        network: a zoo name (`v3-small+dagger`, `v2-0.35`), a spec file, a run's folder or a spec.
-        classes: what can be detected; the paper counts with COCO's 90 ids.
-        resolution: side of the input; None takes the name's (`v3-small@256`), else 320.
+    `classes` is by default the paper's, COCO's 90 ids. `resolution` is the side of the input in pixels;
+    None takes the name's (`v3-small@256`), else 320.
 
     Raises:
         SpecError: no such network, or it cannot be a backbone.

@@ -20,11 +20,8 @@ def convert_voc(root: Path, out: Path) -> tuple[dict[str, Path], tuple[Dropped, 
 
     Without such lists all files become one train split. Corners are taken as they stand, as annotation
     tools write them. Objects marked "difficult" become crowd boxes: neither hits nor misses. Images
-    that are not there are left out with their boxes.
-
-    Args:
-        root: the folder with `Annotations` (and `JPEGImages`).
-        out: where the json files go. Images are found if it is `root` or a folder in it.
+    that are not there are left out with their boxes. `root` is the folder with `Annotations` (and
+    `JPEGImages`); training finds the images if `out` is `root` or a folder in it.
 
     Returns:
         The files by split; the boxes without an area that were left out, and in one entry how many

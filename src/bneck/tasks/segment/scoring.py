@@ -89,14 +89,11 @@ def predict_huge(net: SegmentNet, image: Pixels, *, strip_numbers: int = STRIP_N
 
 @torch.inference_mode()
 def predict(net: SegmentNet, image: Tensor, size: Size, *, sliding: Size | None = None) -> Mask:
-    """The best class of every pixel of one image, (H, W) uint8 of `size`.
+    """The best class of every pixel of one image (1, channels, h, w), normalised: (H, W) uint8 of `size`.
 
-    Args:
-        net: put into evaluation mode.
-        image: (1, channels, h, w), normalised.
-        size: of the answer; scores, not classes, are resized to it.
-        sliding: a window (height, width): scores are the mean of those of windows that overlap by a
-            third, as some protocols evaluate. None looks at the whole image, as the paper does.
+    Scores, not classes, are resized. `sliding` is a window (height, width): scores are the mean of those
+    of windows that overlap by a third, as some protocols evaluate. None looks at the whole image, as the
+    paper does.
     """
     net.eval()
     if sliding is None:
