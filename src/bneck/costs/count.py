@@ -113,6 +113,12 @@ def count_madds(layer: Layer) -> int:
             return 0
 
 
+def count_elementwise(layer: Layer) -> int:
+    """What Tables 6 to 8 add: 2 per number through h-swish, 1 per product of squeeze-and-excite."""
+    numbers = _numbers(layer.size_out, layer.out)
+    return numbers * (2 * (layer.act == "hswish") + (layer.kind == "squeeze"))
+
+
 def _peak(row: list[Layer]) -> int:
     held = _numbers(row[0].size_in, row[0].width_in) if row[-1].adds else 0
     peak = 0

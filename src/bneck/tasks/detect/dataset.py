@@ -17,11 +17,11 @@ from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.tasks.data import Answers, Data, Dataset, Indices, Learning, Left, Opened, Scores
-from bneck.tasks.detect.average_precision import average_precision
+from bneck.tasks.detect.average_precision import average_precision, check_evaluator
 from bneck.tasks.detect.coco import Annotated, find_annotations, ground_truth, read_coco
 from bneck.tasks.detect.images import MARGIN, Batch, BoxAugment, box_batches, store, varied
 from bneck.tasks.detect.loss import DetectionLoss, check_loss, divergence
-from bneck.tasks.detect.scoring import check_evaluator, found_in, results, score
+from bneck.tasks.detect.scoring import found_in, results, score
 from bneck.training.processes import ProcessGroup
 from bneck.training.settings import Settings
 
