@@ -15,7 +15,7 @@ from torch import Tensor
 from bneck.data.batches import Images, eval_batches, holdout, normalise, train_batches
 from bneck.data.find import find_images
 from bneck.data.images import Encoded, Pixels, read_square
-from bneck.data.pack import open_pack, pack_sources, stored_side
+from bneck.data.pack import open_pack, pack, stored_side
 from bneck.data.sources import Sources, file_source
 from bneck.data.stream import Stream
 from bneck.records.progress import Advancing, Progress
@@ -162,7 +162,7 @@ def prepare(
     streamed = dataset.place if stream else None  # the built-in images are few
     if streamed is None:
         progress.stage("reading images", sum(dataset.splits.values()))
-        packed = pack_sources(
+        packed = pack(
             dataset.sources, spec.resolution, scratch, bad_share=bad_share, progress=Advancing(progress)
         )  # fmt: skip
         if packed.bad:
