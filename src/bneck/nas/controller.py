@@ -9,7 +9,6 @@ random search for its first few hundred trials (docs/results.md); `tuned` is not
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,15 +20,14 @@ from torch import Tensor, nn
 from bneck.nas.samplers import OnReplay, TokenSampler
 from bneck.nas.space import Choice, Tokens
 from bneck.nas.trials import Judged
-from bneck.specs.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PPO:
     """How the controller learns; the defaults are the paper's, see this module's text.
 
-    `normalise` divides a batch's advantages by their spread, so that the scale of rewards does not
-    matter.
+    `normalise` divides a batch's advantages by their standard deviation, so that the scale of rewards
+    does not matter.
     """
 
     hidden: int = 100
@@ -41,22 +39,6 @@ class PPO:
     clip: float = 0.2
     epochs: int = 4
     normalise: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("hidden", "batch", "epochs"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} of the controller is {getattr(self, name)}; at least 1")
-        for name, most in (("lr", 1.0), ("init", 1e3), ("clip", 1e3)):
-            if not 0 < getattr(self, name) <= most:
-                raise InputError(
-                    f"{name} of the controller is {getattr(self, name)}; it must be above 0 "
-                    f"and at most {most:g}"
-                )
-        if not 0 <= self.baseline < 1 or not 0 <= self.entropy < math.inf:
-            raise InputError(
-                f"the controller has baseline {self.baseline} and entropy {self.entropy}; the first must be "
-                "from 0 to below 1, the second at least 0"
-            )
 
 
 PAPER = PPO()
@@ -80,10 +62,9 @@ class Policy(nn.Module):
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.uniform_(-init, init, generator=generator)
-        offsets = torch.tensor([0, *sizes]).cumsum(0)[:-1]
-        self.register_buffer("offsets", offsets)
-        none = torch.arange(max(sizes))[None] >= torch.tensor(sizes)[:, None]
-        self.register_buffer("none", none)
+        self.register_buffer("offsets", torch.tensor([0, *sizes]).cumsum(0)[:-1])
+        options = torch.arange(max(sizes))[None]
+        self.register_buffer("none", options >= torch.tensor(sizes)[:, None])
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, length) tokens -> (batch, length, options) log-probabilities, teacher-forced."""
@@ -114,13 +95,8 @@ class Controller(TokenSampler):
 
     Its state follows from the finished trials in the order of finishing alone: a resumed search
     replays the updates and ends in the same state. A trial that an older state proposed counts as
-    proposed by the one that learns from it.
-
-    Args:
-        choices: of the space.
-        ppo: how it learns.
-        seed: of everything random.
-        on_replay: called after every update where several are due, as in a resumed search.
+    proposed by the one that learns from it. `on_replay` is called after every update where several
+    are due, as in a resumed search.
     """
 
     def __init__(
@@ -139,7 +115,6 @@ class Controller(TokenSampler):
         self.updates = 0
 
     def propose(self, history: Sequence[Judged], pending: set[Tokens], number: int) -> Tokens:
-        """See `TokenSampler.propose`."""
         with _one_thread():
             due = len(history) // self.ppo.batch - self.updates
             for n in range(1, due + 1):
@@ -181,7 +156,7 @@ class Controller(TokenSampler):
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Matrices this small are slower on several threads, and much slower beside other work."""
+    """Matrices this small are slower on several threads, and much slower next to other work."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -22,9 +22,11 @@ from bneck.nas.samplers import TokenSampler
 from bneck.nas.space import Choice, Tokens
 from bneck.nas.trials import Judged
 
+WARMUP = 20  # trials drawn at random to begin with
+BOLDNESS = 0.25  # 0 takes the predictor at its word, 1 draws from its whole uncertainty
 MOST_TRIALS = 800  # that a model is fitted to: the best half and the last half
-REFIT = 25  # a model is fitted anew when it has a 25th more trials
-DOUBT = 3.0  # how much less a trial counts one standard deviation behind the best
+REFIT = 25  # a model is fitted again when it has a 25th more trials
+DOUBT = 3.0  # how much less a trial counts one standard deviation below the best
 PARENTS = 5  # the best trials, from which every climb starts
 REACHES = (2, 4)  # choices that a climb changes at most, one of these a trial
 EXACT = 16  # candidates whose latency is asked for exactly
@@ -39,8 +41,6 @@ class Predictor(TokenSampler):
         estimate: tokens -> latency in milliseconds, from a table. Without it the trials' values
             themselves are predicted.
         seed: of everything random.
-        warmup: trials drawn at random to begin with.
-        boldness: 0 takes the predictor at its word, 1 draws from its whole uncertainty.
         sweep: look for the whole front of accuracy and latency: every trial is for the most accurate
             network within a latency of its own, drawn between those of random networks.
     """
@@ -52,13 +52,10 @@ class Predictor(TokenSampler):
         reward: Reward | None = None,
         estimate: TokenEstimate | None = None,
         seed: int = 0,
-        warmup: int = 20,
-        boldness: float = 0.25,
         sweep: bool = False,
     ) -> None:
         super().__init__(choices, seed=seed)
         self.reward = reward if estimate else None
-        self.warmup, self.boldness = max(2, warmup), boldness
         self.sweep = sweep
         self.features = Features(choices)
         self._latency = Latencies(choices, estimate) if reward and estimate else None
@@ -67,13 +64,12 @@ class Predictor(TokenSampler):
         self._model: Model | None = None
 
     def propose(self, history: Sequence[Judged], pending: set[Tokens], number: int) -> Tokens:
-        """See `TokenSampler.propose`."""
         usable = [judged for judged in history if not judged.rejected]
         rng = self.rng(number)
-        if len(usable) < self.warmup:
+        if len(usable) < WARMUP:
             return self._allowed_draw(rng)
         model = self._fit(usable)
-        predict = model.draw(rng, self.boldness)
+        predict = model.draw(rng, BOLDNESS)
         seen = {judged.tokens for judged in history} | pending
         reach, within_ms = int(rng.choice(REACHES)), self._drawn_ms(rng)
         best = sorted(usable, key=lambda judged: -_merit(judged, within_ms))[:PARENTS]
@@ -91,15 +87,9 @@ class Predictor(TokenSampler):
         latency = np.array([self._latency.ms(tokens) for tokens in fresh[:EXACT]])
         return fresh[int(np.argmax(self._rewards(accuracy, latency, within_ms)))]
 
-    def predicted(self, history: Sequence[Judged]) -> list[float]:
-        """The reward of every trial by the predictor's mean: less noisy than what was judged."""
-        model = self._fit([judged for judged in history if not judged.rejected])
-        tokens = np.array([judged.tokens for judged in history])
-        return [float(score) for score in self._score(model.draw(None), tokens)]
-
     def _fit(self, usable: Sequence[Judged]) -> Model:
         """The model at the last of the points where one is fitted; these depend on counts alone."""
-        point = self._fitted or self.warmup
+        point = self._fitted or WARMUP
         while (later := point + max(1, point // REFIT)) <= len(usable):
             point = later
         if self._model is None or point != self._fitted:
@@ -110,12 +100,9 @@ class Predictor(TokenSampler):
             values = [j.accuracy for j in known] if self.reward else [j.value for j in known]
             rewards = np.array([j.value for j in known])
             behind = (rewards.max() - rewards) / (rewards.std() or 1.0)
-            self._model = fit(
-                self.features,
-                np.array([j.tokens for j in known]),
-                np.array(values, dtype=float),
-                doubts=None if self.sweep else 1 + DOUBT * behind**2,
-            )
+            doubts = None if self.sweep else 1 + DOUBT * behind**2
+            tokens = np.array([j.tokens for j in known])
+            self._model = fit(self.features, tokens, np.array(values, dtype=float), doubts=doubts)
             self._fitted = point
         return self._model
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -27,7 +27,8 @@ from bneck.nas.trials import (
     Judged,
     distributions,
     tokens_of,
-)
+    under_way,
+)  # fmt: skip
 
 OnReplay = Callable[[int, int], None]  # (updates replayed, of so many)
 
@@ -81,13 +82,8 @@ class TokenSampler(BaseSampler):
         return tuple(int(rng.integers(size)) for size in self.sizes)
 
     def proposal(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
-        """See `Searcher.proposal`."""
         self._history += map(self._judged, self._finished.new(trials))
-        pending = {
-            tokens_of(self.choices, t.params)
-            for t in trials
-            if t.state == TrialState.RUNNING and len(t.params) == len(self.choices)
-        }
+        pending = {tokens_of(self.choices, t.params) for t in under_way(trials, len(self.choices))}
         tokens = self.propose(self._history, pending, number)
         return Proposal({c.name: c.options[t] for c, t in zip(self.choices, tokens, strict=True)})
 
@@ -103,17 +99,9 @@ class TokenSampler(BaseSampler):
         """The proposal as Optuna's parameters."""
         return self.proposal(study.get_trials(deepcopy=False), trial.number).params
 
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """Never needed by a space; a parameter that somebody adds is drawn at random."""
-        assert isinstance(param_distribution, CategoricalDistribution)
-        options: Sequence[Any] = param_distribution.choices
-        return options[int(self.rng(trial.number).integers(len(options)))]
+    def sample_independent(self, *asked: Any, **named: Any) -> Any:
+        """Optuna asks for parameters here that are not in the relative space: none are."""
+        raise NotImplementedError
 
     def _judged(self, trial: FrozenTrial) -> Judged:
         return Judged(
@@ -130,18 +118,13 @@ class RandomTokens(TokenSampler):
     """Random search: all tokens alike."""
 
     def propose(self, history: Sequence[Judged], pending: set[Tokens], number: int) -> Tokens:
-        """See `TokenSampler.propose`."""
         return self.draw(self.rng(number))
 
 
 class Evolution(TokenSampler):
     """Regularised evolution (Real et al. 2019): the best of a random sample of the young, mutated.
 
-    Args:
-        choices: of the space.
-        seed: of everything random.
-        population: how many of the last finished trials are alive.
-        sample: how many of them compete to be the parent.
+    `population` of the last finished trials are alive; `sample` of them compete to be the parent.
     """
 
     def __init__(
@@ -154,7 +137,6 @@ class Evolution(TokenSampler):
         self._read = 0
 
     def propose(self, history: Sequence[Judged], pending: set[Tokens], number: int) -> Tokens:
-        """See `TokenSampler.propose`."""
         for judged in history[self._read :]:
             self._seen.add(judged.tokens)
             if not judged.rejected:
@@ -182,11 +164,11 @@ class Evolution(TokenSampler):
 
 
 class OptunaSearcher:
-    """One of Optuna's samplers, made anew for every trial with a seed of its own.
+    """One of Optuna's samplers, made again for every trial with a seed of its own.
 
-    A resumed search therefore goes on as the unbroken one would have. The sampler is asked beside a copy of
+    A resumed search therefore goes on as the unbroken one would have. The sampler works on a copy of
     the finished trials in memory: what it writes down while it is asked costs nothing there, and the
-    ledger is handed the whole trial.
+    ledger gets the whole trial.
 
     Args:
         choices: of the space.
@@ -205,15 +187,13 @@ class OptunaSearcher:
     ) -> None:
         self.make, self.seed = make, seed
         self._space = distributions(choices)
-        self._copy = optuna.create_study(
-            directions=["maximize", "minimize"] if sweep else ["maximize"]
-        )
+        goals: list[Any] = ["maximize", "minimize"] if sweep else ["maximize"]
+        self._copy = optuna.create_study(directions=goals)
         self._copied = 0  # trials of the copy
         self._finished = Finished()
         self._under_way: dict[int, int] = {}  # numbers in the copy by numbers in the study
 
     def proposal(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
-        """See `Searcher.proposal`."""
         self._follow(trials)
         at = self._add(create_trial(state=TrialState.RUNNING))
         asking = self._copy.get_trials(deepcopy=False)[at]
@@ -232,11 +212,8 @@ class OptunaSearcher:
         return Proposal({name: params[name] for name in self._space}, noted)
 
     def _follow(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take up what happened to the study's trials; one that is over replaces the one under way."""
-        running = [
-            t for t in trials
-            if t.state == TrialState.RUNNING and len(t.params) == len(self._space)
-        ]  # fmt: skip
+        """Copy what happened to the study's trials; one that is over replaces the one under way."""
+        running = under_way(trials, len(self._space))
         for number in self._under_way.keys() - {t.number for t in running}:
             self._copy.tell(self._under_way.pop(number), state=TrialState.FAIL)
         for trial in self._finished.new(trials):
