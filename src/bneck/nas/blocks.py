@@ -90,7 +90,7 @@ class BlockSpace(Space):
             raise SpaceError(f"se_of is {self.se_of!r}; allowed are {', '.join(SQUEEZES)}")
         for i, block in enumerate(self.blocks):
             block.check(f"block{i}")
-        every = [Choice(name, tuple(map(_label, found))) for name, found in self._slots.items()]
+        every = [Choice(name, tuple(map(_label, found))) for name, found in self.slots.items()]
         object.__setattr__(self, "choices", tuple(c for c in every if len(c.options) > 1))
         self.decode([0] * len(self.choices))  # a network can be made of it at all
 
@@ -123,6 +123,14 @@ class BlockSpace(Space):
             return tuple(picked[choice.name] for choice in self.choices)
         raise self._not_in(spec, "its rows are no blocks of these options")
 
+    @cached_property
+    def slots(self) -> dict[str, tuple[Any, ...]]:
+        """What can stand in every place, in the order of the tokens; a single option is not a choice."""
+        found: dict[str, tuple[Any, ...]] = {"stem": self.stem}
+        for i, block in enumerate(self.blocks):
+            found |= {f"block{i}.{name}": tuple(getattr(block, name)) for name in FIELDS}
+        return found | {f"tail{i}": rows for i, rows in enumerate(self.tail)}
+
     def row_places(self, tokens: Sequence[int]) -> list[str]:
         """Where each row of a network stands in the space: "stem", "block2.0", "block2.1", "tail0"."""
         picked = self._picked(tokens)
@@ -151,16 +159,8 @@ class BlockSpace(Space):
             # A pool passes the width on: what follows it meets what stood before it.
             entering = entering if all(row.op == "pool" for row in options) else now
 
-    @cached_property
-    def _slots(self) -> dict[str, tuple[Any, ...]]:
-        """Everything that can vary, in the order of the tokens."""
-        found: dict[str, tuple[Any, ...]] = {"stem": self.stem}
-        for i, block in enumerate(self.blocks):
-            found |= {f"block{i}.{name}": tuple(getattr(block, name)) for name in FIELDS}
-        return found | {f"tail{i}": rows for i, rows in enumerate(self.tail)}
-
     def _indexed(self, name: str) -> list[tuple[str, int]]:
-        return [(name, n) for n in range(len(self._slots[name]))]
+        return [(name, n) for n in range(len(self.slots[name]))]
 
     def _with(self, *picked: tuple[str, int]) -> NetSpec:
         chosen = dict(picked)
@@ -170,7 +170,7 @@ class BlockSpace(Space):
         """The option of every slot, those that cannot vary included."""
         names = (choice.name for choice in self.choices)
         at = dict(zip(names, self.check(tokens), strict=True))
-        return {name: options[at.get(name, 0)] for name, options in self._slots.items()}
+        return {name: options[at.get(name, 0)] for name, options in self.slots.items()}
 
     def _layers(
         self, stride: int, width: int, *, op: str, kernel: int, se: float, skip: str, out: int,

@@ -48,7 +48,7 @@ class WrappedNet(nn.Module):
 class Net(WrappedNet):
     """A network: `rows` as the spec lists them, dropout, classifier. `spec` says what it is.
 
-    `build` initialises its weights; `load_net` and `shrink` fill them.
+    `build` initialises its weights; `fill` and `shrink` load them.
     """
 
     def __init__(self, spec: NetSpec) -> None:

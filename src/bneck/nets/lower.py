@@ -49,9 +49,8 @@ def lowered(net: nn.Module, shape: tuple[int, ...], metadata: Mapping[str, str])
 
 
 def _one_reading_each(graph: torch.fx.Graph) -> None:
-    """A dequantisation of its own for every reader: XNNPACK takes it together with what reads it."""
-    reading = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-    for node in [one for one in graph.nodes if one.target == reading]:
+    """A dequantization of its own for every reader: XNNPACK takes it together with what reads it."""
+    for node in graph.find_nodes(op="call_function", target=PAIRS.dequantize_per_tensor.default):
         for user in list(node.users)[1:]:
             with graph.inserting_before(user):
                 user.replace_input_with(node, graph.node_copy(node))
@@ -67,11 +66,10 @@ class _Value:
 
 
 class Rounding(nn.Module, LayerOperators[_Value]):
-    """A network in 8 bits as XNNPACK's partitioner knows it: float operators between pairs of
-    quantisation and dequantisation, kernels of integers.
+    """An int8 network as XNNPACK's partitioner knows it: float operators between pairs of rounding and back.
 
-    What flows may be six times the true value, as in `graphs.tflite_graph`; the steps of the
-    kernels behind take the sixth.
+    Values may be six times the true ones, as in `graphs.tflite_graph`; the steps of the next kernels
+    take the sixth.
     """
 
     def __init__(

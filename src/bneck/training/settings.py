@@ -34,13 +34,11 @@ class Settings:
     """How to train. `batch` is that of all processes, `lr` the peak for it; epochs may be fractional.
 
     `frozen` trains the convs after the pool and the classifier only; the rows before keep weights
-    and statistics. `sgd_momentum` trains by SGD with that momentum in place of RMSProp. `decayed` is
-    what L2 pulls at, see `train.optim.grouped`.
-
-    A batch is worked on in `accumulate` pieces, whose gradients are added up; batch norm sees a
-    piece, or that piece of all processes with `sync_bn`. `precision` "bf16" computes in bfloat16
-    where that is exact enough. `teach` is the share of a teacher's answers, softened by
-    `temperature`, in the loss; without a teacher neither means anything.
+    and statistics. `sgd_momentum` trains by SGD with that momentum instead of RMSProp. `decayed` is
+    what L2 pulls at, see `training.optim.grouped`. A batch is computed in `accumulate` pieces, whose
+    gradients are added up; batch norm sees a piece, or that piece of all processes with `sync_bn`.
+    `precision` "bf16" computes in bfloat16 where that is exact enough. `teach` is the fraction of the
+    loss that comes from a teacher's outputs, softened by `temperature`; both need a teacher.
     """
 
     epochs: float
