@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -42,6 +42,7 @@ OBJECTIVES: tuple[str, ...] = get_args(Objective)
 MOST_IN_A_ROW = 500  # proposals that need no training before a search gives up
 REPEATS, STOP = "repeats", "stop"
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -140,11 +141,11 @@ class Study:
         facts = {"space": content, "objective": objective, "searcher": searcher, "seed": seed}
         if run is None:
             facts["reward"] = repr(reward)
-        self._study = self._reach(lambda: self._open(name, pruner, facts))
+        self._study = self._reach(self._open, name, pruner, facts)
         self.reward = reward
         if run is not None:
-            self.reward = self._reach(lambda: agreed_reward(self._study, reward))
-        self._study_id = self._reach(lambda: self._storage.get_study_id_from_name(name))
+            self.reward = self._reach(agreed_reward, self._study, reward)
+        self._study_id = self._reach(self._storage.get_study_id_from_name, name)
         self._searcher = sampler(
             searcher, space, reward=self.reward, seed=seed, sweep=objective == "pareto",
             estimate=lambda tokens: estimate(space.decode(tokens)), on_replay=on_replay,
@@ -173,7 +174,7 @@ class Study:
         """What was asked for and not told, by this process or one of the same run that was killed."""
         asked: list[Asked] = []
         states = (TrialState.RUNNING,)
-        for frozen in self._reach(lambda: self._study.get_trials(deepcopy=False, states=states)):
+        for frozen in self._reach(self._study.get_trials, deepcopy=False, states=states):
             if not is_of(frozen, self.run):
                 continue
             digest = frozen.user_attrs.get(DIGEST)
@@ -237,9 +238,9 @@ class Study:
         if self.objective == "pareto":
             return False  # Optuna prunes by one number only
         if rung not in asked.stops:
-            trial = self._reach(lambda: optuna.Trial(self._study, self._asked[asked.number]))
+            trial = self._reach(optuna.Trial, self._study, self._asked[asked.number])
             value = self.reward(accuracy, asked.latency_ms)
-            self._reach(lambda: trial.report(value, rung))
+            self._reach(trial.report, value, rung)
             asked.stops[rung] = bool(self._reach(trial.should_prune))
             # Asked twice, it may say otherwise.
             self._note(asked, f"{STOP}@{rung}", asked.stops[rung])
@@ -310,7 +311,7 @@ class Study:
 
     def _withdraw(self, number: int) -> None:
         """Close a trial that nobody will judge."""
-        self._reach(lambda: self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True))
+        self._reach(self._study.tell, number, state=TrialState.FAIL, skip_if_finished=True)
 
     def _enter(
         self, proposal: Proposal, noted: dict[str, Any], accuracy: float | None, latency_ms: float
@@ -324,19 +325,17 @@ class Study:
             user_attrs={LATENCY: latency_ms, **noted, **({RUN: self.run} if self.run else {})},
             system_attrs=proposal.system_attrs,
         )
-        return self._reach(
-            lambda: self._storage.create_new_trial(self._study_id, template_trial=trial)
-        )
+        return self._reach(self._storage.create_new_trial, self._study_id, template_trial=trial)
 
     def _id(self, number: int) -> int:
         """A trial's id in the ledger."""
         find = self._storage.get_trial_id_from_study_id_trial_number
-        return self._reach(lambda: find(self._study_id, number))
+        return self._reach(find, self._study_id, number)
 
     def _number(self, trial_id: int, expected: int) -> int:
         if self._id(expected) == trial_id:
             return expected  # Optuna knows this one without asking the database
-        return self._reach(lambda: self._storage.get_trial_number_from_id(trial_id))
+        return self._reach(self._storage.get_trial_number_from_id, trial_id)
 
     def _values(self, accuracy: float, latency_ms: float) -> list[float]:
         if self.objective == "pareto":
@@ -344,8 +343,7 @@ class Study:
         return [self.reward(accuracy, latency_ms)]
 
     def _note(self, asked: Asked, key: str, value: Any) -> None:
-        trial_id, storage = self._asked[asked.number], self._storage
-        self._reach(lambda: storage.set_trial_user_attr(trial_id, key, value))
+        self._reach(self._storage.set_trial_user_attr, self._asked[asked.number], key, value)
 
     def _finish(self, asked: Asked, accuracy: float, *, stopped: bool) -> None:
         """Close a trial in the ledger; one that is closed, by a call that got no answer, stays as it is."""
@@ -394,8 +392,8 @@ class Study:
             stops=_by_rung(noted, STOP), failures=_by_rung(noted, FAILED),
         )  # fmt: skip
 
-    def _reach(self, call: Callable[[], T]) -> T:
-        return reach(call, self.ledger)
+    def _reach(self, call: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+        return reach(lambda: call(*given, **named), self.ledger)
 
 
 def _by_rung(noted: dict[str, Any], what: str) -> dict[int, Any]:
