@@ -100,13 +100,9 @@ class Controller(TokenSampler):
     """
 
     def __init__(
-        self,
-        choices: Sequence[Choice],
-        ppo: PPO = PAPER,
-        *,
-        seed: int = 0,
+        self, choices: Sequence[Choice], ppo: PPO = PAPER, *, seed: int = 0,
         on_replay: OnReplay | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(choices, seed=seed)
         self.ppo, self.on_replay = ppo, on_replay
         self.policy = Policy(self.sizes, ppo.hidden, ppo.init, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,13 +57,9 @@ class Model:
 
 
 def fit(
-    features: Features,
-    tokens: Indices,
-    values: Array,
-    *,
-    noises: Sequence[float] = NOISES,
+    features: Features, tokens: Indices, values: Array, *, noises: Sequence[float] = NOISES,
     doubts: Array | None = None,
-) -> Model:
+) -> Model:  # fmt: skip
     """The model with that noise and that weight of pairs which make the values most likely.
 
     Args:
@@ -80,18 +76,18 @@ def fit(
     doubt = np.ones(len(targets)) if doubts is None else doubts
     covers = single @ single.T, pair @ pair.T, product @ product.T
     level = 1.0 / max(1e-9, float(np.diag(covers[0]).mean() - covers[0].mean()))
-    best: tuple[float, tuple[float, float, float], Array, tuple[Array, bool]] | None = None
-    for of_pairs, of_products in PAIRS:
-        scales = level, level * of_pairs, level**2 * of_products
-        prior = sum(scale * cover for scale, cover in zip(scales, covers, strict=True))
-        for noise in noises:
-            factor = cho_factor(prior + np.diag(noise * doubt), lower=True, check_finite=False)
-            misfit = float(targets @ cho_solve(factor, targets, check_finite=False))
-            likely = -0.5 * misfit - float(np.log(np.diag(factor[0])).sum())
-            if best is None or likely > best[0]:
-                best = likely, scales, noise * doubt, factor
-    assert best is not None
-    _, scales, noises_fitted, factor = best
+
+    def weighed() -> Iterator[tuple[float, tuple[float, float, float], Array, tuple[Array, bool]]]:
+        for of_pairs, of_products in PAIRS:
+            scales = level, level * of_pairs, level**2 * of_products
+            prior = sum(scale * cover for scale, cover in zip(scales, covers, strict=True))
+            for noise in noises:
+                factor = cho_factor(prior + np.diag(noise * doubt), lower=True, check_finite=False)
+                misfit = float(targets @ cho_solve(factor, targets, check_finite=False))
+                likely = -0.5 * misfit - float(np.log(np.diag(factor[0])).sum())
+                yield likely, scales, noise * doubt, factor
+
+    _, scales, noises_fitted, factor = max(weighed(), key=lambda found: found[0])
     columns = [single, pair, product]
     column_scale = np.sqrt(np.repeat(scales, [c.shape[1] for c in columns]))
     design = np.concatenate(columns, 1) * column_scale

@@ -130,13 +130,9 @@ def narrowest(seed: NetSpec, kinds: Collection[Kind] = PAPER) -> NetSpec:
 
 
 def propose(
-    spec: NetSpec,
-    delta_ms: float,
-    estimate: Estimate,
-    *,
-    seed: NetSpec,
+    spec: NetSpec, delta_ms: float, estimate: Estimate, *, seed: NetSpec,
     kinds: Collection[Kind] = PAPER,
-) -> list[Proposal]:
+) -> list[Proposal]:  # fmt: skip
     """All single changes that make `spec` at least `delta_ms` faster, each as wide as it can be.
 
     Args:

@@ -46,14 +46,9 @@ class Predictor(TokenSampler):
     """
 
     def __init__(
-        self,
-        choices: Sequence[Choice],
-        *,
-        reward: Reward | None = None,
-        estimate: TokenEstimate | None = None,
-        seed: int = 0,
-        sweep: bool = False,
-    ) -> None:
+        self, choices: Sequence[Choice], *, reward: Reward | None = None,
+        estimate: TokenEstimate | None = None, seed: int = 0, sweep: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(choices, seed=seed)
         self.reward = reward if estimate else None
         self.sweep = sweep
@@ -73,11 +68,8 @@ class Predictor(TokenSampler):
         seen = {judged.tokens for judged in history} | pending
         reach, within_ms = int(rng.choice(REACHES)), self._drawn_ms(rng)
         best = sorted(usable, key=lambda judged: -_merit(judged, within_ms))[:PARENTS]
-        found = self._climb(
-            np.array([judged.tokens for judged in best]),
-            lambda tokens: self._score(predict, tokens, within_ms),
-            reach,
-        )
+        starts = np.array([judged.tokens for judged in best])
+        found = self._climb(starts, lambda at: self._score(predict, at, within_ms), reach)
         fresh = [tokens for tokens in found if tokens not in seen]
         if not fresh:
             return self._allowed_draw(rng)
@@ -106,7 +98,7 @@ class Predictor(TokenSampler):
             self._fitted = point
         return self._model
 
-    def _score(self, predict: Predict, tokens: Indices, within_ms: float | None = None) -> Array:
+    def _score(self, predict: Predict, tokens: Indices, within_ms: float | None) -> Array:
         if self._latency is None:
             return predict(tokens)
         return self._rewards(predict(tokens), self._latency.quick(tokens), within_ms)
@@ -130,8 +122,7 @@ class Predictor(TokenSampler):
             self._span = (float(drawn.min()) * 0.8, float(drawn.max()))
         low, high = np.log(self._span)
         most = self.reward.limit_ms if self.reward else None
-        ms = float(np.exp(rng.uniform(low, high)))
-        return ms if most is None else min(ms, most)
+        return min(float(np.exp(rng.uniform(low, high))), np.inf if most is None else most)
 
     def _allowed_draw(self, rng: np.random.Generator) -> Tokens:
         """A random network, within the limit if one of a hundred is; else the fastest of them."""

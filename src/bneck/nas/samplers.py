@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 import optuna
@@ -35,26 +35,16 @@ OnReplay = Callable[[int, int], None]  # (updates replayed, of so many)
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Parameters of a trial, and what the searcher wants to find with it later."""
+    """Parameters of a trial before anything of it is written down, and what the searcher notes with it."""
 
     params: dict[str, Any]
     system_attrs: dict[str, Any] = field(default_factory=dict)
 
 
-class Searcher(Protocol):
-    """Proposes a trial before anything of it is written down."""
-
-    def proposal(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
-        """The trial of that number, from all trials of the study by number."""
-        ...
-
-
 class TokenSampler(BaseSampler):
     """A searcher that proposes whole token sequences; subclasses say which (`propose`).
 
-    Args:
-        choices: of the space.
-        seed: everything random follows from it and the trial's number.
+    Everything random follows from `seed` and the trial's number.
     """
 
     def __init__(self, choices: Sequence[Choice], *, seed: int = 0) -> None:
@@ -82,6 +72,7 @@ class TokenSampler(BaseSampler):
         return tuple(int(rng.integers(size)) for size in self.sizes)
 
     def proposal(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
+        """The trial of that number, from all trials of the study by number."""
         self._history += map(self._judged, self._finished.new(trials))
         pending = {tokens_of(self.choices, t.params) for t in under_way(trials, len(self.choices))}
         tokens = self.propose(self._history, pending, number)
@@ -178,13 +169,9 @@ class OptunaSearcher:
     """
 
     def __init__(
-        self,
-        choices: Sequence[Choice],
-        make: Callable[[int], BaseSampler],
-        *,
-        sweep: bool = False,
-        seed: int = 0,
-    ) -> None:
+        self, choices: Sequence[Choice], make: Callable[[int], BaseSampler], *,
+        sweep: bool = False, seed: int = 0,
+    ) -> None:  # fmt: skip
         self.make, self.seed = make, seed
         self._space = distributions(choices)
         goals: list[Any] = ["maximize", "minimize"] if sweep else ["maximize"]
@@ -194,6 +181,7 @@ class OptunaSearcher:
         self._under_way: dict[int, int] = {}  # numbers in the copy by numbers in the study
 
     def proposal(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
+        """The trial of that number, from all trials of the study by number."""
         self._follow(trials)
         at = self._add(create_trial(state=TrialState.RUNNING))
         asking = self._copy.get_trials(deepcopy=False)[at]
@@ -226,3 +214,6 @@ class OptunaSearcher:
         self._copy.add_trial(trial)
         self._copied += 1
         return self._copied - 1
+
+
+Searcher: TypeAlias = TokenSampler | OptunaSearcher

@@ -22,15 +22,9 @@ PARETO_SEARCHERS = ("predictor", "tpe", "nsga2", "gp", "random")
 
 
 def sampler(
-    name: str,
-    space: Space,
-    *,
-    reward: Reward,
-    estimate: TokenEstimate | None,
-    seed: int,
-    sweep: bool = False,
-    on_replay: OnReplay | None = None,
-) -> Searcher:
+    name: str, space: Space, *, reward: Reward, estimate: TokenEstimate | None, seed: int,
+    sweep: bool = False, on_replay: OnReplay | None = None,
+) -> Searcher:  # fmt: skip
     """A searcher by name; all choose from the same choices and learn from the same trials.
 
     Args:

@@ -24,12 +24,8 @@ def is_of(trial: FrozenTrial, run: str | None) -> bool:
 def taken(trials: Sequence[FrozenTrial], number: int, digest: str) -> bool:
     """Whether a trial of a lower number is for the same network: of two that ask at once one yields."""
     # The storage numbers trials in the order in which they become visible: the later one sees the earlier.
-    return any(
-        t.number < number
-        and t.user_attrs.get(DIGEST) == digest
-        and (t.state == TrialState.RUNNING or t.state in DONE)
-        for t in trials
-    )
+    live = (t for t in trials if t.state in (TrialState.RUNNING, *DONE))
+    return any(t.number < number and t.user_attrs.get(DIGEST) == digest for t in live)
 
 
 def agreed_reward(study: optuna.Study, reward: Reward) -> Reward:

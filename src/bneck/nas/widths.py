@@ -29,12 +29,9 @@ class WidthSpace(Space):
     """
 
     def __init__(
-        self,
-        seed: NetSpec,
-        *,
-        kinds: Collection[Kind] = PAPER,
+        self, seed: NetSpec, *, kinds: Collection[Kind] = PAPER,
         widths: Mapping[str, Sequence[int]] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.name, self.seed = f"{seed.name}-widths", fix_skips(seed)
         floors, given = narrowest(seed, kinds), dict(widths or {})
         choices: list[Choice] = []

@@ -71,7 +71,7 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
     def weights(self) -> dict[str, Array]:
         """The folded weights as they are now."""
         named = self.parameters_by_name.items()
-        return {_name(key): value.detach().contiguous().numpy() for key, value in named}
+        return {key.replace("/", "."): value.detach().contiguous().numpy() for key, value in named}
 
     def point(self, name: str, x: Tensor, owner: str) -> Tensor:
         """`x`, rounded to the range of a point that belongs to the layer `owner`."""
@@ -220,7 +220,3 @@ def resize(x: Tensor, size: Pair) -> Tensor:
 
 def _key(name: str) -> str:
     return name.replace(".", "/")  # torch takes a dot for a path
-
-
-def _name(key: str) -> str:
-    return key.replace("/", ".")

@@ -32,12 +32,9 @@ class DistillationLoss:
 
     @staticmethod
     def of(
-        teacher: Any,
-        net: Any,
-        settings: Settings,
-        group: ProcessGroup,
+        teacher: Any, net: Any, settings: Settings, group: ProcessGroup,
         divergence: Callable[[Any, Any, float], Tensor],
-    ) -> DistillationLoss | None:
+    ) -> DistillationLoss | None:  # fmt: skip
         """As a training's settings say; None without a teacher."""
         if teacher is None:
             return None

@@ -125,14 +125,9 @@ class _Course(Generic[B]):
     waited_s = 0.0  # for images, since the loss was last looked at
 
     def __init__(
-        self,
-        net: nn.Module,
-        problem: TrainingProblem[B],
-        settings: Settings,
-        group: ProcessGroup,
-        checkpoint: Path | None,
-        save_s: float,
-    ) -> None:
+        self, net: nn.Module, problem: TrainingProblem[B], settings: Settings, group: ProcessGroup,
+        checkpoint: Path | None, save_s: float,
+    ) -> None:  # fmt: skip
         self.net, self.problem, self.settings = net, problem, settings
         self.group, self.save_s = group, save_s
         if group.device.type == "cpu":
