@@ -219,10 +219,8 @@ class BlockSpace(Space):
         return NetSpec(name=self.name, rows=tuple(rows), **header)
 
     def _not_in(self, spec: NetSpec, why: str) -> NotInSpace:
-        return NotInSpace(
-            f"{spec.name} does not lie in the space {self.name}: {why}; give the space options that "
-            "hold it, or take another network"
-        )
+        advice = "give the space options that hold it, or take another network"
+        return self.outside(spec, why, advice)
 
 
 def _label(option: Any) -> Option:

@@ -1,16 +1,15 @@
 """The RNN controller of MnasNet and NASNet, trained by PPO, as an Optuna sampler.
 
-Published: one LSTM layer of 100 units, a softmax a token, PPO, Adam with a rate of 3.5e-4, entropy
+Published: one LSTM layer of 100 units, a softmax per token, PPO, Adam with a rate of 3.5e-4, entropy
 weight 1e-5, an exponential average of rewards (0.95) as baseline, weights drawn from U(-0.1, 0.1),
 updates on batches of 20 networks. **Not published**, and settable here: the embedding's size (that of
-the LSTM), PPO's clip (0.2) and its epochs a batch (4). With the published numbers the controller is about
+the LSTM), PPO's clip (0.2) and its epochs per batch (4). With the published numbers the controller is about
 random search for its first few hundred trials (docs/results.md); `tuned` is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,7 +110,11 @@ class Controller(TokenSampler):
         self.updates = 0
 
     def propose(self, history: Sequence[Judged], pending: set[Tokens], number: int) -> Tokens:
-        with _one_thread():
+        threads = torch.get_num_threads()
+        torch.set_num_threads(
+            1
+        )  # matrices this small are slower on several, much slower on busy machines
+        try:
             due = len(history) // self.ppo.batch - self.updates
             for n in range(1, due + 1):
                 start = self.updates * self.ppo.batch
@@ -120,6 +123,8 @@ class Controller(TokenSampler):
                 if self.on_replay and due > 1:
                     self.on_replay(n, due)
             return self.policy.sample(self.rng(number).random(len(self.sizes)).tolist())
+        finally:
+            torch.set_num_threads(threads)
 
     def _update(self, batch: Sequence[Judged]) -> None:
         tokens = torch.tensor([judged.tokens for judged in batch])
@@ -148,14 +153,3 @@ class Controller(TokenSampler):
         if self.ppo.normalise:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         return [float(a) for a in advantages]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Matrices this small are slower on several threads, and much slower next to other work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

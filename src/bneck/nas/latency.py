@@ -38,8 +38,7 @@ class Latencies:
         self._model: Callable[[Indices], Array] | None = None
         self.exact = max(len(table) for table in self._tables) <= LARGEST and self._adds_up()
         if not self.exact:
-            tokens = self._random(FITTED)
-            times = np.array([self.ms(tuple(row)) for row in tokens.tolist()])
+            tokens, times = self._timed(FITTED)
             self._model = fit(Features(choices), tokens, times, noises=(1e-4,)).draw(None)
 
     def ms(self, tokens: Tokens) -> float:
@@ -81,12 +80,13 @@ class Latencies:
         return self.ms(with_it) - self.ms(without)
 
     def _adds_up(self) -> bool:
-        tokens = self._random(CHECKED)
-        times = np.array([self.ms(tuple(row)) for row in tokens.tolist()])
+        tokens, times = self._timed(CHECKED)
         return bool(np.allclose(self._summed(tokens), times, rtol=NEAR, atol=0))
 
-    def _random(self, count: int) -> Indices:
-        return self.rng.integers(0, self.sizes, (count, len(self.sizes)))
+    def _timed(self, count: int) -> tuple[Indices, Array]:
+        """Random networks and their milliseconds."""
+        tokens = self.rng.integers(0, self.sizes, (count, len(self.sizes)))
+        return tokens, np.array([self.ms(tuple(row)) for row in tokens.tolist()])
 
 
 def fastest(

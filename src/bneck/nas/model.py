@@ -58,7 +58,7 @@ class Model:
 
 def fit(
     features: Features, tokens: Indices, values: Array, *, noises: Sequence[float] = NOISES,
-    doubts: Array | None = None,
+    pair_scales: Sequence[tuple[float, float]] = PAIRS, doubts: Array | None = None,
 ) -> Model:  # fmt: skip
     """The model with that noise and that weight of pairs which make the values most likely.
 
@@ -67,6 +67,7 @@ def fit(
         tokens: one row per network.
         values: one number per network; at least two networks.
         noises: variances of the noise to try, as fractions of the values' variance.
+        pair_scales: prior variances of pairs and of products of sizes to try.
         doubts: by what the noise of each value is multiplied; None takes 1.
     """
     mean, spread = float(values.mean()), float(values.std()) or 1.0
@@ -78,7 +79,7 @@ def fit(
     level = 1.0 / max(1e-9, float(np.diag(covers[0]).mean() - covers[0].mean()))
 
     def weighed() -> Iterator[tuple[float, tuple[float, float, float], Array, tuple[Array, bool]]]:
-        for of_pairs, of_products in PAIRS:
+        for of_pairs, of_products in pair_scales:
             scales = level, level * of_pairs, level**2 * of_products
             prior = sum(scale * cover for scale, cover in zip(scales, covers, strict=True))
             for noise in noises:

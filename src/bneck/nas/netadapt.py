@@ -190,19 +190,10 @@ def choose(
 
 
 def adapt(
-    seed: NetSpec,
-    *,
-    accuracy: float,
-    target_ms: float,
-    delta_ms: float,
-    estimate: Estimate,
-    judge: Judge,
-    control: Control | None = None,
-    start: NetSpec | None = None,
-    first: int = 1,
-    metric: Metric = "ratio",
-    kinds: Collection[Kind] = PAPER,
-) -> Iterator[Step]:
+    seed: NetSpec, *, accuracy: float, target_ms: float, delta_ms: float, estimate: Estimate,
+    judge: Judge, control: Control | None = None, start: NetSpec | None = None, first: int = 1,
+    metric: Metric = "ratio", kinds: Collection[Kind] = PAPER,
+) -> Iterator[Step]:  # fmt: skip
     """Narrow `seed` step by step until its estimated latency is at most `target_ms`.
 
     Every step cuts at least `delta_ms`, the last one only what is missing. Steps are yielded as

@@ -29,20 +29,14 @@ class Reward:
 
     "absolute": ACC + beta x |LAT / TAR - 1| (TuNAS), which pulls from both sides.
 
-    Args:
-        kind: one of the three.
-        target_ms: TAR in milliseconds.
-        exponent: w of "paper", beta of the others; None takes -0.07, -1 and -0.3.
-        limit_ms: no network above it is trained at all; None for no such limit.
-
     Raises:
         InputError: a kind, target, exponent or limit that cannot be.
     """
 
     kind: Kind
-    target_ms: float
-    exponent: float | None = None
-    limit_ms: float | None = None
+    target_ms: float  # TAR
+    exponent: float | None = None  # w of "paper", beta of the others; None takes -0.07, -1 and -0.3
+    limit_ms: float | None = None  # no network above it is trained at all
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

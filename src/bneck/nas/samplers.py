@@ -161,11 +161,7 @@ class OptunaSearcher:
     the finished trials in memory: what it writes down while it is asked costs nothing there, and the
     ledger gets the whole trial.
 
-    Args:
-        choices: of the space.
-        make: seed -> sampler.
-        sweep: trials have an accuracy and a latency, not one reward.
-        seed: everything random follows from it and the trial's number.
+    `make` is called with a seed. In a `sweep` trials have an accuracy and a latency, not one reward.
     """
 
     def __init__(

@@ -73,6 +73,10 @@ class Space(ABC):
             NotInSpace: no token sequence gives it.
         """
 
+    def outside(self, spec: NetSpec, why: str, advice: str) -> NotInSpace:
+        """The error for a network that does not lie in the space."""
+        return NotInSpace(f"{spec.name} does not lie in the space {self.name}: {why}; {advice}")
+
     @property
     def size(self) -> int:
         """How many token sequences there are."""

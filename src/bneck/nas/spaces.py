@@ -90,10 +90,8 @@ def space(
     Raises:
         SpaceError: no such space or file, or a file that holds no space.
     """
-    if str(name) == "mnasnet":
-        found = mnasnet()
-    elif str(name) in SKELETONS:
-        found = v3(str(name))
+    if str(name) in SKELETONS:
+        found = mnasnet() if str(name) == "mnasnet" else v3(str(name))
     elif Path(name).suffix in (".yaml", ".yml"):
         found = load_space(Path(name))
     else:

@@ -109,24 +109,15 @@ class Study:
     """
 
     def __init__(
-        self,
-        space: Space,
-        *,
-        reward: Reward,
-        estimate: Callable[[NetSpec], float],
-        searcher: str = "predictor",
-        objective: Objective = "reward",
-        ledger: str | Path | None = None,
-        name: str = "blocks",
-        seed: int = 0,
-        pruner: optuna.pruners.BasePruner | None = None,
-        on_replay: OnReplay | None = None,
+        self, space: Space, *, reward: Reward, estimate: Callable[[NetSpec], float],
+        searcher: str = "predictor", objective: Objective = "reward",
+        ledger: str | Path | None = None, name: str = "blocks", seed: int = 0,
+        pruner: optuna.pruners.BasePruner | None = None, on_replay: OnReplay | None = None,
         run: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if objective not in OBJECTIVES:
-            raise InputError(
-                f"there is no objective {objective!r}; known are {', '.join(OBJECTIVES)}"
-            )
+            known = ", ".join(OBJECTIVES)
+            raise InputError(f"there is no objective {objective!r}; known are {known}")
         if objective == "pareto" and searcher in SEARCHERS and searcher not in PARETO_SEARCHERS:
             raise InputError(
                 f"the searcher {searcher} looks for one network; for --objective pareto take one of "
@@ -257,9 +248,7 @@ class Study:
         if not 0 <= accuracy <= 1:
             raise InputError(f"the accuracy is {accuracy}; it must be a share from 0 to 1")
         if asked.number not in self._asked:
-            raise InputError(
-                f"trial {asked.number} is not under way; tell what was asked for, once"
-            )
+            raise InputError(f"trial {asked.number} is not under way; tell each trial once")
         stopped = stopped and self.objective == "reward"
         if failed is not None:
             self._note(asked, FAILED, failed)

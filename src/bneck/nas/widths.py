@@ -84,7 +84,4 @@ class WidthSpace(Space):
         return tuple(tokens)
 
     def _not_in(self, spec: NetSpec, why: str) -> NotInSpace:
-        return NotInSpace(
-            f"{spec.name} does not lie in the space {self.name}: {why}; take a narrower version of "
-            f"{self.seed.name}"
-        )
+        return self.outside(spec, why, f"take a narrower version of {self.seed.name}")

@@ -27,12 +27,7 @@ SKELETONS = 256  # networks whose modules are kept; they hold no weights
 
 
 class Supernet(nn.Module):
-    """The shared weights of a space.
-
-    Args:
-        space: its networks are the sub-networks.
-        seed: of the initial weights.
-    """
+    """The shared weights of a space, whose networks are the sub-networks."""
 
     def __init__(self, space: BlockSpace, *, seed: int = 0) -> None:
         super().__init__()

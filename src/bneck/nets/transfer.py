@@ -40,14 +40,10 @@ def transferred(start: Net, spec: NetSpec, *, seed: int = 0) -> Net:
 
 @torch.no_grad()
 def take_rows(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Copy a classification network's weights into the rows of a net that has a head of its own.
+    """Copy a classification network's `weights` (named as in `Net`) into the rows of a net with another head.
 
-    What the net does not have (the convolutions after the pool, the classifier) is left out.
-
-    Args:
-        net: with `rows`; changed in place.
-        weights: by the names of `Net`.
-        source: what an error calls them.
+    What the net does not have (the convolutions after the pool, the classifier) is left out. An error
+    calls the weights `source`.
 
     Raises:
         InputError: a row is missing or of another shape; the first such tensor is named.
@@ -67,7 +63,7 @@ def take_rows(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> Non
 def is_folded(net: Net) -> bool:
     """Whether all batch norms are mere biases: weights of a file whose batch norm was folded."""
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
-    return bool(norms) and all(_is_bias(norm) for norm in norms)
+    return bool(norms) and all(map(_is_bias, norms))
 
 
 @torch.no_grad()

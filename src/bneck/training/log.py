@@ -29,8 +29,7 @@ class TrainingLog:
 
     def __init__(self, folder: Path, *, batch: int) -> None:
         self.folder, self.batch = folder, batch
-        self.images_per_s = 0.0
-        self.waiting = 0.0
+        self.images_per_s = self.waiting = 0.0
 
     def begin(self, done: int) -> None:
         """Continue after step `done`, 0 for a new run."""
@@ -104,7 +103,7 @@ def _disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        reason = error.strerror or error
         raise InputError(
-            f"{path} cannot be written: {error.strerror or error}; free some space and go on with "
-            "--resume"
+            f"{path} cannot be written: {reason}; free some space and go on with --resume"
         ) from None

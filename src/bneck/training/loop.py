@@ -58,18 +58,10 @@ def in_pieces(settings: Settings, group: ProcessGroup) -> Callable[[B], Sequence
 
 
 def fit(
-    net: N,
-    problem: TrainingProblem[B],
-    settings: Settings,
-    *,
-    checkpoint: Path | None = None,
-    on_step: OnStep | None = None,
-    on_epoch: OnEpoch | None = None,
-    until: float | None = None,
-    group: ProcessGroup = ALONE,
-    log: TrainingLog | None = None,
-    save_s: float = SAVE_S,
-) -> N:
+    net: N, problem: TrainingProblem[B], settings: Settings, *, checkpoint: Path | None = None,
+    on_step: OnStep | None = None, on_epoch: OnEpoch | None = None, until: float | None = None,
+    group: ProcessGroup = ALONE, log: TrainingLog | None = None, save_s: float = SAVE_S,
+) -> N:  # fmt: skip
     """Train a net in place; what comes back holds the averaged weights, in evaluation mode.
 
     Args:
@@ -140,7 +132,10 @@ class _Course(Generic[B]):
             synchronise(net)
         if problem.frozen is not None:
             problem.frozen.requires_grad_(False)
-        self.optimizer = _optimizer(net, settings)
+        groups = grouped(net, settings.weight_decay, settings.decayed)
+        self.optimizer: torch.optim.Optimizer = RmsPropTF(groups, lr=settings.lr)
+        if (momentum := settings.sgd_momentum) is not None:
+            self.optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=momentum)
         self.average = WeightAverage(net, settings.average)
         self.health = Health()
         self.saved = Checkpoint(checkpoint, net, self.optimizer, self.average, self.health)
@@ -215,13 +210,6 @@ class _Course(Generic[B]):
             self.waited_s = 0.0
         if self.on_step is not None:
             self.on_step(done, total, value)
-
-
-def _optimizer(net: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    groups = grouped(net, settings.weight_decay, settings.decayed)
-    if settings.sgd_momentum is None:
-        return RmsPropTF(groups, lr=settings.lr)
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.sgd_momentum)
 
 
 def backbone(net: Any) -> nn.Module:

@@ -192,15 +192,13 @@ class _Sum(torch.autograd.Function):
     # torch deprecates its own (`torch.distributed.nn`) in favour of a private module.
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
-        total = value.clone()
+        total = value.contiguous().clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total
+        return _Sum.forward(ctx, gradients[0])
 
 
 def _summed(value: Tensor) -> Tensor:
@@ -237,15 +235,10 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise(net: nn.Module) -> None:
-    """Replace a net's batch norms by synchronized ones with the same weights and names."""
-    for parent in list(net.modules()):
-        for name, norm in list(parent.named_children()):
-            if type(norm) is nn.BatchNorm2d:
-                synced = SyncedBatchNorm2d(norm.num_features, eps=norm.eps, momentum=norm.momentum)
-                synced.weight, synced.bias = norm.weight, norm.bias
-                synced.running_mean, synced.running_var = norm.running_mean, norm.running_var
-                synced.num_batches_tracked = norm.num_batches_tracked
-                setattr(parent, name, synced)
+    """Make a net's batch norms synchronized ones, with the same weights and names."""
+    for norm in net.modules():
+        if type(norm) is nn.BatchNorm2d:
+            norm.__class__ = SyncedBatchNorm2d  # they differ in `forward` alone
 
 
 def autocast(group: ProcessGroup, precision: str) -> Any:

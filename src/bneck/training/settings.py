@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -104,36 +104,30 @@ def changed(settings: Settings, changes: Sequence[str]) -> Settings:
 
 
 def _parsed(name: str, text: str, now: Any) -> Any:
+    if text == "none" and name in ("bn_momentum", "sgd_momentum"):
+        return None
+    parsers: dict[type, tuple[Callable[[str], Any], str]] = {
+        bool: ({"true": True, "false": False}.__getitem__, "true or false"),
+        int: (int, "a whole number"),
+        tuple: (_pair, "two numbers, as 0.08,1"),
+        str: (str, "text"),
+    }
+    parse, wanted = parsers.get(type(now), (float, "a number"))
     try:
-        if text == "none" and name in ("bn_momentum", "sgd_momentum"):
-            return None
-        match now:
-            case bool():
-                return {"true": True, "false": False}[text]
-            case int():
-                return int(text)
-            case tuple():
-                low, high = (float(part) for part in text.split(","))
-                return low, high
-            case str():
-                return text
-            case _:
-                return float(text)
+        return parse(text)
     except (ValueError, KeyError):
-        wanted = {bool: "true or false", int: "a whole number", tuple: "two numbers, as 0.08,1"}
-        raise InputError(
-            f"{name} is {text!r}; it must be {wanted.get(type(now), 'a number')}"
-        ) from None
+        raise InputError(f"{name} is {text!r}; it must be {wanted}") from None
+
+
+def _pair(text: str) -> tuple[float, float]:
+    low, high = map(float, text.split(","))
+    return low, high
 
 
 def _check(settings: Settings) -> None:
-    for name, allowed in (
-        ("schedule", get_args(Schedule)),
-        ("decayed", get_args(Decayed)),
-        ("precision", PRECISIONS),
-    ):
-        value = getattr(settings, name)
-        if value not in allowed:
+    named = {"schedule": get_args(Schedule), "decayed": get_args(Decayed), "precision": PRECISIONS}
+    for name, allowed in named.items():
+        if (value := getattr(settings, name)) not in allowed:
             raise InputError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
     for name, most in (
         ("warmup", 1e6), ("weight_decay", 1.0), ("smoothing", 0.99), ("average", 1.0), ("teach", 1.0),
