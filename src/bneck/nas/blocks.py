@@ -31,7 +31,7 @@ class Block:
         kernel: odd sides in pixels.
         out: channels.
         layers: how many.
-        se: squeeze widths as shares, 0 for none; a conv has none.
+        se: squeeze widths as fractions, 0 for none; a conv has none.
         skip: "identity" (a residual wherever a layer can have one) or "none"; a conv has none.
         act: nonlinearities.
     """
@@ -64,7 +64,7 @@ class BlockSpace(Space):
         stem: the alternatives for the first row.
         blocks: from the stem to the tail.
         tail: for every row after the blocks its alternatives.
-        se_of: whether a squeeze width is a share of the layer's input (MnasNet, not rounded) or of
+        se_of: whether a squeeze width is a fraction of the layer's input (MnasNet, not rounded) or of
             its expansion (V3, section 5.3, rounded to 8).
         resolution, classes, padding, se_gate, dropout: as in `NetSpec`.
 
@@ -234,7 +234,7 @@ def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _is_share(value: object) -> bool:
+def _is_fraction(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
@@ -249,7 +249,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "kernel": ("an odd whole number", lambda value: _whole(value) and value % 2),
     "out": ("a whole number of at least 1", _whole),
     "layers": ("a whole number of at least 1", _whole),
-    "se": ("a share from 0 to 1", _is_share),
+    "se": ("a fraction from 0 to 1", _is_fraction),
     "skip": ("identity or none", lambda value: value in SKIPS),
     "act": (f"one of {', '.join(ACTS)}", lambda value: value in ACTS),
 }

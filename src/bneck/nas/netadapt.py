@@ -88,11 +88,8 @@ def places(spec: NetSpec, kinds: Collection[Kind]) -> list[Place]:
     rows = spec.rows
     found: list[Place] = [("expansion", (i,)) for i in range(len(rows)) if spec.expands(i)]
     # The stem is part of a stage only where a residual ties it to a bneck.
-    found += [
-        ("bottleneck", stage)
-        for stage in stages(spec)
-        if any(isinstance(rows[i], Bneck) for i in stage)
-    ]
+    tied = (stage for stage in stages(spec) if any(isinstance(rows[i], Bneck) for i in stage))
+    found += [("bottleneck", stage) for stage in tied]
     last = max(i for i, row in enumerate(rows) if i == 0 or not isinstance(row, Conv | Pool))
     found += [("tail", (i,)) for i in range(last + 1, len(rows)) if isinstance(rows[i], Conv)]
     return [place for place in found if place[0] in kinds]

@@ -135,7 +135,7 @@ class Predictor(TokenSampler):
         return drawn[int(within[0] if len(within) else np.argmin(latency))]
 
     def _climb(self, starts: Indices, score: Predict, steps: int) -> list[Tokens]:
-        """All networks met on the way up from `starts`, one token a step, the best first."""
+        """All networks met on the way up from `starts`, one token per step, the best first."""
         at, values = starts, score(starts)
         met = {tuple(map(int, row)): float(v) for row, v in zip(at, values, strict=True)}
         for _ in range(steps):

@@ -57,7 +57,7 @@ class Reward:
         return defaults[self.kind] if self.exponent is None else self.exponent
 
     def __call__(self, accuracy: float, latency_ms: float) -> float:
-        """Reward of a network with this accuracy (a share of 1) and latency.
+        """Reward of a network with this accuracy (from 0 to 1) and latency.
 
         Raises:
             InputError: a latency that is not above 0, or an accuracy that is no number.

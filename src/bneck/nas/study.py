@@ -246,7 +246,7 @@ class Study:
             InputError: an accuracy that is not from 0 to 1, or a trial that is not under way.
         """
         if not 0 <= accuracy <= 1:
-            raise InputError(f"the accuracy is {accuracy}; it must be a share from 0 to 1")
+            raise InputError(f"the accuracy is {accuracy}; it must be a fraction from 0 to 1")
         if asked.number not in self._asked:
             raise InputError(f"trial {asked.number} is not under way; tell each trial once")
         stopped = stopped and self.objective == "reward"
@@ -327,9 +327,8 @@ class Study:
         return self._reach(self._storage.get_trial_number_from_id, trial_id)
 
     def _values(self, accuracy: float, latency_ms: float) -> list[float]:
-        if self.objective == "pareto":
-            return [accuracy, latency_ms]
-        return [self.reward(accuracy, latency_ms)]
+        pareto = self.objective == "pareto"
+        return [accuracy, latency_ms] if pareto else [self.reward(accuracy, latency_ms)]
 
     def _note(self, asked: Asked, key: str, value: Any) -> None:
         self._reach(self._storage.set_trial_user_attr, self._asked[asked.number], key, value)

@@ -89,13 +89,12 @@ def layer_errors(net: WrappedNet, quantized: Quantized, images: Tensor) -> list[
     emulated = emulator(net, quantized.weights, quantized.hswish, quantized.ranges)
     emulated.rounds = lambda name: False
     seen: dict[str, Tensor] = {}
-    emulated.observer = lambda name, x: seen.__setitem__(name, x)
+    emulated.observer = seen.__setitem__
     scores = _flat(emulated(images))
     clean = dict(seen)
     emulated.rounds = None
     emulated(images)
-    noisy = dict(seen)
-    emulated.observer = None
+    noisy, emulated.observer = dict(seen), None
     found = []
     for layer in emulated.wrapped.layers((images.shape[2], images.shape[3])):
         if layer.name not in clean:  # a gate, whose range is fixed, or one that is written in parts

@@ -41,12 +41,11 @@ def _fold(module: ConvBnAct) -> tuple[Tensor, Tensor]:
     if not isinstance(bn, nn.BatchNorm2d):
         assert conv.bias is not None
         return conv.weight, conv.bias
-    assert bn.running_var is not None
-    assert bn.running_mean is not None
     # In float64, so that folding itself adds no error to the comparison with the module.
-    scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
+    mean, variance = (bn.get_buffer(f"running_{name}").double() for name in ("mean", "var"))
+    scale = bn.weight.double() / (variance + bn.eps).sqrt()
     weight = conv.weight.double() * scale[:, None, None, None]
-    bias = bn.bias.double() - bn.running_mean.double() * scale
+    bias = bn.bias.double() - mean * scale
     return weight.float(), bias.float()
 
 

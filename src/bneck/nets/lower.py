@@ -157,7 +157,7 @@ class Rounding(nn.Module, LayerOperators[_Value]):
         return self.rounded(getattr(self, name), Scale.of(0.0, value), 1.0)
 
     def parameters_of(self, name: str, x: _Value, shift: float) -> tuple[Tensor, Tensor]:
-        """A convolution's weight, as integers read with a step an output channel, and its bias."""
+        """A convolution's weight, as integers read with a step per output channel, and its bias."""
         key = name.replace(".", "_")
         if f"{name}.weight" in self.folded:
             weight = self.folded[f"{name}.weight"] / np.float32(x.gain)

@@ -25,7 +25,6 @@ from bneck.specs.operators import Operators, Pair
 from bneck.specs.wrapper import Wrapped
 
 Weights = Mapping[str, Array]
-Observer = Callable[[str, Tensor], None]
 SIX = (0.0, 6.0)
 
 
@@ -55,7 +54,7 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
         self.hswish = hswish
         self.ranges = dict(ranges) if ranges is not None else None
         self.rounds: Callable[[str], bool] | None = None
-        self.observer: Observer | None = None
+        self.observer: Callable[[str, Tensor], None] | None = None
         folded = wrapped.arranged(weights)
         self.parameters_by_name = nn.ParameterDict(
             {_key(name): nn.Parameter(torch.from_numpy(w.copy())) for name, w in folded.items()}

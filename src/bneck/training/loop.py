@@ -23,7 +23,6 @@ from bneck.training.settings import Diverged, Settings, TrainingError
 SAVE_S = 60.0  # a checkpoint in the middle of an epoch, so often
 LOOK = 10  # steps between looks at the loss on a GPU, which would wait for each
 
-
 OnStep = Callable[[int, int, float], None]
 OnEpoch = Callable[[int, dict[str, Tensor]], None]
 B = TypeVar("B")  # a batch

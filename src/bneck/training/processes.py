@@ -222,13 +222,10 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         centred = values - mean[:, None, None]
         variance = _summed(centred.square().sum((0, 2, 3))) / n
         with torch.no_grad():
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
             share = 0.1 if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean.detach(), share)
-            self.running_var.lerp_(variance.detach() * n / (n - 1), share)
-            self.num_batches_tracked.add_(1)
+            self.get_buffer("running_mean").lerp_(mean.detach(), share)
+            self.get_buffer("running_var").lerp_(variance.detach() * n / (n - 1), share)
+            self.get_buffer("num_batches_tracked").add_(1)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         scaled: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
         return scaled.to(x.dtype)
