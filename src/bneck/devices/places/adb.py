@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bneck.devices.machine import THIS
-from bneck.devices.places.answers import last_line, rubbish
+from bneck.devices.places.answers import HeldTimer, last_line, rubbish
 from bneck.devices.places.contract import DeviceError, ImageSize, Lost, Place
 from bneck.devices.timing import Burst, Timer
 from bneck.records.measurement import Device
@@ -38,15 +38,13 @@ def benchmark_program() -> Path:
         DeviceError: it is not set or no file.
     """
     given = os.environ.get("BNECK_BENCHMARK_MODEL")
+    program = "benchmark_model for the phone's processor"
     if not given:
         raise DeviceError(
-            "measuring over adb needs TensorFlow Lite's benchmark_model for the phone's processor; give the "
-            "file by --benchmark-model"
+            f"measuring over adb needs TensorFlow Lite's {program}; pass the file with --benchmark-model"
         )
     if not Path(given).is_file():
-        raise DeviceError(
-            f"there is no file {given}; --benchmark-model must name benchmark_model for the phone's processor"
-        )
+        raise DeviceError(f"there is no file {given}; --benchmark-model must name {program}")
     return Path(given)
 
 
@@ -94,7 +92,7 @@ class Adb(Place):
                 f"{self.name} needs the adb client, which is not installed; install adb"
             )
         self._adb = found
-        if re.fullmatch(r".+:\d+", serial):  # over the network; adb forgets those that broke off
+        if re.fullmatch(r".+:\d+", serial):  # over the network; adb forgets those that disconnected
             self._run([self._adb, "connect", serial], QUICK_S)
         try:
             self._client("get-state", limit_s=QUICK_S)
@@ -140,21 +138,24 @@ class Adb(Place):
 
     def load(self, model: bytes, *, runtime: str, threads: int, size: ImageSize) -> Timer:
         """Push a TFLite file's bytes; `benchmark_model` makes the image up itself."""
-        remote = f"{FOLDER}/{hashlib.sha256(model).hexdigest()[:16]}.tflite"
-        with tempfile.TemporaryDirectory(prefix="bneck-") as folder:
-            file = Path(folder) / "model.tflite"
-            file.write_bytes(model)
-            self._push(file, remote)
-        return AdbTimer(self, remote, threads)
+        return HeldTimer(self, (self._pushed(model), threads))
+
+    def burst(self, held: tuple[str, int], runs: int, warmup: int) -> Burst:
+        """One process there: `warmup` runs, then `runs` that are timed; it tells their median alone."""
+        with THIS.turn(self.name):
+            output = self._benchmark(*held, runs, warmup)
+        return Burst(runs, (median_us(output) / 1e3,))
+
+    def forget(self, held: tuple[str, int]) -> None:
+        """Delete a model file on the device."""
+        with suppress(Lost):
+            self._shell(f"rm -f {held[0]}")
 
     def profile(self, model: bytes, *, runtime: str, threads: int, size: ImageSize) -> str:
         """The times of single operators, as `benchmark_model` prints them."""
-        timer = self.load(model, runtime=runtime, threads=threads, size=size)
-        assert isinstance(timer, AdbTimer)
-        output = self.benchmark(
-            timer.remote, threads, PROFILED_RUNS, 5, "--enable_op_profiling=true"
-        )
-        timer.close()
+        held = self._pushed(model), threads
+        output = self._benchmark(*held, PROFILED_RUNS, 5, "--enable_op_profiling=true")
+        self.forget(held)
         start = output.find(PROFILE)
         if start < 0:
             raise DeviceError(
@@ -163,8 +164,7 @@ class Adb(Place):
             )
         return output[output.rfind("\n", 0, start) + 1 :].partition(DONE)[0].strip()
 
-    def benchmark(self, remote: str, threads: int, runs: int, warmup: int, *more: str) -> str:
-        """What `benchmark_model` prints of a model file on the device."""
+    def _benchmark(self, remote: str, threads: int, runs: int, warmup: int, *more: str) -> str:
         pin = f"taskset {_mask(self._clocks, threads)} " if self._can_pin else ""
         flags = (
             f"--graph={remote} --num_threads={threads} --num_runs={runs} --warmup_runs={warmup} "
@@ -172,25 +172,25 @@ class Adb(Place):
         )
         return self._shell(f"{pin}{self._remote} {' '.join((flags, *more))} 2>&1", BURST_S)
 
-    def forget(self, remote: str) -> None:
-        """Delete a model file on the device."""
-        self._shell(f"rm -f {remote}")
+    def _pushed(self, model: bytes) -> str:
+        remote = f"{FOLDER}/{hashlib.sha256(model).hexdigest()[:16]}.tflite"
+        with tempfile.TemporaryDirectory(prefix="bneck-") as folder:
+            file = Path(folder) / "model.tflite"
+            file.write_bytes(model)
+            self._push(file, remote)
+        return remote
 
     def _push(self, file: Path, remote: str) -> None:
-        """Under another name first, so that a file that is there is whole."""
+        # Under another name first, so that a file that is there is whole.
         self._client("push", str(file), f"{remote}.part", limit_s=PUSH_S)
         self._shell(f"mv {remote}.part {remote}")
 
     def _shell(self, command: str, limit_s: float = QUICK_S) -> str:
-        """What a command on the device prints.
-
-        Raises:
-            Lost: it did not end well.
-        """
+        """What a command on the device prints; `Lost` if it did not end well."""
         output = self._client("shell", f"{command}; echo {DONE}$?", limit_s=limit_s)
         text, done, code = output.replace("\r", "").rpartition(DONE)
         if not done:
-            raise Lost(f"broke off during {command.partition(' ')[0]}")
+            raise Lost(f"disconnected during {command.partition(' ')[0]}")
         if code.strip() != "0":
             raise Lost(f"cannot run {_program(command)}{last_line(text.encode())}")
         return text
@@ -208,26 +208,6 @@ class Adb(Place):
         if done.returncode:
             raise Lost(f"is not reached by adb{last_line(done.stderr or done.stdout)}")
         return done.stdout.decode("utf-8", "replace")
-
-
-class AdbTimer(Timer):
-    """A model file on a phone."""
-
-    def __init__(self, device: Adb, remote: str, threads: int) -> None:
-        self._device = device
-        self.remote = remote
-        self._threads = threads
-
-    def burst(self, runs: int, warmup: int) -> Burst:
-        """One process there: `warmup` runs, then `runs` that are timed; it tells their median alone."""
-        with THIS.turn(self._device.name):
-            output = self._device.benchmark(self.remote, self._threads, runs, warmup)
-        return Burst(runs, (median_us(output) / 1e3,))
-
-    def close(self) -> None:
-        """Delete the file there."""
-        with suppress(Lost):
-            self._device.forget(self.remote)
 
 
 def _mask(clocks: str, threads: int) -> str:
