@@ -289,9 +289,7 @@ class TestBroken:
 
     def test_no_adb(self, monkeypatch: pytest.MonkeyPatch, phone: Daemon) -> None:
         monkeypatch.setenv("PATH", "/nowhere")
-        with pytest.raises(
-            DeviceError, match=r"^adb:1 needs the adb client, which is not installed"
-        ):
+        with pytest.raises(DeviceError, match=r"^adb:1 needs adb, which is not installed"):
             describe("adb:1")
 
 

@@ -74,12 +74,8 @@ class Effort:
 
 
 def plan_for(
-    seed: NetSpec,
-    wrapper: Wrapper = PLAIN,
-    *,
-    calibrating: int = CALIBRATING,
-    held_out: int = HELD_OUT,
-) -> Plan:
+    seed: NetSpec, wrapper: Wrapper = PLAIN, *, calibrating: int = CALIBRATING, held_out: int = HELD_OUT
+) -> Plan:  # fmt: skip
     """The table for every narrower version of `seed`, each in the same wrapper."""
     return Plan(
         name=seed.name,
@@ -92,21 +88,14 @@ def plan_for(
 
 
 def plan_for_all(
-    covering: Iterable[NetSpec],
-    networks: Sequence[NetSpec],
-    *,
-    name: str,
-    digest: str,
+    covering: Iterable[NetSpec], networks: Sequence[NetSpec], *, name: str, digest: str,
     wrapper: Wrapper = PLAIN,
-) -> Plan:
-    """The table for every network whose rows lie between those of `covering`.
+) -> Plan:  # fmt: skip
+    """The table for every network whose rows lie between those of `covering`, in a wrapper.
 
-    Args:
-        covering: networks that together have every shape, and every least and greatest width.
-        networks: to calibrate and evaluate the table; as many as for a seed (`CALIBRATING` and `HELD_OUT`).
-        name: of what they are.
-        digest: of the same.
-        wrapper: surrounds all of them.
+    `covering` together have every shape, and every least and greatest width. `networks` calibrate and
+    evaluate the table; as many as for a seed (`CALIBRATING` and `HELD_OUT`). `name` and `digest` are
+    those of the search space.
     """
     seen: dict[RowShape, set[Widths]] = {}
     for spec in covering:

@@ -58,10 +58,10 @@ def wrapped_model(
     """
     spec, plain = wrapped.network, isinstance(wrapped, PlainNetwork)
     fastest = form(engine.name, precision)
+    walk = list(wrapped.layers(size))
     written = _numbers(
-        list(wrapped.layers(size)), precision, hswish or fastest, spec.se_gate, wrapped.rounded,
-        weights=weights, ranges=ranges,
-    )  # fmt: skip
+        walk, precision, hswish or fastest, spec.se_gate, wrapped.rounded, weights, ranges
+    )
     if not plain:
         check_heads(engine.name)
     asked: dict[str, Any] = {"finished": finished, "pixels": pixels, "metadata": metadata}
@@ -84,15 +84,9 @@ def wrapped_model(
 
 
 def _numbers(
-    walk: Sequence[Layer],
-    precision: str,
-    hswish: HSwish,
-    gate: Gate,
-    rounded: Mapping[str, Values],
-    *,
-    weights: Weights | None = None,
-    ranges: Ranges | None = None,
-) -> dict[str, Any]:
+    walk: Sequence[Layer], precision: str, hswish: HSwish, gate: Gate, rounded: Mapping[str, Values],
+    weights: Weights | None = None, ranges: Ranges | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Weights, ranges and the form of h-swish as the writers take them; random where there are none."""
     if weights is None:
         weights = random_weights(walk, np.random.default_rng(0))

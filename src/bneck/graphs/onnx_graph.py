@@ -83,14 +83,9 @@ def wrapped_graph(
 
 
 def layers_graph(
-    walk: Sequence[Layer],
-    weights: Weights,
-    *,
-    padding: Padding,
-    gate: Gate,
-    hswish: HSwish = "op",
+    walk: Sequence[Layer], weights: Weights, *, padding: Padding, gate: Gate, hswish: HSwish = "op",
     ranges: Ranges | None = None,
-) -> onnx.ModelProto:
+) -> onnx.ModelProto:  # fmt: skip
     """A run of layers alone, batch 1: input `image` and the output are maps (1, C, H, W)."""
     graph = _begun(weights, padding, gate, hswish, ranges)
     out = graph.through(walk, graph.image(walk[0].width_in, None))

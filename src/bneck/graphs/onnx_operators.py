@@ -170,25 +170,20 @@ class Graph(Operators[str]):
         return self.node("ArgMax", [x], name, axis=1, keepdims=0)
 
     def model(
-        self,
-        name: str,
-        image: Sequence[int | str],
-        outputs: Sequence[Output],
-        *,
-        metadata: Mapping[str, str] | None = None,
-        kind: int = TensorProto.FLOAT,
-    ) -> onnx.ModelProto:
+        self, name: str, image: Sequence[int | str], outputs: Sequence[Output], *,
+        metadata: Mapping[str, str] | None = None, kind: int = TensorProto.FLOAT,
+    ) -> onnx.ModelProto:  # fmt: skip
         """The graph as a model; `image` is the shape of its input, `kind` what its numbers are."""
-        answers = [
-            helper.make_tensor_value_info(
-                one.name, TensorProto.INT64 if one.whole else TensorProto.FLOAT, one.shape
-            )
-            for one in outputs
-        ]
+        described = helper.make_tensor_value_info
+        kinds = {False: TensorProto.FLOAT, True: TensorProto.INT64}
+        answers = [described(one.name, kinds[one.whole], one.shape) for one in outputs]
         graph = helper.make_graph(
-            self.nodes, name, [helper.make_tensor_value_info("image", kind, image)], answers,
-            initializer=list(self.initializers.values()),
-        )  # fmt: skip
+            self.nodes,
+            name,
+            [described("image", kind, image)],
+            answers,
+            [*self.initializers.values()],
+        )
         model = helper.make_model(
             graph, producer_name="bneck", opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,

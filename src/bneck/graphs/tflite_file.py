@@ -83,14 +83,8 @@ class Flatbuffer:
         return len(self._tensors) - 1
 
     def constant(
-        self,
-        name: str,
-        value: Array,
-        *,
-        scale: Scale | None = None,
-        steps: Array | None = None,
-        axis: int = 0,
-    ) -> int:
+        self, name: str, value: Array, *, scale: Scale | None = None, steps: Array | None = None, axis: int = 0
+    ) -> int:  # fmt: skip
         """A tensor with a value; `steps` are those of the channels along `axis`."""
         value = np.ascontiguousarray(value)
         key = (repr((value.dtype, value.shape, scale)), value.tobytes())
@@ -107,15 +101,9 @@ class Flatbuffer:
         return index
 
     def operator(
-        self,
-        name: str,
-        inputs: list[int],
-        outputs: list[int],
-        *,
-        fused: str = "linear",
-        same: bool = True,
+        self, name: str, inputs: list[int], outputs: list[int], *, fused: str = "linear", same: bool = True,
         **settings: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Append an operator. `settings` are the format's own; what it has no use for is left out."""
         schema, operator = self._schema, self._schema.OperatorT()
         *versions, kind = OPERATORS[name]
@@ -127,12 +115,9 @@ class Flatbuffer:
             options = getattr(schema, f"{kind}T")()
             none = "NONE" if fused == "linear" else fused.upper()
             padding = schema.Padding.SAME if same else schema.Padding.VALID
-            for setting, value in {
-                **_USUAL,
-                "fusedActivationFunction": getattr(schema.ActivationFunctionType, none),
-                "padding": padding,
-                **settings,
-            }.items():
+            function = getattr(schema.ActivationFunctionType, none)
+            known = {**_USUAL, "fusedActivationFunction": function, "padding": padding, **settings}
+            for setting, value in known.items():
                 if hasattr(options, setting):
                     setattr(options, setting, value)
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)

@@ -47,17 +47,9 @@ def wrapped_tflite(
     pixels: Normalisation | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> bytes:
-    """A network in its wrapper as a TFLite file of batch 1: maps are NHWC, what comes out is real.
+    """A network in its wrapper as a TFLite file of batch 1, float32 or uint8 RGB in, float32 out.
 
-    Args:
-        wrapped: what to write.
-        weights: as `weight_shapes` names them, batch norm folded.
-        size: (height, width) of the image in pixels.
-        finished: as in `Wrapped.answer`.
-        hswish: the form of h-swish; this format has no "fused".
-        ranges: of all points (see `graphs.quantization`), for int8 inside; None writes float32.
-        pixels: the normalisation to fold in: the input is uint8 RGB then, else normalised float32.
-        metadata: goes into the file as it is.
+    Maps are NHWC. The arguments are those of `onnx_graph.wrapped_graph`; h-swish has no form "fused".
 
     Raises:
         KeyError: `weights` or `ranges` lacks a name.
@@ -71,14 +63,9 @@ def wrapped_tflite(
 
 
 def tflite_layers(
-    walk: Sequence[Layer],
-    weights: Weights,
-    *,
-    padding: Padding,
-    gate: Gate,
-    hswish: HSwish = "op",
+    walk: Sequence[Layer], weights: Weights, *, padding: Padding, gate: Gate, hswish: HSwish = "op",
     ranges: Ranges | None = None,
-) -> bytes:
+) -> bytes:  # fmt: skip
     """A run of layers alone: maps (1, H, W, C) in and out, float32 at the borders."""
     graph = Graph(weights, padding, gate, hswish, ranges)
     graph.pooled = all((part.kind, part.kernel, part.size_in) == HEAD for part in walk)
@@ -241,17 +228,9 @@ class Graph(Operators[Tensor]):
         return self.put("ADD", [left, right], self.tensor(f"{layer.name}.sum", left.shape))
 
     def convolution(
-        self,
-        layer: Layer,
-        x: Tensor,
-        name: str,
-        shape: tuple[int, ...],
-        *,
-        fused: str = "linear",
-        shift: float = 0.0,
-        gain: float = 1.0,
-        values: Values | None = None,
-    ) -> Tensor:
+        self, layer: Layer, x: Tensor, name: str, shape: tuple[int, ...], *, fused: str = "linear",
+        shift: float = 0.0, gain: float = 1.0, values: Values | None = None,
+    ) -> Tensor:  # fmt: skip
         """One convolution with its padding; its bias is raised by `shift`."""
         kept = self.weights[f"{layer.name}.weight"]
         weight = kept / np.float32(x.gain)

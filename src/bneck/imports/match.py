@@ -50,13 +50,8 @@ class Odd:
 
 
 def matched(
-    spec: NetSpec,
-    source: Source,
-    *,
-    path: Path,
-    excuses: Sequence[str] = (),
-    classes: int | None = None,
-) -> Matched:
+    spec: NetSpec, source: Source, *, path: Path, excuses: Sequence[str] = (), classes: int | None = None
+) -> Matched:  # fmt: skip
     """Put a file's weights into a net of `spec`, in evaluation mode.
 
     The number of classes is the file's. `excuses` are patterns (`classifier.*`) of names that may

@@ -1,4 +1,4 @@
-"""Android devices over adb: TensorFlow Lite's `benchmark_model`, pinned to a big core, a process a burst.
+"""Android devices over adb: TensorFlow Lite's `benchmark_model` on a big core, one process per burst.
 
 The user supplies the program (for the phone's processor); it and the models are pushed to
 /data/local/tmp/bneck. The system's adb client is used as it is set up, with its server.
@@ -49,21 +49,19 @@ def benchmark_program() -> Path:
 
 
 def big_cores(listing: str, count: int) -> list[int]:
-    """The `count` cores with the highest top clock, of lines PATH:KILOHERTZ; of equals the last ones."""
+    """The `count` cores with the highest top clock, from lines PATH:KILOHERTZ; of equal ones the last."""
     found = re.findall(r"/cpu(\d+)/cpufreq/cpuinfo_max_freq:(\d+)", listing)
     ranked = sorted(((int(khz), int(core)) for core, khz in found), reverse=True)
     return [core for _, core in ranked[:count]]
 
 
 def median_us(output: str) -> float:
-    """The median time of a run in microseconds, of what `benchmark_model` prints.
-
-    Builds that print no median are taken by their mean. The last of its "count=" lines speaks of the
-    runs, the one before of the warm-up.
+    """The median time of a run in microseconds, or the mean, of what `benchmark_model` prints.
 
     Raises:
         Lost: there is no such figure.
     """
+    # The last "count=" line is of the runs, the one before it of the warm-up.
     counted = COUNTED.findall(output)
     figures = dict(FIGURE.findall(counted[-1][1])) if counted else {}
     for name in ("median", "avg", "curr"):
@@ -86,12 +84,9 @@ class Adb(Place):
         self.name = f"adb:{serial}"
         self._serial = serial
         self._program = benchmark_program()
-        found = shutil.which("adb")
-        if found is None:
-            raise DeviceError(
-                f"{self.name} needs the adb client, which is not installed; install adb"
-            )
-        self._adb = found
+        self._adb = shutil.which("adb") or ""
+        if not self._adb:
+            raise DeviceError(f"{self.name} needs adb, which is not installed; install it")
         if re.fullmatch(r".+:\d+", serial):  # over the network; adb forgets those that disconnected
             self._run([self._adb, "connect", serial], QUICK_S)
         try:
@@ -105,19 +100,14 @@ class Adb(Place):
         self._push(self._program, self._remote)
         self._shell(f"chmod 755 {self._remote}")
         self._clocks = self._shell(f"grep -H . {CLOCKS} 2>/dev/null || true")
-        cores = ",".join(map(str, big_cores(self._clocks, 1)))
-        self._can_pin = bool(cores) and "yes" in self._shell(
+        self._can_pin = bool(big_cores(self._clocks, 1)) and "yes" in self._shell(
             f"taskset {_mask(self._clocks, 1)} echo yes 2>&1 || true"
         )
 
     def describe(self) -> Device:
         """What the phone calls itself, and the core that is measured on."""
-        properties = (
-            "ro.product.manufacturer", "ro.product.model", "ro.soc.model", "ro.build.version.release",
-        )  # fmt: skip
-        maker, model, chip, android = (
-            self._shell(f"getprop {name}").strip() for name in properties
-        )
+        names = ("product.manufacturer", "product.model", "soc.model", "build.version.release")
+        maker, model, chip, android = (self._shell(f"getprop ro.{one}").strip() for one in names)
         machine = self._shell("uname -m").strip()
         count = self._shell("ls -d /sys/devices/system/cpu/cpu[0-9]* | wc -l").strip()
         processor = " ".join(filter(None, (maker, model, f"({chip})" if chip else "")))
@@ -192,7 +182,9 @@ class Adb(Place):
         if not done:
             raise Lost(f"disconnected during {command.partition(' ')[0]}")
         if code.strip() != "0":
-            raise Lost(f"cannot run {_program(command)}{last_line(text.encode())}")
+            words = command.split()
+            program = next((word for word in words if "benchmark_model" in word), command)
+            raise Lost(f"cannot run {program}{last_line(text.encode())}")
         return text
 
     def _client(self, *arguments: str, limit_s: float) -> str:
@@ -212,7 +204,3 @@ class Adb(Place):
 
 def _mask(clocks: str, threads: int) -> str:
     return f"{sum(1 << core for core in big_cores(clocks, threads)):x}"
-
-
-def _program(command: str) -> str:
-    return next((word for word in command.split() if "benchmark_model" in word), command)

@@ -62,13 +62,10 @@ class AskedPlace(Place):
 
 
 class Holds(Protocol):
-    """What has loaded networks and times them, each under a key."""
+    """A place that has loaded networks and times them, each under a key."""
 
-    def burst(self, held: Any, runs: int, warmup: int) -> Burst:
-        """Run one `warmup` times, then time it `runs` times."""
-
-    def forget(self, held: Any) -> None:
-        """Free one."""
+    def burst(self, held: Any, runs: int, warmup: int) -> Burst: ...
+    def forget(self, held: Any) -> None: ...
 
 
 class HeldTimer(Timer):

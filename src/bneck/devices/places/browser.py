@@ -1,4 +1,4 @@
-"""A browser: onnxruntime-web in headless Chromium, on a page that is served on loopback alone."""
+"""A browser: onnxruntime-web in headless Chromium, on a page served on loopback alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty
@@ -53,26 +54,21 @@ def port_in(name: str) -> int:
 
 
 def web_folder() -> tuple[Path, str]:
-    """onnxruntime-web's folder of scripts, and its version.
-
-    BNECK_ONNXRUNTIME_WEB is the folder of the npm package.
+    """onnxruntime-web's folder of scripts, and its version; BNECK_ONNXRUNTIME_WEB is the npm package's.
 
     Raises:
-        DeviceError: it is not set, or something else lies there.
+        DeviceError: it is not set, or names another folder.
     """
     given = os.environ.get("BNECK_ONNXRUNTIME_WEB")
     how = "give the folder of the npm package (node_modules/onnxruntime-web) by --onnxruntime-web"
     if not given:
         raise DeviceError(f"the device browser needs onnxruntime-web; {how}")
     folder = Path(given)
-    try:
+    with suppress(OSError, ValueError, LookupError, TypeError):
         about = json.loads((folder / "package.json").read_text(encoding="utf-8"))
-        version = str(about["version"])
-    except (OSError, ValueError, LookupError, TypeError):
-        version = ""
-    if not version or not (folder / "dist" / ENTRY).is_file():
-        raise DeviceError(f"{folder} is not onnxruntime-web, it lacks dist/{ENTRY}; {how}")
-    return folder / "dist", version
+        if (folder / "dist" / ENTRY).is_file():
+            return folder / "dist", str(about["version"])
+    raise DeviceError(f"{folder} is not onnxruntime-web, it lacks dist/{ENTRY}; {how}")
 
 
 def chromium() -> str:

@@ -32,11 +32,8 @@ class Steady(Place):
         pauses_s: Sequence[float] = PAUSES_S,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.name = name
-        self.runtimes = runtimes
-        self._connect = connect
-        self._pauses_s = pauses_s
-        self._wait = wait
+        self.name, self.runtimes = name, runtimes
+        self._connect, self._pauses_s, self._wait = connect, pauses_s, wait
         self._place: Place | None = None
         self._met = False
 
@@ -95,8 +92,7 @@ class SteadyTimer(Timer):
     """Times a network on a steady place; loads it again on every new connection."""
 
     def __init__(self, steady: Steady, load: Callable[[Place], Timer]) -> None:
-        self._steady = steady
-        self._load = load
+        self._steady, self._load = steady, load
         self._loaded: tuple[Place, Timer] | None = None
 
     def on(self, place: Place) -> Timer:
@@ -109,7 +105,6 @@ class SteadyTimer(Timer):
         return self._steady.reach(lambda place: self.on(place).burst(runs, warmup))
 
     def close(self) -> None:
-        """Let the device forget the network, if it still knows it."""
         if self._loaded is not None and self._steady.uses(self._loaded[0]):
             with suppress(Lost):
                 self._loaded[1].close()
