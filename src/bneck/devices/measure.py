@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from bneck.devices.models import wrapped_model
 from bneck.devices.places import Place, opened
@@ -119,37 +119,42 @@ def measure(
             for name, sample in _raced(device, raced, protocol, nominal_ms, counted, load).items():
                 samples.setdefault(name, Samples()).extend(sample)
     reference_ms = statistics.median(samples[REFERENCE].round_ms)
-    records = []
-    for name, (candidate, engine), told in zip(_names(pairs), pairs, profiles, strict=True):
-        sample = samples[name]
-        raw, paced = Spread.of(sample.wall_ms), statistics.median(sample.paced_ms)
-        record = Measurement(
-            network=candidate.spec.name,
-            digest=candidate.spec.digest(),
-            resolution=candidate.size[1],
-            width=candidate.size[2],
-            runtime=engine.name,
-            runtime_version=versions[engine.name],
-            precision=candidate.precision,
-            threads=protocol.threads,
-            device=described,
-            warmup=protocol.warmup,
-            n=sample.runs,
-            rounds=protocol.rounds * protocol.loads,
-            repeated=sample.repeated,
-            latency_ms=_scaled(raw, paced) if nominal_ms else raw,
-            raw_latency_ms=raw,
-            cpu_ms=statistics.median(sample.cpu_ms) if sample.cpu_ms else None,
-            reference=reference.spec.name,
-            reference_ms=reference_ms,
-            pace=reference_ms / nominal_ms if nominal_ms else 1.0,
-            commit=commit(),
-            rounds_ms=tuple(sample.paced_ms),
-            rounds_cpu_ms=tuple(sample.round_cpu_ms),
-            profile=told,
+    return [
+        _record(
+            candidate, samples[name], protocol, nominal_ms, runtime=engine.name,
+            runtime_version=versions[engine.name], device=described, reference=reference.spec.name,
+            reference_ms=reference_ms, profile=told,
         )
-        records.append(record)
-    return records
+        for name, (candidate, engine), told in zip(_names(pairs), pairs, profiles, strict=True)
+    ]  # fmt: skip
+
+
+def _record(
+    candidate: Candidate, sample: Samples, protocol: Protocol, nominal_ms: float | None, *,
+    reference_ms: float, **known: Any,
+) -> Measurement:  # fmt: skip
+    raw, paced = Spread.of(sample.wall_ms), statistics.median(sample.paced_ms)
+    return Measurement(
+        network=candidate.spec.name,
+        digest=candidate.spec.digest(),
+        resolution=candidate.size[1],
+        width=candidate.size[2],
+        precision=candidate.precision,
+        threads=protocol.threads,
+        warmup=protocol.warmup,
+        n=sample.runs,
+        rounds=protocol.rounds * protocol.loads,
+        repeated=sample.repeated,
+        latency_ms=_scaled(raw, paced) if nominal_ms else raw,
+        raw_latency_ms=raw,
+        cpu_ms=statistics.median(sample.cpu_ms) if sample.cpu_ms else None,
+        reference_ms=reference_ms,
+        pace=reference_ms / nominal_ms if nominal_ms else 1.0,
+        rounds_ms=tuple(sample.paced_ms),
+        rounds_cpu_ms=tuple(sample.round_cpu_ms),
+        commit=commit(),
+        **known,
+    )
 
 
 def _raced(
