@@ -209,15 +209,11 @@ def _wrapped(name: str, network: str, **options: Any) -> Candidate:
 
 
 def _unfused(spec: NetSpec) -> bytes:
-    import numpy as np
+    """A file with h-swish as four operators, none of which ONNX Runtime fuses."""
+    from bneck.devices.models import network_model
+    from bneck.devices.runtimes import runtime
 
-    from bneck.graphs.onnx_graph import network_graph
-    from bneck.graphs.onnx_unfused import unfused
-    from bneck.graphs.weights import random_weights
-    from bneck.specs.network import layers
-
-    weights = random_weights(layers(spec), np.random.default_rng(0))
-    return bytes(unfused(network_graph(spec, weights)).SerializeToString())
+    return network_model(spec, runtime("onnxruntime"), hswish="split")
 
 
 def _text(size: tuple[int, int]) -> str:
