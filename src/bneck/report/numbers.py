@@ -27,6 +27,11 @@ def ms(value: float | None) -> str:
     return f"{rounded:.{decimals}f}".replace("-", MINUS)
 
 
+def from_to(low: float | None, high: float | None) -> str:
+    """A spread in milliseconds, without the unit; empty unless both ends are known."""
+    return NONE if low is None or high is None else f"{ms(low)} to {ms(high)}"
+
+
 def percent(share: float | None, decimals: int = 1) -> str:
     """A share of 1 in percent, without the sign: its header names it."""
     if share is None:
