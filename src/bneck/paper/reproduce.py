@@ -15,12 +15,12 @@ from bneck.paper import figures, tables
 from bneck.paper.scores import Scores
 from bneck.paper.timing import Timing, Wanted, measured, read_timing
 from bneck.records.commit import commit
-from bneck.records.files import write_json, write_text
+from bneck.records.files import write_json
 from bneck.records.progress import Progress, Silent
-from bneck.report.blocks import Block, Paragraph, Picture, html_page, markdown_page
+from bneck.report.blocks import Block, Paragraph
 from bneck.report.exhibits import Exhibit, exhibit_blocks
 from bneck.report.numbers import duration, listed
-from bneck.report.style import STYLE
+from bneck.report.page import write_pages
 from bneck.specs.errors import InputError
 
 Make = Callable[[Timing, Scores], Exhibit]
@@ -158,14 +158,8 @@ def _write(found: Reproduction, folder: Path, timing: Timing) -> list[Path]:
     title = "Searching for MobileNetV3, reproduced"
     what = listed([exhibit.name for exhibit in found.exhibits])
     head = f"bneck reproduce: {what}; {duration(found.seconds)}, commit {commit()}"
-    page, twin = folder / "reproduce.html", folder / "reproduce.md"
-    files = [page, twin, folder / "reproduce.json"]
-    for block in blocks:
-        if isinstance(block, Picture):
-            write_text(folder / f"{block.name}.svg", block.whole)
-            files.append(folder / f"{block.name}.svg")
-    write_text(page, html_page(title, blocks, style=STYLE, running_head=head))
-    write_text(twin, markdown_page(title, blocks, running_head=head))
+    page, twin, *pictures = write_pages(folder / "reproduce", title, blocks, head=head)
+    files = [page, twin, folder / "reproduce.json", *pictures]
     write_json(files[2], found.as_json())
     if timing.found:
         files.append(folder / "latencies.json")

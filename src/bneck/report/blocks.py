@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from bneck.report.numbers import ARROW, PLUS_MINUS
-from bneck.report.script import SCRIPT, script_digest
 from bneck.report.tables import Table, html_table, html_text, markdown_table, markdown_text
 
-# Spaces before a unit or sign, and behind a sign.
+# Spaces before a unit or sign, and after a sign.
 _BOUND = re.compile(
     rf"(?<=\d) (?=[%{PLUS_MINUS}{ARROW}]|ms\b|points\b)|(?<=[{PLUS_MINUS}{ARROW}]) "
 )
@@ -92,9 +90,15 @@ def html_block(block: Block) -> str:
         case Heading(text):
             return f"<h2>{html_text(text)}</h2>"
         case Paragraph(text, kind):
-            return f'<p class="{kind}">{_prose(text)}</p>'
+            return f'<p class="{kind}">{html_prose(text)}</p>'
         case Tiles(tiles):
-            return f'<div class="tiles">{"".join(map(_html_tile, tiles))}</div>'
+            parts = [
+                f'<div class="tile {tile.tone}"><div class="label">{html_text(tile.label)}</div>'
+                f'<div class="value">{html_text(tile.value)}</div>'
+                f'<div class="remark">{html_text(tile.remark)}</div></div>'
+                for tile in tiles
+            ]
+            return f'<div class="tiles">{"".join(parts)}</div>'
         case Picture():
             panels = "".join(f'<div class="panel">{svg}</div>' for svg in block.panels)
             kinds = " themed" * block.themed + " wide" * block.wide
@@ -120,10 +124,8 @@ def markdown_block(block: Block) -> str:
         case Tiles():
             return ""
         case Picture():
-            return (
-                f"![{markdown_text(block.title)}]({block.name}.svg)\n\n"
-                f"{markdown_text(block.description)}"
-            )
+            title, description = markdown_text(block.title), markdown_text(block.description)
+            return f"![{title}]({block.name}.svg)\n\n{description}"
         case Code(text):
             ticks = max((len(run) for run in re.findall("`+", text)), default=0)
             fence = "`" * max(3, ticks + 1)
@@ -134,46 +136,8 @@ def markdown_block(block: Block) -> str:
             return f"{markdown_text(block.title)}\n\n{markdown_table(block)}"
 
 
-def html_page(title: str, blocks: Sequence[Block], *, style: str, running_head: str) -> str:
-    """A whole page in one file: nothing is fetched, and no script but the page's own may run."""
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src '{script_digest()}'"
-    body = []
-    for block in blocks:
-        if isinstance(block, Heading):
-            body.append("</section>\n<section>")
-        body.append(html_block(block))
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f"<title>{html_text(title)}</title>",
-            f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n<section>",
-            f'<p class="head">{html_text(running_head)}</p>',
-            f"<h1>{_prose(title)}</h1>",
-            *body,
-            f"</section>\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n",
-        ]
-    )
-
-
-def markdown_page(title: str, blocks: Sequence[Block], *, running_head: str) -> str:
-    """The same page in Markdown."""
-    parts = [f"# {markdown_text(title)}", markdown_text(running_head), *map(markdown_block, blocks)]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _html_tile(tile: Tile) -> str:
-    return (
-        f'<div class="tile {tile.tone}"><div class="label">{html_text(tile.label)}</div>'
-        f'<div class="value">{html_text(tile.value)}</div>'
-        f'<div class="remark">{html_text(tile.remark)}</div></div>'
-    )
-
-
-def _prose(text: str) -> str:
-    """Sentences as html; no line ends between a number and what belongs to it."""
+def html_prose(text: str) -> str:
+    """Sentences as html; no line breaks between a number and its unit or sign."""
     return _BOUND.sub("&nbsp;", html_text(text))
 
 
