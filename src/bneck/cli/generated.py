@@ -1,25 +1,26 @@
-"""Options of a command that come from the options' dataclasses: those of every training, and each task's."""
+"""Options of a command that come from dataclasses: its own, those of every training, each task's."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import Field
+from os.path import commonprefix
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from bneck.specs.errors import InputError
-from bneck.tasks.options import TrainOptions, flag_of, of_command
+from bneck.tasks.options import TrainOptions, flag_of, help_of, of_command
 from bneck.tasks.registry import tasks
 
 Command = Callable[..., None]
 
 
-def with_options(command: str) -> Callable[[Command], Command]:
+def with_options(command: str, own: type[Any] | None = None) -> Callable[[Command], Command]:
     """Give a function with `**given` the options that a command takes; `given` has those that were used.
 
-    An option of several tasks appears once, with the help of each.
+    Those of the dataclass `own` show their defaults. An option of several tasks appears once.
     """
 
     def decorate(function: Command) -> Command:
@@ -30,13 +31,14 @@ def with_options(command: str) -> Callable[[Command], Command]:
             for one in signature.parameters.values()
             if one.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        made = _parameters(command, {one.name for one in fixed})
-        last = [one for one in fixed if one.name == "as_json"]
-        parameters = [one for one in fixed if one.name != "as_json"] + made + last
+        made = _parameters(command, own, {one.name for one in fixed})
+        # --json comes last in the help of every command.
+        parameters = sorted([*fixed, *made], key=lambda one: one.name == "as_json")
+        usual = {one.name: one.default for one in made}
 
         def called(**values: Any) -> None:
-            own = {name: _used(values.pop(name)) for name in [one.name for one in made]}
-            function(**values, **own)
+            unused = [name for name in usual if values[name] in (usual[name], [])]
+            function(**{name: value for name, value in values.items() if name not in unused})
 
         called.__name__, called.__doc__ = function.__name__, function.__doc__
         called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -46,30 +48,42 @@ def with_options(command: str) -> Callable[[Command], Command]:
     return decorate
 
 
-def _parameters(command: str, taken: set[str]) -> list[inspect.Parameter]:
+def _parameters(command: str, own: type[Any] | None, taken: set[str]) -> list[inspect.Parameter]:
     found: dict[str, list[tuple[Field[Any], Any]]] = {}
-    kinds: list[type[Any]] = [TrainOptions, *(task.Options for task in tasks())]
-    for kind in kinds:
+    kinds = [own] if own else []
+    for kind in (*kinds, TrainOptions, *(task.Options for task in tasks())):
         types = get_type_hints(kind)
         for one in of_command(kind, command):
             if one.name not in taken:
                 found.setdefault(one.name, []).append((one, types[one.name]))
-    return [_parameter(fields) for fields in found.values()]
+    shown = {one.name: one.default for one in of_command(own, command)} if own else {}
+    return [_parameter(command, fields, shown.get(name)) for name, fields in found.items()]
 
 
-def _parameter(fields: list[tuple[Field[Any], Any]]) -> inspect.Parameter:
+def _parameter(
+    command: str, fields: list[tuple[Field[Any], Any]], default: Any
+) -> inspect.Parameter:
     first = fields[0][0]
     types = {_plain(hint) for _, hint in fields}
     plain = types.pop() if len(types) == 1 else str
-    helps = dict.fromkeys(one.metadata["help"] for one, _ in fields)
-    option = typer.Option(flag_of(first), help=" ".join(helps))
-    kind: Any = plain if plain is bool else plain | None
+    helps = dict.fromkeys(help_of(one, command) for one, _ in fields)
+    option = typer.Option(flag_of(first), help=_joined(list(helps)))
+    if plain is bool and default is None:
+        default = False
+    kind: Any = plain | None if default is None else plain
     return inspect.Parameter(
-        first.name,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        default=False if plain is bool else None,
+        first.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default,
         annotation=Annotated[kind, option],
-    )
+    )  # fmt: skip
+
+
+def _joined(helps: list[str]) -> str:
+    """What the tasks say of one option, with the words that they share said once."""
+    shared = commonprefix(helps)  # noqa: RUF071 - of letters, then cut back to a whole clause
+    shared = shared[: max(shared.rfind(", "), shared.rfind("; ")) + 2]
+    if len(helps) == 1 or len(shared) < 2:
+        return " ".join(helps)
+    return shared + " or ".join(one[len(shared) :].rstrip(".") for one in helps) + "."
 
 
 def _plain(hint: Any) -> Any:
@@ -82,16 +96,10 @@ def _plain(hint: Any) -> Any:
     return inner[0] if inner else hint
 
 
-def _used(value: Any) -> Any:
-    return None if value is False or value == [] else value
-
-
 def alone(resume: Any, given: Mapping[str, Any]) -> None:
     """Raise InputError where something was given next to --resume, which goes by the run's own settings."""
-    used = [
-        f"--{name.replace('_', '-')}" for name, value in given.items() if _used(value) is not None
-    ]
-    if resume is not None and used:
+    used = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    if used:
         raise InputError(
             f"{', '.join(used)} cannot be changed by --resume, which continues {resume} with its own settings; "
             "leave it out, or start a new run"

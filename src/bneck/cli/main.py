@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from bneck.cli import networks, pages, search, ship, train, weights
-from bneck.cli.bars import Bars
 from bneck.cli.generated import with_options
 from bneck.cli.options import Json, print_json
 from bneck.specs.errors import InputError, RefusedElsewhere
@@ -25,18 +23,8 @@ app = typer.Typer(
 )
 
 # Where modules come from that the base install leaves out.
-_SEARCH = (
-    "torch",
-    "onnx",
-    "onnxruntime",
-    "PIL",
-    "loky",
-    "optuna",
-    "safetensors",
-    "scipy",
-)
-EXTRAS = {
-    **dict.fromkeys(_SEARCH, "search"),
+_SEARCH = ("torch", "onnx", "onnxruntime", "PIL", "loky", "optuna", "safetensors", "scipy")
+EXTRAS = dict.fromkeys(_SEARCH, "search") | {
     "tflite": "tflite",
     "pyarrow": "train",
     "ray": "cluster",
@@ -93,8 +81,7 @@ def convert(
     """Convert VOC xml to the COCO json that detection is trained on. Python: bneck.convert(data)"""
     from bneck.runs.data import convert as convert_data
 
-    with Bars(Console(stderr=True)):
-        files, left_out = convert_data(data, out)
+    files, left_out = convert_data(data, out)
     if as_json:
         print_json(
             {

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bneck.cli.generated import with_options
-from bneck.cli.options import NAMES, Json, TaskName, print_json, print_table, rich_table
+from bneck.cli.options import NAMES, Json, TaskName, print_json, print_plain, print_table
 from bneck.cli.tables import spec_table
 from bneck.tasks.registry import DEFAULT, tasks
 from bneck.tasks.registry import task as task_named
@@ -49,7 +49,7 @@ def count(
         values = [dict(one) for one in table.values]
         print_json(values[0] if len(values) == 1 else values)
         return
-    print_table(rich_table(table))
+    print_plain(table)
 
 
 def zoo(
@@ -63,4 +63,4 @@ def zoo(
     if as_json:
         print_json([dict(one) for one in table.values])
         return
-    print_table(rich_table(table))
+    print_plain(table)

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from bneck.cli.bars import Bars
+from bneck.cli.bars import bars
 from bneck.cli.options import (
     BenchmarkModel,
     Device,
     Json,
     OnnxRuntimeWeb,
+    Runtime,
+    Threads,
     print_json,
     print_table,
     use_tools,
 )
-from bneck.cli.ship import RUNTIMES
 from bneck.cli.tables import exhibit_tables, subjects_table
 
 
@@ -34,13 +34,11 @@ def reproduce(
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer rounds, segmenters at half size only.")
     ] = False,
-    runtime: Annotated[
-        str | None, typer.Option(help=f"For classifiers: {RUNTIMES}. Default: the device's.")
-    ] = None,
+    runtime: Runtime = None,
     device: Device = "local",
     benchmark_model: BenchmarkModel = None,
     onnxruntime_web: OnnxRuntimeWeb = None,
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    threads: Threads = 1,
     runs: Annotated[
         list[Path] | None,
         typer.Option(
@@ -58,14 +56,14 @@ def reproduce(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """The paper's tables and figures beside ours, with what is missing named. Python: bneck.reproduce(...)"""
+    """The paper's tables and figures next to ours, with what is missing named. Python: bneck.reproduce(...)"""
     from bneck.paper.reproduce import reproduce as make
 
     use_tools(benchmark_model, onnxruntime_web)
-    with Bars(Console(stderr=True)) as bars:
+    with bars() as progress:
         found = make(
             *names, quick=quick, runtime=runtime, device=device, threads=threads, runs=runs or (),
-            latencies=latencies or (), measure=measure, out=out, progress=bars,
+            latencies=latencies or (), measure=measure, out=out, progress=progress,
         )  # fmt: skip
     if as_json:
         print_json(found.as_json())
@@ -86,7 +84,7 @@ def compare(
     places: Annotated[
         list[str],
         typer.Argument(
-            help="Runs' folders, spec files, names of networks; the first is held against."
+            help="Runs' folders, spec files, names of networks; the first is the reference."
         ),
     ],
     measure: Annotated[
@@ -94,12 +92,10 @@ def compare(
     ] = False,
     rounds: Annotated[int, typer.Option(help="Shuffled rounds of that; at least 3.")] = 10,
     device: Device = "local",
-    runtime: Annotated[
-        str | None, typer.Option(help=f"Its engine: {RUNTIMES}. Default: the device's.")
-    ] = None,
+    runtime: Runtime = None,
     benchmark_model: BenchmarkModel = None,
     onnxruntime_web: OnnxRuntimeWeb = None,
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    threads: Threads = 1,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
     as_json: Json = False,
 ) -> None:
@@ -107,16 +103,10 @@ def compare(
     from bneck.runs.compare import compare as make
 
     use_tools(benchmark_model, onnxruntime_web)
-    with Bars(Console(stderr=True)) as bars:
-
-        def on_round(done: int, of: int) -> None:
-            if done == 1:
-                bars.stage("measuring", of)
-            bars.advance(1)
-
+    with bars() as progress:
         found = make(
-            *places, measure=measure, rounds=rounds, device=device, runtime=runtime,
-            threads=threads, out=out, on_round=on_round,
+            *places, measure=measure, rounds=rounds, device=device, runtime=runtime, threads=threads, out=out,
+            on_round=progress.on_round,
         )  # fmt: skip
     if as_json:
         print_json(found.as_json())

@@ -6,35 +6,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from bneck.cli.bars import Bars
+from bneck.cli.bars import bars
 from bneck.cli.generated import with_options
 from bneck.cli.options import (
     NAMES,
+    RUNTIMES,
     BenchmarkModel,
     Device,
     Json,
     OnnxRuntimeWeb,
     TaskName,
+    Threads,
     print_json,
     print_table,
     use_tools,
 )
 from bneck.cli.tables import measurement_table, quantize_table
-from bneck.records.measurement import Measurement
 from bneck.specs.errors import InputError
 from bneck.tasks.registry import DEFAULT
-
-RUNTIMES = "onnxruntime, litert, openvino, executorch, torch or torch-compiled"
-
-
-Runtimes = Annotated[
-    list[str] | None,
-    typer.Option(
-        help=f"The engine: {RUNTIMES}; may be given several times. Default: the device's."
-    ),
-]
 
 
 @with_options("measure")
@@ -42,10 +32,15 @@ def measure(
     networks: Annotated[
         list[str], typer.Argument(help=NAMES[:-1] + ", or a file that export has written.")
     ],
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    threads: Threads = 1,
     rounds: Annotated[int, typer.Option(help="Shuffled rounds; at least 3.")] = 20,
     device: Device = "local",
-    runtime: Runtimes = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"The engine: {RUNTIMES}; may be given several times. Default: the device's."
+        ),
+    ] = None,
     precision: Annotated[
         list[str], typer.Option(help="fp32, fp16 or int8; may be given several times.")
     ] = ["fp32"],  # noqa: B006
@@ -70,21 +65,11 @@ def measure(
     if against not in (None, "paper"):
         raise InputError(f"against is {against!r}; allowed is paper")
     use_tools(benchmark_model, onnxruntime_web)
-    with Bars(Console(stderr=True)) as bars:
-
-        def on_round(done: int, of: int) -> None:
-            if done == 1:  # what cannot be measured is refused before
-                bars.stage("measuring", of)
-            bars.advance(1)
-
+    with bars() as progress:
         found = measure_networks(
-            *networks, task=task or DEFAULT, threads=threads, rounds=rounds, device=device,
-            runtime=runtime, precision=precision, profile=profile, on_round=on_round, **given,
+            *networks, task=task or DEFAULT, threads=threads, rounds=rounds, device=device, runtime=runtime,
+            precision=precision, profile=profile, on_round=progress.on_round, **given,
         )  # fmt: skip
-    _print_measured(found, as_json, against)
-
-
-def _print_measured(found: list[Measurement], as_json: bool, against: str | None) -> None:
     if as_json:
         print_json([record.as_json() for record in found])
         return
@@ -115,10 +100,10 @@ def export(
     from bneck.runs.export import export as export_network
     from bneck.tasks.registry import task as task_named
 
-    with Bars(Console(stderr=True)) as bars:
+    with bars() as progress:
         found = export_network(
             network, format, precision=precision, task=task or DEFAULT, out=out, data=data,
-            progress=bars, **given,
+            progress=progress, **given,
         )  # fmt: skip
     if as_json:
         print_json(found)
@@ -141,8 +126,7 @@ def quantize(
     ] = None,
     runtime: Annotated[str, typer.Option(help="litert, onnxruntime or openvino.")] = "litert",
     epochs: Annotated[
-        float | None,
-        typer.Option(help="Epochs of QAT fine-tuning, default 2; 0 for none."),
+        float | None, typer.Option(help="Epochs of QAT fine-tuning, default 2; 0 for none.")
     ] = None,
     lr: Annotated[float, typer.Option(help="Its peak learning rate at a batch of 64.")] = 1e-4,
     rounds: Annotated[int, typer.Option(help="Shuffled rounds of timing.")] = 20,
@@ -158,19 +142,11 @@ def quantize(
     """Compare float, post-training (PTQ) and fine-tuned (QAT) int8. Python: bneck.quantize(network)"""
     from bneck.runs.quantize import quantize as quantize_network
 
-    with Bars(Console(stderr=True)) as bars:
+    with bars() as progress:
         found = quantize_network(
-            network,
-            data=data,
-            runtime_name=runtime,
-            epochs=epochs,
-            lr=lr,
-            rounds=rounds,
-            out=out,
-            seed=seed,
-            compute=compute,
-            progress=bars,
-        )
+            network, data=data, runtime_name=runtime, epochs=epochs, lr=lr, rounds=rounds, out=out, seed=seed,
+            compute=compute, progress=progress,
+        )  # fmt: skip
     if as_json:
         print_json(found)
         return
@@ -183,11 +159,10 @@ def table(
     network: Annotated[str, typer.Argument(help=NAMES)],
     device: Device = "local",
     runtime: Annotated[
-        str | None,
-        typer.Option(help="onnxruntime, litert or openvino. Default: the device's."),
+        str | None, typer.Option(help="onnxruntime, litert or openvino. Default: the device's.")
     ] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    threads: Threads = 1,
     out: Annotated[
         Path | None, typer.Option(help="The file; default the user's cache folder.")
     ] = None,
@@ -199,16 +174,11 @@ def table(
     from bneck.runs.search.tables import latency_table
 
     use_tools(benchmark_model, onnxruntime_web)
-    with Bars(Console(stderr=True)) as bars:
+    with bars() as progress:
         found = latency_table(
-            network,
-            device=device,
-            runtime_name=runtime,
-            precision=precision,
-            threads=threads,
-            out=out,
-            progress=bars,
-        )
+            network, device=device, runtime_name=runtime, precision=precision, threads=threads, out=out,
+            progress=progress,
+        )  # fmt: skip
     if as_json:
         print_json(found)
         return

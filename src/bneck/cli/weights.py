@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from bneck.cli.bars import Bars
+from bneck.cli.bars import bars
 from bneck.cli.generated import with_options
 from bneck.cli.options import Json, print_json
 from bneck.cli.train import print_scores
@@ -105,9 +104,9 @@ def evaluate(
     from bneck.runs.evaluate import evaluate as evaluate_network
     from bneck.tasks.registry import task as task_named
 
-    with Bars(Console(stderr=True)) as bars:
+    with bars() as progress:
         found = evaluate_network(
-            network, data, split=split, compute=compute, progress=bars, **given
+            network, data, split=split, compute=compute, progress=progress, **given
         )
     if as_json:
         print_json(found)

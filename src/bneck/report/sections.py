@@ -81,12 +81,12 @@ def _tiles(record: SearchRecord) -> Iterator[Tile]:
         apart = "the ranges of the trainings are apart"
         if min(len(scores), len(baseline)) == 1:
             apart = "from one training, so it may be chance"
-        tone, remark = {
-            "above": ("good", f"above: {apart}"),
-            "tie": ("even", "a tie: within the spread of the trainings"),
-            "below": ("bad", f"BELOW: {apart}"),
-        }[verdict]
-        yield Tile("Against uniform width", gap, remark, tone)
+        said: dict[text.Verdict, tuple[str, Tone]] = {
+            "above": (f"above: {apart}", "good"),
+            "tie": ("a tie: within the spread of the trainings", "even"),
+            "below": (f"BELOW: {apart}", "bad"),
+        }
+        yield Tile("Against uniform width", gap, *said[verdict])
 
 
 def _networks(record: SearchRecord) -> Iterator[Block]:

@@ -40,8 +40,9 @@ class SegmentOptions:
     )
     classes: str | None = option(
         None,
-        "Class list, one per line: 'name' or 'name R G B'; default DATA/classes.txt. To count: how many.",
+        "Class list, one per line: 'name' or 'name R G B'; default DATA/classes.txt.",
         "train", "search", "evaluate", "count", "measure",
+        helps=dict.fromkeys(("count", "measure"), f"Number of classes; default Cityscapes' {CITYSCAPES}."),
     )  # fmt: skip
     ignore: tuple[int, ...] = option(
         (), "A mask id that means no class, next to 255.", "train", "search", "evaluate"
