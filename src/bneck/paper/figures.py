@@ -277,7 +277,8 @@ def _tradeoff(
                 (TOP1, Quantity("latency ratio", 3, derived=True)), tuple(lines.values()),
             ),
         ),
-        notes=measured_note(timing), missing_what="ImageNet accuracy", missing=classifier_commands(lines, scores),
+        notes=measured_note(timing),
+        missing_what="ImageNet accuracy", missing=classifier_commands(lines, scores),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The latencies behind the paper's tables: what is to be timed, one race of it, or records of one."""
+"""The latencies of the paper's tables: what is to be timed, one interleaved benchmark, or records of one."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from bneck.devices.protocol import Protocol
 
 Key = tuple[str, str]  # a network's name, see `sized`, and its precision
-UNFUSED = " unfused"  # behind the name of a network whose h-swish is made of several operators
-DETECTOR = "ssdlite "  # in front of the name of a network with a detector round it
+UNFUSED = " unfused"  # after the name of a network whose h-swish is made of several operators
+DETECTOR = "ssdlite "  # before the name of a detector's backbone
 MOST_WALL_OVER_CPU = 1.1
 
 
@@ -91,11 +91,9 @@ class Timing:
         what = "CPU time" if _by_cpu(one) else "wall time"
         shares = [m.raw_latency_ms.median / m.cpu_ms for m in found if m.cpu_ms]
         busy = statistics.median(shares) if shares else 1.0
-        disturbed = (
-            f" Other work disturbed the machine (wall time {busy:.2f} of CPU time)."
-            if one.threads == 1 and busy > MOST_WALL_OVER_CPU
-            else ""
-        )
+        disturbed = ""
+        if one.threads == 1 and busy > MOST_WALL_OVER_CPU:
+            disturbed = f" Other work disturbed the machine (wall time {busy:.2f} of CPU time)."
         scores = ", scores at full size" if name == "segment" else ""
         return (
             f"Latencies: {one.device.place}, {one.device.processor}, {one.runtime} {one.runtime_version}, "
