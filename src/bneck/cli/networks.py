@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from bneck.cli.generated import with_options
 from bneck.cli.options import NAMES, Json, TaskName, print_json, print_plain, print_table
@@ -14,8 +14,8 @@ from bneck.tasks.registry import task as task_named
 
 
 def show(
-    network: Annotated[str, typer.Argument(help=NAMES)],
-    text: Annotated[bool, typer.Option("--text", help="Print the spec as yaml.")] = False,
+    network: Annotated[str, Argument(help=NAMES)],
+    text: Annotated[bool, Option("--text", help="Print the spec as yaml.")] = False,
     as_json: Json = False,
 ) -> None:
     """Print a network's table with the cost of every row. Python: bneck.count(network).rows"""
@@ -34,7 +34,7 @@ def show(
 
 @with_options("count")
 def count(
-    networks: Annotated[list[str], typer.Argument(help=NAMES)],
+    networks: Annotated[list[str], Argument(help=NAMES)],
     task: TaskName = None,
     as_json: Json = False,
     **given: Any,
@@ -53,7 +53,7 @@ def count(
 
 
 def zoo(
-    pattern: Annotated[str, typer.Argument(help="Beginning of a name, or v3-*@96.")] = "*",
+    pattern: Annotated[str, Argument(help="Beginning of a name, or v3-*@96.")] = "*",
     task: TaskName = None,
     as_json: Json = False,
 ) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from typer import Option
 
 from bneck.tasks.contract import Table as PlainTable
 from bneck.tasks.registry import DEFAULT, tasks
@@ -22,10 +22,10 @@ def _tasks() -> str:
     return f"What the network is for. {words}. Default {DEFAULT}."
 
 
-TaskName = Annotated[str | None, typer.Option("--task", help=_tasks())]
+TaskName = Annotated[str | None, Option("--task", help=_tasks())]
 DataFolder = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--data",
         help="Your images, as the task reads them (docs/training.md); default the built-in images, which only "
         "classification has.",
@@ -34,22 +34,22 @@ DataFolder = Annotated[
 NAMES = "A network (v3-large, v3-small-0.75+relu@192), a spec file or a run's folder."
 WHERE = "Where: local, ssh:[USER@]HOST[:PORT], adb:SERIAL or browser[:PORT]."
 RUNTIMES = "onnxruntime, litert, openvino, executorch, torch or torch-compiled"
-Json = Annotated[bool, typer.Option("--json", help="Print json for programs.")]
-Device = Annotated[str, typer.Option(help=WHERE)]
+Json = Annotated[bool, Option("--json", help="Print json for programs.")]
+Device = Annotated[str, Option(help=WHERE)]
 Runtime = Annotated[
     str | None,
-    typer.Option(help=f"Runtime of the classifiers: {RUNTIMES}; default the device's."),
+    Option(help=f"Runtime of the classifiers: {RUNTIMES}; default the device's."),
 ]
-Threads = Annotated[int, typer.Option(help="Threads of the runtime.")]
+Threads = Annotated[int, Option(help="Threads of the runtime.")]
 BenchmarkModel = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         help="For adb: TensorFlow Lite's benchmark_model for the phone; or BNECK_BENCHMARK_MODEL."
     ),
 ]
 OnnxRuntimeWeb = Annotated[
     Path | None,
-    typer.Option(help="For browser: the folder of the npm package; or BNECK_ONNXRUNTIME_WEB."),
+    Option(help="For browser: the folder of the npm package; or BNECK_ONNXRUNTIME_WEB."),
 ]
 
 

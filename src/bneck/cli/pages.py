@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from bneck.cli.bars import bars
 from bneck.cli.options import (
@@ -27,12 +27,10 @@ from bneck.cli.tables import exhibit_tables, subjects_table
 def reproduce(
     names: Annotated[
         list[str],
-        typer.Argument(
-            help="table1 to table9, figure1, figure2, figure7, figure8, figure9, or all."
-        ),
+        Argument(help="table1 to table9, figure1, figure2, figure7, figure8, figure9, or all."),
     ],
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer rounds, segmenters at half size only.")
+        bool, Option("--quick", help="Fewer rounds, segmenters at half size only.")
     ] = False,
     runtime: Runtime = None,
     device: Device = "local",
@@ -41,18 +39,18 @@ def reproduce(
     threads: Threads = 1,
     runs: Annotated[
         list[Path] | None,
-        typer.Option(
+        Option(
             help="A finished run, or a file of bneck evaluate --json, whose accuracy counts; may be given "
             "several times."
         ),
     ] = None,
     latencies: Annotated[
         list[Path] | None,
-        typer.Option(help="A file of bneck measure --json, or an earlier latencies.json."),
+        Option(help="A file of bneck measure --json, or an earlier latencies.json."),
     ] = None,
-    measure: Annotated[bool, typer.Option(help="Measure latencies.")] = True,
+    measure: Annotated[bool, Option(help="Measure latencies.")] = True,
     out: Annotated[
-        Path | None, typer.Option(help="The folder to write; default runs/reproduce-TIME.")
+        Path | None, Option(help="The folder to write; default runs/reproduce-TIME.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -83,20 +81,18 @@ def reproduce(
 def compare(
     places: Annotated[
         list[str],
-        typer.Argument(
-            help="Runs' folders, spec files, names of networks; the first is the reference."
-        ),
+        Argument(help="Runs' folders, spec files, names of networks; the first is the reference."),
     ],
     measure: Annotated[
-        bool, typer.Option("--measure", help="Time all classifiers now, interleaved.")
+        bool, Option("--measure", help="Time all classifiers now, interleaved.")
     ] = False,
-    rounds: Annotated[int, typer.Option(help="Shuffled rounds of that; at least 3.")] = 10,
+    rounds: Annotated[int, Option(help="Shuffled rounds of that; at least 3.")] = 10,
     device: Device = "local",
     runtime: Runtime = None,
     benchmark_model: BenchmarkModel = None,
     onnxruntime_web: OnnxRuntimeWeb = None,
     threads: Threads = 1,
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
+    out: Annotated[Path, Option(help="The page to write.")] = Path("compare.html"),
     as_json: Json = False,
 ) -> None:
     """Runs and networks on one page: costs, scores, blocks, what differs. Python: bneck.compare(...)"""
@@ -116,13 +112,13 @@ def compare(
 
 
 def demo(
-    run: Annotated[str, typer.Argument(help="A finished run's folder or an exported .onnx file.")],
+    run: Annotated[str, Argument(help="A finished run's folder or an exported .onnx file.")],
     onnxruntime_web: Annotated[
         Path | None,
-        typer.Option(help="The folder of the npm package; default $BNECK_ONNXRUNTIME_WEB."),
+        Option(help="The folder of the npm package; default $BNECK_ONNXRUNTIME_WEB."),
     ] = None,
-    picture: Annotated[Path | None, typer.Option(help="A picture to begin with.")] = None,
-    port: Annotated[int, typer.Option(help="To listen on, on this machine; 0: any free one.")] = 0,
+    picture: Annotated[Path | None, Option(help="A picture to begin with.")] = None,
+    port: Annotated[int, Option(help="To listen on, on this machine; 0: any free one.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Serve a page in which a classifier looks at pictures or the camera. Python: bneck.demo(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 from bneck.cli.bars import bars
 from bneck.cli.generated import alone, with_options
@@ -28,12 +28,8 @@ from bneck.tasks.registry import DEFAULT
 def search(
     data: DataFolder = None,
     task: TaskName = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder; default runs/search-TIME.")
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="An unfinished run's folder to go on with.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="The run's folder; default runs/search-TIME.")] = None,
+    resume: Annotated[Path | None, Option(help="An unfinished run's folder to go on with.")] = None,
     benchmark_model: BenchmarkModel = None,
     onnxruntime_web: OnnxRuntimeWeb = None,
     as_json: Json = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from bneck.cli.bars import bars
 from bneck.cli.generated import with_options
@@ -30,26 +30,24 @@ from bneck.tasks.registry import DEFAULT
 @with_options("measure")
 def measure(
     networks: Annotated[
-        list[str], typer.Argument(help=NAMES[:-1] + ", or a file that export has written.")
+        list[str], Argument(help=NAMES[:-1] + ", or a file that export has written.")
     ],
     threads: Threads = 1,
-    rounds: Annotated[int, typer.Option(help="Shuffled rounds; at least 3.")] = 20,
+    rounds: Annotated[int, Option(help="Shuffled rounds; at least 3.")] = 20,
     device: Device = "local",
     runtime: Annotated[
         list[str] | None,
-        typer.Option(
-            help=f"The engine: {RUNTIMES}; may be given several times. Default: the device's."
-        ),
+        Option(help=f"The engine: {RUNTIMES}; may be given several times. Default: the device's."),
     ] = None,
     precision: Annotated[
-        list[str], typer.Option(help="fp32, fp16 or int8; may be given several times.")
+        list[str], Option(help="fp32, fp16 or int8; may be given several times.")
     ] = ["fp32"],  # noqa: B006
     task: TaskName = None,
     against: Annotated[
-        str | None, typer.Option(help="paper: its ratios (Tables 3 and 4) next to ours.")
+        str | None, Option(help="paper: its ratios (Tables 3 and 4) next to ours.")
     ] = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Of adb devices: also the times of single operators.")
+        bool, Option("--profile", help="Of adb devices: also the times of single operators.")
     ] = False,
     benchmark_model: BenchmarkModel = None,
     onnxruntime_web: OnnxRuntimeWeb = None,
@@ -81,17 +79,17 @@ def measure(
 
 @with_options("export")
 def export(
-    network: Annotated[str, typer.Argument(help=NAMES)],
-    format: Annotated[str, typer.Option(help="onnx, tflite, openvino, pte or torch.")] = "onnx",
+    network: Annotated[str, Argument(help=NAMES)],
+    format: Annotated[str, Option(help="onnx, tflite, openvino, pte or torch.")] = "onnx",
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16 (weights alone), or int8 (post-training quantization).")
+        str, Option(help="fp32, fp16 (weights alone), or int8 (post-training quantization).")
     ] = "fp32",
     task: TaskName = None,
     out: Annotated[
-        Path | None, typer.Option(help="The file; default model.* in the run's folder, or NAME.*.")
+        Path | None, Option(help="The file; default model.* in the run's folder, or NAME.*.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Images to calibrate and check with; default the run's.")
+        Path | None, Option(help="Images to calibrate and check with; default the run's.")
     ] = None,
     as_json: Json = False,
     **given: Any,
@@ -118,25 +116,21 @@ def export(
 
 
 def quantize(
-    network: Annotated[
-        str, typer.Argument(help="The folder of a search, a training or an import.")
-    ],
+    network: Annotated[str, Argument(help="The folder of a search, a training or an import.")],
     data: Annotated[
-        Path | None, typer.Option(help="A dataset as the task reads it; default the run's.")
+        Path | None, Option(help="A dataset as the task reads it; default the run's.")
     ] = None,
-    runtime: Annotated[str, typer.Option(help="litert, onnxruntime or openvino.")] = "litert",
+    runtime: Annotated[str, Option(help="litert, onnxruntime or openvino.")] = "litert",
     epochs: Annotated[
-        float | None, typer.Option(help="Epochs of QAT fine-tuning, default 2; 0 for none.")
+        float | None, Option(help="Epochs of QAT fine-tuning, default 2; 0 for none.")
     ] = None,
-    lr: Annotated[float, typer.Option(help="Its peak learning rate at a batch of 64.")] = 1e-4,
-    rounds: Annotated[int, typer.Option(help="Shuffled rounds of timing.")] = 20,
+    lr: Annotated[float, Option(help="Its peak learning rate at a batch of 64.")] = 1e-4,
+    rounds: Annotated[int, Option(help="Shuffled rounds of timing.")] = 20,
     out: Annotated[
-        Path | None, typer.Option(help="The folder to write; default 8bit in the run's folder.")
+        Path | None, Option(help="The folder to write; default 8bit in the run's folder.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the order of the images.")] = 0,
-    compute: Annotated[
-        str | None, typer.Option(help="Where to fine-tune: cpu, cuda or cuda:1.")
-    ] = None,
+    seed: Annotated[int, Option(help="Seed of the order of the images.")] = 0,
+    compute: Annotated[str | None, Option(help="Where to fine-tune: cpu, cuda or cuda:1.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare float, post-training (PTQ) and fine-tuned (QAT) int8. Python: bneck.quantize(network)"""
@@ -156,16 +150,14 @@ def quantize(
 
 
 def table(
-    network: Annotated[str, typer.Argument(help=NAMES)],
+    network: Annotated[str, Argument(help=NAMES)],
     device: Device = "local",
     runtime: Annotated[
-        str | None, typer.Option(help="onnxruntime, litert or openvino. Default: the device's.")
+        str | None, Option(help="onnxruntime, litert or openvino. Default: the device's.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    precision: Annotated[str, Option(help="fp32, fp16 or int8.")] = "fp32",
     threads: Threads = 1,
-    out: Annotated[
-        Path | None, typer.Option(help="The file; default the user's cache folder.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="The file; default the user's cache folder.")] = None,
     benchmark_model: BenchmarkModel = None,
     onnxruntime_web: OnnxRuntimeWeb = None,
     as_json: Json = False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
@@ -13,7 +14,6 @@ from bneck.costs.count import Count, RowCount
 from bneck.costs.paper import paper_ratio
 from bneck.records.measurement import Measurement, Spread
 from bneck.report.exhibits import Exhibit, comparison_table
-from bneck.report.numbers import mean
 from bneck.report.subjects import Subject
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
@@ -125,7 +125,7 @@ def front_table(record: Mapping[str, Any]) -> Table:
         ("trial", "measured ms", "estimated ms", f"held-out {record.get('metric', 'top-1')}"),
         [
             (str(entry["number"]), f"{entry['measured_ms']:.3f}", f"{entry['estimated_ms']:.3f}",
-             f"{mean(entry['heldout_score']):.1%}")
+             f"{fmean(entry['heldout_score']):.1%}")
             for entry in entries
         ],
         left=(),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from bneck.cli.bars import bars
 from bneck.cli.generated import alone, with_options
@@ -20,14 +20,12 @@ from bneck.tasks.registry import DEFAULT, task
 @with_options("train")
 def train(
     network: Annotated[
-        str | None, typer.Argument(help="A network (v3-large+rf2), a spec file or a run's folder.")
+        str | None, Argument(help="A network (v3-large+rf2), a spec file or a run's folder.")
     ] = None,
     task: TaskName = None,
     data: DataFolder = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder; default runs/train-TIME.")
-    ] = None,
-    resume: Annotated[Path | None, typer.Option(help="An interrupted run's folder.")] = None,
+    out: Annotated[Path | None, Option(help="The run's folder; default runs/train-TIME.")] = None,
+    resume: Annotated[Path | None, Option(help="An interrupted run's folder.")] = None,
     as_json: Json = False,
     **given: Any,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from bneck.cli.bars import bars
 from bneck.cli.generated import with_options
@@ -17,40 +17,36 @@ from bneck.specs.errors import InputError
 def import_weights(
     file: Annotated[
         Path,
-        typer.Argument(
-            help="A torch, safetensors or TFLite file of torchvision, timm or TensorFlow."
-        ),
+        Argument(help="A torch, safetensors or TFLite file of torchvision, timm or TensorFlow."),
     ],
     network: Annotated[
         str,
-        typer.Option("--as", help="Which network it is: a name with its width, or a spec file."),
+        Option("--as", help="Which network it is: a name with its width, or a spec file."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The folder to write; default runs/import-TIME.")
+        Path | None, Option(help="The folder to write; default runs/import-TIME.")
     ] = None,
     source: Annotated[
         str,
-        typer.Option(help="timm or timm-tf (a port of TensorFlow weights), if names do not tell."),
+        Option(help="timm or timm-tf (a port of TensorFlow weights), if names do not tell."),
     ] = "auto",
-    padding: Annotated[
-        str | None, typer.Option(help="same or symmetric; default the source's.")
-    ] = None,
+    padding: Annotated[str | None, Option(help="same or symmetric; default the source's.")] = None,
     mean: Annotated[
         str | None,
-        typer.Option(help="Of pixels from 0 to 1, as 0.5,0.5,0.5; default the source's."),
+        Option(help="Of pixels from 0 to 1, as 0.5,0.5,0.5; default the source's."),
     ] = None,
-    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
+    std: Annotated[str | None, Option(help="As --mean.")] = None,
     bn_eps: Annotated[
-        float | None, typer.Option(help="Batch norm's epsilon; default the source's.")
+        float | None, Option(help="Batch norm's epsilon; default the source's.")
     ] = None,
     classes: Annotated[
-        int | None, typer.Option(help="Classes that the file must have; default 1000 or 1001.")
+        int | None, Option(help="Classes that the file must have; default 1000 or 1001.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Class names: a line each, json by index, or csv.")
+        Path | None, Option(help="Class names: a line each, json by index, or csv.")
     ] = None,
     allow_unmatched: Annotated[
-        list[str] | None, typer.Option(help="Names that may stay unmatched, as classifier.*")
+        list[str] | None, Option(help="Names that may stay unmatched, as classifier.*")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -85,18 +81,14 @@ def import_weights(
 def evaluate(
     network: Annotated[
         str,
-        typer.Argument(
-            help="The folder of a search, a training or an import, or an exported file."
-        ),
+        Argument(help="The folder of a search, a training or an import, or an exported file."),
     ],
     data: Annotated[
         str | None,
-        typer.Option(
-            help="Images as the task reads them (docs/training.md); default the run's own."
-        ),
+        Option(help="Images as the task reads them (docs/training.md); default the run's own."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to score: val, test, train.")] = "val",
-    compute: Annotated[str | None, typer.Option(help="Where: cpu, cuda or cuda:1.")] = None,
+    split: Annotated[str, Option(help="Split to score: val, test, train.")] = "val",
+    compute: Annotated[str | None, Option(help="Where: cpu, cuda or cuda:1.")] = None,
     as_json: Json = False,
     **given: Any,
 ) -> None:

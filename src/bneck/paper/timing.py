@@ -8,21 +8,23 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from bneck.devices.measure import Candidate, measure
+from bneck.devices.protocol import Protocol
+from bneck.graphs.weights import random_weights
 from bneck.records.measurement import Measurement, Spread
 from bneck.records.progress import Advancing, Progress
 from bneck.report.exhibits import Pair
+from bneck.runs.measure import PATIENT
 from bneck.specs.errors import InputError
-from bneck.specs.network import NetSpec
+from bneck.specs.network import NetSpec, layers
 from bneck.specs.text import resolve
 from bneck.specs.transforms import rename
 from bneck.tasks.registry import DEFAULT, task
 from bneck.tasks.segment.count import FULL, HALF
-
-if TYPE_CHECKING:
-    from bneck.devices.measure import Candidate
-    from bneck.devices.protocol import Protocol
 
 Key = tuple[str, str]  # a network's name, see `sized`, and its precision
 UNFUSED = " unfused"  # after the name of a network whose h-swish is made of several operators
@@ -152,10 +154,6 @@ def measured(
 
     A busy machine is not refused: CPU time within a round is compared, and its spread is printed.
     """
-    from bneck.devices.measure import measure
-    from bneck.devices.protocol import Protocol
-    from bneck.runs.measure import PATIENT
-
     protocol = Protocol(
         threads=threads, rounds=6 if quick else 20, burst_ms=8.0 if quick else 20.0,
         least_runs=2 if quick else 3, first_warmup=3, warmup=1, max_repeats=1, max_spread=1e9,
@@ -183,8 +181,6 @@ def measured(
 
 
 def _classifiers(networks: dict[Key, NetSpec], runtime: str, progress: Progress) -> list[Candidate]:
-    from bneck.devices.measure import Candidate
-
     if networks:
         progress.stage("writing networks", len(networks))
     candidates = []
@@ -196,23 +192,16 @@ def _classifiers(networks: dict[Key, NetSpec], runtime: str, progress: Progress)
 
 
 def _wrapped(name: str, network: str, **options: Any) -> Candidate:
-    """A network with a task's head round it, in ONNX Runtime."""
-    from bneck.devices.measure import Candidate
-
+    """A network with a task's head, in ONNX Runtime."""
     chosen = task(name)
     spec, wrapper = chosen.arrange(network, chosen.Options(**options), None)
-    return Candidate(
-        rename(spec, chosen.title(spec, wrapper)), None, "onnxruntime", wrapper=wrapper
-    )
+    spec = rename(spec, chosen.title(spec, wrapper))
+    return Candidate(spec, None, "onnxruntime", wrapper=wrapper)
 
 
 def _unfused(spec: NetSpec) -> bytes:
-    import numpy as np
-
     from bneck.graphs.onnx_graph import network_graph
     from bneck.graphs.onnx_unfused import unfused
-    from bneck.graphs.weights import random_weights
-    from bneck.specs.network import layers
 
     weights = random_weights(layers(spec), np.random.default_rng(0))
     return bytes(unfused(network_graph(spec, weights)).SerializeToString())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from bneck.records.run import SearchRecord
 from bneck.report.blocks import Block, Heading, Paragraph, Picture
-from bneck.report.numbers import NONE, mean, ms, percent, several
+from bneck.report.numbers import NONE, ms, percent, several
 from bneck.report.scatter import Chart, Point, Series, draw_charts
 from bneck.report.tables import Table, columns
 
@@ -101,7 +102,7 @@ def _finalists(finalists: Sequence[Mapping[str, Any]], metric: str) -> Table:
         rows=tuple(
             (
                 str(entry["number"]), ms(entry["estimated_ms"]), ms(entry["measured_ms"]),
-                percent(entry["proxy"]), percent(mean(entry["expected"])) if entry["expected"] else NONE,
+                percent(entry["proxy"]), percent(fmean(entry["expected"])) if entry["expected"] else NONE,
                 ", ".join(map(percent, entry["heldout_score"])) or NONE,
             )
             for entry in finalists

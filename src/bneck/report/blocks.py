@@ -54,8 +54,7 @@ class Tiles:
 class Picture:
     """A drawing as svg: `panels` one by one for html, `whole` for a file called `name`.svg.
 
-    A `themed` drawing follows the page's light and dark; others stand on white. Panels of a `wide`
-    one stand below each other and scroll on a phone.
+    Panels of a `wide` one stand below each other and scroll on a phone.
     """
 
     name: str
@@ -63,7 +62,6 @@ class Picture:
     description: str
     panels: tuple[str, ...]
     whole: str
-    themed: bool = False
     wide: bool = False
 
 
@@ -101,9 +99,9 @@ def html_block(block: Block) -> str:
             return f'<div class="tiles">{"".join(parts)}</div>'
         case Picture():
             panels = "".join(f'<div class="panel">{svg}</div>' for svg in block.panels)
-            kinds = " themed" * block.themed + " wide" * block.wide
+            wide = " wide" if block.wide else ""
             return (
-                f'<figure><div class="panels{kinds}">{panels}</div>'
+                f'<figure><div class="panels{wide}">{panels}</div>'
                 f"<figcaption>{html_text(block.description)}</figcaption></figure>"
             )
         case Code(text):

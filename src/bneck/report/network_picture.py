@@ -80,9 +80,7 @@ def draw_networks(name: str, title: str, networks: Sequence[Drawn]) -> Picture:
     colours = CHART_STYLE[CHART_STYLE.index(".c0") :]
     size = wide, HEIGHT * len(networks)
     whole = svg_file(title, stack, size=size, kind="network", style=colours + NETWORK_STYLE)
-    return Picture(
-        name=name, title=title, description=NOTE, panels=panels, whole=whole, themed=True, wide=True
-    )
+    return Picture(name=name, title=title, description=NOTE, panels=panels, whole=whole, wide=True)
 
 
 def _network(drawn: Drawn, widest: int) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 PLUS_MINUS = "\u00b1"
 ARROW = "\u2192"
@@ -95,22 +96,12 @@ def listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def mean(values: Sequence[float]) -> float:
-    """Mean of at least one value."""
-    return math.fsum(values) / len(values)
-
-
 def spread_text(shares: Sequence[float]) -> str:
     """Mean of repeated trainings in percent, with half their range where there are several."""
-    text = percent(mean(shares))
+    text = percent(fmean(shares))
     if len(shares) > 1:
         text += f" {PLUS_MINUS} {percent((max(shares) - min(shares)) / 2)}"
     return f"{text} %"
-
-
-def chosen_on(split: str, what: str = "it") -> str:
-    """Said next to a number that was measured on the images by which the choice was made."""
-    return f"chosen on {split} and measured on {split}, so {what} may be too high"
 
 
 def printable(text: str) -> str:

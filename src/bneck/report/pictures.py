@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from bneck.records.run import NetworkRecord, SearchRecord
@@ -10,7 +11,7 @@ from bneck.report import text
 from bneck.report.blocks import Picture
 from bneck.report.difference import changed_rows
 from bneck.report.network_picture import Drawn, draw_networks
-from bneck.report.numbers import mean, ms, percent
+from bneck.report.numbers import ms, percent
 from bneck.report.scatter import Chart, Mark, Point, Series
 from bneck.specs.network import NetSpec
 
@@ -93,7 +94,7 @@ def _final(role: str, network: NetworkRecord) -> list[Series]:
     words = f"{name}: {ms(latency)} ms"
     _, p10, p90 = text.measured(network)
     middle = Point(
-        latency, 100 * mean(scores), f"{words}, {percent(mean(scores))} %",
+        latency, 100 * fmean(scores), f"{words}, {percent(fmean(scores))} %",
         latency if p10 is None else p10, latency if p90 is None else p90,
     )  # fmt: skip
     found = [Series(name=name, points=(middle,), colour=colour, mark=mark)]

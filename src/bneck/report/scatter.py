@@ -166,9 +166,7 @@ def draw_charts(name: str, title: str, charts: Sequence[Chart]) -> Picture:
     notes = [chart.note for chart in charts if chart.note]
     if len(notes) > 1:
         notes = [f"{chart.title}: {chart.note.rstrip('.')}." for chart in charts if chart.note]
-    return Picture(
-        name=name, title=title, description=" ".join(notes), panels=panels, whole=whole, themed=True
-    )
+    return Picture(name=name, title=title, description=" ".join(notes), panels=panels, whole=whole)
 
 
 def _body(chart: Chart) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from bneck.records.run import SearchRecord
@@ -15,7 +16,6 @@ from bneck.report.numbers import (
     ARROW,
     NONE,
     from_to,
-    mean,
     millions,
     ms,
     percent,
@@ -77,7 +77,7 @@ def _tiles(record: SearchRecord) -> Iterator[Tile]:
     yield Tile(f"{text.metric(record, first=True)}, found network", spread_text(scores), remark)
     baseline, verdict = record.get("uniform", {}).get("scores"), text.baseline_verdict(record)
     if baseline and verdict:
-        gap = f"{signed_percent(mean(scores) - mean(baseline))} points"
+        gap = f"{signed_percent(fmean(scores) - fmean(baseline))} points"
         apart = "the ranges of the trainings are apart"
         if min(len(scores), len(baseline)) == 1:
             apart = "from one training, so it may be chance"
@@ -102,7 +102,7 @@ def _networks(record: SearchRecord) -> Iterator[Block]:
             title, millions(network.get("params")), millions(network.get("madds")),
             ms(network.get("estimated_ms")), ms(measured), from_to(p10, p90),
             signed_percent(text.estimate_error(network)),
-            " / ".join(map(percent, scores)) or NONE, percent(mean(scores)) if scores else NONE,
+            " / ".join(map(percent, scores)) or NONE, percent(fmean(scores)) if scores else NONE,
         ))  # fmt: skip
     yield Table(
         title="Measured: median, and 10th to 90th percentile. Error: estimate against measurement.",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from bneck.costs.count import count
 from bneck.records.run import RunFolder
-from bneck.report.numbers import mean
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, load, resolve
@@ -43,7 +43,7 @@ class Subject:
     @property
     def score(self) -> float | None:
         """Mean of the scores."""
-        return mean(self.scores) if self.scores else None
+        return fmean(self.scores) if self.scores else None
 
 
 def subjects(place: str | Path) -> list[Subject]:

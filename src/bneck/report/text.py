@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import Literal
 
 from bneck.records.run import NetworkRecord, SearchRecord
@@ -10,7 +11,6 @@ from bneck.report.numbers import (
     NONE,
     duration,
     listed,
-    mean,
     ms,
     percent,
     several,
@@ -161,7 +161,7 @@ def baseline_sentence(record: SearchRecord) -> str:
     which = "" if width is None else f" (width {width:.3g})"
     text = f"The uniform-width baseline{which} reaches {spread_text(scores)} ({repeats(scores)})"
     text += f" at {ms(latency)} ms measured" if latency is not None else ", not yet measured"
-    gap = mean(ours) - mean(scores)
+    gap = fmean(ours) - fmean(scores)
     if verdict == "tie":
         text += f"; the difference of {signed_percent(gap)} points is a tie: it is within the spread of "
         text += "the trainings."
