@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import Field
+from dataclasses import Field, fields
 from os.path import commonprefix
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -49,31 +49,29 @@ def with_options(command: str, own: type[Any] | None = None) -> Callable[[Comman
 
 
 def _parameters(command: str, own: type[Any] | None, taken: set[str]) -> list[inspect.Parameter]:
+    mine = fields(own) if own else ()
     found: dict[str, list[tuple[Field[Any], Any]]] = {}
-    kinds = [own] if own else []
-    for kind in (*kinds, TrainOptions, *(task.Options for task in tasks())):
-        types = get_type_hints(kind)
-        for one in of_command(kind, command):
-            if one.name not in taken:
-                found.setdefault(one.name, []).append((one, types[one.name]))
-    shown = {one.name: one.default for one in of_command(own, command)} if own else {}
-    return [_parameter(command, fields, shown.get(name)) for name, fields in found.items()]
+    for kind in (own, TrainOptions, *(task.Options for task in tasks())):
+        if kind is not None:
+            types = get_type_hints(kind)
+            for one in mine if kind is own else of_command(kind, command):
+                if one.name not in taken:
+                    found.setdefault(one.name, []).append((one, types[one.name]))
+    shown = {one.name: one.default for one in mine if one.default != ()}
+    return [_parameter(command, same, shown.get(name)) for name, same in found.items()]
 
 
-def _parameter(
-    command: str, fields: list[tuple[Field[Any], Any]], default: Any
-) -> inspect.Parameter:
-    first = fields[0][0]
-    types = {_plain(hint) for _, hint in fields}
+def _parameter(command: str, same: list[tuple[Field[Any], Any]], default: Any) -> inspect.Parameter:
+    first = same[0][0]
+    types = {_plain(hint) for _, hint in same}
     plain = types.pop() if len(types) == 1 else str
-    helps = dict.fromkeys(help_of(one, command) for one, _ in fields)
-    option = typer.Option(flag_of(first), help=_joined(list(helps)))
+    helps = list(dict.fromkeys(help_of(one, command) for one, _ in same))
     if plain is bool and default is None:
         default = False
     kind: Any = plain | None if default is None else plain
     return inspect.Parameter(
         first.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default,
-        annotation=Annotated[kind, option],
+        annotation=Annotated[kind, typer.Option(flag_of(first), help=_joined(helps))],
     )  # fmt: skip
 
 

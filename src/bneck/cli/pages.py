@@ -86,7 +86,7 @@ def compare(
     measure: Annotated[
         bool, Option("--measure", help="Time all classifiers now, interleaved.")
     ] = False,
-    rounds: Annotated[int, Option(help="Shuffled rounds of that; at least 3.")] = 10,
+    rounds: Annotated[int, Option(help="Shuffled rounds of --measure; at least 3.")] = 10,
     device: Device = "local",
     runtime: Runtime = None,
     benchmark_model: BenchmarkModel = None,
@@ -117,8 +117,8 @@ def demo(
         Path | None,
         Option(help="The folder of the npm package; default $BNECK_ONNXRUNTIME_WEB."),
     ] = None,
-    picture: Annotated[Path | None, Option(help="A picture to begin with.")] = None,
-    port: Annotated[int, Option(help="To listen on, on this machine; 0: any free one.")] = 0,
+    picture: Annotated[Path | None, Option(help="A first picture.")] = None,
+    port: Annotated[int, Option(help="Port on this machine; 0 for any free one.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Serve a page in which a classifier looks at pictures or the camera. Python: bneck.demo(run)

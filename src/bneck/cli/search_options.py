@@ -12,64 +12,55 @@ from bneck.tasks.options import option
 class SearchOptions:
     """The defaults are those of `bneck.search`; None leaves the choice to it."""
 
-    target: str = option("70%", "5ms, 800us, or 70% of the seed network.", "search")
-    device: str = option("local", WHERE, "search")
+    target: str = option("70%", "Latency target: 5ms, 800us, or 70% of the seed network's.")
+    device: str = option("local", WHERE)
     runtime: str | None = option(
-        None,
-        "What runs it there: onnxruntime, litert or openvino. Default: the device's.",
-        "search",
+        None, "Runtime on the device: onnxruntime, litert or openvino; default the device's."
     )
     precision: str = option(
-        "fp32", "What is timed and shipped: fp32, fp16 or int8; training is in float.", "search"
+        "fp32", "Precision that is timed and shipped: fp32, fp16 or int8; training is in float."
     )
-    threads: int = option(1, "Threads of the runtime when latency is measured.", "search")
+    threads: int = option(1, "Threads of the runtime when latency is measured.")
     seed_network: str | None = option(
-        None,
-        "The network to narrow; default v3-small, with +dagger to detect and +rf2 to segment.",
-        "search",
+        None, "Network to narrow; default v3-small, with +dagger to detect and +rf2 to segment."
     )
-    epochs: float | None = option(None, "Of every full training.", "search")
-    steps: int | None = option(None, "T: training steps that judge a proposal.", "search")
+    epochs: float | None = option(None, "Epochs of every full training run.")
+    steps: int | None = option(None, "T: training steps per proposal.")
     tail: bool = option(
-        True, "Also narrow the convs behind the last bneck (the paper does not).", "search",
+        True, "Also narrow the convs after the last bneck (the paper does not).",
         flag="--tail/--no-tail",
     )  # fmt: skip
-    delta: float = option(0.01, "Least cut a step, share of the seed's latency.", "search")
-    repeats: int = option(2, "Final trainings of result and baseline.", "search")
-    seed: int = option(0, "Everything random follows from it.", "search")
-    workers: int | None = option(None, "Processes; default one a core.", "search")
-    cluster: str | None = option(
-        None, "A Ray cluster that trains: auto, or ray://HOST:10001.", "search"
+    delta: float = option(
+        0.01, "Minimum latency cut per step, as a fraction of the seed network's latency."
     )
-    from_scratch: bool = option(False, "Search the blocks first (section 4.1).", "search")
-    space: str | None = option(
-        None, "Of blocks: mnasnet, v3-large, v3-small or a yaml file.", "search"
-    )
-    trials: int | None = option(None, "Networks of the space that are trained.", "search")
+    repeats: int = option(2, "Final training runs of result and baseline.")
+    seed: int = option(0, "Seed of everything random.")
+    workers: int | None = option(None, "Worker processes; default one per core.")
+    cluster: str | None = option(None, "Ray cluster that trains: auto, or ray://HOST:10001.")
+    from_scratch: bool = option(False, "Search the blocks first (section 4.1).")
+    space: str | None = option(None, "Space of blocks: mnasnet, v3-large, v3-small or a yaml file.")
+    trials: int | None = option(None, "Networks of the space to train.")
     searcher: str | None = option(
         None,
-        "predictor, evolution, controller, controller-tuned, tpe, nsga2, gp or random.",
-        "search",
+        "Searcher: predictor, evolution, controller, controller-tuned, tpe, nsga2, gp or random.",
     )
     objective: str | None = option(
-        None, "reward: one network. pareto: the front of accuracy and latency.", "search"
+        None, "Objective: reward (one network) or pareto (the front of accuracy and latency)."
     )
-    reward: str | None = option(None, "hard, absolute, or paper (whose TAR cancels).", "search")
-    exponent: float | None = option(None, "w or beta of the reward.", "search")
+    reward: str | None = option(None, "Reward: hard, absolute, or paper (whose TAR cancels).")
+    exponent: float | None = option(None, "Exponent w or beta of the reward.")
     proxy_epochs: int | None = option(
-        None, "Of a trial of blocks; default a third of --epochs.", "search"
+        None, "Epochs per trial of blocks; default a third of --epochs."
     )
-    batch: int | None = option(None, "Networks of the space that are asked for at once.", "search")
-    top: int | None = option(None, "Best blocks that are trained in full.", "search")
+    batch: int | None = option(None, "Networks of the space proposed at once.")
+    top: int | None = option(None, "Best networks of the space to train in full.")
     slack: float | None = option(
-        None, "Share of the target that NetAdapt cuts from the blocks; 0: none.", "search"
+        None, "Fraction of the target that NetAdapt cuts from the blocks; 0 for none."
     )
     supernet: float | None = option(
-        None, "Epochs of a supernet that judges the trials; default: each is trained.", "search"
+        None, "Epochs of a supernet that scores the trials; default: each trial is trained."
     )
-    ledger: str | None = option(
-        None, "Database of the block trials; default a file in the run.", "search"
-    )
+    ledger: str | None = option(None, "Database of the block trials; default a file in the run.")
     study: str | None = option(
-        None, "Its name in the ledger: runs of the same one judge its trials together.", "search"
+        None, "Study in the ledger: runs of the same study evaluate its trials together."
     )

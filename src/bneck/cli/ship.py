@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from bneck.cli.options import (
 )
 from bneck.cli.tables import measurement_table, quantize_table
 from bneck.specs.errors import InputError
+from bneck.tasks.options import option
 from bneck.tasks.registry import DEFAULT
 
 
@@ -37,7 +39,7 @@ def measure(
     device: Device = "local",
     runtime: Annotated[
         list[str] | None,
-        Option(help=f"The engine: {RUNTIMES}; may be given several times. Default: the device's."),
+        Option(help=f"Runtime: {RUNTIMES}; may be given several times; default the device's."),
     ] = None,
     precision: Annotated[
         list[str], Option(help="fp32, fp16 or int8; may be given several times.")
@@ -47,7 +49,7 @@ def measure(
         str | None, Option(help="paper: its ratios (Tables 3 and 4) next to ours.")
     ] = None,
     profile: Annotated[
-        bool, Option("--profile", help="Of adb devices: also the times of single operators.")
+        bool, Option("--profile", help="Also print the times of single operators (adb devices).")
     ] = False,
     benchmark_model: BenchmarkModel = None,
     onnxruntime_web: OnnxRuntimeWeb = None,
@@ -115,32 +117,31 @@ def export(
         print("- the weights are random: a name of the zoo or a spec file has none")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeOptions:
+    """The options of `bneck quantize`, with the names and defaults of `bneck.quantize`."""
+
+    data: Path | None = option(None, "A dataset as the task reads it; default the run's.")
+    epochs: float | None = option(None, "Epochs of QAT fine-tuning, default 2; 0 for none.")
+    lr: float = option(1e-4, "Peak learning rate at a batch of 64.")
+    rounds: int = option(20, "Shuffled rounds of timing.")
+    out: Path | None = option(None, "The folder to write; default 8bit in the run's folder.")
+    seed: int = option(0, "Seed of the order of the images.")
+    compute: str | None = option(None, "Where to fine-tune: cpu, cuda or cuda:1.")
+
+
+@with_options("quantize", QuantizeOptions)
 def quantize(
     network: Annotated[str, Argument(help="The folder of a search, a training or an import.")],
-    data: Annotated[
-        Path | None, Option(help="A dataset as the task reads it; default the run's.")
-    ] = None,
     runtime: Annotated[str, Option(help="litert, onnxruntime or openvino.")] = "litert",
-    epochs: Annotated[
-        float | None, Option(help="Epochs of QAT fine-tuning, default 2; 0 for none.")
-    ] = None,
-    lr: Annotated[float, Option(help="Its peak learning rate at a batch of 64.")] = 1e-4,
-    rounds: Annotated[int, Option(help="Shuffled rounds of timing.")] = 20,
-    out: Annotated[
-        Path | None, Option(help="The folder to write; default 8bit in the run's folder.")
-    ] = None,
-    seed: Annotated[int, Option(help="Seed of the order of the images.")] = 0,
-    compute: Annotated[str | None, Option(help="Where to fine-tune: cpu, cuda or cuda:1.")] = None,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Compare float, post-training (PTQ) and fine-tuned (QAT) int8. Python: bneck.quantize(network)"""
     from bneck.runs.quantize import quantize as quantize_network
 
     with bars() as progress:
-        found = quantize_network(
-            network, data=data, runtime_name=runtime, epochs=epochs, lr=lr, rounds=rounds, out=out, seed=seed,
-            compute=compute, progress=progress,
-        )  # fmt: skip
+        found = quantize_network(network, runtime_name=runtime, progress=progress, **given)
     if as_json:
         print_json(found)
         return

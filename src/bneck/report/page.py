@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -12,7 +14,6 @@ from bneck.records.run import RunFolder, SearchRecord
 from bneck.report import text
 from bneck.report.blocks import Block, Heading, Picture, html_block, html_prose, markdown_block
 from bneck.report.numbers import file_size
-from bneck.report.script import SCRIPT, script_digest
 from bneck.report.sections import blocks
 from bneck.report.style import STYLE
 from bneck.report.tables import html_text, markdown_text
@@ -27,6 +28,61 @@ FILES = {
     "spec.yaml": "the found network as a spec",
     "found": "the found network as a finished run: its weights, files and report",
 }
+
+
+# The page's only script: tables sort by their headers, points say what they are when touched. It is
+# inlined, and the page's policy allows it alone, by its digest. Without it a page is complete.
+SCRIPT = """\
+"use strict";
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells];
+  const body = table.tBodies[0];
+  heads.forEach((head, column) => {
+    const button = head.firstElementChild;
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const rows = [...body.rows];
+      const key = (row) => {
+        const text = row.cells[column].textContent.trim();
+        const number = parseFloat(text.replace(/,/g, "").replace("\\u2212", "-"));
+        return head.classList.contains("number") ? (isNaN(number) ? null : number) : text;
+      };
+      rows.sort((a, b) => {
+        const x = key(a), y = key(b);
+        if (x === null || y === null) return (x === null) - (y === null);
+        const order = typeof x === "number" ? x - y : x.localeCompare(y, undefined, {numeric: true});
+        return down ? -order : order;
+      });
+      body.append(...rows);
+    });
+  });
+}
+const tip = document.createElement("div");
+tip.className = "tip";
+tip.setAttribute("role", "status");
+tip.hidden = true;
+document.body.append(tip);
+function show(point) {
+  const title = point.querySelector("title");
+  if (title) { point.dataset.tip = title.textContent; title.remove(); }
+  tip.textContent = point.dataset.tip;
+  tip.hidden = false;
+  const box = point.querySelector(".mark").getBoundingClientRect();
+  const width = tip.offsetWidth, room = document.documentElement.clientWidth;
+  const left = Math.min(Math.max(box.x + box.width / 2 - width / 2, 8), room - width - 8);
+  const above = box.y - tip.offsetHeight - 8;
+  tip.style.left = left + scrollX + "px";
+  tip.style.top = (above > 4 ? above : box.bottom + 8) + scrollY + "px";
+}
+for (const point of document.querySelectorAll(".point")) {
+  point.addEventListener("pointerenter", () => show(point));
+  point.addEventListener("focus", () => show(point));
+  point.addEventListener("pointerleave", () => { tip.hidden = true; });
+  point.addEventListener("blur", () => { tip.hidden = true; });
+}
+"""
 
 
 def write_search_report(folder: Path) -> tuple[Path, Path]:
@@ -81,7 +137,8 @@ def write_pages(path: Path, title: str, blocks: Sequence[Block], *, head: str) -
 
 def html_page(title: str, blocks: Sequence[Block], *, head: str) -> str:
     """A whole page in one file: nothing is fetched, and no script but the page's own may run."""
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src '{script_digest()}'"
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     lines = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
