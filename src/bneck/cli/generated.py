@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import Field, fields
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, dataclass, fields
 from os.path import commonprefix
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from bneck.specs.errors import InputError
-from bneck.tasks.options import TrainOptions, flag_of, help_of, of_command
+from bneck.tasks.options import TrainOptions, flag_of, help_of, of_command, option
 from bneck.tasks.registry import tasks
 
 Command = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceTools:
+    """What a command that takes --device also takes: tools for devices that only the user can supply."""
+
+    benchmark_model: Path | None = option(
+        None, "For adb: TensorFlow Lite's benchmark_model for the phone; or BNECK_BENCHMARK_MODEL."
+    )
+    onnxruntime_web: Path | None = option(
+        None, "For browser: the folder of the npm package; or BNECK_ONNXRUNTIME_WEB."
+    )
 
 
 def with_options(command: str, own: type[Any] | None = None) -> Callable[[Command], Command]:
@@ -37,8 +51,15 @@ def with_options(command: str, own: type[Any] | None = None) -> Callable[[Comman
         usual = {one.name: one.default for one in made}
 
         def called(**values: Any) -> None:
-            unused = [name for name in usual if values[name] in (usual[name], [])]
-            function(**{name: value for name, value in values.items() if name not in unused})
+            used = {
+                name: v
+                for name, v in values.items()
+                if name not in usual or v not in (usual[name], [])
+            }
+            for one in fields(DeviceTools):
+                if one.name in usual and one.name in used:  # the environment is where devices look
+                    os.environ[f"BNECK_{one.name.upper()}"] = str(used.pop(one.name))
+            function(**used)
 
         called.__name__, called.__doc__ = function.__name__, function.__doc__
         called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -50,13 +71,17 @@ def with_options(command: str, own: type[Any] | None = None) -> Callable[[Comman
 
 def _parameters(command: str, own: type[Any] | None, taken: set[str]) -> list[inspect.Parameter]:
     mine = fields(own) if own else ()
+    kinds: list[tuple[Any, Iterable[Field[Any]]]] = [(own, mine)] if own else []
+    if "device" in taken.union(one.name for one in mine):
+        kinds.append((DeviceTools, fields(DeviceTools)))
+    others: list[type[Any]] = [TrainOptions, *(task.Options for task in tasks())]
+    kinds += [(kind, of_command(kind, command)) for kind in others]
     found: dict[str, list[tuple[Field[Any], Any]]] = {}
-    for kind in (own, TrainOptions, *(task.Options for task in tasks())):
-        if kind is not None:
-            types = get_type_hints(kind)
-            for one in mine if kind is own else of_command(kind, command):
-                if one.name not in taken:
-                    found.setdefault(one.name, []).append((one, types[one.name]))
+    for kind, members in kinds:
+        types = get_type_hints(kind)
+        for one in members:
+            if one.name not in taken:
+                found.setdefault(one.name, []).append((one, types[one.name]))
     shown = {one.name: one.default for one in mine if one.default != ()}
     return [_parameter(command, same, shown.get(name)) for name, same in found.items()]
 

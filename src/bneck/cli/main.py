@@ -24,11 +24,8 @@ app = typer.Typer(
 
 # Where modules come from that the base install leaves out.
 _SEARCH = ("torch", "onnx", "onnxruntime", "PIL", "loky", "optuna", "safetensors", "scipy")
-EXTRAS = dict.fromkeys(_SEARCH, "search") | {
-    "tflite": "tflite",
-    "pyarrow": "train",
-    "ray": "cluster",
-}
+EXTRAS = dict.fromkeys(_SEARCH, "search")
+EXTRAS |= {"tflite": "tflite", "pyarrow": "train", "ray": "cluster"}
 
 STOPPED = 130  # what Ctrl-C ends in
 
@@ -83,12 +80,8 @@ def convert(
 
     files, left_out = convert_data(data, out)
     if as_json:
-        print_json(
-            {
-                "files": {split: str(path) for split, path in files.items()},
-                "left_out": [[one.what, one.why] for one in left_out],
-            }
-        )
+        left = [[one.what, one.why] for one in left_out]
+        print_json({"files": {split: str(file) for split, file in files.items()}, "left_out": left})
         return
     for split, path in files.items():
         print(f"{split}: {path}")

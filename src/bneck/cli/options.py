@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 from rich import box
@@ -34,29 +32,10 @@ DataFolder = Annotated[
 NAMES = "A network (v3-large, v3-small-0.75+relu@192), a spec file or a run's folder."
 WHERE = "Where: local, ssh:[USER@]HOST[:PORT], adb:SERIAL or browser[:PORT]."
 RUNTIMES = "onnxruntime, litert, openvino, executorch, torch or torch-compiled"
+RUNTIME = f"Runtime of the classifiers: {RUNTIMES}; default the device's."
 Json = Annotated[bool, Option("--json", help="Print json for programs.")]
 Device = Annotated[str, Option(help=WHERE)]
-Runtime = Annotated[
-    str | None,
-    Option(help=f"Runtime of the classifiers: {RUNTIMES}; default the device's."),
-]
 Threads = Annotated[int, Option(help="Threads of the runtime.")]
-BenchmarkModel = Annotated[
-    Path | None,
-    Option(
-        help="For adb: TensorFlow Lite's benchmark_model for the phone; or BNECK_BENCHMARK_MODEL."
-    ),
-]
-OnnxRuntimeWeb = Annotated[
-    Path | None,
-    Option(help="For browser: the folder of the npm package; or BNECK_ONNXRUNTIME_WEB."),
-]
-
-
-def use_tools(benchmark_model: Path | None, onnxruntime_web: Path | None) -> None:
-    """Let this process find the tools for devices that the user names, in place of the environment's."""
-    tools = {"BNECK_BENCHMARK_MODEL": benchmark_model, "BNECK_ONNXRUNTIME_WEB": onnxruntime_web}
-    os.environ.update({name: str(path) for name, path in tools.items() if path is not None})
 
 
 def print_json(value: Any) -> None:

@@ -4,65 +4,64 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from bneck.cli.bars import bars
-from bneck.cli.options import (
-    BenchmarkModel,
-    Device,
-    Json,
-    OnnxRuntimeWeb,
-    Runtime,
-    Threads,
-    print_json,
-    print_table,
-    use_tools,
-)
+from bneck.cli.generated import with_options
+from bneck.cli.options import RUNTIME, WHERE, Json, print_json, print_table
 from bneck.cli.tables import exhibit_tables, subjects_table
+from bneck.tasks.options import option
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReproduceOptions:
+    """The options of `bneck reproduce`, with the names and defaults of `bneck.reproduce`."""
+
+    quick: bool = option(False, "Fewer rounds, segmenters at half size only.")
+    runtime: str | None = option(None, RUNTIME)
+    device: str = option("local", WHERE)
+    threads: int = option(1, "Threads of the runtime.")
+    runs: tuple[Path, ...] = option(
+        (), "A finished run, or a file of bneck evaluate --json, whose accuracy counts; may be given "
+        "several times."
+    )  # fmt: skip
+    latencies: tuple[Path, ...] = option(
+        (), "A file of bneck measure --json, or an earlier latencies.json."
+    )
+    measure: bool = option(True, "Measure latencies.", flag="--measure/--no-measure")
+    out: Path | None = option(None, "The folder to write; default runs/reproduce-TIME.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareOptions:
+    """The options of `bneck compare`, with the names and defaults of `bneck.compare`."""
+
+    measure: bool = option(False, "Time all classifiers now, interleaved.")
+    rounds: int = option(10, "Shuffled rounds of --measure; at least 3.")
+    device: str = option("local", WHERE)
+    runtime: str | None = option(None, RUNTIME)
+    threads: int = option(1, "Threads of the runtime.")
+    out: Path = option(Path("compare.html"), "The page to write.")
+
+
+@with_options("reproduce", ReproduceOptions)
 def reproduce(
     names: Annotated[
         list[str],
         Argument(help="table1 to table9, figure1, figure2, figure7, figure8, figure9, or all."),
     ],
-    quick: Annotated[
-        bool, Option("--quick", help="Fewer rounds, segmenters at half size only.")
-    ] = False,
-    runtime: Runtime = None,
-    device: Device = "local",
-    benchmark_model: BenchmarkModel = None,
-    onnxruntime_web: OnnxRuntimeWeb = None,
-    threads: Threads = 1,
-    runs: Annotated[
-        list[Path] | None,
-        Option(
-            help="A finished run, or a file of bneck evaluate --json, whose accuracy counts; may be given "
-            "several times."
-        ),
-    ] = None,
-    latencies: Annotated[
-        list[Path] | None,
-        Option(help="A file of bneck measure --json, or an earlier latencies.json."),
-    ] = None,
-    measure: Annotated[bool, Option(help="Measure latencies.")] = True,
-    out: Annotated[
-        Path | None, Option(help="The folder to write; default runs/reproduce-TIME.")
-    ] = None,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """The paper's tables and figures next to ours, with what is missing named. Python: bneck.reproduce(...)"""
     from bneck.paper.reproduce import reproduce as make
 
-    use_tools(benchmark_model, onnxruntime_web)
     with bars() as progress:
-        found = make(
-            *names, quick=quick, runtime=runtime, device=device, threads=threads, runs=runs or (),
-            latencies=latencies or (), measure=measure, out=out, progress=progress,
-        )  # fmt: skip
+        found = make(*names, progress=progress, **given)
     if as_json:
         print_json(found.as_json())
         return
@@ -78,32 +77,20 @@ def reproduce(
     print(f"\n{found.files[0]}")
 
 
+@with_options("compare", CompareOptions)
 def compare(
     places: Annotated[
         list[str],
         Argument(help="Runs' folders, spec files, names of networks; the first is the reference."),
     ],
-    measure: Annotated[
-        bool, Option("--measure", help="Time all classifiers now, interleaved.")
-    ] = False,
-    rounds: Annotated[int, Option(help="Shuffled rounds of --measure; at least 3.")] = 10,
-    device: Device = "local",
-    runtime: Runtime = None,
-    benchmark_model: BenchmarkModel = None,
-    onnxruntime_web: OnnxRuntimeWeb = None,
-    threads: Threads = 1,
-    out: Annotated[Path, Option(help="The page to write.")] = Path("compare.html"),
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Runs and networks on one page: costs, scores, blocks, what differs. Python: bneck.compare(...)"""
     from bneck.runs.compare import compare as make
 
-    use_tools(benchmark_model, onnxruntime_web)
     with bars() as progress:
-        found = make(
-            *places, measure=measure, rounds=rounds, device=device, runtime=runtime, threads=threads, out=out,
-            on_round=progress.on_round,
-        )  # fmt: skip
+        found = make(*places, on_round=progress.on_round, **given)
     if as_json:
         print_json(found.as_json())
         return

@@ -9,16 +9,7 @@ from typer import Option
 
 from bneck.cli.bars import bars
 from bneck.cli.generated import alone, with_options
-from bneck.cli.options import (
-    BenchmarkModel,
-    DataFolder,
-    Json,
-    OnnxRuntimeWeb,
-    TaskName,
-    print_json,
-    print_table,
-    use_tools,
-)
+from bneck.cli.options import DataFolder, Json, TaskName, print_json, print_table
 from bneck.cli.search_options import SearchOptions
 from bneck.cli.tables import front_table, search_summary
 from bneck.tasks.registry import DEFAULT
@@ -30,8 +21,6 @@ def search(
     task: TaskName = None,
     out: Annotated[Path | None, Option(help="The run's folder; default runs/search-TIME.")] = None,
     resume: Annotated[Path | None, Option(help="An unfinished run's folder to go on with.")] = None,
-    benchmark_model: BenchmarkModel = None,
-    onnxruntime_web: OnnxRuntimeWeb = None,
     as_json: Json = False,
     **given: Any,
 ) -> None:
@@ -39,7 +28,6 @@ def search(
 
     Python: bneck.search(...), bneck.resume(run)
     """
-    use_tools(benchmark_model, onnxruntime_web)
     from bneck.runs.search import main
 
     with bars() as progress:

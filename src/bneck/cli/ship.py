@@ -13,15 +13,12 @@ from bneck.cli.generated import with_options
 from bneck.cli.options import (
     NAMES,
     RUNTIMES,
-    BenchmarkModel,
     Device,
     Json,
-    OnnxRuntimeWeb,
     TaskName,
     Threads,
     print_json,
     print_table,
-    use_tools,
 )
 from bneck.cli.tables import measurement_table, quantize_table
 from bneck.specs.errors import InputError
@@ -51,8 +48,6 @@ def measure(
     profile: Annotated[
         bool, Option("--profile", help="Also print the times of single operators (adb devices).")
     ] = False,
-    benchmark_model: BenchmarkModel = None,
-    onnxruntime_web: OnnxRuntimeWeb = None,
     as_json: Json = False,
     **given: Any,
 ) -> None:
@@ -64,7 +59,6 @@ def measure(
 
     if against not in (None, "paper"):
         raise InputError(f"against is {against!r}; allowed is paper")
-    use_tools(benchmark_model, onnxruntime_web)
     with bars() as progress:
         found = measure_networks(
             *networks, task=task or DEFAULT, threads=threads, rounds=rounds, device=device, runtime=runtime,
@@ -150,6 +144,7 @@ def quantize(
     print(f"rounding one layer alone changes the scores most in {worst}")
 
 
+@with_options("table")
 def table(
     network: Annotated[str, Argument(help=NAMES)],
     device: Device = "local",
@@ -159,14 +154,11 @@ def table(
     precision: Annotated[str, Option(help="fp32, fp16 or int8.")] = "fp32",
     threads: Threads = 1,
     out: Annotated[Path | None, Option(help="The file; default the user's cache folder.")] = None,
-    benchmark_model: BenchmarkModel = None,
-    onnxruntime_web: OnnxRuntimeWeb = None,
     as_json: Json = False,
 ) -> None:
     """Fill the latency table of a network and all narrower ones. Python: bneck.latency_table(network)"""
     from bneck.runs.search.tables import latency_table
 
-    use_tools(benchmark_model, onnxruntime_web)
     with bars() as progress:
         found = latency_table(
             network, device=device, runtime_name=runtime, precision=precision, threads=threads, out=out,

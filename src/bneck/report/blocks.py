@@ -20,9 +20,7 @@ Tone = Literal["good", "bad", "even", "plain"]
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """Title of a section."""
-
-    text: str
+    text: str  # the title of a section
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +43,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Tiles side by side."""
-
-    tiles: tuple[Tile, ...]
+    tiles: tuple[Tile, ...]  # side by side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,16 +63,12 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Text to be copied as it stands."""
-
-    text: str
+    text: str  # copied as it stands
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A list."""
-
-    items: tuple[str, ...]
+    items: tuple[str, ...]  # of a list
 
 
 Block: TypeAlias = Heading | Paragraph | Tiles | Picture | Code | Items | Table
