@@ -61,6 +61,7 @@ def with_options(command: str, own: type[Any] | None = None) -> Callable[[Comman
                     os.environ[f"BNECK_{one.name.upper()}"] = str(used.pop(one.name))
             function(**used)
 
+        # Typer reads the options from the signature and the annotations, the help from the docstring.
         called.__name__, called.__doc__ = function.__name__, function.__doc__
         called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": None}

@@ -164,7 +164,7 @@ def _evaluated(path: Path) -> Score:
             data=str(found.get("data") or f"the {found['split']} images that it was given"),
             precision="int8" if found.get("precision") == "int8" else "fp32",
         )  # fmt: skip
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError):  # whatever else a json file may hold
         raise InputError(
             f"{path} holds no accuracy; give a run's folder, or what bneck evaluate --json printed"
         ) from None

@@ -298,6 +298,7 @@ def spread_pair(printed: float | None, spread: Spread | None) -> Pair:
 def ratio_pair(timing: Timing, key: Key, base: Key, printed: float) -> Pair:
     """A printed ratio of two latencies next to the measured one."""
     pair = spread_pair(printed, timing.ratio(key, base))
+    # A network over itself is 1 without a spread.
     return pair if key != base or pair.ours is None else Pair(printed, 1.0)
 
 

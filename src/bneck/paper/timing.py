@@ -69,7 +69,7 @@ class Timing:
         if one is None:
             return Pair()
         if _by_cpu(one):
-            return Pair(ours=one.cpu_ms)
+            return Pair(ours=one.cpu_ms)  # a record holds CPU time without a spread
         return Pair(ours=one.latency_ms.median, low=one.latency_ms.p10, high=one.latency_ms.p90)
 
     def ratio(self, key: Key, base: Key) -> Spread | None:

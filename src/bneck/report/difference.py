@@ -34,6 +34,7 @@ def row_pairs(before: NetSpec, after: NetSpec) -> list[RowPair]:
     """Rows of two networks aligned: by operator, and by how often the map was halved before them."""
     keys, other = _keys(before), _keys(after)
     pairs: list[RowPair] = []
+    # autojunk would ignore operators that repeat, as most rows of a long network do.
     matcher = SequenceMatcher(a=keys, b=other, autojunk=False)
     for _, a, a_end, b, b_end in matcher.get_opcodes():
         same = min(a_end - a, b_end - b) if keys[a:a_end] == other[b:b_end] else 0

@@ -7,7 +7,7 @@ is a command in `Exhibit.missing`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bneck.report.blocks import Block, Code, Heading, Paragraph
@@ -98,7 +98,7 @@ class Exhibit:
                  "rows": [list(row) for row in one.rows]}
                 for one in self.plain
             ],
-            "charts": [chart.as_json() for chart in self.charts],
+            "charts": [asdict(chart) for chart in self.charts],
             "notes": list(self.notes),
             "missing": {"what": self.missing_what, "commands": list(self.missing)},
         }  # fmt: skip

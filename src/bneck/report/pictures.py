@@ -97,6 +97,7 @@ def _final(role: str, network: NetworkRecord) -> list[Series]:
         latency, 100 * fmean(scores), f"{words}, {percent(fmean(scores))} %",
         latency if p10 is None else p10, latency if p90 is None else p90,
     )  # fmt: skip
+    # Crosses come first: what is drawn later covers what was drawn before.
     found = [Series(name=name, points=(middle,), colour=colour, mark=mark)]
     if len(scores) > 1:
         single = tuple(

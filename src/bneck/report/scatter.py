@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from bneck.report.blocks import Picture
 from bneck.report.tables import html_text
@@ -22,7 +22,6 @@ REACHED = 40  # points of a series that the keyboard reaches
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Mark: TypeAlias = Literal["circle", "square", "triangle", "diamond", "cross"]
-MARKS: tuple[Mark, ...] = ("circle", "square", "triangle", "diamond")
 
 CHART_STYLE = """\
 .chart { color: var(--ink, #22262a); font: 13px system-ui, "Segoe UI", Roboto, sans-serif; }
@@ -97,10 +96,6 @@ class Chart:
     log_y: bool = False
     lines: tuple[tuple[float, str], ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for a json file."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
@@ -130,7 +125,9 @@ class _Axis:
                 if len(inside) >= 4:
                     break
             return inside
-        step = _nice((self.high - self.low) / 6)
+        rough = (self.high - self.low) / 6
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(power * s for s in (1, 2, 2.5, 5, 10) if power * s >= 0.999 * rough)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [i * step for i in range(first, last + 1)]
@@ -170,7 +167,10 @@ def draw_charts(name: str, title: str, charts: Sequence[Chart]) -> Picture:
 
 
 def _body(chart: Chart) -> Iterator[str]:
-    x, y = _axes(chart)
+    points = [point for series in chart.series for point in series.points]
+    xs, ys = [point.x for point in points], [point.y for point in points]
+    x = _Axis(*_room(xs or [1.0, 2.0], chart.log_x), LEFT, WIDTH - RIGHT, chart.log_x)
+    y = _Axis(*_room(ys or [1.0, 2.0], chart.log_y), HEIGHT - BOTTOM, TOP, chart.log_y)
     yield f'<text x="8" y="14" class="bold">{html_text(chart.title)}</text>'
     yield from _frame(chart, x, y)
     for value, label in chart.lines:
@@ -301,18 +301,8 @@ def _group(series: Series) -> str:
     return f'<g class="c{series.colour % COLOURS}{" hollow" if series.hollow else ""}">'
 
 
-def _axes(chart: Chart) -> tuple[_Axis, _Axis]:
-    points = [point for series in chart.series for point in series.points]
-    xs = _room([point.x for point in points] or [1.0, 2.0], chart.log_x)
-    ys = _room([point.y for point in points] or [1.0, 2.0], chart.log_y)
-    return (
-        _Axis(*xs, LEFT, WIDTH - RIGHT, chart.log_x),
-        _Axis(*ys, HEIGHT - BOTTOM, TOP, chart.log_y),
-    )
-
-
 def _room(values: Sequence[float], log: bool) -> tuple[float, float]:
-    """Limits with a margin round the values."""
+    """Limits with a margin around the values."""
     low, high = min(values), max(values)
     into: Callable[[float], float] = math.log if log else float
     back: Callable[[float], float] = math.exp if log else float
@@ -321,11 +311,6 @@ def _room(values: Sequence[float], log: bool) -> tuple[float, float]:
     if not log and low >= 0:
         least = max(least, 0.0)
     return back(least), back(into(high) + margin)
-
-
-def _nice(step: float) -> float:
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(power * s for s in (1, 2, 2.5, 5, 10) if power * s >= step * 0.999)
 
 
 def _tick(value: float) -> str:

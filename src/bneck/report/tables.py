@@ -37,6 +37,7 @@ class Table:
     narrow: Narrow = "scroll"
 
     def __post_init__(self) -> None:
+        # A row of another length would shift its cells under the wrong headers.
         assert all(len(row) == len(self.columns) for row in self.rows), self.title
 
 
