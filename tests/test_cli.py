@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +208,7 @@ class TestFolders:
 
 LOCK = """
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from bneck.records.files import locked
@@ -383,3 +386,22 @@ def test_help_names_the_options_of_the_command_at_hand() -> None:
     assert helps["count", "--classes"].startswith("Number of classes; default COCO's 90 ids or ")
     assert "ount" not in helps["train", "--classes"]
     assert "list" not in helps["measure", "--classes"]
+
+
+def test_the_defaults_of_options_are_those_of_the_functions() -> None:
+    """A value that equals its default is not handed over, so both must be the same."""
+    from bneck.cli.pages import CompareOptions, ReproduceOptions
+    from bneck.cli.search import SearchOptions
+    from bneck.cli.ship import QuantizeOptions
+    from bneck.cli.weights import ImportOptions
+
+    pairs: list[tuple[Any, Any]] = [
+        (CompareOptions, bneck.compare), (ReproduceOptions, bneck.reproduce), (SearchOptions, bneck.search),
+        (QuantizeOptions, bneck.quantize), (ImportOptions, bneck.import_weights),
+    ]  # fmt: skip
+    for kind, function in pairs:
+        parameters = inspect.signature(function).parameters
+        shared = [one for one in fields(kind) if one.name in parameters]
+        assert len(shared) > 5
+        for one in shared:
+            assert str(one.default) == str(parameters[one.name].default), one.name
