@@ -28,6 +28,7 @@ EXTRAS = dict.fromkeys(_SEARCH, "search")
 EXTRAS |= {"tflite": "tflite", "pyarrow": "train", "ray": "cluster"}
 
 STOPPED = 130  # what Ctrl-C ends in
+RESUME = "stopped; resume it with: bneck search --resume RUN, or bneck train --resume RUN"
 
 
 @with_options("predict")
@@ -105,29 +106,19 @@ def run() -> None:
             stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         code = app(standalone_mode=False)
+        said = RESUME if code == STOPPED else ""
     except InputError as error:
-        if not isinstance(error, RefusedElsewhere):
-            print(f"bneck: {error}", file=sys.stderr)
-        sys.exit(2)
+        code, said = 2, "" if isinstance(error, RefusedElsewhere) else str(error)
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module not in EXTRAS:
             raise
-        print(
-            f"bneck: this needs {module}, which is not installed; install it with: "
-            f"pip install 'bneck[{EXTRAS[module]}]'",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        code, said = 2, f"this needs {module}, which is not installed; install it with: "
+        said += f"pip install 'bneck[{EXTRAS[module]}]'"
     except typer.TyperException as error:
         message = error.format_message().strip().removesuffix(".").removesuffix("?")
         message = message.replace(". Did you mean", "; did you mean")
-        if message:  # empty: help was printed
-            print(f"bneck: {message}; see --help", file=sys.stderr)
-        sys.exit(2)
-    if code == STOPPED:
-        print(
-            "bneck: stopped; resume it with: bneck search --resume RUN, or bneck train --resume RUN",
-            file=sys.stderr,
-        )
+        code, said = 2, f"{message}; see --help" if message else ""  # empty: help was printed
+    if said:
+        print(f"bneck: {said}", file=sys.stderr)
     sys.exit(code)

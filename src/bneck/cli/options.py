@@ -52,11 +52,7 @@ def print_table(table: Table) -> None:
 
 
 def new_table(
-    title: str,
-    columns: Sequence[str],
-    rows: Iterable[Sequence[str]] = (),
-    *,
-    left: Collection[int] = (0,),
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)
 ) -> Table:
     """A table for a terminal; `left` are the columns that are set flush left."""
     made = Table(

@@ -29,14 +29,10 @@ def comparison_blocks(subjects: Sequence[Subject]) -> Iterator[Block]:
         yield draw_charts("compare-tradeoff", "Trade-off", charts)
     first, drawn = subjects[0], subjects[:SHOWN]
     yield Heading("Row by row")
-    yield draw_networks(
-        "compare-networks",
-        "The networks as rows of blocks",
-        [
-            Drawn(s.label, s.spec, changed_rows(first.spec, s.spec), (s.params, s.madds))
-            for s in drawn
-        ],
-    )
+    networks = [
+        Drawn(s.label, s.spec, changed_rows(first.spec, s.spec), (s.params, s.madds)) for s in drawn
+    ]
+    yield draw_networks("compare-networks", "The networks as rows of blocks", networks)
     if len(drawn) > 1:
         yield Paragraph(f"Rows on a coloured ground differ from {first.label}.", "note")
         yield Heading("What differs")

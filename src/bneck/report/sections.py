@@ -218,16 +218,10 @@ def _latency(record: SearchRecord) -> Iterator[Block]:
         title="Measured is wall time divided by the pace of the machine in the same rounds; raw is "
         "what the clock said.",
         columns=columns(
-            "network",
-            "estimated (ms)",
-            "measured (ms)",
-            "error (%)",
-            "raw (ms)",
-            "pace (1 = nominal)",
+            "network", "estimated (ms)", "measured (ms)", "error (%)", "raw (ms)", "pace (1 = nominal)"
         ),
-        rows=tuple(rows),
-        narrow="cards",
-    )
+        rows=tuple(rows), narrow="cards",
+    )  # fmt: skip
 
 
 def _time(record: SearchRecord) -> Iterator[Block]:
