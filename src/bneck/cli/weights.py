@@ -2,58 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from rich.console import Console
+from typer import Argument, Option
 
-from bneck.cli.bars import Bars
+from bneck.cli.bars import bars
 from bneck.cli.generated import with_options
 from bneck.cli.options import Json, print_json
 from bneck.cli.train import print_scores
 from bneck.specs.errors import InputError
+from bneck.tasks.options import option
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOptions:
+    """The options of `bneck import`, with the names and defaults of `bneck.import_weights`."""
+
+    out: Path | None = option(None, "The folder to write; default runs/import-TIME.")
+    source: str = option(
+        "auto", "timm or timm-tf (a port of TensorFlow weights), if names do not tell."
+    )
+    padding: str | None = option(None, "same or symmetric; default the source's.")
+    mean: str | None = option(
+        None, "Input mean of pixels from 0 to 1, as 0.5,0.5,0.5; default the source's."
+    )
+    std: str | None = option(None, "Input std, as --mean.")
+    bn_eps: float | None = option(None, "Batch norm's epsilon; default the source's.")
+    classes: int | None = option(None, "Classes that the file must have; default 1000 or 1001.")
+    labels: Path | None = option(None, "Class names: a line each, json by index, or csv.")
+    allow_unmatched: tuple[str, ...] = option((), "Names that may stay unmatched, as classifier.*")
+
+
+@with_options("import", ImportOptions)
 def import_weights(
     file: Annotated[
         Path,
-        typer.Argument(
-            help="A torch, safetensors or TFLite file of torchvision, timm or TensorFlow."
-        ),
+        Argument(help="A torch, safetensors or TFLite file of torchvision, timm or TensorFlow."),
     ],
     network: Annotated[
-        str,
-        typer.Option("--as", help="Which network it is: a name with its width, or a spec file."),
+        str, Option("--as", help="Which network it is: a name with its width, or a spec file.")
     ],
-    out: Annotated[
-        Path | None, typer.Option(help="The folder to write; default runs/import-TIME.")
-    ] = None,
-    source: Annotated[
-        str,
-        typer.Option(help="timm or timm-tf (a port of TensorFlow weights), if names do not tell."),
-    ] = "auto",
-    padding: Annotated[
-        str | None, typer.Option(help="same or symmetric; default the source's.")
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(help="Of pixels from 0 to 1, as 0.5,0.5,0.5; default the source's."),
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
-    bn_eps: Annotated[
-        float | None, typer.Option(help="Batch norm's epsilon; default the source's.")
-    ] = None,
-    classes: Annotated[
-        int | None, typer.Option(help="Classes that the file must have; default 1000 or 1001.")
-    ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="Class names: a line each, json by index, or csv.")
-    ] = None,
-    allow_unmatched: Annotated[
-        list[str] | None, typer.Option(help="Names that may stay unmatched, as classifier.*")
-    ] = None,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Import published weights as a folder that every command takes for a network.
 
@@ -61,43 +53,41 @@ def import_weights(
     """
     from bneck.runs.imports import import_weights as import_file
 
-    record = import_file(
-        file,
-        network,
-        out=out,
-        source=source,
-        padding=padding,
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
-        bn_eps=bn_eps,
-        classes=classes,
-        labels=labels,
-        allow_unmatched=allow_unmatched or (),
-    )
+    given |= {name: _numbers(name, given[name]) for name in ("mean", "std") if name in given}
+    record = import_file(file, network, **given)
     if as_json:
         print_json(record)
         return
-    print(_imported(record))
+    mean, std = (
+        " ".join(f"{v:.4g}" for v in record["normalisation"][key]) for key in ("mean", "std")
+    )
+    print(
+        f"{record['name']} from {record['source']['layout']} weights, {record['class_count']} classes, "
+        f"{record['padding']} padding, mean {mean}, std {std}: {record['run']}"
+    )
     for note in record["notes"]:
         print(f"- {note}")
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise InputError(f"--{option} is {text!r}; write three numbers, as 0.5,0.5,0.5") from None
 
 
 @with_options("evaluate")
 def evaluate(
     network: Annotated[
         str,
-        typer.Argument(
-            help="The folder of a search, a training or an import, or an exported file."
-        ),
+        Argument(help="The folder of a search, a training or an import, or an exported file."),
     ],
     data: Annotated[
         str | None,
-        typer.Option(
-            help="Images as the task reads them (docs/training.md); default the run's own."
-        ),
+        Option(help="Images as the task reads them (docs/training.md); default the run's own."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to score: val, test, train.")] = "val",
-    compute: Annotated[str | None, typer.Option(help="Where: cpu, cuda or cuda:1.")] = None,
+    split: Annotated[str, Option(help="Split to score: val, test, train.")] = "val",
+    compute: Annotated[str | None, Option(help="Where: cpu, cuda or cuda:1.")] = None,
     as_json: Json = False,
     **given: Any,
 ) -> None:
@@ -105,9 +95,9 @@ def evaluate(
     from bneck.runs.evaluate import evaluate as evaluate_network
     from bneck.tasks.registry import task as task_named
 
-    with Bars(Console(stderr=True)) as bars:
+    with bars() as progress:
         found = evaluate_network(
-            network, data, split=split, compute=compute, progress=bars, **given
+            network, data, split=split, compute=compute, progress=progress, **given
         )
     if as_json:
         print_json(found)
@@ -118,22 +108,3 @@ def evaluate(
         print(f"- {len(found['left_out'])} unreadable images left out")
     for note in found["notes"]:
         print(f"- {note}")
-
-
-def _imported(record: dict[str, Any]) -> str:
-    mean, std = (
-        " ".join(f"{v:.4g}" for v in record["normalisation"][key]) for key in ("mean", "std")
-    )
-    return (
-        f"{record['name']} from {record['source']['layout']} weights, {record['class_count']} classes, "
-        f"{record['padding']} padding, mean {mean}, std {std}: {record['run']}"
-    )
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError:
-        raise InputError(f"{option} is {text!r}; write three numbers, as 0.5,0.5,0.5") from None

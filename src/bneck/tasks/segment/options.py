@@ -34,8 +34,9 @@ class SegmentOptions:
     global_pool: bool = option(False, "Pool the whole map instead of 49 x 49 windows.", *TRAINS)
     classes: str | None = option(
         None,
-        "Class list, one per line: 'name' or 'name R G B'; default DATA/classes.txt. To count: how many.",
+        "Class list, one per line: 'name' or 'name R G B'; default DATA/classes.txt.",
         *TRAINS, "evaluate", "count", "measure",
+        helps=dict.fromkeys(("count", "measure"), f"Number of classes; default Cityscapes' {CITYSCAPES}."),
     )  # fmt: skip
     ignore: tuple[int, ...] = option(
         (), "A mask id that means no class, next to 255.", *TRAINS, "evaluate"
