@@ -10,17 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.protocol import Protocol
-from bneck.graphs.weights import random_weights
 from bneck.records.measurement import Measurement, Spread
 from bneck.records.progress import Advancing, Progress
 from bneck.report.exhibits import Pair
 from bneck.runs.measure import PATIENT
 from bneck.specs.errors import InputError
-from bneck.specs.network import NetSpec, layers
+from bneck.specs.network import NetSpec
 from bneck.specs.text import resolve
 from bneck.specs.transforms import rename
 from bneck.tasks.registry import DEFAULT, task
