@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bneck.data.batches import train_batches
-from bneck.data.pack import pack_sources
+from bneck.data.pack import pack
 from bneck.data.regions import read_region
 from bneck.data.sources import Source, Sources
 from bneck.data.stream import Stream
@@ -103,7 +103,7 @@ def main(path: Path, rounds: int) -> None:
     stream = Stream(source, threads=1)
     with tempfile.TemporaryDirectory() as folder:
         found = Sources(("a", "b"), source, source, "memory", "benchmark")
-        packed = pack_sources(found, SIDE, Path(folder)).train
+        packed = pack(found, SIDE, Path(folder)).train
 
         def ours(split: object) -> int:
             batches = train_batches(

@@ -100,7 +100,7 @@ class TestOutput:
 
     @pytest.mark.parametrize("text", ["", "Killed", "count=0", "count=5 first=1 avg=0 std=0"])
     def test_rubbish_is_a_loss(self, text: str) -> None:
-        with pytest.raises(Lost, match=r"^answered rubbish"):
+        with pytest.raises(Lost, match=r"^returned invalid data"):
             median_us(text)
 
 
@@ -272,7 +272,7 @@ class TestBroken:
         write_program(tmp_path / "benchmark_model", "#!/bin/sh\necho Hello\n")
         with place(f"adb:127.0.0.1:{phone.port}") as device:
             with pytest.raises(
-                DeviceError, match=r"answered rubbish \('Hello'\), 4 times in a row"
+                DeviceError, match=r"returned invalid data \('Hello'\), 4 times in a row"
             ):
                 load(device, 500).burst(3, 1)
             with pytest.raises(
@@ -289,9 +289,7 @@ class TestBroken:
 
     def test_no_adb(self, monkeypatch: pytest.MonkeyPatch, phone: Daemon) -> None:
         monkeypatch.setenv("PATH", "/nowhere")
-        with pytest.raises(
-            DeviceError, match=r"^adb:1 needs the adb client, which is not installed"
-        ):
+        with pytest.raises(DeviceError, match=r"^adb:1 needs adb, which is not installed"):
             describe("adb:1")
 
 
@@ -299,7 +297,7 @@ class TestRefused:
     def test_no_benchmark_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("BNECK_BENCHMARK_MODEL", raising=False)
         with pytest.raises(
-            DeviceError, match=r"needs TensorFlow Lite's benchmark_model .*; give the file"
+            DeviceError, match=r"needs TensorFlow Lite's benchmark_model .*; pass the file"
         ):
             describe("adb:1")
         monkeypatch.setenv("BNECK_BENCHMARK_MODEL", "/nowhere/x")

@@ -252,7 +252,7 @@ class TestRefused:
         false.chmod(0o755)
         monkeypatch.setenv("BNECK_CHROMIUM", str(false))
         with pytest.raises(
-            DeviceError, match=r"^browser cannot be used: it broke off: cannot open disp"
+            DeviceError, match=r"^browser cannot be used: it disconnected: cannot open disp"
         ):
             describe("browser")
 

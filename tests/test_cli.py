@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -205,7 +208,9 @@ class TestFolders:
 
 LOCK = """
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 from bneck.records.files import locked
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
@@ -335,3 +340,68 @@ def test_what_the_base_install_lacks_is_named_with_its_extra(
         f"bneck: this needs {module}, which is not installed; install it with: "
         f"pip install 'bneck[{extra}]'\n"
     )
+
+
+def test_a_task_package_that_cannot_be_imported_costs_one_line(tmp_path: Path) -> None:
+    """The commands of the other tasks go on; the task itself is refused with the reason."""
+    (tmp_path / "gauges.py").write_text("import nothing_of_this_name\n")
+    (info := tmp_path / "gauges-1.0.dist-info").mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gauges\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[bneck.tasks]\ngauge = gauges:Gauge\n")
+    fault = (
+        "bneck: the task gauge of the package gauges cannot be imported (ModuleNotFoundError: No module "
+        "named 'nothing_of_this_name'); "
+    )
+
+    def said(*arguments: str) -> subprocess.CompletedProcess[str]:
+        code = (
+            f"import sys; sys.path.append({str(tmp_path)!r}); from bneck.cli.main import run; run()"
+        )
+        command = [sys.executable, "-c", code, "zoo", "v3-small", *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = said()
+    assert (done.returncode, done.stderr) == (0, f"{fault}it is left out\n")
+    assert "v3-small" in done.stdout
+    done = said("--task", "gauge")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"{fault}mend or uninstall that package"
+
+
+def test_help_names_the_options_of_the_command_at_hand() -> None:
+    """What tasks share is said once; how many classes there are is said only where that is asked for."""
+    import typer.main
+
+    from bneck.cli.main import app
+
+    group: Any = typer.main.get_command(app)
+    helps = {
+        (name, option.opts[0]): option.help
+        for name, command in group.commands.items()
+        for option in command.params
+    }
+    assert helps["train", "--resolution"] == (
+        "Input side in pixels; default the network's, 48 for the built-in images or 320 for a detector."
+    )
+    assert helps["count", "--classes"].startswith("Number of classes; default COCO's 90 ids or ")
+    assert "ount" not in helps["train", "--classes"]
+    assert "list" not in helps["measure", "--classes"]
+
+
+def test_the_defaults_of_options_are_those_of_the_functions() -> None:
+    """A value that equals its default is not handed over, so both must be the same."""
+    from bneck.cli.pages import CompareOptions, ReproduceOptions
+    from bneck.cli.search import SearchOptions
+    from bneck.cli.ship import QuantizeOptions
+    from bneck.cli.weights import ImportOptions
+
+    pairs: list[tuple[Any, Any]] = [
+        (CompareOptions, bneck.compare), (ReproduceOptions, bneck.reproduce), (SearchOptions, bneck.search),
+        (QuantizeOptions, bneck.quantize), (ImportOptions, bneck.import_weights),
+    ]  # fmt: skip
+    for kind, function in pairs:
+        parameters = inspect.signature(function).parameters
+        shared = [one for one in fields(kind) if one.name in parameters]
+        assert len(shared) > 5
+        for one in shared:
+            assert str(one.default) == str(parameters[one.name].default), one.name

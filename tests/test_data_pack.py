@@ -23,7 +23,7 @@ from bneck.data.batches import eval_batches
 from bneck.data.builtin import FASHION, fashion, fashion_sources
 from bneck.data.folders import DataError, Listing, list_images
 from bneck.data.images import read_square
-from bneck.data.pack import Bad, Packed, open_pack, pack, pack_sources, stored_side
+from bneck.data.pack import Bad, Packed, open_pack, pack, stored_side
 from bneck.specs.normalisation import IMAGENET
 
 COLOURS = {"cat": (10, 20, 30), "dog": (200, 100, 50)}
@@ -207,7 +207,7 @@ class TestBadImages:
         assert said.startswith("4 of 16 images (25.0%) cannot be read")
         assert all(str(path) in said for path in paths[:3])
         assert str(paths[3]) not in said
-        assert "and 1 more; replace or delete them, or raise bad_share" in said
+        assert "and 1 more; replace or delete them, or raise --bad-share" in said
         assert left_in(folder) == []
 
     def test_a_stricter_share_holds_for_a_pack_that_is_there(
@@ -390,7 +390,7 @@ class TestFashion:
         assert "Permission is hereby granted" in notice
 
     def test_evaluation_sees_exactly_the_original(self, folder: Path) -> None:
-        packed = pack_sources(fashion_sources(), 28, folder)
+        packed = pack(fashion_sources(), 28, folder)
         assert (packed.side, packed.classes, len(packed.classes)) == (32, FASHION, 10)
         arrays = fashion()
         (seen, labels) = next(eval_batches(packed.val, np.arange(1000), resolution=28, batch=1000))
@@ -402,9 +402,9 @@ class TestFashion:
         assert packed.train.names[7] == "train/0007"
 
     def test_it_is_written_once(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert pack_sources(fashion_sources(), 16, folder).side == 18
+        assert pack(fashion_sources(), 16, folder).side == 18
         monkeypatch.setattr(pack_module, "_write", None)
-        assert pack_sources(fashion_sources(), 16, folder).train.images.shape == (5000, 3, 18, 18)
+        assert pack(fashion_sources(), 16, folder).train.images.shape == (5000, 3, 18, 18)
         assert json.loads((folder / "pack.json").read_text())["resolution"] == 16
 
     def test_the_cut_takes_the_first_of_each_class(self, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from bneck.data.batches import eval_batches, train_batches
 from bneck.data.find import find_images
 from bneck.data.folders import DataError, list_images
-from bneck.data.pack import pack, pack_sources
+from bneck.data.pack import pack
 from bneck.data.sources import Source
 from bneck.data.stream import UNREADABLE, Stream, ahead
 from bneck.data.vary import Augment
@@ -108,7 +108,7 @@ class TestShards:
             for path in sorted(pictures.rglob("*.png"))
         }
         tar = write_tar(tmp_path / "pictures.tar", files)
-        ours = pack_sources(find_images(tar), 32, tmp_path / "ours")
+        ours = pack(find_images(tar), 32, tmp_path / "ours")
         theirs = pack(list_images(pictures), 32, tmp_path / "theirs")
         assert ours.classes == theirs.classes
         assert np.array_equal(ours.train.images, theirs.train.images)

@@ -17,7 +17,7 @@ from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.zoo import network
 from bneck.tasks.detect.count import TABLE6, count_detector
-from bneck.tasks.detect.head import Detector, anchors, features, head_layers, layers, maps, ssdlite
+from bneck.tasks.detect.head import Detector, anchors, features, head_layers, maps, ssdlite
 from commands import Call, refusal
 from drawn import specs
 
@@ -184,7 +184,7 @@ def test_any_network_with_a_strided_row_can_be_a_backbone(spec: NetSpec) -> None
             Detector(network=spec)
         return
     found = Detector(network=spec, classes=1, resolution=64)
-    walk = {layer.name: layer for layer in layers(found)}
+    walk = {layer.name: layer for layer in found.layers()}
     assert [walk[m.layer].out for m in maps(found)] == [m.width for m in maps(found)]
     assert [walk[m.layer].size_out for m in maps(found)] == [m.size for m in maps(found)]
     assert maps(found)[1].layer == list(features(found))[-1].name

@@ -19,7 +19,7 @@ from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.zoo import network
 from bneck.tasks.detect.boxes import as_boxes, corners, overlaps
 from bneck.tasks.detect.count import count_detector
-from bneck.tasks.detect.head import Detector, anchors, layers, maps, ssdlite
+from bneck.tasks.detect.head import Detector, anchors, maps, ssdlite
 from bneck.tasks.detect.loss import DetectionLoss, Targets, focal_loss, mining_loss
 from bneck.tasks.detect.module import DetectorNet, build_detector
 from bneck.tasks.detect.scoring import found_in
@@ -74,7 +74,7 @@ class TestModule:
             for name, part in build_detector(detector).named_modules()
             if name.endswith(".conv")
         }
-        assert convs == {layer.name for layer in layers(detector) if layer.kind != "squeeze"}
+        assert convs == {layer.name for layer in detector.layers() if layer.kind != "squeeze"}
 
     def test_c4_is_the_expansion(self) -> None:
         net = build_detector(ssdlite("v3-small", classes=2, resolution=64)).eval()

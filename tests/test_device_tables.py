@@ -99,7 +99,7 @@ class TestKills:
         plan = plan_for(tiny, **FEW)
         with killer.device() as device:
             with pytest.raises(
-                DeviceError, match=r"^ssh:here broke off, 4 times in a row; what was"
+                DeviceError, match=r"^ssh:here disconnected, 4 times in a row; what was"
             ):
                 fill_table(tiny, path, plan=plan, place=device, effort=QUICK)
             kept = path.read_bytes()

@@ -244,7 +244,7 @@ class TestPredict:
         from bneck.devices.measure import Candidate
 
         path = tmp_path / "foreign.onnx"
-        path.write_bytes(Candidate(network("v3-small@32")).file())
+        path.write_bytes(Candidate(network("v3-small@32")).file(runtime("onnxruntime")))
         with pytest.raises(
             InputError, match=r"foreign\.onnx was not exported by this version of bneck"
         ):

@@ -223,6 +223,7 @@ class TestOtherNetworks:
         said = refusal(tmp_path / "w.pth", tiny_file, tmp_path)
         assert "4 names of the file have no place in the network: " in said
         assert "4 names that the network needs are not in the file: " in said
+        assert said.endswith("; name what may differ with --allow-unmatched PATTERN")
         for name in gone:
             assert said.count(name) == 2
             assert said.count(f"more.{name}") == 1

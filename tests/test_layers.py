@@ -29,7 +29,7 @@ LINES = (
 RANK = {part: rank for rank, line in enumerate(LINES) for part in line.split()}
 # Files of `tasks` that say what a task is and what its head is; those next to them may load torch.
 WITHOUT_TORCH = {
-    "__init__", "checks", "coder", "contract", "count", "decoding", "graph", "head", "options",
+    "__init__", "boxes", "checks", "contract", "count", "decoding", "graph", "head", "options",
     "registry", "report", "tables", "task",
 }  # fmt: skip
 TORCH_BELOW = {"nas/controller.py"}  # the one module below `nets, data` that may import torch

@@ -123,10 +123,10 @@ class TestCandidates:
         image = np.ones((1, 3, 32, 32), np.float32)
         engine = runtime("onnxruntime")
         wanted = engine.load(model, threads=1).run(image)
-        got = engine.load(Candidate(tiny, model).file(), threads=1).run(image)
+        got = engine.load(Candidate(tiny, model).file(engine), threads=1).run(image)
         assert np.array_equal(got, wanted)
         assert got.shape == (1, 3)
-        drawn = engine.load(Candidate(tiny).file(), threads=1).run(image)
+        drawn = engine.load(Candidate(tiny).file(engine), threads=1).run(image)
         assert not np.array_equal(drawn, wanted)
 
     def test_one_network_may_be_named_twice(self, tiny: NetSpec) -> None:

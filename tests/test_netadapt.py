@@ -210,8 +210,6 @@ class TestPropose:
             (32, 16), (40, 16), (72, 24), (144, 24), (144, 24), (576,), (1024,),
         ]  # fmt: skip
         assert widths(narrowest(V3_SMALL, kinds=ALL))[-2:] == [(144,), (256,)]
-        half = narrowest(V3_SMALL, 0.5)
-        assert widths(half)[4:7] == [(48, 24), (120, 24), (120, 24)]  # 40 / 2 = 20 becomes 24
 
     def test_no_expansion_falls_to_its_input_even_where_their_floors_meet(self) -> None:
         # Inputs of 16 fall to 8. The expansions of 32 and 12 may not: 16, and 12 as it was.

@@ -209,13 +209,13 @@ class TestAgent:
     @pytest.mark.parametrize(
         ("script", "reason"),
         [
-            ("print('what?', flush=True)", r"answered rubbish \('what\?'\)"),
-            ("say(id=77)", r"answered rubbish \(\"\{'id': 77\}\"\)"),
-            ("say(id=n, wall_ms='soon', cpu_ms=[1])", "answered rubbish"),
-            ("say(id=n, wall_ms=[1, 2, 3], cpu_ms=[1, 1])", "answered rubbish"),
-            ("say(id=n, wall_ms=[1, -1], cpu_ms=[1, 1])", "answered rubbish"),
-            ('print(\'{"id": %d, "wall_ms": [NaN, 1]}\' % n, flush=True)', "answered rubbish"),
-            ("sys.exit('core dumped')", "broke off: core dumped"),
+            ("print('what?', flush=True)", r"returned invalid data \('what\?'\)"),
+            ("say(id=77)", r"returned invalid data \(\"\{'id': 77\}\"\)"),
+            ("say(id=n, wall_ms='soon', cpu_ms=[1])", "returned invalid data"),
+            ("say(id=n, wall_ms=[1, 2, 3], cpu_ms=[1, 1])", "returned invalid data"),
+            ("say(id=n, wall_ms=[1, -1], cpu_ms=[1, 1])", "returned invalid data"),
+            ('print(\'{"id": %d, "wall_ms": [NaN, 1]}\' % n, flush=True)', "returned invalid data"),
+            ("sys.exit('core dumped')", "disconnected: core dumped"),
             ("time.sleep(60)", "did not answer within 0 s"),
         ],
     )

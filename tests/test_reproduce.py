@@ -15,7 +15,6 @@ import pytest
 from bneck.costs.paper import TABLE3, TABLE4, TABLE5, TABLE9
 from bneck.costs.paper_networks import PRINTED
 from bneck.graphs.onnx_graph import network_graph
-from bneck.graphs.onnx_unfused import unfused
 from bneck.graphs.weights import random_weights
 from bneck.paper.reproduce import EXHIBITS, reproduce
 from bneck.paper.scores import Scores, architecture
@@ -329,8 +328,8 @@ def test_unfused_h_swish_computes_the_same() -> None:
     import onnxruntime
 
     spec = resolve("v3-small-0.35@32")
-    model = network_graph(spec, random_weights(layers(spec), np.random.default_rng(0)))
-    slow = unfused(model)
+    weights = random_weights(layers(spec), np.random.default_rng(0))
+    model, slow = network_graph(spec, weights), network_graph(spec, weights, hswish="split")
     assert {node.op_type for node in model.graph.node} - {n.op_type for n in slow.graph.node} == {
         "HardSwish"
     }

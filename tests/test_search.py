@@ -22,7 +22,8 @@ from bneck.costs.table_file import read_table
 from bneck.devices.deployment import Deployment
 from bneck.devices.fill import grid
 from bneck.devices.places.steady import PAUSES_S
-from bneck.nets.weights import load_net
+from bneck.nets.build import Net
+from bneck.nets.weights import fill
 from bneck.records.progress import Silent
 from bneck.runs.search.latency import table_path
 from bneck.runs.search.main import resume_search as resume
@@ -103,7 +104,7 @@ class TestFinished:
             for entry in onnx.load(run.path / "found" / "model.onnx").metadata_props
         }
         assert from_text(metadata["spec"]) == spec
-        load_net(spec, run.path / "found" / "weights.safetensors")
+        fill(Net(spec), run.path / "found" / "weights.safetensors", spec.name)
         counted = count(spec)
         assert (record["params"], record["madds"]) == (counted.params, counted.madds)
         assert bneck.build(run.path).spec == spec

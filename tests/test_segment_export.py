@@ -28,7 +28,7 @@ from bneck.specs.text import from_text
 from bneck.specs.zoo import network
 from bneck.tasks.checks import ExportError
 from bneck.tasks.segment.file import answer, compare
-from bneck.tasks.segment.head import Segmenter, from_settings, segmenter
+from bneck.tasks.segment.head import Segmenter, segmenter
 from bneck.tasks.segment.module import SegmentNet, build_segmenter
 from bneck.tasks.segment.options import SegmentOptions
 from bneck.tasks.segment.task import Segment
@@ -84,8 +84,8 @@ def test_the_file_answers_as_the_module(
     out = session.run(images(1, 3, *size).numpy())
     assert out.shape == ((1, *size) if argmax else (1, 4, *size))
     assert json.loads(session.metadata["classes"]) == ["a", "b", "c", "d"]
-    spec = from_text(session.metadata["spec"])
-    assert from_settings(spec, json.loads(session.metadata["segmenter"])) == net.seg
+    assert from_text(session.metadata["spec"]) == net.seg.network
+    assert json.loads(session.metadata["segmenter"]) == net.seg.settings()
 
 
 @pytest.mark.parametrize("head", ["lraspp", "raspp"])

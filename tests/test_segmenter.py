@@ -22,12 +22,7 @@ from bneck.tasks.segment.count import (
     count_segmenter,
     paper_madds,
 )
-from bneck.tasks.segment.head import (
-    Segmenter,
-    from_settings,
-    segmenter,
-    segmenter_layers,
-)
+from bneck.tasks.segment.head import Segmenter, segmenter
 
 LITTLE = NetSpec(
     name="little",
@@ -132,7 +127,7 @@ def test_the_low_level_map_is_the_last_blocks_at_an_eighth(
 ) -> None:
     """Also where dilation keeps later blocks at an eighth; named or asked for, it is one network."""
     seg = segmenter(network(name), stride=stride)
-    walk = {layer.name: layer for layer in segmenter_layers(seg, 224)}
+    walk = {layer.name: layer for layer in seg.layers(224)}
     assert seg.tap == tap
     assert walk["head.low"].width_in == low
     assert walk["head.low"].size_out == walk["head.classifier"].size_out == (28, 28)
@@ -147,7 +142,7 @@ def test_pooling_windows_on_the_paper_s_maps() -> None:
     """2 x 5 at 1025 x 2049, 1 x 1 at a crop of 769; smaller maps cut the window and never fail."""
 
     def grid(size: tuple[int, int]) -> tuple[int, int]:
-        walk = segmenter_layers(segmenter(network("v3-small+rf2+os16")), size)
+        walk = segmenter(network("v3-small+rf2+os16")).layers(size)
         return next(layer.size_out for layer in walk if layer.name == "head.gate")
 
     assert grid((1025, 2049)) == (2, 5)
@@ -159,7 +154,7 @@ def test_pooling_windows_on_the_paper_s_maps() -> None:
     seg = segmenter(network("v3-small+rf2+os16"), global_pool=True)
     assert seg.pool_window((65, 129)) == (65, 129)
     released = segmenter(network("v3-small+rf2+os32"))
-    walk = {layer.name: layer for layer in segmenter_layers(released, (1025, 2049))}
+    walk = {layer.name: layer for layer in released.layers((1025, 2049))}
     assert walk["head.gate"].size_out == (3, 9)
 
 
@@ -173,16 +168,15 @@ def test_any_network_at_any_size(
     name: str, rng: object, head: str, stride: int, classes: int, filters: int, height: int,
     width: int,
 ) -> None:  # fmt: skip
-    """Searched widths too: the maps have the promised sizes, and settings survive a record."""
+    """Searched widths too: the maps have the promised sizes."""
     spec = random_widths(network(name), rng)  # type: ignore[arg-type]
     seg = segmenter(spec, classes=classes, head=head, filters=filters, stride=stride)  # type: ignore[arg-type]
-    walk = {layer.name: layer for layer in segmenter_layers(seg, (height, width))}
+    walk = {layer.name: layer for layer in seg.layers((height, width))}
     assert walk["head.conv"].size_in == (-(-height // stride), -(-width // stride))
     at = 8 if head == "lraspp" else stride
     assert walk["head.classifier"].size_out == (-(-height // at), -(-width // at))
     assert min(walk["head.pool"].size_out) >= 1
     assert count_segmenter(seg, (height, width)).params == count_segmenter(seg, 32).params
-    assert from_settings(seg.network, seg.settings()) == seg
 
 
 class TestRefusals:
@@ -222,18 +216,12 @@ class TestRefusals:
         with pytest.raises(SpecError, match="output stride is 12"):
             segmenter(LITTLE, stride=12)
 
-    def test_settings_of_another_version(self) -> None:
-        stored = segmenter(LITTLE).settings()
-        del stored["gate"]
-        with pytest.raises(SpecError, match="missing or unknown: gate"):
-            from_settings(LITTLE, stored)
-
 
 def test_the_last_map_is_the_networks_own() -> None:
     """Feature layers are the network's, one for one."""
     for name in NETWORKS:
         seg = segmenter(network(name))
-        walk = [layer for layer in segmenter_layers(seg, 96) if layer.row < seg.features]
+        walk = [layer for layer in seg.layers(96) if layer.row < seg.features]
         assert walk == [layer for layer in layers(seg.network, 96) if layer.row < seg.features]
 
 

@@ -246,7 +246,7 @@ class TestWrongInput:
             ("kernel", (3, 3), "an option twice"),
             ("op", ("mbconv1",), "mbconv with a number above 1"),
             ("op", ("resnet",), "conv, dconv or mbconv"),
-            ("se", (2,), "a share from 0 to 1"),
+            ("se", (2,), "a fraction from 0 to 1"),
             ("skip", ("pool",), "identity or none"),
             ("out", (0,), "at least 1"),
             ("layers", (0,), "at least 1"),

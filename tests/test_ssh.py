@@ -101,27 +101,27 @@ def test_measure_prints_where_it_measured(server: str, tiny_file: Path, call: Ca
 
 def test_a_wrong_host_is_named(server: str) -> None:
     with pytest.raises(
-        DeviceError, match=r"^ssh:nowhere\.invalid cannot be used: it broke off: ssh"
+        DeviceError, match=r"^ssh:nowhere\.invalid cannot be used: it disconnected: ssh"
     ):
         describe("ssh:nowhere.invalid")
 
 
 def test_a_port_where_nobody_listens(server: str) -> None:
     with pytest.raises(
-        DeviceError, match=r"cannot be used: it broke off: .*[Cc]onnection refused$"
+        DeviceError, match=r"cannot be used: it disconnected: .*[Cc]onnection refused$"
     ):
         describe(f"ssh:bneck-test:{free_port()}")
 
 
 def test_an_unknown_user_is_refused_without_a_question(server: str) -> None:
     address = server.removeprefix("ssh:")
-    with pytest.raises(DeviceError, match=r"cannot be used: it broke off: .*Permission denied"):
+    with pytest.raises(DeviceError, match=r"cannot be used: it disconnected: .*Permission denied"):
         describe(f"ssh:nobody-here@{address}")
 
 
 def test_a_remote_without_that_python(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BNECK_REMOTE_PYTHON", "python9")
-    with pytest.raises(DeviceError, match=r"cannot be used: it broke off: .*python9"):
+    with pytest.raises(DeviceError, match=r"cannot be used: it disconnected: .*python9"):
         describe(server)
 
 

@@ -241,7 +241,7 @@ class TestWrongInput:
         of = study()
         asked = of.ask()
         assert asked is not None
-        with pytest.raises(InputError, match="accuracy is 70; it must be a share"):
+        with pytest.raises(InputError, match="accuracy is 70; it must be a fraction"):
             of.tell(asked, 70)
         of.tell(asked, 0.7)
         with pytest.raises(InputError, match="not under way"):

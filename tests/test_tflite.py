@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +23,14 @@ from test_shrink import trained
 
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 
+from bneck.devices.models import network_model  # noqa: E402
 from bneck.devices.runtimes import runtime  # noqa: E402
 from bneck.graphs import tflite_file  # noqa: E402
 from bneck.graphs.tflite_file import Flatbuffer, metadata_of  # noqa: E402
-from bneck.graphs.tflite_graph import tflite_network  # noqa: E402
+
+
+def written(spec: NetSpec, weights: Any, size: Any = None, **how: Any) -> bytes:
+    return network_model(spec, runtime("litert"), resolution=size, weights=weights, **how)
 
 
 def picture(*shape: int) -> np.ndarray:
@@ -34,7 +39,7 @@ def picture(*shape: int) -> np.ndarray:
 
 def assert_same(spec: NetSpec, size: tuple[int, int], hswish: str = "op") -> None:
     net = trained(spec).eval()
-    model = tflite_network(spec, folded_weights(net), size, hswish=hswish)
+    model = written(spec, folded_weights(net), size, hswish=hswish)
     image = picture(1, spec.channels, *size)
     with torch.inference_mode():
         wanted = net(torch.from_numpy(image)).numpy()
@@ -81,7 +86,7 @@ class TestSameAsTheNet:
 class TestFile:
     def test_no_transpose_and_padding_only_where_same_does_not_fit(self) -> None:
         spec = network("v3-large@64")
-        found = operators(tflite_network(spec, folded_weights(trained(spec))))
+        found = operators(written(spec, folded_weights(trained(spec))))
         assert "TRANSPOSE" not in found
         assert "RESHAPE" not in found
         # Symmetric padding at stride 2 and even sizes is no SAME: the stem and the four bnecks
@@ -89,11 +94,11 @@ class TestFile:
         odd = [x for x in layers(spec) if x.kernel > 1 and pads("same", x) != pads("symmetric", x)]
         assert found.count("PAD") == len(odd) == 5
         padded = replace(spec, padding="same")
-        assert "PAD" not in operators(tflite_network(padded, folded_weights(trained(padded))))
+        assert "PAD" not in operators(written(padded, folded_weights(trained(padded))))
 
     def test_weights_lie_at_aligned_places(self) -> None:
         spec = network("v3-small@32")
-        model = tflite_network(spec, folded_weights(trained(spec)), metadata={"odd": "xyz"})
+        model = written(spec, folded_weights(trained(spec)), metadata={"odd": "xyz"})
         root = schema.Model.GetRootAs(model, 0)
         start = np.frombuffer(model, np.uint8).__array_interface__["data"][0]
         places = [
@@ -107,17 +112,17 @@ class TestFile:
     def test_metadata_come_back(self) -> None:
         spec = network("v3-small-0.35@32")
         told = {"classes": '["é", "b"]', "spec": "two\nlines", "empty": ""}
-        model = tflite_network(spec, folded_weights(trained(spec)), metadata=told)
+        model = written(spec, folded_weights(trained(spec)), metadata=told)
         assert metadata_of(model) == told
 
     def test_the_same_weights_give_the_same_bytes(self) -> None:
         spec = network("v3-small-0.35@32")
         weights = folded_weights(trained(spec))
-        assert tflite_network(spec, weights) == tflite_network(spec, weights)
+        assert written(spec, weights) == written(spec, weights)
 
     def test_a_missing_weight_is_named(self) -> None:
         with pytest.raises(KeyError, match=r"rows\.0\.weight"):
-            tflite_network(VARIED, {})
+            written(VARIED, {})
 
     def test_bytes_of_something_else_are_refused(self) -> None:
         with pytest.raises(InputError, match="no TFLite file"):
@@ -132,8 +137,6 @@ class TestFile:
 class TestPixels:
     @pytest.mark.parametrize("engine", ["litert", "onnxruntime"])
     def test_raw_pixels_give_what_normalised_ones_give(self, engine: str) -> None:
-        from bneck.devices.models import network_model
-
         spec = network("v3-small@48")
         net = trained(spec).eval()
         how = Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bneck.data.batches import normalise
-from bneck.data.held_out import held_out
 from bneck.data.images import read_stretched
 from bneck.nets.build import WrappedNet
 from bneck.nets.ops import Conv2d
 from bneck.specs.errors import InputError
-from bneck.tasks.contract import Answers, Left, Scores
-from bneck.training.loop import TrainingProblem, backbone
-from bneck.training.processes import ALONE
+from bneck.tasks.data import Answers, Data, Indices, Learning, Opened, Scores
 from gauge.head import Gauge
 from gauge.tables import read_table
 
@@ -43,60 +39,53 @@ class GaugeNet(WrappedNet):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GaugeData:
+class GaugeData(Data):
     """The images of a run. Its fields go into run.json and to worker processes."""
 
     root: Path
-    classes: tuple[str, ...]
     side: int
-    heldout_share: float
-    seed: int
-    scratch: Path
     chance = 0.0  # R2 of a network that always outputs the mean
 
-    @property
-    def held_out(self) -> int:
-        return len(self.read("heldout")[1])
+    def read(self) -> Opened:
+        train, val = (self._images(split) for split in ("train", "val"))
+        return self.split(train, val, np.arange(len(train[1])))
 
-    def read(self, split: str) -> tuple[Tensor, Tensor]:
-        """Pixels (N, 3, side, side) uint8 and N numbers; "fit" and "heldout" are parts of train."""
-        table = self.root / f"{'train' if split in ('fit', 'heldout') else split}.csv"
-        pixels, numbers = read_images(table, self.classes[0], self.side)
-        there = np.arange(len(numbers))
-        fit, held = there, there[:0]
-        if self.heldout_share:
-            fit, held = held_out(there, self.heldout_share, self.seed)
-        some = {"fit": fit, "heldout": held}.get(split, there)
-        return pixels[some], numbers[some]
+    def _images(self, split: str) -> Batch:
+        """Pixels (N, 3, side, side) uint8 and N numbers."""
+        pixels, numbers = [], []
+        for file, number in read_table(self.root / f"{split}.csv", self.classes[0]):
+            found = read_stretched(file, self.side)
+            if isinstance(found, str):
+                raise InputError(f"{file} cannot be read ({found}); replace it, or delete its line")
+            pixels.append(found)
+            numbers.append(number)
+        return torch.from_numpy(np.stack(pixels)), torch.tensor(numbers)
 
-    def fitted(self, *, heldout: bool) -> int:
-        return len(self.read("fit" if heldout else "train")[1])
+    def part(self, split: str) -> Batch:
+        """The same, opened once; "fit" and "heldout" are parts of train."""
+        opened = self.open()
+        if split == "val":
+            return opened.others
+        some = {"fit": opened.fit, "heldout": opened.held}.get(split, opened.usable)
+        return opened.train[0][some], opened.train[1][some]
 
-    def problem(
-        self, net: Any, settings: Any, *, heldout: bool = False, group: Any = None, teacher: Any = None
-    ) -> TrainingProblem[Batch]:  # fmt: skip
-        pixels, numbers = self.read("fit" if heldout else "train")
+    def learning(self, net: Any, settings: Any, indices: Indices, group: Any) -> Learning:
+        pixels, numbers = self.open().train
         wanted = (numbers - net.wrapped.low) / (net.wrapped.high - net.wrapped.low)
-        device = (group or ALONE).device
 
         def batches(epoch: int, first: int) -> Iterator[Batch]:
-            order = np.random.default_rng((settings.seed, epoch)).permutation(len(numbers))
+            order = np.random.default_rng((settings.seed, epoch)).permutation(indices)
             for batch in range(first, len(order) // settings.batch):
                 some = order[batch * settings.batch :][: settings.batch]
-                yield normalise(pixels[some], net.normalisation).to(device), wanted[some].to(device)
+                yield normalise(pixels[some], net.normalisation), wanted[some].to(group.device)
 
-        return TrainingProblem(
-            images=len(numbers),
-            batches=batches,
-            loss=lambda net, batch: F.smooth_l1_loss(net(batch[0]).float()[:, 0], batch[1]),
-            frozen=backbone(net) if settings.frozen else None,
-        )
+        return Learning(batches, lambda out, batch: F.smooth_l1_loss(out[:, 0], batch[1]))
 
     def evaluate(
         self, answers: Answers, split: str, progress: Any, *, group: Any = None, out: Any = None
     ) -> Scores:
         """R2, 0 at worst, and the mean error in the unit of the numbers."""
-        pixels, numbers = self.read(split)
+        pixels, numbers = self.part(split)
         progress.stage(f"scoring {split}", len(numbers))
         batches = normalise(pixels, answers.normalisation).split(64)
         outputs = np.concatenate([answers(batch)[0][:, 0] for batch in batches])
@@ -109,25 +98,33 @@ class GaugeData:
         return Scores(split=split, images=len(wanted), score=r2, expected=r2, details=error)
 
     def counts(self) -> dict[str, int]:
-        return {split: len(self.read(split)[1]) for split in ("train", "val")}
-
-    def left_out(self) -> tuple[Left, ...]:
-        return ()
+        return {split: len(self.part(split)[1]) for split in ("train", "val")}
 
     def images(self, net: Any, split: str, count: int) -> Tensor:
-        pixels, _ = self.read(split)
+        pixels, _ = self.part(split)
         some = np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(int)
         return normalise(pixels[some], net.normalisation)
 
 
-@lru_cache(maxsize=4)
-def read_images(table: Path, column: str, side: int) -> tuple[Tensor, Tensor]:
-    """All images of a table and their numbers, read once per process."""
-    pixels, numbers = [], []
-    for file, number in read_table(table, column):
-        found = read_stretched(file, side)
-        if isinstance(found, str):
-            raise InputError(f"{file} cannot be read ({found}); replace it, or delete its line")
-        pixels.append(found)
-        numbers.append(number)
-    return torch.from_numpy(np.stack(pixels)), torch.tensor(numbers)
+def prepare(
+    dataset: Any, spec: Any, wrapper: Any, options: Any, *, scratch: Path, seed: int,
+    heldout: float = 0.0, **unused: Any,
+) -> GaugeData:  # fmt: skip
+    return GaugeData(
+        root=Path(dataset.place), classes=dataset.classes, side=spec.resolution, seed=seed,
+        heldout_share=heldout, scratch=scratch,
+    )  # fmt: skip
+
+
+def evaluate(
+    answers: Answers, data: str | None, options: Any, *, split: str, record: Any, seed: int,
+    progress: Any, out: Path | None = None,
+) -> Scores:  # fmt: skip
+    root = data or record.get("data", {}).get("path")
+    if root is None:
+        raise InputError("the images to score on are needed; pass their folder with --data")
+    images = GaugeData(
+        root=Path(root), classes=answers.labels, side=answers.spec.resolution, heldout_share=0.0,
+        seed=seed, scratch=Path(),
+    )  # fmt: skip
+    return images.evaluate(answers, split, progress)

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bneck.specs.errors import InputError
-from bneck.tasks.contract import Left
+from bneck.tasks.contract import Dataset
 
 Row = tuple[Path, float]  # an image file and its number
 
 
-@dataclass(frozen=True, slots=True)
-class Readings:
-    """The tables of a folder by split; `classes` names the outputs."""
-
-    root: Path
-    name: str
-    classes: tuple[str, ...]
-    rows: dict[str, list[Row]]
-    splits: dict[str, int]
-    left_out: tuple[Left, ...] = ()
-
-    def facts(self) -> dict[str, float]:
-        numbers = [number for _, number in self.rows["train"]]
-        return {"low": min(numbers), "high": max(numbers)}
-
-
-def find(root: Path, column: str) -> Readings:
-    rows = {split: read_table(root / f"{split}.csv", column) for split in ("train", "val")}
-    return Readings(root, root.name, (column,), rows, {k: len(v) for k, v in rows.items()})
+def find(data: str | None, options: Any, *, seed: int) -> Dataset:
+    assert data is not None  # None is for tasks with built-in images
+    root = Path(data)
+    rows = {split: read_table(root / f"{split}.csv", options.column) for split in ("train", "val")}
+    numbers = [number for _, number in rows["train"]]
+    return Dataset(
+        name=root.name, place=data, classes=(options.column,),
+        splits={split: len(rows[split]) for split in rows},
+        files={split: [file for file, _ in rows[split]] for split in rows},
+        facts={"low": min(numbers), "high": max(numbers)},
+    )  # fmt: skip
 
 
 def read_table(table: Path, column: str) -> list[Row]:

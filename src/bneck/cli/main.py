@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from bneck.cli import networks, pages, search, ship, train, weights
-from bneck.cli.bars import Bars
 from bneck.cli.generated import with_options
 from bneck.cli.options import Json, print_json
 from bneck.specs.errors import InputError, RefusedElsewhere
@@ -25,24 +23,12 @@ app = typer.Typer(
 )
 
 # Where modules come from that the base install leaves out.
-_SEARCH = (
-    "torch",
-    "onnx",
-    "onnxruntime",
-    "PIL",
-    "loky",
-    "optuna",
-    "safetensors",
-    "scipy",
-)
-EXTRAS = {
-    **dict.fromkeys(_SEARCH, "search"),
-    "tflite": "tflite",
-    "pyarrow": "train",
-    "ray": "cluster",
-}
+_SEARCH = ("torch", "onnx", "onnxruntime", "PIL", "loky", "optuna", "safetensors", "scipy")
+EXTRAS = dict.fromkeys(_SEARCH, "search")
+EXTRAS |= {"tflite": "tflite", "pyarrow": "train", "ray": "cluster"}
 
 STOPPED = 130  # what Ctrl-C ends in
+RESUME = "stopped; resume it with: bneck search --resume RUN, or bneck train --resume RUN"
 
 
 @with_options("predict")
@@ -93,15 +79,10 @@ def convert(
     """Convert VOC xml to the COCO json that detection is trained on. Python: bneck.convert(data)"""
     from bneck.runs.data import convert as convert_data
 
-    with Bars(Console(stderr=True)):
-        files, left_out = convert_data(data, out)
+    files, left_out = convert_data(data, out)
     if as_json:
-        print_json(
-            {
-                "files": {split: str(path) for split, path in files.items()},
-                "left_out": [[one.what, one.why] for one in left_out],
-            }
-        )
+        left = [[one.what, one.why] for one in left_out]
+        print_json({"files": {split: str(file) for split, file in files.items()}, "left_out": left})
         return
     for split, path in files.items():
         print(f"{split}: {path}")
@@ -125,29 +106,19 @@ def run() -> None:
             stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         code = app(standalone_mode=False)
+        said = RESUME if code == STOPPED else ""
     except InputError as error:
-        if not isinstance(error, RefusedElsewhere):
-            print(f"bneck: {error}", file=sys.stderr)
-        sys.exit(2)
+        code, said = 2, "" if isinstance(error, RefusedElsewhere) else str(error)
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module not in EXTRAS:
             raise
-        print(
-            f"bneck: this needs {module}, which is not installed; install it with: "
-            f"pip install 'bneck[{EXTRAS[module]}]'",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        code, said = 2, f"this needs {module}, which is not installed; install it with: "
+        said += f"pip install 'bneck[{EXTRAS[module]}]'"
     except typer.TyperException as error:
         message = error.format_message().strip().removesuffix(".").removesuffix("?")
         message = message.replace(". Did you mean", "; did you mean")
-        if message:  # empty: help was printed
-            print(f"bneck: {message}; see --help", file=sys.stderr)
-        sys.exit(2)
-    if code == STOPPED:
-        print(
-            "bneck: stopped; resume it with: bneck search --resume RUN, or bneck train --resume RUN",
-            file=sys.stderr,
-        )
+        code, said = 2, f"{message}; see --help" if message else ""  # empty: help was printed
+    if said:
+        print(f"bneck: {said}", file=sys.stderr)
     sys.exit(code)

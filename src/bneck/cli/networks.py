@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from bneck.cli.generated import with_options
-from bneck.cli.options import NAMES, Json, TaskName, print_json, print_table, rich_table
+from bneck.cli.options import NAMES, Json, TaskName, print_json, print_plain, print_table
 from bneck.cli.tables import spec_table
 from bneck.tasks.registry import DEFAULT, tasks
 from bneck.tasks.registry import task as task_named
 
 
 def show(
-    network: Annotated[str, typer.Argument(help=NAMES)],
-    text: Annotated[bool, typer.Option("--text", help="Print the spec as yaml.")] = False,
+    network: Annotated[str, Argument(help=NAMES)],
+    text: Annotated[bool, Option("--text", help="Print the spec as yaml.")] = False,
     as_json: Json = False,
 ) -> None:
     """Print a network's table with the cost of every row. Python: bneck.count(network).rows"""
@@ -34,7 +34,7 @@ def show(
 
 @with_options("count")
 def count(
-    networks: Annotated[list[str], typer.Argument(help=NAMES)],
+    networks: Annotated[list[str], Argument(help=NAMES)],
     task: TaskName = None,
     as_json: Json = False,
     **given: Any,
@@ -49,18 +49,18 @@ def count(
         values = [dict(one) for one in table.values]
         print_json(values[0] if len(values) == 1 else values)
         return
-    print_table(rich_table(table))
+    print_plain(table)
 
 
 def zoo(
-    pattern: Annotated[str, typer.Argument(help="Beginning of a name, or v3-*@96.")] = "*",
+    pattern: Annotated[str, Argument(help="Beginning of a name, or v3-*@96.")] = "*",
     task: TaskName = None,
     as_json: Json = False,
 ) -> None:
     """List the networks of the paper, their counts next to the printed ones. Python: bneck.zoo()"""
     chosen = task_named(task or DEFAULT)
-    table = chosen.zoo(pattern, chosen.Options())
+    table = chosen.zoo(pattern)
     if as_json:
         print_json([dict(one) for one in table.values])
         return
-    print_table(rich_table(table))
+    print_plain(table)

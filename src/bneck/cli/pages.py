@@ -4,69 +4,64 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
-from rich.console import Console
+from typer import Argument, Option
 
-from bneck.cli.bars import Bars
-from bneck.cli.options import (
-    BenchmarkModel,
-    Device,
-    Json,
-    OnnxRuntimeWeb,
-    print_json,
-    print_table,
-    use_tools,
-)
-from bneck.cli.ship import RUNTIMES
+from bneck.cli.bars import bars
+from bneck.cli.generated import with_options
+from bneck.cli.options import RUNTIME, WHERE, Json, print_json, print_table
 from bneck.cli.tables import exhibit_tables, subjects_table
+from bneck.tasks.options import option
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReproduceOptions:
+    """The options of `bneck reproduce`, with the names and defaults of `bneck.reproduce`."""
+
+    quick: bool = option(False, "Fewer rounds, segmenters at half size only.")
+    runtime: str | None = option(None, RUNTIME)
+    device: str = option("local", WHERE)
+    threads: int = option(1, "Threads of the runtime.")
+    runs: tuple[Path, ...] = option(
+        (), "A finished run, or a file of bneck evaluate --json, whose accuracy counts; may be given "
+        "several times."
+    )  # fmt: skip
+    latencies: tuple[Path, ...] = option(
+        (), "A file of bneck measure --json, or an earlier latencies.json."
+    )
+    measure: bool = option(True, "Measure latencies.", flag="--measure/--no-measure")
+    out: Path | None = option(None, "The folder to write; default runs/reproduce-TIME.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareOptions:
+    """The options of `bneck compare`, with the names and defaults of `bneck.compare`."""
+
+    measure: bool = option(False, "Time all classifiers now, interleaved.")
+    rounds: int = option(10, "Shuffled rounds of --measure; at least 3.")
+    device: str = option("local", WHERE)
+    runtime: str | None = option(None, RUNTIME)
+    threads: int = option(1, "Threads of the runtime.")
+    out: Path = option(Path("compare.html"), "The page to write.")
+
+
+@with_options("reproduce", ReproduceOptions)
 def reproduce(
     names: Annotated[
         list[str],
-        typer.Argument(
-            help="table1 to table9, figure1, figure2, figure7, figure8, figure9, or all."
-        ),
+        Argument(help="table1 to table9, figure1, figure2, figure7, figure8, figure9, or all."),
     ],
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer rounds, segmenters at half size only.")
-    ] = False,
-    runtime: Annotated[
-        str | None, typer.Option(help=f"For classifiers: {RUNTIMES}. Default: the device's.")
-    ] = None,
-    device: Device = "local",
-    benchmark_model: BenchmarkModel = None,
-    onnxruntime_web: OnnxRuntimeWeb = None,
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
-    runs: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="A finished run, or a file of bneck evaluate --json, whose accuracy counts; may be given "
-            "several times."
-        ),
-    ] = None,
-    latencies: Annotated[
-        list[Path] | None,
-        typer.Option(help="A file of bneck measure --json, or an earlier latencies.json."),
-    ] = None,
-    measure: Annotated[bool, typer.Option(help="Measure latencies.")] = True,
-    out: Annotated[
-        Path | None, typer.Option(help="The folder to write; default runs/reproduce-TIME.")
-    ] = None,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
-    """The paper's tables and figures beside ours, with what is missing named. Python: bneck.reproduce(...)"""
+    """The paper's tables and figures next to ours, with what is missing named. Python: bneck.reproduce(...)"""
     from bneck.paper.reproduce import reproduce as make
 
-    use_tools(benchmark_model, onnxruntime_web)
-    with Bars(Console(stderr=True)) as bars:
-        found = make(
-            *names, quick=quick, runtime=runtime, device=device, threads=threads, runs=runs or (),
-            latencies=latencies or (), measure=measure, out=out, progress=bars,
-        )  # fmt: skip
+    with bars() as progress:
+        found = make(*names, progress=progress, **given)
     if as_json:
         print_json(found.as_json())
         return
@@ -82,42 +77,20 @@ def reproduce(
     print(f"\n{found.files[0]}")
 
 
+@with_options("compare", CompareOptions)
 def compare(
     places: Annotated[
         list[str],
-        typer.Argument(
-            help="Runs' folders, spec files, names of networks; the first is held against."
-        ),
+        Argument(help="Runs' folders, spec files, names of networks; the first is the reference."),
     ],
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Time all classifiers now, interleaved.")
-    ] = False,
-    rounds: Annotated[int, typer.Option(help="Shuffled rounds of that; at least 3.")] = 10,
-    device: Device = "local",
-    runtime: Annotated[
-        str | None, typer.Option(help=f"Its engine: {RUNTIMES}. Default: the device's.")
-    ] = None,
-    benchmark_model: BenchmarkModel = None,
-    onnxruntime_web: OnnxRuntimeWeb = None,
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Runs and networks on one page: costs, scores, blocks, what differs. Python: bneck.compare(...)"""
     from bneck.runs.compare import compare as make
 
-    use_tools(benchmark_model, onnxruntime_web)
-    with Bars(Console(stderr=True)) as bars:
-
-        def on_round(done: int, of: int) -> None:
-            if done == 1:
-                bars.stage("measuring", of)
-            bars.advance(1)
-
-        found = make(
-            *places, measure=measure, rounds=rounds, device=device, runtime=runtime,
-            threads=threads, out=out, on_round=on_round,
-        )  # fmt: skip
+    with bars() as progress:
+        found = make(*places, on_round=progress.on_round, **given)
     if as_json:
         print_json(found.as_json())
         return
@@ -126,13 +99,13 @@ def compare(
 
 
 def demo(
-    run: Annotated[str, typer.Argument(help="A finished run's folder or an exported .onnx file.")],
+    run: Annotated[str, Argument(help="A finished run's folder or an exported .onnx file.")],
     onnxruntime_web: Annotated[
         Path | None,
-        typer.Option(help="The folder of the npm package; default $BNECK_ONNXRUNTIME_WEB."),
+        Option(help="The folder of the npm package; default $BNECK_ONNXRUNTIME_WEB."),
     ] = None,
-    picture: Annotated[Path | None, typer.Option(help="A picture to begin with.")] = None,
-    port: Annotated[int, typer.Option(help="To listen on, on this machine; 0: any free one.")] = 0,
+    picture: Annotated[Path | None, Option(help="A first picture.")] = None,
+    port: Annotated[int, Option(help="Port on this machine; 0 for any free one.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Serve a page in which a classifier looks at pictures or the camera. Python: bneck.demo(run)

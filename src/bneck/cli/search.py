@@ -2,67 +2,84 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
-from rich.console import Console
+from typer import Option
 
-from bneck.cli import search_options as options
-from bneck.cli.bars import Bars
+from bneck.cli.bars import bars
 from bneck.cli.generated import alone, with_options
-from bneck.cli.options import (
-    BenchmarkModel,
-    DataFolder,
-    Device,
-    Json,
-    OnnxRuntimeWeb,
-    TaskName,
-    print_json,
-    print_table,
-    use_tools,
-)
+from bneck.cli.options import WHERE, DataFolder, Json, TaskName, print_json, print_table
 from bneck.cli.tables import front_table, search_summary
+from bneck.tasks.options import option
 from bneck.tasks.registry import DEFAULT
 
-# Parameters that the Python function is not given.
-_APART = ("resume", "benchmark_model", "onnxruntime_web", "as_json", "given")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """The options of `bneck search` that every task has, with the names and defaults of `bneck.search`."""
+
+    target: str = option("70%", "Latency target: 5ms, 800us, or 70% of the seed network's.")
+    device: str = option("local", WHERE)
+    runtime: str | None = option(
+        None, "Runtime on the device: onnxruntime, litert or openvino; default the device's."
+    )
+    precision: str = option(
+        "fp32", "Precision that is timed and shipped: fp32, fp16 or int8; training is in float."
+    )
+    threads: int = option(1, "Threads of the runtime when latency is measured.")
+    seed_network: str | None = option(
+        None, "Network to narrow; default v3-small, with +dagger to detect and +rf2 to segment."
+    )
+    epochs: float | None = option(None, "Epochs of every full training run.")
+    steps: int | None = option(None, "T: training steps per proposal.")
+    tail: bool = option(
+        True, "Also narrow the convs after the last bneck (the paper does not).",
+        flag="--tail/--no-tail",
+    )  # fmt: skip
+    delta: float = option(
+        0.01, "Minimum latency cut per step, as a fraction of the seed network's latency."
+    )
+    repeats: int = option(2, "Final training runs of result and baseline.")
+    seed: int = option(0, "Seed of everything random.")
+    workers: int | None = option(None, "Worker processes; default one per core.")
+    cluster: str | None = option(None, "Ray cluster that trains: auto, or ray://HOST:10001.")
+    from_scratch: bool = option(False, "Search the blocks first (section 4.1).")
+    space: str | None = option(None, "Space of blocks: mnasnet, v3-large, v3-small or a yaml file.")
+    trials: int | None = option(None, "Networks of the space to train.")
+    searcher: str | None = option(
+        None,
+        "Searcher: predictor, evolution, controller, controller-tuned, tpe, nsga2, gp or random.",
+    )
+    objective: str | None = option(
+        None, "Objective: reward (one network) or pareto (the front of accuracy and latency)."
+    )
+    reward: str | None = option(None, "Reward: hard, absolute, or paper (whose TAR cancels).")
+    exponent: float | None = option(None, "Exponent w or beta of the reward.")
+    proxy_epochs: int | None = option(
+        None, "Epochs per trial of blocks; default a third of --epochs."
+    )
+    batch: int | None = option(None, "Networks of the space proposed at once.")
+    top: int | None = option(None, "Best networks of the space to train in full.")
+    slack: float | None = option(
+        None, "Fraction of the target that NetAdapt cuts from the blocks; 0 for none."
+    )
+    supernet: float | None = option(
+        None, "Epochs of a supernet that scores the trials; default: each trial is trained."
+    )
+    ledger: str | None = option(None, "Database of the block trials; default a file in the run.")
+    study: str | None = option(
+        None, "Study in the ledger: runs of the same study evaluate its trials together."
+    )
 
 
-@with_options("search")
+@with_options("search", SearchOptions)
 def search(
     data: DataFolder = None,
-    target: options.Target = "70%",
     task: TaskName = None,
-    device: Device = "local",
-    runtime: options.Runtime = None,
-    precision: options.Precision = "fp32",
-    threads: options.Threads = 1,
-    seed_network: options.SeedNetwork = None,
-    epochs: options.Epochs = None,
-    steps: options.Steps = None,
-    tail: options.Tail = True,
-    delta: options.Delta = 0.01,
-    repeats: options.Repeats = 2,
-    seed: options.Seed = 0,
-    workers: options.Workers = None,
-    cluster: options.Cluster = None,
-    out: options.Out = None,
-    from_scratch: options.FromScratch = False,
-    space: options.Space = None,
-    trials: options.Trials = None,
-    searcher: options.Searcher = None,
-    objective: options.Objective = None,
-    reward: options.Reward = None,
-    exponent: options.Exponent = None,
-    proxy_epochs: options.ProxyEpochs = None,
-    batch: options.Batch = None,
-    top: options.Top = None,
-    slack: options.Slack = None,
-    supernet: options.Supernet = None,
-    ledger: options.Ledger = None,
-    study: options.Study = None,
-    resume: options.Resume = None,
-    benchmark_model: BenchmarkModel = None,
-    onnxruntime_web: OnnxRuntimeWeb = None,
+    out: Annotated[Path | None, Option(help="The run's folder; default runs/search-TIME.")] = None,
+    resume: Annotated[Path | None, Option(help="An unfinished run's folder to go on with.")] = None,
     as_json: Json = False,
     **given: Any,
 ) -> None:
@@ -70,27 +87,17 @@ def search(
 
     Python: bneck.search(...), bneck.resume(run)
     """
-    said = {name: value for name, value in locals().items() if name not in _APART}
-    use_tools(benchmark_model, onnxruntime_web)
     from bneck.runs.search import main
 
-    with Bars(Console(stderr=True)) as bars:
+    with bars() as progress:
         if resume is not None:
-            usual = _DEFAULTS
-            alone(resume, {k: v for k, v in said.items() if v != usual.get(k)} | given)
-            record = main.resume_search(resume, progress=bars)
+            alone(resume, {"data": data, "task": task, "out": out, **given})
+            record = main.resume_search(resume, progress=progress)
         else:
-            said["task"] = task or DEFAULT
-            record = main.search(progress=bars, **said, **given)
+            record = main.search(data, task=task or DEFAULT, out=out, progress=progress, **given)
     if as_json:
         print_json(record)
     elif "found" in record:
         print(search_summary(record))
     else:
         print_table(front_table(record))
-
-
-_DEFAULTS = {
-    "target": "70%", "device": "local", "precision": "fp32", "threads": 1, "tail": True, "delta": 0.01,
-    "repeats": 2, "seed": 0,
-}  # fmt: skip

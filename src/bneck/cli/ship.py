@@ -2,62 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from rich.console import Console
+from typer import Argument, Option
 
-from bneck.cli.bars import Bars
+from bneck.cli.bars import bars
 from bneck.cli.generated import with_options
 from bneck.cli.options import (
     NAMES,
-    BenchmarkModel,
+    RUNTIMES,
     Device,
     Json,
-    OnnxRuntimeWeb,
     TaskName,
+    Threads,
     print_json,
     print_table,
-    use_tools,
 )
 from bneck.cli.tables import measurement_table, quantize_table
-from bneck.records.measurement import Measurement
 from bneck.specs.errors import InputError
+from bneck.tasks.options import option
 from bneck.tasks.registry import DEFAULT
-
-RUNTIMES = "onnxruntime, litert, openvino, executorch, torch or torch-compiled"
-
-
-Runtimes = Annotated[
-    list[str] | None,
-    typer.Option(
-        help=f"The engine: {RUNTIMES}; may be given several times. Default: the device's."
-    ),
-]
 
 
 @with_options("measure")
 def measure(
     networks: Annotated[
-        list[str], typer.Argument(help=NAMES[:-1] + ", or a file that export has written.")
+        list[str], Argument(help=NAMES[:-1] + ", or a file that export has written.")
     ],
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
-    rounds: Annotated[int, typer.Option(help="Shuffled rounds; at least 3.")] = 20,
+    threads: Threads = 1,
+    rounds: Annotated[int, Option(help="Shuffled rounds; at least 3.")] = 20,
     device: Device = "local",
-    runtime: Runtimes = None,
+    runtime: Annotated[
+        list[str] | None,
+        Option(help=f"Runtime: {RUNTIMES}; may be given several times; default the device's."),
+    ] = None,
     precision: Annotated[
-        list[str], typer.Option(help="fp32, fp16 or int8; may be given several times.")
+        list[str], Option(help="fp32, fp16 or int8; may be given several times.")
     ] = ["fp32"],  # noqa: B006
     task: TaskName = None,
     against: Annotated[
-        str | None, typer.Option(help="paper: its ratios (Tables 3 and 4) next to ours.")
+        str | None, Option(help="paper: its ratios (Tables 3 and 4) next to ours.")
     ] = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Of adb devices: also the times of single operators.")
+        bool, Option("--profile", help="Also print the times of single operators (adb devices).")
     ] = False,
-    benchmark_model: BenchmarkModel = None,
-    onnxruntime_web: OnnxRuntimeWeb = None,
     as_json: Json = False,
     **given: Any,
 ) -> None:
@@ -69,22 +59,11 @@ def measure(
 
     if against not in (None, "paper"):
         raise InputError(f"against is {against!r}; allowed is paper")
-    use_tools(benchmark_model, onnxruntime_web)
-    with Bars(Console(stderr=True)) as bars:
-
-        def on_round(done: int, of: int) -> None:
-            if done == 1:  # what cannot be measured is refused before
-                bars.stage("measuring", of)
-            bars.advance(1)
-
+    with bars() as progress:
         found = measure_networks(
-            *networks, task=task or DEFAULT, threads=threads, rounds=rounds, device=device,
-            runtime=runtime, precision=precision, profile=profile, on_round=on_round, **given,
+            *networks, task=task or DEFAULT, threads=threads, rounds=rounds, device=device, runtime=runtime,
+            precision=precision, profile=profile, on_round=progress.on_round, **given,
         )  # fmt: skip
-    _print_measured(found, as_json, against)
-
-
-def _print_measured(found: list[Measurement], as_json: bool, against: str | None) -> None:
     if as_json:
         print_json([record.as_json() for record in found])
         return
@@ -96,17 +75,17 @@ def _print_measured(found: list[Measurement], as_json: bool, against: str | None
 
 @with_options("export")
 def export(
-    network: Annotated[str, typer.Argument(help=NAMES)],
-    format: Annotated[str, typer.Option(help="onnx, tflite, openvino, pte or torch.")] = "onnx",
+    network: Annotated[str, Argument(help=NAMES)],
+    format: Annotated[str, Option(help="onnx, tflite, openvino, pte or torch.")] = "onnx",
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16 (weights alone), or int8 (post-training quantization).")
+        str, Option(help="fp32, fp16 (weights alone), or int8 (post-training quantization).")
     ] = "fp32",
     task: TaskName = None,
     out: Annotated[
-        Path | None, typer.Option(help="The file; default model.* in the run's folder, or NAME.*.")
+        Path | None, Option(help="The file; default model.* in the run's folder, or NAME.*.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Images to calibrate and check with; default the run's.")
+        Path | None, Option(help="Images to calibrate and check with; default the run's.")
     ] = None,
     as_json: Json = False,
     **given: Any,
@@ -115,10 +94,10 @@ def export(
     from bneck.runs.export import export as export_network
     from bneck.tasks.registry import task as task_named
 
-    with Bars(Console(stderr=True)) as bars:
+    with bars() as progress:
         found = export_network(
             network, format, precision=precision, task=task or DEFAULT, out=out, data=data,
-            progress=bars, **given,
+            progress=progress, **given,
         )  # fmt: skip
     if as_json:
         print_json(found)
@@ -132,45 +111,31 @@ def export(
         print("- the weights are random: a name of the zoo or a spec file has none")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeOptions:
+    """The options of `bneck quantize`, with the names and defaults of `bneck.quantize`."""
+
+    data: Path | None = option(None, "A dataset as the task reads it; default the run's.")
+    epochs: float | None = option(None, "Epochs of QAT fine-tuning, default 2; 0 for none.")
+    lr: float = option(1e-4, "Peak learning rate at a batch of 64.")
+    rounds: int = option(20, "Shuffled rounds of timing.")
+    out: Path | None = option(None, "The folder to write; default 8bit in the run's folder.")
+    seed: int = option(0, "Seed of the order of the images.")
+    compute: str | None = option(None, "Where to fine-tune: cpu, cuda or cuda:1.")
+
+
+@with_options("quantize", QuantizeOptions)
 def quantize(
-    network: Annotated[
-        str, typer.Argument(help="The folder of a search, a training or an import.")
-    ],
-    data: Annotated[
-        Path | None, typer.Option(help="A dataset as the task reads it; default the run's.")
-    ] = None,
-    runtime: Annotated[str, typer.Option(help="litert, onnxruntime or openvino.")] = "litert",
-    epochs: Annotated[
-        float | None,
-        typer.Option(help="Epochs of QAT fine-tuning, default 2; 0 for none."),
-    ] = None,
-    lr: Annotated[float, typer.Option(help="Its peak learning rate at a batch of 64.")] = 1e-4,
-    rounds: Annotated[int, typer.Option(help="Shuffled rounds of timing.")] = 20,
-    out: Annotated[
-        Path | None, typer.Option(help="The folder to write; default 8bit in the run's folder.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the order of the images.")] = 0,
-    compute: Annotated[
-        str | None, typer.Option(help="Where to fine-tune: cpu, cuda or cuda:1.")
-    ] = None,
+    network: Annotated[str, Argument(help="The folder of a search, a training or an import.")],
+    runtime: Annotated[str, Option(help="litert, onnxruntime or openvino.")] = "litert",
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Compare float, post-training (PTQ) and fine-tuned (QAT) int8. Python: bneck.quantize(network)"""
     from bneck.runs.quantize import quantize as quantize_network
 
-    with Bars(Console(stderr=True)) as bars:
-        found = quantize_network(
-            network,
-            data=data,
-            runtime_name=runtime,
-            epochs=epochs,
-            lr=lr,
-            rounds=rounds,
-            out=out,
-            seed=seed,
-            compute=compute,
-            progress=bars,
-        )
+    with bars() as progress:
+        found = quantize_network(network, runtime_name=runtime, progress=progress, **given)
     if as_json:
         print_json(found)
         return
@@ -179,36 +144,26 @@ def quantize(
     print(f"rounding one layer alone changes the scores most in {worst}")
 
 
+@with_options("table")
 def table(
-    network: Annotated[str, typer.Argument(help=NAMES)],
+    network: Annotated[str, Argument(help=NAMES)],
     device: Device = "local",
     runtime: Annotated[
-        str | None,
-        typer.Option(help="onnxruntime, litert or openvino. Default: the device's."),
+        str | None, Option(help="onnxruntime, litert or openvino. Default: the device's.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
-    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
-    out: Annotated[
-        Path | None, typer.Option(help="The file; default the user's cache folder.")
-    ] = None,
-    benchmark_model: BenchmarkModel = None,
-    onnxruntime_web: OnnxRuntimeWeb = None,
+    precision: Annotated[str, Option(help="fp32, fp16 or int8.")] = "fp32",
+    threads: Threads = 1,
+    out: Annotated[Path | None, Option(help="The file; default the user's cache folder.")] = None,
     as_json: Json = False,
 ) -> None:
     """Fill the latency table of a network and all narrower ones. Python: bneck.latency_table(network)"""
     from bneck.runs.search.tables import latency_table
 
-    use_tools(benchmark_model, onnxruntime_web)
-    with Bars(Console(stderr=True)) as bars:
+    with bars() as progress:
         found = latency_table(
-            network,
-            device=device,
-            runtime_name=runtime,
-            precision=precision,
-            threads=threads,
-            out=out,
-            progress=bars,
-        )
+            network, device=device, runtime_name=runtime, precision=precision, threads=threads, out=out,
+            progress=progress,
+        )  # fmt: skip
     if as_json:
         print_json(found)
         return

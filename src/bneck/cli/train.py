@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from rich.console import Console
+from typer import Argument, Option
 
-from bneck.cli.bars import Bars
+from bneck.cli.bars import bars
 from bneck.cli.generated import alone, with_options
-from bneck.cli.options import DataFolder, Json, TaskName, print_json, print_table, rich_table
+from bneck.cli.options import DataFolder, Json, TaskName, print_json, print_plain
 from bneck.specs.errors import InputError
 from bneck.tasks.checks import CHOSEN
 from bneck.tasks.contract import Task
@@ -22,16 +21,14 @@ from bneck.tasks.registry import DEFAULT, task
 def train(
     network: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             help="A network (v3-large+rf2), a spec file or a run's folder; default that of --from."
         ),
     ] = None,
     task: TaskName = None,
     data: DataFolder = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder; default runs/train-TIME.")
-    ] = None,
-    resume: Annotated[Path | None, typer.Option(help="An interrupted run's folder.")] = None,
+    out: Annotated[Path | None, Option(help="The run's folder; default runs/train-TIME.")] = None,
+    resume: Annotated[Path | None, Option(help="An interrupted run's folder.")] = None,
     as_json: Json = False,
     **given: Any,
 ) -> None:
@@ -42,15 +39,15 @@ def train(
     from bneck.runs.train import resume_training
     from bneck.runs.train import train as train_network
 
-    with Bars(Console(stderr=True)) as bars:
+    with bars() as progress:
         if resume is not None:
             alone(resume, {"network": network, "task": task, "data": data, "out": out, **given})
-            record = resume_training(resume, progress=bars)
+            record = resume_training(resume, progress=progress)
         else:
             if network is None and given.get("start") is None:
                 raise InputError(_example(task or DEFAULT))
             record = train_network(
-                network, data, task=task or DEFAULT, out=out, progress=bars, **given
+                network, data, task=task or DEFAULT, out=out, progress=progress, **given
             )
     if not record:
         return  # a process of a group that is not its first
@@ -91,7 +88,7 @@ def print_scores(chosen: Task, scores: Sequence[Mapping[str, Any]]) -> None:
         print(f"{chosen.metric.name} {value} on {one['split']}, {one['images']} images")
     table = chosen.score_table(scores) if scores else None
     if table is not None:
-        print_table(rich_table(table))
+        print_plain(table)
     for one in scores:
         for note in one.get("notes", ()):
             print(f"- {note}")

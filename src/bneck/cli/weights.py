@@ -2,67 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-from rich.console import Console
+from typer import Argument, Option
 
-from bneck.cli.bars import Bars
+from bneck.cli.bars import bars
 from bneck.cli.generated import with_options
 from bneck.cli.options import Json, new_table, print_json, print_table
 from bneck.cli.train import print_scores
 from bneck.specs.errors import InputError
+from bneck.tasks.options import option
 
 File = Annotated[
     str | None,
-    typer.Argument(
+    Argument(
         help="A torch, safetensors or TFLite file of torchvision, timm or TensorFlow, or a name on the "
         "hub: timm/NAME.TAG[@REVISION], hf:ORG/REPO[@REVISION]."
     ),
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOptions:
+    """The options of `bneck import`, with the names and defaults of `bneck.import_weights`."""
+
+    out: Path | None = option(None, "The folder to write; default runs/import-TIME.")
+    source: str = option(
+        "auto", "timm or timm-tf (a port of TensorFlow weights), if names do not tell."
+    )
+    padding: str | None = option(None, "same or symmetric; default the source's.")
+    mean: str | None = option(
+        None, "Input mean of pixels from 0 to 1, as 0.5,0.5,0.5; default the source's."
+    )
+    std: str | None = option(None, "Input std, as --mean.")
+    bn_eps: float | None = option(None, "Batch norm's epsilon; default the source's.")
+    classes: int | None = option(None, "Classes that the file must have; default 1000 or 1001.")
+    labels: Path | None = option(None, "Class names: a line each, json by index, or csv.")
+    allow_unmatched: tuple[str, ...] = option((), "Names that may stay unmatched, as classifier.*")
+
+
+@with_options("import", ImportOptions)
 def import_weights(
     file: File = None,
     network: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--as",
             help="Which network it is: a name with its width, or a spec file; default found out.",
         ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The folder to write; default runs/import-TIME.")
-    ] = None,
-    source: Annotated[
-        str,
-        typer.Option(help="timm or timm-tf (a port of TensorFlow weights), if names do not tell."),
-    ] = "auto",
-    padding: Annotated[
-        str | None, typer.Option(help="same or symmetric; default the source's.")
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(help="Of pixels from 0 to 1, as 0.5,0.5,0.5; default the source's."),
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="As --mean.")] = None,
-    bn_eps: Annotated[
-        float | None, typer.Option(help="Batch norm's epsilon; default the source's.")
-    ] = None,
-    classes: Annotated[
-        int | None, typer.Option(help="Classes that the file must have; default 1000 or 1001.")
-    ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="Class names: a line each, json by index, or csv.")
-    ] = None,
-    allow_unmatched: Annotated[
-        list[str] | None, typer.Option(help="Names that may stay unmatched, as classifier.*")
-    ] = None,
     known: Annotated[
-        bool, typer.Option("--list", help="Print published networks that are known to fit.")
+        bool, Option("--list", help="Print published networks that are known to fit.")
     ] = False,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Import published weights as a folder that every command takes for a network.
 
@@ -78,31 +73,31 @@ def import_weights(
         )
     from bneck.runs.imports import import_weights as import_file
 
-    with Bars(Console(stderr=True)) as bars:
-        record = import_file(
-            file, network, out=out, source=source, padding=padding, bn_eps=bn_eps, classes=classes,
-            mean=_numbers("--mean", mean), std=_numbers("--std", std), labels=labels,
-            allow_unmatched=allow_unmatched or (), progress=bars,
-        )  # fmt: skip
+    given |= {name: _numbers(name, given[name]) for name in ("mean", "std") if name in given}
+    with bars() as progress:
+        record = import_file(file, network, progress=progress, **given)
     _print_imported(record, as_json)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise InputError(f"--{option} is {text!r}; write three numbers, as 0.5,0.5,0.5") from None
 
 
 @with_options("evaluate")
 def evaluate(
     network: Annotated[
         str,
-        typer.Argument(
-            help="The folder of a search, a training or an import, or an exported file."
-        ),
+        Argument(help="The folder of a search, a training or an import, or an exported file."),
     ],
     data: Annotated[
         str | None,
-        typer.Option(
-            help="Images as the task reads them (docs/training.md); default the run's own."
-        ),
+        Option(help="Images as the task reads them (docs/training.md); default the run's own."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to score: val, test, train.")] = "val",
-    compute: Annotated[str | None, typer.Option(help="Where: cpu, cuda or cuda:1.")] = None,
+    split: Annotated[str, Option(help="Split to score: val, test, train.")] = "val",
+    compute: Annotated[str | None, Option(help="Where: cpu, cuda or cuda:1.")] = None,
     as_json: Json = False,
     **given: Any,
 ) -> None:
@@ -110,9 +105,9 @@ def evaluate(
     from bneck.runs.evaluate import evaluate as evaluate_network
     from bneck.tasks.registry import task as task_named
 
-    with Bars(Console(stderr=True)) as bars:
+    with bars() as progress:
         found = evaluate_network(
-            network, data, split=split, compute=compute, progress=bars, **given
+            network, data, split=split, compute=compute, progress=progress, **given
         )
     if as_json:
         print_json(found)
@@ -160,12 +155,3 @@ def _print_imported(record: dict[str, Any], as_json: bool) -> None:
     )
     for note in record["notes"]:
         print(f"- {note}")
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(word) for word in text.split(","))
-    except ValueError:
-        raise InputError(f"{option} is {text!r}; write three numbers, as 0.5,0.5,0.5") from None

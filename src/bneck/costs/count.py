@@ -38,33 +38,25 @@ def count(spec: NetSpec, resolution: Size | None = None) -> Count:
     """Count a network.
 
     Parameters include biases and batch norm's scale and shift. Multiply-adds are those of
-    convolutions and linear layers, squeeze-and-excite's included (the count behind Table 9).
-    Activation memory is the largest sum of one operator's input, its output and a residual that
-    waits to be added; nonlinearities work in place.
-
-    Args:
-        spec: the network.
-        resolution: input side, or (height, width), in pixels; None takes the spec's own.
+    convolutions and linear layers, squeeze-and-excite's included (the count of Table 9). Activation
+    memory is the largest sum of one operator's input, its output and a residual that waits to be
+    added; nonlinearities work in place. `resolution` is the input's side, or (height, width), in
+    pixels; None takes the spec's own.
     """
     return _count(layers(spec, resolution))
 
 
 def count_whole(spec: NetSpec, wrapper: Wrapper) -> Count:
-    """Count a network with what surrounds it, row by row as `wrapper.layers` walks them.
-
-    Activation memory is that of single rows; maps that wait for a head are left out.
-    """
+    """Count a network in its wrapper; activation memory leaves out maps that wait for a head."""
     return _count(wrapper.layers(spec))
 
 
 def _count(walk: Iterable[Layer]) -> Count:
     rows = count_rows(walk)
     return Count(
-        params=sum(row.params for row in rows),
-        madds=sum(row.madds for row in rows),
-        activation_bytes=max(row.activation_bytes for row in rows),
-        rows=rows,
-    )
+        params=sum(row.params for row in rows), madds=sum(row.madds for row in rows),
+        activation_bytes=max(row.activation_bytes for row in rows), rows=rows,
+    )  # fmt: skip
 
 
 def count_rows(walk: Iterable[Layer]) -> tuple[RowCount, ...]:
@@ -74,53 +66,55 @@ def count_rows(walk: Iterable[Layer]) -> tuple[RowCount, ...]:
         row = list(group)
         rows.append(
             RowCount(
-                row=index,
-                size_in=row[0].size_in,
-                width_in=row[0].width_in,
-                params=sum(map(count_params, row)),
-                madds=sum(map(count_madds, row)),
+                row=index, size_in=row[0].size_in, width_in=row[0].width_in,
+                params=sum(map(count_params, row)), madds=sum(map(count_madds, row)),
                 activation_bytes=_peak(row),
             )
-        )
+        )  # fmt: skip
     return tuple(rows)
 
 
 def count_params(layer: Layer) -> int:
-    """Learned numbers of one operator: weights, and batch norm's two or a bias a channel."""
+    """Learned numbers of one operator: weights, and per channel batch norm's two or a bias."""
     match layer.kind:
-        case "conv":
-            weights = layer.width_in * layer.out * layer.kernel**2
-        case "depthwise":
-            weights = layer.out * layer.kernel**2
-        case "squeeze":
-            return 2 * layer.out * layer.mid + layer.mid + layer.out
         case "pool":
             return 0
-    return weights + (2 if layer.bn else 1) * layer.out
+        case "squeeze":
+            return _weights(layer) + layer.mid + layer.out
+    return _weights(layer) + (2 if layer.bn else 1) * layer.out
 
 
 def count_madds(layer: Layer) -> int:
     """Multiply-adds of one operator for one image."""
-    pixels = layer.size_out[0] * layer.size_out[1]
+    # The convolutions of squeeze-and-excite work on one pixel, whatever the map's size.
+    pixels = 1 if layer.kind == "squeeze" else layer.size_out[0] * layer.size_out[1]
+    return _weights(layer) * pixels
+
+
+def _weights(layer: Layer) -> int:
+    """Weights without biases and batch norm."""
     match layer.kind:
         case "conv":
-            return layer.width_in * layer.out * layer.kernel**2 * pixels
+            return layer.width_in * layer.out * layer.kernel**2
         case "depthwise":
-            return layer.out * layer.kernel**2 * pixels
+            return layer.out * layer.kernel**2
         case "squeeze":
             return 2 * layer.out * layer.mid
         case "pool":
             return 0
 
 
+def count_elementwise(layer: Layer) -> int:
+    """What Tables 6 to 8 add: 2 per number through h-swish, 1 per product of squeeze-and-excite."""
+    numbers = _numbers(layer.size_out, layer.out)
+    return numbers * (2 * (layer.act == "hswish") + (layer.kind == "squeeze"))
+
+
 def _peak(row: list[Layer]) -> int:
-    held = _numbers(row[0].size_in, row[0].width_in) if row[-1].adds else 0
-    peak = 0
-    for layer in row:
-        alive = _numbers(layer.size_in, layer.width_in) + _numbers(layer.size_out, layer.out)
-        # The first operator's input is the residual itself; it is not held twice.
-        peak = max(peak, alive + (held if layer is not row[0] else 0))
-    return peak * BYTES
+    alive = [_numbers(x.size_in, x.width_in) + _numbers(x.size_out, x.out) for x in row]
+    residual = _numbers(row[0].size_in, row[0].width_in) if row[-1].adds else 0
+    # The first operator's input is the residual itself; it is not held twice.
+    return max([alive[0], *(numbers + residual for numbers in alive[1:])]) * BYTES
 
 
 def _numbers(size: tuple[int, int], width: int) -> int:

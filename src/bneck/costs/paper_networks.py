@@ -1,4 +1,4 @@
-"""Tables 1 and 2 as the paper prints them, to hold the zoo's networks against.
+"""Tables 1 and 2 as the paper prints them, to compare the zoo's networks with.
 
 Columns: input side, operator, kernel, expansion, output, squeeze-and-excite, nonlinearity, stride.
 NBN is a convolution without batch norm; "k" the number of classes; "-" nothing.
@@ -72,17 +72,13 @@ class PrintedNetwork:
     notes: dict[int, str]
 
 
+_TICKED = (
+    "the table ticks squeeze-and-excite here; with it the network has 2.71M parameters, "
+    "the paper says 2.5M, and the authors' code has none"
+)
 PRINTED: dict[int, PrintedNetwork] = {
     1: PrintedNetwork(1, "v3-large", _cells(_TABLE1), {}),
-    2: PrintedNetwork(
-        2,
-        "v3-small",
-        _cells(_TABLE2),
-        {
-            12: "the table ticks squeeze-and-excite here; with it the network has 2.71M parameters, "
-            "the paper says 2.5M, and the authors' code has none"
-        },
-    ),
+    2: PrintedNetwork(2, "v3-small", _cells(_TABLE2), {12: _TICKED}),
 }
 
 
@@ -93,19 +89,18 @@ def as_printed(spec: NetSpec, side: int = 224) -> tuple[Cells, ...]:
     """
     found: list[Cells] = []
     for row in spec.rows:
-        match row:
-            case Pool():
-                cells = ["pool", str(side), "-", "-", "-", "-", "1"]
-            case Bneck():
-                squeeze = "-" if not row.se else "x"
-                if row.se and row.se != squeeze_width(row.expanded):
-                    squeeze = str(row.se)
-                cells = ["fused" if row.fused else "bneck", str(row.kernel), str(row.expanded),
-                         str(row.out), squeeze, NAMES[row.act], str(row.stride)]  # fmt: skip
-            case _:
-                operator = "conv2d" if row.bn else "NBN"
-                cells = [operator, str(row.kernel), "-", str(row.out), "-", NAMES[row.act],
-                         str(row.stride)]  # fmt: skip
-        found.append((str(side), *cells))
-        side = 1 if isinstance(row, Pool) else -(-side // row.stride)
+        if isinstance(row, Pool):
+            found.append((str(side), "pool", str(side), "-", "-", "-", "-", "1"))
+            side = 1
+            continue
+        expanded, squeeze = "-", "-"
+        if isinstance(row, Bneck):
+            operator, expanded = "fused" if row.fused else "bneck", str(row.expanded)
+            if row.se:
+                squeeze = "x" if row.se == squeeze_width(row.expanded) else str(row.se)
+        else:
+            operator = "conv2d" if row.bn else "NBN"
+        cells = (row.kernel, expanded, row.out, squeeze, NAMES[row.act], row.stride)
+        found.append((str(side), operator, *map(str, cells)))
+        side = -(-side // row.stride)
     return (*found, ("1", "NBN", "1", "-", "k", "-", "-", "1"))

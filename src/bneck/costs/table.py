@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
 from typing import Any, TypeAlias
@@ -24,7 +24,7 @@ from bneck.specs.wrapper import PLAIN, Placed, Wrapper
 Widths: TypeAlias = tuple[int, ...]
 Sums: TypeAlias = tuple[float, float]  # interpolated between widths, and at widths rounded up
 
-BLOCK = 16  # channels that a vector unit takes at once, as a rule; the calibration tells how far
+BLOCK = 16  # channels that a vector unit usually takes at once; the calibration says how far
 ROUNDINGS = tuple(step / 4 for step in range(6))
 LEAST_NETWORKS = 8
 
@@ -60,13 +60,8 @@ class RowShape:
     def bneck(self, widths: Widths) -> Bneck:
         """The bneck row of this shape and these widths."""
         expanded, out = widths[-2:]
-        match self.se:
-            case "quarter":
-                se = squeeze_width(expanded)
-            case "input":
-                se = squeeze_of_input(widths[0])
-            case _:
-                se = int(self.se or 0)
+        by_rule = {"quarter": squeeze_width(expanded), "input": squeeze_of_input(widths[0])}
+        se = by_rule[self.se] if self.se in by_rule else int(self.se or 0)
         return Bneck(
             self.kernel, expanded, out, se, self.act, self.stride, self.dilation,
             out_act=self.out_act, fused=self.fused,
@@ -77,31 +72,20 @@ class RowShape:
 def _shape_of(
     row: Bneck | Conv, into: int, size: tuple[int, int], padding: Padding, gate: str, expands: bool
 ) -> RowShape:
-    height, width = size
-    se = _squeeze(row, into) if isinstance(row, Bneck) else ""
-    return RowShape(
-        kind=row.op,
-        height=height,
-        width=width,
-        kernel=row.kernel,
-        stride=row.stride,
-        dilation=row.dilation if isinstance(row, Bneck) else 1,
-        act=row.act,
-        se=se,
-        gate=gate if se else "",
-        padding=padding if row.kernel > 1 else "symmetric",
-        expands=expands,
-        out_act=row.out_act if isinstance(row, Bneck) else "linear",
-        fused=isinstance(row, Bneck) and row.fused,
-    )
-
-
-def _squeeze(row: Bneck, into: int) -> str:
-    if not row.se:
-        return ""
+    # Padding is nothing to a 1x1 kernel, nor a gate to a row without squeeze-and-excite: one entry each.
+    paddings: Padding = padding if row.kernel > 1 else "symmetric"
+    shape = RowShape(row.op, *size, row.kernel, row.stride, act=row.act, padding=paddings)
+    if isinstance(row, Conv):
+        return shape
+    se = str(row.se or "")
     if row.se == squeeze_width(row.expanded):
-        return "quarter"
-    return "input" if row.se == squeeze_of_input(into) else str(row.se)
+        se = "quarter"
+    elif row.se and row.se == squeeze_of_input(into):
+        se = "input"
+    return replace(
+        shape, dilation=row.dilation, se=se, gate=gate if se else "", expands=expands,
+        out_act=row.out_act, fused=row.fused,
+    )  # fmt: skip
 
 
 def row_keys(spec: NetSpec, wrapper: Wrapper = PLAIN) -> Iterator[tuple[RowShape, Widths]]:
@@ -130,18 +114,16 @@ class HeldOutError:
     p95: float
 
     def __str__(self) -> str:
-        return (
-            f"error on {self.networks} held-out networks: median {self.median:.1%}, "
-            f"95th percentile {self.p95:.1%}"
-        )
+        spread = f"median {self.median:.1%}, 95th percentile {self.p95:.1%}"
+        return f"error on {self.networks} held-out networks: {spread}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """From the two sums of a network's rows to the whole: how a table is calibrated.
+    """How a table is calibrated: from the two sums of a network's rows to its latency.
 
     Vector units work on blocks of channels, so a width costs up to as much as the next multiple of
-    16. `rounding` says how far: 0, widths cost what lies between their neighbours; 1, what the next
+    16. With `rounding` 0, widths cost what lies between their neighbors; with 1, what the next
     multiple costs. Then latency = scale x sum of rows + offset.
     """
 
@@ -160,8 +142,8 @@ class LatencyTable:
     """Measured rows of one device, runtime and precision, and whole networks to calibrate them.
 
     `header` says where and how it was measured. `rows` maps shape -> widths -> milliseconds;
-    `networks` holds (sums of row entries, measured milliseconds, held out?) of whole networks. `wrapper`
-    surrounds every network that it is asked about.
+    `networks` holds (sums of row entries, measured milliseconds, held out?). `wrapper` surrounds every
+    network that it estimates.
     """
 
     header: dict[str, Any]
@@ -185,17 +167,15 @@ class LatencyTable:
         """Milliseconds of one row: interpolated between measured widths, and at widths rounded up.
 
         Raises:
-            TableError: the shape was never measured, or the widths lie outside what was.
+            TableError: the shape was never measured, or the widths lie outside the measured ones.
         """
         key = (shape, widths)
         if key not in self._cache:
             known = self.rows.get(shape, {})
             grids = [sorted({w[axis] for w in known}) for axis in range(len(widths))]
-            up = tuple(_rounded_up(*pair) for pair in zip(widths, grids, strict=True))
-            self._cache[key] = (
-                _interpolate(shape, known, grids, widths),
-                _interpolate(shape, known, grids, up),
-            )
+            up = tuple(map(_rounded_up, widths, grids))
+            between = _interpolate(shape, known, grids, widths)
+            self._cache[key] = between, _interpolate(shape, known, grids, up)
         return self._cache[key]
 
     def covers(self, spec: NetSpec) -> bool:

@@ -19,9 +19,10 @@ def read_table(path: Path, wrapper: Wrapper = PLAIN) -> LatencyTable:
     Raises:
         TableError: no such file, not a table of this version, or one of networks in another wrapper.
     """
+    unknown = TableError(f"{path} is not a latency table of this version; fill it again")
     entries = Ledger(path).entries if path.is_file() else []
     if not entries or entries[0].get("table") != FORMAT:
-        raise _not_a_table(path)
+        raise unknown
     header = {key: value for key, value in entries[0].items() if key != "table"}
     if (kept := header.get("wrapper", "")) != wrapper.key:
         was, wanted = (key or "classifiers" for key in (kept, wrapper.key))
@@ -35,12 +36,8 @@ def read_table(path: Path, wrapper: Wrapper = PLAIN) -> LatencyTable:
                 sums, measured_ms, held_out = entry["network"]
                 table.add_network(tuple(sums), measured_ms, held_out)
     except (LookupError, TypeError, ValueError):
-        raise _not_a_table(path) from None
+        raise unknown from None
     return table
-
-
-def _not_a_table(path: Path) -> TableError:
-    return TableError(f"{path} is not a latency table of this version; fill it again")
 
 
 def header_line(header: dict[str, Any]) -> dict[str, Any]:

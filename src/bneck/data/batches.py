@@ -31,19 +31,16 @@ class Images(Protocol):
     @property
     def labels(self) -> npt.NDArray[np.int64]:
         """(N,) class indices."""
-        ...
 
     def crops(
         self, indices: npt.NDArray[np.int64], draws: npt.NDArray[np.float32], plan: Plan
     ) -> tuple[Tensor, Tensor]:
         """Random crops, mirrored or not, as `draws` (N, 5) from 0 to 1 say."""
-        ...
 
     def centres(
         self, indices: npt.NDArray[np.int64], resolution: int, device: torch.device
     ) -> tuple[Tensor, Tensor]:
         """Central crops of 87.5 % of the shorter side."""
-        ...
 
 
 def normalise(images: Tensor, normalisation: Normalisation = IMAGENET) -> Tensor:
@@ -209,16 +206,17 @@ def _check(split: Images, indices: npt.NDArray[np.int64], resolution: int, batch
 
 def _normalised(images: Tensor, normalisation: Normalisation) -> Tensor:
     """In place, for pixels from 0 to 255."""
-    mean = torch.tensor(normalisation.mean, device=images.device).view(3, 1, 1) * 255
-    std = torch.tensor(normalisation.std, device=images.device).view(3, 1, 1) * 255
+    mean, std = _mean_and_std(normalisation, images.device)
     return images.sub_(mean).div_(std)
+
+
+def _mean_and_std(normalisation: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
+    values = torch.tensor((normalisation.mean, normalisation.std), device=device) * 255
+    return values[0].view(3, 1, 1), values[1].view(3, 1, 1)
 
 
 def as_pixels(images: Tensor, normalisation: Normalisation) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Normalised images (N, C, H, W) back to the pixels that they were, (N, H, W, C) uint8."""
-    mean, std = (
-        torch.tensor(values).view(-1, 1, 1) * 255
-        for values in (normalisation.mean, normalisation.std)
-    )
+    mean, std = _mean_and_std(normalisation, images.device)
     pixels = (images * std + mean).round().clamp(0, 255).to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).contiguous().numpy()

@@ -15,9 +15,8 @@ FASHION = (
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 _FILE = files("bneck.data") / "fashion.npz"
-_MARGIN = (
-    2  # pixels, black as the background; 28 + 2 + 2 is 28 / 0.875: evaluation sees the original
-)
+# Pixels, black as the background; 28 + 2 + 2 is 28 / 0.875: evaluation sees the original.
+_MARGIN = 2
 
 
 def fashion() -> dict[str, Pixels]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,16 @@ def class_folders(root: Path) -> dict[str, tuple[Path, ...]]:
 def held_out(count: int, share: float) -> int:
     """How many of `count` images `share` means: rounded, at least one, never all of them."""
     return max(0, min(max(1, round(count * share)), count - 1))
+
+
+def split_off(names: Sequence[str], share: float, seed: int) -> list[int]:
+    """Positions of the images of one class that are held out: those whose names have the lowest hashes."""
+
+    def rank(position: int) -> bytes:
+        # fsencode, because names need not be unicode.
+        return hashlib.sha256(os.fsencode(f"{seed}/{names[position]}")).digest()
+
+    return sorted(range(len(names)), key=rank)[: held_out(len(names), share)]
 
 
 def check_class_names(names: Iterable[str], where: Path | str) -> None:
@@ -188,14 +198,9 @@ def _split(
             f"class {paths[0].relative_to(root).parts[0]!r} has a single image, {paths[0]}; it "
             "cannot be split into train and val: add images of it, or delete its folder"
         )
-
-    def rank(path: Path) -> bytes:
-        # as_posix, so that Windows splits alike; fsencode, because names need not be unicode.
-        name = os.fsencode(path.relative_to(root).as_posix())
-        return hashlib.sha256(b"%d/%s" % (seed, name)).digest()
-
-    val = set(sorted(paths, key=rank)[: held_out(len(paths), share)])
-    return tuple(p for p in paths if p not in val), tuple(p for p in paths if p in val)
+    chosen = split_off([path.relative_to(root).as_posix() for path in paths], share, seed)
+    val = tuple(paths[i] for i in sorted(chosen))
+    return tuple(path for path in paths if path not in val), val
 
 
 def _items(found: Mapping[str, tuple[Path, ...]], labels: dict[str, int]) -> tuple[Item, ...]:

@@ -5,11 +5,12 @@ A pack is a folder: `train.u8` and `val.u8` hold the pixels, `pack.json`, writte
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import itertools
 import json
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,21 +22,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bneck.data.folders import DataError, Item, Listing
-from bneck.data.images import Pixels, read_ahead, read_square
-from bneck.data.sources import Source, Sources
+from bneck.data.find import of_listing
+from bneck.data.folders import DataError, Listing
+from bneck.data.images import CENTRAL, Pixels, read_ahead, read_square
+from bneck.data.sources import Source, Sources, too_many_bad
 from bneck.data.vary import Plan, cropped
 
 FORMAT = 1
 INDEX = "pack.json"
-CENTRE = 0.875  # the central share of the side that evaluation looks at, as in the paper
 
 Progress: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Images (N, 3, side, side) uint8 RGB, labels (N,) int64, and N names: paths in the dataset."""
+    """Images (N, 3, side, side) uint8 RGB, labels (N,) int64, N names; see `data.batches.Images`."""
 
     images: Pixels
     labels: npt.NDArray[np.int64]
@@ -44,7 +45,6 @@ class Split:
     def crops(
         self, indices: npt.NDArray[np.int64], draws: npt.NDArray[np.float32], plan: Plan
     ) -> tuple[Tensor, Tensor]:
-        """See `data.batches.Images`."""
         images = torch.from_numpy(self.images[indices]).to(plan.device).float()
         numbers = torch.from_numpy(draws).to(plan.device)
         images = cropped(images, numbers, plan.resolution, plan.augment)
@@ -53,7 +53,6 @@ class Split:
     def centres(
         self, indices: npt.NDArray[np.int64], resolution: int, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """See `data.batches.Images`."""
         side = self.images.shape[-1]
         inside = slice((side - resolution) // 2, (side - resolution) // 2 + resolution)
         images = torch.from_numpy(self.images[indices][:, :, inside, inside]).to(device).float()
@@ -114,18 +113,18 @@ def stored_side(resolution: int) -> int:
     """
     if not isinstance(resolution, int) or isinstance(resolution, bool) or resolution < 1:
         raise DataError(f"resolution is {resolution!r}; it must be a whole number of at least 1")
-    return round(resolution / CENTRE)
+    return round(resolution / CENTRAL)
 
 
 def pack(
-    listing: Listing,
+    found: Sources | Listing,
     resolution: int,
     folder: Path,
     *,
     bad_share: float = 0.01,
     progress: Progress | None = None,
 ) -> Packed:
-    """Decode a listing's images into `folder`, or open the pack of them that it already holds.
+    """Decode a dataset's images into `folder`, or open the pack of them that it already holds.
 
     Unreadable images are left out and listed in `bad`. `progress` gets (images done, images in
     all). May be killed at any instant and started again.
@@ -136,63 +135,26 @@ def pack(
     """
     if not 0 <= bad_share <= 1:
         raise DataError(f"bad_share is {bad_share!r}; it must be from 0 to 1")
-    everything = [*listing.train, *listing.val]
-    if not listing.train or not listing.val:
+    sources = of_listing(found) if isinstance(found, Listing) else found
+    if not len(sources.train.labels) or not len(sources.val.labels):
         raise DataError("the listing has no images for train or for val; make it with list_images")
-    root = Path(os.path.commonpath([os.path.abspath(item.path.parent) for item in everything]))
     side = stored_side(resolution)
+    names = _names(sources)
     head = Head(
-        fingerprint=_fingerprint(listing, resolution, root),
-        classes=listing.classes,
-        resolution=resolution,
-        count=len(everything),
-        bad_share=bad_share,
-    )
+        fingerprint=_fingerprint(sources, resolution, names), classes=sources.classes,
+        resolution=resolution, count=sum(map(len, names.values())), bad_share=bad_share,
+    )  # fmt: skip
+    done = itertools.count(1)
 
-    def records(items: tuple[Item, ...], before: int) -> Iterator[Record]:
-        squares = read_ahead([item.path for item in items], partial(read_square, side=side))
-        for item, pixels in zip(items, squares, strict=True):
-            yield Record(item.path, _name(item, root), item.label, pixels)
-            before += 1
-            if progress is not None:
-                progress(before, head.count)
-
-    train, val = records(listing.train, 0), records(listing.val, len(listing.train))
-    return write_pack(folder, head, {"train": train, "val": val})
-
-
-def pack_sources(
-    found: Sources,
-    resolution: int,
-    folder: Path,
-    *,
-    bad_share: float = 0.01,
-    progress: Progress | None = None,
-) -> Packed:
-    """Decode a dataset's images into `folder`, or open the pack of them; see `pack`."""
-    if found.listing is not None:
-        return pack(found.listing, resolution, folder, bad_share=bad_share, progress=progress)
-    side = stored_side(resolution)
-    head = Head(
-        fingerprint=hashlib.sha256(
-            repr((FORMAT, resolution, found.classes, found.fingerprint)).encode()
-        ).hexdigest(),
-        classes=found.classes,
-        resolution=resolution,
-        count=len(found.train.labels) + len(found.val.labels),
-        bad_share=bad_share,
-    )
-
-    def records(source: Source, before: int) -> Iterator[Record]:
+    def records(source: Source, names: Sequence[str]) -> Iterator[Record]:
         read = partial(source.pixels, partial(read_square, side=side))
-        squares = read_ahead(range(len(source.labels)), read)
-        for number, pixels in enumerate(squares):
-            name = source.names[number]
-            yield Record(Path(name), name, int(source.labels[number]), pixels)
+        for number, pixels in enumerate(read_ahead(range(len(names)), read)):
+            path, label = Path(source.names[number]), int(source.labels[number])
+            yield Record(path, names[number], label, pixels)
             if progress is not None:
-                progress(before + number + 1, head.count)
+                progress(next(done), head.count)
 
-    train, val = records(found.train, 0), records(found.val, len(found.train.labels))
+    train, val = records(sources.train, names["train"]), records(sources.val, names["val"])
     return write_pack(folder, head, {"train": train, "val": val})
 
 
@@ -205,7 +167,7 @@ def open_pack(folder: Path) -> Packed:
     try:
         index = json.loads((folder / INDEX).read_text(encoding="ascii"))
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{folder} holds no pack; make one with pack(listing, ...)") from None
+        raise DataError(f"{folder} holds no pack; make one with pack(...)") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{folder / INDEX} cannot be read: {error}; pack again") from None
     try:
@@ -252,12 +214,9 @@ def write_pack(folder: Path, head: Head, splits: Mapping[str, Iterable[Record]])
 
 def _write(folder: Path, head: Head, splits: Mapping[str, Iterable[Record]], side: int) -> None:
     index: dict[str, Any] = {
-        "bneck_pack": FORMAT,
-        "fingerprint": head.fingerprint,
-        "classes": head.classes,
-        "resolution": head.resolution,
-        "side": side,
-    }
+        "bneck_pack": FORMAT, "fingerprint": head.fingerprint, "classes": head.classes,
+        "resolution": head.resolution, "side": side,
+    }  # fmt: skip
     bad: list[Bad] = []
     try:
         for split, records in splits.items():
@@ -295,16 +254,9 @@ def _append(file: BinaryIO, pixels: Pixels) -> None:
 
 
 def _check_bad(bad: Iterable[Bad], head: Head) -> None:
-    bad = list(bad)
-    if len(bad) <= head.bad_share * head.count:
-        return
-    named = ", ".join(f"{entry.path} ({entry.reason})" for entry in bad[:3])
-    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-    raise DataError(
-        f"{len(bad)} of {head.count} images ({len(bad) / head.count:.1%}) cannot be read, more "
-        f"than the allowed {head.bad_share:.1%}: {named}{more}; replace or delete them, or raise "
-        "bad_share"
-    )
+    named = [(str(entry.path), entry.reason) for entry in bad]
+    if len(named) > head.bad_share * head.count:
+        raise too_many_bad(named, head.count, head.bad_share)
 
 
 def _check_classes(head: Head, index: dict[str, Any]) -> None:
@@ -320,15 +272,11 @@ def _opened(folder: Path, index: Any) -> Packed:
     if not isinstance(index, dict) or index.get("bneck_pack") != FORMAT:
         raise ValueError(f"{INDEX} is of another format")
     return Packed(
-        folder=folder,
-        fingerprint=index["fingerprint"],
-        classes=tuple(index["classes"]),
-        resolution=index["resolution"],
-        side=index["side"],
-        train=_opened_split(folder, index, "train"),
-        val=_opened_split(folder, index, "val"),
+        folder=folder, fingerprint=index["fingerprint"], classes=tuple(index["classes"]),
+        resolution=index["resolution"], side=index["side"],
+        train=_opened_split(folder, index, "train"), val=_opened_split(folder, index, "val"),
         bad=tuple(Bad(Path(path), reason) for path, reason in index["bad"]),
-    )
+    )  # fmt: skip
 
 
 def _opened_split(folder: Path, index: dict[str, Any], split: str) -> Split:
@@ -351,11 +299,6 @@ def _held(folder: Path, fingerprint: str) -> Packed | None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Let one process at a time write into a folder; a killed one lets go by itself."""
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
     handle = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems have no locks
@@ -365,19 +308,28 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _fingerprint(listing: Listing, resolution: int, root: Path) -> str:
+def _names(found: Sources) -> dict[str, Sequence[str]]:
+    """The names of the images in a pack: of files those inside the dataset's folder, wherever it is."""
+    names = {"train": found.train.names, "val": found.val.names}
+    if found.listing is None:
+        return names
+    paths = {split: [Path(os.path.abspath(name)) for name in names[split]] for split in names}
+    root = os.path.commonpath([path.parent for path in (*paths["train"], *paths["val"])])
+    return {split: [p.relative_to(root).as_posix() for p in paths[split]] for split in paths}
+
+
+def _fingerprint(found: Sources, resolution: int, names: Mapping[str, Sequence[str]]) -> str:
     """Names the content of a pack: what goes in, and the state of the files it comes from."""
-    digest = hashlib.sha256(repr((FORMAT, resolution, listing.classes)).encode())
-    for split, items in (("train", listing.train), ("val", listing.val)):
-        for item in items:
+    what: tuple[Any, ...] = (FORMAT, resolution, found.classes)
+    if found.listing is None:
+        return hashlib.sha256(repr((*what, found.fingerprint)).encode()).hexdigest()
+    digest = hashlib.sha256(repr(what).encode())
+    for split, items in (("train", found.listing.train), ("val", found.listing.val)):
+        for item, name in zip(items, names[split], strict=True):
             try:
                 state = item.path.stat()
                 size, changed = state.st_size, state.st_mtime_ns
             except OSError:
                 size, changed = -1, 0  # decoding will say what is wrong with it
-            digest.update(repr((split, _name(item, root), item.label, size, changed)).encode())
+            digest.update(repr((split, name, item.label, size, changed)).encode())
     return digest.hexdigest()
-
-
-def _name(item: Item, root: Path) -> str:
-    return Path(os.path.abspath(item.path)).relative_to(root).as_posix()

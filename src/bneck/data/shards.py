@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from bneck.data.folders import SUFFIXES, VAL_NAMES, DataError
-from bneck.data.sources import Source, Sources, check_labels, divided
+from bneck.data.sources import Source, Sources, check_labels, divided, state_of
 
 BLOCK = 512
 HANDLES = 256  # shards that stay open; systems allow some thousand files, or only one
@@ -70,8 +70,7 @@ def read_shards(data: str, *, val_share: float, seed: int) -> Sources:
         labels = [_label(sample, numbers, data) for sample in mine]
         return Source([s.name for s in mine], np.array(labels, np.int64), partial(store.read, mine))
 
-    undivided = source("")
-    train, val = source("train"), source("val")
+    undivided, train, val = map(source, ("", "train", "val"))
     if not len(train.labels):
         train = undivided
     if not len(val.labels):
@@ -85,7 +84,7 @@ class _Store:
     """The tar files of a folder, a single one, or those behind a URL."""
 
     def __init__(self, data: str) -> None:
-        self.data = data
+        self.data, self.root = data, data
         self.remote: Any = None
         self._open: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -96,8 +95,6 @@ class _Store:
                 self.remote, self.root = fsspec.core.url_to_fs(data)
             except (ImportError, ValueError) as error:
                 raise DataError(f"{data} cannot be opened: {error}") from None
-        else:
-            self.root = data
 
     def shards(self) -> list[str]:
         """Their paths, sorted."""
@@ -153,14 +150,12 @@ class _Store:
 
     def fingerprint(self) -> str:
         """Names the state of all shards."""
+        if self.remote is None:
+            return state_of(map(Path, self.shards()))
+        states = [(path, self.remote.info(path)) for path in self.shards()]
         digest = hashlib.sha256()
-        for path in self.shards():
-            if self.remote is not None:
-                state = self.remote.info(path)
-                digest.update(repr((path, state.get("size"), state.get("ETag"))).encode())
-            else:
-                stat = Path(path).stat()
-                digest.update(repr((Path(path).name, stat.st_size, stat.st_mtime_ns)).encode())
+        for path, state in states:
+            digest.update(repr((path, state.get("size"), state.get("ETag"))).encode())
         return digest.hexdigest()
 
 
@@ -199,7 +194,7 @@ def _listed(store: _Store, shard: str) -> list[Sample]:
     for key, files in groups.items():
         image = next((kind for kind in files if f".{kind.rpartition('.')[2]}" in SUFFIXES), None)
         if image is not None:
-            label = notes.get(key) or _folder(key)
+            label = notes.get(key) or PurePosixPath(key).parent.name
             name = f"{key}.{image}"
             samples.append(Sample(name, label, _split(shard, key), shard, *files[image]))
     return samples
@@ -218,29 +213,21 @@ def _note(data: bytes, kind: str, where: str) -> str:
         if kind == "cls":
             return text
         values = json.loads(text)
-        found = next((values[k] for k in ("label", "cls", "class") if k in values), "")
-        return str(found)
+        return str(next((values[k] for k in ("label", "cls", "class") if k in values), ""))
     except (ValueError, TypeError):
         raise DataError(f"{where} cannot be read as a label") from None
 
 
-def _folder(key: str) -> str:
-    return PurePosixPath(key).parent.name
-
-
 def _split(shard: str, key: str) -> str:
-    for name in (PurePosixPath(shard).stem.lower(), *_upper(key)):
+    # Only a folder above the class's may name a split: there are classes that are called "train".
+    above = [name.lower() for name in PurePosixPath(key).parts[:-2]]
+    splits = [name for name in above if name in ("train", *VAL_NAMES)]
+    for name in (PurePosixPath(shard).stem.lower(), *splits):
         if "train" in name:
             return "train"
         if any(word in name for word in VAL_NAMES):
             return "val"
     return ""
-
-
-def _upper(key: str) -> list[str]:
-    """The folder that may be called after a split: one above the class's."""
-    folders = PurePosixPath(key).parts[:-1]
-    return [name.lower() for name in folders[:-1] if name.lower() in ("train", *VAL_NAMES)]
 
 
 def _classes(store: _Store, samples: Sequence[Sample], where: str) -> tuple[str, ...]:

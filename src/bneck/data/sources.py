@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from bneck.data.folders import DataError, Listing, check_class_names, held_out
+from bneck.data.folders import DataError, Listing, check_class_names, split_off
 
 T = TypeVar("T")
 
@@ -30,12 +29,9 @@ class Source:
     read: Callable[[int], bytes]
 
     def part(self, indices: npt.NDArray[np.int64]) -> Source:
-        """The images of `indices`, numbered anew."""
-        return Source(
-            [self.names[i] for i in indices],
-            self.labels[indices],
-            lambda number: self.read(int(indices[number])),
-        )
+        """The images of `indices`, numbered from 0."""
+        names = [self.names[i] for i in indices]
+        return Source(names, self.labels[indices], lambda number: self.read(int(indices[number])))
 
     def pixels(self, decode: Callable[[bytes], T | str], number: int) -> T | str:
         """What `decode` makes of one image, or why there is none; any thread may ask."""
@@ -51,7 +47,7 @@ class Source:
 class Sources:
     """A dataset of encoded images. `kind` says what holds them, `fingerprint` names its state.
 
-    Of files in folders `listing` has the paths.
+    `listing` has the paths of files in folders.
     """
 
     classes: tuple[str, ...]
@@ -65,7 +61,8 @@ class Sources:
 def file_source(paths: Sequence[Path], labels: Sequence[int] | None = None) -> Source:
     """Image files, with their labels or all with 0."""
     found = np.zeros(len(paths)) if labels is None else labels
-    return Source([str(p) for p in paths], np.array(found, np.int64), partial(_file, paths))
+    names = [str(path) for path in paths]
+    return Source(names, np.array(found, np.int64), partial(_file, paths))
 
 
 def divided(
@@ -84,8 +81,7 @@ def divided(
                 f"class {name!r} has a single image in {where}; it cannot be split into train and val: "
                 "add images of it, or delete it"
             )
-        ranked = sorted(members, key=lambda i: _rank(source.names[int(i)], seed))
-        val[ranked[: held_out(len(members), val_share)]] = True
+        val[members[split_off([source.names[int(i)] for i in members], val_share, seed)]] = True
     return source.part(np.flatnonzero(~val)), source.part(np.flatnonzero(val))
 
 
@@ -124,9 +120,14 @@ def state_of(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _rank(name: str, seed: int) -> bytes:
-    # fsencode, because names need not be unicode.
-    return hashlib.sha256(os.fsencode(f"{seed}/{name}")).digest()
+def too_many_bad(bad: Sequence[tuple[str, str]], count: int, share: float) -> DataError:
+    """The error for more than `share` unreadable images, (name, why) each, of `count`."""
+    named = ", ".join(f"{name} ({why})" for name, why in bad[:3])
+    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return DataError(
+        f"{len(bad)} of {count} images ({len(bad) / count:.1%}) cannot be read, more than the allowed "
+        f"{share:.1%}: {named}{more}; replace or delete them, or raise --bad-share"
+    )
 
 
 def _file(paths: Sequence[Path], number: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Images decoded anew each time they are looked at, for data too large to be packed."""
+"""Images decoded again each time they are used, for data too large to be packed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from bneck.data.folders import DataError
-from bneck.data.pack import CENTRE
+from bneck.data.images import CENTRAL
 from bneck.data.regions import Region, Size, read_region
-from bneck.data.sources import Source
-from bneck.data.vary import Augment, Plan, draw_region
+from bneck.data.sources import Source, too_many_bad
+from bneck.data.vary import Plan, draw_region
 
 T = TypeVar("T")
 UNREADABLE = -100  # the label of an image that cannot be read, which the loss leaves out
@@ -27,14 +27,13 @@ UNREADABLE = -100  # the label of an image that cannot be read, which the loss l
 class Stream:
     """A split whose images are read and decoded by threads; see `data.batches.Images`.
 
-    Threads do, not processes: reading, decoding and resizing run outside Python's lock, and there is
-    nothing that a killed run could leave behind. What comes out depends on (seed, epoch, index of
-    the image) alone, not on how many threads there are.
-
-    Images that cannot be read are collected in `bad`, by index; when they are more than `bad_share`
-    of the images, reading stops.
+    The crop of an image depends only on (seed, epoch, index of the image), not on the number of
+    threads. Images that cannot be read are collected in `bad`, by index; DataError if they are more
+    than `bad_share` of the images.
     """
 
+    # Threads, not processes: reading, decoding and resizing run outside Python's lock, and a killed
+    # run leaves no processes behind.
     def __init__(
         self, source: Source, *, bad_share: float = 0.01, threads: int | None = None
     ) -> None:
@@ -47,18 +46,16 @@ class Stream:
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """(N,) class indices."""
         return self.source.labels
 
     def crops(
         self, indices: npt.NDArray[np.int64], draws: npt.NDArray[np.float32], plan: Plan
     ) -> tuple[Tensor, Tensor]:
-        """Random crops; `draws` decide on mirroring, numbers of the image's own on the rest."""
-        seed, epoch = plan.seeds
+        """Random crops; `draws` decide on mirroring, the image's own random numbers on the rest."""
 
         def choose(index: int) -> Callable[[Size], Region]:
-            rng = np.random.default_rng((seed, epoch, 3, index))
-            return partial(_drawn, augment=plan.augment, rng=rng)
+            rng = np.random.default_rng((*plan.seeds, 3, index))
+            return partial(draw_region, augment=plan.augment, rng=rng)
 
         images, labels = self._read(indices, choose, plan.resolution, plan.device)
         if plan.augment.flip:
@@ -69,7 +66,6 @@ class Stream:
     def centres(
         self, indices: npt.NDArray[np.int64], resolution: int, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Central crops of 87.5 % of the shorter side."""
         images, labels = self._read(indices, lambda _: _central, resolution, device)
         return images.float(), labels
 
@@ -97,25 +93,14 @@ class Stream:
 
     def _note(self, index: int, reason: str) -> None:
         self.bad[index] = reason
-        count = len(self.labels)
-        if len(self.bad) > self.bad_share * count:
-            named = ", ".join(
-                f"{self.source.names[i]} ({why})" for i, why in [*self.bad.items()][:3]
-            )
-            more = f" and {len(self.bad) - 3} more" if len(self.bad) > 3 else ""
-            raise DataError(
-                f"{len(self.bad)} of {count} images cannot be read, more than the allowed "
-                f"{self.bad_share:.1%}: {named}{more}; replace or delete them, or raise --bad-share"
-            )
-
-
-def _drawn(size: Size, *, augment: Augment, rng: np.random.Generator) -> Region:
-    return draw_region(size, augment, rng)
+        if len(self.bad) > self.bad_share * len(self.labels):
+            named = [(self.source.names[i], why) for i, why in self.bad.items()]
+            raise too_many_bad(named, len(self.labels), self.bad_share)
 
 
 def _central(size: Size) -> Region:
     width, height = size
-    side = max(1, round(min(width, height) * CENTRE))
+    side = max(1, round(min(width, height) * CENTRAL))
     return (width - side) // 2, (height - side) // 2, side, side
 
 

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 
 from bneck.devices.places import place
 from bneck.devices.runtimes import EngineError
-from bneck.graphs.forms import Precision, form
+from bneck.graphs.forms import GRAPH_RUNTIMES, Precision, form
 from bneck.specs.errors import InputError
-
-WITH_TABLES = ("onnxruntime", "litert", "openvino")
-"""Runtimes whose files can hold a lone row, of which a latency table is made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +21,8 @@ class Deployment:
 
     @staticmethod
     def of(
-        device: str = "local",
-        runtime: str | None = None,
-        precision: str = "fp32",
-        *,
-        threads: int = 1,
-    ) -> Deployment:
+        device: str = "local", runtime: str | None = None, precision: str = "fp32", *, threads: int = 1
+    ) -> Deployment:  # fmt: skip
         """A deployment in words; without a runtime the device's usual one. No device is reached.
 
         Raises:
@@ -40,9 +33,9 @@ class Deployment:
         name = runtime or where.runtimes[0]
         where.check(name)
         form(name, precision)
-        if name not in WITH_TABLES:
+        if name not in GRAPH_RUNTIMES:
             raise EngineError(
-                f"there are no latency tables for the runtime {name}; take {', '.join(WITH_TABLES)}"
+                f"there are no latency tables for the runtime {name}; take {', '.join(GRAPH_RUNTIMES)}"
             )
         if threads < 1:
             raise InputError(f"threads is {threads}; it must be at least 1")

@@ -1,30 +1,23 @@
 """Fill a latency table: measure fused rows on a grid of widths, then whole networks.
 
 A row is timed between two pointwise convolutions of 16 channels, whose own time (the "context"
-entries) is taken off again. Alone, a row would be charged for layout changes at its borders that
-do not happen inside a network; docs/decisions.md has the comparison.
+entries) is subtracted. Alone, a row would be charged for layout changes at its borders that do not
+happen inside a network; docs/decisions.md has the comparison.
 """
 
 from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-from bneck.costs.table import (
-    BLOCK,
-    LatencyTable,
-    RowShape,
-    TableError,
-    Widths,
-    key_of,
-    row_keys,
-)
+from bneck.costs.table import BLOCK, LatencyTable, RowShape, TableError, Widths, key_of, row_keys
 from bneck.costs.table_file import header_line, network_line, read_table, row_line
 from bneck.devices.measure import Candidate
 from bneck.devices.models import layers_model
@@ -33,23 +26,17 @@ from bneck.devices.protocol import REFERENCE, Protocol, race
 from bneck.devices.runtimes import Runtime, runtime
 from bneck.devices.timing import Timer
 from bneck.records.ledger import Ledger
-from bneck.specs.network import Layer, NetSpec, bneck_layers
+from bneck.specs.network import Gate, Layer, NetSpec, bneck_layers
 from bneck.specs.rows import round8
 from bneck.specs.transforms import random_widths
-from bneck.specs.wrapper import PLAIN, Placed, Wrapper
+from bneck.specs.wrapper import PLAIN, Wrapper
 
 CONTEXT = 16  # channels on the far side of the convolutions around a row
-BATCH = 40  # graphs that race each other; what is lost when a fill is killed
-LEAST = 0.2  # the narrowest width of the grid, as a share of the seed's
+BATCH = 40  # graphs that race each other; what a killed fill loses
+LEAST = 0.2  # the narrowest width of the grid, as a fraction of the seed's
 CALIBRATING, HELD_OUT = 30, 40
 ROWS = Protocol(
-    rounds=9,
-    burst_ms=5.0,
-    least_runs=4,
-    warmup=1,
-    first_warmup=3,
-    max_repeats=3,
-    max_spread=5,
+    rounds=9, burst_ms=5.0, least_runs=4, warmup=1, first_warmup=3, max_repeats=3, max_spread=5
 )
 NETWORKS = Protocol(rounds=9, burst_ms=12.0, max_spread=5)
 
@@ -59,11 +46,11 @@ Entry = tuple[RowShape, Widths]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a table holds: its entries, the networks that calibrate it, and whose it is.
+    """What a table holds: its entries, the networks that calibrate it, and what it answers for.
 
-    Every other one of `networks` calibrates it until `calibrating` of them do; the others judge it.
-    `name` and `digest` are those of the seed network or of the space that it answers for; `wrapper`
-    surrounds every network.
+    Every other one of `networks` calibrates it until `calibrating` of them do; the others evaluate it.
+    `name` and `digest` are those of the seed network or of the search space; `wrapper` surrounds
+    every network.
     """
 
     name: str
@@ -76,9 +63,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How rows and whole networks are timed, and how many graphs race each other.
+    """How rows and whole networks are timed, and how many rows race each other.
 
-    `batch` is also what is lost when a fill is killed; of whole networks half as many race.
+    `batch` is also what a killed fill loses; of whole networks half as many race.
     """
 
     rows: Protocol = ROWS
@@ -87,12 +74,8 @@ class Effort:
 
 
 def plan_for(
-    seed: NetSpec,
-    wrapper: Wrapper = PLAIN,
-    *,
-    calibrating: int = CALIBRATING,
-    held_out: int = HELD_OUT,
-) -> Plan:
+    seed: NetSpec, wrapper: Wrapper = PLAIN, *, calibrating: int = CALIBRATING, held_out: int = HELD_OUT
+) -> Plan:  # fmt: skip
     """The table for every narrower version of `seed`, each in the same wrapper."""
     return Plan(
         name=seed.name,
@@ -105,37 +88,132 @@ def plan_for(
 
 
 def plan_for_all(
-    covering: Iterable[NetSpec],
-    networks: Sequence[NetSpec],
-    *,
-    name: str,
-    digest: str,
+    covering: Iterable[NetSpec], networks: Sequence[NetSpec], *, name: str, digest: str,
     wrapper: Wrapper = PLAIN,
-) -> Plan:
-    """The table for every network whose rows lie between those of `covering`.
+) -> Plan:  # fmt: skip
+    """The table for every network whose rows lie between those of `covering`, in a wrapper.
 
-    Args:
-        covering: networks that together have every shape, and every least and greatest width.
-        networks: what calibrates and judges the table; as many as for a seed (`CALIBRATING` and `HELD_OUT`).
-        name: of what they are.
-        digest: of the same.
-        wrapper: surrounds all of them.
+    `covering` together have every shape, and every least and greatest width. `networks` calibrate and
+    evaluate the table; as many as for a seed (`CALIBRATING` and `HELD_OUT`). `name` and `digest` are
+    those of the search space.
     """
     seen: dict[RowShape, set[Widths]] = {}
     for spec in covering:
         for shape, widths in row_keys(spec, wrapper):
             seen.setdefault(shape, set()).add(widths)
-    rows = [
+    entries = _in_order(
         (shape, widths)
         for shape, points in seen.items()
         for widths in product(*_corners(shape, points))
-    ]
-    return Plan(
-        name=name,
-        digest=digest,
-        entries=_in_order(rows),
-        networks=list(networks),
-        wrapper=wrapper,
+    )
+    return Plan(name=name, digest=digest, entries=entries, networks=[*networks], wrapper=wrapper)
+
+
+def grid(seed: NetSpec, wrapper: Wrapper = PLAIN) -> list[Entry]:
+    """The entries of a table for `seed`: every row shape on a grid of widths, contexts first."""
+    seen: dict[RowShape, list[tuple[Widths, tuple[bool, bool]]]] = {}
+    for placed in wrapper.rows(seed):
+        shape, widths = key_of(placed, seed)
+        seen.setdefault(shape, []).append((widths, placed.free))
+    return _in_order(
+        (shape, widths)
+        for shape, points in seen.items()
+        for widths in product(*_axes(shape, points))
+    )
+
+
+def calibration_networks(seed: NetSpec, count: int = CALIBRATING + HELD_OUT) -> list[NetSpec]:
+    """The random narrower networks of a table for `seed`, the same at every call."""
+    rng = random.Random(0)
+    return [random_widths(seed, rng) for _ in range(count)]
+
+
+def _in_order(entries: Iterable[Entry]) -> list[Entry]:
+    """Rows in the order of measuring, the contexts that they need first."""
+    rows = list(entries)
+    contexts = dict.fromkeys(context for entry in rows for context in _contexts(*entry))
+    # Shuffled, so that what disturbs one batch does not fall on one shape alone.
+    random.Random(0).shuffle(rows)
+    return [*contexts, *rows]
+
+
+def _axes(shape: RowShape, seen: list[tuple[Widths, tuple[bool, bool]]]) -> Iterator[list[int]]:
+    """The widths to measure, axis by axis; `seen` says of each row whether a search narrows its widths."""
+    for axis in range(len(seen[0][0])):
+        widths = {found[axis] for found, _ in seen}
+        # The channels of the image and the classes are not narrowed.
+        narrowed = {found[axis] for found, free in seen if free[min(axis, 1)]}
+        if not narrowed:
+            yield sorted(widths)
+            continue
+        low, high = min(round8(LEAST * min(narrowed)), *widths), max(widths)
+        points = 4 if shape.kind == "conv" else 5 if _is_expansion(shape, axis) else 3
+        steps = (low + (high - low) * i / (points - 1) for i in range(points))
+        yield sorted({_block_below(low), *(_block_above(int(step)) for step in steps)})
+
+
+def _corners(shape: RowShape, points: set[Widths]) -> Iterator[list[int]]:
+    """Few widths per axis, from the least to the greatest one seen, in whole blocks."""
+    for axis, seen in enumerate(zip(*points, strict=True)):
+        low, high = min(seen), max(seen)
+        if low == high:
+            yield [low]
+            continue
+        least, most = _block_below(low), _block_above(high)
+        # An expansion spans an order of magnitude, a width hardly more than a factor of two.
+        middle = round((least * most) ** 0.5 / BLOCK) * BLOCK if _is_expansion(shape, axis) else 0
+        yield sorted({least, max(least, middle), most})
+
+
+def _is_expansion(shape: RowShape, axis: int) -> bool:
+    """Whether an axis of a row's widths is that of a bneck's expanded channels."""
+    return shape.kind == "bneck" and axis == (1 if shape.expands else 0)
+
+
+def _block_below(width: int) -> int:
+    # 8 where narrower than a block: see `costs.table.Line`.
+    return 8 if width < BLOCK else width // BLOCK * BLOCK
+
+
+def _block_above(width: int) -> int:
+    return -(-width // BLOCK) * BLOCK
+
+
+def _contexts(shape: RowShape, widths: Widths) -> list[Entry]:
+    """The context entries, half of each of which is part of a row's raw time."""
+    after = (RowShape("context", *_out_size(shape)), (widths[-1],))
+    if widths[0] <= 4:  # the image: nothing comes before the stem
+        return [after]
+    return [(RowShape("context", shape.height, shape.width), (widths[0],)), after]
+
+
+def _out_size(shape: RowShape) -> tuple[int, int]:
+    if shape.kind == "pool":
+        return 1, 1
+    return -(-shape.height // shape.stride), -(-shape.width // shape.stride)
+
+
+def _walk(shape: RowShape, widths: Widths) -> Iterator[Layer]:
+    """The layers of one entry's graph: a narrow conv, the row, a narrow conv."""
+    size, size_out = (shape.height, shape.width), _out_size(shape)
+    if widths[0] > 4:
+        yield _pointwise("before", 0, CONTEXT, widths[0], size)
+    match shape.kind:
+        case "pool" | "conv":
+            yield Layer(
+                name="row", kind="pool" if shape.kind == "pool" else "conv", row=1, width_in=widths[0],
+                out=widths[-1], size_in=size, size_out=size_out, kernel=shape.kernel,
+                stride=shape.stride, act=shape.act,
+            )  # fmt: skip
+        case "bneck":
+            row = shape.bneck(widths)
+            yield from bneck_layers(1, row, widths[0], size, expands=shape.expands, skip=False)
+    yield _pointwise("after", 2, widths[-1], CONTEXT, size_out)
+
+
+def _pointwise(name: str, row: int, width_in: int, out: int, size: tuple[int, int]) -> Layer:
+    return Layer(
+        name=name, kind="conv", row=row, width_in=width_in, out=out, size_in=size, size_out=size
     )
 
 
@@ -152,17 +230,17 @@ def fill_table(
     effort: Effort | None = None,
     progress: Progress | None = None,
 ) -> LatencyTable:
-    """Measure what is missing of a table. Every finished batch is kept, whatever happens then.
+    """Measure what a table lacks. Every finished batch is kept, whatever happens then.
 
     Args:
-        seed: the network whose pace all times are divided by.
+        seed: the network whose slowdown factor all times are divided by.
         plan: what the table shall hold; None: every narrower version of `seed`.
         path: the table's file; entries that it holds are not measured again.
-        runtime_name: the engine.
-        precision: "fp32" or "int8".
+        runtime_name: the runtime.
+        precision: "fp32", "fp16" or "int8".
         place: the device.
-        threads: of the engine.
-        nominal_ms: the seed's time that means pace 1, from an earlier table of it; None measures it.
+        threads: of the runtime.
+        nominal_ms: the seed's time at factor 1, from an earlier table of it; None measures it.
         effort: how carefully; None takes the usual one.
         progress: called with (what, done, all) as entries come in.
 
@@ -173,275 +251,135 @@ def fill_table(
     engine, plan = runtime(runtime_name), plan or plan_for(seed)
     with opened(place) as device:
         device.check(runtime_name)
-        what = _What(seed, plan, engine, precision, device, threads, effort or Effort())
+        filling = _Filling(plan, engine, precision, device, threads, effort or Effort(), progress)
         # The seed itself: what disturbs the machine slows it as it slows its narrower versions.
-        with closing(what.network(seed)) as reference:
-            table, file = _open(what, path, reference, nominal_ms)
-            _fill_rows(what, table, file, reference, progress)
-            _fill_networks(what, table, file, reference, progress)
+        with closing(filling.network(seed)) as reference:
+            table, file = filling.begun(seed, path, reference, nominal_ms)
+            filling.fill_rows(table, file, reference)
+            filling.fill_networks(table, file, reference)
     return table
 
 
 @dataclass(frozen=True, slots=True)
-class _What:
-    """What a table is about; `seed` gives the pace."""
-
-    seed: NetSpec
+class _Filling:
     plan: Plan
     engine: Runtime
     precision: str
     place: Place
     threads: int
     effort: Effort
+    progress: Progress | None
 
     def network(self, spec: NetSpec) -> Timer:
         candidate = Candidate(spec, precision=self.precision, wrapper=self.plan.wrapper)
         return candidate.timer(self.place, self.engine, self.threads)
 
     def row(self, entry: Entry) -> Timer:
-        walk = list(_walk(*entry))
-        shape = entry[0]
-        model = layers_model(
-            walk,
-            self.engine,
-            self.precision,
-            padding=shape.padding,
-            gate="sigmoid" if shape.gate == "sigmoid" else "hsigmoid",
-        )
+        walk, shape = list(_walk(*entry)), entry[0]
+        gate: Gate = "sigmoid" if shape.gate == "sigmoid" else "hsigmoid"
+        model = layers_model(walk, self.engine, self.precision, padding=shape.padding, gate=gate)
         size = (walk[0].width_in, *walk[0].size_in)
         return self.place.load(model, runtime=self.engine.name, threads=self.threads, size=size)
 
-
-def _paced_ms(
-    what: _What,
-    timers: Mapping[str, Callable[[], Timer]],
-    reference: Timer,
-    protocol: Protocol,
-    table: LatencyTable,
-) -> list[float]:
-    """Load, race and drop again: the time of each at the pace of the table, in milliseconds."""
-    nominal = float(table.header["reference_ms"])
-    with ExitStack() as stack:
-        loaded = {name: stack.enter_context(closing(load())) for name, load in timers.items()}
-        protocol = replace(protocol, threads=what.threads)
-        samples = race(loaded, reference, protocol, nominal_ms=nominal)
-    return [statistics.median(samples[name].paced_ms) for name in timers]
-
-
-def _fill_rows(
-    what: _What, table: LatencyTable, file: Ledger, reference: Timer, progress: Progress | None
-) -> None:
-    wanted = [e for e in what.plan.entries if e[1] not in table.rows.get(e[0], {})]
-    size = what.effort.batch
-    for start in range(0, len(wanted), size):
-        batch = wanted[start : start + size]
-        timers = {str(i): partial(what.row, entry) for i, entry in enumerate(batch)}
-        found = _paced_ms(what, timers, reference, what.effort.rows, table)
-        _enter_rows(table, file, dict(zip(batch, found, strict=True)))
-        if progress:
-            progress("rows", start + len(batch), len(wanted))
-
-
-def _enter_rows(table: LatencyTable, file: Ledger, times: dict[Entry, float]) -> None:
-    lines = []
-    for (shape, widths), raw in sorted(
-        times.items(), key=lambda item: item[0][0].kind != "context"
-    ):
-        ms = raw
-        if shape.kind != "context":
-            ms -= (
-                sum(table.rows[context[0]][context[1]] for context in _contexts(shape, widths)) / 2
+    def begun(
+        self, seed: NetSpec, path: Path, reference: Timer, nominal_ms: float | None
+    ) -> tuple[LatencyTable, Ledger]:
+        """The table at `path`, begun with a header if there is none."""
+        plan = self.plan
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = Ledger(path)
+        on: dict[str, Any] = {
+            "runtime": self.engine.name,
+            "precision": self.precision,
+            "threads": self.threads,
+            "place": self.place.name,
+        }
+        if not file.entries:
+            if nominal_ms is None:
+                samples = race({}, reference, Protocol(threads=self.threads))
+                nominal_ms = statistics.median(samples[REFERENCE].round_ms)
+            header = {
+                "seed": plan.name,
+                "digest": plan.digest,
+                **({"wrapper": plan.wrapper.key} if plan.wrapper.key else {}),
+                "resolution": seed.resolution,
+                "place": self.place.name,
+                "processor": self.place.describe().processor,
+                "runtime": self.engine.name,
+                "runtime_version": self.place.version(self.engine.name),
+                "precision": self.precision,
+                "threads": self.threads,
+                "reference": seed.name,
+                "reference_ms": nominal_ms,
+            }
+            file.append(header_line(header))
+        table = read_table(path, plan.wrapper)
+        found = table.header
+        if found["digest"] != plan.digest:
+            raise TableError(
+                f"{path} is a latency table for {found['seed']}; this is for {plan.name}, name another file"
             )
-        # No row takes less than no time; one that hardly takes any may come out below the
-        # convolutions around it by the spread of the clock.
-        ms = max(0.0, ms)
-        table.add_row(shape, widths, ms)
-        lines.append(row_line(shape, widths, ms))
-    file.append(*lines)
-
-
-def grid(seed: NetSpec, wrapper: Wrapper = PLAIN) -> list[Entry]:
-    """The entries of a table for `seed`: every row shape on a grid of widths, contexts first."""
-    by_shape: dict[RowShape, list[tuple[Widths, tuple[bool, ...]]]] = {}
-    for placed in wrapper.rows(seed):
-        shape, widths = key_of(placed, seed)
-        by_shape.setdefault(shape, []).append((widths, _free(placed, widths)))
-    rows = [
-        (shape, widths)
-        for shape, seen in by_shape.items()
-        for widths in product(*_axes(shape, seen))
-    ]
-    return _in_order(rows)
-
-
-def _in_order(rows: list[Entry]) -> list[Entry]:
-    """Rows in the order of measuring, what must be known before them first."""
-    contexts = dict.fromkeys(c for entry in rows for c in _contexts(*entry))
-    # Shuffled, so that what disturbs one batch does not fall on one shape alone.
-    random.Random(0).shuffle(rows)
-    return [*contexts, *rows]
-
-
-def calibration_networks(seed: NetSpec, count: int = CALIBRATING + HELD_OUT) -> list[NetSpec]:
-    """The random narrower networks of a table for `seed`, the same at every call."""
-    rng = random.Random(0)
-    return [random_widths(seed, rng) for _ in range(count)]
-
-
-def _free(placed: Placed, widths: Widths) -> tuple[bool, ...]:
-    """Which widths of a row a search narrows: not the image's channels, not the classes."""
-    into, others = placed.free
-    return (into, *[others] * (len(widths) - 1))
-
-
-def _axes(shape: RowShape, seen: list[tuple[Widths, tuple[bool, ...]]]) -> Iterator[list[int]]:
-    names = {"conv": ("in", "out"), "pool": ("in",), "bneck": ("in", "expanded", "out")}[shape.kind]
-    if shape.kind == "bneck" and not shape.expands:
-        names = ("expanded", "out")
-    for axis, name in enumerate(names):
-        widths = {w[axis] for w, _ in seen}
-        narrowed = {w[axis] for w, free in seen if free[axis]}
-        if not narrowed:
-            yield sorted(widths)
-            continue
-        low, high = min(round8(LEAST * min(narrowed)), *widths), max(widths)
-        points = 5 if name == "expanded" else 4 if shape.kind == "conv" else 3
-        steps = (low + (high - low) * i / (points - 1) for i in range(points))
-        # Whole blocks, and 8 where narrower than one: see `costs.table.Line`.
-        least = 8 if low < BLOCK else low // BLOCK * BLOCK
-        yield sorted({least, *(-(-int(step) // BLOCK) * BLOCK for step in steps)})
-
-
-def _corners(shape: RowShape, points: set[Widths]) -> Iterator[list[int]]:
-    """Few widths an axis, from the least to the greatest one seen, in whole blocks."""
-    for axis, seen in enumerate(zip(*points, strict=True)):
-        low, high = min(seen), max(seen)
-        if low == high:
-            yield [low]
-            continue
-        least = 8 if low < BLOCK else low // BLOCK * BLOCK
-        most = -(-high // BLOCK) * BLOCK
-        expanded = shape.kind == "bneck" and axis == len(next(iter(points))) - 2
-        # An expansion spans an order of magnitude, a width hardly more than a factor of two.
-        between = round((least * most) ** 0.5 / BLOCK) * BLOCK if expanded else least
-        yield sorted({least, max(least, between), most})
-
-
-def _contexts(shape: RowShape, widths: Widths) -> list[Entry]:
-    """The context entries, half of each of which is part of a row's raw time."""
-    behind = (1, 1) if shape.kind == "pool" else _out_size(shape)
-    after = (RowShape("context", *behind), (widths[-1],))
-    if widths[0] <= 4:  # the image: nothing stands before the stem
-        return [after]
-    return [(RowShape("context", shape.height, shape.width), (widths[0],)), after]
-
-
-def _out_size(shape: RowShape) -> tuple[int, int]:
-    return -(-shape.height // shape.stride), -(-shape.width // shape.stride)
-
-
-def _walk(shape: RowShape, widths: Widths) -> Iterator[Layer]:
-    """The layers of one entry's graph: a narrow conv, the row, a narrow conv."""
-    size, behind = (shape.height, shape.width), _out_size(shape)
-    if widths[0] > 4:
-        yield _pointwise("before", 0, CONTEXT, widths[0], size)
-    match shape.kind:
-        case "pool":
-            behind = (1, 1)
-            yield Layer(
-                name="row",
-                kind="pool",
-                row=1,
-                width_in=widths[0],
-                out=widths[0],
-                size_in=size,
-                size_out=behind,
+        if any(found[key] != value for key, value in on.items()):
+            raise TableError(
+                f"{path} is a latency table for {_said(**{key: found[key] for key in on})}; this is for "
+                f"{_said(**on)}, name another file"
             )
-        case "conv":
-            yield Layer(
-                name="row", kind="conv", row=1, width_in=widths[0], out=widths[1], size_in=size,
-                size_out=behind, kernel=shape.kernel, stride=shape.stride, act=shape.act,
-            )  # fmt: skip
-        case "bneck":
-            row = shape.bneck(widths)
-            yield from bneck_layers(1, row, widths[0], size, expands=shape.expands, skip=False)
-    yield _pointwise("after", 2, widths[-1], CONTEXT, behind)
+        return table, file
+
+    def fill_rows(self, table: LatencyTable, file: Ledger, reference: Timer) -> None:
+        wanted = [e for e in self.plan.entries if e[1] not in table.rows.get(e[0], {})]
+        size = self.effort.batch
+        for start in range(0, len(wanted), size):
+            batch = wanted[start : start + size]
+            loads = [partial(self.row, entry) for entry in batch]
+            times = self.paced_ms(table, loads, reference, self.effort.rows)
+            lines = []
+            # A row's own time is known only after that of its contexts.
+            for (shape, widths), ms in sorted(
+                zip(batch, times, strict=True), key=lambda item: item[0][0].kind != "context"
+            ):
+                if shape.kind != "context":
+                    contexts = (table.rows[one][at] for one, at in _contexts(shape, widths))
+                    ms -= sum(contexts) / 2
+                # No row takes less than no time; one that hardly takes any may come out below the
+                # convolutions around it by the spread of the clock.
+                ms = max(0.0, ms)
+                table.add_row(shape, widths, ms)
+                lines.append(row_line(shape, widths, ms))
+            file.append(*lines)
+            if self.progress:
+                self.progress("rows", start + len(batch), len(wanted))
+
+    def fill_networks(self, table: LatencyTable, file: Ledger, reference: Timer) -> None:
+        """Measure whole networks: some calibrate the table, the others evaluate it."""
+        specs = self.plan.networks
+        while (done := len(table.networks)) < len(specs):
+            batch = specs[done : done + self.effort.batch // 2]
+            loads = [partial(self.network, spec) for spec in batch]
+            times = self.paced_ms(table, loads, reference, self.effort.networks)
+            lines = []
+            for i, (spec, ms) in enumerate(zip(batch, times, strict=True), done):
+                # Every other network is held out until enough calibrate, so both see the same minutes.
+                held_out = i % 2 == 1 or i >= 2 * self.plan.calibrating
+                entry = (table.sum_rows(spec), ms, held_out)
+                table.add_network(*entry)
+                lines.append(network_line(*entry))
+            file.append(*lines)
+            if self.progress:
+                self.progress("networks", len(table.networks), len(specs))
+
+    def paced_ms(
+        self, table: LatencyTable, loads: Sequence[Callable[[], Timer]], reference: Timer, protocol: Protocol
+    ) -> list[float]:  # fmt: skip
+        """Load, race and drop again: each one's time in milliseconds at the table's slowdown factor."""
+        nominal = float(table.header["reference_ms"])
+        with ExitStack() as stack:
+            timers = {str(i): stack.enter_context(closing(load())) for i, load in enumerate(loads)}
+            protocol = replace(protocol, threads=self.threads)
+            samples = race(timers, reference, protocol, nominal_ms=nominal)
+        return [statistics.median(samples[name].paced_ms) for name in timers]
 
 
-def _pointwise(name: str, row: int, width_in: int, out: int, size: tuple[int, int]) -> Layer:
-    return Layer(
-        name=name, kind="conv", row=row, width_in=width_in, out=out, size_in=size, size_out=size
-    )
-
-
-def _open(
-    what: _What, path: Path, reference: Timer, nominal_ms: float | None
-) -> tuple[LatencyTable, Ledger]:
-    """The table at `path`, begun with a header if there is none."""
-    seed, plan = what.seed, what.plan
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = Ledger(path)
-    if not file.entries:
-        if nominal_ms is None:
-            race_ms = race({}, reference, Protocol(threads=what.threads), nominal_ms=None)[
-                REFERENCE
-            ].round_ms
-            nominal_ms = statistics.median(race_ms)
-        device = what.place.describe()
-        file.append(
-            header_line(
-                {
-                    "seed": plan.name,
-                    "digest": plan.digest,
-                    **({"wrapper": plan.wrapper.key} if plan.wrapper.key else {}),
-                    "resolution": seed.resolution,
-                    "place": what.place.name,
-                    "processor": device.processor,
-                    "runtime": what.engine.name,
-                    "runtime_version": what.place.version(what.engine.name),
-                    "precision": what.precision,
-                    "threads": what.threads,
-                    "reference": seed.name,
-                    "reference_ms": nominal_ms,
-                }
-            )
-        )
-    table = read_table(path, plan.wrapper)
-    if table.header["digest"] != plan.digest:
-        raise TableError(
-            f"{path} is a latency table for {table.header['seed']}; this is for {plan.name}, "
-            "name another file"
-        )
-    wanted = (what.engine.name, what.precision, what.threads, what.place.name)
-    keys = ("runtime", "precision", "threads", "place")
-    if (found := tuple(table.header[key] for key in keys)) != wanted:
-        raise TableError(
-            f"{path} is a latency table for {_said(*found)}; this is for {_said(*wanted)}, name another file"
-        )
-    return table, file
-
-
-def _said(runtime_name: str, precision: str, threads: int, place: str) -> str:
+def _said(runtime: str, precision: str, threads: int, place: str) -> str:
     where = "" if place == "local" else f" of {place}"
-    return f"{runtime_name} in {precision} on {threads} thread{'s' if threads > 1 else ''}{where}"
-
-
-def _fill_networks(
-    what: _What, table: LatencyTable, file: Ledger, reference: Timer, progress: Progress | None
-) -> None:
-    """Measure whole networks: some calibrate the table, the others judge it."""
-    specs = what.plan.networks
-    while (done := len(table.networks)) < len(specs):
-        batch = specs[done : done + what.effort.batch // 2]
-        timers = {str(i): partial(what.network, spec) for i, spec in enumerate(batch)}
-        times = _paced_ms(what, timers, reference, what.effort.networks, table)
-        lines = []
-        for i, (spec, ms) in enumerate(zip(batch, times, strict=True)):
-            # Every other network is held out until enough calibrate, so both see the same minutes.
-            held_out = (done + i) % 2 == 1 or done + i >= 2 * what.plan.calibrating
-            entry = (table.sum_rows(spec), ms, held_out)
-            table.add_network(*entry)
-            lines.append(network_line(*entry))
-        file.append(*lines)
-        if progress:
-            progress("networks", len(table.networks), len(specs))
+    return f"{runtime} in {precision} on {threads} thread{'s' if threads > 1 else ''}{where}"

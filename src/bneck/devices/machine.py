@@ -22,10 +22,8 @@ LOG = logging.getLogger("bneck")
 
 
 def lock_folder() -> Path:
-    """Where this user's locks on this machine lie.
-
-    Not the cache folder: it may be another in each shell, and on a disk that several machines share.
-    """
+    """Where this user's locks on this machine are."""
+    # Not the cache folder: it may differ in each shell, and be on a disk that several machines share.
     return Path(f"/tmp/bneck-{os.getuid()}")
 
 
@@ -49,12 +47,10 @@ class Machine:
 
     @contextmanager
     def turn(self, device: str = "machine") -> Iterator[None]:
-        """Keep other processes from timing on a device; each waits for its turn.
-
-        Hold it for one burst. Turns come in the order of asking: a lock alone would go again and
-        again to the process that has just let go of it, as it is awake. So whoever asks draws a
-        ticket, and waits until the owner of the one before has let go of that.
-        """
+        """Keep other processes from timing on a device; each waits for its turn. Hold it for one burst."""
+        # Turns come in the order of asking: a lock alone would go again and again to the process
+        # that has just let go of it, as it is awake. So each process draws a ticket, and waits until
+        # the owner of the ticket before has let go of that.
         counter = self._taken(f"{device}.counter")
         number = _drawn(counter)
         ticket = self._taken(f"{device}.{number % TICKETS}")
@@ -80,10 +76,8 @@ class Machine:
             ranked = sorted(allowed, key=lambda core: (clocks[core], core), reverse=True)
             least = FAST * max(clocks.values(), default=0)
             chosen: list[int] = []
-            for group in (
-                [core for core in ranked if clocks[core] >= least],
-                [core for core in ranked if clocks[core] < least],
-            ):
+            for fast in (True, False):
+                group = [core for core in ranked if (clocks[core] >= least) == fast]
                 for core in group:
                     if len(chosen) < count and self._claim(core):
                         chosen.append(core)

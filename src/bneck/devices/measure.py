@@ -19,7 +19,6 @@ from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import PLAIN, Wrapper
 from bneck.specs.zoo import network
 
-DEFAULT_RUNTIME = "onnxruntime"
 REFERENCE_NAME = "v3-small-0.5@64"  # small enough to run in every round, large enough to time
 
 
@@ -28,11 +27,11 @@ OnRound: TypeAlias = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A network to time: its spec, and the exported file's bytes where there are any.
+    """A network to time: its spec, and the exported file's bytes if there are any.
 
-    `runtime` is the engine that runs it; None leaves it to the caller. `precision` is what a file
-    written from the spec is written in, and what an exported file is known to be. `wrapper` stands
-    round the network. `pixels` is the (height, width) of a file's image; None takes the wrapper's.
+    `runtime` runs it; None leaves it to the caller. `precision` is that of the file, given or written
+    from the spec. `wrapper` surrounds the network. `pixels` is the (height, width) of a file's image;
+    None takes the wrapper's.
     """
 
     spec: NetSpec
@@ -42,11 +41,10 @@ class Candidate:
     wrapper: Wrapper = PLAIN
     pixels: tuple[int, int] | None = None
 
-    def file(self, engine: Runtime | None = None) -> bytes:
+    def file(self, engine: Runtime) -> bytes:
         """The bytes to load; without an exported file the spec is written with random weights."""
         if self.model is not None:
             return self.model
-        engine = engine or runtime(DEFAULT_RUNTIME)
         wrapped, size = self.wrapper.around(self.spec), self.wrapper.size(self.spec)
         return wrapped_model(wrapped, engine, size, self.precision)
 
@@ -61,10 +59,13 @@ class Candidate:
         return place.load(model, runtime=engine.name, threads=threads, size=self.size)
 
 
+Pair: TypeAlias = tuple[Candidate, Runtime]
+
+
 def measure(
     candidates: Sequence[Candidate],
     *,
-    runtime_name: str = DEFAULT_RUNTIME,
+    runtime_name: str = "onnxruntime",
     place: str | Place = "local",
     protocol: Protocol | None = None,
     reference: Candidate | None = None,
@@ -76,11 +77,11 @@ def measure(
 
     Args:
         candidates: the networks, in the order of the records that come back.
-        runtime_name: the engine of candidates that name none.
+        runtime_name: of candidates that name no runtime.
         place: the device.
         protocol: the timing protocol; None takes the usual one.
-        reference: what runs in every round to tell drift; None takes a small network of the zoo.
-        nominal_ms: the reference's time that means pace 1, from an earlier measurement on this
+        reference: runs in every round to tell drift; None takes a small network of the zoo.
+        nominal_ms: the reference's time at slowdown factor 1, from an earlier measurement on this
             device, so that latencies of different minutes compare; None corrects nothing.
         profile: also ask the device for the times of single operators.
         on_round: called with (rounds done, rounds) for progress.
@@ -91,7 +92,7 @@ def measure(
     """
     protocol = protocol or Protocol()
     reference = reference or Candidate(network(REFERENCE_NAME))
-    names = [c.runtime or runtime_name for c in candidates]
+    names = [candidate.runtime or runtime_name for candidate in candidates]
     with opened(place) as device:
         engines = {name: runtime(name) for name in dict.fromkeys(names)}
         for name in engines:
@@ -104,83 +105,35 @@ def measure(
             for candidate, name in zip(candidates, names, strict=True)
         ]
         profiles = [
-            _profile(device, *pair, protocol.threads) if profile else None for pair in pairs
-        ]
-        pairs_and_reference = [*pairs, (reference, engines[names[0]])]
+            device.profile(
+                candidate.file(engine), runtime=engine.name, threads=protocol.threads, size=candidate.size
+            )
+            if profile
+            else None
+            for candidate, engine in pairs
+        ]  # fmt: skip
+        raced = [*pairs, (reference, engines[names[0]])]
         samples: dict[str, Samples] = {}
         for load in range(protocol.loads):
-            told_of = _counting(on_round, load, protocol)
-            raced = _raced(device, pairs_and_reference, protocol, nominal_ms, told_of, seed=load)
-            for name, sample in raced.items():
+            counted = _counted(on_round, load, protocol.loads)
+            for name, sample in _raced(device, raced, protocol, nominal_ms, counted, load).items():
                 samples.setdefault(name, Samples()).extend(sample)
-    race_ms = statistics.median(samples[REFERENCE].round_ms)
+    reference_ms = statistics.median(samples[REFERENCE].round_ms)
     return [
         _record(
-            candidate,
-            samples[name],
-            protocol,
-            nominal_ms,
-            runtime=engine.name,
-            runtime_version=versions[engine.name],
-            device=described,
-            reference=reference.spec.name,
-            reference_ms=race_ms,
-            profile=told,
+            candidate, samples[name], protocol, nominal_ms, runtime=engine.name,
+            runtime_version=versions[engine.name], device=described, reference=reference.spec.name,
+            reference_ms=reference_ms, profile=told,
         )
         for name, (candidate, engine), told in zip(_names(pairs), pairs, profiles, strict=True)
-    ]
-
-
-def _raced(
-    device: Place,
-    pairs: Sequence[tuple[Candidate, Runtime]],
-    protocol: Protocol,
-    nominal_ms: float | None,
-    on_round: OnRound | None,
-    seed: int,
-) -> dict[str, Samples]:
-    """Load all, race them, the last of them as the reference, and let the device forget them."""
-    with ExitStack() as stack:
-        *timers, reference = [
-            stack.enter_context(closing(candidate.timer(device, engine, protocol.threads)))
-            for candidate, engine in pairs
-        ]
-        named = dict(zip(_names(pairs[:-1]), timers, strict=True))
-        return race(named, reference, protocol, seed=seed, nominal_ms=nominal_ms, on_round=on_round)
-
-
-def _counting(on_round: OnRound | None, load: int, protocol: Protocol) -> OnRound | None:
-    """`on_round` for one race of several, told of the rounds of all."""
-    if on_round is None:
-        return None
-    return lambda done, rounds: on_round(load * rounds + done, protocol.loads * rounds)
-
-
-def _names(pairs: Sequence[tuple[Candidate, Runtime]]) -> list[str]:
-    """What to call candidates in messages; one that comes again has a number."""
-    names: list[str] = []
-    for candidate, engine in pairs:
-        name = f"{candidate.spec.name} in {engine.name} {candidate.precision}"
-        again = sum(known.partition(" #")[0] == name for known in names)
-        names.append(f"{name} #{again + 1}" if again else name)
-    return names
-
-
-def _profile(device: Place, candidate: Candidate, engine: Runtime, threads: int) -> str:
-    model = candidate.file(engine)
-    return device.profile(model, runtime=engine.name, threads=threads, size=candidate.size)
+    ]  # fmt: skip
 
 
 def _record(
-    candidate: Candidate,
-    sample: Samples,
-    protocol: Protocol,
-    nominal_ms: float | None,
-    *,
-    reference_ms: float,
-    **known: Any,
-) -> Measurement:
-    raw = Spread.of(sample.wall_ms)
+    candidate: Candidate, sample: Samples, protocol: Protocol, nominal_ms: float | None, *,
+    reference_ms: float, **known: Any,
+) -> Measurement:  # fmt: skip
+    raw, paced = Spread.of(sample.wall_ms), statistics.median(sample.paced_ms)
     return Measurement(
         network=candidate.spec.name,
         digest=candidate.spec.digest(),
@@ -192,7 +145,7 @@ def _record(
         n=sample.runs,
         rounds=protocol.rounds * protocol.loads,
         repeated=sample.repeated,
-        latency_ms=_paced(raw, statistics.median(sample.paced_ms)) if nominal_ms else raw,
+        latency_ms=_scaled(raw, paced) if nominal_ms else raw,
         raw_latency_ms=raw,
         cpu_ms=statistics.median(sample.cpu_ms) if sample.cpu_ms else None,
         reference_ms=reference_ms,
@@ -204,6 +157,37 @@ def _record(
     )
 
 
-def _paced(raw: Spread, median: float) -> Spread:
+def _raced(
+    device: Place, pairs: Sequence[Pair], protocol: Protocol, nominal_ms: float | None,
+    on_round: OnRound | None, seed: int,
+) -> dict[str, Samples]:  # fmt: skip
+    """Load all, race them, the last of them as the reference, and let the device forget them."""
+    with ExitStack() as stack:
+        *timers, reference = [
+            stack.enter_context(closing(candidate.timer(device, engine, protocol.threads)))
+            for candidate, engine in pairs
+        ]
+        named = dict(zip(_names(pairs[:-1]), timers, strict=True))
+        return race(named, reference, protocol, seed=seed, nominal_ms=nominal_ms, on_round=on_round)
+
+
+def _counted(on_round: OnRound | None, load: int, loads: int) -> OnRound | None:
+    """`on_round` for one race of several, told of the rounds of all."""
+    if on_round is None:
+        return None
+    return lambda done, rounds: on_round(load * rounds + done, loads * rounds)
+
+
+def _names(pairs: Sequence[Pair]) -> list[str]:
+    """What to call candidates in messages; one that comes again has a number."""
+    names: list[str] = []
+    for candidate, engine in pairs:
+        name = f"{candidate.spec.name} in {engine.name} {candidate.precision}"
+        again = sum(known.partition(" #")[0] == name for known in names)
+        names.append(f"{name} #{again + 1}" if again else name)
+    return names
+
+
+def _scaled(raw: Spread, median: float) -> Spread:
     factor = median / raw.median
     return replace(raw, median=median, p10=raw.p10 * factor, p90=raw.p90 * factor)

@@ -1,11 +1,12 @@
 """The timing protocol (6.1.2): one thread, pinned, warmed up, interleaved in shuffled rounds.
 
 Wall time and process CPU time are both recorded; a burst in which they differ was disturbed by
-another process and is repeated. A reference runs before and behind every burst and tells what
-slows the machine (its clock, a neighbour on the same core or cache) apart from what makes models
-differ: every burst is divided by the reference's pace next to it.
+another process and is repeated. A reference network runs before and after every burst and tells
+what slows the machine (its clock, a neighbour on the same core or cache) apart from what makes models
+differ: each burst is divided by the slowdown factor, the reference's time just before and after over
+its nominal time.
 
-All this is the same for every device; what differs is who times a burst (`devices.timing.Timer`).
+All this is the same for every device; only the `devices.timing.Timer` of a burst differs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from bneck.devices.timing import Burst, Timer
 from bneck.specs.errors import InputError
@@ -32,11 +33,11 @@ class TimingError(InputError):
 class Protocol:
     """How often to run, and when to distrust.
 
-    A burst is `burst_ms` of runs of one model, at least `least_runs`, behind `warmup` runs. It is
+    A burst is `burst_ms` of runs of one model, at least `least_runs`, after `warmup` runs. It is
     repeated while its wall time exceeds its CPU time by the factor `max_wall_over_cpu`, at most
     `max_repeats` times. `max_spread` is the largest (p90 - p10) / median of paced round medians
-    that is still reported. Everything is loaded afresh `loads` times, for `rounds` each: where an
-    engine puts a network's buffers makes copies of one network differ by up to 7 % as long as they live.
+    that is still reported. Everything is loaded again `loads` times, for `rounds` each: where a
+    runtime puts a network's buffers makes copies of one network differ by up to 7 % as long as they live.
     """
 
     threads: int = 1
@@ -55,7 +56,7 @@ class Protocol:
 class Samples:
     """Times of one model: every run's wall and CPU time, and their medians per burst, in milliseconds.
 
-    `runs` is how many runs they speak of; no CPU times come from a device that tells none.
+    `runs` is how many runs they are of. There are no CPU times of a device that tells none.
     """
 
     runs: int = 0
@@ -68,17 +69,12 @@ class Samples:
 
     def extend(self, other: Samples) -> None:
         """Add the times of another race."""
-        self.runs += other.runs
-        self.wall_ms += other.wall_ms
-        self.cpu_ms += other.cpu_ms
-        self.round_ms += other.round_ms
-        self.round_cpu_ms += other.round_cpu_ms
-        self.pace += other.pace
-        self.repeated += other.repeated
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
     @property
     def paced_ms(self) -> list[float]:
-        """Medians of bursts divided by the reference's pace next to them."""
+        """Medians of bursts, each divided by its slowdown factor."""
         return [ms / pace for ms, pace in zip(self.round_ms, self.pace, strict=True)]
 
 
@@ -95,10 +91,10 @@ def race(
 
     Args:
         timers: what to time, each on the same device.
-        reference: runs before and behind every burst; its samples come back under `REFERENCE`.
+        reference: runs before and after every burst; its samples come back under `REFERENCE`.
         protocol: how often, and when to distrust.
         seed: of the order within rounds.
-        nominal_ms: the reference's time that means pace 1; None takes its median here.
+        nominal_ms: the reference's time at slowdown factor 1; None takes its median here.
         on_round: called with (rounds done, rounds) for progress.
 
     Raises:
@@ -106,7 +102,7 @@ def race(
     """
     rng = random.Random(seed)
     samples = {name: Samples() for name in (*timers, REFERENCE)}
-    beside: dict[str, list[float]] = {name: [] for name in timers}
+    around: dict[str, list[float]] = {name: [] for name in timers}
     patient = replace(protocol, warmup=max(protocol.warmup, REFERENCE_WARMUP))
     bursts = {name: _runs_in(timer, protocol.burst_ms, protocol) for name, timer in timers.items()}
     few = _runs_in(reference, protocol.burst_ms * REFERENCE_SHARE, protocol)
@@ -114,15 +110,15 @@ def race(
         before = _burst(reference, few, patient, samples[REFERENCE])
         for name in rng.sample(list(timers), len(timers)):
             _burst(timers[name], bursts[name], protocol, samples[name])
-            behind = _burst(reference, few, patient, samples[REFERENCE])
-            beside[name].append((before + behind) / 2)
-            before = behind
+            after = _burst(reference, few, patient, samples[REFERENCE])
+            around[name].append((before + after) / 2)
+            before = after
         if on_round:
             on_round(number + 1, protocol.rounds)
-    beside[REFERENCE] = samples[REFERENCE].round_ms
+    around[REFERENCE] = samples[REFERENCE].round_ms
     nominal = nominal_ms or statistics.median(samples[REFERENCE].round_ms)
     for name, sample in samples.items():
-        sample.pace = [ms / nominal for ms in beside[name]]
+        sample.pace = [ms / nominal for ms in around[name]]
         _check_spread(name, sample, protocol)
     return samples
 
@@ -135,19 +131,17 @@ def _runs_in(timer: Timer, burst_ms: float, protocol: Protocol) -> int:
 
 def _burst(timer: Timer, n: int, protocol: Protocol, samples: Samples) -> float:
     """Time a burst, again while it is disturbed; its median in milliseconds."""
-    best: tuple[float, Burst] | None = None
-    for attempt in range(protocol.max_repeats + 1):
+    tries: list[tuple[float, Burst]] = []
+    while len(tries) <= protocol.max_repeats:
         burst = timer.burst(n, protocol.warmup)
-        # CPU time of several threads adds up, so only one thread can be judged by it.
-        judged = protocol.threads == 1 and burst.cpu_ms
-        disturbance = sum(burst.wall_ms) / max(sum(burst.cpu_ms), 1e-9) if judged else 1.0
-        if best is None or disturbance < best[0]:
-            best = (disturbance, burst)
+        # CPU time of several threads adds up, so it can only tell whether one thread was disturbed.
+        known = protocol.threads == 1 and burst.cpu_ms
+        disturbance = sum(burst.wall_ms) / max(sum(burst.cpu_ms), 1e-9) if known else 1.0
+        tries.append((disturbance, burst))
         if disturbance <= protocol.max_wall_over_cpu:
             break
-        samples.repeated += 1 if attempt < protocol.max_repeats else 0
-    assert best is not None
-    burst = best[1]
+    samples.repeated += len(tries) - 1
+    _, burst = min(tries, key=lambda one: one[0])
     samples.runs += burst.runs
     samples.wall_ms += burst.wall_ms
     samples.cpu_ms += burst.cpu_ms

@@ -1,4 +1,4 @@
-"""How long a burst of runs takes by the clock. It knows little else of bneck: it runs on devices too."""
+"""How long a burst of runs takes, measured. It imports little of bneck: it runs on devices too."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Wall and process CPU times of `runs` runs behind each other, in milliseconds.
+    """Wall and process CPU times of `runs` runs in a row, in milliseconds.
 
-    A time a run, or a single one for all of them where a device tells no more. `cpu_ms` is empty
-    where it does not tell CPU time.
+    One time per run, or a single one for all of them if a device tells no more. `cpu_ms` is empty if
+    it does not tell CPU time.
     """
 
     runs: int
@@ -36,7 +36,7 @@ class Timer(ABC):
         """Run it `warmup` times, then time it `runs` times."""
 
     def close(self) -> None:
-        """Let the device forget the network; the timer is of no more use."""
+        """Let the device forget the network; the timer cannot be used any more."""
         return
 
 
@@ -49,13 +49,9 @@ class RunTimer(Timer):
     def __init__(
         self, run: Run, threads: int = 1, *, machine: Machine = THIS, clock: Any = time
     ) -> None:
-        self._run = run
-        self._threads = threads
-        self._machine = machine
-        self._clock = clock
+        self._run, self._threads, self._machine, self._clock = run, threads, machine, clock
 
     def burst(self, runs: int, warmup: int) -> Burst:
-        """Run it `warmup` times, then time it `runs` times."""
         run, wall_ns, cpu_ns = self._run, self._clock.perf_counter_ns, self._clock.process_time_ns
         wall, cpu = [], []
         with self._machine.turn(), pinned(self._threads, self._machine):
@@ -72,7 +68,7 @@ class RunTimer(Timer):
 
 @contextmanager
 def pinned(threads: int, machine: Machine = THIS, system: Any = os) -> Iterator[bool]:
-    """Keep this thread on as many cores as it may use, where the system can; says whether.
+    """Keep this thread on as many cores as it may use, if the system can; yields whether.
 
     `system` has the functions of `os`; `machine` says which cores.
     """

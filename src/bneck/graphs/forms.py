@@ -19,13 +19,13 @@ bits, as one operator inside the convolution, whose 32-bit sums are not rounded 
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
-FORMS: dict[tuple[str, Precision], HSwish] = {
+FORMS: dict[tuple[str, str], HSwish] = {
     ("onnxruntime", "fp32"): "op",
     ("onnxruntime", "fp16"): "op",
     ("onnxruntime", "int8"): "split",
     ("litert", "fp32"): "op",
     ("litert", "fp16"): "op",
-    ("litert", "int8"): "split",  # XNNPACK has no 8-bit HARD_SWISH: each one would cut the graph
+    ("litert", "int8"): "split",  # XNNPACK has no int8 HARD_SWISH: each one would cut the graph
     ("openvino", "fp32"): "op",
     ("openvino", "fp16"): "op",
     ("openvino", "int8"): "fused",
@@ -35,6 +35,8 @@ FORMS: dict[tuple[str, Precision], HSwish] = {
     ("torch-compiled", "fp32"): "op",
 }
 
+GRAPH_RUNTIMES = ("onnxruntime", "litert", "openvino")
+"""Runtimes whose files are written operator by operator, so also a task's head and a lone row."""
 
 ONE_IMAGE = ("openvino",)
 """Runtimes whose files hold one image and, in float, matrix products after the pool: with an open
@@ -47,9 +49,8 @@ def form(runtime: str, precision: str) -> HSwish:
     Raises:
         InputError: the runtime does not run that precision.
     """
-    for (name, known), hswish in FORMS.items():
-        if (name, known) == (runtime, precision):
-            return hswish
+    if hswish := FORMS.get((runtime, precision)):
+        return hswish
     runs = [known for name, known in FORMS if name == runtime]
     raise InputError(
         f"{runtime} does not run precision {precision!r}; it runs {', '.join(runs) or 'none'}"

@@ -1,6 +1,6 @@
-"""The 8-bit ONNX graph: float operators between QuantizeLinear and DequantizeLinear pairs.
+"""The int8 ONNX graph: float operators between QuantizeLinear and DequantizeLinear pairs.
 
-Runtimes fuse what stands between the pairs into integer operators. A nonlinearity that only cuts off
+Runtimes fuse the operators between the pairs into integer ones. A nonlinearity that only cuts off
 (ReLU, ReLU6) is not written: rounding to a range that ends there does it. Activations are unsigned
 and weights signed, the pairing that x86 processors multiply fastest.
 """
@@ -31,7 +31,7 @@ UNSIGNED = 128  # from int8 to uint8
 
 
 class QdqGraph(Graph):
-    """A graph whose tensors are rounded to 8 bits at every point that `graphs.quantization` names."""
+    """A graph with tensors rounded to int8 at every point that `graphs.quantization` names."""
 
     def __init__(
         self, weights: Weights, padding: Padding, gate: Gate, hswish: HSwish, ranges: Ranges
@@ -67,12 +67,8 @@ class QdqGraph(Graph):
         self.hold(name, x, shift)
         return super().pointwise(name, x)
 
-    def squeeze(self, layer: Layer, x: str) -> str:
-        name = layer.name
-        pooled = self.mean(f"{name}.pool", x)
-        reduced = self.rounded(self.pointwise(f"{name}.reduce", pooled), f"{name}.reduce")
-        gate = self.opened(replace(layer, name=f"{name}.gate"), reduced, self.gate)
-        return self.rounded(self.node("Mul", [x, gate], f"{name}.product"), name)
+    def reduced(self, name: str, x: str) -> str:
+        return self.rounded(self.pointwise(name, x), name)
 
     def mean(self, name: str, x: str) -> str:
         return self.rounded(super().mean(f"{name}.mean", x), name)
@@ -84,11 +80,8 @@ class QdqGraph(Graph):
             return self.rounded(self.node("Sigmoid", [before], f"{name}.sigmoid"), name, SIGMOID)
         return self.rounded(self.pointwise(name, x, 3.0), name, (0.0, 6.0), read_as=1 / 6)
 
-    def pool(self, layer: Layer, x: str) -> str:
-        return self.mean(layer.name, x)
-
     def add(self, layer: Layer, x: str, row_input: str) -> str:
-        total = self.node("Add", [x, row_input], f"{layer.name}.total")
+        total = self.total(f"{layer.name}.total", x, row_input)
         return self.rounded(total, f"{layer.name}.sum")
 
     def rounded(
@@ -121,12 +114,9 @@ class QdqGraph(Graph):
             ("weight", quantize_weight(weight, steps), steps),
             ("bias", quantize_bias(bias, steps, float(step)), (steps * step).astype(np.float32)),
         ):
-            zero = self.constant(f"{name}.{key}.zero", np.zeros(len(sizes), value.dtype))
-            self.node(
-                "DequantizeLinear",
-                [self.constant(f"{name}.{key}.whole", value), self.constant(f"{name}.{key}.step", sizes), zero],
-                f"{name}.{key}", axis=0,
-            )  # fmt: skip
+            parts = {"zero": np.zeros(len(sizes), value.dtype), "whole": value, "step": sizes}
+            zero, whole, scale = (self.constant(f"{name}.{key}.{k}", v) for k, v in parts.items())
+            self.node("DequantizeLinear", [whole, scale, zero], f"{name}.{key}", axis=0)
 
     def weight(self, name: str) -> str:
         return name  # a node's output here, see `hold`
@@ -150,4 +140,4 @@ class QdqGraph(Graph):
 
     def raised(self, name: str, x: str, by: str) -> str:
         # Rounding to a range from 0 on is the ReLU.
-        return self.rounded(self.node("Add", [x, by], f"{name}.total"), name)
+        return self.rounded(self.total(f"{name}.total", x, by), name)

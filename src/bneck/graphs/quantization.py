@@ -1,12 +1,12 @@
-"""8-bit numbers: ranges of activations, scales of weights, and how both become integers.
+"""int8 numbers: ranges of activations, scales of weights, and how both become integers.
 
-Activations are asymmetric, one scale a tensor; weights symmetric, one scale an output channel; sums
-and biases 32-bit. The tensors that are rounded, called points, are named after the layers:
+Activations are asymmetric, one scale per tensor; weights symmetric, one scale per output channel; sums
+and biases int32. The tensors that are rounded, called points, are named after the layers:
 
     image                     the normalised input
     LAYER.pre, LAYER          a convolution before its h-swish, and after its nonlinearity
     LAYER.pool, .reduce, .gate.pre, .gate      inside squeeze-and-excite; LAYER is the product
-    LAYER.sum                 behind the residual
+    LAYER.sum                 after the residual
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Ranges: TypeAlias = Mapping[str, tuple[float, float]]
 STEPS = 255
 WEIGHT_LEVELS = 127
 GATE = (0.0, 1.0)
-# What runtimes prescribe for the 8-bit sigmoid: 1 itself is not reached.
+# What runtimes prescribe for the int8 sigmoid: 1 itself is not reached.
 SIGMOID = (0.0, 255 / 256)
 GATES: Mapping[Gate, tuple[float, float]] = {"hsigmoid": GATE, "sigmoid": SIGMOID}
 LEAST_SCALE = 1e-8
@@ -54,7 +54,7 @@ class Scale:
 
 
 def weight_steps(weight: Array, bias: Array, input_step: float) -> Array:
-    """Steps of a convolution's weights (out, in, k, k), one an output channel, float32.
+    """Steps of a convolution's weights (out, in, k, k), one per output channel, float32.
 
     A channel of tiny weights gets a step large enough for its bias to fit into 32 bits.
     """
@@ -66,9 +66,8 @@ def weight_steps(weight: Array, bias: Array, input_step: float) -> Array:
 
 def quantize_weight(weight: Array, steps: Array) -> Array:
     """(out, in, k, k) to int8, from -127 to 127."""
-    shaped = steps.reshape(-1, *[1] * (weight.ndim - 1))
-    levels: Array = np.clip(np.rint(weight / shaped), -WEIGHT_LEVELS, WEIGHT_LEVELS)
-    return levels.astype(np.int8)
+    levels = np.rint(weight / steps.reshape(-1, *[1] * (weight.ndim - 1)))
+    return np.clip(levels, -WEIGHT_LEVELS, WEIGHT_LEVELS).astype(np.int8)
 
 
 def quantize_bias(bias: Array, steps: Array, input_step: float) -> Array:
@@ -79,24 +78,19 @@ def quantize_bias(bias: Array, steps: Array, input_step: float) -> Array:
 def points(walk: Iterable[Layer], hswish: HSwish, gate: Gate) -> dict[str, tuple[float, float]]:
     """Every point of a network with a range of ordinary size: enough to time it, not to use it."""
     found = {"image": (-2.7, 2.7)}
-    behind = (-6.0, 6.0)
+    before = (-6.0, 6.0)  # the range of the point before; pools and products keep it
     for layer in walk:
         name = layer.name
-        match layer.kind:
-            case "pool":
-                found[name] = behind
-            case "squeeze":
-                found[f"{name}.pool"] = behind
-                found[f"{name}.reduce"] = (0.0, 6.0)
-                if gate == "sigmoid":
-                    found[f"{name}.gate.pre"] = (-6.0, 6.0)
-                found[f"{name}.gate"] = SIGMOID if gate == "sigmoid" else GATE
-                found[name] = behind
-            case _:
-                if layer.act == "hswish" and hswish != "fused":
-                    found[f"{name}.pre"] = (-6.0, 6.0)
-                low = {"hswish": -0.375, "linear": -6.0}.get(layer.act, 0.0)
-                found[name] = behind = (low, 6.0)
+        if layer.kind == "squeeze":
+            found |= {f"{name}.pool": before, f"{name}.reduce": (0.0, 6.0)}
+            if gate == "sigmoid":
+                found[f"{name}.gate.pre"] = (-6.0, 6.0)
+            found[f"{name}.gate"] = GATES[gate]
+        elif layer.kind != "pool":
+            if layer.act == "hswish" and hswish != "fused":
+                found[f"{name}.pre"] = (-6.0, 6.0)
+            before = ({"hswish": -0.375, "linear": -6.0}.get(layer.act, 0.0), 6.0)
+        found[name] = before
         if layer.adds:
-            found[f"{name}.sum"] = behind = (-8.0, 8.0)
+            found[f"{name}.sum"] = before = (-8.0, 8.0)
     return found

@@ -11,44 +11,31 @@ from bneck.graphs.quantization import Array, Scale
 from bneck.specs.errors import InputError
 
 ALIGNMENT = 16  # bytes; vector units read weights straight from the file
-# Least operator versions whose definition covers what is written, (float32, 8-bit).
-VERSIONS = {
-    "ADD": (1, 2),
-    "ARG_MAX": (1, 2),
-    "AVERAGE_POOL_2D": (1, 2),
-    "CONCATENATION": (1, 2),
-    "CONV_2D": (1, 3),
-    "DEPTHWISE_CONV_2D": (1, 3),
-    "DEQUANTIZE": (3, 2),
-    "FULLY_CONNECTED": (1, 4),
-    "HARD_SWISH": (1, 1),
-    "LOGISTIC": (1, 2),
-    "MEAN": (1, 2),
-    "MUL": (1, 2),
-    "PAD": (1, 2),
-    "QUANTIZE": (1, 1),
-    "RESHAPE": (1, 1),
-    "RESIZE_BILINEAR": (1, 2),
+# The least versions whose definition covers what is written, in float32 and int8; the class of its options.
+OPERATORS = {
+    "ADD": (1, 2, "AddOptions"),
+    "ARG_MAX": (1, 2, "ArgMaxOptions"),
+    "AVERAGE_POOL_2D": (1, 2, "Pool2DOptions"),
+    "CONCATENATION": (1, 2, "ConcatenationOptions"),
+    "CONV_2D": (1, 3, "Conv2DOptions"),
+    "DEPTHWISE_CONV_2D": (1, 3, "DepthwiseConv2DOptions"),
+    "DEQUANTIZE": (3, 2, ""),
+    "FULLY_CONNECTED": (1, 4, "FullyConnectedOptions"),
+    "HARD_SWISH": (1, 1, ""),
+    "LOGISTIC": (1, 2, ""),
+    "MEAN": (1, 2, "ReducerOptions"),
+    "MUL": (1, 2, "MulOptions"),
+    "PAD": (1, 2, ""),
+    "QUANTIZE": (1, 1, ""),
+    "RESHAPE": (1, 1, ""),
+    "RESIZE_BILINEAR": (1, 2, "ResizeBilinearOptions"),
 }
-_OPTIONS = {
-    "ADD": "AddOptions",
-    "ARG_MAX": "ArgMaxOptions",
-    "AVERAGE_POOL_2D": "Pool2DOptions",
-    "CONCATENATION": "ConcatenationOptions",
-    "CONV_2D": "Conv2DOptions",
-    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
-    "FULLY_CONNECTED": "FullyConnectedOptions",
-    "MEAN": "ReducerOptions",
-    "MUL": "MulOptions",
-    "RESIZE_BILINEAR": "ResizeBilinearOptions",
-}
-_FUSED = {"linear": "NONE", "relu": "RELU", "relu6": "RELU6"}
-_KINDS = {
-    "float16": "FLOAT16",
-    "float32": "FLOAT32",
-    "int8": "INT8",
-    "uint8": "UINT8",
-    "int32": "INT32",
+# What an operator with such an option gets unless told otherwise.
+_USUAL = {
+    **dict.fromkeys(
+        ("strideH", "strideW", "dilationHFactor", "dilationWFactor", "depthMultiplier"), 1
+    ),
+    "keepDims": True,
 }
 
 
@@ -68,8 +55,7 @@ class Flatbuffer:
                 "writing TFLite files needs LiteRT, which is not installed; install it with: "
                 "pip install 'bneck[litert]'"
             ) from None
-        self._flatbuffers = flatbuffers
-        self._schema = schema
+        self._flatbuffers, self._schema = flatbuffers, schema
         self._tensors: list[Any] = []
         self._buffers: list[bytes] = [b""]  # the first is empty in every file
         self._operators: list[Any] = []
@@ -78,34 +64,27 @@ class Flatbuffer:
         self.inputs: list[int] = []
         self.outputs: list[int] = []
 
+    def kind(self, name: str) -> Any:
+        """The format's number for a kind of numbers, by numpy's name for it."""
+        return getattr(self._schema.TensorType, name.upper())
+
     def tensor(
-        self,
-        name: str,
-        shape: Sequence[int],
-        *,
-        kind: str | None = None,
-        scale: Scale | None = None,
+        self, name: str, shape: Sequence[int], *, kind: str = "", scale: Scale | None = None
     ) -> int:
-        """An activation: float32, or int8 where it has a scale, or of another `kind`."""
+        """An activation: float32, int8 if it has a scale, or another `kind`."""
         tensor = self._schema.TensorT()
         tensor.name = name
         tensor.shape = np.asarray(shape, np.int32)
         tensor.type = self.kind(kind or ("int8" if scale else "float32"))
         tensor.buffer = 0
         if scale is not None:
-            tensor.quantization = self._quantization(np.array([scale.step]), scale.zero, 0)
+            tensor.quantization = self._quantization(np.array([scale.step]), scale.zero)
         self._tensors.append(tensor)
         return len(self._tensors) - 1
 
     def constant(
-        self,
-        name: str,
-        value: Array,
-        *,
-        scale: Scale | None = None,
-        steps: Array | None = None,
-        axis: int = 0,
-    ) -> int:
+        self, name: str, value: Array, *, scale: Scale | None = None, steps: Array | None = None, axis: int = 0
+    ) -> int:  # fmt: skip
         """A tensor with a value; `steps` are those of the channels along `axis`."""
         value = np.ascontiguousarray(value)
         key = (repr((value.dtype, value.shape, scale)), value.tobytes())
@@ -113,60 +92,44 @@ class Flatbuffer:
             return self._constants[key]
         index = self.tensor(name, value.shape, kind=value.dtype.name, scale=scale)
         tensor = self._tensors[index]
-        if steps is not None:
-            tensor.quantization = self._quantization(steps, 0, axis)
         tensor.buffer = len(self._buffers)
-        self._buffers.append(value.tobytes())
+        self._buffers.append(key[1])
         if steps is None:
             self._constants[key] = index
+        else:
+            tensor.quantization = self._quantization(steps, 0, axis)
         return index
 
     def operator(
-        self,
-        name: str,
-        inputs: list[int],
-        outputs: list[int],
-        *,
-        fused: str = "linear",
-        same: bool = True,
-        stride: int = 1,
-        dilation: int = 1,
+        self, name: str, inputs: list[int], outputs: list[int], *, fused: str = "linear", same: bool = True,
         **settings: Any,
-    ) -> None:
-        """Append an operator; what its kind has no use for is left out. `settings` are the format's own."""
+    ) -> None:  # fmt: skip
+        """Append an operator. `settings` are the format's own; what it has no use for is left out."""
         schema, operator = self._schema, self._schema.OperatorT()
+        *versions, kind = OPERATORS[name]
         eight_bit = self._tensors[outputs[0]].type == schema.TensorType.INT8
-        code = (name, VERSIONS[name][eight_bit])
-        operator.opcodeIndex = self._codes.setdefault(code, len(self._codes))
+        operator.opcodeIndex = self._codes.setdefault((name, versions[eight_bit]), len(self._codes))
         operator.inputs = np.asarray(inputs, np.int32)
         operator.outputs = np.asarray(outputs, np.int32)
-        if name in _OPTIONS:
-            options = getattr(schema, f"{_OPTIONS[name]}T")()
-            if hasattr(options, "fusedActivationFunction"):
-                kinds = schema.ActivationFunctionType
-                options.fusedActivationFunction = getattr(kinds, _FUSED[fused])
-            if hasattr(options, "padding"):
-                options.padding = schema.Padding.SAME if same else schema.Padding.VALID
-                options.strideH = options.strideW = stride
-                if hasattr(options, "dilationHFactor"):
-                    options.dilationHFactor = options.dilationWFactor = dilation
-            if name == "DEPTHWISE_CONV_2D":
-                options.depthMultiplier = 1
-            if name == "MEAN":
-                options.keepDims = True
-            for setting, value in settings.items():
-                setattr(options, setting, value)
-            operator.builtinOptionsType = getattr(schema.BuiltinOptions, _OPTIONS[name])
+        if kind:
+            options = getattr(schema, f"{kind}T")()
+            none = "NONE" if fused == "linear" else fused.upper()
+            padding = schema.Padding.SAME if same else schema.Padding.VALID
+            function = getattr(schema.ActivationFunctionType, none)
+            known = {**_USUAL, "fusedActivationFunction": function, "padding": padding, **settings}
+            for setting, value in known.items():
+                if hasattr(options, setting):
+                    setattr(options, setting, value)
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
             operator.builtinOptions = options
         self._operators.append(operator)
 
     def pack(self, title: str, metadata: Mapping[str, str]) -> bytes:
         """The file's bytes."""
-        schema, model = self._schema, self._schema.ModelT()
+        schema, model, graph = self._schema, self._schema.ModelT(), self._schema.SubGraphT()
         model.version = 3
         model.description = title
         model.operatorCodes = [self._code(*code) for code in self._codes]
-        graph = schema.SubGraphT()
         graph.name = "main"
         graph.tensors, graph.operators = self._tensors, self._operators
         graph.inputs = np.asarray(self.inputs, np.int32)
@@ -191,16 +154,12 @@ class Flatbuffer:
         code.version = version
         return code
 
-    def _quantization(self, steps: Array, zero: int, axis: int) -> Any:
+    def _quantization(self, steps: Array, zero: int, axis: int = 0) -> Any:
         quantization = self._schema.QuantizationParametersT()
         quantization.scale = steps.astype(np.float32)
         quantization.zeroPoint = np.full(len(steps), zero, np.int64)
         quantization.quantizedDimension = axis
         return quantization
-
-    def kind(self, name: str) -> Any:
-        """The format's own number of a kind of numbers."""
-        return getattr(self._schema.TensorType, _KINDS[name])
 
 
 class _Buffer:
@@ -210,16 +169,15 @@ class _Buffer:
         self._schema, self._data = schema, data
 
     def Pack(self, builder: Any) -> Any:  # the schema's classes call it by this name
-        schema = self._schema
-        if not self._data:
-            schema.BufferStart(builder)
-            return schema.BufferEnd(builder)
-        builder.StartVector(1, len(self._data), ALIGNMENT)
-        builder.head -= len(self._data)
-        builder.Bytes[builder.head : builder.head + len(self._data)] = self._data
-        data = builder.EndVector()
+        schema, size = self._schema, len(self._data)
+        if size:
+            builder.StartVector(1, size, ALIGNMENT)
+            builder.head -= size
+            builder.Bytes[builder.head : builder.head + size] = self._data
+            data = builder.EndVector()
         schema.BufferStart(builder)
-        schema.BufferAddData(builder, data)
+        if size:
+            schema.BufferAddData(builder, data)
         return schema.BufferEnd(builder)
 
 
@@ -235,8 +193,8 @@ def metadata_of(model: bytes) -> dict[str, str]:
         raise InputError("these bytes are no TFLite file; give one that bneck export has written")
     root = schema.Model.GetRootAs(model, 0)
     found = {}
-    for i in range(root.MetadataLength()):
-        entry = root.Metadata(i)
+    for entry in (root.Metadata(i) for i in range(root.MetadataLength())):
         data = root.Buffers(entry.Buffer()).DataAsNumpy()
-        found[entry.Name().decode()] = b"" if isinstance(data, int) else data.tobytes()
-    return {name: data.decode() for name, data in found.items() if isinstance(data, bytes)}
+        # The schema gives 0 for a buffer without bytes.
+        found[entry.Name().decode()] = "" if isinstance(data, int) else data.tobytes().decode()
+    return found

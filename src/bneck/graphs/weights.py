@@ -54,11 +54,9 @@ def halved(weights: Weights) -> dict[str, Array]:
 
 
 def of_pixels(normalisation: Normalisation) -> tuple[Array, Array]:
-    """What is subtracted of a pixel from 0 to 255, and by what it is divided then, by channel."""
-    mean, std = (
-        np.asarray(values, np.float64) for values in (normalisation.mean, normalisation.std)
-    )
-    return (mean * 255).astype(np.float32), (std * 255).astype(np.float32)
+    """What to subtract from a pixel from 0 to 255 and what to divide it by then, per channel."""
+    mean, std = np.array([normalisation.mean, normalisation.std]) * 255
+    return mean.astype(np.float32), std.astype(np.float32)
 
 
 def pads(padding: Padding, layer: Layer) -> list[int]:

@@ -1,4 +1,4 @@
-"""Which operators stand in a model file, and which layer of the network each was written for."""
+"""Which operators a model file has, and which layer of the network each was written for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def operators_of(model: bytes) -> Iterator[tuple[str, str]]:
 
 
 def place_of(name: str) -> str:
-    """Where in the network an operator of that name stands, in words."""
+    """Where in the network an operator of that name is, in words."""
     row = re.match(r"rows\.(\d+)(\.|$)", name)
     return f"{name} in row {row[1]} of the network" if row else name
 
@@ -31,12 +31,9 @@ def _tflite(model: bytes) -> Iterator[tuple[str, str]]:
     from ai_edge_litert import schema_py_generated as schema
 
     root = schema.Model.GetRootAs(model, 0)
-    kinds = {
-        code: kind for kind, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
-    }
+    kinds = {code: kind for kind, code in vars(schema.BuiltinOperator).items()}
     graph = root.Subgraphs(0)
-    for i in range(graph.OperatorsLength()):
-        operator = graph.Operators(i)
+    for operator in map(graph.Operators, range(graph.OperatorsLength())):
         code = root.OperatorCodes(operator.OpcodeIndex())
         kind = (code.CustomCode() or b"").decode() or kinds[code.BuiltinCode()]
         yield kind, (graph.Tensors(operator.Outputs(0)).Name() or b"").decode()

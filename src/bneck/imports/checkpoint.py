@@ -38,11 +38,10 @@ def checkpoint_weights(path: Path, *, port: bool | None) -> Source:
         return torchvision_weights(state)
     if is_timm(state):
         config = config_next_to(path)
-        named = [path.name, str(config.get("architecture", ""))]
-        guessed = any(name.startswith("tf_") for name in named)
-        return timm_weights(
-            state, port=guessed if port is None else port, normalisation=_normalisation(config)
-        )
+        if port is None:
+            named = (path.name, str(config.get("architecture", "")))
+            port = any(name.startswith("tf_") for name in named)
+        return timm_weights(state, port=port, normalisation=_normalisation(config))
     if "rows.0.conv.weight" in state:
         return Source(
             layout="bneck",
@@ -103,8 +102,8 @@ def _unwrapped(path: Path, held: Any) -> dict[str, Tensor]:
             )
         if value.is_quantized:
             raise InputError(
-                f"{path} holds quantized tensors (its first: {name}), which torch's own networks of 8 bits "
-                "have; import the float weights that they were made from, or a TFLite file of 8 bits"
+                f"{path} holds quantized tensors (its first: {name}), as torch's own int8 networks do; "
+                "import the float weights that they were made from, or an int8 TFLite file"
             )
         if value.layout is not torch.strided:
             raise InputError(

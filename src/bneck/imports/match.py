@@ -29,7 +29,7 @@ _WIDTHS = (1.0, 0.75, 0.5, 0.35, 1.25, 1.4, *(round(0.05 * i, 2) for i in range(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matched:
-    """A net with a file's weights, and the names (the file's) that went unmatched and were excused."""
+    """A net with a file's weights, and the file's names that were allowed to stay unmatched."""
 
     net: Net
     excused: tuple[str, ...]
@@ -50,13 +50,8 @@ class Odd:
 
 
 def matched(
-    spec: NetSpec,
-    source: Source,
-    *,
-    path: Path,
-    excuses: Sequence[str] = (),
-    classes: int | None = None,
-) -> Matched:
+    spec: NetSpec, source: Source, *, path: Path, excuses: Sequence[str] = (), classes: int | None = None
+) -> Matched:  # fmt: skip
     """Put a file's weights into a net of `spec`, in evaluation mode.
 
     The number of classes is the file's. `excuses` are patterns (`classifier.*`) of names that may
@@ -73,8 +68,9 @@ def matched(
         raise InputError(_refusal(spec, source, named, path, left))
     skipped = {entry.own for entry in odd}
     if CLASSIFIER not in skipped:
-        _check_classes(spec, int(named.tensors[CLASSIFIER].shape[0]), classes, path)
-        spec = with_classes(spec, int(named.tensors[CLASSIFIER].shape[0]))
+        held = int(named.tensors[CLASSIFIER].shape[0])
+        _check_classes(spec, held, classes, path)
+        spec = with_classes(spec, held)
     elif classes is not None:
         spec = with_classes(spec, classes)
     net = build(spec)
@@ -94,7 +90,7 @@ def _check_classes(spec: NetSpec, held: int, wanted: int | None, path: Path) -> 
     if wanted is not None and held != wanted:
         raise InputError(
             f"{path} has {held} classes, not {wanted}; leave --classes out, or give the classifier fresh "
-            f"weights for {wanted} with --excuse 'classifier.*'"
+            f"weights for {wanted} with --allow-unmatched 'classifier.*'"
         )
     if wanted is None and held not in (*IMAGENET_CLASSES, spec.classes):
         raise InputError(
@@ -107,8 +103,7 @@ def _odd(spec: NetSpec, named: Named) -> Iterator[Odd]:
     yield from (Odd("left", name) for name in named.left)
     wanted: dict[str, Shape] = {}
     for place in places(spec):
-        for name in place.names():
-            wanted[name] = place.shape if name.endswith("conv.weight") else place.shape[:1]
+        wanted |= dict.fromkeys(place.names(), place.shape[:1])
         wanted[f"{place.conv}.weight"] = place.shape
     head = named.tensors.get(CLASSIFIER)
     for name, shape in wanted.items():
@@ -118,16 +113,16 @@ def _odd(spec: NetSpec, named: Named) -> Iterator[Odd]:
         if value is None:
             yield Odd("missing", foreign, name)
         elif tuple(value.shape) != shape:
-            yield Odd("shape", foreign, name, f"{_times(value.shape)}, not {_times(shape)}")
+            yield Odd("shape", foreign, name, f"{_text(value.shape)}, not {_text(shape)}")
 
 
-def _times(shape: Sequence[int]) -> str:
+def _text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "one number"
 
 
 def _refusal(spec: NetSpec, source: Source, named: Named, path: Path, odd: list[Odd]) -> str:
     held = which_network(source.filters, first=spec.name)
-    if held is not None and held != spec.name.partition("@")[0]:
+    if held not in (None, spec.name.partition("@")[0]):
         return f"{path} holds {held}, not {spec.name}; import it with --as {held}"
     if all(entry.kind == "shape" for entry in odd) and (share := _width(spec, named.tensors)) != 1:
         return (
@@ -143,9 +138,9 @@ def _refusal(spec: NetSpec, source: Source, named: Named, path: Path, odd: list[
         names = [f"{e.foreign} ({e.note})" if e.note else e.foreign for e in odd if e.kind == kind]
         if names:
             parts.append(f"{len(names)} {what}: {', '.join(dict.fromkeys(names))}")
-    what = "; ".join(parts)
     return (
-        f"{path} does not match {spec.name}: {what}; excuse what may differ with --excuse PATTERN"
+        f"{path} does not match {spec.name}: {'; '.join(parts)}; name what may differ with "
+        "--allow-unmatched PATTERN"
     )
 
 
@@ -165,7 +160,7 @@ def which_network(filters: Sequence[Shape], *, first: str = "") -> str | None:
 
     The number of classes does not matter. The family that `first` belongs to is tried first.
     """
-    held = Counter(tuple(shape) for shape in filters)
+    held = Counter(filters)
     for family in sorted(zoo.NETWORKS, key=lambda name: (not first.startswith(name), -len(name))):
         for width in _WIDTHS:
             name = family if width == 1 else f"{family}-{width}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bneck.graphs.weights import weight_shapes
 from bneck.specs.network import Layer, NetSpec, Padding, layers
 from bneck.specs.normalisation import Normalisation
 
@@ -44,28 +45,16 @@ def places(spec: NetSpec) -> list[Place]:
     """Every convolution of a network, in the order in which an image meets them."""
     found: list[Place] = []
     for layer in layers(spec, 1):
-        if layer.kind == "pool":
-            continue
-        if layer.kind == "squeeze":
-            for part, shape in (
-                ("reduce", (layer.mid, layer.out, 1, 1)),
-                ("gate", (layer.out, layer.mid, 1, 1)),
-            ):
-                conv = f"{layer.name}.{part}"
-                found.append(Place(conv=conv, bn=None, part=part, shape=shape, layer=layer))
-            continue
-        into = 1 if layer.kind == "depthwise" else layer.width_in
-        ends = layer.name == "classifier"
-        words = layer.name.split(".")
-        found.append(
-            Place(
-                conv=layer.name if ends else f"{layer.name}.conv",
-                bn=f"{layer.name}.bn" if layer.bn else None,
-                part=words[-1] if ends or len(words) > 2 else "conv",
-                shape=(layer.out, into, layer.kernel, layer.kernel),
-                layer=layer,
-            )
-        )
+        for name, shape in weight_shapes(layer).items():
+            module, _, tensor = name.rpartition(".")
+            if tensor == "bias":
+                continue
+            words = module.split(".")
+            bare = layer.kind == "squeeze" or module == "classifier"
+            conv = module if bare else f"{module}.conv"
+            bn = f"{module}.bn" if layer.bn else None
+            part = words[-1] if bare or len(words) > 2 else "conv"
+            found.append(Place(conv=conv, bn=bn, part=part, shape=shape, layer=layer))
     return found
 
 
@@ -84,11 +73,10 @@ class Named:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A file of published weights. None where the file and its format say nothing.
+    """A file of published weights; None where the file and its format say nothing.
 
     `layout` names the format ("torchvision"). `filters` are the shapes of all its convolutions, as
-    `Place.shape`. `named` puts its tensors under a network's names. `notes` are sentences for the
-    user.
+    `Place.shape`. `named` gives its tensors a network's names. `notes` are sentences for the user.
     """
 
     layout: str
@@ -117,11 +105,11 @@ def rename(state: dict[str, Tensor], pairs: Renamed) -> Named:
     for name, foreign in origin.items():
         if foreign in state:
             value = state[foreign]
-            tensors[name] = value[:, :, None, None] if _is_linear(name, value) else value
+            is_linear = name.endswith(".weight") and value.ndim == 2
+            tensors[name] = value[:, :, None, None] if is_linear else value
     known = set(origin.values())
-    return Named(
-        tensors=tensors, origin=origin, left=tuple(name for name in state if name not in known)
-    )
+    left = tuple(name for name in state if name not in known)
+    return Named(tensors=tensors, origin=origin, left=left)
 
 
 def filters(state: dict[str, Tensor]) -> tuple[Shape, ...]:
@@ -133,10 +121,6 @@ def filters(state: dict[str, Tensor]) -> tuple[Shape, ...]:
     )
 
 
-def _is_linear(name: str, value: Tensor) -> bool:
-    return name.endswith(".weight") and value.ndim == 2
-
-
 def folded(place: Place, weight: Tensor, bias: Tensor, eps: float) -> dict[str, Tensor]:
     """The tensors of a place for a convolution whose batch norm was folded into it.
 
@@ -146,10 +130,5 @@ def folded(place: Place, weight: Tensor, bias: Tensor, eps: float) -> dict[str, 
     if place.bn is None:
         return {f"{place.conv}.weight": weight, f"{place.conv}.bias": bias}
     one = torch.ones_like(bias)
-    return {
-        f"{place.conv}.weight": weight,
-        f"{place.bn}.weight": one,
-        f"{place.bn}.bias": bias,
-        f"{place.bn}.running_mean": torch.zeros_like(bias),
-        f"{place.bn}.running_var": one - eps,
-    }
+    values = (weight, one, bias, torch.zeros_like(bias), one - eps)
+    return dict(zip(place.names(), values, strict=True))

@@ -1,6 +1,6 @@
-"""TFLite files: float, float16, or 8 bits dequantised; batch norm is folded in them already.
+"""TFLite files: float, float16, or int8 dequantized; batch norm is folded in them already.
 
-Operators lie in a file in the order of execution, and in these networks that order is a chain:
+A file lists its operators in the order of execution, and in these networks that order is a chain:
 the n-th convolution of the file is the n-th of the network.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +22,17 @@ from bneck.specs.network import NetSpec, Padding
 from bneck.specs.normalisation import MINUS_ONE_TO_ONE, Normalisation
 
 MAGIC = b"TFL3"  # at byte 4
+# Operators with weights: the class of their options, and where the format has what torch has as
+# (out, in, height, width).
+WEIGHTED = {
+    "CONV_2D": ("Conv2DOptions", (0, 3, 1, 2)),
+    "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", (3, 0, 1, 2)),
+    "FULLY_CONNECTED": ("FullyConnectedOptions", (0, 1)),
+}
+NUMBERS = {
+    "FLOAT32": "<f4", "FLOAT16": "<f2", "UINT8": "u1", "INT8": "i1", "INT16": "<i2", "INT32": "<i4",
+    "INT64": "<i8",
+}  # fmt: skip
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -31,8 +41,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Convolution:
     """An operator with weights: (out, in, kernel, kernel), bias (out,), and what it clips.
 
-    `fused` is the nonlinearity in it ("none", "relu", "relu6"). `floored` says that an 8-bit
-    output cannot be below 0, which stands for a ReLU that the converter dropped.
+    `fused` is the nonlinearity in it ("none", "relu", "relu6"). `floored` says that an int8 output
+    cannot be below 0, which stands for a ReLU that the converter dropped.
     """
 
     name: str
@@ -47,13 +57,17 @@ def tflite_weights(path: Path) -> Source:
     """What a TFLite file holds; its padding and normalisation are read off its graph.
 
     Raises:
-        InputError: the package tflite is not installed, the file is damaged, or its graph is none
-            of convolutions with known padding.
+        InputError: the package tflite is not installed, the file is damaged, or its graph has no
+            convolutions, or some with unknown padding.
     """
-    data = path.read_bytes()
-    schema = _schema()
     try:
-        graph = _Graph(schema, data)
+        import tflite
+    except ImportError:
+        raise InputError(
+            "TFLite files need the package tflite; install it with: pip install 'bneck[tflite]'"
+        ) from None
+    try:
+        graph = _Graph(tflite, path.read_bytes())
         found = list(graph.convolutions())
         left = tuple(graph.other_constants())
         normalisation, resolution = graph.normalisation(), graph.resolution()
@@ -66,7 +80,6 @@ def tflite_weights(path: Path) -> Source:
         raise InputError(f"{path} has no convolution with weights in it, so nothing to import")
     notes = ["weights dequantised to float"] if graph.quantised else []
     if normalisation is None:
-        normalisation = MINUS_ONE_TO_ONE
         notes.append(
             "the file does not say how its input is normalised; from -1 to 1 is taken, as TensorFlow's "
             "own networks have it"
@@ -76,21 +89,10 @@ def tflite_weights(path: Path) -> Source:
         filters=tuple(tuple(c.weight.shape) for c in found),
         named=lambda spec: _named(spec, found, left, path),
         padding=_padding(found, path),
-        normalisation=normalisation,
+        normalisation=normalisation or MINUS_ONE_TO_ONE,
         resolution=resolution,
         notes=tuple(notes),
     )
-
-
-def _schema() -> ModuleType:
-    try:
-        import tflite
-    except ImportError:
-        raise InputError(
-            "TFLite files need the package tflite; install it with: pip install 'bneck[tflite]'"
-        ) from None
-    schema: ModuleType = tflite
-    return schema
 
 
 def _named(spec: NetSpec, found: list[Convolution], left: tuple[str, ...], path: Path) -> Named:
@@ -98,23 +100,20 @@ def _named(spec: NetSpec, found: list[Convolution], left: tuple[str, ...], path:
     tensors: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     for number, place in enumerate(wanted):
-        name = found[number].name if number < len(found) else f"(convolution {number + 1})"
-        origin |= dict.fromkeys(place.names(), name)
-        if number < len(found):
-            own = found[number]
-            # Converters fold hard sigmoid's 3 into the bias before relu6.
-            shift = 3.0 if _is_gate(place, spec) and own.fused == "relu6" else 0.0
-            tensors |= folded(place, own.weight, own.bias - shift, spec.bn_eps)
-    pairs = list(zip(wanted, found, strict=False))
-    if len(wanted) == len(found) and all(p.shape == tuple(c.weight.shape) for p, c in pairs):
-        for place, own in pairs:
+        if number >= len(found):
+            origin |= dict.fromkeys(place.names(), f"(convolution {number + 1})")
+            continue
+        own = found[number]
+        origin |= dict.fromkeys(place.names(), own.name)
+        # Converters fold hard sigmoid's 3 into the bias before relu6.
+        hard_gate = place.part == "gate" and spec.se_gate == "hsigmoid"
+        shift = 3.0 if hard_gate and own.fused == "relu6" else 0.0
+        tensors |= folded(place, own.weight, own.bias - shift, spec.bn_eps)
+    if [place.shape for place in wanted] == [tuple(own.weight.shape) for own in found]:
+        for place, own in zip(wanted, found, strict=True):
             _check_nonlinearity(place, own, spec, path)
     surplus = tuple(own.name for own in found[len(wanted) :])
     return Named(tensors=tensors, origin=origin, left=(*surplus, *left))
-
-
-def _is_gate(place: Place, spec: NetSpec) -> bool:
-    return place.part == "gate" and spec.se_gate == "hsigmoid"
 
 
 def _check_nonlinearity(place: Place, own: Convolution, spec: NetSpec, path: Path) -> None:
@@ -150,75 +149,56 @@ class _Graph:
         self.model = schema.Model.GetRootAs(data, 0)
         self.graph = self.model.Subgraphs(0)
         self.operators = [self.graph.Operators(i) for i in range(self.graph.OperatorsLength())]
-        self.kinds = [self._kind(op) for op in self.operators]
-        self.quantised = False
-        self._used: set[int] = set()  # tensors that are weights or biases
-
-    def _kind(self, operator: Any) -> str:
-        code = self.model.OperatorCodes(operator.OpcodeIndex())
-        # Small codes stand in the old field, for old readers.
-        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-        return self._builtin[number]
-
-    @cached_property
-    def _builtin(self) -> dict[int, str]:
-        names = vars(self.schema.BuiltinOperator)
-        return {code: name for name, code in names.items() if isinstance(code, int)}
-
-    @cached_property
-    def producers(self) -> dict[int, int]:
-        """Tensor -> the operator that makes it."""
-        return {
+        codes = vars(schema.BuiltinOperator).items()
+        names = {code: name for name, code in codes if isinstance(code, int)}
+        self.kinds = [names[self._code(operator)] for operator in self.operators]
+        # Tensor -> the operator that makes it.
+        self.makers = {
             int(tensor): number
             for number, operator in enumerate(self.operators)
             for tensor in operator.OutputsAsNumpy()
         }
+        self.quantised = False
+        self._used: set[int] = set()  # tensors that are weights or biases
+
+    def _code(self, operator: Any) -> int:
+        code = self.model.OperatorCodes(operator.OpcodeIndex())
+        # Old readers find small codes in the old field.
+        return int(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()))
+
+    def _name(self, tensor: int) -> str:
+        name: bytes = self.graph.Tensors(tensor).Name()
+        return name.decode("utf-8", "replace")
 
     def convolutions(self) -> Iterator[Convolution]:
         """All operators with weights, in order of execution."""
         for number, (operator, kind) in enumerate(zip(self.operators, self.kinds, strict=True)):
-            if kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            if kind in WEIGHTED:
                 yield self._convolution(number, operator, kind)
 
     def _convolution(self, number: int, operator: Any, kind: str) -> Convolution:
         entering, weight_at, *rest = (int(i) for i in operator.InputsAsNumpy())
-        name = self.graph.Tensors(weight_at).Name().decode("utf-8", "replace")
-        weight = self.constant(weight_at)
+        name, weight = self._name(weight_at), self.constant(weight_at)
         if weight is None:
             raise InputError(f"the operator {number} ({kind}) has no stored weights ({name})")
-        if kind == "CONV_2D":
-            weight = weight.transpose(0, 3, 1, 2)
-        elif kind == "DEPTHWISE_CONV_2D":
-            weight = weight.transpose(3, 0, 1, 2)
-        else:
-            weight = weight[:, :, None, None]
+        options_class, axes = WEIGHTED[kind]
+        weight = weight.transpose(axes)
+        weight = weight.reshape(*weight.shape[:2], *(weight.shape[2:] or (1, 1)))
         bias = self.constant(rest[0]) if rest and rest[0] >= 0 else None
         self._used |= {weight_at, *(rest[:1])}
-        options = self._options(operator, kind)
+        options, table = getattr(self.schema, options_class)(), operator.BuiltinOptions()
+        options.Init(table.Bytes, table.Pos)
+        kinds = self.schema.ActivationFunctionType
+        fused = {kinds.NONE: "none", kinds.RELU: "relu", kinds.RELU6: "relu6"}
+        one_pixel = weight.shape[2] == 1
         return Convolution(
             name=name,
             weight=_tensor(weight),
             bias=_tensor(np.zeros(len(weight)) if bias is None else bias),
-            fused=self._fused(options),
+            fused=fused.get(options.FusedActivationFunction(), "another"),
             floored=self._floored(int(operator.Outputs(0))),
-            padding=self._padding(entering, weight.shape[2], options, kind),
+            padding=None if one_pixel else self._padding(entering, weight.shape[2], options),
         )
-
-    def _options(self, operator: Any, kind: str) -> Any:
-        name = {
-            "CONV_2D": "Conv2DOptions",
-            "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
-            "FULLY_CONNECTED": "FullyConnectedOptions",
-        }[kind]
-        options = getattr(self.schema, name)()
-        table = operator.BuiltinOptions()
-        options.Init(table.Bytes, table.Pos)
-        return options
-
-    def _fused(self, options: Any) -> str:
-        kinds = self.schema.ActivationFunctionType
-        names = {kinds.NONE: "none", kinds.RELU: "relu", kinds.RELU6: "relu6"}
-        return names.get(options.FusedActivationFunction(), "another")
 
     def _floored(self, tensor: int) -> bool:
         held = self.graph.Tensors(tensor)
@@ -228,22 +208,21 @@ class _Graph:
             return False
         return int(quantisation.ZeroPoint(0)) == lowest[held.Type()]
 
-    def _padding(self, entering: int, kernel: int, options: Any, kind: str) -> str | None:
-        if kind == "FULLY_CONNECTED" or kernel == 1:
-            return None
+    def _padding(self, entering: int, kernel: int, options: Any) -> str | None:
         half, stride = kernel // 2, options.StrideH()
         if options.Padding() == self.schema.Padding.SAME:
             return "same" if stride > 1 else None  # with stride 1, SAME is symmetric
-        maker = self.producers.get(entering)
+        maker = self.makers.get(entering)
         if maker is None or self.kinds[maker] not in ("PAD", "PADV2"):
             return "odd"
-        pads = self.constant(int(self.operators[maker].Inputs(1)))
+        padded, by = (int(self.operators[maker].Inputs(i)) for i in range(2))
+        pads = self.constant(by)
         if pads is None:
             return "odd"
         sides = pads.reshape(-1, 2)[1:3].tolist()
         if all(side == [half, half] for side in sides):
             return "symmetric" if stride > 1 else None
-        before = self.graph.Tensors(int(self.operators[maker].Inputs(0))).ShapeAsNumpy()[1:3]
+        before = self.graph.Tensors(padded).ShapeAsNumpy()[1:3]
         same = [_same_pads(int(size), kernel, stride) for size in before]
         return "same" if sides == same else "odd"
 
@@ -252,18 +231,21 @@ class _Graph:
         tensor = self.graph.Tensors(index)
         buffer = self.model.Buffers(tensor.Buffer())
         if buffer is None or not buffer.DataLength():
-            maker = self.producers.get(index)
+            maker = self.makers.get(index)
             if maker is None or self.kinds[maker] != "DEQUANTIZE":
                 return None
             source = int(self.operators[maker].Inputs(0))
             self._used.add(source)
             return self.constant(source)
         shape = tensor.ShapeAsNumpy() if tensor.ShapeLength() else ()
-        values = np.frombuffer(buffer.DataAsNumpy().tobytes(), self._dtype(tensor)).reshape(shape)
+        known = {getattr(self.schema.TensorType, name): text for name, text in NUMBERS.items()}
+        if tensor.Type() not in known:
+            raise ValueError(f"a tensor of type {tensor.Type()} is not read")
+        stored = np.frombuffer(buffer.DataAsNumpy().tobytes(), known[tensor.Type()])
+        values: Array = stored.reshape(shape)
         quantisation = tensor.Quantization()
         if quantisation is None or not quantisation.ScaleLength():
-            whole: Array = values
-            return whole
+            return values
         self.quantised = True
         along = [1] * values.ndim
         scale, zero = quantisation.ScaleAsNumpy(), quantisation.ZeroPointAsNumpy()
@@ -273,16 +255,6 @@ class _Graph:
         real *= scale.astype(np.float64).reshape(along)
         return real
 
-    def _dtype(self, tensor: Any) -> np.dtype[Any]:
-        kinds = self.schema.TensorType
-        known = {
-            kinds.FLOAT32: "<f4", kinds.FLOAT16: "<f2", kinds.UINT8: "u1", kinds.INT8: "i1",
-            kinds.INT16: "<i2", kinds.INT32: "<i4", kinds.INT64: "<i8",
-        }  # fmt: skip
-        if tensor.Type() not in known:
-            raise ValueError(f"a tensor of type {tensor.Type()} is not read")
-        return np.dtype(known[tensor.Type()])
-
     def other_constants(self) -> Iterator[str]:
         """Names of stored numbers that are no weights: a scaling, a batch norm that was not folded.
 
@@ -290,7 +262,7 @@ class _Graph:
         """
         begun = False
         for operator, kind in zip(self.operators, self.kinds, strict=True):
-            begun = begun or kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+            begun = begun or kind in WEIGHTED
             if kind == "DEQUANTIZE":
                 continue
             for index in (int(i) for i in operator.InputsAsNumpy()):
@@ -299,15 +271,15 @@ class _Graph:
                 values = self.constant(index)
                 if values is None or values.dtype.kind == "i" or (begun and values.size == 1):
                     continue
-                yield self.graph.Tensors(index).Name().decode("utf-8", "replace")
+                yield self._name(index)
 
     def normalisation(self) -> Normalisation | None:
-        """From the input's quantisation; None where the input is float."""
+        """From the input's quantization; None if the input is float."""
         tensor = self.graph.Tensors(int(self.graph.Inputs(0)))
         quantisation = tensor.Quantization()
         if quantisation is None or not quantisation.ScaleLength():
             return None
-        # An 8-bit input is the pixel from 0 to 255, or that less 128.
+        # A uint8 input is the pixel from 0 to 255, an int8 one that less 128.
         shift = 128 if tensor.Type() == self.schema.TensorType.INT8 else 0
         scale, zero = float(quantisation.Scale(0)), int(quantisation.ZeroPoint(0)) + shift
         mean, std = zero / 255, 1 / (255 * scale)

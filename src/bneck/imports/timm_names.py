@@ -39,7 +39,7 @@ def timm_weights(
 
     `port` says that the weights are the authors' TensorFlow ones (timm calls those networks
     `tf_...`): SAME padding, eps 1e-3, input from -1 to 1. Else: symmetric padding, torch's eps,
-    ImageNet's mean and spread, unless `normalisation` says otherwise.
+    ImageNet's mean and std, unless `normalisation` says otherwise.
     """
     return Source(
         layout="timm-tf" if port else "timm",

@@ -18,7 +18,7 @@ def is_torchvision(state: dict[str, Tensor]) -> bool:
 
 
 def torchvision_weights(state: dict[str, Tensor]) -> Source:
-    """Torchvision's V3-Large, V3-Small or V2: symmetric padding, ImageNet's mean and spread."""
+    """Torchvision's V3-Large, V3-Small or V2: symmetric padding, ImageNet's mean and std."""
     v3 = any(".block." in name for name in state)
     return Source(
         layout="torchvision",
@@ -38,7 +38,7 @@ def _names(spec: NetSpec, *, v3: bool) -> Iterator[tuple[Place, str, str]]:
         # Both convolutions of a squeeze-and-excite are in one module.
         step = seen[row] = seen.get(row, -1) + (place.part != "gate")
         if place.part == "classifier":
-            # Dropout stands before the last linear layer, and h-swish behind the first of two.
+            # Dropout comes before the last linear layer, and h-swish after the first of two.
             name = f"classifier.{3 if head else 1}"
             yield place, name, name
         elif row > spec.pool_at:

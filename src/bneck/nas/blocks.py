@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from functools import cached_property
 from itertools import product
 from typing import Any, Literal, get_args
 
 from bneck.nas.space import Choice, NotInSpace, Option, Space, SpaceError, Tokens
 from bneck.specs.network import Gate, NetSpec, Padding
-from bneck.specs.rows import ACTS, Act, Bneck, Conv, Row, round8
+from bneck.specs.rows import ACTS, Act, Bneck, Conv, Pool, Row, Skip, round8
 from bneck.specs.transforms import fix_skips, rename
 
 SqueezeOf = Literal["input", "expansion"]
 SQUEEZES: tuple[str, ...] = get_args(SqueezeOf)
 SKIPS = ("identity", "none")
+HEADER = ("resolution", "classes", "padding", "se_gate", "dropout")  # as in `NetSpec`
 FIELDS = ("op", "kernel", "se", "skip", "out", "layers", "act")
-_MBCONV = re.compile(r"mbconv(\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,7 @@ class Block:
         kernel: odd sides in pixels.
         out: channels.
         layers: how many.
-        se: squeeze widths as shares, 0 for none; a conv has none.
+        se: squeeze widths as fractions, 0 for none; a conv has none.
         skip: "identity" (a residual wherever a layer can have one) or "none"; a conv has none.
         act: nonlinearities.
     """
@@ -46,21 +47,12 @@ class Block:
 
     def check(self, where: str) -> None:
         """Raise SpaceError for an option that cannot be; `where` names the block."""
-        for name in FIELDS:
-            Choice(f"{where}.{name}", getattr(self, name))
-        _check(f"{where}.stride", (self.stride,), "1 or 2", lambda v: _whole(v) and v <= 2)
-        _check(
-            f"{where}.op",
-            self.op,
-            "conv, dconv or mbconv with a number above 1, as mbconv6",
-            _is_op,
-        )
-        _check(f"{where}.kernel", self.kernel, "an odd whole number", lambda v: _whole(v) and v % 2)
-        _check(f"{where}.out", self.out, "a whole number of at least 1", _whole)
-        _check(f"{where}.layers", self.layers, "a whole number of at least 1", _whole)
-        _check(f"{where}.se", self.se, "a share from 0 to 1", _is_share)
-        _check(f"{where}.skip", self.skip, "identity or none", lambda v: v in SKIPS)
-        _check(f"{where}.act", self.act, f"one of {', '.join(ACTS)}", lambda v: v in ACTS)
+        for name, (allowed, good) in _RULES.items():
+            options = (self.stride,) if name == "stride" else getattr(self, name)
+            if wrong := [option for option in options if not good(option)]:
+                raise SpaceError(
+                    f"{where}.{name} has the option {wrong[0]!r}; it must be {allowed}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +63,8 @@ class BlockSpace(Space):
         name: of the space.
         stem: the alternatives for the first row.
         blocks: from the stem to the tail.
-        tail: for every row behind the blocks its alternatives.
-        se_of: whether a squeeze width is a share of the layer's input (MnasNet, not rounded) or of
+        tail: for every row after the blocks its alternatives.
+        se_of: whether a squeeze width is a fraction of the layer's input (MnasNet, not rounded) or of
             its expansion (V3, section 5.3, rounded to 8).
         resolution, classes, padding, se_gate, dropout: as in `NetSpec`.
 
@@ -98,25 +90,18 @@ class BlockSpace(Space):
             raise SpaceError(f"se_of is {self.se_of!r}; allowed are {', '.join(SQUEEZES)}")
         for i, block in enumerate(self.blocks):
             block.check(f"block{i}")
-        choices = tuple(c for c in self._slots() if len(c.options) > 1)
-        object.__setattr__(self, "choices", choices)
-        object.__setattr__(self, "_at", {c.name: i for i, c in enumerate(choices)})
-        self.decode([0] * len(choices))  # a network can be made of it at all
+        every = [Choice(name, tuple(map(_label, found))) for name, found in self.slots.items()]
+        object.__setattr__(self, "choices", tuple(c for c in every if len(c.options) > 1))
+        self.decode([0] * len(self.choices))  # a network can be made of it at all
 
     def decode(self, tokens: Sequence[int]) -> NetSpec:
         """See `Space.decode`."""
-        tokens, at = self.check(tokens), self._at  # type: ignore[attr-defined]
-
-        def pick(name: str, options: Sequence[Any]) -> Any:
-            return options[tokens[at[name]] if name in at else 0]
-
-        rows: list[Row] = [pick("stem", self.stem)]
-        width = rows[0].out  # type: ignore[union-attr]
+        picked = self._picked(tokens)
+        rows: list[Row] = [picked["stem"]]
         for i, block in enumerate(self.blocks):
-            fields = {name: pick(f"block{i}.{name}", getattr(block, name)) for name in FIELDS}
-            rows += self._layers(block.stride, width, **fields)
-            width = fields["out"]
-        rows += [pick(f"tail{i}", options) for i, options in enumerate(self.tail)]
+            fields = {name: picked[f"block{i}.{name}"] for name in FIELDS}
+            rows += self._layers(block.stride, rows[-1].out, **fields)  # type: ignore[union-attr]
+        rows += [picked[f"tail{i}"] for i in range(len(self.tail))]
         spec = self._spec(rows)
         return rename(spec, f"{self.name}-{spec.digest()[:6]}")
 
@@ -138,50 +123,54 @@ class BlockSpace(Space):
             return tuple(picked[choice.name] for choice in self.choices)
         raise self._not_in(spec, "its rows are no blocks of these options")
 
+    @cached_property
+    def slots(self) -> dict[str, tuple[Any, ...]]:
+        """What can stand in every place, in the order of the tokens; a single option is not a choice."""
+        found: dict[str, tuple[Any, ...]] = {"stem": self.stem}
+        for i, block in enumerate(self.blocks):
+            found |= {f"block{i}.{name}": tuple(getattr(block, name)) for name in FIELDS}
+        return found | {f"tail{i}": rows for i, rows in enumerate(self.tail)}
+
     def row_places(self, tokens: Sequence[int]) -> list[str]:
         """Where each row of a network stands in the space: "stem", "block2.0", "block2.1", "tail0"."""
-        tokens, at = self.check(tokens), self._at  # type: ignore[attr-defined]
+        picked = self._picked(tokens)
         found = ["stem"]
-        for i, block in enumerate(self.blocks):
-            name = f"block{i}.layers"
-            layers = block.layers[tokens[at[name]] if name in at else 0]
-            found += [f"block{i}.{n}" for n in range(layers)]
+        for i in range(len(self.blocks)):
+            found += [f"block{i}.{n}" for n in range(picked[f"block{i}.layers"])]
         return [*found, *(f"tail{i}" for i in range(len(self.tail)))]
 
     def covering(self) -> Iterator[NetSpec]:
         """Networks that together have every row which a network of the space can have.
 
-        What a latency table must answer for: every combination of a block's options behind every
+        What a latency table must answer for: every combination of a block's options after every
         width that can enter it. Residuals are no part of a row.
         """
-        entering: list[tuple[str, int]] = [("stem", i) for i in range(len(self.stem))]
+        entering = self._indexed("stem")
         for i, block in enumerate(self.blocks):
-            varied = [f for f in FIELDS if f not in ("layers", "skip")]
-            for before in entering:
-                for picked in product(*(range(len(getattr(block, f))) for f in varied)):
-                    names = (f"block{i}.{f}" for f in varied)
-                    deep = (f"block{i}.layers", block.layers.index(max(block.layers)))
-                    yield self._with([before, deep, *zip(names, picked, strict=True)])
-            entering = [(f"block{i}.out", n) for n in range(len(block.out))]
+            varied = [self._indexed(f"block{i}.{f}") for f in FIELDS if f not in ("layers", "skip")]
+            deep = (f"block{i}.layers", block.layers.index(max(block.layers)))
+            for picked in product(entering, *varied):
+                yield self._with(deep, *picked)
+            entering = self._indexed(f"block{i}.out")
         for i, options in enumerate(self.tail):
-            now = [(f"tail{i}", n) for n in range(len(options))]
+            now = self._indexed(f"tail{i}")
             for pair in product(entering, now):
-                yield self._with(pair)
+                yield self._with(*pair)
             # A pool passes the width on: what follows it meets what stood before it.
             entering = entering if all(row.op == "pool" for row in options) else now
 
-    def _with(self, picked: Sequence[tuple[str, int]] | tuple[tuple[str, int], ...]) -> NetSpec:
+    def _indexed(self, name: str) -> list[tuple[str, int]]:
+        return [(name, n) for n in range(len(self.slots[name]))]
+
+    def _with(self, *picked: tuple[str, int]) -> NetSpec:
         chosen = dict(picked)
         return self.decode([chosen.get(choice.name, 0) for choice in self.choices])
 
-    def _slots(self) -> Iterator[Choice]:
-        """Everything that can vary, in the order of the tokens."""
-        yield Choice("stem", tuple(map(_label, self.stem)))
-        for i, block in enumerate(self.blocks):
-            for name in FIELDS:
-                yield Choice(f"block{i}.{name}", tuple(getattr(block, name)))
-        for i, rows in enumerate(self.tail):
-            yield Choice(f"tail{i}", tuple(map(_label, rows)))
+    def _picked(self, tokens: Sequence[int]) -> dict[str, Any]:
+        """The option of every slot, those that cannot vary included."""
+        names = (choice.name for choice in self.choices)
+        at = dict(zip(names, self.check(tokens), strict=True))
+        return {name: options[at.get(name, 0)] for name, options in self.slots.items()}
 
     def _layers(
         self, stride: int, width: int, *, op: str, kernel: int, se: float, skip: str, out: int,
@@ -193,12 +182,11 @@ class BlockSpace(Space):
             if op == "conv":
                 rows.append(Conv(kernel, out, act, stride))
             else:
-                expanded = width if op == "dconv" else round8(_ratio(op) * width)
+                expanded = width if op == "dconv" else round8(float(op[len("mbconv") :]) * width)
                 squeeze = self._squeeze(se, width, expanded)
-                adds = skip == "identity" and stride == 1 and width == out
-                rows.append(
-                    Bneck(kernel, expanded, out, squeeze, act, stride, skip="yes" if adds else "no")
-                )
+                same = stride == 1 and width == out
+                adds: Skip = "yes" if same and skip == "identity" else "no"
+                rows.append(Bneck(kernel, expanded, out, squeeze, act, stride, skip=adds))
             width, stride = out, 1
         return rows
 
@@ -216,60 +204,52 @@ class BlockSpace(Space):
                 yield {}
             return
         options = self.blocks[block]
-        for picked in product(*(range(len(getattr(options, f))) for f in FIELDS)):
-            values = {f: getattr(options, f)[n] for f, n in zip(FIELDS, picked, strict=True)}
+        for picked in product(*(enumerate(getattr(options, f)) for f in FIELDS)):
+            values = {f: value for f, (_, value) in zip(FIELDS, picked, strict=True)}
             stop = start + values["layers"]
             if stop > end or rows[start].out != values["out"]:  # type: ignore[union-attr]
                 continue
             if tuple(self._layers(options.stride, width, **values)) == tuple(rows[start:stop]):
-                named = {f"block{block}.{f}": n for f, n in zip(FIELDS, picked, strict=True)}
+                named = {f"block{block}.{f}": n for f, (n, _) in zip(FIELDS, picked, strict=True)}
                 for rest in self._parse(rows, block + 1, stop, end, values["out"]):
                     yield named | rest
 
     def _spec(self, rows: Sequence[Row]) -> NetSpec:
-        return NetSpec(
-            name=self.name,
-            rows=tuple(rows),
-            resolution=self.resolution,
-            classes=self.classes,
-            padding=self.padding,
-            se_gate=self.se_gate,
-            dropout=self.dropout,
-        )
+        header: dict[str, Any] = {name: getattr(self, name) for name in HEADER}
+        return NetSpec(name=self.name, rows=tuple(rows), **header)
 
     def _not_in(self, spec: NetSpec, why: str) -> NotInSpace:
-        return NotInSpace(
-            f"{spec.name} does not lie in the space {self.name}: {why}; give the space options that "
-            "hold it, or take another network"
-        )
+        advice = "give the space options that hold it, or take another network"
+        return self.outside(spec, why, advice)
 
 
-def _ratio(op: str) -> float:
-    match = _MBCONV.fullmatch(op)
-    assert match is not None
-    return float(match[1])
-
-
-def _label(row: Row) -> Option:
-    return " ".join(map(str, (row.op, *(getattr(row, f) for f in row.__dataclass_fields__))))
-
-
-def _check(where: str, values: Sequence[Any], allowed: str, good: Callable[[Any], object]) -> None:
-    for value in values:
-        if not good(value):
-            raise SpaceError(f"{where} has the option {value!r}; it must be {allowed}")
+def _label(option: Any) -> Option:
+    """A row in words; any other option is one as it is."""
+    if not isinstance(option, Conv | Bneck | Pool):
+        return option  # type: ignore[no-any-return]
+    return " ".join(map(str, (option.op, *astuple(option))))
 
 
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _is_share(value: object) -> bool:
+def _is_fraction(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _is_op(value: object) -> bool:
-    if value in ("conv", "dconv"):
-        return True
-    match = _MBCONV.fullmatch(value) if isinstance(value, str) else None
-    return match is not None and float(match[1]) > 1
+    found = re.fullmatch(r"conv|dconv|mbconv(\d+(?:\.\d+)?)", str(value))
+    return found is not None and float(found[1] or "inf") > 1
+
+
+_RULES: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "stride": ("1 or 2", lambda value: _whole(value) and value <= 2),
+    "op": ("conv, dconv or mbconv with a number above 1, as mbconv6", _is_op),
+    "kernel": ("an odd whole number", lambda value: _whole(value) and value % 2),
+    "out": ("a whole number of at least 1", _whole),
+    "layers": ("a whole number of at least 1", _whole),
+    "se": ("a fraction from 0 to 1", _is_fraction),
+    "skip": ("identity or none", lambda value: value in SKIPS),
+    "act": (f"one of {', '.join(ACTS)}", lambda value: value in ACTS),
+}

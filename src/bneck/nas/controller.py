@@ -1,17 +1,15 @@
 """The RNN controller of MnasNet and NASNet, trained by PPO, as an Optuna sampler.
 
-Published: one LSTM layer of 100 units, a softmax a token, PPO, Adam with a rate of 3.5e-4, entropy
+Published: one LSTM layer of 100 units, a softmax per token, PPO, Adam with a rate of 3.5e-4, entropy
 weight 1e-5, an exponential average of rewards (0.95) as baseline, weights drawn from U(-0.1, 0.1),
 updates on batches of 20 networks. **Not published**, and settable here: the embedding's size (that of
-the LSTM), PPO's clip (0.2) and its epochs a batch (4). With the published numbers the controller is about
+the LSTM), PPO's clip (0.2) and its epochs per batch (4). With the published numbers the controller is about
 random search for its first few hundred trials (docs/results.md); `tuned` is not.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,15 +19,14 @@ from torch import Tensor, nn
 from bneck.nas.samplers import OnReplay, TokenSampler
 from bneck.nas.space import Choice, Tokens
 from bneck.nas.trials import Judged
-from bneck.specs.errors import InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PPO:
     """How the controller learns; the defaults are the paper's, see this module's text.
 
-    `normalise` divides a batch's advantages by their spread, so that the scale of rewards does not
-    matter.
+    `normalise` divides a batch's advantages by their standard deviation, so that the scale of rewards
+    does not matter.
     """
 
     hidden: int = 100
@@ -41,22 +38,6 @@ class PPO:
     clip: float = 0.2
     epochs: int = 4
     normalise: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("hidden", "batch", "epochs"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} of the controller is {getattr(self, name)}; at least 1")
-        for name, most in (("lr", 1.0), ("init", 1e3), ("clip", 1e3)):
-            if not 0 < getattr(self, name) <= most:
-                raise InputError(
-                    f"{name} of the controller is {getattr(self, name)}; it must be above 0 "
-                    f"and at most {most:g}"
-                )
-        if not 0 <= self.baseline < 1 or not 0 <= self.entropy < math.inf:
-            raise InputError(
-                f"the controller has baseline {self.baseline} and entropy {self.entropy}; the first must be "
-                "from 0 to below 1, the second at least 0"
-            )
 
 
 PAPER = PPO()
@@ -80,10 +61,9 @@ class Policy(nn.Module):
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.uniform_(-init, init, generator=generator)
-        offsets = torch.tensor([0, *sizes]).cumsum(0)[:-1]
-        self.register_buffer("offsets", offsets)
-        none = torch.arange(max(sizes))[None] >= torch.tensor(sizes)[:, None]
-        self.register_buffer("none", none)
+        self.register_buffer("offsets", torch.tensor([0, *sizes]).cumsum(0)[:-1])
+        options = torch.arange(max(sizes))[None]
+        self.register_buffer("none", options >= torch.tensor(sizes)[:, None])
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, length) tokens -> (batch, length, options) log-probabilities, teacher-forced."""
@@ -114,23 +94,14 @@ class Controller(TokenSampler):
 
     Its state follows from the finished trials in the order of finishing alone: a resumed search
     replays the updates and ends in the same state. A trial that an older state proposed counts as
-    proposed by the one that learns from it.
-
-    Args:
-        choices: of the space.
-        ppo: how it learns.
-        seed: of everything random.
-        on_replay: called after every update where several are due, as in a resumed search.
+    proposed by the one that learns from it. `on_replay` is called after every update where several
+    are due, as in a resumed search.
     """
 
     def __init__(
-        self,
-        choices: Sequence[Choice],
-        ppo: PPO = PAPER,
-        *,
-        seed: int = 0,
+        self, choices: Sequence[Choice], ppo: PPO = PAPER, *, seed: int = 0,
         on_replay: OnReplay | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(choices, seed=seed)
         self.ppo, self.on_replay = ppo, on_replay
         self.policy = Policy(self.sizes, ppo.hidden, ppo.init, seed)
@@ -139,8 +110,11 @@ class Controller(TokenSampler):
         self.updates = 0
 
     def propose(self, history: Sequence[Judged], pending: set[Tokens], number: int) -> Tokens:
-        """See `TokenSampler.propose`."""
-        with _one_thread():
+        threads = torch.get_num_threads()
+        torch.set_num_threads(
+            1
+        )  # matrices this small are slower on several, much slower on busy machines
+        try:
             due = len(history) // self.ppo.batch - self.updates
             for n in range(1, due + 1):
                 start = self.updates * self.ppo.batch
@@ -149,6 +123,8 @@ class Controller(TokenSampler):
                 if self.on_replay and due > 1:
                     self.on_replay(n, due)
             return self.policy.sample(self.rng(number).random(len(self.sizes)).tolist())
+        finally:
+            torch.set_num_threads(threads)
 
     def _update(self, batch: Sequence[Judged]) -> None:
         tokens = torch.tensor([judged.tokens for judged in batch])
@@ -177,14 +153,3 @@ class Controller(TokenSampler):
         if self.ppo.normalise:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         return [float(a) for a in advantages]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Matrices this small are slower on several threads, and much slower beside other work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

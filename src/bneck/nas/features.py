@@ -32,9 +32,8 @@ class Features:
         ]
         self.offsets = np.cumsum([0, *self.sizes])
         self.pair_offsets = np.cumsum([0, *(self.sizes[i] * self.sizes[j] for i, j in self.pairs)])
-        self._left = np.array([i for i, _ in self.pairs], dtype=np.int64)
-        self._right = np.array([j for _, j in self.pairs], dtype=np.int64)
-        self._widths = np.array([self.sizes[j] for _, j in self.pairs], dtype=np.int64)
+        self._left, self._right = np.array(self.pairs, dtype=np.int64).reshape(-1, 2).T
+        self._widths = np.array(self.sizes, dtype=np.int64)[self._right]
         scale = [
             LONG if size > MOST_OPTIONS else OPTION if first.any() else 1.0
             for size, (first, _) in zip(self.sizes, self.numbers, strict=True)
@@ -55,17 +54,13 @@ class Features:
         pairs = np.zeros((len(tokens), int(self.pair_offsets[-1])))
         np.put_along_axis(options, on, 1.0, axis=1)
         np.put_along_axis(pairs, pairs_on, 1.0, axis=1)
-        sizes = [
-            np.stack([both[power][t] for both, t in zip(self.numbers, tokens.T, strict=True)], 1)
-            for power in (0, 1)
-        ]
-        columns = [self._option_scale * options, sizes[0], np.sqrt(SQUARE) * sizes[1]]
-        return np.concatenate(columns, 1), pairs
+        first, square = self.sizes_of(tokens), np.sqrt(SQUARE) * self.sizes_of(tokens, 1)
+        return np.concatenate([self._option_scale * options, first, square], 1), pairs
 
-    def sizes_of(self, tokens: Indices) -> Array:
-        """Size of the option of every choice, in units of their spread; 0 for what has none."""
-        columns = [first[t] for (first, _), t in zip(self.numbers, tokens.T, strict=True)]
-        return np.stack(columns, 1)
+    def sizes_of(self, tokens: Indices, which: int = 0) -> Array:
+        """Size (or, 1, its square) of every choice's option, in units of their spread; 0 for what has none."""
+        pairs = zip(self.numbers, tokens.T, strict=True)
+        return np.stack([numbers[which][token] for numbers, token in pairs], 1)
 
     def products(self, tokens: Indices) -> Array:
         """Products of the sizes of any two choices, themselves included, for every row of tokens.
@@ -76,7 +71,7 @@ class Features:
         return np.asarray(sizes[:, self._upper[0]] * sizes[:, self._upper[1]] * self._twice)
 
     def tables(self, weights: Array) -> tuple[Array, Array, Array]:
-        """Weights of all columns folded into a number an option, a number a pair, a matrix of sizes."""
+        """Weights of all columns folded into one per option, one per pair, and a matrix of sizes."""
         total, count = int(self.offsets[-1]), len(self.sizes)
         weights, products = np.split(weights, [len(weights) - len(self._twice)])
         square_form = np.zeros((count, count))

@@ -9,69 +9,52 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Mapping
-from typing import TypeAlias
+from collections.abc import Mapping
 
 from bneck.costs.table import TableError
-from bneck.nas.netadapt import ALL, LEAST, Kind, places
-from bneck.nas.widths import width_at
+from bneck.nas.netadapt import ALL, LEAST, Estimate, Place, places, width_at, with_widths
 from bneck.specs.network import NetSpec
-from bneck.specs.rows import Bneck
-from bneck.specs.transforms import beside, fix_skips, squeezed_like, with_expanded, with_out
+from bneck.specs.transforms import fix_skips
 
-MOST = 2.0  # no width grows beyond this multiple of the network's
+MOST = 2.0  # no width grows beyond this multiple of the network's, unless `widest` says how far
 HALVINGS = 10  # of the common factor
-CLOSE = 0.002  # a share of the target; nothing nearer is looked for
+CLOSE = 0.002  # a fraction of the target; nothing nearer is looked for
 UPWARD = 2  # widths that a single place may stand above the common factor
-
-Place: TypeAlias = tuple[Kind, tuple[int, ...]]
-Estimate: TypeAlias = Callable[[NetSpec], float]
 
 
 def fit_widths(
-    spec: NetSpec,
-    target_ms: float,
-    estimate: Estimate,
-    *,
-    widest: NetSpec | None = None,
-    least: float = LEAST,
-    most: float = MOST,
-    kinds: Collection[Kind] = ALL,
+    spec: NetSpec, target_ms: float, estimate: Estimate, *, widest: NetSpec | None = None
 ) -> NetSpec:
     """The version of `spec` whose estimated latency is next to `target_ms`, never above it.
 
     Args:
-        spec: rows and proportions of widths.
+        spec: rows and proportions of widths; no width falls below a quarter of its own.
         target_ms: what to come near, in milliseconds.
-        estimate: spec -> latency in milliseconds; a width for which it raises `TableError` is none.
-        widest: the same rows with the greatest widths allowed; None: `most` times those of `spec`.
-        least: no width falls below this share of the network's.
-        most: no width grows beyond this multiple of the network's.
-        kinds: which widths change.
+        estimate: spec -> latency in milliseconds; widths for which it raises `TableError` are not taken.
+        widest: the same rows with the greatest widths allowed; None: twice those of `spec`.
 
     Returns:
         The network with residuals written down, under its own name. Where even the narrowest version is
         above the target that one comes back; where the widest is below, that one.
     """
     spec = fix_skips(spec)
-    options = {
-        place: _options(spec, place, estimate, widest, least, most) for place in places(spec, kinds)
-    }
-    own = {place: width_at(spec, place[0], place[1][0]) for place in options}
+    options = {place: _options(spec, place, estimate, widest) for place in places(spec, ALL)}
+    own = {place: width_at(spec, place) for place in options}
+    tops = {place: known[-1] for place, known in options.items()}
 
     def at(widths: Mapping[Place, int]) -> float:
         try:
-            return estimate(_with_widths(spec, widths, options))
+            return estimate(with_widths(spec, widths, tops))
         except TableError:
             return math.inf
 
-    best = {place: widths[0] for place, widths in options.items()}
+    best = {place: known[0] for place, known in options.items()}
     best_ms = at(best)
-    low, high = math.log(least), math.log(most)
+    low, high = math.log(LEAST), math.log(MOST)
     for _ in range(HALVINGS):
         factor = math.exp((low + high) / 2)
         widths = {
-            place: min(known, key=lambda width, p=place, f=factor: abs(width - f * own[p]))  # type: ignore[misc]
+            place: min(known, key=lambda width, aim=factor * own[place]: abs(width - aim))  # type: ignore[misc]
             for place, known in options.items()
         }
         ms = at(widths)
@@ -93,49 +76,24 @@ def fit_widths(
             break
         best_ms, n = max(timed)
         best = wider[n]
-    return _with_widths(spec, best, options)
+    return with_widths(spec, best, tops)
 
 
-def _options(
-    spec: NetSpec,
-    place: Place,
-    estimate: Estimate,
-    widest: NetSpec | None,
-    least: float,
-    most: float,
-) -> list[int]:
+def _options(spec: NetSpec, place: Place, estimate: Estimate, widest: NetSpec | None) -> list[int]:
     """The widths that a place may have, rising: its own, and multiples of 8 that are estimated."""
-    own = width_at(spec, place[0], place[1][0])
-    top = int(most * own) if widest is None else width_at(widest, place[0], place[1][0])
-    known = [width for width in range(8, top + 1, 8) if width >= least * own and width != own]
+    own = width_at(spec, place)
+    top = int(MOST * own) if widest is None else width_at(widest, place)
 
     def estimated(width: int) -> bool:
         try:
-            estimate(_with_widths(spec, {place: width}, {place: [width]}))
+            estimate(with_widths(spec, {place: width}, {place: width}))
         except TableError:
             return False
         return True
 
     # What a table covers lies between two widths, so that the ends tell.
-    below = [width for width in known if width < own]
-    above = [width for width in known if width > own]
+    below = [width for width in range(8, own, 8) if LEAST * own <= width <= top]
+    above = list(range(own // 8 * 8 + 8, top + 1, 8))
     below = below[bisect_left(below, True, key=estimated) :]
     above = above[: bisect_left(above, True, key=lambda width: not estimated(width))]
     return [*below, own, *above]
-
-
-def _with_widths(
-    spec: NetSpec, widths: Mapping[Place, int], options: Mapping[Place, list[int]]
-) -> NetSpec:
-    """`spec` with other widths; outputs first, as what an expansion may be depends on its input."""
-    changed = spec
-    for place, width in sorted(widths.items(), key=lambda entry: entry[0][0] == "expansion"):
-        kind, rows = place
-        if kind != "expansion":
-            changed = with_out(changed, rows, width)
-            continue
-        row = spec.rows[rows[0]]
-        assert isinstance(row, Bneck)
-        width = beside(changed.width_into(rows[0]), width, most=options[place][-1], fused=row.fused)
-        changed = with_expanded(changed, rows[0], width)
-    return squeezed_like(changed, spec)

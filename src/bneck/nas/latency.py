@@ -20,16 +20,12 @@ NEAR = 1e-6  # relative difference of what is the same
 
 
 class Latencies:
-    """Estimates, quick by an addition of blocks where the device's estimate is one.
+    """Estimates in milliseconds, quick where the device's estimate is a sum over blocks.
 
     A latency table adds up rows, and a row's time depends on its block's choices and the width that
-    enters the block. So the whole is a sum of one term a block, which is looked up, and asked for
-    when it is first needed. Where random networks show that it is no such sum (a space of widths that
-    several rows share), a linear model stands in, and the ends are to be asked for exactly (`ms`).
-
-    Args:
-        choices: of the space.
-        estimate: tokens -> latency in milliseconds.
+    enters the block. So the estimate is a sum of one term per block, which is asked for once. Where
+    random networks show that it is not such a sum (a space of widths that several rows share), a linear
+    model replaces it, and the networks that a search ends in need the exact estimate (`ms`).
     """
 
     def __init__(self, choices: Sequence[Choice], estimate: TokenEstimate) -> None:
@@ -42,8 +38,7 @@ class Latencies:
         self._model: Callable[[Indices], Array] | None = None
         self.exact = max(len(table) for table in self._tables) <= LARGEST and self._adds_up()
         if not self.exact:
-            tokens = self._random(FITTED)
-            times = np.array([self.ms(tuple(row)) for row in tokens.tolist()])
+            tokens, times = self._timed(FITTED)
             self._model = fit(Features(choices), tokens, times, noises=(1e-4,)).draw(None)
 
     def ms(self, tokens: Tokens) -> float:
@@ -52,9 +47,7 @@ class Latencies:
 
     def quick(self, tokens: Indices) -> Array:
         """Milliseconds of one network a row; approximate where `exact` is false."""
-        if self._model is not None:
-            return self._model(tokens)
-        return self._summed(tokens)
+        return self._summed(tokens) if self._model is None else self._model(tokens)
 
     def _places(self) -> list[tuple[list[int], list[int]]]:
         """For every block its choices with the one that enters it, and the latter alone."""
@@ -80,19 +73,20 @@ class Latencies:
 
     def _term(self, tokens: Indices, places: list[int], entering: list[int]) -> float:
         """What a block adds to the first network, its entering width being the same in both."""
-        before, behind = [0] * len(self.sizes), [0] * len(self.sizes)
-        for i in places:
-            behind[i] = int(tokens[i])
-            before[i] = int(tokens[i]) if i in entering else 0
-        return self.ms(tuple(behind)) - self.ms(tuple(before))
+        with_it, without = (
+            tuple(int(token) if i in kept else 0 for i, token in enumerate(tokens))
+            for kept in (places, entering)
+        )
+        return self.ms(with_it) - self.ms(without)
 
     def _adds_up(self) -> bool:
-        tokens = self._random(CHECKED)
-        times = np.array([self.ms(tuple(row)) for row in tokens.tolist()])
+        tokens, times = self._timed(CHECKED)
         return bool(np.allclose(self._summed(tokens), times, rtol=NEAR, atol=0))
 
-    def _random(self, count: int) -> Indices:
-        return self.rng.integers(0, self.sizes, (count, len(self.sizes)))
+    def _timed(self, count: int) -> tuple[Indices, Array]:
+        """Random networks and their milliseconds."""
+        tokens = self.rng.integers(0, self.sizes, (count, len(self.sizes)))
+        return tokens, np.array([self.ms(tuple(row)) for row in tokens.tolist()])
 
 
 def fastest(
@@ -101,7 +95,7 @@ def fastest(
     """The fastest network of a space that descents from 20 random ones end in, and its milliseconds."""
     latencies = Latencies(space.choices, lambda tokens: estimate(space.decode(tokens)))
     rng, sizes = np.random.default_rng(seed), [len(choice.options) for choice in space.choices]
-    best: tuple[float, list[int]] | None = None
+    ends = []
     for _ in range(20):
         tokens = [int(rng.integers(size)) for size in sizes]
         changed = True
@@ -112,8 +106,6 @@ def fastest(
                 n = int(np.argmin(latencies.quick(around)))
                 if latencies.quick(around)[n] < latencies.quick(np.array([tokens]))[0] - 1e-12:
                     tokens[i], changed = n, True
-        ms = latencies.ms(tuple(tokens))
-        if best is None or ms < best[0]:
-            best = (ms, tokens)
-    assert best is not None
-    return tuple(best[1]), best[0]
+        ends.append((latencies.ms(tuple(tokens)), tuple(tokens)))
+    ms, best = min(ends, key=lambda end: end[0])
+    return best, ms

@@ -58,13 +58,11 @@ def close_ledger(storage: BaseStorage) -> None:
 
 
 def _whole_trials(url: str) -> RDBStorage:
-    """Optuna's storage, which asks the database about every parameter of a trial that comes whole.
-
-    Whether the trial is open and whether its distributions are those of the trials before: two queries a
-    choice, more than half of what a trial with 42 choices costs (docs/decisions.md). A trial that is
-    written in one go is open, and a study holds one space (`nas.study`). This is the one private part
-    of Optuna that is used here; without it everything works, slower.
-    """
+    """Optuna's storage, which does not ask the database about every parameter of a trial that comes whole."""
+    # Optuna asks whether the trial is open and whether its distributions are those of the trials before: two
+    # queries per choice, more than half of what a trial with 42 choices costs (docs/decisions.md). A trial
+    # written in one go is open, and a study holds one space (`nas.study`). This is the one private part of
+    # Optuna that is used; without it everything works, slower.
     from optuna.distributions import BaseDistribution, distribution_to_json
     from optuna.storages._rdb import models
 
@@ -73,30 +71,21 @@ def _whole_trials(url: str) -> RDBStorage:
             self, session: Any, trial_id: int, param_name: str, param_value_internal: float,
             distribution: BaseDistribution, previous_distribution: BaseDistribution | None = None,
         ) -> None:  # fmt: skip
-            session.add(
-                models.TrialParamModel(
-                    trial_id=trial_id,
-                    param_name=param_name,
-                    param_value=param_value_internal,
-                    distribution_json=distribution_to_json(distribution),
-                )
-            )
+            row = models.TrialParamModel(
+                trial_id=trial_id, param_name=param_name, param_value=param_value_internal,
+                distribution_json=distribution_to_json(distribution),
+            )  # fmt: skip
+            session.add(row)
 
     return WholeTrials(url, engine_kwargs={"pool_pre_ping": True})
 
 
 def reach(call: Callable[[], T], ledger: str | Path | None) -> T:
     """The call's result; a ledger out of reach is tried again for some seconds."""
-    for pause in (*PAUSES_S, None):
+    for pause in (*PAUSES_S, 0):
         try:
             return call()
-        except InputError:
-            raise
-        except Exception as error:
-            if not _out_of_reach(error):
-                raise
-            if pause is None:
-                break
+        except _out_of_reach():
             time.sleep(pause)
     raise LedgerError(
         f"the ledger {ledger} cannot be reached; what was told is kept there, bring it back "
@@ -104,11 +93,10 @@ def reach(call: Callable[[], T], ledger: str | Path | None) -> T:
     )
 
 
-def _out_of_reach(error: Exception) -> bool:
-    from sqlalchemy.exc import DBAPIError
+def _out_of_reach() -> tuple[type[Exception], ...]:
+    from sqlalchemy.exc import DBAPIError  # slow to import; a journal that never fails needs none
 
-    lost = (OSError, DBAPIError, optuna.exceptions.StorageInternalError)
-    return isinstance(error, lost)
+    return OSError, DBAPIError, optuna.exceptions.StorageInternalError
 
 
 def _cut_torn_line(path: Path) -> None:

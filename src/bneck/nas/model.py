@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,12 @@ from bneck.nas.features import Array, Features, Indices
 
 Predict = Callable[[Indices], Array]
 
-NOISES = (0.03, 0.1, 0.3)  # variance of the noise, as a share of the values' variance
+NOISES = (0.03, 0.1, 0.3)  # variance of the noise, as a fraction of the values' variance
 # Prior variance of pairs and of products of sizes; sizes have 1. Which suits is fitted.
 PAIRS = ((0.01, 0.0), (0.01, 0.1), (0.1, 0.1), (0.03, 0.3))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Model:
     """A linear model fitted to values: all that is needed to draw weights from its posterior."""
 
@@ -57,21 +57,16 @@ class Model:
 
 
 def fit(
-    features: Features,
-    tokens: Indices,
-    values: Array,
-    *,
-    noises: Sequence[float] = NOISES,
-    pair_scales: Sequence[tuple[float, float]] = PAIRS,
-    doubts: Array | None = None,
-) -> Model:
+    features: Features, tokens: Indices, values: Array, *, noises: Sequence[float] = NOISES,
+    pair_scales: Sequence[tuple[float, float]] = PAIRS, doubts: Array | None = None,
+) -> Model:  # fmt: skip
     """The model with that noise and that weight of pairs which make the values most likely.
 
     Args:
         features: of the space.
-        tokens: one row a network.
-        values: one number a network; at least two networks.
-        noises: variances of the noise to try, as shares of the values' variance.
+        tokens: one row per network.
+        values: one number per network; at least two networks.
+        noises: variances of the noise to try, as fractions of the values' variance.
         pair_scales: prior variances of pairs and of products of sizes to try.
         doubts: by what the noise of each value is multiplied; None takes 1.
     """
@@ -82,27 +77,19 @@ def fit(
     doubt = np.ones(len(targets)) if doubts is None else doubts
     covers = single @ single.T, pair @ pair.T, product @ product.T
     level = 1.0 / max(1e-9, float(np.diag(covers[0]).mean() - covers[0].mean()))
-    best: tuple[float, tuple[float, float, float], Array, tuple[Array, bool]] | None = None
-    for of_pairs, of_products in pair_scales:
-        scales = level, level * of_pairs, level**2 * of_products
-        prior = sum(scale * cover for scale, cover in zip(scales, covers, strict=True))
-        for noise in noises:
-            factor = cho_factor(prior + np.diag(noise * doubt), lower=True, check_finite=False)
-            misfit = float(targets @ cho_solve(factor, targets, check_finite=False))
-            likely = -0.5 * misfit - float(np.log(np.diag(factor[0])).sum())
-            if best is None or likely > best[0]:
-                best = likely, scales, noise * doubt, factor
-    assert best is not None
-    _, scales, noises_fitted, factor = best
+
+    def weighed() -> Iterator[tuple[float, tuple[float, float, float], Array, tuple[Array, bool]]]:
+        for of_pairs, of_products in pair_scales:
+            scales = level, level * of_pairs, level**2 * of_products
+            prior = sum(scale * cover for scale, cover in zip(scales, covers, strict=True))
+            for noise in noises:
+                factor = cho_factor(prior + np.diag(noise * doubt), lower=True, check_finite=False)
+                misfit = float(targets @ cho_solve(factor, targets, check_finite=False))
+                likely = -0.5 * misfit - float(np.log(np.diag(factor[0])).sum())
+                yield likely, scales, noise * doubt, factor
+
+    _, scales, noises_fitted, factor = max(weighed(), key=lambda found: found[0])
     columns = [single, pair, product]
     column_scale = np.sqrt(np.repeat(scales, [c.shape[1] for c in columns]))
-    return Model(
-        features=features,
-        design=np.concatenate(columns, 1) * column_scale,
-        column_scale=column_scale,
-        targets=targets,
-        mean=mean,
-        spread=spread,
-        noise=noises_fitted,
-        factor=factor,
-    )
+    design = np.concatenate(columns, 1) * column_scale
+    return Model(features, design, column_scale, targets, mean, spread, noises_fitted, factor)

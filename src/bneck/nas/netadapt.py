@@ -7,10 +7,9 @@ change of latency, until the target is met.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
@@ -22,27 +21,28 @@ from bneck.specs.transforms import (
     stages,
     with_expanded,
     with_out,
-)
+)  # fmt: skip
 
-Estimate = Callable[[NetSpec], float]
+Estimate: TypeAlias = Callable[[NetSpec], float]
 Metric = Literal["ratio", "accuracy"]
 Kind = Literal["expansion", "bottleneck", "tail"]
+Place: TypeAlias = tuple[Kind, tuple[int, ...]]  # a width that may change, by its rows
 PAPER: tuple[Kind, ...] = ("expansion", "bottleneck")  # section 4.2
 ALL: tuple[Kind, ...] = (*PAPER, "tail")
-LEAST = 0.25  # no width is proposed below this share of the seed's
-SMALLEST = 1e-6  # a cut of latency, as a share, that is none
+LEAST = 0.25  # no width falls below this fraction of the seed's
+SMALLEST = 1e-6  # a smaller fraction of the latency is not a cut
 
 
 class Unreachable(InputError):
     """A target latency below what narrowing the seed network can reach."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """One width made narrower.
 
     "expansion" is that of one row, "bottleneck" that of all rows of a stage (section 4.2's two
-    kinds); "tail" is a conv behind the last bneck, which section 4.2 leaves alone.
+    kinds); "tail" is a conv after the last bneck, which section 4.2 leaves alone.
     """
 
     kind: Kind
@@ -53,9 +53,8 @@ class Proposal:
     estimated_ms: float
 
     def __str__(self) -> str:
-        names = (
-            f"row {self.rows[0]}" if len(self.rows) == 1 else f"rows {self.rows[0]}-{self.rows[-1]}"
-        )
+        first, last = self.rows[0], self.rows[-1]
+        names = f"row {first}" if first == last else f"rows {first}-{last}"
         return f"{self.kind} of {names}: {self.before} -> {self.after}"
 
 
@@ -84,64 +83,83 @@ Judge = Callable[[int, NetSpec, Sequence[Proposal]], Sequence[Trial]]
 Control = Callable[[int, NetSpec], float]
 
 
-def narrowest(seed: NetSpec, least: float = LEAST, kinds: Collection[Kind] = PAPER) -> NetSpec:
-    """The narrowest network that a search from `seed` may reach; its widths are the floors."""
-    spec = fix_skips(seed)
-    if "tail" in kinds:
-        for i in _tail(seed):
-            spec = with_out(spec, (i,), _floor(_out(seed, (i,)), least))
-    if "bottleneck" in kinds:
-        for group in _bottlenecks(seed):
-            spec = with_out(spec, group, _floor(_out(seed, group), least))
-    if "expansion" in kinds:
-        for i in _expansions(seed):
-            most = _bneck(seed, i).expanded
-            floor = beside(
-                spec.width_into(i), _floor(most, least), most=most, fused=_bneck(seed, i).fused
-            )
-            spec = with_expanded(spec, i, floor)
-    return squeezed_like(spec, seed)
+def places(spec: NetSpec, kinds: Collection[Kind]) -> list[Place]:
+    """Every width that may change: expansions by row, bottlenecks by stage, convs of the tail."""
+    rows = spec.rows
+    found: list[Place] = [("expansion", (i,)) for i in range(len(rows)) if spec.expands(i)]
+    # The stem is part of a stage only where a residual ties it to a bneck.
+    tied = (stage for stage in stages(spec) if any(isinstance(rows[i], Bneck) for i in stage))
+    found += [("bottleneck", stage) for stage in tied]
+    last = max(i for i, row in enumerate(rows) if i == 0 or not isinstance(row, Conv | Pool))
+    found += [("tail", (i,)) for i in range(last + 1, len(rows)) if isinstance(rows[i], Conv)]
+    return [place for place in found if place[0] in kinds]
+
+
+def width_at(spec: NetSpec, place: Place) -> int:
+    """The width that a change at this place changes."""
+    row = spec.rows[place[1][0]]
+    assert not isinstance(row, Pool)
+    return row.expanded if place[0] == "expansion" and isinstance(row, Bneck) else row.out
+
+
+def allowed(spec: NetSpec, place: Place, width: int, most: int) -> int:
+    """`width`, or one near it, up to `most`, where the row would lose its expand convolution."""
+    kind, rows = place
+    if kind != "expansion":
+        return width
+    return beside(spec.width_into(rows[0]), width, most=most, fused=_fused(spec, rows[0]))
+
+
+def with_widths(spec: NetSpec, widths: Mapping[Place, int], most: Mapping[Place, int]) -> NetSpec:
+    """`spec` with these widths, as far as they are `allowed`."""
+    changed = spec
+    # Outputs first: what an expansion may be depends on the width that enters its row.
+    for place, width in sorted(widths.items(), key=lambda entry: entry[0][0] == "expansion"):
+        changed = _edited(changed, place, allowed(changed, place, width, most[place]))
+    return squeezed_like(changed, spec)
+
+
+def narrowest(seed: NetSpec, kinds: Collection[Kind] = PAPER) -> NetSpec:
+    """The narrowest network that a search from `seed` may reach: a quarter of its widths."""
+    most = {place: width_at(seed, place) for place in places(seed, kinds)}
+    floors = {place: min(width, round8(LEAST * width)) for place, width in most.items()}
+    return with_widths(fix_skips(seed), floors, most)
 
 
 def propose(
-    spec: NetSpec,
-    delta_ms: float,
-    estimate: Estimate,
-    *,
-    seed: NetSpec,
-    least: float = LEAST,
+    spec: NetSpec, delta_ms: float, estimate: Estimate, *, seed: NetSpec,
     kinds: Collection[Kind] = PAPER,
-) -> list[Proposal]:
+) -> list[Proposal]:  # fmt: skip
     """All single changes that make `spec` at least `delta_ms` faster, each as wide as it can be.
 
     Args:
         spec: the network to change; its residuals are written down (`fix_skips`).
         delta_ms: the least cut of the estimated latency.
         estimate: spec -> latency in milliseconds.
-        seed: the network that the search began with; widths stay above `least` of its widths.
-        least: share of the seed's widths.
+        seed: the network that the search began with; no width falls below a quarter of its widths.
         kinds: which changes; the paper's two unless told otherwise.
 
     Returns:
-        Expansions by row, bottlenecks by stage, convs of the tail. A change that cannot save
-        enough is left out.
+        In the order of `places`, without changes that cannot save enough.
     """
-    limit_ms, bottom = estimate(spec) - delta_ms, narrowest(seed, least, kinds)
+    limit_ms, bottom = estimate(spec) - delta_ms, narrowest(seed, kinds)
     found = []
-    for kind, rows in places(spec, kinds):
-        if kind == "expansion":
-            before, floor = (_bneck(s, rows[0]).expanded for s in (spec, bottom))
-        else:
-            before, floor = (_out(s, rows) for s in (spec, bottom))
-        widths = [w for w in _narrower(before, floor) if _keeps_expands(spec, kind, rows, w)]
-        edit = partial(_edited, seed, spec, kind, rows)
-        if change := _widest(widths, edit, limit_ms, estimate):
-            after, narrow, ms = change
-            found.append(
-                Proposal(
-                    kind=kind, rows=rows, before=before, after=after, spec=narrow, estimated_ms=ms
-                )
-            )
+    for place in places(spec, kinds):
+        before, floor = (width_at(s, place) for s in (spec, bottom))
+        narrower = range((before - 1) // 8 * 8, floor - 1, -8)
+        widths = [width for width in narrower if _keeps_expands(spec, place, width)]
+
+        def edit(width: int, place: Place = place) -> NetSpec:
+            return squeezed_like(_edited(spec, place, width), seed)
+
+        # Most hopeless places are settled by their narrowest width alone.
+        if not widths or estimate(edit(widths[-1])) > limit_ms:
+            continue
+        timed = (
+            (width, changed, estimate(changed)) for width in widths for changed in [edit(width)]
+        )
+        after, narrow, ms = next(each for each in timed if each[2] <= limit_ms)
+        found.append(Proposal(*place, before, after, narrow, ms))
     return found
 
 
@@ -169,20 +187,10 @@ def choose(
 
 
 def adapt(
-    seed: NetSpec,
-    *,
-    accuracy: float,
-    target_ms: float,
-    delta_ms: float,
-    estimate: Estimate,
-    judge: Judge,
-    control: Control | None = None,
-    start: NetSpec | None = None,
-    first: int = 1,
-    metric: Metric = "ratio",
-    least: float = LEAST,
-    kinds: Collection[Kind] = PAPER,
-) -> Iterator[Step]:
+    seed: NetSpec, *, accuracy: float, target_ms: float, delta_ms: float, estimate: Estimate,
+    judge: Judge, control: Control | None = None, start: NetSpec | None = None, first: int = 1,
+    metric: Metric = "ratio", kinds: Collection[Kind] = PAPER,
+) -> Iterator[Step]:  # fmt: skip
     """Narrow `seed` step by step until its estimated latency is at most `target_ms`.
 
     Every step cuts at least `delta_ms`, the last one only what is missing. Steps are yielded as
@@ -192,7 +200,7 @@ def adapt(
         seed: the trained network to begin with.
         accuracy: of the network to begin with, on the images that trials are judged on.
         target_ms: where to stop.
-        delta_ms: least cut a step; the paper takes 1 % of the seed's latency.
+        delta_ms: least cut per step; the paper takes 1 % of the seed's latency.
         estimate: spec -> latency in milliseconds.
         judge: (step, network before, proposals) -> their trials, in any order.
         control: (step, network before) -> the accuracy to compare its trials with: that network's after
@@ -202,14 +210,13 @@ def adapt(
         start: a narrower version to begin with instead of the seed itself.
         first: number of the first step.
         metric: see `choose`.
-        least: see `propose`.
         kinds: see `propose`.
 
     Raises:
         Unreachable: no narrower network of this seed is fast enough, or (with an estimate that does
             not always fall with the widths) no single change makes the network faster any more.
     """
-    fastest_ms = estimate(narrowest(seed, least, kinds))
+    fastest_ms = estimate(narrowest(seed, kinds))
     if fastest_ms > target_ms:
         raise Unreachable(
             f"{target_ms:.3f} ms cannot be reached from {seed.name}: its narrowest version is estimated "
@@ -218,9 +225,7 @@ def adapt(
     spec, number = fix_skips(start or seed), first
     while (latency_ms := estimate(spec)) > target_ms:
         cut_ms = min(delta_ms, latency_ms - target_ms)
-        while not (
-            proposals := propose(spec, cut_ms, estimate, seed=seed, least=least, kinds=kinds)
-        ):
+        while not (proposals := propose(spec, cut_ms, estimate, seed=seed, kinds=kinds)):
             if cut_ms < SMALLEST * latency_ms:
                 raise Unreachable(
                     f"{target_ms:.3f} ms cannot be reached from {seed.name}: at {latency_ms:.3f} ms no single "
@@ -235,74 +240,22 @@ def adapt(
         spec, accuracy, number = kept.proposal.spec, kept.accuracy, number + 1
 
 
-def _edited(seed: NetSpec, spec: NetSpec, kind: Kind, rows: tuple[int, ...], width: int) -> NetSpec:
+def _edited(spec: NetSpec, place: Place, width: int) -> NetSpec:
+    kind, rows = place
+    return (
+        with_expanded(spec, rows[0], width) if kind == "expansion" else with_out(spec, rows, width)
+    )
+
+
+def _keeps_expands(spec: NetSpec, place: Place, width: int) -> bool:
+    """Whether no row loses its expand convolution at this width, which is more than narrowing."""
+    kind, rows = place
     if kind == "expansion":
-        return squeezed_like(with_expanded(spec, rows[0], width), seed)
-    return squeezed_like(with_out(spec, rows, width), seed)
+        return _fused(spec, rows[0]) or width != spec.width_into(rows[0])
+    after = [i + 1 for i in rows if i + 1 < len(spec.rows) and spec.expands(i + 1)]
+    return all(_fused(spec, i) or width_at(spec, ("expansion", (i,))) != width for i in after)
 
 
-def _widest(
-    widths: Sequence[int], edit: Callable[[int], NetSpec], limit_ms: float, estimate: Estimate
-) -> tuple[int, NetSpec, float] | None:
-    """The first of falling `widths` whose network is estimated within the limit."""
-    if not widths or estimate(edit(widths[-1])) > limit_ms:
-        return None  # most hopeless rows are settled by their narrowest width alone
-    for width in widths:
-        spec = edit(width)
-        ms = estimate(spec)
-        if ms <= limit_ms:
-            return width, spec, ms
-    return None
-
-
-def places(spec: NetSpec, kinds: Collection[Kind]) -> list[tuple[Kind, tuple[int, ...]]]:
-    """Every width that may change, as kind and rows; see `Proposal`."""
-    places: list[tuple[Kind, tuple[int, ...]]] = [("expansion", (i,)) for i in _expansions(spec)]
-    places += [("bottleneck", group) for group in _bottlenecks(spec)]
-    places += [("tail", (i,)) for i in _tail(spec)]
-    return [place for place in places if place[0] in kinds]
-
-
-def _expansions(spec: NetSpec) -> list[int]:
-    """Rows that have an expand convolution."""
-    return [i for i in range(len(spec.rows)) if spec.expands(i)]
-
-
-def _bottlenecks(spec: NetSpec) -> list[tuple[int, ...]]:
-    """Stages that share one bottleneck width; the stem only where a residual ties it to one."""
-    return [group for group in stages(spec) if any(isinstance(spec.rows[i], Bneck) for i in group)]
-
-
-def _tail(spec: NetSpec) -> list[int]:
-    """Convs after the last bneck, before and after the pool."""
-    last = max(i for i, row in enumerate(spec.rows) if not isinstance(row, Conv | Pool) or i == 0)
-    return [i for i in range(last + 1, len(spec.rows)) if isinstance(spec.rows[i], Conv)]
-
-
-def _keeps_expands(spec: NetSpec, kind: Kind, rows: tuple[int, ...], width: int) -> bool:
-    """Whether no row would lose its expand convolution at this width, which is no mere narrowing."""
-    if kind == "expansion":
-        return _bneck(spec, rows[0]).fused or width != spec.width_into(rows[0])
-    behind = [i + 1 for i in rows if i + 1 in _expansions(spec)]
-    rows_behind = (_bneck(spec, i) for i in behind)
-    return all(row.fused or row.expanded != width for row in rows_behind)
-
-
-def _narrower(width: int, floor: int) -> list[int]:
-    return list(range((width - 1) // 8 * 8, floor - 1, -8))
-
-
-def _floor(width: int, least: float) -> int:
-    return min(width, round8(least * width))
-
-
-def _bneck(spec: NetSpec, index: int) -> Bneck:
+def _fused(spec: NetSpec, index: int) -> bool:
     row = spec.rows[index]
-    assert isinstance(row, Bneck)
-    return row
-
-
-def _out(spec: NetSpec, group: tuple[int, ...]) -> int:
-    row = spec.rows[group[0]]
-    assert not isinstance(row, Pool)
-    return row.out
+    return isinstance(row, Bneck) and row.fused

@@ -22,9 +22,11 @@ from bneck.nas.samplers import TokenSampler
 from bneck.nas.space import Choice, Tokens
 from bneck.nas.trials import Judged
 
+WARMUP = 20  # trials drawn at random to begin with
+BOLDNESS = 0.25  # 0 takes the predictor at its word, 1 draws from its whole uncertainty
 MOST_TRIALS = 800  # that a model is fitted to: the best half and the last half
-REFIT = 25  # a model is fitted anew when it has a 25th more trials
-DOUBT = 3.0  # how much less a trial counts one standard deviation behind the best
+REFIT = 25  # a model is fitted again when it has a 25th more trials
+DOUBT = 3.0  # how much less a trial counts one standard deviation below the best
 PARENTS = 5  # the best trials, from which every climb starts
 REACHES = (2, 4)  # choices that a climb changes at most, one of these a trial
 EXACT = 16  # candidates whose latency is asked for exactly
@@ -39,26 +41,16 @@ class Predictor(TokenSampler):
         estimate: tokens -> latency in milliseconds, from a table. Without it the trials' values
             themselves are predicted.
         seed: of everything random.
-        warmup: trials drawn at random to begin with.
-        boldness: 0 takes the predictor at its word, 1 draws from its whole uncertainty.
         sweep: look for the whole front of accuracy and latency: every trial is for the most accurate
             network within a latency of its own, drawn between those of random networks.
     """
 
     def __init__(
-        self,
-        choices: Sequence[Choice],
-        *,
-        reward: Reward | None = None,
-        estimate: TokenEstimate | None = None,
-        seed: int = 0,
-        warmup: int = 20,
-        boldness: float = 0.25,
-        sweep: bool = False,
-    ) -> None:
+        self, choices: Sequence[Choice], *, reward: Reward | None = None,
+        estimate: TokenEstimate | None = None, seed: int = 0, sweep: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(choices, seed=seed)
         self.reward = reward if estimate else None
-        self.warmup, self.boldness = max(2, warmup), boldness
         self.sweep = sweep
         self.features = Features(choices)
         self._latency = Latencies(choices, estimate) if reward and estimate else None
@@ -67,21 +59,17 @@ class Predictor(TokenSampler):
         self._model: Model | None = None
 
     def propose(self, history: Sequence[Judged], pending: set[Tokens], number: int) -> Tokens:
-        """See `TokenSampler.propose`."""
         usable = [judged for judged in history if not judged.rejected]
         rng = self.rng(number)
-        if len(usable) < self.warmup:
+        if len(usable) < WARMUP:
             return self._allowed_draw(rng)
         model = self._fit(usable)
-        predict = model.draw(rng, self.boldness)
+        predict = model.draw(rng, BOLDNESS)
         seen = {judged.tokens for judged in history} | pending
         reach, within_ms = int(rng.choice(REACHES)), self._drawn_ms(rng)
         best = sorted(usable, key=lambda judged: -_merit(judged, within_ms))[:PARENTS]
-        found = self._climb(
-            np.array([judged.tokens for judged in best]),
-            lambda tokens: self._score(predict, tokens, within_ms),
-            reach,
-        )
+        starts = np.array([judged.tokens for judged in best])
+        found = self._climb(starts, lambda at: self._score(predict, at, within_ms), reach)
         fresh = [tokens for tokens in found if tokens not in seen]
         if not fresh:
             return self._allowed_draw(rng)
@@ -91,15 +79,9 @@ class Predictor(TokenSampler):
         latency = np.array([self._latency.ms(tokens) for tokens in fresh[:EXACT]])
         return fresh[int(np.argmax(self._rewards(accuracy, latency, within_ms)))]
 
-    def predicted(self, history: Sequence[Judged]) -> list[float]:
-        """The reward of every trial by the predictor's mean: less noisy than what was judged."""
-        model = self._fit([judged for judged in history if not judged.rejected])
-        tokens = np.array([judged.tokens for judged in history])
-        return [float(score) for score in self._score(model.draw(None), tokens)]
-
     def _fit(self, usable: Sequence[Judged]) -> Model:
         """The model at the last of the points where one is fitted; these depend on counts alone."""
-        point = self._fitted or self.warmup
+        point = self._fitted or WARMUP
         while (later := point + max(1, point // REFIT)) <= len(usable):
             point = later
         if self._model is None or point != self._fitted:
@@ -110,16 +92,13 @@ class Predictor(TokenSampler):
             values = [j.accuracy for j in known] if self.reward else [j.value for j in known]
             rewards = np.array([j.value for j in known])
             behind = (rewards.max() - rewards) / (rewards.std() or 1.0)
-            self._model = fit(
-                self.features,
-                np.array([j.tokens for j in known]),
-                np.array(values, dtype=float),
-                doubts=None if self.sweep else 1 + DOUBT * behind**2,
-            )
+            doubts = None if self.sweep else 1 + DOUBT * behind**2
+            tokens = np.array([j.tokens for j in known])
+            self._model = fit(self.features, tokens, np.array(values, dtype=float), doubts=doubts)
             self._fitted = point
         return self._model
 
-    def _score(self, predict: Predict, tokens: Indices, within_ms: float | None = None) -> Array:
+    def _score(self, predict: Predict, tokens: Indices, within_ms: float | None) -> Array:
         if self._latency is None:
             return predict(tokens)
         return self._rewards(predict(tokens), self._latency.quick(tokens), within_ms)
@@ -143,8 +122,7 @@ class Predictor(TokenSampler):
             self._span = (float(drawn.min()) * 0.8, float(drawn.max()))
         low, high = np.log(self._span)
         most = self.reward.limit_ms if self.reward else None
-        ms = float(np.exp(rng.uniform(low, high)))
-        return ms if most is None else min(ms, most)
+        return min(float(np.exp(rng.uniform(low, high))), np.inf if most is None else most)
 
     def _allowed_draw(self, rng: np.random.Generator) -> Tokens:
         """A random network, within the limit if one of a hundred is; else the fastest of them."""
@@ -157,7 +135,7 @@ class Predictor(TokenSampler):
         return drawn[int(within[0] if len(within) else np.argmin(latency))]
 
     def _climb(self, starts: Indices, score: Predict, steps: int) -> list[Tokens]:
-        """All networks met on the way up from `starts`, one token a step, the best first."""
+        """All networks met on the way up from `starts`, one token per step, the best first."""
         at, values = starts, score(starts)
         met = {tuple(map(int, row)): float(v) for row, v in zip(at, values, strict=True)}
         for _ in range(steps):

@@ -29,20 +29,14 @@ class Reward:
 
     "absolute": ACC + beta x |LAT / TAR - 1| (TuNAS), which pulls from both sides.
 
-    Args:
-        kind: one of the three.
-        target_ms: TAR in milliseconds.
-        exponent: w of "paper", beta of the others; None takes -0.07, -1 and -0.3.
-        limit_ms: no network above it is trained at all; None for no such limit.
-
     Raises:
         InputError: a kind, target, exponent or limit that cannot be.
     """
 
     kind: Kind
-    target_ms: float
-    exponent: float | None = None
-    limit_ms: float | None = None
+    target_ms: float  # TAR
+    exponent: float | None = None  # w of "paper", beta of the others; None takes -0.07, -1 and -0.3
+    limit_ms: float | None = None  # no network above it is trained at all
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -63,7 +57,7 @@ class Reward:
         return defaults[self.kind] if self.exponent is None else self.exponent
 
     def __call__(self, accuracy: float, latency_ms: float) -> float:
-        """Reward of a network with this accuracy (a share of 1) and latency.
+        """Reward of a network with this accuracy (from 0 to 1) and latency.
 
         Raises:
             InputError: a latency that is not above 0, or an accuracy that is no number.

@@ -9,11 +9,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -27,33 +27,24 @@ from bneck.nas.trials import (
     Judged,
     distributions,
     tokens_of,
-)
+    under_way,
+)  # fmt: skip
 
 OnReplay = Callable[[int, int], None]  # (updates replayed, of so many)
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Parameters of a trial, and what the searcher wants to find with it later."""
+    """Parameters of a trial before anything of it is written down, and what the searcher notes with it."""
 
     params: dict[str, Any]
     system_attrs: dict[str, Any] = field(default_factory=dict)
 
 
-class Searcher(Protocol):
-    """Proposes a trial before anything of it is written down."""
-
-    def proposal(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
-        """The trial of that number, from all trials of the study by number."""
-        ...
-
-
 class TokenSampler(BaseSampler):
     """A searcher that proposes whole token sequences; subclasses say which (`propose`).
 
-    Args:
-        choices: of the space.
-        seed: everything random follows from it and the trial's number.
+    Everything random follows from `seed` and the trial's number.
     """
 
     def __init__(self, choices: Sequence[Choice], *, seed: int = 0) -> None:
@@ -81,13 +72,9 @@ class TokenSampler(BaseSampler):
         return tuple(int(rng.integers(size)) for size in self.sizes)
 
     def proposal(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
-        """See `Searcher.proposal`."""
+        """The trial of that number, from all trials of the study by number."""
         self._history += map(self._judged, self._finished.new(trials))
-        pending = {
-            tokens_of(self.choices, t.params)
-            for t in trials
-            if t.state == TrialState.RUNNING and len(t.params) == len(self.choices)
-        }
+        pending = {tokens_of(self.choices, t.params) for t in under_way(trials, len(self.choices))}
         tokens = self.propose(self._history, pending, number)
         return Proposal({c.name: c.options[t] for c, t in zip(self.choices, tokens, strict=True)})
 
@@ -103,17 +90,9 @@ class TokenSampler(BaseSampler):
         """The proposal as Optuna's parameters."""
         return self.proposal(study.get_trials(deepcopy=False), trial.number).params
 
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """Never needed by a space; a parameter that somebody adds is drawn at random."""
-        assert isinstance(param_distribution, CategoricalDistribution)
-        options: Sequence[Any] = param_distribution.choices
-        return options[int(self.rng(trial.number).integers(len(options)))]
+    def sample_independent(self, *asked: Any, **named: Any) -> Any:
+        """Optuna asks for parameters here that are not in the relative space: none are."""
+        raise NotImplementedError
 
     def _judged(self, trial: FrozenTrial) -> Judged:
         return Judged(
@@ -130,18 +109,13 @@ class RandomTokens(TokenSampler):
     """Random search: all tokens alike."""
 
     def propose(self, history: Sequence[Judged], pending: set[Tokens], number: int) -> Tokens:
-        """See `TokenSampler.propose`."""
         return self.draw(self.rng(number))
 
 
 class Evolution(TokenSampler):
     """Regularised evolution (Real et al. 2019): the best of a random sample of the young, mutated.
 
-    Args:
-        choices: of the space.
-        seed: of everything random.
-        population: how many of the last finished trials are alive.
-        sample: how many of them compete to be the parent.
+    `population` of the last finished trials are alive; `sample` of them compete to be the parent.
     """
 
     def __init__(
@@ -154,7 +128,6 @@ class Evolution(TokenSampler):
         self._read = 0
 
     def propose(self, history: Sequence[Judged], pending: set[Tokens], number: int) -> Tokens:
-        """See `TokenSampler.propose`."""
         for judged in history[self._read :]:
             self._seen.add(judged.tokens)
             if not judged.rejected:
@@ -182,38 +155,29 @@ class Evolution(TokenSampler):
 
 
 class OptunaSearcher:
-    """One of Optuna's samplers, made anew for every trial with a seed of its own.
+    """One of Optuna's samplers, made again for every trial with a seed of its own.
 
-    A resumed search therefore goes on as the unbroken one would have. The sampler is asked beside a copy of
+    A resumed search therefore goes on as the unbroken one would have. The sampler works on a copy of
     the finished trials in memory: what it writes down while it is asked costs nothing there, and the
-    ledger is handed the whole trial.
+    ledger gets the whole trial.
 
-    Args:
-        choices: of the space.
-        make: seed -> sampler.
-        sweep: trials have an accuracy and a latency, not one reward.
-        seed: everything random follows from it and the trial's number.
+    `make` is called with a seed. In a `sweep` trials have an accuracy and a latency, not one reward.
     """
 
     def __init__(
-        self,
-        choices: Sequence[Choice],
-        make: Callable[[int], BaseSampler],
-        *,
-        sweep: bool = False,
-        seed: int = 0,
-    ) -> None:
+        self, choices: Sequence[Choice], make: Callable[[int], BaseSampler], *,
+        sweep: bool = False, seed: int = 0,
+    ) -> None:  # fmt: skip
         self.make, self.seed = make, seed
         self._space = distributions(choices)
-        self._copy = optuna.create_study(
-            directions=["maximize", "minimize"] if sweep else ["maximize"]
-        )
+        goals: list[Any] = ["maximize", "minimize"] if sweep else ["maximize"]
+        self._copy = optuna.create_study(directions=goals)
         self._copied = 0  # trials of the copy
         self._finished = Finished()
         self._under_way: dict[int, int] = {}  # numbers in the copy by numbers in the study
 
     def proposal(self, trials: Sequence[FrozenTrial], number: int) -> Proposal:
-        """See `Searcher.proposal`."""
+        """The trial of that number, from all trials of the study by number."""
         self._follow(trials)
         at = self._add(create_trial(state=TrialState.RUNNING))
         asking = self._copy.get_trials(deepcopy=False)[at]
@@ -232,11 +196,8 @@ class OptunaSearcher:
         return Proposal({name: params[name] for name in self._space}, noted)
 
     def _follow(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take up what happened to the study's trials; one that is over replaces the one under way."""
-        running = [
-            t for t in trials
-            if t.state == TrialState.RUNNING and len(t.params) == len(self._space)
-        ]  # fmt: skip
+        """Copy what happened to the study's trials; one that is over replaces the one under way."""
+        running = under_way(trials, len(self._space))
         for number in self._under_way.keys() - {t.number for t in running}:
             self._copy.tell(self._under_way.pop(number), state=TrialState.FAIL)
         for trial in self._finished.new(trials):
@@ -249,3 +210,6 @@ class OptunaSearcher:
         self._copy.add_trial(trial)
         self._copied += 1
         return self._copied - 1
+
+
+Searcher: TypeAlias = TokenSampler | OptunaSearcher

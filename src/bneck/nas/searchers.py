@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -23,15 +22,9 @@ PARETO_SEARCHERS = ("predictor", "tpe", "nsga2", "gp", "random")
 
 
 def sampler(
-    name: str,
-    space: Space,
-    *,
-    reward: Reward,
-    estimate: TokenEstimate | None,
-    seed: int,
-    sweep: bool = False,
-    on_replay: OnReplay | None = None,
-) -> Searcher:
+    name: str, space: Space, *, reward: Reward, estimate: TokenEstimate | None, seed: int,
+    sweep: bool = False, on_replay: OnReplay | None = None,
+) -> Searcher:  # fmt: skip
     """A searcher by name; all choose from the same choices and learn from the same trials.
 
     Args:
@@ -40,7 +33,7 @@ def sampler(
         reward: of a trial.
         estimate: tokens -> milliseconds; only "predictor" looks at it.
         seed: everything random follows from it.
-        sweep: look for the whole front, not for the best reward.
+        sweep: look for the whole Pareto front, not for the best reward.
         on_replay: called while a searcher catches up with the trials of a resumed search.
 
     Raises:
@@ -58,34 +51,20 @@ def sampler(
             ppo = PAPER if name == "controller" else TUNED
             return Controller(choices, ppo, seed=seed, on_replay=on_replay)
         case "tpe" | "nsga2" | "gp":
-            return OptunaSearcher(choices, _OPTUNA[name], sweep=sweep, seed=seed)
+            return OptunaSearcher(choices, partial(_optuna, name), sweep=sweep, seed=seed)
         case "random":
             return RandomTokens(choices, seed=seed)
     raise InputError(f"there is no searcher {name!r}; known are {', '.join(SEARCHERS)}")
 
 
-def _gp(seed: int) -> BaseSampler:
-    with _settled():
-        return optuna.samplers.GPSampler(seed=seed)
-
-
-def _tpe(seed: int) -> BaseSampler:
-    # What is under way counts as bad, so that a batch is not one network four times. Which
-    # of the two is the default depends on Optuna's version.
-    with _settled():
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
-
-
-def _nsga2(seed: int) -> BaseSampler:
-    return optuna.samplers.NSGAIISampler(seed=seed)
-
-
-_OPTUNA = {"tpe": _tpe, "nsga2": _nsga2, "gp": _gp}
-
-
-@contextmanager
-def _settled() -> Iterator[None]:
-    """What Optuna 5 has for good, 4 warns of as experimental, with every trial."""
+def _optuna(name: str, seed: int) -> BaseSampler:
+    if name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed)
     with warnings.catch_warnings():
+        # What Optuna 5 has for good, 4 warns of as experimental, with every trial.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
+        if name == "gp":
+            return optuna.samplers.GPSampler(seed=seed)
+        # What is under way counts as bad, so that a batch is not one network four times. Which
+        # of the two is the default depends on Optuna's version.
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)

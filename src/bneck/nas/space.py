@@ -50,7 +50,7 @@ class Choice:
 class Space(ABC):
     """A set of networks: `choices`, and `decode` and `encode` between tokens and specs.
 
-    `choices` with a single option are none and are left out. Different tokens may mean the same
+    What has a single option is not a choice. Different tokens may mean the same
     network (a full convolution has no squeeze-and-excite); `encode` gives one of them.
     """
 
@@ -72,6 +72,10 @@ class Space(ABC):
         Raises:
             NotInSpace: no token sequence gives it.
         """
+
+    def outside(self, spec: NetSpec, why: str, advice: str) -> NotInSpace:
+        """The error for a network that does not lie in the space."""
+        return NotInSpace(f"{spec.name} does not lie in the space {self.name}: {why}; {advice}")
 
     @property
     def size(self) -> int:
@@ -105,17 +109,6 @@ class Space(ABC):
 
     def digest(self) -> str:
         """Twelve hex digits that name the space's content; a ledger belongs to one."""
-        return hashlib.sha256(self._content().encode()).hexdigest()[:12]
-
-    def _content(self) -> str:
-        first, last = ([pick(len(c.options)) for c in self.choices] for pick in (_zero, _top))
-        ends = [self.decode(tokens).digest() for tokens in (first, last)]
-        return repr([self.choices, ends])
-
-
-def _zero(count: int) -> int:
-    return 0
-
-
-def _top(count: int) -> int:
-    return count - 1
+        last = [len(choice.options) - 1 for choice in self.choices]
+        ends = [self.decode(tokens).digest() for tokens in ([0] * len(last), last)]
+        return hashlib.sha256(repr([self.choices, ends]).encode()).hexdigest()[:12]

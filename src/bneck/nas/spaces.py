@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from bneck.nas.blocks import FIELDS, Block, BlockSpace
+from bneck.nas.blocks import FIELDS, HEADER, Block, BlockSpace
 from bneck.nas.space import SpaceError
 from bneck.specs.rows import ROW_KINDS, Conv, Pool, Row, SpecError, round8
 
@@ -32,7 +32,7 @@ SKELETONS = {  # stages of (out, layers, stride), conv in front of the pool, con
     "v3-small": (((16, 1, 2), (24, 2, 2), (40, 3, 2), (48, 2, 1), (96, 3, 2)), 576, 1024),
 }
 _NEEDED = ("name", "stem", "blocks", "tail")
-_HEADER = ("resolution", "classes", "padding", "se_gate", "dropout", "se_of")
+_HEADER = (*HEADER, "se_of")
 
 
 def mnasnet(*, resolution: int = 224, classes: int = 1000) -> BlockSpace:
@@ -45,63 +45,41 @@ def mnasnet(*, resolution: int = 224, classes: int = 1000) -> BlockSpace:
     stages, tail, _ = SKELETONS["mnasnet"]
     blocks = tuple(
         Block(
-            stride=stride,
-            op=("conv", "dconv", "mbconv3", "mbconv6"),
-            kernel=(3, 5),
-            se=(0, 0.25),
-            skip=("identity", "none"),
-            out=_around(out, (0.75, 1, 1.25)),
-            layers=_depths(layers),
+            stride=stride, op=("conv", "dconv", "mbconv3", "mbconv6"), kernel=(3, 5), se=(0, 0.25),
+            skip=("identity", "none"), out=_around(out, (0.75, 1, 1.25)), layers=_depths(layers),
         )
         for out, layers, stride in stages
-    )
+    )  # fmt: skip
     return BlockSpace(
-        name="mnasnet",
-        stem=(Conv(3, 32, "relu", 2),),
-        blocks=blocks,
-        tail=((Conv(1, tail, "relu"),), (Pool(),)),
-        se_of="input",
-        se_gate="sigmoid",
-        resolution=resolution,
-        classes=classes,
-    )
+        name="mnasnet", stem=(Conv(3, 32, "relu", 2),), blocks=blocks,
+        tail=((Conv(1, tail, "relu"),), (Pool(),)), se_of="input", se_gate="sigmoid",
+        resolution=resolution, classes=classes,
+    )  # fmt: skip
 
 
 def v3(family: str, *, resolution: int = 224, classes: int = 1000) -> BlockSpace:
     """A space around V3-Large or V3-Small: `family` is "v3-large" or "v3-small".
 
     Every stage chooses kernel, expansion, width (half to 1.25 times the paper's), layers, squeeze-and-
-    excite and nonlinearity; the first stage has no expansion, as in the tables. The convs behind
+    excite and nonlinearity; the first stage has no expansion, as in the tables. The convs after
     the last stage are as wide as the paper's or half. All layers of a stage are alike, which
     V3's own, narrowed by NetAdapt, are not: V3 itself does not lie in its space.
     """
-    if family not in ("v3-large", "v3-small"):
-        raise SpaceError(f"there is no V3 space {family!r}; known are v3-large and v3-small")
-    stages, before, behind = SKELETONS[family]
-    blocks = [
+    stages, before, after = SKELETONS[family]
+    blocks = tuple(
         Block(
-            stride=stride,
-            op=("mbconv3", "mbconv6") if i else ("dconv",),
-            kernel=(3, 5),
-            se=(0, 0.25),
-            out=_around(out, (0.5, 0.75, 1, 1.25)),
-            layers=_depths(layers) if i else (1,),
+            stride=stride, op=("mbconv3", "mbconv6") if i else ("dconv",), kernel=(3, 5), se=(0, 0.25),
+            out=_around(out, (0.5, 0.75, 1, 1.25)), layers=_depths(layers) if i else (1,),
             act=("relu", "hswish"),
         )
         for i, (out, layers, stride) in enumerate(stages)
-    ]
+    )  # fmt: skip
+    head = tuple(Conv(1, width, "hswish", bn=False) for width in (after, after // 2))
+    tail = (Conv(1, before, "hswish"), Conv(1, round8(before / 2), "hswish"))
     return BlockSpace(
-        name=family,
-        stem=(Conv(3, 16, "hswish", 2),),
-        blocks=tuple(blocks),
-        tail=(
-            (Conv(1, before, "hswish"), Conv(1, round8(before / 2), "hswish")),
-            (Pool(),),
-            (Conv(1, behind, "hswish", bn=False), Conv(1, behind // 2, "hswish", bn=False)),
-        ),
-        resolution=resolution,
-        classes=classes,
-    )
+        name=family, stem=(Conv(3, 16, "hswish", 2),), blocks=blocks, tail=(tail, (Pool(),), head),
+        resolution=resolution, classes=classes,
+    )  # fmt: skip
 
 
 def space(
@@ -112,21 +90,16 @@ def space(
     Raises:
         SpaceError: no such space or file, or a file that holds no space.
     """
-    if str(name) == "mnasnet":
-        found = mnasnet()
-    elif str(name) in SKELETONS:
-        found = v3(str(name))
+    if str(name) in SKELETONS:
+        found = mnasnet() if str(name) == "mnasnet" else v3(str(name))
     elif Path(name).suffix in (".yaml", ".yml"):
         found = load_space(Path(name))
     else:
         raise SpaceError(
             f"there is no space {str(name)!r}; known are {', '.join(SKELETONS)}, or name a .yaml file"
         )
-    return replace(
-        found,
-        resolution=found.resolution if resolution is None else resolution,
-        classes=found.classes if classes is None else classes,
-    )
+    sizes: dict[str, Any] = {"resolution": resolution, "classes": classes}
+    return replace(found, **{key: size for key, size in sizes.items() if size is not None})
 
 
 def load_space(path: Path) -> BlockSpace:

@@ -1,8 +1,8 @@
 """A search over a space: ask for a network, tell its accuracy; an Optuna study is the ledger.
 
-Networks over the latency limit are rejected before anyone trains them, networks that were judged
-already are told what was found then. What is under way when a search is killed is under way still
-when its ledger is opened again (`Study.under_way`).
+Networks over the latency limit are rejected untrained; networks that were judged already get the
+accuracy found then. What is under way when a search is killed is still under way when its ledger is
+opened again (`Study.under_way`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -33,7 +33,7 @@ from bneck.nas.trials import (
     Finished,
     distributions,
     tokens_of,
-)
+)  # fmt: skip
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 
@@ -42,6 +42,7 @@ OBJECTIVES: tuple[str, ...] = get_args(Objective)
 MOST_IN_A_ROW = 500  # proposals that need no training before a search gives up
 REPEATS, STOP = "repeats", "stop"
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -50,7 +51,7 @@ class Asked:
     """A network to judge.
 
     `rungs` and `stops` are the accuracies and answers so far (`Study.report`), `failures` the reasons of
-    trainings that diverged, by rung too.
+    training runs that diverged; all by rung.
     """
 
     number: int
@@ -64,9 +65,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A judged network. `stopped`: given up early, its accuracy is that of fewer epochs.
+    """A judged network.
 
-    `failed` says why its training diverged; its accuracy is 0 then.
+    `stopped`: given up early, its accuracy is that of fewer epochs. `failed` says why its training
+    diverged; its accuracy is 0 then.
     """
 
     number: int
@@ -91,7 +93,7 @@ class Study:
         reward: judges accuracy and latency; its `limit_ms` rejects networks untrained.
         estimate: spec -> latency in milliseconds.
         searcher: one of `SEARCHERS`.
-        objective: "reward" looks for the best reward, "pareto" for the front of accuracy and latency.
+        objective: "reward" looks for the best reward, "pareto" for the Pareto front of accuracy and latency.
         ledger: a journal file's path, or a database's URL (sqlite:///..., postgresql://...); None
             keeps the trials in memory.
         name: of the study in its ledger.
@@ -99,7 +101,7 @@ class Study:
         pruner: which trials stop early; None lets all go on.
         on_replay: called with (updates, of so many) while the controller replays a resumed search.
         run: which of several runs this is that share the study, each in a process of its own; all judge for
-            one reward, that of the first. None where nobody else asks.
+            one reward, that of the first. None: this process alone uses the study.
 
     Raises:
         InputError: a setting that cannot be, or a space of one network.
@@ -107,24 +109,15 @@ class Study:
     """
 
     def __init__(
-        self,
-        space: Space,
-        *,
-        reward: Reward,
-        estimate: Callable[[NetSpec], float],
-        searcher: str = "predictor",
-        objective: Objective = "reward",
-        ledger: str | Path | None = None,
-        name: str = "blocks",
-        seed: int = 0,
-        pruner: optuna.pruners.BasePruner | None = None,
-        on_replay: OnReplay | None = None,
+        self, space: Space, *, reward: Reward, estimate: Callable[[NetSpec], float],
+        searcher: str = "predictor", objective: Objective = "reward",
+        ledger: str | Path | None = None, name: str = "blocks", seed: int = 0,
+        pruner: optuna.pruners.BasePruner | None = None, on_replay: OnReplay | None = None,
         run: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if objective not in OBJECTIVES:
-            raise InputError(
-                f"there is no objective {objective!r}; known are {', '.join(OBJECTIVES)}"
-            )
+            known = ", ".join(OBJECTIVES)
+            raise InputError(f"there is no objective {objective!r}; known are {known}")
         if objective == "pareto" and searcher in SEARCHERS and searcher not in PARETO_SEARCHERS:
             raise InputError(
                 f"the searcher {searcher} looks for one network; for --objective pareto take one of "
@@ -135,22 +128,18 @@ class Study:
         self.space, self.estimate, self.run = space, estimate, run
         self.objective, self.ledger = objective, ledger
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        facts = {
-            "space": f"{space.name} {space.digest()}",
-            "objective": objective,
-            "searcher": searcher,
-            "seed": seed,
-        }
+        content = f"{space.name} {space.digest()}"
+        facts = {"space": content, "objective": objective, "searcher": searcher, "seed": seed}
         if run is None:
             facts["reward"] = repr(reward)
-        self._study = self._reach(lambda: self._open(name, pruner, facts))
+        self._study = self._reach(self._open, name, pruner, facts)
         self.reward = reward
         if run is not None:
-            self.reward = self._reach(lambda: agreed_reward(self._study, reward))
-        self._study_id = self._reach(lambda: self._storage.get_study_id_from_name(name))
+            self.reward = self._reach(agreed_reward, self._study, reward)
+        self._study_id = self._reach(self._storage.get_study_id_from_name, name)
         self._searcher = sampler(
-            searcher, space, reward=self.reward, estimate=self._estimate_tokens, seed=seed,
-            sweep=objective == "pareto", on_replay=on_replay,
+            searcher, space, reward=self.reward, seed=seed, sweep=objective == "pareto",
+            estimate=lambda tokens: estimate(space.decode(tokens)), on_replay=on_replay,
         )  # fmt: skip
         self._distributions = distributions(space.choices)
         self._known: dict[str, Trial] = {}
@@ -165,10 +154,7 @@ class Study:
 
     @property
     def trials(self) -> list[Trial]:
-        """Networks that were judged, each once, in the order of their numbers.
-
-        Those of other runs as of the last `ask` or `refresh`.
-        """
+        """Networks that were judged, each once, by number; those of other runs as of the last `refresh`."""
         return [self._trials[number] for number in sorted(self._trials)]
 
     def refresh(self) -> None:
@@ -176,19 +162,17 @@ class Study:
         self._reach(self._read)
 
     def under_way(self) -> list[Asked]:
-        """What was asked for and not told, by this process or one of the same run that was killed.
-
-        What was killed in the middle of being asked for is closed; so is a network that was written down
-        twice because the database's answer to the first time was lost.
-        """
+        """What was asked for and not told, by this process or one of the same run that was killed."""
         asked: list[Asked] = []
         states = (TrialState.RUNNING,)
-        for frozen in self._reach(lambda: self._study.get_trials(deepcopy=False, states=states)):
+        for frozen in self._reach(self._study.get_trials, deepcopy=False, states=states):
             if not is_of(frozen, self.run):
                 continue
             digest = frozen.user_attrs.get(DIGEST)
+            # A network is written down twice where the database's answer to the first time was lost.
             twice = digest in self._known or digest in [one.spec.digest() for one in asked]
-            if len(frozen.params) < len(self.space.choices) or digest is None or twice:
+            half_written = len(frozen.params) < len(self.space.choices) or digest is None
+            if half_written or twice:
                 self._withdraw(frozen.number)
             else:
                 self._asked[frozen.number] = self._id(frozen.number)
@@ -245,9 +229,9 @@ class Study:
         if self.objective == "pareto":
             return False  # Optuna prunes by one number only
         if rung not in asked.stops:
-            trial = self._reach(lambda: optuna.Trial(self._study, self._asked[asked.number]))
+            trial = self._reach(optuna.Trial, self._study, self._asked[asked.number])
             value = self.reward(accuracy, asked.latency_ms)
-            self._reach(lambda: trial.report(value, rung))
+            self._reach(trial.report, value, rung)
             asked.stops[rung] = bool(self._reach(trial.should_prune))
             # Asked twice, it may say otherwise.
             self._note(asked, f"{STOP}@{rung}", asked.stops[rung])
@@ -259,14 +243,12 @@ class Study:
         """The accuracy of a network that was asked for; 0 where its training `failed`.
 
         Raises:
-            InputError: an accuracy that is no share of 1, or a trial that is not under way.
+            InputError: an accuracy that is not from 0 to 1, or a trial that is not under way.
         """
         if not 0 <= accuracy <= 1:
-            raise InputError(f"the accuracy is {accuracy}; it must be a share from 0 to 1")
+            raise InputError(f"the accuracy is {accuracy}; it must be a fraction from 0 to 1")
         if asked.number not in self._asked:
-            raise InputError(
-                f"trial {asked.number} is not under way; tell what was asked for, once"
-            )
+            raise InputError(f"trial {asked.number} is not under way; tell each trial once")
         stopped = stopped and self.objective == "reward"
         if failed is not None:
             self._note(asked, FAILED, failed)
@@ -274,55 +256,51 @@ class Study:
         self._finish(asked, accuracy, stopped=stopped)
         del self._asked[asked.number]
         return self._keep(
-            asked.number, asked.spec.digest(), asked.tokens, accuracy, asked.latency_ms, stopped,
-            failed,
+            asked.spec.digest(), number=asked.number, tokens=asked.tokens, accuracy=accuracy,
+            latency_ms=asked.latency_ms, stopped=stopped, failed=failed,
         )  # fmt: skip
 
     def best(self, count: int) -> list[Trial]:
         """The whole trials of the highest rewards; ties go to the faster."""
-        whole = [trial for trial in self.trials if trial.whole]
-        return sorted(whole, key=lambda t: (-t.reward, t.latency_ms))[:count]
+        return sorted(self._whole(), key=lambda t: (-t.reward, t.latency_ms))[:count]
 
     def front(self) -> list[Trial]:
         """The whole trials that no other beats in both accuracy and latency, the fastest first."""
         front: list[Trial] = []
-        whole = [trial for trial in self.trials if trial.whole]
-        for trial in sorted(whole, key=lambda t: (t.latency_ms, -t.accuracy)):
+        for trial in sorted(self._whole(), key=lambda t: (t.latency_ms, -t.accuracy)):
             if not front or trial.accuracy > front[-1].accuracy:
                 front.append(trial)
         return front
 
+    def _whole(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.whole]
+
     def _open(
-        self,
-        name: str,
-        pruner: optuna.pruners.BasePruner | None,
-        facts: dict[str, Any],
+        self, name: str, pruner: optuna.pruners.BasePruner | None, facts: dict[str, Any]
     ) -> optuna.Study:
         goals: list[Any] = ["maximize", "minimize"][: 2 if self.objective == "pareto" else 1]
         self._storage = open_ledger(self.ledger)
         with suppress(KeyError):
             old = optuna.load_study(study_name=name, storage=self._storage)
             for key, value in facts.items():
-                if (found := old.user_attrs.get(key)) is not None and found != value:
+                if (found := old.user_attrs.get(key)) not in (None, value):
                     raise LedgerError(
                         f"the ledger {self.ledger} holds a search with {key} {found}, this one has {value}; "
                         "choose another ledger, or go on with the settings it was begun with"
                     )
         study = optuna.create_study(
             storage=self._storage, study_name=name, directions=goals, load_if_exists=True,
-            pruner=pruner or optuna.pruners.NopPruner(), sampler=RandomSampler(),  # never asked
+            pruner=pruner or optuna.pruners.NopPruner(),
+            sampler=RandomSampler(),  # never asked: `self._searcher` proposes
         )  # fmt: skip
         for key, value in facts.items():
             if key not in study.user_attrs:
                 study.set_user_attr(key, value)
         return study
 
-    def _estimate_tokens(self, tokens: Tokens) -> float:
-        return self.estimate(self.space.decode(tokens))
-
     def _withdraw(self, number: int) -> None:
         """Close a trial that nobody will judge."""
-        self._reach(lambda: self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True))
+        self._reach(self._study.tell, number, state=TrialState.FAIL, skip_if_finished=True)
 
     def _enter(
         self, proposal: Proposal, noted: dict[str, Any], accuracy: float | None, latency_ms: float
@@ -336,45 +314,37 @@ class Study:
             user_attrs={LATENCY: latency_ms, **noted, **({RUN: self.run} if self.run else {})},
             system_attrs=proposal.system_attrs,
         )
-        return self._reach(
-            lambda: self._storage.create_new_trial(self._study_id, template_trial=trial)
-        )
+        return self._reach(self._storage.create_new_trial, self._study_id, template_trial=trial)
 
     def _id(self, number: int) -> int:
         """A trial's id in the ledger."""
         find = self._storage.get_trial_id_from_study_id_trial_number
-        return self._reach(lambda: find(self._study_id, number))
+        return self._reach(find, self._study_id, number)
 
     def _number(self, trial_id: int, expected: int) -> int:
-        """The trial's number; the one that it was proposed for is looked up without the database."""
         if self._id(expected) == trial_id:
-            return expected
-        return self._reach(lambda: self._storage.get_trial_number_from_id(trial_id))
+            return expected  # Optuna knows this one without asking the database
+        return self._reach(self._storage.get_trial_number_from_id, trial_id)
 
     def _values(self, accuracy: float, latency_ms: float) -> list[float]:
-        if self.objective == "pareto":
-            return [accuracy, latency_ms]
-        return [self.reward(accuracy, latency_ms)]
+        pareto = self.objective == "pareto"
+        return [accuracy, latency_ms] if pareto else [self.reward(accuracy, latency_ms)]
 
     def _note(self, asked: Asked, key: str, value: Any) -> None:
-        trial_id, storage = self._asked[asked.number], self._storage
-        self._reach(lambda: storage.set_trial_user_attr(trial_id, key, value))
+        self._reach(self._storage.set_trial_user_attr, self._asked[asked.number], key, value)
 
     def _finish(self, asked: Asked, accuracy: float, *, stopped: bool) -> None:
-        """Close a trial in the ledger; one that is closed, by a call that got no answer, stays as it is.
-
-        `optuna.Study.tell` would read the trial twice and let the sampler keep books: ours keep none.
-        """
-        state, values = TrialState.COMPLETE, self._values(accuracy, asked.latency_ms)
+        """Close a trial in the ledger; one that is closed, by a call that got no answer, stays as it is."""
+        state, value = TrialState.COMPLETE, accuracy
         if stopped:  # its value is the last one reported
             state = TrialState.PRUNED
-            reported = asked.rungs.get(max(asked.stops, default=0), accuracy)
-            values = self._values(reported, asked.latency_ms)
-        trial_id, storage = self._asked[asked.number], self._storage
+            value = asked.rungs.get(max(asked.stops, default=0), accuracy)
+        values = self._values(value, asked.latency_ms)
 
+        # `optuna.Study.tell` would read the trial twice and let the sampler keep books: ours keep none.
         def close() -> None:
             with suppress(UpdateFinishedTrialError):
-                storage.set_trial_state_values(trial_id, state, values)
+                self._storage.set_trial_state_values(self._asked[asked.number], state, values)
 
         self._reach(close)
 
@@ -390,56 +360,31 @@ class Study:
         noted = frozen.user_attrs
         if DIGEST in noted and ACCURACY in noted:
             self._keep(
-                frozen.number,
-                noted[DIGEST],
-                tokens_of(self.space.choices, frozen.params),
-                float(noted[ACCURACY]),
-                float(noted[LATENCY]),
-                frozen.state == TrialState.PRUNED,
-                noted.get(FAILED),
-            )
+                noted[DIGEST], number=frozen.number, accuracy=float(noted[ACCURACY]),
+                tokens=tokens_of(self.space.choices, frozen.params),
+                latency_ms=float(noted[LATENCY]), stopped=frozen.state == TrialState.PRUNED,
+                failed=noted.get(FAILED),
+            )  # fmt: skip
 
-    def _keep(
-        self,
-        number: int,
-        digest: str,
-        tokens: Tokens,
-        accuracy: float,
-        latency_ms: float,
-        stopped: bool,
-        failed: str | None,
-    ) -> Trial:
-        trial = Trial(
-            number=number,
-            tokens=tokens,
-            accuracy=accuracy,
-            latency_ms=latency_ms,
-            reward=self.reward(accuracy, latency_ms),
-            stopped=stopped,
-            failed=failed,
-        )
-        self._known[digest] = trial
-        self._trials[number] = trial
+    def _keep(self, digest: str, *, accuracy: float, latency_ms: float, **known: Any) -> Trial:
+        reward = self.reward(accuracy, latency_ms)
+        trial = Trial(accuracy=accuracy, latency_ms=latency_ms, reward=reward, **known)
+        self._known[digest] = self._trials[trial.number] = trial
         return trial
 
     def _as_asked(self, frozen: FrozenTrial) -> Asked:
-        tokens = tokens_of(self.space.choices, frozen.params)
+        tokens, noted = tokens_of(self.space.choices, frozen.params), frozen.user_attrs
         return Asked(
-            number=frozen.number,
-            tokens=tokens,
-            spec=self.space.decode(tokens),
-            latency_ms=float(frozen.user_attrs[LATENCY]),
-            rungs=_by_rung(frozen, ACCURACY),
-            stops=_by_rung(frozen, STOP),
-            failures=_by_rung(frozen, FAILED),
-        )
+            number=frozen.number, tokens=tokens, spec=self.space.decode(tokens),
+            latency_ms=float(noted[LATENCY]), rungs=_by_rung(noted, ACCURACY),
+            stops=_by_rung(noted, STOP), failures=_by_rung(noted, FAILED),
+        )  # fmt: skip
 
-    def _reach(self, call: Callable[[], T]) -> T:
-        return reach(call, self.ledger)
+    def _reach(self, call: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+        return reach(lambda: call(*given, **named), self.ledger)
 
 
-def _by_rung(frozen: FrozenTrial, what: str) -> dict[int, Any]:
+def _by_rung(noted: dict[str, Any], what: str) -> dict[int, Any]:
     """The notes `what@RUNG` of a trial."""
-    start = f"{what}@"
-    noted = frozen.user_attrs.items()
-    return {int(key.removeprefix(start)): value for key, value in noted if key.startswith(start)}
+    keys = (key.partition("@") for key in noted)
+    return {int(rung): noted[f"{what}@{rung}"] for name, at, rung in keys if at and name == what}

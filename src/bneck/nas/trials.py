@@ -19,7 +19,7 @@ FAILED = "failed"
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A finished trial. `accuracy` and `latency_ms` are NaN where nobody said them.
+    """A finished trial. `accuracy` and `latency_ms` are NaN where they are not known.
 
     `rejected`: over the latency limit, never trained; its value is the reward of accuracy 0.
     """
@@ -40,6 +40,11 @@ def distributions(choices: Sequence[Choice]) -> dict[str, BaseDistribution]:
 def tokens_of(choices: Sequence[Choice], params: dict[str, Any]) -> Tokens:
     """The tokens of a trial's parameters."""
     return tuple(choice.options.index(params[choice.name]) for choice in choices)
+
+
+def under_way(trials: Sequence[FrozenTrial], choices: int) -> list[FrozenTrial]:
+    """Those of a study's trials that are not finished and whose choices are all written down."""
+    return [t for t in trials if t.state == TrialState.RUNNING and len(t.params) == choices]
 
 
 class Finished:

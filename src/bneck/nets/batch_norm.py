@@ -1,4 +1,4 @@
-"""Batch norm's statistics measured again, for weights that they no longer belong to."""
+"""Batch norm's statistics measured again, after a change of the weights."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ def reestimate(net: nn.Module, batches: Iterable[Tensor]) -> None:
 
     The net is left in evaluation mode.
     """
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
+    momenta = {m: m.momentum for m in net.modules() if isinstance(m, nn.BatchNorm2d)}
+    for norm in momenta:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all batches
     net.train()
     for images in batches:
         net(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
+    for norm, momentum in momenta.items():
         norm.momentum = momentum
     net.eval()

@@ -29,26 +29,24 @@ class WrappedNet(nn.Module):
     def __init__(self, wrapped: Wrapped) -> None:
         super().__init__()
         self.wrapped = wrapped
-        self.spec = wrapped.network
+        self.spec = spec = wrapped.network
         self.normalisation: Normalisation = IMAGENET
         self.rows = nn.ModuleList()
-        spec = self.spec
         own = (layer for layer in wrapped.layers(SIZE) if layer.name.startswith("rows."))
         for index, group in groupby(own, key=lambda layer: layer.row):
             walk = list(group)
-            match spec.rows[index]:
-                case Bneck():
-                    self.rows.append(BneckRow(walk, spec))
-                case Pool():
-                    self.rows.append(GlobalPool())
-                case _:
-                    self.rows.append(ConvBnAct(walk[0], spec))
+            if isinstance(spec.rows[index], Pool):
+                self.rows.append(GlobalPool())
+            elif isinstance(spec.rows[index], Bneck):
+                self.rows.append(BneckRow(walk, spec))
+            else:
+                self.rows.append(ConvBnAct(walk[0], spec))
 
 
 class Net(WrappedNet):
     """A network: `rows` as the spec lists them, dropout, classifier. `spec` says what it is.
 
-    `build` initialises its weights; `load_net` and `shrink` fill them.
+    `build` initialises its weights; `fill` and `shrink` load them.
     """
 
     def __init__(self, spec: NetSpec) -> None:

@@ -1,17 +1,16 @@
-"""Post-training quantisation: ranges from the user's images, and which layer loses the accuracy."""
+"""Post-training quantization (PTQ): ranges from the user's images, and which layer loses the accuracy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bneck.graphs.forms import HSwish
-from bneck.graphs.quantization import LEAST_SCALE, STEPS, WEIGHT_LEVELS
+from bneck.graphs.quantization import LEAST_SCALE, STEPS, WEIGHT_LEVELS, Array
 from bneck.nets.build import WrappedNet
 from bneck.nets.fold import folded_weights
 from bneck.nets.quantize import Quantized, Weights, emulator
@@ -19,7 +18,7 @@ from bneck.specs.errors import InputError
 
 LEAST_IMAGES = 8
 SAMPLES = 1024  # values kept of every point and batch
-SHARES = np.linspace(1.0, 0.4, 25)  # of the largest value, tried as the range's end
+FRACTIONS = np.linspace(1.0, 0.4, 25)  # of the largest value, tried as the range's end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,19 +37,19 @@ class LayerError:
 
 @torch.inference_mode()
 def calibrate(net: WrappedNet, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
-    """Post-training quantisation: ranges that lose least on the activations of real images.
+    """Post-training quantization: ranges that lose least on the activations of real images.
 
     Args:
         net: trained, whatever its task.
-        batches: normalised images (N, channels, H, W), some dozen in all.
+        batches: normalised images (N, channels, H, W), a few dozen in all.
         hswish: the form of h-swish, which decides what is rounded.
 
     Raises:
         InputError: fewer than 8 images.
     """
     weights = folded_weights(net)
-    samples = _observed(net, weights, batches, hswish)
-    return Quantized(weights=weights, ranges=samples.ranges(), hswish=hswish)
+    ranges = _observed(net, weights, batches, hswish).ranges()
+    return Quantized(weights=weights, ranges=ranges, hswish=hswish)
 
 
 @torch.inference_mode()
@@ -58,16 +57,13 @@ def naive(net: WrappedNet, batches: Iterable[Tensor], hswish: HSwish) -> Quantiz
     """What not to do, for comparison: one scale a weight tensor, ranges out to the extremes."""
     weights = folded_weights(net)
     ends = _observed(net, weights, batches, hswish).ends
-    coarse = {
-        name: value if value.ndim == 1 else _one_step(value) for name, value in weights.items()
-    }
+    coarse = {name: w if w.ndim == 1 else _one_step(w) for name, w in weights.items()}
     return Quantized(weights=coarse, ranges=ends, hswish=hswish)
 
 
-def _one_step(weight: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+def _one_step(weight: Array) -> Array:
     step = max(float(np.abs(weight).max()) / WEIGHT_LEVELS, LEAST_SCALE)
-    rounded: np.ndarray[Any, np.dtype[Any]] = np.rint(weight / step) * step
-    return rounded.astype(np.float32)
+    return (np.rint(weight / step) * step).astype(np.float32)
 
 
 def _observed(
@@ -93,46 +89,39 @@ def layer_errors(net: WrappedNet, quantized: Quantized, images: Tensor) -> list[
     emulated = emulator(net, quantized.weights, quantized.hswish, quantized.ranges)
     emulated.rounds = lambda name: False
     seen: dict[str, Tensor] = {}
-    emulated.observer = lambda name, x: seen.__setitem__(name, x)
+    emulated.observer = seen.__setitem__
     scores = _flat(emulated(images))
     clean = dict(seen)
     emulated.rounds = None
     emulated(images)
-    noisy = dict(seen)
-    emulated.observer = None
+    noisy, emulated.observer = dict(seen), None
     found = []
-    for layer in emulated.walk((images.shape[2], images.shape[3])):
+    for layer in emulated.wrapped.layers((images.shape[2], images.shape[3])):
         if layer.name not in clean:  # a gate, whose range is fixed, or one that is written in parts
             continue
         emulated.rounds = lambda name, wanted=layer.name: name == wanted
-        found.append(
-            LayerError(
-                layer=layer.name,
-                row=layer.row,
-                alone=_relative(_flat(emulated(images)), scores),
-                noise=_relative(noisy[layer.name], clean[layer.name]),
-            )
-        )
+        alone = _relative(_flat(emulated(images)), scores)
+        noise = _relative(noisy[layer.name], clean[layer.name])
+        found.append(LayerError(layer=layer.name, row=layer.row, alone=alone, noise=noise))
     return sorted(found, key=lambda error: -error.alone)
 
 
 def _flat(answer: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """All numbers of an answer behind one another, (N, numbers)."""
+    """All numbers of an answer, (N, numbers)."""
     parts = answer if isinstance(answer, tuple) else (answer,)
     return torch.cat([part.flatten(1) for part in parts], 1)
 
 
 def _relative(found: Tensor, wanted: Tensor) -> float:
-    return float(
-        (found - wanted).square().mean().sqrt() / wanted.square().mean().sqrt().clamp(min=1e-12)
-    )
+    size = wanted.square().mean().sqrt().clamp(min=1e-12)
+    return float((found - wanted).square().mean().sqrt() / size)
 
 
 class _Samples:
     """Values of every point, drawn as they pass, with the extremes."""
 
     def __init__(self) -> None:
-        self.values: dict[str, list[np.ndarray[Any, np.dtype[Any]]]] = {}
+        self.values: dict[str, list[Array]] = {}
         self.ends: dict[str, tuple[float, float]] = {}
 
     def __call__(self, name: str, x: Tensor) -> None:
@@ -144,19 +133,15 @@ class _Samples:
         self.values.setdefault(name, []).append(flat[chosen].numpy())
 
     def ranges(self) -> dict[str, tuple[float, float]]:
-        return {
-            name: best_range(np.concatenate(drawn), *self.ends[name])
-            for name, drawn in self.values.items()
-        }
+        drawn = self.values.items()
+        return {name: best_range(np.concatenate(v), *self.ends[name]) for name, v in drawn}
 
 
-def best_range(
-    values: np.ndarray[Any, np.dtype[Any]], low: float, high: float
-) -> tuple[float, float]:
+def best_range(values: Array, low: float, high: float) -> tuple[float, float]:
     """The range inside low to high whose 8-bit rounding of `values` has the least squared error."""
     best, least = (low, high), float("inf")
-    for share in SHARES:
-        for ends in ((low, high * share), (low * share, high), (low * share, high * share)):
+    for part in FRACTIONS:
+        for ends in ((low, high * part), (low * part, high), (low * part, high * part)):
             step = max((ends[1] - ends[0]) / STEPS, 1e-12)
             rounded = np.clip(np.rint(values / step) * step, *ends)
             error = float(np.square(rounded - values).mean())

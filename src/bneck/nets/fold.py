@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from bneck.graphs.quantization import Array
 from bneck.nets.build import Net
 from bneck.nets.ops import Conv2d, ConvBnAct
 from bneck.specs.network import NetSpec
@@ -40,38 +41,33 @@ def _fold(module: ConvBnAct) -> tuple[Tensor, Tensor]:
     if not isinstance(bn, nn.BatchNorm2d):
         assert conv.bias is not None
         return conv.weight, conv.bias
-    assert bn.running_var is not None
-    assert bn.running_mean is not None
     # In float64, so that folding itself adds no error to the comparison with the module.
-    scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
+    mean, variance = (bn.get_buffer(f"running_{name}").double() for name in ("mean", "var"))
+    scale = bn.weight.double() / (variance + bn.eps).sqrt()
     weight = conv.weight.double() * scale[:, None, None, None]
-    bias = bn.bias.double() - bn.running_mean.double() * scale
+    bias = bn.bias.double() - mean * scale
     return weight.float(), bias.float()
 
 
-def folded_net(spec: NetSpec, weights: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> Net:
+def folded_net(spec: NetSpec, weights: Mapping[str, Array]) -> Net:
     """A net without batch norm that holds folded weights, in evaluation mode."""
     net = Net(spec)
     state: dict[str, Tensor] = {}
     for name, module in net.named_modules():
+        inner = name
         if isinstance(module, ConvBnAct):
-            module.bn = nn.Identity()
+            inner, module.bn = f"{name}.conv", nn.Identity()
             if module.conv.bias is None:
                 module.conv.bias = nn.Parameter(torch.empty(module.conv.out_channels))
-            for key in ("weight", "bias"):
-                state[f"{name}.conv.{key}"] = torch.from_numpy(weights[f"{name}.{key}"].copy())
-        elif isinstance(module, Conv2d) and not name.endswith(".conv"):
-            for key in ("weight", "bias"):
-                state[f"{name}.{key}"] = torch.from_numpy(weights[f"{name}.{key}"].copy())
+        elif not isinstance(module, Conv2d) or name.endswith(".conv"):
+            continue
+        for key in ("weight", "bias"):
+            state[f"{inner}.{key}"] = torch.from_numpy(weights[f"{name}.{key}"].copy())
     net.load_state_dict(state)
     return net.eval()
 
 
-def pack(
-    spec: NetSpec,
-    weights: Mapping[str, np.ndarray[Any, np.dtype[Any]]],
-    metadata: Mapping[str, str],
-) -> bytes:
+def pack(spec: NetSpec, weights: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
     """Folded weights, the spec and metadata as the bytes of a safetensors file."""
     tensors = {name: torch.from_numpy(np.ascontiguousarray(w)) for name, w in weights.items()}
     return bytes(save(tensors, {**metadata, "spec": to_text(spec)}))

@@ -22,6 +22,7 @@ from bneck.specs.operators import LayerOperators
 
 METADATA = "bneck"  # the method of the file that answers with its metadata
 SIX = (0.0, 6.0)
+PARTS = ("whole", "steps", "zeros", "bias")  # of a convolution, as buffers
 PAIRS = torch.ops.quantized_decomposed
 
 
@@ -49,9 +50,8 @@ def lowered(net: nn.Module, shape: tuple[int, ...], metadata: Mapping[str, str])
 
 
 def _one_reading_each(graph: torch.fx.Graph) -> None:
-    """A dequantisation of its own for every reader: XNNPACK takes it together with what reads it."""
-    reading = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-    for node in [one for one in graph.nodes if one.target == reading]:
+    """A dequantization of its own for every reader: XNNPACK takes it together with what reads it."""
+    for node in graph.find_nodes(op="call_function", target=PAIRS.dequantize_per_tensor.default):
         for user in list(node.users)[1:]:
             with graph.inserting_before(user):
                 user.replace_input_with(node, graph.node_copy(node))
@@ -67,11 +67,10 @@ class _Value:
 
 
 class Rounding(nn.Module, LayerOperators[_Value]):
-    """A network in 8 bits as XNNPACK's partitioner knows it: float operators between pairs of
-    quantisation and dequantisation, kernels of integers.
+    """An int8 network as XNNPACK's partitioner knows it: float operators between pairs of rounding and back.
 
-    What flows may be six times the true value, as in `graphs.tflite_graph`; the steps of the
-    kernels behind take the sixth.
+    Values may be six times the true ones, as in `graphs.tflite_graph`; the steps of the next kernels
+    take the sixth.
     """
 
     def __init__(
@@ -124,14 +123,13 @@ class Rounding(nn.Module, LayerOperators[_Value]):
     def squeeze(self, layer: Layer, x: _Value) -> _Value:
         name = layer.name
         pooled = self.mean(f"{name}.pool", x)
-        reduced = self.point(
-            f"{name}.reduce", F.relu(self.convolution(layer, f"{name}.reduce", pooled))
-        )
+        reduced = F.relu(self.convolution(layer, f"{name}.reduce", pooled))
+        small = self.point(f"{name}.reduce", reduced)
         if self.spec.se_gate == "sigmoid":
-            gate = self.point(f"{name}.gate.pre", self.convolution(layer, f"{name}.gate", reduced))
+            gate = self.point(f"{name}.gate.pre", self.convolution(layer, f"{name}.gate", small))
             gate = self.point(name, gate.tensor.sigmoid(), values=SIGMOID)
         else:
-            raised = self.convolution(layer, f"{name}.gate", reduced, shift=3.0)
+            raised = self.convolution(layer, f"{name}.gate", small, shift=3.0)
             gate = self.point(name, F.relu6(raised), gain=6.0, values=(0.0, 1.0))
         return self.point(name, x.tensor * gate.tensor, gain=x.gain * gate.gain)
 
@@ -159,19 +157,16 @@ class Rounding(nn.Module, LayerOperators[_Value]):
         return self.rounded(getattr(self, name), Scale.of(0.0, value), 1.0)
 
     def parameters_of(self, name: str, x: _Value, shift: float) -> tuple[Tensor, Tensor]:
-        """A convolution's weight, as integers read with a step an output channel, and its bias."""
+        """A convolution's weight, as integers read with a step per output channel, and its bias."""
         key = name.replace(".", "_")
         if f"{name}.weight" in self.folded:
             weight = self.folded[f"{name}.weight"] / np.float32(x.gain)
             bias = self.folded[f"{name}.bias"] + np.float32(shift)
             steps = weight_steps(weight, bias, x.scale.step)
-            self.register_buffer(f"{key}_whole", torch.from_numpy(quantize_weight(weight, steps)))
-            self.register_buffer(f"{key}_steps", torch.from_numpy(steps))
-            self.register_buffer(f"{key}_zeros", torch.zeros(len(steps), dtype=torch.int64))
-            self.register_buffer(f"{key}_bias", torch.from_numpy(bias))
-        whole, steps, zeros, bias = (
-            getattr(self, f"{key}_{part}") for part in ("whole", "steps", "zeros", "bias")
-        )
+            parts = (quantize_weight(weight, steps), steps, np.zeros(len(steps), np.int64), bias)
+            for part, value in zip(PARTS, parts, strict=True):
+                self.register_buffer(f"{key}_{part}", torch.from_numpy(value))
+        whole, steps, zeros, bias = (getattr(self, f"{key}_{part}") for part in PARTS)
         how = (0, -127, 127, torch.int8)
         return PAIRS.dequantize_per_channel.default(whole, steps, zeros, *how), bias
 

@@ -59,20 +59,13 @@ class ConvBnAct(nn.Module):
         super().__init__()
         same = spec.padding == "same" and layer.kernel > 1
         self.conv = (SameConv2d if same else Conv2d)(
-            layer.width_in,
-            layer.out,
-            layer.kernel,
-            layer.stride,
+            layer.width_in, layer.out, layer.kernel, layer.stride,
             padding=0 if same else layer.dilation * (layer.kernel - 1) // 2,
-            dilation=layer.dilation,
+            dilation=layer.dilation, bias=not layer.bn,
             groups=layer.out if layer.kind == "depthwise" else 1,
-            bias=not layer.bn,
-        )
-        self.bn = (
-            nn.BatchNorm2d(layer.out, eps=spec.bn_eps, momentum=spec.bn_momentum)
-            if layer.bn
-            else nn.Identity()
-        )
+        )  # fmt: skip
+        norm = nn.BatchNorm2d(layer.out, eps=spec.bn_eps, momentum=spec.bn_momentum)
+        self.bn = norm if layer.bn else nn.Identity()
         self.act = ACTIVATIONS[layer.act]()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,12 +106,10 @@ class BneckRow(nn.Module):
         self.adds = walk[-1].adds
         for layer in walk:
             part = layer.name.rpartition(".")[2]
-            module = (
-                SqueezeExcite(layer, spec.se_gate)
-                if layer.kind == "squeeze"
-                else ConvBnAct(layer, spec)
-            )
-            self.add_module(part, module)
+            if layer.kind == "squeeze":
+                self.add_module(part, SqueezeExcite(layer, spec.se_gate))
+            else:
+                self.add_module(part, ConvBnAct(layer, spec))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, out, H', W')."""

@@ -1,4 +1,4 @@
-"""A net as an 8-bit runtime computes it, in torch: to calibrate, to judge, to fine-tune.
+"""A net as an 8-bit runtime computes it, in torch: to calibrate, to evaluate, to fine-tune.
 
 Batch norm is folded before anything is rounded, so fine-tuning has no statistics that could drift
 apart from those of the shipped file. Rounding passes gradients straight through where a value lies
@@ -7,26 +7,24 @@ inside its range.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bneck.graphs.forms import HSwish
-from bneck.graphs.quantization import GATES, LEAST_SCALE, WEIGHT_LEVELS, Ranges, Scale
+from bneck.graphs.quantization import GATES, LEAST_SCALE, WEIGHT_LEVELS, Array, Ranges, Scale
 from bneck.graphs.weights import pads
 from bneck.nets.build import WrappedNet
-from bneck.specs.network import Gate, Layer, Size
+from bneck.specs.network import Gate, Layer
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.operators import Operators, Pair
 from bneck.specs.wrapper import Wrapped
 
-Weights = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
-Observer = Callable[[str, Tensor], None]
+Weights = Mapping[str, Array]
 SIX = (0.0, 6.0)
 
 
@@ -40,19 +38,14 @@ class Quantized:
 
 
 class QuantizedNet(nn.Module, Operators[Tensor]):
-    """A wrapped network in emulation: folded weights in float, rounded as the runtime will round them
-    wherever `ranges` are given.
+    """A wrapped network in emulation: folded weights in float, rounded as a runtime does if there are `ranges`.
 
-    `rounds` says of a layer's name whether it is
-    rounded; None rounds all. `observer` is shown every point's value as it passes.
+    `rounds` says of a layer's name whether it is rounded; None rounds all. `observer` is called with
+    every point's name and value.
     """
 
     def __init__(
-        self,
-        wrapped: Wrapped,
-        weights: Weights,
-        hswish: HSwish,
-        ranges: Ranges | None = None,
+        self, wrapped: Wrapped, weights: Weights, hswish: HSwish, ranges: Ranges | None = None
     ) -> None:
         super().__init__()
         self.wrapped = wrapped
@@ -61,7 +54,7 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
         self.hswish = hswish
         self.ranges = dict(ranges) if ranges is not None else None
         self.rounds: Callable[[str], bool] | None = None
-        self.observer: Observer | None = None
+        self.observer: Callable[[str, Tensor], None] | None = None
         folded = wrapped.arranged(weights)
         self.parameters_by_name = nn.ParameterDict(
             {_key(name): nn.Parameter(torch.from_numpy(w.copy())) for name, w in folded.items()}
@@ -74,52 +67,37 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
         found = tuple(answer.values())
         return found if len(found) > 1 else found[0]
 
-    def walk(self, size: Size) -> Iterable[Layer]:
-        """The layers that it emulates, for images of `size`."""
-        return self.wrapped.layers(size)
-
-    def weights(self) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    def weights(self) -> dict[str, Array]:
         """The folded weights as they are now."""
-        return {
-            name.replace("/", "."): value.detach().contiguous().numpy()
-            for name, value in self.parameters_by_name.items()
-        }
+        named = self.parameters_by_name.items()
+        return {key.replace("/", "."): value.detach().contiguous().numpy() for key, value in named}
 
     def point(self, name: str, x: Tensor, owner: str) -> Tensor:
         """`x`, rounded to the range of a point that belongs to the layer `owner`."""
         if self.observer:
             self.observer(name, x)
-        if not self._rounding(owner):
-            return x
-        assert self.ranges is not None
-        return self.rounded(x, self.ranges[name])
+        return x if self.ranges is None else self.fixed(x, self.ranges[name], owner)
 
     def fixed(self, x: Tensor, values: tuple[float, float], owner: str) -> Tensor:
-        """`x`, rounded to a range that does not depend on the images."""
-        return self.rounded(x, values) if self._rounding(owner) else x
-
-    def rounded(self, x: Tensor, values: tuple[float, float]) -> Tensor:
-        """`x` rounded to 8 bits over a range."""
+        """`x`, rounded to 8 bits over a range that does not depend on the images."""
+        if not self._rounding(owner):
+            return x
         scale = Scale.of(*values)
         return torch.fake_quantize_per_tensor_affine(x, scale.step, scale.zero, -128, 127)
 
-    def kernel(self, name: str) -> Tensor:
-        """A convolution's weight, rounded to 8 bits with a step an output channel."""
-        weight = self.parameters_by_name[_key(name)]
-        steps = weight.detach().abs().amax((1, 2, 3)) / WEIGHT_LEVELS
+    def kernel(self, name: str, owner: str) -> Tensor:
+        """A convolution's weight, rounded to 8 bits with a step per output channel."""
+        weight: Tensor = self.parameters_by_name[_key(name)]
+        if not self._rounding(owner):
+            return weight
+        steps = (weight.detach().abs().amax((1, 2, 3)) / WEIGHT_LEVELS).clamp(min=LEAST_SCALE)
+        zeros = torch.zeros(len(steps), dtype=torch.int32)
         return torch.fake_quantize_per_channel_affine(
-            weight,
-            steps.clamp(min=LEAST_SCALE),
-            torch.zeros(len(steps), dtype=torch.int32),
-            0,
-            -WEIGHT_LEVELS,
-            WEIGHT_LEVELS,
+            weight, steps, zeros, 0, -WEIGHT_LEVELS, WEIGHT_LEVELS
         )
 
     def _rounding(self, owner: str) -> bool:
-        if self.ranges is None:
-            return False
-        return self.rounds is None or self.rounds(owner)
+        return self.ranges is not None and (self.rounds is None or self.rounds(owner))
 
     def conv(self, layer: Layer, x: Tensor) -> Tensor:
         if layer.name == "classifier":
@@ -145,9 +123,8 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
         pooled = self.point(f"{name}.pool", x.mean((2, 3), keepdim=True), name)
         reduced = F.relu(self._convolution(layer, f"{name}.reduce", pooled))
         reduced = self.point(f"{name}.reduce", reduced, name)
-        return self.point(
-            name, x * self._gate(layer, f"{name}.gate", reduced, self.spec.se_gate), name
-        )
+        gate = self._gate(layer, f"{name}.gate", reduced, self.spec.se_gate)
+        return self.point(name, x * gate, name)
 
     def _gate(self, layer: Layer, name: str, x: Tensor, kind: Gate) -> Tensor:
         gate = self._convolution(layer, name, x)
@@ -166,10 +143,7 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
     def _convolution(
         self, layer: Layer, name: str, x: Tensor, around: list[int] | None = None
     ) -> Tensor:
-        key = f"{name}.weight"
-        weight = (
-            self.kernel(key) if self._rounding(layer.name) else self.parameters_by_name[_key(key)]
-        )
+        weight = self.kernel(f"{name}.weight", layer.name)
         bias = self.parameters_by_name[_key(f"{name}.bias")]
         if around is None:
             return F.conv2d(x, weight, bias)
@@ -205,12 +179,7 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
         return self.point(name, x * gate, name)
 
     def resized(
-        self,
-        name: str,
-        x: Tensor,
-        size: Pair,
-        have: Pair,
-        gate: Gate | None = None,
+        self, name: str, x: Tensor, size: Pair, have: Pair, gate: Gate | None = None
     ) -> Tensor:
         y = resize(x, size)
         return y if gate is None else self.fixed(y, GATES[gate], name)

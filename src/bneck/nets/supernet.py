@@ -21,18 +21,13 @@ from bneck.nets.batch_norm import reestimate
 from bneck.nets.build import Net
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import IMAGENET, Normalisation
-from bneck.specs.rows import Bneck, Row
+from bneck.specs.rows import Bneck
 
 SKELETONS = 256  # networks whose modules are kept; they hold no weights
 
 
 class Supernet(nn.Module):
-    """The shared weights of a space.
-
-    Args:
-        space: its networks are the sub-networks.
-        seed: of the initial weights.
-    """
+    """The shared weights of a space, whose networks are the sub-networks."""
 
     def __init__(self, space: BlockSpace, *, seed: int = 0) -> None:
         super().__init__()
@@ -88,16 +83,12 @@ def extremes(space: BlockSpace, pick: Callable[[Sequence[float]], float]) -> lis
     for n in range(max(len(block.op) for block in space.blocks)):
         tokens = []
         for choice in space.choices:
-            group, _, field = choice.name.rpartition(".")
-            if field == "op":
-                ops = space.blocks[int(group.removeprefix("block"))].op
-                tokens.append(min(n, len(ops) - 1))
-            elif group:
-                sizes = [float(o) if isinstance(o, int | float) else 0.0 for o in choice.options]
-                tokens.append(sizes.index(pick(sizes)))
-            else:
-                sizes = [float(getattr(row, "out", 0)) for row in _alternatives(space, choice.name)]
-                tokens.append(sizes.index(pick(sizes)))
+            options = space.slots[choice.name]
+            if choice.name.endswith(".op"):
+                tokens.append(min(n, len(options) - 1))
+                continue
+            sizes = [o if isinstance(o, int | float) else getattr(o, "out", 0) for o in options]
+            tokens.append(sizes.index(pick(sizes)))
         found.append(tuple(tokens))
     return list(dict.fromkeys(found))
 
@@ -110,10 +101,6 @@ def largest(space: BlockSpace) -> Tokens:
 def smallest(space: BlockSpace) -> Tokens:
     """The network of the fewest parameters among the least."""
     return min(extremes(space, min), key=lambda tokens: _parameters(space.decode(tokens)))
-
-
-def _alternatives(space: BlockSpace, name: str) -> tuple[Row, ...]:
-    return space.stem if name == "stem" else space.tail[int(name.removeprefix("tail"))]
 
 
 def _parameters(spec: NetSpec) -> int:

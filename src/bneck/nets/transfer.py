@@ -19,7 +19,7 @@ def transferred(start: Net, spec: NetSpec, *, seed: int = 0) -> Net:
     """A net of `spec` with the weights of `start`, whose normalisation it takes over.
 
     Where `spec` is narrower, the strongest channels are kept (see `shrink`). With another number of
-    classes the classifier is initialised anew; the same seed gives the same one.
+    classes the classifier is initialised again; the same seed gives the same one.
 
     Raises:
         ShrinkError: `spec` differs from the start's in more than widths and classes.
@@ -40,14 +40,10 @@ def transferred(start: Net, spec: NetSpec, *, seed: int = 0) -> Net:
 
 @torch.no_grad()
 def take_rows(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Copy a classification network's weights into the rows of a net that has a head of its own.
+    """Copy a classification network's `weights` (named as in `Net`) into the rows of a net with another head.
 
-    What the net does not have (the convolutions after the pool, the classifier) is passed over.
-
-    Args:
-        net: with `rows`; changed in place.
-        weights: by the names of `Net`.
-        source: what to call them in a message.
+    What the net does not have (the convolutions after the pool, the classifier) is left out. An error
+    calls the weights `source`.
 
     Raises:
         InputError: a row is missing or of another shape; the first such tensor is named.
@@ -67,58 +63,47 @@ def take_rows(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> Non
 def is_folded(net: Net) -> bool:
     """Whether all batch norms are mere biases: weights of a file whose batch norm was folded."""
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
-    return bool(norms) and all(_is_bias(norm) for norm in norms)
+    return bool(norms) and all(map(_is_bias, norms))
 
 
 @torch.no_grad()
 def restore_statistics(net: Net, batches: Iterable[Tensor]) -> None:
     """Give folded batch norms the statistics of real images; the net computes what it did.
 
-    A folded batch norm is a bias: it neither centres nor scales. Trained further it would do both,
-    by the batch, and so begin as another function. With the mean m and deviation d of what enters
-    it, scale d and shift (bias + m) give the same values, and the batch's own m and d nearly so.
-
     Args:
         net: with folded batch norms, see `is_folded`.
-        batches: normalised images (N, channels, H, W), some hundreds in all.
+        batches: normalised images (N, channels, H, W), a few hundred in all.
     """
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
-    sums = {norm: _Sums() for norm in norms}
-    handles = [norm.register_forward_pre_hook(sums[norm]) for norm in norms]
+    # A folded batch norm is a bias: it neither centres nor scales. Trained further it would do both,
+    # by the batch, and so begin as another function. With the mean m and deviation d of what enters
+    # it, scale d and shift (bias + m) give the same values, and the batch's own m and d nearly so.
+    sums = {
+        norm: torch.zeros(3, norm.num_features, dtype=torch.float64)
+        for norm in net.modules()
+        if isinstance(norm, nn.BatchNorm2d)
+    }
+
+    def add(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].double()
+        first = values.sum((0, 2, 3))
+        count = torch.full_like(first, values.numel() // values.shape[1])
+        sums[norm] += torch.stack([count, first, values.square().sum((0, 2, 3))])
+
+    handles = [norm.register_forward_pre_hook(add) for norm in sums]
     training = net.training
     net.eval()
     for images in batches:
         net(images)
     for handle in handles:
         handle.remove()
-    for norm in norms:
-        mean, variance = sums[norm].moments()
+    for norm, (count, first, second) in sums.items():
+        mean = first / count
+        variance = (second / count - mean.square()).clamp(min=0).float()
         norm.get_buffer("running_mean").copy_(mean)
         norm.get_buffer("running_var").copy_(variance)
-        norm.bias.add_(mean)
+        norm.bias.add_(mean.float())
         norm.weight.copy_((variance + norm.eps).sqrt())
     net.train(training)
-
-
-class _Sums:
-    """Adds up what enters a batch norm, by channel; called as a hook."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.first: Tensor | float = 0.0
-        self.second: Tensor | float = 0.0
-
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        values = inputs[0].double()
-        self.count += values.numel() // values.shape[1]
-        self.first = self.first + values.sum((0, 2, 3))
-        self.second = self.second + values.square().sum((0, 2, 3))
-
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance of every channel."""
-        mean = torch.as_tensor(self.first) / self.count
-        variance = (torch.as_tensor(self.second) / self.count - mean.square()).clamp(min=0)
-        return mean.float(), variance.float()
 
 
 def _is_bias(norm: nn.BatchNorm2d) -> bool:

@@ -8,10 +8,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bneck.nets.build import Net
 from bneck.records.files import write_whole
 from bneck.specs.errors import InputError
-from bneck.specs.network import NetSpec
 
 
 def save_weights(state: dict[str, Tensor], path: Path) -> None:
@@ -45,30 +43,15 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} is not a whole safetensors file: {error}") from None
 
 
-def load_net(spec: NetSpec, path: Path) -> Net:
-    """A net of `spec` with the weights of a file, in evaluation mode.
-
-    Raises:
-        InputError: the file's tensors are not those of the spec; the first that differ are named.
-    """
-    net = Net(spec)
-    fill(net, path, spec.name)
-    return net.eval()
-
-
 def fill(net: nn.Module, path: Path, name: str) -> None:
-    """Load a file's tensors into a module; `name` is what a refusal calls it.
+    """Load a file's tensors into a module; `name` is what an error calls it.
 
     Raises:
         InputError: the file's tensors are not the module's; the first that differ are named.
     """
-    state, wanted = load_weights(path), net.state_dict()
-    odd = [
-        key
-        for key in sorted(set(state) | set(wanted))
-        if key not in state or key not in wanted or state[key].shape != wanted[key].shape
-    ]
-    if odd:
+    state = load_weights(path)
+    found, wanted = ({(k, v.shape) for k, v in some.items()} for some in (state, net.state_dict()))
+    if odd := sorted({key for key, _ in found ^ wanted}):
         raise InputError(
             f"{path} does not hold the weights of {name}: {len(odd)} tensors differ, "
             f"first {', '.join(odd[:3])}"

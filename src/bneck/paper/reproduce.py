@@ -1,4 +1,4 @@
-"""The paper's tables and figures beside what the code gives: the Python twin of `bneck reproduce`."""
+"""The paper's tables and figures next to what the code gives: the Python equivalent of `bneck reproduce`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bneck.paper import figures, tables
 from bneck.paper.scores import Scores
 from bneck.paper.timing import Timing, Wanted, measured, read_timing
 from bneck.records.commit import commit
-from bneck.records.files import write_json, write_text
+from bneck.records.files import write_json
 from bneck.records.progress import Progress, Silent
-from bneck.report.blocks import Block, Paragraph, Picture, html_page, markdown_page
+from bneck.report.blocks import Block, Paragraph
 from bneck.report.exhibits import Exhibit, exhibit_blocks
 from bneck.report.numbers import duration, listed
-from bneck.report.style import STYLE
+from bneck.report.page import write_pages
 from bneck.specs.errors import InputError
 
 Make = Callable[[Timing, Scores], Exhibit]
@@ -28,18 +28,8 @@ Make = Callable[[Timing, Scores], Exhibit]
 EXHIBITS: dict[str, Make] = {
     "table1": lambda timing, scores: tables.printed_network(1),
     "table2": lambda timing, scores: tables.printed_network(2),
-    "table3": tables.table3,
-    "table4": tables.table4,
-    "table5": tables.table5,
-    "table6": tables.table6,
-    "table7": tables.table7,
-    "table8": tables.table8,
-    "table9": tables.table9,
-    "figure1": figures.figure1,
-    "figure2": figures.figure2,
-    "figure7": figures.figure7,
-    "figure8": figures.figure8,
-    "figure9": figures.figure9,
+    **{f"table{number}": getattr(tables, f"table{number}") for number in range(3, 10)},
+    **{f"figure{number}": getattr(figures, f"figure{number}") for number in (1, 2, 7, 8, 9)},
 }
 
 
@@ -72,7 +62,7 @@ def reproduce(
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Reproduction:
-    """Hold the paper's tables and figures against what is counted, measured and recorded here.
+    """Compare the paper's tables and figures with what is counted, measured and recorded here.
 
     Counts are always made. Latencies are measured now, unless they are handed in. Accuracies come from
     recorded runs on the paper's data alone; where there is none, the exhibit names the command that
@@ -81,16 +71,16 @@ def reproduce(
     Args:
         names: table1 to table9, figure1, figure2, figure7, figure8, figure9, or all.
         quick: six rounds instead of twenty, segmenters at half size only, fewer widths in Fig. 8.
-        runtime: the engine for classifiers; None takes the device's usual one. Detectors and
-            segmenters run in ONNX Runtime.
+        runtime: of classifiers; None takes the device's usual one. Detectors and segmenters run in ONNX
+            Runtime.
         device: where classifiers are timed, see docs/devices.md; the others on this machine.
-        threads: of the engine.
+        threads: of the runtime.
         runs: folders of finished runs, `8bit` folders of bneck quantize, or files that bneck evaluate
             --json printed: their accuracies.
-        latencies: files of bneck measure --json, or an earlier latencies.json, in place of measuring.
+        latencies: files of bneck measure --json, or an earlier latencies.json, instead of measuring.
         measure: False leaves all latencies out.
         out: the folder for the page and its files; None makes one under runs/.
-        progress: receives what happens; None tells nobody.
+        progress: receives what happens.
 
     Raises:
         InputError: no such table or figure, runtime, run or file.
@@ -101,20 +91,14 @@ def reproduce(
         raise InputError(f"threads is {threads}; it must be at least 1")
     engine = runtime or usual_runtime(device)
     form(engine, "fp32")
-    scores = Scores(runs)
-    timing = Timing()
-    if latencies:
-        timing = read_timing(latencies)
-    elif measure:
-        wanted = _wanted(chosen, quick, engine)
+    scores, timing = Scores(runs), read_timing(latencies)
+    if measure and not latencies:
         timing = measured(
-            wanted, quick=quick, runtime=engine, device=device, threads=threads,
+            _wanted(chosen, quick, engine), quick=quick, runtime=engine, device=device, threads=threads,
             progress=progress or Silent(),
         )  # fmt: skip
     exhibits = tuple(EXHIBITS[name](timing, scores) for name in chosen)
-    folder = (
-        Path(out) if out is not None else Path("runs") / f"reproduce-{datetime.now():%Y%m%d-%H%M%S}"
-    )
+    folder = Path(out or f"runs/reproduce-{datetime.now():%Y%m%d-%H%M%S}")
     found = Reproduction(exhibits=exhibits, files=(), seconds=time.perf_counter() - started)
     return replace(found, files=tuple(_write(found, folder, timing)))
 
@@ -131,8 +115,10 @@ def _chosen(names: Sequence[str]) -> list[str]:
 
 
 def _wanted(chosen: Sequence[str], quick: bool, runtime: str) -> Wanted:
-    wanted = Wanted()
-    fused_only = runtime != "onnxruntime"
+    wanted, fused_only = (
+        Wanted(),
+        runtime != "onnxruntime",
+    )  # which alone takes a graph that bneck edited
     for name in chosen:
         number = int(name[-1])
         if name.startswith("table"):
@@ -145,27 +131,19 @@ def _wanted(chosen: Sequence[str], quick: bool, runtime: str) -> Wanted:
 
 
 def _write(found: Reproduction, folder: Path, timing: Timing) -> list[Path]:
-    blocks: list[Block] = [
-        Paragraph(
-            "Counts are exact. Latencies were measured on the machine that each section names, with random "
-            "weights, and compare as ratios. Accuracies are those of recorded runs on the paper's data; where "
-            "there is none the cell is empty, and the section names the command that would fill it in.",
-            "lead",
-        )
-    ]
+    lead = (
+        "Counts are exact. Latencies were measured on the machine that each section names, with random "
+        "weights, and compare as ratios. Accuracies are those of recorded runs on the paper's data; where "
+        "there is none the cell is empty, and the section names the command that would fill it in."
+    )
+    blocks: list[Block] = [Paragraph(lead, "lead")]
     for exhibit in found.exhibits:
         blocks += exhibit_blocks(exhibit)
     title = "Searching for MobileNetV3, reproduced"
     what = listed([exhibit.name for exhibit in found.exhibits])
     head = f"bneck reproduce: {what}; {duration(found.seconds)}, commit {commit()}"
-    page, twin = folder / "reproduce.html", folder / "reproduce.md"
-    files = [page, twin, folder / "reproduce.json"]
-    for block in blocks:
-        if isinstance(block, Picture):
-            write_text(folder / f"{block.name}.svg", block.whole)
-            files.append(folder / f"{block.name}.svg")
-    write_text(page, html_page(title, blocks, style=STYLE, running_head=head))
-    write_text(twin, markdown_page(title, blocks, running_head=head))
+    page, twin, *pictures = write_pages(folder / "reproduce", title, blocks, head=head)
+    files = [page, twin, folder / "reproduce.json", *pictures]
     write_json(files[2], found.as_json())
     if timing.found:
         files.append(folder / "latencies.json")

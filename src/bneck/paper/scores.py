@@ -14,7 +14,7 @@ from bneck.report.numbers import several
 from bneck.runs.load import task_of
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.rows import Bneck, Row
+from bneck.specs.rows import Bneck
 from bneck.specs.text import from_text, load, resolve
 from bneck.specs.wrapper import PLAIN, Wrapper
 from bneck.tasks.contract import Task
@@ -48,9 +48,7 @@ class Score:
     @property
     def papers(self) -> bool:
         """Whether its images are the paper's, by their number, and seen as the paper's networks do."""
-        if self.task.name not in PAPERS:
-            return False
-        images, classes, size = PAPERS[self.task.name]
+        images, classes, size = PAPERS.get(self.task.name, (0, (), None))
         seen = size is None or self.wrapper.size(self.spec) == size
         return seen and self.images == images and self.classes in classes
 
@@ -87,9 +85,7 @@ class Scores:
             options: of the task, as "head".
         """
         known = [
-            score
-            for score in self.all
-            if (score.task.name, score.precision) == (name, precision) and score.papers
+            s for s in self.all if s.papers and (s.task.name, s.precision) == (name, precision)
         ]
         if not known:
             return None
@@ -103,14 +99,17 @@ class Scores:
 
     def others(self, name: str) -> list[str]:
         """Sentences on accuracies of a task on other data."""
-        return [
-            score.sentence() for score in self.all if score.task.name == name and not score.papers
-        ]
+        return [s.sentence() for s in self.all if s.task.name == name and not s.papers]
 
 
 def architecture(spec: NetSpec) -> tuple[Any, ...]:
     """What makes two specs one network of a table: rows and resolution, not padding or epsilon."""
-    return (tuple(_plain(spec, i, row) for i, row in enumerate(spec.rows)), spec.resolution)
+    # A residual is written down, so that "auto" equals what it stands for.
+    rows = [
+        replace(row, skip="yes" if spec.has_skip(i) else "no") if isinstance(row, Bneck) else row
+        for i, row in enumerate(spec.rows)
+    ]
+    return (tuple(rows), spec.resolution)
 
 
 def read_scores(path: Path) -> list[Score]:
@@ -165,7 +164,7 @@ def _evaluated(path: Path) -> Score:
             data=str(found.get("data") or f"the {found['split']} images that it was given"),
             precision="int8" if found.get("precision") == "int8" else "fp32",
         )  # fmt: skip
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError):  # whatever else a json file may hold
         raise InputError(
             f"{path} holds no accuracy; give a run's folder, or what bneck evaluate --json printed"
         ) from None
@@ -191,10 +190,3 @@ def _quantized(path: Path) -> Score:
         task=task(name), spec=spec, wrapper=PLAIN, value=best, data=data, images=images,
         classes=spec.classes, where=str(path), precision="int8",
     )  # fmt: skip
-
-
-def _plain(spec: NetSpec, index: int, row: Row) -> Row:
-    """The row with its residual written down, so that "auto" equals what it stands for."""
-    if isinstance(row, Bneck):
-        return replace(row, skip="yes" if spec.has_skip(index) else "no")
-    return row

@@ -1,4 +1,4 @@
-"""The latencies behind the paper's tables: what is to be timed, one race of it, or records of one."""
+"""The latencies of the paper's tables: what is to be timed, one interleaved benchmark, or records of one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bneck.devices.measure import Candidate, measure
+from bneck.devices.protocol import Protocol
 from bneck.records.measurement import Measurement, Spread
 from bneck.records.progress import Advancing, Progress
 from bneck.report.exhibits import Pair
+from bneck.runs.measure import PATIENT
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import resolve
@@ -20,13 +23,9 @@ from bneck.specs.transforms import rename
 from bneck.tasks.registry import DEFAULT, task
 from bneck.tasks.segment.count import FULL, HALF
 
-if TYPE_CHECKING:
-    from bneck.devices.measure import Candidate
-    from bneck.devices.protocol import Protocol
-
 Key = tuple[str, str]  # a network's name, see `sized`, and its precision
-UNFUSED = " unfused"  # behind the name of a network whose h-swish is made of several operators
-DETECTOR = "ssdlite "  # in front of the name of a network with a detector round it
+UNFUSED = " unfused"  # after the name of a network whose h-swish is made of several operators
+DETECTOR = "ssdlite "  # before the name of a detector's backbone
 MOST_WALL_OVER_CPU = 1.1
 
 
@@ -67,7 +66,7 @@ class Timing:
         if one is None:
             return Pair()
         if _by_cpu(one):
-            return Pair(ours=one.cpu_ms)
+            return Pair(ours=one.cpu_ms)  # a record holds CPU time without a spread
         return Pair(ours=one.latency_ms.median, low=one.latency_ms.p10, high=one.latency_ms.p90)
 
     def ratio(self, key: Key, base: Key) -> Spread | None:
@@ -91,11 +90,9 @@ class Timing:
         what = "CPU time" if _by_cpu(one) else "wall time"
         shares = [m.raw_latency_ms.median / m.cpu_ms for m in found if m.cpu_ms]
         busy = statistics.median(shares) if shares else 1.0
-        disturbed = (
-            f" Other work disturbed the machine (wall time {busy:.2f} of CPU time)."
-            if one.threads == 1 and busy > MOST_WALL_OVER_CPU
-            else ""
-        )
+        disturbed = ""
+        if one.threads == 1 and busy > MOST_WALL_OVER_CPU:
+            disturbed = f" Other work disturbed the machine (wall time {busy:.2f} of CPU time)."
         scores = ", scores at full size" if name == "segment" else ""
         return (
             f"Latencies: {one.device.place}, {one.device.processor}, {one.runtime} {one.runtime_version}, "
@@ -154,10 +151,6 @@ def measured(
 
     A busy machine is not refused: CPU time within a round is compared, and its spread is printed.
     """
-    from bneck.devices.measure import measure
-    from bneck.devices.protocol import Protocol
-    from bneck.runs.measure import PATIENT
-
     protocol = Protocol(
         threads=threads, rounds=6 if quick else 20, burst_ms=8.0 if quick else 20.0,
         least_runs=2 if quick else 3, first_warmup=3, warmup=1, max_repeats=1, max_spread=1e9,
@@ -185,8 +178,6 @@ def measured(
 
 
 def _classifiers(networks: dict[Key, NetSpec], runtime: str, progress: Progress) -> list[Candidate]:
-    from bneck.devices.measure import Candidate
-
     if networks:
         progress.stage("writing networks", len(networks))
     candidates = []
@@ -198,26 +189,19 @@ def _classifiers(networks: dict[Key, NetSpec], runtime: str, progress: Progress)
 
 
 def _wrapped(name: str, network: str, **options: Any) -> Candidate:
-    """A network with a task's head round it, in ONNX Runtime."""
-    from bneck.devices.measure import Candidate
-
+    """A network with a task's head, in ONNX Runtime."""
     chosen = task(name)
     spec, wrapper = chosen.arrange(network, chosen.Options(**options), None)
-    return Candidate(
-        rename(spec, chosen.title(spec, wrapper)), None, "onnxruntime", wrapper=wrapper
-    )
+    spec = rename(spec, chosen.title(spec, wrapper))
+    return Candidate(spec, None, "onnxruntime", wrapper=wrapper)
 
 
 def _unfused(spec: NetSpec) -> bytes:
-    import numpy as np
+    """A file with h-swish as four operators, none of which ONNX Runtime fuses."""
+    from bneck.devices.models import network_model
+    from bneck.devices.runtimes import runtime
 
-    from bneck.graphs.onnx_graph import network_graph
-    from bneck.graphs.onnx_unfused import unfused
-    from bneck.graphs.weights import random_weights
-    from bneck.specs.network import layers
-
-    weights = random_weights(layers(spec), np.random.default_rng(0))
-    return bytes(unfused(network_graph(spec, weights)).SerializeToString())
+    return network_model(spec, runtime("onnxruntime"), hswish="split")
 
 
 def _text(size: tuple[int, int]) -> str:

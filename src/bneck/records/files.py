@@ -13,7 +13,7 @@ from typing import IO, Any
 from bneck.specs.errors import InputError
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place at one stroke.
 
     Raises:
@@ -38,12 +38,13 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
-    write_whole(path, lambda partial: _write_text(partial, text))
+    # The name of an image file need not be UTF-8: it is written as Python shows it, with \udc..
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a binary file, whole or not at all."""
-    write_whole(path, lambda partial: _write_bytes(partial, data))
+    write_whole(path, lambda partial: partial.write_bytes(data))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -81,12 +82,3 @@ def _opened(path: Path) -> IO[str]:
         raise InputError(
             f"{path} cannot be written: {error.strerror or error}; choose another folder"
         ) from None
-
-
-def _write_text(path: Path, text: str) -> None:
-    # The name of an image file need not be UTF-8: it is written as Python shows it, with \udc..
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)

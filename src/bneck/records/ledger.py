@@ -66,10 +66,7 @@ class Ledger:
 
     def find(self, **keys: Any) -> dict[str, Any] | None:
         """The first entry whose fields equal `keys`, or None."""
-        for entry in self.entries:
-            if all(entry.get(key) == value for key, value in keys.items()):
-                return entry
-        return None
+        return next(iter(self.all(**keys)), None)
 
     def all(self, **keys: Any) -> list[dict[str, Any]]:
         """Every entry whose fields equal `keys`, in the order written."""

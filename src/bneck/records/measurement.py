@@ -97,10 +97,8 @@ class Measurement:
             known[name] = Spread(**values[name])
         for name in ("rounds_ms", "rounds_cpu_ms"):
             known[name] = tuple(values.get(name, ()))
-        known["device"] = Device(
-            **{f.name: device[f.name] for f in fields(Device) if f.name in device}
-        )
-        return Measurement(**known)
+        mine = {f.name: device[f.name] for f in fields(Device) if f.name in device}
+        return Measurement(**known | {"device": Device(**mine)})
 
 
 def _ratio(mine: Sequence[float], theirs: Sequence[float]) -> Spread:

@@ -1,4 +1,4 @@
-"""What a long run tells the person who waits, whoever listens."""
+"""What a long run reports while it works."""
 
 from __future__ import annotations
 
@@ -10,35 +10,27 @@ class Progress(Protocol):
 
     def stage(self, name: str, total: int) -> None:
         """A new stage begins, of `total` units of work."""
-        ...
 
     def advance(self, done: int) -> None:
         """`done` of the stage's units are finished."""
-        ...
 
     def note(self, text: str) -> None:
-        """A few words beside the stage's bar, in place of the last ones."""
-        ...
+        """A few words next to the stage's bar; they replace the last ones."""
 
     def say(self, sentence: str) -> None:
         """One line worth keeping."""
-        ...
 
 
 class Silent:
-    """Tells nobody."""
+    """Ignores everything."""
 
-    def stage(self, name: str, total: int) -> None:
-        """Ignore."""
+    def stage(self, name: str, total: int) -> None: ...
 
-    def advance(self, done: int) -> None:
-        """Ignore."""
+    def advance(self, done: int) -> None: ...
 
-    def note(self, text: str) -> None:
-        """Ignore."""
+    def note(self, text: str) -> None: ...
 
-    def say(self, sentence: str) -> None:
-        """Ignore."""
+    def say(self, sentence: str) -> None: ...
 
 
 class Advancing:

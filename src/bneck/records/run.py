@@ -40,11 +40,11 @@ class StepRecord(TypedDict):
 
 
 class NetworkRecord(TypedDict, total=False):
-    """One network of the run. `scores`, of the run's metric, and `loss` have one value a final training.
+    """One network of the run. `scores`, of the run's metric, and `loss` have one value per final training.
 
-    `measured_ms` is the median paced wall time, `measurement` its whole record. `width` is the
-    multiplier of a uniform-width baseline. `heldout_score` is that of this very network: it is missing
-    where the network was widened after the last step, whose record has the narrower network's.
+    `measured_ms` is the median wall time, divided by the slowdown factor; `measurement` its whole
+    record. `width` is the multiplier of a uniform-width baseline. `heldout_score` is missing where the
+    network was widened after the last step, whose record has the narrower network's.
     """
 
     name: str
@@ -69,7 +69,7 @@ class StageRecord(TypedDict):
 
 
 class SearchRecord(TypedDict, total=False):
-    """`run.json` of a search. Shares are of 1, times in the unit of their name."""
+    """`run.json` of a search. Fractions are of 1, times in the unit of their name."""
 
     format: int
     kind: str
@@ -89,9 +89,8 @@ class SearchRecord(TypedDict, total=False):
     runtime: str
     runtime_version: str
     precision: str
-    table: dict[
-        str, Any
-    ]  # entries, rounding, scale, offset_ms, networks, median, p95, reference, reference_ms
+    # entries, rounding, scale, offset_ms, networks, median, p95, reference, reference_ms
+    table: dict[str, Any]
     target: str  # as the user wrote it: "5ms", "70%"
     target_ms: float
     meets_target: bool
@@ -108,9 +107,18 @@ class SearchRecord(TypedDict, total=False):
     stages: list[StageRecord]
     overhead_seconds: float  # proposing, shrinking, estimating: all of the search but training
     export: dict[str, Any]  # images, label_agreement, largest_difference
-    shipped: dict[
-        str, Any
-    ]  # file, runtime, precision, score and the same; where that is not model.onnx
+    # file, runtime, precision, score and the same as export; only where that is not model.onnx
+    shipped: dict[str, Any]
+
+
+class _Inside:
+    """An attribute that is a path inside the run folder."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: RunFolder, kind: type[RunFolder]) -> Path:
+        return folder.path / self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,45 +126,17 @@ class RunFolder:
     """Paths inside a run folder."""
 
     path: Path
-
-    @property
-    def run_json(self) -> Path:
-        return self.path / "run.json"
-
-    @property
-    def ledger(self) -> Path:
-        return self.path / "ledger.jsonl"
-
-    @property
-    def table(self) -> Path:
-        return self.path / "table.jsonl"
-
-    @property
-    def space_table(self) -> Path:
-        """The latency table of a block search's space."""
-        return self.path / "space-table.jsonl"
-
-    @property
-    def found(self) -> Path:
-        """Of a search for a detector or segmenter: what was found, as a run of that task."""
-        return self.path / "found"
-
-    @property
-    def spec(self) -> Path:
-        return self.path / "spec.yaml"
-
-    @property
-    def weights(self) -> Path:
-        return self.path / "weights.safetensors"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model.onnx"
-
-    @property
-    def scratch(self) -> Path:
-        """What only an unfinished run needs: packed images, trial weights, checkpoints."""
-        return self.path / "scratch"
+    run_json = _Inside("run.json")
+    ledger = _Inside("ledger.jsonl")
+    table = _Inside("table.jsonl")
+    space_table = _Inside("space-table.jsonl")  # the latency table of a block search's space
+    found = _Inside(
+        "found"
+    )  # what a search for a detector or segmenter found, as a run of its task
+    spec = _Inside("spec.yaml")
+    weights = _Inside("weights.safetensors")
+    model = _Inside("model.onnx")
+    scratch = _Inside("scratch")  # what only an unfinished run needs: images, checkpoints
 
     def read(self) -> dict[str, Any]:
         """The run's record.
@@ -178,10 +158,8 @@ class RunFolder:
             try:
                 return upgraded(record)
             except (LookupError, TypeError, AttributeError):
-                raise InputError(
-                    f"{self.run_json} is a record of format {version} that lacks what its kind has; start a "
-                    "new run"
-                ) from None
+                what = f"a record of format {version} that lacks what its kind has"
+                raise InputError(f"{self.run_json} is {what}; start a new run") from None
         by = f"bneck {record['version']}" if "version" in record else "another version of bneck"
         raise InputError(
             f"{self.path} was written by {by} in run format {version}, and this version reads formats up to "
@@ -189,11 +167,7 @@ class RunFolder:
         )
 
     def kind(self) -> str | None:
-        """What kind of run the folder holds ("search", "segment", ...); None where it holds none.
-
-        Raises:
-            InputError: a run of another version.
-        """
+        """The kind of run in the folder ("search", "train", ...), or None; InputError as `read`."""
         return self.read().get("kind") if self.run_json.is_file() else None
 
     def write(self, record: SearchRecord) -> None:

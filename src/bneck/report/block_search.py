@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from bneck.records.run import SearchRecord
 from bneck.report.blocks import Block, Heading, Paragraph, Picture
 from bneck.report.numbers import NONE, ms, percent, several
 from bneck.report.scatter import Chart, Point, Series, draw_charts
-from bneck.report.tables import Column, Table
+from bneck.report.tables import Table, columns
 
 SHOWN = 15  # networks of a front
 MOST_TRIALS = 500  # drawn; of more, every so manieth
@@ -62,86 +62,61 @@ def _pictures(blocks: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) ->
         within = trial["latency_ms"] <= aim
         if within and (not best or trial["accuracy"] > best[-1]["accuracy"]):
             best.append(trial)
-    every = -(-len(trials) // MOST_TRIALS)
+    shown = trials[:: -(-len(trials) // MOST_TRIALS)]
+    accuracy = "accuracy, short training (%)"
     tradeoff = Chart(
-        title="Trials",
-        x="estimated latency (ms)",
-        y="accuracy, short training (%)",
+        title="Trials", x="estimated latency (ms)", y=accuracy, lines=((aim, f"aim {ms(aim)} ms"),),
         series=(
-            Series(
-                name="trial", points=_points(trials[::every], "latency_ms"), colour=7, mark="cross"
-            ),
+            Series(name="trial", points=_points(shown, "latency_ms"), colour=7, mark="cross"),
             Series(name="front", points=_points(front, "latency_ms"), joined=True),
         ),
-        lines=((aim, f"aim {ms(aim)} ms"),),
         note="Accuracy is the mean probability of the right class on images kept out of training",
-    )
+    )  # fmt: skip
     climb = Chart(
-        title="Best so far",
-        x="trial",
-        y="accuracy, short training (%)",
+        title="Best so far", x="trial", y=accuracy,
         series=(
-            Series(name="trial", points=_points(trials[::every], "number"), colour=7, mark="cross"),
-            Series(
-                name="best within the aim", points=_points(best, "number"), joined=True, colour=2
-            ),
+            Series(name="trial", points=_points(shown, "number"), colour=7, mark="cross"),
+            Series(name="best within the aim", points=_points(best, "number"), joined=True, colour=2),
         ),
         note="What each trial added, in their order; the true optimum is unknown, so this is no regret",
-    )
+    )  # fmt: skip
     return draw_charts("report-blocks", "Block search", (tradeoff, climb))
 
 
 def _points(trials: Sequence[Mapping[str, Any]], x: str) -> tuple[Point, ...]:
+    words = "trial {}: {} ms, {} %"
     return tuple(
-        Point(
-            trial[x],
-            100 * trial["accuracy"],
-            f"trial {trial['number']}: {ms(trial['latency_ms'])} ms, {percent(trial['accuracy'])} %",
-        )
-        for trial in trials
-    )
+        Point(t[x], 100 * t["accuracy"],
+              words.format(t["number"], ms(t["latency_ms"]), percent(t["accuracy"])))
+        for t in trials
+    )  # fmt: skip
 
 
 def _finalists(finalists: Sequence[Mapping[str, Any]], metric: str) -> Table:
     return Table(
         title="Finalists, trained in full, the best first; ties within one standard error go to the faster.",
-        columns=(
-            Column("trial"),
-            Column("estimated (ms)"),
-            Column("measured (ms)"),
-            Column("accuracy, short training (%)"),
-            Column("accuracy, full training (%)"),
-            Column(f"{metric} held out (%)"),
+        columns=columns(
+            "trial", "estimated (ms)", "measured (ms)", "accuracy, short training (%)",
+            "accuracy, full training (%)", f"{metric} held out (%)", text=(),
         ),
         rows=tuple(
             (
-                str(entry["number"]),
-                ms(entry["estimated_ms"]),
-                ms(entry["measured_ms"]),
-                percent(entry["proxy"]),
-                percent(statistics.mean(entry["expected"])) if entry["expected"] else NONE,
-                ", ".join(percent(score) for score in entry["heldout_score"]) or NONE,
+                str(entry["number"]), ms(entry["estimated_ms"]), ms(entry["measured_ms"]),
+                percent(entry["proxy"]), percent(fmean(entry["expected"])) if entry["expected"] else NONE,
+                ", ".join(map(percent, entry["heldout_score"])) or NONE,
             )
             for entry in finalists
         ),
-    )
+    )  # fmt: skip
 
 
-def _front(numbers: Sequence[int], trials: Sequence[Mapping[str, Any]]) -> Table:
+def _front(front: Sequence[int], trials: Sequence[Mapping[str, Any]]) -> Table:
     known = {trial["number"]: trial for trial in trials}
-    shown = [numbers[i] for i in _spread(len(numbers))]
-    more = f", {len(shown)} of {len(numbers)}" if len(shown) < len(numbers) else ""
+    last, count = len(front) - 1, min(SHOWN, len(front))
+    shown = [known[front[round(i * last / (count - 1)) if i else 0]] for i in range(count)]
+    more = f", {count} of {len(front)}" if count < len(front) else ""
     return Table(
         title=f"Front of accuracy and estimated latency after the short trainings{more}.",
-        columns=(Column("trial"), Column("estimated (ms)"), Column("accuracy (%)")),
-        rows=tuple(
-            (str(n), ms(known[n]["latency_ms"]), percent(known[n]["accuracy"])) for n in shown
-        ),
+        columns=columns("trial", "estimated (ms)", "accuracy (%)", text=()),
+        rows=tuple((str(t["number"]), ms(t["latency_ms"]), percent(t["accuracy"])) for t in shown),
     )
-
-
-def _spread(count: int) -> list[int]:
-    """Indices from first to last, `SHOWN` at most."""
-    if count <= SHOWN:
-        return list(range(count))
-    return [round(i * (count - 1) / (SHOWN - 1)) for i in range(SHOWN)]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from bneck.report.numbers import ARROW, PLUS_MINUS
-from bneck.report.script import SCRIPT, script_digest
 from bneck.report.tables import Table, html_table, html_text, markdown_table, markdown_text
 
-# Spaces before a unit or sign, and behind a sign.
+# Spaces before a unit or sign, and after a sign.
 _BOUND = re.compile(
     rf"(?<=\d) (?=[%{PLUS_MINUS}{ARROW}]|ms\b|points\b)|(?<=[{PLUS_MINUS}{ARROW}]) "
 )
@@ -22,9 +20,7 @@ Tone = Literal["good", "bad", "even", "plain"]
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """Title of a section."""
-
-    text: str
+    text: str  # the title of a section
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +43,14 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Tiles side by side."""
-
-    tiles: tuple[Tile, ...]
+    tiles: tuple[Tile, ...]  # side by side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """A drawing as svg: `panels` one by one for html, `whole` for a file called `name`.svg.
 
-    A `themed` drawing follows the page's light and dark; others stand on white. Panels of a `wide`
-    one stand below each other and scroll on a phone.
+    Panels of a `wide` one stand below each other and scroll on a phone.
     """
 
     name: str
@@ -65,22 +58,17 @@ class Picture:
     description: str
     panels: tuple[str, ...]
     whole: str
-    themed: bool = False
     wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Text to be copied as it stands."""
-
-    text: str
+    text: str  # copied as it stands
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A list."""
-
-    items: tuple[str, ...]
+    items: tuple[str, ...]  # of a list
 
 
 Block: TypeAlias = Heading | Paragraph | Tiles | Picture | Code | Items | Table
@@ -92,14 +80,20 @@ def html_block(block: Block) -> str:
         case Heading(text):
             return f"<h2>{html_text(text)}</h2>"
         case Paragraph(text, kind):
-            return f'<p class="{kind}">{_prose(text)}</p>'
+            return f'<p class="{kind}">{html_prose(text)}</p>'
         case Tiles(tiles):
-            return f'<div class="tiles">{"".join(map(_html_tile, tiles))}</div>'
+            parts = [
+                f'<div class="tile {tile.tone}"><div class="label">{html_text(tile.label)}</div>'
+                f'<div class="value">{html_text(tile.value)}</div>'
+                f'<div class="remark">{html_text(tile.remark)}</div></div>'
+                for tile in tiles
+            ]
+            return f'<div class="tiles">{"".join(parts)}</div>'
         case Picture():
             panels = "".join(f'<div class="panel">{svg}</div>' for svg in block.panels)
-            kinds = " themed" * block.themed + " wide" * block.wide
+            wide = " wide" if block.wide else ""
             return (
-                f'<figure><div class="panels{kinds}">{panels}</div>'
+                f'<figure><div class="panels{wide}">{panels}</div>'
                 f"<figcaption>{html_text(block.description)}</figcaption></figure>"
             )
         case Code(text):
@@ -120,10 +114,8 @@ def markdown_block(block: Block) -> str:
         case Tiles():
             return ""
         case Picture():
-            return (
-                f"![{markdown_text(block.title)}]({block.name}.svg)\n\n"
-                f"{markdown_text(block.description)}"
-            )
+            title, description = markdown_text(block.title), markdown_text(block.description)
+            return f"![{title}]({block.name}.svg)\n\n{description}"
         case Code(text):
             ticks = max((len(run) for run in re.findall("`+", text)), default=0)
             fence = "`" * max(3, ticks + 1)
@@ -134,46 +126,8 @@ def markdown_block(block: Block) -> str:
             return f"{markdown_text(block.title)}\n\n{markdown_table(block)}"
 
 
-def html_page(title: str, blocks: Sequence[Block], *, style: str, running_head: str) -> str:
-    """A whole page in one file: nothing is fetched, and no script but the page's own may run."""
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src '{script_digest()}'"
-    body = []
-    for block in blocks:
-        if isinstance(block, Heading):
-            body.append("</section>\n<section>")
-        body.append(html_block(block))
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f"<title>{html_text(title)}</title>",
-            f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n<section>",
-            f'<p class="head">{html_text(running_head)}</p>',
-            f"<h1>{_prose(title)}</h1>",
-            *body,
-            f"</section>\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n",
-        ]
-    )
-
-
-def markdown_page(title: str, blocks: Sequence[Block], *, running_head: str) -> str:
-    """The same page in Markdown."""
-    parts = [f"# {markdown_text(title)}", markdown_text(running_head), *map(markdown_block, blocks)]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _html_tile(tile: Tile) -> str:
-    return (
-        f'<div class="tile {tile.tone}"><div class="label">{html_text(tile.label)}</div>'
-        f'<div class="value">{html_text(tile.value)}</div>'
-        f'<div class="remark">{html_text(tile.remark)}</div></div>'
-    )
-
-
-def _prose(text: str) -> str:
-    """Sentences as html; no line ends between a number and what belongs to it."""
+def html_prose(text: str) -> str:
+    """Sentences as html; no line breaks between a number and its unit or sign."""
     return _BOUND.sub("&nbsp;", html_text(text))
 
 

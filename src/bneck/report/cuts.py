@@ -1,4 +1,4 @@
-"""What was cut where: the rows of the seed network beside those of the found one."""
+"""What was cut where: the rows of the seed network next to those of the found one."""
 
 from __future__ import annotations
 
@@ -49,14 +49,13 @@ def cuts(record: SearchRecord) -> list[RowCut] | None:
         expanded = None
         if isinstance(wide, Bneck) and isinstance(narrow, Bneck):
             expanded = (wide.expanded, narrow.expanded)
+        words = [f"{wide.op} {wide.kernel}x{wide.kernel}"]
+        words += [f"stride {wide.stride}"] if wide.stride != 1 else []
+        words += ["SE"] if isinstance(wide, Bneck) and wide.se else []
+        kept = after[i].madds / before[i].madds
+        out = (wide.out, narrow.out)
         rows.append(
-            RowCut(
-                row=i,
-                operator=_operator(seed, i),
-                expanded=expanded,
-                out=(wide.out, narrow.out),
-                madds_kept=after[i].madds / before[i].madds,
-            )
+            RowCut(row=i, operator=", ".join(words), expanded=expanded, out=out, madds_kept=kept)
         )
     return rows
 
@@ -77,11 +76,9 @@ def cut_sentences(rows: list[RowCut]) -> str:
     text = f"{len(changed)} of {several(len(rows), 'row')} changed in width."
     if named:
         text += f" The deepest cuts: {listed(named)}."
-    untouched = [str(row.row) for row in rows if not row.changed]
-    if untouched:
-        text += (
-            f" Left as they were: {'row' if len(untouched) == 1 else 'rows'} {listed(untouched)}."
-        )
+    if untouched := [str(row.row) for row in rows if not row.changed]:
+        noun = "row" if len(untouched) == 1 else "rows"
+        text += f" Left as they were: {noun} {listed(untouched)}."
     return text
 
 
@@ -93,14 +90,3 @@ def spec_of(record: SearchRecord, name: str) -> NetSpec | None:
         return from_text(text) if text else None
     except InputError:
         return None
-
-
-def _operator(spec: NetSpec, index: int) -> str:
-    row = spec.rows[index]
-    assert not isinstance(row, Pool)
-    words = [f"{row.op} {row.kernel}x{row.kernel}"]
-    if row.stride != 1:
-        words.append(f"stride {row.stride}")
-    if isinstance(row, Bneck) and row.se:
-        words.append("SE")
-    return ", ".join(words)

@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from bneck.costs.count import count
 from bneck.report.blocks import Block, Paragraph
 from bneck.report.numbers import ARROW, NONE, several
-from bneck.report.tables import Column, Table
+from bneck.report.tables import Table, columns
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Pool
 
@@ -34,6 +34,7 @@ def row_pairs(before: NetSpec, after: NetSpec) -> list[RowPair]:
     """Rows of two networks aligned: by operator, and by how often the map was halved before them."""
     keys, other = _keys(before), _keys(after)
     pairs: list[RowPair] = []
+    # autojunk would ignore operators that repeat, as most rows of a long network do.
     matcher = SequenceMatcher(a=keys, b=other, autojunk=False)
     for _, a, a_end, b, b_end in matcher.get_opcodes():
         same = min(a_end - a, b_end - b) if keys[a:a_end] == other[b:b_end] else 0
@@ -47,38 +48,26 @@ def difference(
     before: NetSpec, after: NetSpec, before_name: str = "", after_name: str = ""
 ) -> Iterator[Block]:
     """The rows that differ, as a table; a sentence where none does."""
-    one, other = before_name or before.name, after_name or after.name
+    first, second = before_name or before.name, after_name or after.name
     pairs = row_pairs(before, after)
     changed = [pair for pair in pairs if pair.differs]
     if not changed:
-        yield Paragraph(f"{other} has the rows of {one}.")
+        yield Paragraph(f"{second} has the rows of {first}.")
         return
     old, new = count(before).rows, count(after).rows
     rows = []
     for pair in changed:
-        madds = [
-            None if i is None else costs[i].madds / 1e6
-            for i, costs in ((pair.before, old), (pair.after, new))
-        ]
-        rows.append(
-            (
-                _index(pair.before),
-                _index(pair.after),
-                *(a if a == b else f"{a} {ARROW} {b}" for a, b in pair.cells),
-                " ".join((*(NONE if m is None else f"{m:.2f}" for m in madds[:1]), ARROW,
-                          *(NONE if m is None else f"{m:.2f}" for m in madds[1:]))),
-            )
-        )  # fmt: skip
+        a, b = pair.before, pair.after
+        madds = [NONE if a is None else f"{old[a].madds / 1e6:.2f}", ARROW,
+                 NONE if b is None else f"{new[b].madds / 1e6:.2f}"]  # fmt: skip
+        places = [NONE if place is None else str(place) for place in (a, b)]
+        cells = [one if one == other else f"{one} {ARROW} {other}" for one, other in pair.cells]
+        rows.append((*places, *cells, " ".join(madds)))
+    differ = "differs" if len(changed) == 1 else "differ"
     yield Table(
-        title=f"{one} {ARROW} {other}: {several(len(changed), 'row')} of {len(pairs)} "
-        f"{'differs' if len(changed) == 1 else 'differ'}; the others are equal.",
-        columns=(
-            Column("row"),
-            Column("its row"),
-            Column("operator", number=False),
-            *(Column(name, number=name != "NL") for name in COLUMNS[1:]),
-            Column("MAdds (M)"),
-        ),
+        title=f"{first} {ARROW} {second}: {several(len(changed), 'row')} of {len(pairs)} {differ}; the others "
+        "are equal.",
+        columns=columns("row", "its row", *COLUMNS, "MAdds (M)", text=(2, 2 + COLUMNS.index("NL"))),
         rows=tuple(rows),
     )
 
@@ -106,19 +95,14 @@ def _pair(before: NetSpec, after: NetSpec, a: int | None, b: int | None) -> RowP
 
 def _cells(spec: NetSpec, index: int) -> tuple[str, ...]:
     row = spec.rows[index]
-    match row:
-        case Pool():
-            return ("pool", NONE, NONE, NONE, NONE, NONE, NONE)
-        case Bneck():
-            name = "fused" if row.fused else "bneck"
-            return (
-                name + (f", rate {row.dilation}" if row.dilation > 1 else ""), str(row.kernel),
-                str(row.expanded), str(row.out), str(row.se) if row.se else NONE, row.act, str(row.stride),
-            )  # fmt: skip
-        case _:
-            name = "conv" if row.bn else "conv, no BN"
-            return (name, str(row.kernel), NONE, str(row.out), NONE, row.act, str(row.stride))
-
-
-def _index(value: int | None) -> str:
-    return NONE if value is None else str(value)
+    if isinstance(row, Pool):
+        return ("pool", *(NONE,) * (len(COLUMNS) - 1))
+    expanded = squeeze = NONE
+    if isinstance(row, Bneck):
+        name = ("fused" if row.fused else "bneck") + (
+            f", rate {row.dilation}" if row.dilation > 1 else ""
+        )
+        expanded, squeeze = str(row.expanded), str(row.se or NONE)
+    else:
+        name = "conv" if row.bn else "conv, no BN"
+    return (name, str(row.kernel), expanded, str(row.out), squeeze, row.act, str(row.stride))

@@ -1,4 +1,4 @@
-"""The paper's tables and figures beside ours, as values, and as the blocks of a page.
+"""The paper's tables and figures next to ours, as values, and as the blocks of a page.
 
 A number that is not there is None and stays an empty cell: nothing is filled in, and what would fill it
 is a command in `Exhibit.missing`.
@@ -7,13 +7,13 @@ is a command in `Exhibit.missing`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bneck.report.blocks import Block, Code, Heading, Paragraph
 from bneck.report.numbers import MINUS, NONE
 from bneck.report.scatter import Chart, draw_charts
-from bneck.report.tables import Column, Table
+from bneck.report.tables import Table, columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,8 @@ class Pair:
 class Quantity:
     """What a pair of columns holds. `compared` adds the ratio of ours to the paper's.
 
-    The paper's numbers are shown as printed, with `least` decimals or more, unless
-    they are `derived` from printed ones. With `absent`
-    our column stands also where it is empty, and says so.
+    The paper's numbers are shown as printed, with `least` decimals or more, unless they are `derived`
+    from printed ones. `absent` is what an empty cell of ours says; without it an empty column is left out.
     """
 
     title: str
@@ -59,7 +58,7 @@ class Line:
     pairs: tuple[Pair, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """One table of pairs."""
 
@@ -83,7 +82,7 @@ class Exhibit:
     charts: tuple[Chart, ...] = ()
     notes: tuple[str, ...] = ()
     missing_what: str = ""
-    missing: tuple[str, ...] = field(default=())
+    missing: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a json file."""
@@ -95,17 +94,14 @@ class Exhibit:
                 for table in self.comparisons
             ],
             "tables": [
-                {
-                    "title": table.title,
-                    "columns": [column.title for column in table.columns],
-                    "rows": [list(row) for row in table.rows],
-                }
-                for table in self.plain
+                {"title": one.title, "columns": [column.title for column in one.columns],
+                 "rows": [list(row) for row in one.rows]}
+                for one in self.plain
             ],
-            "charts": [chart.as_json() for chart in self.charts],
+            "charts": [asdict(chart) for chart in self.charts],
             "notes": list(self.notes),
             "missing": {"what": self.missing_what, "commands": list(self.missing)},
-        }
+        }  # fmt: skip
 
 
 def exhibit_blocks(exhibit: Exhibit) -> Iterator[Block]:
@@ -114,8 +110,7 @@ def exhibit_blocks(exhibit: Exhibit) -> Iterator[Block]:
     if exhibit.charts:
         yield draw_charts(exhibit.name, exhibit.title, exhibit.charts)
     yield from exhibit.plain
-    for comparison in exhibit.comparisons:
-        yield comparison_table(comparison)
+    yield from map(comparison_table, exhibit.comparisons)
     for note in exhibit.notes:
         yield Paragraph(note, "note")
     if exhibit.missing:
@@ -128,34 +123,23 @@ def comparison_table(comparison: Comparison) -> Table:
 
     A column that would be empty throughout is left out.
     """
-    columns = [Column("network", number=False)]
-    cells: list[list[str]] = [[line.label] for line in comparison.lines]
-    for place, quantity in enumerate(comparison.quantities):
+    titles = ["network"]
+    cells = [[line.label for line in comparison.lines]]
+    for place, one in enumerate(comparison.quantities):
         pairs = [line.pairs[place] for line in comparison.lines]
         if any(pair.paper is not None for pair in pairs):
-            columns.append(Column(f"{quantity.title}, {quantity.paper}"))
-            for row, pair in zip(cells, pairs, strict=True):
-                row.append(
-                    number(
-                        pair.paper,
-                        quantity.decimals,
-                        exact=not quantity.derived,
-                        least=quantity.least,
-                    )
-                )
-        if quantity.absent or any(pair.ours is not None for pair in pairs):
-            columns.append(Column(f"{quantity.title}, {quantity.ours}"))
-            for row, pair in zip(cells, pairs, strict=True):
-                row.append(_with_spread(pair, quantity))
-        if quantity.compared and any(pair.ratio is not None for pair in pairs):
-            columns.append(Column("ours / paper"))
-            for row, pair in zip(cells, pairs, strict=True):
-                row.append(number(pair.ratio, 3))
-    return Table(
-        title=comparison.title,
-        columns=tuple(columns),
-        rows=tuple(map(tuple, cells)),
-    )
+            titles.append(f"{one.title}, {one.paper}")
+            cells.append([
+                number(pair.paper, one.decimals, exact=not one.derived, least=one.least) for pair in pairs
+            ])  # fmt: skip
+        if one.absent or any(pair.ours is not None for pair in pairs):
+            titles.append(f"{one.title}, {one.ours}")
+            cells.append([_with_spread(pair, one) for pair in pairs])
+        if one.compared and any(pair.ratio is not None for pair in pairs):
+            titles.append("ours / paper")
+            cells.append([number(pair.ratio, 3) for pair in pairs])
+    rows = tuple(zip(*cells, strict=True))
+    return Table(title=comparison.title, columns=columns(*titles), rows=rows)
 
 
 def number(value: float | None, decimals: int, *, exact: bool = False, least: int = 0) -> str:
@@ -169,23 +153,21 @@ def number(value: float | None, decimals: int, *, exact: bool = False, least: in
 
 
 def _with_spread(pair: Pair, quantity: Quantity) -> str:
-    decimals = quantity.decimals
-    if pair.ours is None and quantity.absent:
-        return quantity.absent
-    text = number(pair.ours, decimals)
-    if pair.low is None or pair.high is None or pair.ours is None:
-        return text
-    return f"{text} ({number(pair.low, decimals)} to {number(pair.high, decimals)})"
+    ours, low, high = (
+        number(value, quantity.decimals) for value in (pair.ours, pair.low, pair.high)
+    )
+    if pair.ours is None:
+        return quantity.absent or ours
+    return ours if pair.low is None or pair.high is None else f"{ours} ({low} to {high})"
 
 
 def _row_json(table: Comparison, line: Line) -> dict[str, Any]:
-    values = {
-        (quantity.title if quantity.paper == "paper" else f"{quantity.title}, {quantity.paper}"): {
-            "paper": pair.paper,
-            "ours": pair.ours,
+    row: dict[str, Any] = {"label": line.label, "network": line.network}
+    for quantity, pair in zip(table.quantities, line.pairs, strict=True):
+        other = "" if quantity.paper == "paper" else f", {quantity.paper}"
+        row[quantity.title + other] = {
+            "paper": pair.paper, "ours": pair.ours,
             **({"p10": pair.low, "p90": pair.high} if pair.low is not None else {}),
             **({"ratio": pair.ratio} if quantity.compared else {}),
-        }
-        for quantity, pair in zip(table.quantities, line.pairs, strict=True)
-    }
-    return {"label": line.label, "network": line.network, **values}
+        }  # fmt: skip
+    return row

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from bneck.costs.count import count
 from bneck.report.blocks import Picture
-from bneck.report.scatter import CHART_STYLE
+from bneck.report.scatter import CHART_STYLE, svg_file
 from bneck.report.tables import html_text
 from bneck.specs.network import NetSpec
-from bneck.specs.rows import Bneck, Conv, Pool, Row
+from bneck.specs.rows import Bneck, Pool, Row
 
 STEP, BAR = 31, 22  # units from block to block, and a block's breadth
 TALLEST, FLOOR, HEIGHT = 92, 134, 182  # of the widest block; the line blocks stand on; of a network
@@ -49,13 +49,6 @@ NETWORK_STYLE = """\
   .network .conv text.in { fill: currentColor; }
 }
 """
-_ALONE = """\
-:root { --paper: #fff; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #15181b; --ink: #e4e7ea; --soft: #9ca5ae; --line: #2d3338; --tint: #1e2327; }
-}
-.sheet { fill: var(--paper); }
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +74,13 @@ def draw_networks(name: str, title: str, networks: Sequence[Drawn]) -> Picture:
         f'style="width:{round(SCALE * wide)}px" role="img" aria-label="{html_text(drawn.title)}">{body}</svg>'
         for drawn, body in zip(networks, bodies, strict=True)
     )
-    stacked = "".join(
+    stack = "".join(
         f'<g transform="translate(0 {HEIGHT * i})">{body}</g>' for i, body in enumerate(bodies)
     )
     colours = CHART_STYLE[CHART_STYLE.index(".c0") :]
-    whole = (
-        f'<?xml version="1.0" encoding="utf-8"?>\n<svg xmlns="http://www.w3.org/2000/svg" '
-        f'viewBox="0 0 {wide} {HEIGHT * len(networks)}" class="network" role="img">'
-        f"<title>{html_text(title)}</title><style>{colours}{NETWORK_STYLE}{_ALONE}</style>"
-        f'<rect class="sheet" width="100%" height="100%"/>{stacked}</svg>\n'
-    )
-    return Picture(
-        name=name, title=title, description=NOTE, panels=panels, whole=whole, themed=True, wide=True
-    )
+    size = wide, HEIGHT * len(networks)
+    whole = svg_file(title, stack, size=size, kind="network", style=colours + NETWORK_STYLE)
+    return Picture(name=name, title=title, description=NOTE, panels=panels, whole=whole, wide=True)
 
 
 def _network(drawn: Drawn, widest: int) -> Iterator[str]:
@@ -131,37 +118,34 @@ def _network(drawn: Drawn, widest: int) -> Iterator[str]:
 def _block(
     row: Row, left: float, widest: int, words: str, changed: bool, skip: bool
 ) -> Iterator[str]:
-    middle = left + BAR / 2
+    middle, foot = left + BAR / 2, FLOOR + 13
     ground = (
         f'<path class="ground" d="M{left - 4:.1f} 36h{BAR + 8}V{FLOOR + 18}h-{BAR + 8}z"/>'
         f'<path class="changed" d="M{left - 3:.1f} {FLOOR + 18}h{BAR + 6}"/>'
-        if changed
-        else ""
     )
-    yield f'<g class="point" tabindex="0"><title>{html_text(words)}</title>{ground}'
+    yield f'<g class="point" tabindex="0"><title>{html_text(words)}</title>{ground * changed}'
     if isinstance(row, Pool):
         yield (
             f'<g class="c7"><path class="mark" d="M{left:.1f} {FLOOR}h{BAR}l{-BAR / 2} -16z"/></g>'
-            f'<text class="quiet" x="{middle:.1f}" y="{FLOOR + 13}">pool</text></g>'
+            f'<text class="quiet" x="{middle:.1f}" y="{foot}">pool</text></g>'
         )
         return
-    kind = "conv" if isinstance(row, Conv) else "bneck"
-    width = _width(row)
-    tall = _tall(width, widest)
+    tall = _tall(_width(row), widest)
     yield (
-        f'<g class="c{COLOUR[row.act]} {kind}">'
+        f'<g class="c{COLOUR[row.act]} {row.op}">'
         f'<path class="mark" d="M{left:.1f} {FLOOR - tall:.1f}h{BAR}v{tall:.1f}h-{BAR}z"/>'
     )
+    above = ""
     if isinstance(row, Bneck):
         low = _tall(row.out, widest)
         yield f'<path class="inner" d="M{left + 3:.1f} {FLOOR}v-{low:.1f}h{BAR - 6}v{low:.1f}"/>'
         if row.se:
             yield f'<circle class="ring" cx="{middle:.1f}" cy="{FLOOR - tall - 19:.1f}" r="4.5"/>'
-    yield f'<text class="in" x="{middle:.1f}" y="{FLOOR - 5}">{row.kernel}</text></g>'
-    if isinstance(row, Bneck):
-        yield f'<text class="quiet" x="{middle:.1f}" y="{FLOOR - tall - 4:.1f}">{row.expanded}</text>'
-    plus = "+" if skip else ""
-    yield f'<text class="quiet" x="{middle:.1f}" y="{FLOOR + 13}">{row.out}{plus}</text></g>'
+        above = (
+            f'<text class="quiet" x="{middle:.1f}" y="{FLOOR - tall - 4:.1f}">{row.expanded}</text>'
+        )
+    yield f'<text class="in" x="{middle:.1f}" y="{FLOOR - 5}">{row.kernel}</text></g>{above}'
+    yield f'<text class="quiet" x="{middle:.1f}" y="{foot}">{row.out}{"+" * skip}</text></g>'
 
 
 def _words(spec: NetSpec, index: int) -> str:
@@ -169,15 +153,11 @@ def _words(spec: NetSpec, index: int) -> str:
     if isinstance(row, Pool):
         return "global average pool"
     words = [f"{row.op} {row.kernel}x{row.kernel}"]
-    if isinstance(row, Bneck):
-        words += [f"expansion {row.expanded}", f"output {row.out}"]
-        words += [f"squeeze {row.se}"] if row.se else []
-    else:
-        words.append(f"output {row.out}")
+    words += [f"expansion {row.expanded}"] if isinstance(row, Bneck) else []
+    words += [f"output {row.out}"]
+    words += [f"squeeze {row.se}"] if isinstance(row, Bneck) and row.se else []
     words += [NAMES[row.act], f"stride {row.stride}"]
-    if spec.has_skip(index):
-        words.append("residual")
-    return ", ".join(words)
+    return ", ".join(words + ["residual"] * spec.has_skip(index))
 
 
 def _extent(spec: NetSpec) -> int:
@@ -185,13 +165,9 @@ def _extent(spec: NetSpec) -> int:
 
 
 def _width(row: Row) -> int:
-    match row:
-        case Bneck():
-            return max(row.expanded, row.out)
-        case Conv():
-            return row.out
-        case Pool():
-            return 0
+    if isinstance(row, Pool):
+        return 0
+    return max(row.expanded, row.out) if isinstance(row, Bneck) else row.out
 
 
 def _tall(width: int, widest: int) -> float:

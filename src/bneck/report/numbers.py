@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 PLUS_MINUS = "\u00b1"
 ARROW = "\u2192"
@@ -25,6 +26,11 @@ def ms(value: float | None) -> str:
     rounded = float(f"{value:.2e}")
     decimals = max(0, 2 - math.floor(math.log10(abs(rounded))))
     return f"{rounded:.{decimals}f}".replace("-", MINUS)
+
+
+def from_to(low: float | None, high: float | None) -> str:
+    """A spread in milliseconds, without the unit; empty unless both ends are known."""
+    return NONE if low is None or high is None else f"{ms(low)} to {ms(high)}"
 
 
 def percent(share: float | None, decimals: int = 1) -> str:
@@ -90,22 +96,12 @@ def listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def mean(values: Sequence[float]) -> float:
-    """Mean of at least one value."""
-    return math.fsum(values) / len(values)
-
-
 def spread_text(shares: Sequence[float]) -> str:
     """Mean of repeated trainings in percent, with half their range where there are several."""
-    text = percent(mean(shares))
+    text = percent(fmean(shares))
     if len(shares) > 1:
         text += f" {PLUS_MINUS} {percent((max(shares) - min(shares)) / 2)}"
     return f"{text} %"
-
-
-def chosen_on(split: str, what: str = "it") -> str:
-    """Said next to a number that was measured on the images by which the choice was made."""
-    return f"chosen on {split} and measured on {split}, so {what} may be too high"
 
 
 def printable(text: str) -> str:

@@ -1,7 +1,10 @@
-"""The report of a run: one html page and its twin in Markdown, from the run folder alone."""
+"""A page as html and as Markdown, and the report of a search as such a page, from the run folder alone."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -9,10 +12,11 @@ from bneck.records.files import write_text
 from bneck.records.ledger import Ledger
 from bneck.records.run import RunFolder, SearchRecord
 from bneck.report import text
-from bneck.report.blocks import Picture, html_page, markdown_page
+from bneck.report.blocks import Block, Heading, Picture, html_block, html_prose, markdown_block
 from bneck.report.numbers import file_size
 from bneck.report.sections import blocks
 from bneck.report.style import STYLE
+from bneck.report.tables import html_text, markdown_text
 
 FILES = {
     "run.json": "the run's record, from which this report is made",
@@ -26,6 +30,61 @@ FILES = {
 }
 
 
+# The page's only script: tables sort by their headers, points say what they are when touched. It is
+# inlined, and the page's policy allows it alone, by its digest. Without it a page is complete.
+SCRIPT = """\
+"use strict";
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells];
+  const body = table.tBodies[0];
+  heads.forEach((head, column) => {
+    const button = head.firstElementChild;
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const rows = [...body.rows];
+      const key = (row) => {
+        const text = row.cells[column].textContent.trim();
+        const number = parseFloat(text.replace(/,/g, "").replace("\\u2212", "-"));
+        return head.classList.contains("number") ? (isNaN(number) ? null : number) : text;
+      };
+      rows.sort((a, b) => {
+        const x = key(a), y = key(b);
+        if (x === null || y === null) return (x === null) - (y === null);
+        const order = typeof x === "number" ? x - y : x.localeCompare(y, undefined, {numeric: true});
+        return down ? -order : order;
+      });
+      body.append(...rows);
+    });
+  });
+}
+const tip = document.createElement("div");
+tip.className = "tip";
+tip.setAttribute("role", "status");
+tip.hidden = true;
+document.body.append(tip);
+function show(point) {
+  const title = point.querySelector("title");
+  if (title) { point.dataset.tip = title.textContent; title.remove(); }
+  tip.textContent = point.dataset.tip;
+  tip.hidden = false;
+  const box = point.querySelector(".mark").getBoundingClientRect();
+  const width = tip.offsetWidth, room = document.documentElement.clientWidth;
+  const left = Math.min(Math.max(box.x + box.width / 2 - width / 2, 8), room - width - 8);
+  const above = box.y - tip.offsetHeight - 8;
+  tip.style.left = left + scrollX + "px";
+  tip.style.top = (above > 4 ? above : box.bottom + 8) + scrollY + "px";
+}
+for (const point of document.querySelectorAll(".point")) {
+  point.addEventListener("pointerenter", () => show(point));
+  point.addEventListener("focus", () => show(point));
+  point.addEventListener("pointerleave", () => { tip.hidden = true; });
+  point.addEventListener("blur", () => { tip.hidden = true; });
+}
+"""
+
+
 def write_search_report(folder: Path) -> tuple[Path, Path]:
     """Write `report.html` and `report.md`, with the latter's pictures, into a run folder.
 
@@ -36,32 +95,65 @@ def write_search_report(folder: Path) -> tuple[Path, Path]:
     """
     run = RunFolder(folder)
     record = cast(SearchRecord, run.read())
-    entries = Ledger(run.ledger).entries
-    head = f"bneck search report of {folder.resolve().name}"
-    if record.get("state"):
-        head += f", {record['state']}"
-    if record.get("finished") or record.get("started"):
-        head += f", {record.get('finished') or record['started']}"
-    title = text.headline(record)
-    parts = blocks(record, entries, list_files(folder))
-    for part in parts:
-        if isinstance(part, Picture):
-            write_text(folder / f"{part.name}.svg", part.whole)
-    page, twin = folder / "report.html", folder / "report.md"
-    write_text(twin, markdown_page(title, parts, running_head=head))
-    write_text(page, html_page(title, parts, style=STYLE, running_head=head))
+    name = f"bneck search report of {folder.resolve().name}"
+    parts = (name, record.get("state"), record.get("finished") or record.get("started"))
+    page, twin, *_ = write_pages(
+        folder / "report", text.headline(record),
+        blocks(record, Ledger(run.ledger).entries, list_files(folder)),
+        head=", ".join(filter(None, parts)),
+    )  # fmt: skip
     return page, twin
 
 
 def list_files(folder: Path) -> list[tuple[str, str, str]]:
-    """(name, what it is, size) of a run folder's own files, those that everybody knows first."""
-    known = [folder / name for name in FILES if (folder / name).is_file()]
-    others = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path not in known and not path.name.startswith((".", "report"))
-    ]
+    """(name, what it is, size) of a run folder's own files, the well-known ones first."""
+    known = [name for name in FILES if (folder / name).is_file()]
+    others = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.is_file() and path.name not in known and not path.name.startswith((".", "report"))
+    )
     return [
-        (path.name, FILES.get(path.name, ""), file_size(path.stat().st_size))
-        for path in [*known, *others]
+        (name, FILES.get(name, ""), file_size((folder / name).stat().st_size))
+        for name in (*known, *others)
     ]
+
+
+def write_pages(path: Path, title: str, blocks: Sequence[Block], *, head: str) -> list[Path]:
+    """Write a page as `path` with .html and with .md, then its pictures next to them; returns the files.
+
+    Raises:
+        InputError: the disk is full or not writable.
+    """
+    texts = {
+        f"{path.name}.html": html_page(title, blocks, head=head),
+        f"{path.name}.md": markdown_page(title, blocks, head=head),
+        **{f"{one.name}.svg": one.whole for one in blocks if isinstance(one, Picture)},
+    }
+    for name, content in texts.items():
+        write_text(path.parent / name, content)
+    return [path.parent / name for name in texts]
+
+
+def html_page(title: str, blocks: Sequence[Block], *, head: str) -> str:
+    """A whole page in one file: nothing is fetched, and no script but the page's own may run."""
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    lines = [
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta name="color-scheme" content="light dark">',
+        f"<title>{html_text(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<section>",
+        f'<p class="head">{html_text(head)}</p>\n<h1>{html_prose(title)}</h1>',
+    ]
+    for block in blocks:
+        lines += ["</section>\n<section>"] * isinstance(block, Heading) + [html_block(block)]
+    lines.append(f"</section>\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n")
+    return "\n".join(lines)
+
+
+def markdown_page(title: str, blocks: Sequence[Block], *, head: str) -> str:
+    """The same page in Markdown."""
+    parts = [f"# {markdown_text(title)}", markdown_text(head), *map(markdown_block, blocks)]
+    return "\n\n".join(filter(None, parts)) + "\n"

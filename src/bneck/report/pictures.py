@@ -2,88 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
 
+from bneck.records.run import NetworkRecord, SearchRecord
+from bneck.report import text
 from bneck.report.blocks import Picture
 from bneck.report.difference import changed_rows
 from bneck.report.network_picture import Drawn, draw_networks
-from bneck.report.numbers import mean, ms, percent
-from bneck.report.scatter import Chart, Mark, Point, Series, draw_charts
+from bneck.report.numbers import ms, percent
+from bneck.report.scatter import Chart, Mark, Point, Series
 from bneck.specs.network import NetSpec
 
+Trial = tuple[float, float]  # estimated ms, held-out score
 MARKS: dict[str, tuple[Mark, int, str]] = {
     "seed": ("square", 5, "seed network"),
     "found": ("circle", 0, "found network"),
     "uniform": ("triangle", 1, "uniform width"),
 }
 MOST_TRIALS = 500  # drawn; of more, every so manieth
-FINALS = (
-    "measured latency (bar from the 10th to the 90th percentile) and mean {metric} on "
-    "validation images after the final training (a cross for each training)"
-)
-SEARCH = (
-    "estimated latency, and {metric} on held-out images after a short fine-tuning. Other "
-    "images and other training than the final networks, so heights in the two panels do not "
-    "compare."
-)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinalPoint:
-    """A network after its final trainings: `role` is a key of `MARKS`, latency is measured."""
-
-    role: str
-    latency_ms: float
-    p10_ms: float
-    p90_ms: float
-    scores: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchPath:
-    """(estimated ms, held-out accuracy) of the seed, of the accepted steps and of all trials."""
-
-    start: tuple[float, float] | None
-    steps: tuple[tuple[float, float], ...]
-    trials: tuple[tuple[float, float], ...]
+def judged_trials(entries: Sequence[Mapping[str, Any]]) -> list[Trial]:
+    """The trials of a ledger that have a latency and a score."""
+    trials = [
+        (entry.get("estimated_ms"), entry.get("accuracy"))
+        for entry in entries
+        if entry.get("event") == "trial" and "failed" not in entry
+    ]
+    return [(x, y) for x, y in trials if x is not None and y is not None]
 
 
-def draw_tradeoff(
-    finals: Sequence[FinalPoint],
-    path: SearchPath | None,
-    target_ms: float | None,
-    metric: str = "top-1",
-) -> Picture | None:
-    """Accuracy over latency: final networks in one panel, the search in another.
+def final_chart(record: SearchRecord) -> Chart | None:
+    """Score over measured latency of the networks after their final training."""
+    finals = [
+        (role, network)
+        for role, _, network in text.named(record)
+        if network.get("measured_ms") is not None and network.get("scores")
+    ]
+    if not finals:
+        return None
+    metric = text.metric(record)
+    return Chart(
+        title="After the final training", x="measured latency (ms)", y=f"{metric}, validation images (%)",
+        series=tuple(series for final in finals for series in _final(*final)), lines=_target(record),
+        note=f"measured latency (bar from the 10th to the 90th percentile) and mean {metric} on validation "
+        "images after the final training (a cross for each training)",
+    )  # fmt: skip
 
-    The panels share no axis: they differ in images, in training, and in where latency is from.
+
+def search_chart(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """Score over estimated latency of the seed network, the accepted steps and all trials.
+
+    It shares no axis with `final_chart`: images, training and where latency is from differ.
     """
-    lines = () if target_ms is None else ((target_ms, f"target {ms(target_ms)} ms"),)
-    charts = []
-    if finals:
-        charts.append(
-            Chart(
-                title="After the final training",
-                x="measured latency (ms)",
-                y=f"{metric}, validation images (%)",
-                series=tuple(series for point in finals for series in _final(point)),
-                note=FINALS.format(metric=metric),
-                lines=lines,
-            )
-        )
-    if path is not None:
-        charts.append(
-            Chart(
-                title="During the search",
-                x="estimated latency (ms)",
-                y=f"{metric}, held-out images (%)",
-                series=_search(path),
-                note=SEARCH.format(metric=metric),
-                lines=lines,
-            )
-        )
-    return draw_charts("report-tradeoff", "Accuracy over latency", charts) if charts else None
+    seed, trials = record.get("seed_network", {}), judged_trials(entries)
+    steps = [(step["estimated_ms"], step["accuracy"]) for step in record.get("steps") or []]
+    if not steps and not trials:
+        return None
+    at = seed.get("estimated_ms"), seed.get("heldout_score")
+    start = [(at[0], at[1])] if at[0] is not None and at[1] is not None else []
+    metric = text.metric(record)
+    return Chart(
+        title="During the search", x="estimated latency (ms)", y=f"{metric}, held-out images (%)",
+        series=tuple(_search(start, steps, trials)), lines=_target(record),
+        note=f"estimated latency, and {metric} on held-out images after a short fine-tuning. Other images and "
+        "other training than the final networks, so heights in the two panels do not compare.",
+    )  # fmt: skip
 
 
 def draw_blocks(
@@ -97,66 +83,59 @@ def draw_blocks(
     return draw_networks("report-networks", "The seed network and the found network", drawn)
 
 
-def _final(point: FinalPoint) -> list[Series]:
-    mark, colour, name = MARKS[point.role]
-    words = f"{name}: {ms(point.latency_ms)} ms"
+def _target(record: SearchRecord) -> tuple[tuple[float, str], ...]:
+    target = record.get("target_ms")
+    return () if target is None else ((target, f"target {ms(target)} ms"),)
+
+
+def _final(role: str, network: NetworkRecord) -> list[Series]:
+    mark, colour, name = MARKS[role]
+    latency, scores = network["measured_ms"], network["scores"]
+    words = f"{name}: {ms(latency)} ms"
+    _, p10, p90 = text.measured(network)
     middle = Point(
-        point.latency_ms,
-        100 * mean(point.scores),
-        f"{words}, {percent(mean(point.scores))} %",
-        point.p10_ms,
-        point.p90_ms,
-    )
+        latency, 100 * fmean(scores), f"{words}, {percent(fmean(scores))} %",
+        latency if p10 is None else p10, latency if p90 is None else p90,
+    )  # fmt: skip
+    # Crosses come first: what is drawn later covers what was drawn before.
     found = [Series(name=name, points=(middle,), colour=colour, mark=mark)]
-    if len(point.scores) > 1:
+    if len(scores) > 1:
         single = tuple(
-            Point(point.latency_ms, 100 * score, f"{words}, training {number}: {percent(score)} %")
-            for number, score in enumerate(point.scores, 1)
+            Point(latency, 100 * score, f"{words}, training {number}: {percent(score)} %")
+            for number, score in enumerate(scores, 1)
         )
         found.insert(0, Series(name="", points=single, colour=colour, mark="cross"))
     return found
 
 
-def _search(path: SearchPath) -> tuple[Series, ...]:
-    line = ([path.start] if path.start else []) + list(path.steps)
-    trials = _without_strays(path.trials, line)
-    found = []
-    if trials:
-        strays, every = len(path.trials) - len(trials), -(-len(trials) // MOST_TRIALS)
+def _search(start: list[Trial], steps: list[Trial], trials: list[Trial]) -> list[Series]:
+    shown, found = _without_strays(trials, [*start, *steps]), []
+    if shown:
+        strays, every = len(trials) - len(shown), -(-len(shown) // MOST_TRIALS)
         name = "judged trial" + (f" ({strays} lie below)" if strays else "")
         name += f", one in {every}" if every > 1 else ""
-        points = tuple(_point(trial, "trial") for trial in trials[::every])
+        points = tuple(_point(trial, "trial") for trial in shown[::every])
         found.append(Series(name=name, points=points, colour=7, mark="cross"))
-    if path.steps:
-        numbered = [_point(at, f"step {i}") for i, at in enumerate(path.steps, 1)]
-        start = [_point(path.start, "seed network")] if path.start else []
+    seed = tuple(_point(at, "seed network") for at in start)
+    if steps:
+        points = (*seed, *(_point(at, f"step {i}") for i, at in enumerate(steps, 1)))
         found.append(
-            Series(
-                name="accepted step",
-                points=(*start, *numbered),
-                colour=4,
-                mark="diamond",
-                joined=True,
-            )
+            Series(name="accepted step", points=points, colour=4, mark="diamond", joined=True)
         )
-    if path.start:
+    if seed:
         mark, colour, name = MARKS["seed"]
-        found.append(
-            Series(name=name, points=(_point(path.start, name),), colour=colour, mark=mark)
-        )
-    return tuple(found)
+        found.append(Series(name=name, points=seed, colour=colour, mark=mark))
+    return found
 
 
-def _without_strays(
-    trials: Sequence[tuple[float, float]], line: Sequence[tuple[float, float]]
-) -> list[tuple[float, float]]:
+def _without_strays(trials: list[Trial], line: list[Trial]) -> list[Trial]:
     """Leave out the few ruined trials that would flatten the picture."""
-    kept = [accuracy for _, accuracy in line]
+    kept = [score for _, score in line]
     if not kept:
-        return list(trials)
+        return trials
     floor = min(kept) - max(0.03, 3 * (max(kept) - min(kept)))
     return [trial for trial in trials if trial[1] >= floor]
 
 
-def _point(at: tuple[float, float], name: str) -> Point:
+def _point(at: Trial, name: str) -> Point:
     return Point(at[0], 100 * at[1], f"{name}: {ms(at[0])} ms, {percent(at[1])} %")

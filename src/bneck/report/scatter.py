@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from bneck.report.blocks import Picture
 from bneck.report.tables import html_text
@@ -20,8 +20,8 @@ MARK = 5.0
 COLOURS = 8
 REACHED = 40  # points of a series that the keyboard reaches
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 Mark: TypeAlias = Literal["circle", "square", "triangle", "diamond", "cross"]
-MARKS: tuple[Mark, ...] = ("circle", "square", "triangle", "diamond")
 
 CHART_STYLE = """\
 .chart { color: var(--ink, #22262a); font: 13px system-ui, "Segoe UI", Roboto, sans-serif; }
@@ -46,10 +46,11 @@ CHART_STYLE = """\
   .c4 { color: #e6b93f; } .c5 { color: #aab4bd; } .c6 { color: #a99cf5; } .c7 { color: #6d767e; }
 }
 """
+# A drawing in a file of its own has no page to take its colours from.
 _ALONE = """\
 :root { --paper: #fff; }
 @media (prefers-color-scheme: dark) {
-  :root { --paper: #15181b; --ink: #e4e7ea; --soft: #9ca5ae; --line: #2d3338; }
+  :root { --paper: #15181b; --ink: #e4e7ea; --soft: #9ca5ae; --line: #2d3338; --tint: #1e2327; }
 }
 .sheet { fill: var(--paper); }
 """
@@ -95,10 +96,6 @@ class Chart:
     log_y: bool = False
     lines: tuple[tuple[float, str], ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for a json file."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
@@ -111,59 +108,69 @@ class _Axis:
     log: bool
 
     def at(self, value: float) -> float:
-        low, high, value = (
-            (math.log(self.low), math.log(self.high), math.log(value))
-            if self.log
-            else (self.low, self.high, value)
-        )
-        return self.start + (value - low) / (high - low) * (self.end - self.start)
+        into: Callable[[float], float] = math.log if self.log else float
+        share = (into(value) - into(self.low)) / (into(self.high) - into(self.low))
+        return self.start + share * (self.end - self.start)
+
+    def inside(self, value: float) -> float:
+        return min(max(value, self.low), self.high)
 
     def ticks(self) -> list[float]:
         if self.log:
             exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)))
-            for steps in (
-                (1, 2, 5),
-                (1, 1.5, 2, 3, 4, 5, 6, 8),
-                (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4),
-            ):
+            coarse, middle = (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)
+            for steps in (coarse, middle, (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4)):
                 found = [s * 10.0**e for e in exponents for s in steps]
                 inside = [v for v in found if self.low <= v <= self.high]
                 if len(inside) >= 4:
-                    return inside
+                    break
             return inside
-        step = _nice((self.high - self.low) / 6)
+        rough = (self.high - self.low) / 6
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(power * s for s in (1, 2, 2.5, 5, 10) if power * s >= 0.999 * rough)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [i * step for i in range(first, last + 1)]
 
 
+def svg_file(title: str, body: str, *, size: tuple[float, float], kind: str, style: str) -> str:
+    """A drawing as a file of its own, in which it follows the reader's light or dark.
+
+    `size` is (width, height) in units of the drawing; `kind` is the class that `style` speaks of.
+    """
+    return (
+        f'<?xml version="1.0" encoding="utf-8"?>\n<svg xmlns="http://www.w3.org/2000/svg" '
+        f'viewBox="0 0 {size[0]} {size[1]}" class="{kind}" role="img">'
+        f"<title>{html_text(title)}</title><style>{style}{_ALONE}</style>"
+        f'<rect class="sheet" width="100%" height="100%"/>{body}</svg>\n'
+    )
+
+
 def draw_charts(name: str, title: str, charts: Sequence[Chart]) -> Picture:
-    """Charts side by side for a page; in a file of their own they follow the reader's light or dark."""
+    """Charts side by side for a page and for a file of their own."""
     bodies = ["".join(_body(chart)) for chart in charts]
     heights = [HEIGHT + 4 + LINE * len(_legend_lines(chart)) for chart in charts]
-    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" class="chart" role="img"'
     panels = tuple(
-        f'{head.format(WIDTH, height)} aria-label="{html_text(f"{title}: {chart.title}")}">{body}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" class="chart" role="img" '
+        f'aria-label="{html_text(f"{title}: {chart.title}")}">{body}</svg>'
         for chart, body, height in zip(charts, bodies, heights, strict=True)
     )
-    beside = "".join(
+    row = "".join(
         f'<g transform="translate({WIDTH * i} 0)">{body}</g>' for i, body in enumerate(bodies)
     )
-    whole = (
-        f'<?xml version="1.0" encoding="utf-8"?>\n{head.format(WIDTH * len(charts), max(heights))}>'
-        f"<title>{html_text(title)}</title><style>{CHART_STYLE}{_ALONE}</style>"
-        f'<rect class="sheet" width="100%" height="100%"/>{beside}</svg>\n'
-    )
+    size = WIDTH * len(charts), max(heights)
+    whole = svg_file(title, row, size=size, kind="chart", style=CHART_STYLE)
     notes = [chart.note for chart in charts if chart.note]
     if len(notes) > 1:
         notes = [f"{chart.title}: {chart.note.rstrip('.')}." for chart in charts if chart.note]
-    return Picture(
-        name=name, title=title, description=" ".join(notes), panels=panels, whole=whole, themed=True
-    )
+    return Picture(name=name, title=title, description=" ".join(notes), panels=panels, whole=whole)
 
 
 def _body(chart: Chart) -> Iterator[str]:
-    x, y = _axes(chart)
+    points = [point for series in chart.series for point in series.points]
+    xs, ys = [point.x for point in points], [point.y for point in points]
+    x = _Axis(*_room(xs or [1.0, 2.0], chart.log_x), LEFT, WIDTH - RIGHT, chart.log_x)
+    y = _Axis(*_room(ys or [1.0, 2.0], chart.log_y), HEIGHT - BOTTOM, TOP, chart.log_y)
     yield f'<text x="8" y="14" class="bold">{html_text(chart.title)}</text>'
     yield from _frame(chart, x, y)
     for value, label in chart.lines:
@@ -202,8 +209,7 @@ def _frame(chart: Chart, x: _Axis, y: _Axis) -> Iterator[str]:
 
 
 def _series(series: Series, x: _Axis, y: _Axis) -> str:
-    hollow = " hollow" if series.hollow else ""
-    parts = [f'<g class="c{series.colour % COLOURS}{hollow}">']
+    parts = [_group(series)]
     if series.joined and len(series.points) > 1:
         path = "L".join(f"{x.at(p.x):.1f} {y.at(p.y):.1f}" for p in series.points)
         parts.append(f'<path class="join" d="M{path}"/>')
@@ -212,7 +218,7 @@ def _series(series: Series, x: _Axis, y: _Axis) -> str:
         at = x.at(point.x), y.at(point.y)
         bar = ""
         if point.low is not None and point.high is not None:
-            low, high = (x.at(min(max(v, x.low), x.high)) for v in (point.low, point.high))
+            low, high = (x.at(x.inside(end)) for end in (point.low, point.high))
             bar = f'<path class="range" d="M{low:.1f} {at[1]:.1f}H{high:.1f}"/>'
         parts.append(
             f'<g class="point"{reach}><title>{html_text(point.label)}</title>{bar}'
@@ -237,53 +243,43 @@ def _mark(mark: Mark, x: float, y: float) -> str:
             return f"M{x:.1f} {y - s:.1f}l{s} {s}l{-s} {s}l{-s} {-s}z"
         case "cross":
             s = 0.7 * r
-            return (
-                f"M{x - s:.1f} {y - s:.1f}l{2 * s:.1f} {2 * s:.1f}"
-                f"m0 {-2 * s:.1f}l{-2 * s:.1f} {2 * s:.1f}"
-            )
+            way = f"l{2 * s:.1f} {2 * s:.1f}m0 {-2 * s:.1f}l{-2 * s:.1f} {2 * s:.1f}"
+            return f"M{x - s:.1f} {y - s:.1f}{way}"
 
 
 def _names(series: Sequence[Series], x: _Axis, y: _Axis) -> Iterator[str]:
-    """Labels beside their points, each where it covers nothing, or nowhere."""
-    taken = [
-        (
-            x.at(max(p.x if p.low is None else p.low, x.low)) - MARK,
-            y.at(p.y) - MARK,
-            x.at(min(p.x if p.high is None else p.high, x.high)) + MARK,
-            y.at(p.y) + MARK,
+    """Labels next to their points, each where it covers nothing, or nowhere."""
+    taken = []
+    for point in (point for one in series for point in one.points):
+        low, high = (
+            x.at(x.inside(point.x if end is None else end)) for end in (point.low, point.high)
         )
-        for one in series
-        for p in one.points
-    ]
-    for one in series:
-        for point in one.points if one.named else ():
-            text = point.label.partition(":")[0]
-            wide, px, py = 0.93 * LETTER * len(text), x.at(point.x), y.at(point.y)
-            for left, base in (
-                (px + 8, py + 4), (px - 8 - wide, py + 4), (px - wide / 2, py - 9),
-                (px - wide / 2, py + 18), (px + 7, py - 7), (px + 7, py + 15),
-                (px - 7 - wide, py - 7), (px - 7 - wide, py + 15),
-            ):  # fmt: skip
-                box = (left, base - 9, left + wide, base + 2)
-                inside = (
-                    box[0] > LEFT
-                    and box[2] < WIDTH - 2
-                    and box[1] > TOP
-                    and box[3] < HEIGHT - BOTTOM
-                )
-                if inside and not any(_overlap(box, other) for other in taken):
-                    taken.append(box)
-                    yield _text(left, base, text, "name", "start")
-                    break
+        taken.append((low - MARK, y.at(point.y) - MARK, high + MARK, y.at(point.y) + MARK))
+    for point in (point for one in series if one.named for point in one.points):
+        text = point.label.partition(":")[0]
+        wide, px, py = 0.93 * LETTER * len(text), x.at(point.x), y.at(point.y)
+        for left, base in (
+            (px + 8, py + 4), (px - 8 - wide, py + 4), (px - wide / 2, py - 9),
+            (px - wide / 2, py + 18), (px + 7, py - 7), (px + 7, py + 15),
+            (px - 7 - wide, py - 7), (px - 7 - wide, py + 15),
+        ):  # fmt: skip
+            box = (left, base - 9, left + wide, base + 2)
+            fits = (
+                box[0] > LEFT and box[1] > TOP and box[2] < WIDTH - 2 and box[3] < HEIGHT - BOTTOM
+            )
+            if fits and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                yield _text(left, base, text, "name", "start")
+                break
 
 
 def _legend_lines(chart: Chart) -> list[list[Series]]:
     lines: list[list[Series]] = []
     room = 0.0
     for series in chart.series:
+        wide = 34 + LETTER * len(series.name)
         if not series.name:
             continue
-        wide = 34 + LETTER * len(series.name)
         if not lines or wide > room:
             lines.append([])
             room = WIDTH - 16.0
@@ -296,28 +292,17 @@ def _legend(chart: Chart) -> Iterator[str]:
     for number, line in enumerate(_legend_lines(chart)):
         x, y = 14.0, HEIGHT + 8 + LINE * number
         for series in line:
-            hollow = " hollow" if series.hollow else ""
-            yield (
-                f'<g class="c{series.colour % COLOURS}{hollow}"><path class="mark" '
-                f'd="{_mark(series.mark, x, y - 4)}"/></g>'
-            )
+            yield f'{_group(series)}<path class="mark" d="{_mark(series.mark, x, y - 4)}"/></g>'
             yield _text(x + 12, y, series.name, "quiet", "start")
             x += 34 + LETTER * len(series.name)
 
 
-def _axes(chart: Chart) -> tuple[_Axis, _Axis]:
-    points = [point for series in chart.series for point in series.points]
-    xs = [point.x for point in points] or [1.0, 2.0]
-    ys = [point.y for point in points] or [1.0, 2.0]
-    floor = HEIGHT - BOTTOM
-    return (
-        _Axis(*_room(xs, chart.log_x), LEFT, WIDTH - RIGHT, chart.log_x),
-        _Axis(*_room(ys, chart.log_y), floor, TOP, chart.log_y),
-    )
+def _group(series: Series) -> str:
+    return f'<g class="c{series.colour % COLOURS}{" hollow" if series.hollow else ""}">'
 
 
 def _room(values: Sequence[float], log: bool) -> tuple[float, float]:
-    """Limits with a margin round the values."""
+    """Limits with a margin around the values."""
     low, high = min(values), max(values)
     into: Callable[[float], float] = math.log if log else float
     back: Callable[[float], float] = math.exp if log else float
@@ -326,11 +311,6 @@ def _room(values: Sequence[float], log: bool) -> tuple[float, float]:
     if not log and low >= 0:
         least = max(least, 0.0)
     return back(least), back(into(high) + margin)
-
-
-def _nice(step: float) -> float:
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(power * s for s in (1, 2, 2.5, 5, 10) if power * s >= step * 0.999)
 
 
 def _tick(value: float) -> str:
@@ -343,7 +323,5 @@ def _text(x: float, y: float, text: str, name: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}"{kind}{place}>{html_text(text)}</text>'
 
 
-def _overlap(
-    one: tuple[float, float, float, float], other: tuple[float, float, float, float]
-) -> bool:
+def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
-from bneck.records.run import NetworkRecord, ProposalRecord, SearchRecord
+from bneck.records.run import SearchRecord
 from bneck.report import text
 from bneck.report.block_search import block_search
-from bneck.report.blocks import Block, Heading, Items, Paragraph, Tile, Tiles, Tone
+from bneck.report.blocks import Block, Code, Heading, Items, Paragraph, Tile, Tiles, Tone
 from bneck.report.cuts import cut_sentences, cuts, spec_of
 from bneck.report.difference import difference
 from bneck.report.numbers import (
     ARROW,
     NONE,
-    mean,
+    from_to,
     millions,
     ms,
     percent,
@@ -23,44 +25,37 @@ from bneck.report.numbers import (
     signed_percent,
     spread_text,
 )
-from bneck.report.pictures import FinalPoint, SearchPath, draw_blocks, draw_tradeoff
-from bneck.report.rerun import SHOWN, rerun
-from bneck.report.tables import Column, Table
+from bneck.report.pictures import draw_blocks, final_chart, judged_trials, search_chart
+from bneck.report.scatter import draw_charts
+from bneck.report.tables import Table, columns
 
-Trial = tuple[float, float]
+Entries = Sequence[Mapping[str, Any]]
+Files = Sequence[tuple[str, str, str]]  # (name, what it is, size)
+SHOWN = 20  # of a list that may be long: bad images, classes
+TIMING = {
+    "n": "timed runs (n)", "rounds": "rounds", "warmup": "warm-up runs", "repeated": "repeated bursts",
+}  # fmt: skip
 
 
-def blocks(
-    record: SearchRecord,
-    entries: Sequence[Mapping[str, Any]],
-    files: Sequence[tuple[str, str, str]],
-) -> list[Block]:
+def blocks(record: SearchRecord, entries: Entries, files: Files) -> list[Block]:
     """Everything below the headline.
 
     Args:
         record: what `run.json` holds, whole or not.
         entries: the lines of the ledger.
-        files: (name, what it is, size) of the files in the run folder.
+        files: those in the run folder.
     """
     return [
-        *_summary(record),
-        *_networks(record),
-        *_tradeoff(record, entries),
-        *block_search(record),
-        *_cuts(record),
-        *_steps(record, entries),
-        *_latency(record),
-        *_time(record),
-        *_checks(record),
-        *rerun(record, files),
-    ]
+        *_summary(record), *_networks(record), *_tradeoff(record, entries), *block_search(record),
+        *_cuts(record), *_steps(record, entries), *_latency(record), *_time(record), *_checks(record),
+        *_rerun(record, files),
+    ]  # fmt: skip
 
 
 def _summary(record: SearchRecord) -> Iterator[Block]:
-    if sentence := text.missing_sentence(record):
-        yield Paragraph(sentence, "warning")
-    if sentence := text.disagreement_sentence(record):
-        yield Paragraph(sentence, "warning")
+    for sentence in (text.missing_sentence(record), text.disagreement_sentence(record)):
+        if sentence:
+            yield Paragraph(sentence, "warning")
     if sentence := text.accuracy_sentence(record):
         yield Paragraph(sentence, "lead")
     if record.get("found"):
@@ -78,32 +73,23 @@ def _tiles(record: SearchRecord) -> Iterator[Tile]:
         words = {True: "met", False: "NOT met", None: "unknown"}
         remark = f"target {text.target_text(record)}: {words[met]}"
         yield Tile("Measured latency", f"{ms(measured)} ms", remark, tones[met])
-    found, uniform = record.get("found", {}), record.get("uniform", {})
-    scores, baseline = found.get("scores"), uniform.get("scores")
-    if scores:
-        title = f"{text.metric(record, first=True)}, found network"
-        yield Tile(title, spread_text(scores), _remark(scores))
-    verdict = text.baseline_verdict(record)
-    if scores and baseline and verdict:
-        gap = f"{signed_percent(mean(scores) - mean(baseline))} points"
+    scores = record.get("found", {}).get("scores")
+    if not scores:
+        return
+    remark = text.repeats(scores) if len(scores) > 1 else "one final training"
+    yield Tile(f"{text.metric(record, first=True)}, found network", spread_text(scores), remark)
+    baseline, verdict = record.get("uniform", {}).get("scores"), text.baseline_verdict(record)
+    if baseline and verdict:
+        gap = f"{signed_percent(fmean(scores) - fmean(baseline))} points"
         apart = "the ranges of the trainings are apart"
         if min(len(scores), len(baseline)) == 1:
             apart = "from one training, so it may be chance"
-        remark = {
-            "above": f"above: {apart}",
-            "tie": "a tie: within the spread of the trainings",
-            "below": f"BELOW: {apart}",
-        }[verdict]
-        side: dict[text.Verdict, Tone] = {"above": "good", "tie": "even", "below": "bad"}
-        yield Tile("Against uniform width", gap, remark, side[verdict])
-
-
-def _remark(scores: Sequence[float]) -> str:
-    return (
-        f"mean and half the range of {len(scores)} trainings"
-        if len(scores) > 1
-        else "one final training"
-    )
+        said: dict[text.Verdict, tuple[str, Tone]] = {
+            "above": (f"above: {apart}", "good"),
+            "tie": ("a tie: within the spread of the trainings", "even"),
+            "below": (f"BELOW: {apart}", "bad"),
+        }
+        yield Tile("Against uniform width", gap, *said[verdict])
 
 
 def _networks(record: SearchRecord) -> Iterator[Block]:
@@ -114,64 +100,34 @@ def _networks(record: SearchRecord) -> Iterator[Block]:
     rows = []
     for _, title, network in named:
         scores = network.get("scores") or []
-        _, p10, p90 = _measured(network)
-        rows.append(
-            (
-                title,
-                millions(network.get("params")),
-                millions(network.get("madds")),
-                ms(network.get("estimated_ms")),
-                ms(network.get("measured_ms")),
-                NONE if p10 is None or p90 is None else f"{ms(p10)} to {ms(p90)}",
-                signed_percent(text.estimate_error(network)),
-                " / ".join(percent(value) for value in scores) or NONE,
-                percent(mean(scores)) if scores else NONE,
-            )
-        )
+        measured, p10, p90 = text.measured(network)
+        rows.append((
+            title, millions(network.get("params")), millions(network.get("madds")),
+            ms(network.get("estimated_ms")), ms(measured), from_to(p10, p90),
+            signed_percent(text.estimate_error(network)),
+            " / ".join(map(percent, scores)) or NONE, percent(fmean(scores)) if scores else NONE,
+        ))  # fmt: skip
     yield Table(
         title="Measured: median, and 10th to 90th percentile. Error: estimate against measurement.",
-        columns=(
-            Column("network", number=False),
-            Column("params (M)"),
-            Column("MAdds (M)"),
-            Column("estimated (ms)"),
-            Column("measured (ms)"),
-            Column("p10 to p90 (ms)"),
-            Column("error (%)"),
-            Column(f"{text.metric(record)} per training (%)"),
-            Column("mean (%)"),
+        columns=columns(
+            "network", "params (M)", "MAdds (M)", "estimated (ms)", "measured (ms)", "p10 to p90 (ms)",
+            "error (%)", f"{text.metric(record)} per training (%)", "mean (%)",
         ),
         rows=tuple(rows),
         strong=frozenset(i for i, (role, _, _) in enumerate(named) if role == "found"),
         narrow="cards",
-    )
+    )  # fmt: skip
 
 
-def _tradeoff(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
+def _tradeoff(record: SearchRecord, entries: Entries) -> Iterator[Block]:
     yield Heading("Accuracy over latency")
-    finals = []
-    for role, _, network in text.named(record):
-        median, p10, p90 = _measured(network)
-        if median is not None and network.get("scores"):
-            low, high = median if p10 is None else p10, median if p90 is None else p90
-            scores = tuple(network["scores"])
-            finals.append(
-                FinalPoint(role=role, latency_ms=median, p10_ms=low, p90_ms=high, scores=scores)
-            )
-    seed, steps, trials = (
-        record.get("seed_network", {}),
-        record.get("steps") or [],
-        _trials(entries),
-    )
-    start = _pair(seed.get("estimated_ms"), seed.get("heldout_score"))
-    accepted = tuple((step["estimated_ms"], step["accuracy"]) for step in steps)
-    path = SearchPath(start=start, steps=accepted, trials=trials) if accepted or trials else None
-    if not finals:
+    final, search = final_chart(record), search_chart(record, entries)
+    if final is None:
         yield Paragraph("Not drawn yet: no network is both finally trained and measured.", "note")
-    if path is None:
+    if search is None:
         yield Paragraph("Not drawn yet: the search has judged no trial.", "note")
-    if picture := draw_tradeoff(finals, path, record.get("target_ms"), text.metric(record)):
-        yield picture
+    if charts := [chart for chart in (final, search) if chart is not None]:
+        yield draw_charts("report-tradeoff", "Accuracy over latency", charts)
 
 
 def _cuts(record: SearchRecord) -> Iterator[Block]:
@@ -190,35 +146,25 @@ def _cuts(record: SearchRecord) -> Iterator[Block]:
     if rows is None:
         yield from difference(seed, found)
         return
+    heads = ("row", "operator", "expanded (channels)", "out (channels)", "MAdds kept (%)")
     yield Table(
         title=f"Widths, seed {ARROW} found. MAdds kept includes what the neighbours' cuts save.",
-        columns=(
-            Column("row"),
-            Column("operator", number=False),
-            Column("expanded (channels)"),
-            Column("out (channels)"),
-            Column("MAdds kept (%)"),
-        ),
+        columns=columns(*heads, text=(1,)),
         rows=tuple(
             (
-                str(row.row),
-                row.operator,
-                NONE if row.expanded is None else _widths(row.expanded),
-                _widths(row.out),
-                percent(row.madds_kept, 0),
+                str(row.row), row.operator, NONE if row.expanded is None else _widths(*row.expanded),
+                _widths(*row.out), percent(row.madds_kept, 0),
             )
             for row in rows
         ),
-    )
+    )  # fmt: skip
 
 
-def _steps(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
+def _steps(record: SearchRecord, entries: Entries) -> Iterator[Block]:
     yield Heading("Accepted steps")
-    steps, judged = record.get("steps") or [], len(_trials(entries))
+    steps, judged = record.get("steps") or [], several(len(judged_trials(entries)), "trial")
     if not steps:
-        yield Paragraph(
-            f"No accepted step is on record; {several(judged, 'trial')} judged.", "note"
-        )
+        yield Paragraph(f"No accepted step is on record; {judged} judged.", "note")
         return
     seed = record.get("seed_network", {})
     whole = seed.get("estimated_ms")
@@ -228,37 +174,28 @@ def _steps(record: SearchRecord, entries: Sequence[Mapping[str, Any]]) -> Iterat
         rows.append(("0", "the seed network", NONE, ms(whole), "100.0", held, NONE))
     for step in steps:
         change = step["proposal"]
-        rows.append(
-            (
-                str(step["number"]),
-                _change(change),
-                _widths((change["before"], change["after"])),
-                ms(step["estimated_ms"]),
-                percent(step["estimated_ms"] / whole) if whole else NONE,
-                percent(step["accuracy"]),
-                str(step["trials"]),
-            )
-        )
+        first, last = change["rows"][0], change["rows"][-1]
+        where = f"row {first}" if len(change["rows"]) == 1 else f"rows {first} to {last}"
+        rows.append((
+            str(step["number"]), f"{change['kind']} of {where}",
+            _widths(change["before"], change["after"]), ms(step["estimated_ms"]),
+            percent(step["estimated_ms"] / whole) if whole else NONE, percent(step["accuracy"]),
+            str(step["trials"]),
+        ))  # fmt: skip
     failed = sum(entry.get("event") == "trial" and "failed" in entry for entry in entries)
     diverged = f" {several(failed, 'trial')} failed as the loss diverged." if failed else ""
     yield Paragraph(
-        f"{several(len(steps), 'step')}, {several(judged, 'trial')} judged.{diverged} Held-out "
-        f"{text.metric(record)} is on images kept out of training, after the short fine-tuning; it is "
-        "not the final accuracy."
+        f"{several(len(steps), 'step')}, {judged} judged.{diverged} Held-out {text.metric(record)} is on "
+        "images kept out of training, after the short fine-tuning; it is not the final accuracy."
     )
     yield Table(
         title="Accepted steps in their order; step 0 is where the search began.",
-        columns=(
-            Column("step"),
-            Column("what changed", number=False),
-            Column("width (channels)"),
-            Column("estimated (ms)"),
-            Column("of the seed (%)"),
-            Column(f"{text.metric(record)} held out (%)"),
-            Column("trials"),
+        columns=columns(
+            "step", "what changed", "width (channels)", "estimated (ms)", "of the seed (%)",
+            f"{text.metric(record)} held out (%)", "trials", text=(1,),
         ),
         rows=tuple(rows),
-    )
+    )  # fmt: skip
 
 
 def _latency(record: SearchRecord) -> Iterator[Block]:
@@ -268,34 +205,23 @@ def _latency(record: SearchRecord) -> Iterator[Block]:
     for _, title, network in text.named(record):
         measurement = network.get("measurement") or {}
         raw = (measurement.get("raw_latency_ms") or {}).get("median")
+        pace = measurement.get("pace")
         if network.get("measured_ms") is not None:
-            rows.append(
-                (
-                    title,
-                    ms(network.get("estimated_ms")),
-                    ms(network.get("measured_ms")),
-                    signed_percent(text.estimate_error(network)),
-                    ms(raw),
-                    _plain(measurement.get("pace"), 3),
-                )
-            )
+            rows.append((
+                title, ms(network.get("estimated_ms")), ms(network.get("measured_ms")),
+                signed_percent(text.estimate_error(network)), ms(raw), NONE if pace is None else f"{pace:.3f}",
+            ))  # fmt: skip
     if not rows:
         yield Paragraph("Missing: no network has been measured yet.", "note")
         return
     yield Table(
         title="Measured is wall time divided by the pace of the machine in the same rounds; raw is "
         "what the clock said.",
-        columns=(
-            Column("network", number=False),
-            Column("estimated (ms)"),
-            Column("measured (ms)"),
-            Column("error (%)"),
-            Column("raw (ms)"),
-            Column("pace (1 = nominal)"),
+        columns=columns(
+            "network", "estimated (ms)", "measured (ms)", "error (%)", "raw (ms)", "pace (1 = nominal)"
         ),
-        rows=tuple(rows),
-        narrow="cards",
-    )
+        rows=tuple(rows), narrow="cards",
+    )  # fmt: skip
 
 
 def _time(record: SearchRecord) -> Iterator[Block]:
@@ -311,7 +237,7 @@ def _time(record: SearchRecord) -> Iterator[Block]:
         parts.append(("between stages", rest))
     yield Table(
         title="Wall time of each stage, over all resumes.",
-        columns=(Column("stage", number=False), Column("time (s)"), Column("share (%)")),
+        columns=columns("stage", "time (s)", "share (%)"),
         rows=tuple((name, seconds(spent), percent(spent / total)) for name, spent in parts),
     )
 
@@ -319,47 +245,78 @@ def _time(record: SearchRecord) -> Iterator[Block]:
 def _checks(record: SearchRecord) -> Iterator[Block]:
     yield Heading("Checks")
     yield Paragraph(text.export_sentence(record) or "Missing: the check of the exported file.")
-    bad = text.bad_images(record)
-    if not bad:
-        return
-    sentence = f"{several(len(bad), 'image')} could not be read and took no part."
-    if len(bad) > SHOWN:
-        sentence += f" The first {SHOWN}:"
-    yield Paragraph(sentence)
-    yield Items(tuple(f"{path}: {reason}" for path, reason in bad[:SHOWN]))
+    bad = record.get("data", {}).get("left_out") or []
+    if bad:
+        more = f" The first {SHOWN}:" if len(bad) > SHOWN else ""
+        yield Paragraph(f"{several(len(bad), 'image')} could not be read and took no part.{more}")
+        yield Items(tuple(f"{path}: {reason}" for path, reason in bad[:SHOWN]))
 
 
-def _measured(network: NetworkRecord) -> tuple[float | None, float | None, float | None]:
-    """Median, 10th and 90th percentile, as far as they are known."""
-    spread = (network.get("measurement") or {}).get("latency_ms") or {}
-    return network.get("measured_ms"), spread.get("p10"), spread.get("p90")
+def _rerun(record: SearchRecord, files: Files) -> Iterator[Block]:
+    yield Heading("How to run it again")
+    if record.get("command"):
+        yield Code(record["command"])
+    if facts := tuple((name, value) for name, value in _facts(record) if value):
+        title = "What the run was made with."
+        yield Table(title=title, columns=columns("what", "value", text=(0, 1)), rows=facts)
+    heads = columns("file", "what it is", "size", text=(0, 1))
+    yield Table(title="Files in the run folder.", columns=heads, rows=tuple(files))
 
 
-def _trials(entries: Sequence[Mapping[str, Any]]) -> tuple[Trial, ...]:
-    pairs = (
-        _pair(entry.get("estimated_ms"), entry.get("accuracy"))
-        for entry in entries
-        if entry.get("event") == "trial" and "failed" not in entry
+def _facts(record: SearchRecord) -> Iterator[tuple[str, str]]:
+    data = record.get("data", {})
+    networks = sorted(text.named(record), key=lambda named: named[0] != "found")
+    measurement = next((n["measurement"] for _, _, n in networks if n.get("measurement")), {})
+    yield "target", text.target_text(record) if record.get("target") else ""
+    yield "settings", _joined(record.get("settings", {}), "{0} {1}")
+    yield "data", _words(data.get("name"))
+    images = {**data.get("splits", {}), "heldout": data.get("heldout")}
+    yield "images", _joined(images, "{1} {0}")
+    yield "classes", _words(record.get("classes"))
+    yield "device", _device(record.get("device") or measurement.get("device") or {})
+    names = ("runtime", "runtime_version", "precision")
+    runtime = [_words(record.get(name, measurement.get(name))) for name in names]
+    yield "runtime", " ".join(filter(None, runtime))
+    yield "threads", _words(measurement.get("threads"))
+    timing = {words: measurement.get(name) for name, words in TIMING.items()}
+    yield "timing, a network", _joined(timing, "{1} {0}")
+    yield "reference network", _words(measurement.get("reference"))
+    yield "bneck", _words(record.get("version"))
+    for name in ("commit", "started", "finished"):
+        yield name, _words(record.get(name))
+
+
+def _device(device: Mapping[str, Any]) -> str:
+    cores, pinned = device.get("cores"), device.get("pinned")
+    words = (
+        _words(device.get("processor")),
+        several(cores, "core") if isinstance(cores, int) else "",
+        "" if pinned is None else "pinned" if pinned else "not pinned",
+        _words(device.get("system")),
+        _words(device.get("place")),
     )
-    return tuple(pair for pair in pairs if pair)
+    return ", ".join(filter(None, words))
 
 
-def _pair(first: object, second: object) -> tuple[float, float] | None:
-    if isinstance(first, int | float) and isinstance(second, int | float):
-        return float(first), float(second)
-    return None
+def _joined(values: Mapping[str, object], form: str) -> str:
+    named = [(name.replace("_", " "), _words(value)) for name, value in values.items()]
+    return ", ".join(form.format(name, value) for name, value in named if value)
 
 
-def _widths(pair: tuple[int, int]) -> str:
-    before, after = pair
+def _words(value: object) -> str:
+    """Any value of a json file on one line; "" for none."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        names = ", ".join(map(str, value[:SHOWN]))
+        more = f", and {len(value) - SHOWN} more" if len(value) > SHOWN else ""
+        return f"{len(value)}: {names}{more}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _widths(before: int, after: int) -> str:
     return str(before) if before == after else f"{before} {ARROW} {after}"
-
-
-def _change(proposal: ProposalRecord) -> str:
-    rows = proposal["rows"]
-    where = f"row {rows[0]}" if len(rows) == 1 else f"rows {rows[0]} to {rows[-1]}"
-    return f"{proposal['kind']} of {where}"
-
-
-def _plain(value: object, decimals: int) -> str:
-    return f"{value:.{decimals}f}" if isinstance(value, int | float) else NONE

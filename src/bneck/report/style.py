@@ -24,17 +24,12 @@ body {
 }
 main { max-width: 60rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; overflow-wrap: break-word; }
 section + section { margin-top: 3.25rem; }
-h1 {
-  font-size: 1.75rem; line-height: 1.25; font-weight: 650; letter-spacing: -0.01em;
-  margin: 0 0 1.25rem;
-}
+h1 { font-size: 1.75rem; line-height: 1.25; font-weight: 650; letter-spacing: -0.01em; margin: 0 0 1.25rem; }
 h2 { font-size: 1.15rem; font-weight: 650; margin: 0 0 0.75rem; }
 p { margin: 0 0 0.85rem; max-width: 46rem; }
 .head { color: var(--soft); font-size: 0.85rem; margin-bottom: 0.6rem; }
 .lead { font-size: 1.06rem; }
-.note, figcaption, caption, .label, .remark {
-  color: var(--soft); font-size: 0.85rem; line-height: 1.45;
-}
+.note, figcaption, caption, .label, .remark { color: var(--soft); font-size: 0.85rem; line-height: 1.45; }
 .warning {
   border-left: 4px solid var(--bad); background: var(--tint); padding: 0.7rem 1rem;
   font-weight: 600;
@@ -50,16 +45,12 @@ p { margin: 0 0 0.85rem; max-width: 46rem; }
 .tile.good { border-top-color: var(--good); }
 .tile.bad { border-top-color: var(--bad); }
 .tile.even { border-top-color: var(--even); }
-.value {
-  font-size: 1.5rem; font-weight: 600; line-height: 1.4; font-variant-numeric: tabular-nums;
-}
+.value { font-size: 1.5rem; font-weight: 600; line-height: 1.4; font-variant-numeric: tabular-nums; }
 .good .value { color: var(--good); }
 .bad .value { color: var(--bad); }
 .frame { overflow-x: auto; margin: 1rem 0 1.25rem; }
 .frame:focus-visible, pre:focus-visible { outline: 2px solid var(--accent); }
-table {
-  border-collapse: collapse; min-width: min(100%, 36rem); font-size: 0.9rem; line-height: 1.35;
-}
+table { border-collapse: collapse; min-width: min(100%, 36rem); font-size: 0.9rem; line-height: 1.35; }
 caption { text-align: left; padding-bottom: 0.4rem; }
 th, td {
   text-align: left; vertical-align: top; padding: 0.42rem 0.7rem;
@@ -73,9 +64,7 @@ thead th {
 }
 tbody th { font-weight: 400; }
 tbody th:not(.number) { min-width: 6.5rem; }
-thead button {
-  all: unset; cursor: pointer; font: inherit; color: inherit; position: relative;
-}
+thead button { all: unset; cursor: pointer; font: inherit; color: inherit; position: relative; }
 thead button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 [aria-sort] button { color: var(--ink); }
 [aria-sort=ascending] button::after { content: "\\2009\\2191"; }
@@ -93,24 +82,18 @@ tr.strong > * { font-weight: 650; }
 figure { margin: 1.25rem 0 1.5rem; }
 .panels {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr));
-  gap: 0.75rem; background: #fff; border: 1px solid var(--line); border-radius: 6px;
-  padding: 0.9rem;
+  gap: 0.75rem; border: 1px solid var(--line); border-radius: 6px; padding: 0.9rem;
 }
-.panels.themed { background: none; }
 .panels.wide { display: block; overflow-x: auto; }
 .panels.wide .panel svg { max-width: none; margin: 0; }
 .panel svg { display: block; width: 100%; height: auto; max-width: 34rem; margin: 0 auto; }
-.panel svg text { font-family: inherit !important; }
 figcaption { margin-top: 0.6rem; max-width: 46rem; }
 pre {
   background: var(--tint); border-radius: 4px; padding: 0.8rem 1rem; overflow-x: auto;
   margin: 0 0 1.25rem;
   font: 0.85rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
 }
-ul {
-  padding-left: 1.2rem; margin: 0 0 0.85rem; columns: 22rem; font-size: 0.85rem;
-  overflow-wrap: anywhere;
-}
+ul { padding-left: 1.2rem; margin: 0 0 0.85rem; columns: 22rem; font-size: 0.85rem; overflow-wrap: anywhere; }
 @media screen and (max-width: 40rem) {
   main { padding: 1.75rem 1rem 3rem; }
   section + section { margin-top: 2.5rem; }
@@ -134,9 +117,7 @@ ul {
     display: flex; justify-content: space-between; gap: 1rem; padding: 0.25rem 0; border: 0;
     text-align: right; white-space: normal;
   }
-  .cards td::before {
-    content: attr(data-label); color: var(--soft); font-weight: 400; text-align: left;
-  }
+  .cards td::before { content: attr(data-label); color: var(--soft); font-weight: 400; text-align: left; }
   .cards tbody th { font-weight: 650; text-align: left; min-width: 0; }
 }
 @media print {

@@ -1,15 +1,15 @@
-"""What can be compared: a network as it is, or with what a run wrote down of it."""
+"""What can be compared: a network alone, or with what a run recorded of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from bneck.costs.count import count
 from bneck.records.run import RunFolder
-from bneck.report.numbers import mean
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, load, resolve
@@ -43,7 +43,7 @@ class Subject:
     @property
     def score(self) -> float | None:
         """Mean of the scores."""
-        return mean(self.scores) if self.scores else None
+        return fmean(self.scores) if self.scores else None
 
 
 def subjects(place: str | Path) -> list[Subject]:
@@ -57,49 +57,42 @@ def subjects(place: str | Path) -> list[Subject]:
         spec = resolve(place)
         costs = count(spec)
         return [Subject(label=str(place), spec=spec, params=costs.params, madds=costs.madds)]
-    record = folder.read()
-    name = folder.path.resolve().name
-    return (
-        _searched(name, record) if record["kind"] == "search" else [_trained(name, folder, record)]
-    )
+    record, name = folder.read(), folder.path.resolve().name
+    if record["kind"] == "search":
+        return _searched(name, record)
+    if not folder.spec.is_file():
+        raise InputError(f"{folder.path} has no spec.yaml yet; finish the run, or leave it out")
+    value = ((record.get("scores") or {}).get("val") or {}).get("score")  # an import has none
+    return [_subject(record, name, load(folder.spec), record, [] if value is None else [value])]
 
 
 def _searched(name: str, record: dict[str, Any]) -> list[Subject]:
     found = []
     for role, key in (("seed", "seed_network"), ("found", "found"), ("uniform width", "uniform")):
         network = record.get(key) or {}
-        if not network.get("spec"):
-            continue
-        spread = (network.get("measurement") or {}).get("latency_ms") or {}
-        spec = from_text(network["spec"])
-        found.append(
-            Subject(
-                label=f"{name}, {role}", spec=spec, kind="search", metric=record.get("metric", ""),
-                task=record.get("task", ""), wrapper=record.get("wrapper") or {},
-                classes=len(record.get("classes") or ()),
-                params=network["params"], madds=network["madds"],
-                scores=tuple(network.get("scores") or ()), data=_data(record),
-                latency_ms=network.get("measured_ms"), p10_ms=spread.get("p10"), p90_ms=spread.get("p90"),
-                where=_where(network.get("measurement") or {}),
-            )
-        )  # fmt: skip
+        if network.get("spec"):
+            spec, scores = from_text(network["spec"]), network.get("scores") or []
+            one = _subject(record, f"{name}, {role}", spec, network, scores)
+            measurement = network.get("measurement") or {}
+            spread = measurement.get("latency_ms") or {}
+            found.append(replace(
+                one, latency_ms=network.get("measured_ms"), p10_ms=spread.get("p10"), p90_ms=spread.get("p90"),
+                where=_where(measurement),
+            ))  # fmt: skip
     if not found:
         raise InputError(f"{name} has found no network yet; report it with: bneck report")
     return found
 
 
-def _trained(name: str, folder: RunFolder, record: dict[str, Any]) -> Subject:
-    """A training run, or an import, which has no scores."""
-    if not folder.spec.is_file():
-        raise InputError(f"{folder.path} has no spec.yaml yet; finish the run, or leave it out")
-    spec = load(folder.spec)
-    value = ((record.get("scores") or {}).get("val") or {}).get("score")
+def _subject(
+    record: dict[str, Any], label: str, spec: NetSpec, costs: dict[str, Any], scores: list[float]
+) -> Subject:
+    judged = bool(scores) or record["kind"] == "search"
     return Subject(
-        label=name, spec=spec, params=record["params"], madds=record["madds"], kind=record["kind"],
+        label=label, spec=spec, params=costs["params"], madds=costs["madds"], kind=record["kind"],
         task=record.get("task", ""), wrapper=record.get("wrapper") or {},
-        classes=len(record.get("classes") or ()),
-        metric="" if value is None else record["metric"], scores=() if value is None else (value,),
-        data="" if value is None else _data(record),
+        classes=len(record.get("classes") or ()), metric=record.get("metric", "") if judged else "",
+        scores=tuple(scores), data=_data(record) if judged else "",
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,7 +37,13 @@ class Table:
     narrow: Narrow = "scroll"
 
     def __post_init__(self) -> None:
+        # A row of another length would shift its cells under the wrong headers.
         assert all(len(row) == len(self.columns) for row in self.rows), self.title
+
+
+def columns(*titles: str, text: Collection[int] = (0,)) -> tuple[Column, ...]:
+    """Columns of numbers, except for those whose places are in `text`."""
+    return tuple(Column(title, number=i not in text) for i, title in enumerate(titles))
 
 
 def html_text(text: str) -> str:
@@ -53,51 +60,42 @@ def markdown_text(text: str) -> str:
 def html_table(table: Table) -> str:
     """The table as html, in a frame that scrolls where it is wider than the page."""
     titles = [html_text(column.title) for column in table.columns]
+    kinds = [' class="number"' if column.number else "" for column in table.columns]
     head = "".join(
-        f'<th scope="col"{_class(column)}><button type="button">{title}</button></th>'
-        for column, title in zip(table.columns, titles, strict=True)
+        f'<th scope="col"{kind}><button type="button">{title}</button></th>'
+        for kind, title in zip(kinds, titles, strict=True)
     )
     title = html_text(table.title)
     lines = [
         f'<div class="frame {table.narrow}" role="region" tabindex="0" aria-label="{title}">',
         f'<table class="sortable"><caption><span>{title}</span></caption>',
-        f"<thead><tr>{head}</tr></thead>",
-        "<tbody>",
+        f"<thead><tr>{head}</tr></thead>\n<tbody>",
     ]
     for index, row in enumerate(table.rows):
-        cells = []
-        for place, (column, label, cell) in enumerate(zip(table.columns, titles, row, strict=True)):
-            tag, scope = ("th", ' scope="row"') if place == 0 else ("td", "")
-            cells.append(
-                f'<{tag}{scope}{_class(column)} data-label="{label}">{html_text(cell)}</{tag}>'
-            )
+        first, *others = [
+            f'{kind} data-label="{label}">{html_text(cell)}</'
+            for kind, label, cell in zip(kinds, titles, row, strict=True)
+        ]
         strong = ' class="strong"' if index in table.strong else ""
-        lines.append(f"<tr{strong}>{''.join(cells)}</tr>")
+        cells = "".join(f"<td{cell}td>" for cell in others)
+        lines.append(f'<tr{strong}><th scope="row"{first}th>{cells}</tr>')
     return "\n".join([*lines, "</tbody></table></div>"])
 
 
 def markdown_table(table: Table) -> str:
     """The table in Markdown, columns aligned as far as their text allows."""
-    titles = [markdown_text(column.title) for column in table.columns]
-    body = []
+    lines = [[markdown_text(column.title) for column in table.columns]]
     for index, row in enumerate(table.rows):
-        cells = [markdown_text(cell) for cell in row]
-        body.append([f"**{cell}**" for cell in cells] if index in table.strong else cells)
-    widths = [max(3, *(len(line[i]) for line in [titles, *body])) for i in range(len(titles))]
-    rules = [
-        "-" * (width - 1) + ":" if column.number else "-" * width
-        for column, width in zip(table.columns, widths, strict=True)
-    ]
-    return "\n".join(_markdown_line(line, widths, table.columns) for line in [titles, rules, *body])
-
-
-def _markdown_line(cells: list[str], widths: list[int], columns: tuple[Column, ...]) -> str:
-    padded = [
-        cell.rjust(width) if column.number else cell.ljust(width)
-        for cell, width, column in zip(cells, widths, columns, strict=True)
-    ]
-    return f"| {' | '.join(padded)} |"
-
-
-def _class(column: Column) -> str:
-    return ' class="number"' if column.number else ""
+        stars = "**" * (index in table.strong)
+        lines.append([f"{stars}{markdown_text(cell)}{stars}" for cell in row])
+    widths = [max(3, *map(len, cells)) for cells in zip(*lines, strict=True)]
+    layout = list(zip(widths, (column.number for column in table.columns), strict=True))
+    rules = ["-" * (width - 1) + ("-", ":")[number] for width, number in layout]
+    text = []
+    for line in [lines[0], rules, *lines[1:]]:
+        cells = [
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, (width, number) in zip(line, layout, strict=True)
+        ]
+        text.append(f"| {' | '.join(cells)} |")
+    return "\n".join(text)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from statistics import fmean
+from typing import Literal
 
 from bneck.records.run import NetworkRecord, SearchRecord
 from bneck.report.numbers import (
     NONE,
     duration,
     listed,
-    mean,
     ms,
     percent,
     several,
@@ -23,7 +23,7 @@ EQUAL_LATENCY = 0.02  # measured latencies closer than this share are not remark
 
 
 def compare(found: Sequence[float], uniform: Sequence[float]) -> Verdict:
-    """Hold repeated trainings of two networks against each other; overlapping ranges are a tie."""
+    """Compare repeated trainings of two networks; overlapping ranges are a tie."""
     if min(found) > max(uniform):
         return "above"
     return "below" if max(found) < min(uniform) else "tie"
@@ -36,18 +36,20 @@ def metric(record: SearchRecord, *, first: bool = False) -> str:
 
 
 def named(record: SearchRecord) -> Iterator[tuple[str, str, NetworkRecord]]:
-    """(role, title, network) of those networks that are there."""
-    networks = (
-        ("seed", record.get("seed_network")),
-        ("found", record.get("found")),
-        ("uniform", record.get("uniform")),
-    )
-    for role, network in networks:
+    """(role, title, network) of those of seed, found and uniform that are there."""
+    networks = (record.get("seed_network"), record.get("found"), record.get("uniform"))
+    for role, network in zip(("seed", "found", "uniform"), networks, strict=True):
         if network:
             name = network.get("name", "")
             if role == "uniform" and network.get("width") is not None:
                 name = f"width {network['width']:.3g}"
             yield role, f"{role}: {name}" if name else role, network
+
+
+def measured(network: NetworkRecord) -> tuple[float | None, float | None, float | None]:
+    """Median, 10th and 90th percentile of the latency, as far as they are known."""
+    spread = (network.get("measurement") or {}).get("latency_ms") or {}
+    return network.get("measured_ms"), spread.get("p10"), spread.get("p90")
 
 
 def measured_ms(record: SearchRecord) -> float | None:
@@ -56,7 +58,7 @@ def measured_ms(record: SearchRecord) -> float | None:
 
 
 def meets_target(record: SearchRecord) -> bool | None:
-    """Whether the measured latency is within the target; None as long as nobody knows."""
+    """Whether the measured latency is within the target; None as long as that is unknown."""
     measured, target = measured_ms(record), record.get("target_ms")
     if measured is None or target is None:
         return record.get("meets_target")
@@ -88,17 +90,16 @@ def headline(record: SearchRecord) -> str:
     found, target = record.get("found"), record.get("target_ms")
     if not found:
         return _searching(record)
-    name = found.get("name", "a network")
-    measured = measured_ms(record)
+    text, measured = f"Found {found.get('name', 'a network')}", measured_ms(record)
     if measured is None:
-        text = f"Found {name}, not yet measured"
+        text += ", not yet measured"
         estimated = found.get("estimated_ms", record.get("estimated_latency_ms"))
         if estimated is not None:
             text += f": estimated at {ms(estimated)} ms"
         if target is not None:
             text += f"; whether it meets the target of {target_text(record)} is open"
         return text + "."
-    text = f"Found {name}: {ms(measured)} ms measured"
+    text += f": {ms(measured)} ms measured"
     if target is None:
         return text + "; no target is on record."
     gap = measured / target - 1
@@ -109,12 +110,10 @@ def headline(record: SearchRecord) -> str:
 
 
 def _searching(record: SearchRecord) -> str:
-    steps = record.get("steps") or []
     text = "No network found yet"
-    if steps:
-        text += (
-            f": step {steps[-1]['number']} is at an estimated {ms(steps[-1]['estimated_ms'])} ms"
-        )
+    if steps := record.get("steps"):
+        estimated = ms(steps[-1]["estimated_ms"])
+        text += f": step {steps[-1]['number']} is at an estimated {estimated} ms"
     if record.get("target_ms") is not None:
         text += f"{' on the way to' if steps else '; the target is'} {target_text(record)}"
     return text + "."
@@ -134,18 +133,15 @@ def accuracy_sentence(record: SearchRecord) -> str:
     scores = record.get("found", {}).get("scores")
     if not scores:
         return ""
-    text = f"{metric(record, first=True)} is {spread_text(scores)} ({_repeats(scores)}"
     images = record.get("data", {}).get("val")
-    if isinstance(images, int):
-        text += f", {images:,} validation images"
+    of = f", {images:,} validation images" if isinstance(images, int) else ""
+    text = f"{metric(record, first=True)} is {spread_text(scores)} ({repeats(scores)}{of})."
     seed = record.get("seed_network", {})
-    text += ")."
     if seed.get("scores"):
-        text += (
-            f" The seed network, {seed.get('name', 'unnamed')}, has {spread_text(seed['scores'])}"
-        )
         slow = seed.get("measured_ms")
-        text += f" at {ms(slow)} ms measured." if slow is not None else "."
+        at = f" at {ms(slow)} ms measured" if slow is not None else ""
+        name = seed.get("name", "unnamed")
+        text += f" The seed network, {name}, has {spread_text(seed['scores'])}{at}."
     return text
 
 
@@ -161,16 +157,14 @@ def baseline_sentence(record: SearchRecord) -> str:
     ours, scores = record.get("found", {}).get("scores"), uniform.get("scores")
     if verdict is None or not ours or not scores:
         return "The comparison with a uniform-width baseline of equal latency is still missing."
-    latency = uniform.get("measured_ms")
-    text = f"The uniform-width baseline{_width(uniform)} reaches {spread_text(scores)}"
-    text += f" ({_repeats(scores)})"
+    width, latency = uniform.get("width"), uniform.get("measured_ms")
+    which = "" if width is None else f" (width {width:.3g})"
+    text = f"The uniform-width baseline{which} reaches {spread_text(scores)} ({repeats(scores)})"
     text += f" at {ms(latency)} ms measured" if latency is not None else ", not yet measured"
-    gap = mean(ours) - mean(scores)
+    gap = fmean(ours) - fmean(scores)
     if verdict == "tie":
-        text += (
-            f"; the difference of {signed_percent(gap)} points is a tie: it is within the spread "
-            "of the trainings."
-        )
+        text += f"; the difference of {signed_percent(gap)} points is a tie: it is within the spread of "
+        text += "the trainings."
     else:
         size = "less than 0.1" if abs(gap) < 0.0005 else percent(abs(gap))
         text += f"; the found network is {size} points {verdict.upper()} it."
@@ -182,16 +176,13 @@ def baseline_sentence(record: SearchRecord) -> str:
 
 
 def _unequal(found_ms: float | None, uniform_ms: float | None) -> str:
-    if found_ms is None or uniform_ms is None:
-        return ""
-    gap = uniform_ms / found_ms - 1
+    gap = 0.0 if found_ms is None or uniform_ms is None else uniform_ms / found_ms - 1
     if abs(gap) <= EQUAL_LATENCY:
         return ""
-    side = "slower" if gap > 0 else "faster"
-    whom = "baseline" if gap > 0 else "found network"
+    side, favoured = ("slower", "baseline") if gap > 0 else ("faster", "found network")
     return (
         f" The latencies are not quite equal: the baseline is {percent(abs(gap))} % {side}, "
-        f"which favours the {whom}."
+        f"which favours the {favoured}."
     )
 
 
@@ -250,10 +241,8 @@ def total_seconds(record: SearchRecord) -> float:
 def time_sentence(record: SearchRecord) -> str:
     """The whole time, and the search's own work as a share of it."""
     total, own = total_seconds(record), record.get("overhead_seconds")
-    if not total:
-        return ""
-    text = f"{duration(total)} in all."
-    if own is not None:
+    text = f"{duration(total)} in all." if total else ""
+    if text and own is not None:
         text += (
             " The search's own work (proposing, shrinking, estimating; all of it but training) "
             f"took {duration(own)}, {percent(own / total, 2)} % of that."
@@ -261,27 +250,16 @@ def time_sentence(record: SearchRecord) -> str:
     return text
 
 
-def bad_images(record: SearchRecord) -> list[tuple[str, str]]:
-    """(what, why) of what was left out of the data."""
-    return [
-        (str(path), str(reason)) for path, reason in record.get("data", {}).get("left_out") or []
-    ]
-
-
 def export_sentence(record: SearchRecord) -> str:
     """What the check of the exported file said; "" before it was made."""
-    check: dict[str, Any] = record.get("export", {})
-    agree, largest = check.get("label_agreement"), check.get("largest_difference")
+    check = record.get("export")
     if not check:
         return ""
-    images = several(check.get("images", 0), "image")
-    text = f"The exported file against the trained network, on {images}: "
+    agree, largest = check.get("label_agreement"), check.get("largest_difference")
+    text = f"The exported file against the trained network, on {several(check.get('images', 0), 'image')}: "
     if agree is not None:
-        text += (
-            "every label agrees, and "
-            if agree == 1
-            else f"{percent(agree, 2)} % of the labels agree, and "
-        )
+        share = "every label agrees" if agree == 1 else f"{percent(agree, 2)} % of the labels agree"
+        text += f"{share}, and "
     text += f"nothing differs by more than {largest:.1e}." if largest is not None else "checked."
     if shipped := record.get("shipped"):
         text += f" What runs on the device is {shipped['file']} ({shipped['runtime']}, {shipped['precision']})"
@@ -290,12 +268,8 @@ def export_sentence(record: SearchRecord) -> str:
     return text
 
 
-def _repeats(scores: Sequence[float]) -> str:
+def repeats(scores: Sequence[float]) -> str:
+    """What `spread_text` gives of these scores."""
     if len(scores) == 1:
         return "one training"
     return f"mean and half the range of {several(len(scores), 'training')}"
-
-
-def _width(uniform: NetworkRecord) -> str:
-    width = uniform.get("width")
-    return "" if width is None else f" (width {width:.3g})"

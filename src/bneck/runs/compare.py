@@ -12,9 +12,8 @@ from bneck.devices.measure import measure as measure_candidates
 from bneck.devices.places import usual_runtime
 from bneck.devices.protocol import Protocol
 from bneck.records.files import write_text
-from bneck.report.blocks import html_page
 from bneck.report.comparison import comparison_blocks
-from bneck.report.style import STYLE
+from bneck.report.page import html_page
 from bneck.report.subjects import Subject, subjects
 from bneck.runs.measure import check_rounds
 from bneck.specs.errors import InputError
@@ -74,7 +73,7 @@ def compare(
     title = found[0].label if len(found) == 1 else f"{found[0].label} and {len(found) - 1} more"
     if len(found) == 2:
         title = f"{found[0].label} and {found[1].label}"
-    text = html_page(title, [*comparison_blocks(found)], style=STYLE, running_head="bneck compare")
+    text = html_page(title, [*comparison_blocks(found)], head="bneck compare")
     write_text(page, text)
     return Compared(subjects=tuple(found), page=page)
 

@@ -25,7 +25,7 @@ def data_record(dataset: Dataset, place: str | None) -> dict[str, Any]:
         "path": place,
         "splits": dict(dataset.splits),
         "left_out": [[left.what, left.why] for left in dataset.left_out],
-        **dataset.facts(),
+        **dataset.facts,
     }
 
 
@@ -41,7 +41,7 @@ def prepared_record(data: Data) -> dict[str, Any]:
 
 def reopened(task: Task, stored: dict[str, Any], scratch: Path) -> Data:
     """Images that an earlier process has made ready."""
-    kind = task.data_type()
+    kind = task.data_type
     hints = get_type_hints(kind)
     values = {name: _typed(hints[name], value) for name, value in stored.items()}
     made: Data = kind(**values, scratch=scratch)

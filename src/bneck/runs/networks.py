@@ -52,7 +52,7 @@ def zoo(pattern: str = "*", *, task: str = DEFAULT) -> list[dict[str, Any]]:
         InputError: nothing has such a name.
     """
     chosen = task_named(task)
-    return [dict(values) for values in chosen.zoo(pattern, chosen.Options()).values]
+    return [dict(values) for values in chosen.zoo(pattern).values]
 
 
 def build(name: Network, *, task: str = DEFAULT, seed: int = 0) -> Any:

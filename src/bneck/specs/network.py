@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Literal, TypeAlias, get_args
 
-from bneck.specs.rows import ACTS, Act, Bneck, Conv, Pool, Row, SpecError
+from bneck.specs.rows import Act, Bneck, Conv, Pool, Row, SpecError, check_sizes
 
 Padding: TypeAlias = Literal["symmetric", "same"]
 Gate: TypeAlias = Literal["hsigmoid", "sigmoid"]
@@ -20,8 +21,8 @@ GATES: tuple[str, ...] = get_args(Gate)
 class NetSpec:
     """A network: its rows from stem to head, and what holds for all of them.
 
-    Widths of inputs are never stored; they follow from the row above. The classifier (1 x 1
-    convolution to `classes`, the tables' last line) stands behind the last row.
+    A row's input width is never stored; it follows from the row above. The classifier (1 x 1
+    convolution to `classes`, the tables' last line) comes after the last row.
 
     Raises:
         SpecError: the rows cannot be a network; the message names the row.
@@ -43,19 +44,10 @@ class NetSpec:
             raise SpecError(
                 f"name is {self.name!r}; it must be text (in a spec file: in quotes) and not blank"
             )
-        for name in ("resolution", "channels", "classes"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise SpecError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        check_sizes(resolution=self.resolution, channels=self.channels, classes=self.classes)
         for name, known in (("padding", PADDINGS), ("se_gate", GATES)):
-            if getattr(self, name) not in known:
-                raise SpecError(
-                    f"{name} is {getattr(self, name)!r}; allowed are {', '.join(known)}"
-                )
-        self._check_shares()
-        self._check_rows()
-
-    def _check_shares(self) -> None:
+            if (chosen := getattr(self, name)) not in known:
+                raise SpecError(f"{name} is {chosen!r}; allowed are {', '.join(known)}")
         for name in ("bn_eps", "bn_momentum", "dropout"):
             value, drops = getattr(self, name), name == "dropout"
             number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -63,6 +55,7 @@ class NetSpec:
                 allowed = "from 0 to below 1" if drops else "above 0 and at most 1"
                 raise SpecError(f"{name} is {value!r}; it must be a number {allowed}")
             object.__setattr__(self, name, float(value))  # 0 and 0.0 have one digest
+        self._check_rows()
 
     def _check_rows(self) -> None:
         if not isinstance(self.rows, tuple) or not all(isinstance(row, Row) for row in self.rows):
@@ -110,10 +103,8 @@ class NetSpec:
         return _adds_up(row, self.width_into(index))
 
     def digest(self) -> str:
-        """Twelve hex digits that name this network's content, whatever it is called.
-
-        Columns at their default are left out, so that a new column leaves old digests alone.
-        """
+        """Twelve hex digits that name this network's content, whatever it is called."""
+        # Columns at their default are left out, so that a new column leaves old digests alone.
         head = [getattr(self, f.name) for f in fields(self) if f.name not in ("name", "rows")]
         rows = [
             (row.op, [(f.name, v) for f in fields(row) if (v := getattr(row, f.name)) != f.default])
@@ -131,8 +122,8 @@ class Layer:
     """One primitive operator of a network, with its place and sizes; height and width in pixels.
 
     `kind` is "conv", "depthwise", "squeeze" (SE's pool, two 1x1 convs, gate, product) or "pool".
-    `row` is the index of its row, `len(spec.rows)` for the classifier. `adds` marks the layer
-    behind which the row's input is added. `mid` is the squeeze width of a "squeeze" layer.
+    `row` is the index of its row, `len(spec.rows)` for the classifier. The row's input is added to
+    the output of the layer that `adds`. `mid` is the squeeze width of a "squeeze" layer.
     """
 
     name: str
@@ -150,9 +141,6 @@ class Layer:
     mid: int = 0
     adds: bool = False
 
-    def __post_init__(self) -> None:
-        assert self.act in ACTS
-
 
 def layers(spec: NetSpec, resolution: Size | None = None) -> Iterator[Layer]:
     """Walk the network's operators from the image to the class scores.
@@ -163,28 +151,20 @@ def layers(spec: NetSpec, resolution: Size | None = None) -> Iterator[Layer]:
     size = as_size(spec.resolution if resolution is None else resolution)
     width = spec.channels
     for i, row in enumerate(spec.rows):
+        place = partial(Layer, name=f"rows.{i}", row=i, width_in=width, size_in=size)
         if isinstance(row, Pool):
-            yield Layer(
-                name=f"rows.{i}",
-                kind="pool",
-                row=i,
-                width_in=width,
-                out=width,
-                size_in=size,
-                size_out=(1, 1),
-            )
             size = (1, 1)
-        elif isinstance(row, Conv):
-            size_out = _strided(size, row.stride)
-            yield Layer(
-                name=f"rows.{i}", kind="conv", row=i, width_in=width, out=row.out, size_in=size,
-                size_out=size_out, kernel=row.kernel, stride=row.stride, act=row.act, bn=row.bn,
+            yield place(kind="pool", out=width, size_out=size)
+            continue
+        if isinstance(row, Conv):
+            yield place(
+                kind="conv", out=row.out, size_out=strided(size, row.stride), kernel=row.kernel,
+                stride=row.stride, act=row.act, bn=row.bn,
             )  # fmt: skip
-            width, size = row.out, size_out
         else:
             expands, skip = spec.expands(i), spec.has_skip(i)
             yield from bneck_layers(i, row, width, size, expands=expands, skip=skip)
-            width, size = row.out, _strided(size, row.stride)
+        width, size = row.out, strided(size, row.stride)
     yield Layer(
         name="classifier", kind="conv", row=len(spec.rows), width_in=width, out=spec.classes,
         size_in=size, size_out=size, bn=False,
@@ -195,32 +175,24 @@ def bneck_layers(
     index: int, row: Bneck, width: int, size: tuple[int, int], *, expands: bool, skip: bool
 ) -> Iterator[Layer]:
     """The operators of one bneck row that `width` channels of `size` pixels enter."""
-    wide, size_out = row.expanded, _strided(size, row.stride)
-    if row.fused:
-        yield Layer(
-            name=f"rows.{index}.expand", kind="conv", row=index, width_in=width, out=wide, size_in=size,
-            size_out=size_out, kernel=row.kernel, stride=row.stride, dilation=row.dilation, act=row.act,
-        )  # fmt: skip
-    elif expands:
-        yield Layer(
-            name=f"rows.{index}.expand", kind="conv", row=index, width_in=width, out=wide,
-            size_in=size, size_out=size, act=row.act,
-        )  # fmt: skip
-    if not row.fused:
-        yield Layer(
-            name=f"rows.{index}.depthwise", kind="depthwise", row=index, width_in=wide, out=wide,
-            size_in=size, size_out=size_out, kernel=row.kernel, stride=row.stride,
-            dilation=row.dilation, act=row.act,
-        )  # fmt: skip
-    if row.se:
-        yield Layer(
-            name=f"rows.{index}.se", kind="squeeze", row=index, width_in=wide, out=wide,
-            size_in=size_out, size_out=size_out, mid=row.se, bn=False,
-        )  # fmt: skip
-    yield Layer(
-        name=f"rows.{index}.project", kind="conv", row=index, width_in=wide, out=row.out,
-        size_in=size_out, size_out=size_out, act=row.out_act, adds=skip,
+    name, wide, size_out = f"rows.{index}", row.expanded, strided(size, row.stride)
+    spatial = partial(
+        Layer, row=index, out=wide, size_in=size, size_out=size_out, kernel=row.kernel,
+        stride=row.stride, dilation=row.dilation, act=row.act,
     )  # fmt: skip
+    if row.fused:
+        yield spatial(name=f"{name}.expand", kind="conv", width_in=width)
+    else:
+        if expands:
+            yield Layer(
+                name=f"{name}.expand", kind="conv", row=index, width_in=width, out=wide,
+                size_in=size, size_out=size, act=row.act,
+            )  # fmt: skip
+        yield spatial(name=f"{name}.depthwise", kind="depthwise", width_in=wide)
+    after = partial(Layer, row=index, width_in=wide, size_in=size_out, size_out=size_out)
+    if row.se:
+        yield after(name=f"{name}.se", kind="squeeze", out=wide, mid=row.se, bn=False)
+    yield after(name=f"{name}.project", kind="conv", out=row.out, act=row.out_act, adds=skip)
 
 
 def as_size(resolution: Size) -> tuple[int, int]:
@@ -228,6 +200,7 @@ def as_size(resolution: Size) -> tuple[int, int]:
     return (resolution, resolution) if isinstance(resolution, int) else resolution
 
 
-def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
+def strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """(height, width) after a convolution."""
     # Odd kernels under either padding give ceil(size / stride).
     return (-(-size[0] // stride), -(-size[1] // stride))

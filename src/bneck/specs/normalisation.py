@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +49,11 @@ class Normalisation:
 
 
 def _triple(name: str, values: object) -> Triple:
-    fits = isinstance(values, Sequence) and not isinstance(values, str) and len(values) == 3
-    numbers = [v for v in values if isinstance(v, int | float)] if fits else []  # type: ignore[attr-defined]
-    if len(numbers) != 3 or not all(math.isfinite(v) for v in numbers):
-        raise SpecError(f"{name} is {values!r}; it must be three numbers, for red, green and blue")
-    return (float(numbers[0]), float(numbers[1]), float(numbers[2]))
+    match values:  # a text is no sequence to a pattern
+        case [int() | float() as red, int() | float() as green, int() | float() as blue]:
+            if all(map(math.isfinite, (red, green, blue))):
+                return float(red), float(green), float(blue)
+    raise SpecError(f"{name} is {values!r}; it must be three numbers, for red, green and blue")
 
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -1,8 +1,8 @@
-"""The operators that a network and what surrounds it are made of, whoever carries them out.
+"""The operators of a network and its head, implemented by file writers and simulated quantization.
 
-Writers of files and the 8-bit emulation implement them; `through` is the one way through a run of
-layers, and a task's head is written once over them. In 8 bits every output keeps a range of its own
-and is a real number before outputs are joined, added or brought to another size.
+`through` is the only walk through a run of layers, and a task's head is written once over these
+operators. In int8 every output has its own range, and is a real number before outputs are joined,
+added or resized.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class LayerOperators(ABC, Generic[T]):
     """Operators of layers on a value of type T: a tensor's name, its description, or the tensor."""
 
     def through(self, walk: Iterable[Layer], x: T) -> T:
-        """What `x` becomes behind a run of layers, residuals included."""
+        """What `x` becomes after a run of layers, residuals included."""
         made = x
         for _, made in self.behind(walk, x):  # noqa: B007, the last is wanted
             pass

@@ -30,7 +30,7 @@ class Conv:
     op = "conv"
 
     def __post_init__(self) -> None:
-        _check_sizes(kernel=self.kernel, out=self.out, stride=self.stride)
+        check_sizes(kernel=self.kernel, out=self.out, stride=self.stride)
         _check_shape(self.kernel, self.stride, self.act)
         if not isinstance(self.bn, bool):
             raise SpecError(f"bn is {self.bn!r}; it must be true or false")
@@ -43,8 +43,8 @@ class Bneck:
     `expanded` is the tables' "exp size": channels, never a ratio; where it equals the row's input
     there is no expand convolution. `se` is the squeeze width in channels, 0 for none. `skip` is
     "auto" (add when stride is 1 and input and output widths agree), "yes" or "no". `out_act` is the
-    nonlinearity behind the projection: none, but for MobileNetV1. A `fused` row expands by one full
-    k x k convolution in place of the 1x1 and the depthwise one (the EdgeTPU networks).
+    nonlinearity after the projection, which only MobileNetV1 has. A `fused` row expands by one full
+    k x k convolution instead of the 1x1 and the depthwise one (the EdgeTPU networks).
     """
 
     kernel: int
@@ -60,14 +60,11 @@ class Bneck:
     op = "bneck"
 
     def __post_init__(self) -> None:
-        _check_sizes(
-            kernel=self.kernel,
-            expanded=self.expanded,
-            out=self.out,
-            stride=self.stride,
+        check_sizes(
+            kernel=self.kernel, expanded=self.expanded, out=self.out, stride=self.stride,
             dilation=self.dilation,
-        )
-        if not _is_int(self.se) or self.se < 0:
+        )  # fmt: skip
+        if not isinstance(self.se, int) or isinstance(self.se, bool) or self.se < 0:
             raise SpecError(
                 f"se is {self.se!r}; it must be a squeeze width in channels, 0 for none"
             )
@@ -111,21 +108,16 @@ def squeeze_of_input(width_in: int) -> int:
     return max(1, width_in // 4)
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _check_sizes(**sizes: int) -> None:
+def check_sizes(**sizes: object) -> None:
+    """Raise SpecError for the first that is not a whole number of at least 1."""
     for name, size in sizes.items():
-        if not _is_int(size) or size < 1:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise SpecError(f"{name} is {size!r}; it must be a whole number of at least 1")
 
 
 def _check_shape(kernel: int, stride: int, act: str) -> None:
     if kernel % 2 == 0:
-        raise SpecError(
-            f"kernel is {kernel}; it must be odd, or input and output would not line up"
-        )
+        raise SpecError(f"kernel is {kernel}; it must be odd, or input and output do not line up")
     if stride not in (1, 2):
         raise SpecError(f"stride is {stride}; it must be 1 or 2")
     if act not in ACTS:

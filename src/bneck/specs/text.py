@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import reprlib
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -33,36 +33,31 @@ class _Dumper(yaml.SafeDumper):
 
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
-        list("-+0123456789"),
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"]
     )
 
 
 def to_text(spec: NetSpec) -> str:
     """The spec as yaml, one line a row, columns aligned; columns that hold only defaults are left out."""
-    lines = [f"bneck: {FORMAT}"]
-    lines += [f"{key}: {_scalar(getattr(spec, key))}" for key in _HEADER]
-    lines.append("rows:")
     shown = {
         (row.op, column.name)
         for row in spec.rows
         for column in fields(row)
         if getattr(row, column.name) != column.default
     }
-    cells = [
-        [f"{key}: {_scalar(value)}" for key, value in _row_items(row, shown)] for row in spec.rows
-    ]
+    rows = []
+    for row in spec.rows:
+        columns = [column.name for column in fields(row) if (row.op, column.name) in shown]
+        rows.append([f"{name}: {_scalar(getattr(row, name))}" for name in ("op", *columns)])
     widths: dict[tuple[str, int], int] = {}
-    for row, row_cells in zip(spec.rows, cells, strict=True):
-        for column, cell in enumerate(row_cells):
-            widths[row.op, column] = max(widths.get((row.op, column), 0), len(cell))
-    for row, row_cells in zip(spec.rows, cells, strict=True):
-        padded = [
-            f"{cell},".ljust(widths[row.op, column] + 1)
-            for column, cell in enumerate(row_cells[:-1])
-        ]
-        lines.append("- {" + " ".join([*padded, row_cells[-1]]) + "}")
+    for cells in rows:
+        for column, cell in enumerate(cells):
+            widths[cells[0], column] = max(widths.get((cells[0], column), 0), len(cell))
+    lines = [f"bneck: {FORMAT}", *(f"{key}: {_scalar(getattr(spec, key))}" for key in _HEADER)]
+    lines.append("rows:")
+    for *cells, last in rows:
+        padded = [f"{cell},".ljust(widths[cells[0], i] + 1) for i, cell in enumerate(cells)]
+        lines.append("- {" + " ".join([*padded, last]) + "}")
     return "\n".join(lines) + "\n"
 
 
@@ -77,9 +72,8 @@ def from_text(text: str) -> NetSpec:
     except Exception as error:  # not only YAMLError: a date that cannot be is a plain ValueError
         place = getattr(error, "problem_mark", None)
         where = f" near line {place.line + 1}" if place else ""
-        raise SpecError(
-            f"the text is not yaml{where}; a spec begins with 'bneck: {FORMAT}'"
-        ) from None
+        sentence = f"the text is not yaml{where}; a spec begins with 'bneck: {FORMAT}'"
+        raise SpecError(sentence) from None
     if not isinstance(data, dict) or "bneck" not in data:
         raise SpecError(f"the text is not a spec; a spec begins with 'bneck: {FORMAT}'")
     if (version := data.pop("bneck")) != FORMAT:
@@ -109,9 +103,9 @@ def load(path: Path) -> NetSpec:
 
 
 def resolve(network: str | Path | NetSpec, *, scaled_tail: bool = False) -> NetSpec:
-    """What a person writes where a network is wanted: a zoo name, a spec file, or a run folder.
+    """The network that a zoo name, a spec file, or a run folder means.
 
-    `scaled_tail` is what `zoo.network` has; it means nothing to a spec that is written down.
+    `scaled_tail` is that of `zoo.network`; a spec file ignores it.
 
     Raises:
         SpecError: it is none of them.
@@ -147,17 +141,10 @@ def _row(index: int, data: object) -> Row:
 
 
 def _check_keys(data: Mapping[str, Any], known: Any, needed: set[str], what: str) -> None:
-    unknown = [str(key) for key in data if key not in known]
-    if unknown:
+    if unknown := [str(key) for key in data if key not in known]:
         raise SpecError(f"{what} has an unknown key {unknown[0]!r}; known are {', '.join(known)}")
-    missing = sorted(needed - set(data))
-    if missing:
+    if missing := sorted(needed - set(data)):
         raise SpecError(f"{what} lacks {', '.join(missing)}")
-
-
-def _row_items(row: Row, shown: Set[tuple[str, str]]) -> list[tuple[str, object]]:
-    columns = [column.name for column in fields(row) if (row.op, column.name) in shown]
-    return [("op", row.op), *((name, getattr(row, name)) for name in columns)]
 
 
 def _scalar(value: object) -> str:

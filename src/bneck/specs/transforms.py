@@ -24,9 +24,9 @@ from bneck.specs.rows import (
 class WidthRule:
     """Which widths a family of networks keeps when all others are multiplied.
 
-    Up to 1.0 the convs after the pool keep theirs ("head"), or all convs behind the last bneck
-    ("tail"), or none do. Above 1.0 these are "fixed" too, or "scaled" like the rest. What is scaled
-    is rounded to 8 (`round8`), or down to the next whole number but not below 8 (MobileNetV1).
+    Up to 1.0 the convs after the pool keep theirs ("head"), or all convs after the last bneck
+    ("tail"), or none do. Above 1.0 these are "fixed" too, or "scaled" like the rest. Scaled widths
+    are rounded to 8 (`round8`), or down to a whole number, at least 8 (MobileNetV1).
     """
 
     keeps: Literal["head", "tail", "none"] = "head"
@@ -34,14 +34,12 @@ class WidthRule:
     rounding: Literal["by8", "down"] = "by8"
 
     def kept(self, spec: NetSpec, width: float) -> range:
-        """Indices of the rows that keep their width."""
         if self.keeps == "none" or (width > 1 and self.above_one == "scaled"):
             return range(0)
         last = max((i for i, row in enumerate(spec.rows) if isinstance(row, Bneck)), default=0)
         return range((last if self.keeps == "tail" else spec.pool_at) + 1, len(spec.rows))
 
     def rounded(self, value: float) -> int:
-        """A scaled width as a whole number of channels."""
         return round8(value) if self.rounding == "by8" else max(8, int(value))
 
 
@@ -49,10 +47,9 @@ def scale_width(spec: NetSpec, width: float, rule: WidthRule | None = None) -> N
     """Multiply every width by `width`, rounded to 8, as the paper's Table 9 needs it.
 
     Outputs become round8(width x out), expansions round8(ratio x rounded input), and no row gains
-    or loses its expand convolution; squeeze widths
-    stay a quarter of the expansion, or of the row's input (MnasNet), whichever they were. `rule`
-    says which rows keep their width; None takes the paper's for V3-Large: its 1.25 has 7.5M
-    parameters only so, while Small's 1.25 has 3.6M only with a scaled head.
+    or loses its expand convolution. Squeeze widths stay a quarter of the expansion, or of the row's
+    input (MnasNet). `rule` says which rows keep their width; None takes the paper's for V3-Large: its
+    1.25 has 7.5M parameters only so, while Small's 1.25 has 3.6M only with a scaled head.
 
     Raises:
         SpecError: `width` is not between 0.05 and 10.
@@ -69,15 +66,14 @@ def scale_width(spec: NetSpec, width: float, rule: WidthRule | None = None) -> N
         if isinstance(row, Pool):
             rows.append(row)
             continue
-        out = row.out if i in kept else rule.rounded(row.out * width)
+        row = row if i in kept else replace(row, out=rule.rounded(row.out * width))
         if isinstance(row, Bneck):
             before = spec.width_into(i)
             ratio = Fraction(row.expanded, before)
             expanded = rule.rounded(float(ratio * into)) if spec.expands(i) else into
-            rows.append(refit(replace(row, out=out), expanded, before, into))
-        else:
-            rows.append(replace(row, out=out))
-        into = out
+            row = refit(row, expanded, before, into)
+        rows.append(row)
+        into = row.out
     return replace(spec, name=f"{spec.name}-{width:g}", rows=tuple(rows))
 
 
@@ -86,15 +82,13 @@ def minimalistic(spec: NetSpec) -> NetSpec:
 
     The authors' "minimalistic" networks; 1x1 convs stay 1x1, linear projections linear.
     """
-    rows: list[Row] = []
-    for row in spec.rows:
+
+    def simple(row: Row) -> Row:
         if isinstance(row, Bneck):
-            rows.append(replace(row, kernel=3, se=0, act="relu"))
-        elif isinstance(row, Conv) and row.act != "linear":
-            rows.append(replace(row, act="relu"))
-        else:
-            rows.append(row)
-    return replace(spec, name=f"{spec.name}-minimalistic", rows=tuple(rows))
+            return replace(row, kernel=3, se=0, act="relu")
+        return replace(row, act="relu") if isinstance(row, Conv) and row.act != "linear" else row
+
+    return replace(spec, name=f"{spec.name}-minimalistic", rows=tuple(map(simple, spec.rows)))
 
 
 def refit(row: Bneck, expanded: int, before: int, into: int) -> Bneck:
@@ -115,16 +109,15 @@ def with_expanded(spec: NetSpec, index: int, expanded: int) -> NetSpec:
     row = spec.rows[index]
     if not isinstance(row, Bneck):
         raise SpecError(f"row {index} is a {row.op}; only a bneck has an expansion")
-    rows = list(spec.rows)
     width = spec.width_into(index)
-    rows[index] = refit(row, expanded, width, width)
-    return replace(spec, rows=tuple(rows))
+    changed = refit(row, expanded, width, width)
+    return replace(spec, rows=(*spec.rows[:index], changed, *spec.rows[index + 1 :]))
 
 
 def with_out(spec: NetSpec, indices: tuple[int, ...], out: int) -> NetSpec:
     """Change the output width of several rows at once (NetAdapt's second kind of proposal).
 
-    A row after them that had no expand convolution (its expansion equals its input) keeps none.
+    A row after them that has no expand convolution gets none.
     """
     rows = list(spec.rows)
     for i in indices:
@@ -175,12 +168,9 @@ def stages(spec: NetSpec) -> list[tuple[int, ...]]:
 
 
 def random_widths(spec: NetSpec, rng: random.Random, *, least: float = 0.25) -> NetSpec:
-    """The same rows with every width drawn anew, from `least` of the seed's to the seed's own.
-
-    A common scale is drawn first, then each width around it, so that small and large networks
-    occur; residuals stay as they are in `spec`.
-    """
+    """The same rows and residuals with random widths, from `least` of the seed's to the seed's own."""
     drawn = fix_skips(spec)
+    # One scale for all widths first: independent widths alone would make every network mid-sized.
     scale = rng.uniform(least, 1.2)
 
     def width(seed_width: int) -> int:
@@ -192,17 +182,16 @@ def random_widths(spec: NetSpec, rng: random.Random, *, least: float = 0.25) -> 
         drawn = with_out(drawn, group, width(spec.rows[group[0]].out))  # type: ignore[union-attr]
     for i, row in enumerate(spec.rows):
         if isinstance(row, Bneck) and spec.expands(i):
-            expanded = beside(
-                drawn.width_into(i), width(row.expanded), most=row.expanded, fused=row.fused
-            )
-            drawn = with_expanded(drawn, i, expanded)
+            into, most = drawn.width_into(i), row.expanded
+            drawn = with_expanded(drawn, i, beside(into, width(most), most=most, fused=row.fused))
     return drawn
 
 
 def beside(width_in: int, expanded: int, *, most: int, fused: bool) -> int:
-    """`expanded`, or a width near it where it equals the input: the expand convolution must stay."""
+    """`expanded`, or a width near it, up to `most`, with which the row keeps its expand convolution."""
     if fused:
         return expanded  # its expand convolution is there at any width
+    # A row whose expansion equals its input has no expand convolution.
     near = (expanded, expanded + 8, most, expanded - 8, 1)
     return next(width for width in near if width != width_in and 0 < width <= most)
 

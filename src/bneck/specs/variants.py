@@ -1,8 +1,8 @@
 """The paper's ablations as spec -> spec functions, and the names they go by: `v3-large+relu`.
 
-A variant states what a network is to have; one that has it already stays as it is, one that cannot
-have it is refused. Each returns a network named like the old one with "+" and its own name behind.
-Those that change the last rows are in `specs.tails`.
+A variant says what a network shall have: a network that has it already is not changed, one that
+cannot have it is refused. Each adds "+" and its own name to the network's name. Those that change
+the last rows are in `specs.tails`.
 """
 
 from __future__ import annotations
@@ -14,26 +14,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeAlias, get_args
 
+from bneck.specs import tails
 from bneck.specs.network import NetSpec
-from bneck.specs.rows import (
-    Act,
-    Bneck,
-    Conv,
-    Pool,
-    Row,
-    SpecError,
-    squeeze_of_input,
-    squeeze_width,
-)
-from bneck.specs.tails import (
-    dagger,
-    edited,
-    efficient_tail,
-    last_stage,
-    original_tail,
-    output_stride,
-    rf2,
-)
+from bneck.specs.rows import Act, Bneck, Conv, Pool, Row, SpecError, squeeze_of_input, squeeze_width
+from bneck.specs.tails import dagger, edited, rf2
 from bneck.specs.transforms import with_out
 
 # One variant of each kind at most. They are applied in this order, whatever order a name has.
@@ -57,32 +41,26 @@ def hswish_from(spec: NetSpec, channels: int) -> NetSpec:
     """h-swish from the first row with `channels` output channels on, ReLU before (Table 5, Fig. 8).
 
     The table's h-swish@16 is h-swish everywhere, @80 is V3-Large itself, @112 begins one stage
-    later. The stem is a choice of its own (section 5.1) and keeps its nonlinearity, unless the row
-    right after it is the first: then it has h-swish too. A ReLU6 before the first row stays.
-
-    Args:
-        spec: the network, at width 1.0 if `channels` are to be the table's.
-        channels: at least 1; the first row behind the stem with as many or more outputs counts.
+    later. The first row after the stem with at least `channels` outputs counts, at width 1.0 if they
+    are to be the table's. A ReLU6 before that row stays.
 
     Raises:
-        SpecError: no row is that wide.
+        SpecError: no row is that wide, or `channels` is below 1.
     """
-    wide = [i for i, row in enumerate(spec.rows) if i and not isinstance(row, Pool)]
-    first = next((i for i in wide if _out(spec.rows[i]) >= channels), None)
+    wide = {i: row.out for i, row in enumerate(spec.rows) if i and not isinstance(row, Pool)}
+    first = next((i for i, out in wide.items() if out >= channels), None)
     if first is None or channels < 1:
-        most = max((_out(spec.rows[i]) for i in wide), default=0)
         raise SpecError(
             f"{spec.name} has no row with {channels} channels that h-swish could start from; "
-            f"choose from 1 to {most}"
+            f"choose from 1 to {max(wide.values(), default=0)}"
         )
-    rows = []
-    for i, row in enumerate(spec.rows):
-        if i >= first or (i == 0 and first == 1):
-            rows.append(_acting(row, "hswish"))
-        elif i and not isinstance(row, Pool) and row.act == "hswish":
-            rows.append(_acting(row, "relu"))
-        else:
-            rows.append(row)
+    # The stem is a choice of its own (section 5.1), unless h-swish begins right after it.
+    start = 0 if first == 1 else first
+    rows = [_acting(row, "hswish") if i >= start else row for i, row in enumerate(spec.rows)]
+    for i in range(1, start):
+        row = rows[i]
+        if not isinstance(row, Pool) and row.act == "hswish":
+            rows[i] = _acting(row, "relu")
     return edited(spec, rows, f"hswish{channels}")
 
 
@@ -90,9 +68,9 @@ def with_stem(spec: NetSpec, out: int, act: Act) -> NetSpec:
     """A stem of `out` filters with nonlinearity `act` (section 5.1).
 
     The paper goes from 32 filters with ReLU to 16 with h-swish and saves 2 ms and 10M multiply-adds
-    at equal accuracy. By the table of V3-Large it is, at 112 x 112: stem 27 x 16, depthwise 9 x 16
-    and projection 16 x 16 a pixel, together 10,436,608. A row behind the stem that expands nothing
-    goes on expanding nothing, and adds its input exactly where widths then agree.
+    at equal accuracy. From V3-Large's table, at 112 x 112: stem 27 x 16, depthwise 9 x 16 and
+    projection 16 x 16 per pixel, together 10,436,608. A row after the stem that has no expansion gets
+    none, and adds its input exactly where the widths then agree.
 
     Raises:
         SpecError: `out` is not at least 1, or a residual that the spec asks for forbids it.
@@ -111,7 +89,7 @@ def no_squeeze(spec: NetSpec) -> NetSpec:
 def squeeze_by_input(spec: NetSpec) -> NetSpec:
     """Squeeze to a quarter of the row's input, not rounded, where a row squeezes (as MnasNet does).
 
-    Section 5.3's point of departure. The gate stays what it is; MnasNet's is a true sigmoid.
+    Where section 5.3 starts from. The gate stays as it is; MnasNet's is a true sigmoid.
 
     Raises:
         SpecError: no row squeezes.
@@ -133,45 +111,40 @@ def squeeze_by_expansion(spec: NetSpec) -> NetSpec:
 def fig9_components(seed: NetSpec, final: NetSpec) -> list[tuple[str, NetSpec]]:
     """The components of the paper's section 5, introduced one after another (Fig. 9).
 
-    The sources print no block table of the networks in between. They are made backwards, by taking
-    the components off the final network in the order of sections 4 and 5: squeeze-and-excite (5.3)
-    goes back to MnasNet's, h-swish (5.2) to ReLU in all but the stem, the stem (5.1) to 32 filters
-    with ReLU, the last stage (5.1) to the original one. What is left has the final widths: NetAdapt's
-    work (4.2) on the seed's rows.
-
-    Args:
-        seed: what the search started from (4.1): MnasNet-A1 for V3-Large.
-        final: a network with the efficient last stage and squeeze-and-excite: V3-Large, V3-Small.
-
-    Returns:
-        Labels and networks, from `seed` to `final`.
+    Returns labels and networks, from `seed`, what the search started from (4.1: MnasNet-A1 for
+    V3-Large), to `final`, which has the efficient last stage and squeeze-and-excite.
 
     Raises:
         SpecError: `final` lacks one of the components.
     """
     stem = final.rows[0]
     assert isinstance(stem, Conv)
-    if last_stage(final)[1] != "efficient":
+    # The sources print no block table of the networks in between. They are made backwards, by taking
+    # the components off the final network in the order of sections 4 and 5: squeeze-and-excite (5.3)
+    # goes back to MnasNet's, h-swish (5.2) to ReLU in all but the stem, the stem (5.1) to 32 filters
+    # with ReLU, the last stage (5.1) to the original one. The rest has the final widths: NetAdapt's
+    # work (4.2) on the seed's rows.
+    if tails.last_stage(final)[1] != "efficient":
         raise SpecError(
             f"{final.name} has the original last stage; Fig. 9 ends in an efficient one"
         )
     squeeze = replace(squeeze_by_input(final), se_gate="sigmoid")
     hswish = with_stem(relu_everywhere(squeeze), stem.out, stem.act)
     small_stem = with_stem(hswish, 32, "relu")
-    adapted = original_tail(small_stem)
+    name = f"{final.name} adapted"
     return [
         ("seed network", seed),
-        ("NetAdapt", replace(adapted, name=f"{final.name} adapted")),
-        ("efficient last stage", replace(small_stem, name=f"{final.name} adapted, last stage")),
-        ("stem", replace(hswish, name=f"{final.name} adapted, last stage, stem")),
-        ("h-swish", replace(squeeze, name=f"{final.name} adapted, last stage, stem, h-swish")),
+        ("NetAdapt", replace(tails.original_tail(small_stem), name=name)),
+        ("efficient last stage", replace(small_stem, name=f"{name}, last stage")),
+        ("stem", replace(hswish, name=f"{name}, last stage, stem")),
+        ("h-swish", replace(squeeze, name=f"{name}, last stage, stem, h-swish")),
         ("squeeze-and-excite", final),
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A named edit: what kind of thing it is about, the edit, one line that says what it is."""
+    """A named edit: the kind of thing that it sets, the edit, one line that describes it."""
 
     kind: Kind
     edit: Callable[[NetSpec], NetSpec]
@@ -190,18 +163,13 @@ def _stem(out: int, act: Act) -> Variant:
 
 def _stride(stride: int) -> Variant:
     what = f"last features at 1/{stride} of the image, by dilation (section 6.4)"
-    return Variant("output stride", partial(output_stride, stride=stride), what)
+    return Variant("output stride", partial(tails.output_stride, stride=stride), what)
 
 
 VARIANTS: dict[str, Variant] = {
     "relu": Variant("nonlinearity", relu_everywhere, "ReLU everywhere (Table 5)"),
-    "hswish16": _hswish(16),
-    "hswish80": _hswish(80),
-    "hswish112": _hswish(112),
-    "stem16-relu": _stem(16, "relu"),
-    "stem16-hswish": _stem(16, "hswish"),
-    "stem32-relu": _stem(32, "relu"),
-    "stem32-hswish": _stem(32, "hswish"),
+    **{f"hswish{channels}": _hswish(channels) for channels in (16, 80, 112)},
+    **{f"stem{out}-{act}": _stem(out, act) for out in (16, 32) for act in ("relu", "hswish")},
     "no-se": Variant("squeeze width", no_squeeze, "no squeeze-and-excite (section 5.3)"),
     "se-input": Variant(
         "squeeze width", squeeze_by_input, "squeeze to 1/4 of the block's input, as MnasNet (5.3)"
@@ -209,14 +177,18 @@ VARIANTS: dict[str, Variant] = {
     "se-expansion": Variant(
         "squeeze width", squeeze_by_expansion, "squeeze to 1/4 of the expansion (section 5.3)"
     ),
-    "original-tail": Variant("last stage", original_tail, "original last stage (Fig. 5)"),
-    "efficient-tail": Variant("last stage", efficient_tail, "efficient last stage (Fig. 5)"),
+    "original-tail": Variant("last stage", tails.original_tail, "original last stage (Fig. 5)"),
+    "efficient-tail": Variant("last stage", tails.efficient_tail, "efficient last stage (Fig. 5)"),
     "dagger": Variant("reduced tail", dagger, "tail halved for detection (section 6.3, Table 6)"),
     "rf2": Variant("reduced tail", rf2, "tail halved for segmentation (section 6.4, Table 7)"),
-    "os8": _stride(8),
-    "os16": _stride(16),
-    "os32": _stride(32),
+    **{f"os{stride}": _stride(stride) for stride in (8, 16, 32)},
 }
+
+
+def offered(name: str, known: Iterable[str]) -> str:
+    """What to say after an unknown name: the nearest known ones, or all of them."""
+    near = difflib.get_close_matches(name, known := [*known], n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)};"
 
 
 def find(names: Iterable[str]) -> list[Variant]:
@@ -232,32 +204,22 @@ def find(names: Iterable[str]) -> list[Variant]:
         number = re.fullmatch(r"hswish([1-9]\d{0,5})", name)
         variant = _hswish(int(number[1])) if number else VARIANTS.get(name)
         if variant is None:
-            near = difflib.get_close_matches(name, VARIANTS, n=3, cutoff=0.5)
-            offer = (
-                f"did you mean {' or '.join(near)}?"
-                if near
-                else f"known are {', '.join(VARIANTS)};"
+            raise SpecError(
+                f"there is no variant {name!r}; {offered(name, VARIANTS)} hswishN takes any N from 1"
             )
-            raise SpecError(f"there is no variant {name!r}; {offer} hswishN takes any N from 1")
         if variant.kind in found:
             other = found[variant.kind][0]
-            raise SpecError(
-                f"{other} and {name} are both about the {variant.kind}; give one of them"
-            )
+            raise SpecError(f"{other} and {name} both set the {variant.kind}; give one of them")
         found[variant.kind] = name, variant
     return [found[kind][1] for kind in KINDS if kind in found]
 
 
 def vary(spec: NetSpec, variants: Sequence[Variant], *, before_width: bool) -> NetSpec:
-    """Apply those of `variants` that belong before, or behind, the width multiplier."""
+    """Apply those of `variants` that belong before, or after, the width multiplier."""
     for variant in variants:
         if (variant.kind in BEFORE_WIDTH) == before_width:
             spec = variant.edit(spec)
     return spec
-
-
-def _out(row: Row) -> int:
-    return 0 if isinstance(row, Pool) else row.out
 
 
 def _acting(row: Row, act: Act) -> Row:
@@ -271,12 +233,10 @@ def _acting(row: Row, act: Act) -> Row:
 
 
 def _squeezing(spec: NetSpec, name: str, width: Callable[[Bneck, int], int]) -> NetSpec:
-    rows = [
-        replace(row, se=width(row, spec.width_into(i)))
-        if isinstance(row, Bneck) and row.se
-        else row
-        for i, row in enumerate(spec.rows)
-    ]
-    if not any(isinstance(row, Bneck) and row.se for row in rows):
+    rows = list(spec.rows)
+    squeezed = [(i, row) for i, row in enumerate(rows) if isinstance(row, Bneck) and row.se]
+    if not squeezed:
         raise SpecError(f"{spec.name} has no squeeze-and-excite; {name} has no width to change")
+    for i, row in squeezed:
+        rows[i] = replace(row, se=width(row, spec.width_into(i)))
     return edited(spec, rows, name)

@@ -1,8 +1,7 @@
 """What surrounds a network, as a value. A task has its own kinds; the plain one is here.
 
 A search changes the network and leaves the wrapper as it is. Counting, latency tables, modules, files
-and emulation read a wrapped network through the walks here, so that they cannot disagree about what
-belongs to it.
+and simulated quantization all read a wrapped network through the walks here, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from bneck.specs.network import Layer, NetSpec, layers
+from bneck.specs.network import Layer, NetSpec, layers, strided
 from bneck.specs.network import Size as AnySize
 from bneck.specs.operators import Operators, Values
 from bneck.specs.rows import Bneck, Conv, Pool, Row
@@ -39,8 +38,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a wrapped network answers: name, shape ("batch" and other open sides as text, channels
-    first), and whether its numbers are whole."""
+    """One output: name, shape (channels first, open sides as text: "batch"), whether it is whole numbers."""
 
     name: str
     shape: tuple[int | str, ...]
@@ -48,10 +46,7 @@ class Output:
 
 
 class Wrapped(Protocol):
-    """A network with what surrounds it: all that a module, a file, an emulation or a count needs.
-
-    Layers whose names begin with "rows." are the network's own.
-    """
+    """A network with what surrounds it. Layers whose names begin with "rows." are the network's own."""
 
     @property
     def name(self) -> str:
@@ -66,16 +61,13 @@ class Wrapped(Protocol):
         """Points of 8-bit rounding that no layer is named after, with ranges of ordinary size."""
 
     def settings(self) -> dict[str, Any]:
-        """All that it is but the network, as plain values."""
+        """Everything but the network, as plain values."""
 
     def layers(self, size: AnySize) -> Iterator[Layer]:
         """All operators that have parameters, for images of a size."""
 
     def feeds(self) -> Mapping[str, str]:
-        """Layers of the head by name, with the earlier layer whose channels they take.
-
-        Only those whose input narrows with the network.
-        """
+        """Head layers whose input narrows with the network -> the earlier layer whose channels they take."""
 
     def outputs(self, size: Size, *, finished: bool = False) -> tuple[Output, ...]:
         """What `answer` gives, in its order; `finished` as there."""
@@ -83,9 +75,9 @@ class Wrapped(Protocol):
     def answer(
         self, graph: Operators[T], image: T, size: Size, *, finished: bool = False
     ) -> dict[str, T]:
-        """What it answers to images of (height, width), real numbers, over any kind of operators.
+        """Its outputs by name, real numbers, for images of (height, width), over any kind of operators.
 
-        `finished` says that the task's last step, which knows no learning, belongs to it.
+        `finished` adds the task's last step, which has no weights.
 
         Raises:
             InputError: those operators do not have that step.
@@ -123,82 +115,66 @@ class Wrapper(Protocol):
         """All operators, from the image to what comes out."""
 
     def rows(self, spec: NetSpec) -> Iterator[Placed]:
-        """All operators as rows: those of the network that take part, then what follows them.
+        """All operators as rows: the network's that take part, then the head's.
 
-        Whatever has no row and does not change with the network's widths (resizes) is left out.
+        Operators without a row, whose cost does not depend on the network's widths (resizes), are left out.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class PlainNetwork:
-    """A network with nothing round it: it answers `scores` (N, classes)."""
+    """A network alone: it outputs `scores` (N, classes), and has no last step."""
 
     network: NetSpec
 
     @property
     def name(self) -> str:
-        """The network's."""
         return self.network.name
 
     @property
     def rounded(self) -> Mapping[str, Values]:
-        """None."""
         return {}
 
     def settings(self) -> dict[str, Any]:
-        """Nothing."""
         return {}
 
     def layers(self, size: AnySize) -> Iterator[Layer]:
-        """Those of `network.layers`."""
         return layers(self.network, size)
 
     def feeds(self) -> Mapping[str, str]:
-        """The classifier takes what comes out of the last row."""
         return {"classifier": f"rows.{len(self.network.rows) - 1}"}
 
     def outputs(self, size: Size, *, finished: bool = False) -> tuple[Output, ...]:
-        """Scores of the classes."""
         return (Output("scores", ("batch", self.network.classes)),)
 
     def answer(
         self, graph: Operators[T], image: T, size: Size, *, finished: bool = False
     ) -> dict[str, T]:
-        """All layers in their order; there is no last step."""
         return {"scores": graph.flat("scores", graph.through(self.layers(size), image))}
 
     def arranged(self, weights: Tensors) -> Tensors:
-        """As they are."""
         return weights
 
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """Nothing: a network classifies by itself."""
+    """Nothing: a network classifies by itself, images of its own resolution."""
 
-    @property
-    def key(self) -> str:
-        """Nothing to name."""
-        return ""
+    key = ""
 
     def around(self, spec: NetSpec) -> PlainNetwork:
-        """The network alone."""
         return PlainNetwork(spec)
 
     def network(self, spec: NetSpec) -> NetSpec:
-        """The network itself."""
         return spec
 
     def size(self, spec: NetSpec) -> Size:
-        """A square of its resolution."""
         return (spec.resolution, spec.resolution)
 
     def layers(self, spec: NetSpec) -> Iterator[Layer]:
-        """Those of the wrapped network."""
-        return self.around(spec).layers(self.size(spec))
+        return layers(spec)
 
     def rows(self, spec: NetSpec) -> Iterator[Placed]:
-        """Its rows and the classifier."""
         yield from placed_rows(spec, len(spec.rows), self.size(spec))
         classifier = Conv(1, spec.classes, "linear", bn=False)
         yield Placed(classifier, spec.width_into(len(spec.rows)), (1, 1), False, (True, False))
@@ -215,7 +191,7 @@ def placed_rows(spec: NetSpec, end: int, size: Size) -> Iterator[Placed]:
         if isinstance(row, Pool):
             size = (1, 1)
         else:
-            width, size = row.out, (-(-size[0] // row.stride), -(-size[1] // row.stride))
+            width, size = row.out, strided(size, row.stride)
 
 
 def placed_conv(layer: Layer, *, free: bool) -> Placed:

@@ -6,20 +6,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import replace
 
 from bneck.specs import variants
+from bneck.specs.codec import block_rows
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool, SpecError
-from bneck.specs.transforms import (
-    WidthRule,
-    minimalistic,
-    rename,
-    scale_width,
-    with_resolution,
-)
+from bneck.specs.transforms import WidthRule, minimalistic, scale_width
 
 V3_LARGE = NetSpec(  # Table 1
     name="v3-large",
@@ -76,25 +70,15 @@ V3_EDGETPU = NetSpec(  # the authors' network for the EdgeTPU, "mobilenet_edgetp
         Conv(1, 16, "linear"),  # a fused row that expands nothing
         #     k  exp  out  se  act    s
         Bneck(3, 128, 32, 0, "relu", 2, fused=True),
-        Bneck(3, 128, 32, 0, "relu", 1, fused=True),
-        Bneck(3, 128, 32, 0, "relu", 1, fused=True),
-        Bneck(3, 128, 32, 0, "relu", 1, fused=True),
+        *[Bneck(3, 128, 32, 0, "relu", 1, fused=True)] * 3,
         Bneck(3, 256, 48, 0, "relu", 2, fused=True),
-        Bneck(3, 192, 48, 0, "relu", 1, fused=True),
-        Bneck(3, 192, 48, 0, "relu", 1, fused=True),
-        Bneck(3, 192, 48, 0, "relu", 1, fused=True),
+        *[Bneck(3, 192, 48, 0, "relu", 1, fused=True)] * 3,
         Bneck(3, 384, 96, 0, "relu", 2),
-        Bneck(3, 384, 96, 0, "relu", 1),
-        Bneck(3, 384, 96, 0, "relu", 1),
-        Bneck(3, 384, 96, 0, "relu", 1),
+        *[Bneck(3, 384, 96, 0, "relu", 1)] * 3,
         Bneck(3, 768, 96, 0, "relu", 1, skip="no"),
-        Bneck(3, 384, 96, 0, "relu", 1),
-        Bneck(3, 384, 96, 0, "relu", 1),
-        Bneck(3, 384, 96, 0, "relu", 1),
+        *[Bneck(3, 384, 96, 0, "relu", 1)] * 3,
         Bneck(5, 768, 160, 0, "relu", 2),
-        Bneck(5, 640, 160, 0, "relu", 1),
-        Bneck(5, 640, 160, 0, "relu", 1),
-        Bneck(5, 640, 160, 0, "relu", 1),
+        *[Bneck(5, 640, 160, 0, "relu", 1)] * 3,
         Bneck(3, 1280, 192, 0, "relu", 1),
         Conv(1, 1280, "relu"),
         Pool(),
@@ -103,7 +87,7 @@ V3_EDGETPU = NetSpec(  # the authors' network for the EdgeTPU, "mobilenet_edgetp
 
 
 def _pair(width_in: int, out: int, stride: int) -> Bneck:
-    """V1's row: depthwise, then 1x1, a nonlinearity behind both; nothing expands, nothing adds."""
+    """V1's row: depthwise, then 1x1, a nonlinearity after both; nothing expands, nothing adds."""
     return Bneck(3, width_in, out, 0, "relu6", stride, skip="no", out_act="relu6")
 
 
@@ -119,149 +103,70 @@ V1 = NetSpec(  # "MobileNets", Table 1
         _pair(128, 256, 2),
         _pair(256, 256, 1),
         _pair(256, 512, 2),
-        _pair(512, 512, 1),
-        _pair(512, 512, 1),
-        _pair(512, 512, 1),
-        _pair(512, 512, 1),
-        _pair(512, 512, 1),
+        *[_pair(512, 512, 1)] * 5,
         _pair(512, 1024, 2),
         _pair(1024, 1024, 1),
         Pool(),
     ),
 )
 
+# The networks below are built of blocks of identical layers, in MnasNet's notation (`specs.codec`):
+# repeats, kernel, stride, expansion ratio, channels in and out, squeeze-and-excite.
 V2 = NetSpec(  # "MobileNetV2", Table 2
     name="v2",
-    rows=(
-        Conv(3, 32, "relu6", 2),
-        #     k  exp  out  se  act     s
-        Bneck(3, 32, 16, 0, "relu6", 1),
-        Bneck(3, 96, 24, 0, "relu6", 2),
-        Bneck(3, 144, 24, 0, "relu6", 1),
-        Bneck(3, 144, 32, 0, "relu6", 2),
-        Bneck(3, 192, 32, 0, "relu6", 1),
-        Bneck(3, 192, 32, 0, "relu6", 1),
-        Bneck(3, 192, 64, 0, "relu6", 2),
-        Bneck(3, 384, 64, 0, "relu6", 1),
-        Bneck(3, 384, 64, 0, "relu6", 1),
-        Bneck(3, 384, 64, 0, "relu6", 1),
-        Bneck(3, 384, 96, 0, "relu6", 1),
-        Bneck(3, 576, 96, 0, "relu6", 1),
-        Bneck(3, 576, 96, 0, "relu6", 1),
-        Bneck(3, 576, 160, 0, "relu6", 2),
-        Bneck(3, 960, 160, 0, "relu6", 1),
-        Bneck(3, 960, 160, 0, "relu6", 1),
-        Bneck(3, 960, 320, 0, "relu6", 1),
-        Conv(1, 1280, "relu6"),
-        Pool(),
-    ),
-)
+    rows=block_rows((
+        "r1_k3_s11_e1_i32_o16", "r2_k3_s22_e6_i16_o24", "r3_k3_s22_e6_i24_o32",
+        "r4_k3_s22_e6_i32_o64", "r3_k3_s11_e6_i64_o96", "r3_k3_s22_e6_i96_o160",
+        "r1_k3_s11_e6_i160_o320",
+    ), act="relu6"),
+)  # fmt: skip
 
 MNASNET_A1 = NetSpec(  # "MnasNet", Fig. 7(a)
     name="mnasnet-a1",
     se_gate="sigmoid",
-    rows=(
-        Conv(3, 32, "relu", 2),
-        #     k  exp  out  se  act    s
-        Bneck(3, 32, 16, 0, "relu", 1),
-        Bneck(3, 96, 24, 0, "relu", 2),
-        Bneck(3, 144, 24, 0, "relu", 1),
-        Bneck(5, 72, 40, 6, "relu", 2),
-        Bneck(5, 120, 40, 10, "relu", 1),
-        Bneck(5, 120, 40, 10, "relu", 1),
-        Bneck(3, 240, 80, 0, "relu", 2),
-        Bneck(3, 480, 80, 0, "relu", 1),
-        Bneck(3, 480, 80, 0, "relu", 1),
-        Bneck(3, 480, 80, 0, "relu", 1),
-        Bneck(3, 480, 112, 20, "relu", 1),
-        Bneck(3, 672, 112, 28, "relu", 1),
-        Bneck(5, 672, 160, 28, "relu", 2),
-        Bneck(5, 960, 160, 40, "relu", 1),
-        Bneck(5, 960, 160, 40, "relu", 1),
-        Bneck(3, 960, 320, 0, "relu", 1),
-        Conv(1, 1280, "relu"),
-        Pool(),
-    ),
-)
+    rows=block_rows((
+        "r1_k3_s11_e1_i32_o16", "r2_k3_s22_e6_i16_o24", "r3_k5_s22_e3_i24_o40_se0.25",
+        "r4_k3_s22_e6_i40_o80", "r2_k3_s11_e6_i80_o112_se0.25", "r3_k5_s22_e6_i112_o160_se0.25",
+        "r1_k3_s11_e6_i160_o320",
+    )),
+)  # fmt: skip
 
 MNAS_SMALL = NetSpec(  # the authors' public code; the 65.1M of Table 3 has no public definition
     name="mnas-small",
     se_gate="sigmoid",
     dropout=0.0,
-    rows=(
-        Conv(3, 8, "relu", 2),
-        #     k  exp  out  se  act    s
-        Bneck(3, 8, 8, 0, "relu", 1, skip="no"),
-        Bneck(3, 24, 16, 0, "relu", 2),
-        Bneck(3, 96, 16, 0, "relu", 2),
-        Bneck(3, 96, 16, 0, "relu", 1),
-        Bneck(5, 96, 32, 4, "relu", 2),
-        Bneck(5, 192, 32, 8, "relu", 1),
-        Bneck(5, 192, 32, 8, "relu", 1),
-        Bneck(5, 192, 32, 8, "relu", 1),
-        Bneck(3, 192, 32, 8, "relu", 1),
-        Bneck(3, 192, 32, 8, "relu", 1),
-        Bneck(3, 192, 32, 8, "relu", 1),
-        Bneck(5, 192, 88, 8, "relu", 2),
-        Bneck(5, 528, 88, 22, "relu", 1),
-        Bneck(5, 528, 88, 22, "relu", 1),
-        Bneck(3, 528, 144, 0, "relu", 1),
-        Conv(1, 1280, "relu"),
-        Pool(),
-    ),
-)
+    rows=block_rows((
+        "r1_k3_s11_e1_i8_o8_noskip", "r1_k3_s22_e3_i8_o16", "r2_k3_s22_e6_i16_o16",
+        "r4_k5_s22_e6_i16_o32_se0.25", "r3_k3_s11_e6_i32_o32_se0.25",
+        "r3_k5_s22_e6_i32_o88_se0.25", "r1_k3_s11_e6_i88_o144",
+    )),
+)  # fmt: skip
 
-PROXYLESS_MOBILE = NetSpec(  # "ProxylessNAS", Fig. 4(c); depths 2 4 4 4 4 1
+PROXYLESS_MOBILE = NetSpec(  # "ProxylessNAS", Fig. 4(c), one line per stage
     name="proxyless-mobile",
-    rows=(
-        Conv(3, 32, "relu6", 2),
-        #     k  exp  out  se  act     s
-        Bneck(3, 32, 16, 0, "relu6", 1),
-        Bneck(5, 48, 32, 0, "relu6", 2),
-        Bneck(3, 96, 32, 0, "relu6", 1),
-        Bneck(7, 96, 40, 0, "relu6", 2),
-        Bneck(3, 120, 40, 0, "relu6", 1),
-        Bneck(5, 120, 40, 0, "relu6", 1),
-        Bneck(5, 120, 40, 0, "relu6", 1),
-        Bneck(7, 240, 80, 0, "relu6", 2),
-        Bneck(5, 240, 80, 0, "relu6", 1),
-        Bneck(5, 240, 80, 0, "relu6", 1),
-        Bneck(5, 240, 80, 0, "relu6", 1),
-        Bneck(5, 480, 96, 0, "relu6", 1),
-        Bneck(5, 288, 96, 0, "relu6", 1),
-        Bneck(5, 288, 96, 0, "relu6", 1),
-        Bneck(5, 288, 96, 0, "relu6", 1),
-        Bneck(7, 576, 192, 0, "relu6", 2),
-        Bneck(7, 1152, 192, 0, "relu6", 1),
-        Bneck(7, 576, 192, 0, "relu6", 1),
-        Bneck(7, 576, 192, 0, "relu6", 1),
-        Bneck(7, 1152, 320, 0, "relu6", 1),
-        Conv(1, 1280, "relu6"),
-        Pool(),
-    ),
-)
+    rows=block_rows((
+        "r1_k3_s11_e1_i32_o16",
+        "r1_k5_s22_e3_i16_o32", "r1_k3_s11_e3_i32_o32",
+        "r1_k7_s22_e3_i32_o40", "r1_k3_s11_e3_i40_o40", "r2_k5_s11_e3_i40_o40",
+        "r1_k7_s22_e6_i40_o80", "r3_k5_s11_e3_i80_o80",
+        "r1_k5_s11_e6_i80_o96", "r3_k5_s11_e3_i96_o96",
+        "r1_k7_s22_e6_i96_o192", "r1_k7_s11_e6_i192_o192", "r2_k7_s11_e3_i192_o192",
+        "r1_k7_s11_e6_i192_o320",
+    ), act="relu6"),
+)  # fmt: skip
 
 NETWORKS: dict[str, NetSpec] = {
     spec.name: spec
     for spec in (
-        V3_LARGE,
-        V3_SMALL,
-        minimalistic(V3_LARGE),
-        minimalistic(V3_SMALL),
-        V3_EDGETPU,
-        V1,
-        V2,
-        MNASNET_A1,
-        MNAS_SMALL,
-        PROXYLESS_MOBILE,
+        V3_LARGE, V3_SMALL, minimalistic(V3_LARGE), minimalistic(V3_SMALL), V3_EDGETPU,
+        V1, V2, MNASNET_A1, MNAS_SMALL, PROXYLESS_MOBILE,
     )
-}
+}  # fmt: skip
 
 # Where a family's width rule is not V3-Large's (see `width_rule`).
-_V3_SMALL_RULE = WidthRule(above_one="scaled")
 WIDTH_RULES: dict[str, WidthRule] = {
-    "v3-small": _V3_SMALL_RULE,
-    "v3-small-minimalistic": _V3_SMALL_RULE,
+    "v3-small": WidthRule(above_one="scaled"),
+    "v3-small-minimalistic": WidthRule(above_one="scaled"),
     "v3-edgetpu": WidthRule(keeps="tail"),
     "v1": WidthRule(keeps="none", rounding="down"),
     "v2": WidthRule(keeps="tail", above_one="scaled"),
@@ -308,16 +213,13 @@ def network(name: str, *, scaled_tail: bool = False) -> NetSpec:
         SpecError: no such network or variant, the nearest names are offered; or the variant does
             not fit the network.
     """
-    match = _NAME.fullmatch(name.strip().lower())
+    wanted = name.strip().lower()
+    match = _NAME.fullmatch(wanted)
     base = match["family"] if match else name
     if match is None or base not in NETWORKS:
-        near = difflib.get_close_matches(base, NETWORKS, n=3, cutoff=0.5)
-        offer = (
-            f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(NETWORKS)}."
-        )
         raise SpecError(
-            f"there is no network {name!r}; {offer} A width, variants and a resolution may follow, as "
-            "in v3-small-0.75+relu@192"
+            f"there is no network {name!r}; {variants.offered(base, NETWORKS)} A width, variants and a "
+            "resolution may follow, as in v3-small-0.75+relu@192"
         )
     chosen = variants.find(match["variants"].split("+")[1:])
     spec = variants.vary(NETWORKS[base], chosen, before_width=True)
@@ -326,6 +228,4 @@ def network(name: str, *, scaled_tail: bool = False) -> NetSpec:
         rule = replace(rule, keeps="none") if scaled_tail else rule
         spec = scale_width(spec, float(match["width"]), rule)
     spec = variants.vary(spec, chosen, before_width=False)
-    if match["resolution"]:
-        spec = with_resolution(spec, int(match["resolution"]))
-    return rename(spec, name.strip().lower())
+    return replace(spec, name=wanted, resolution=int(match["resolution"] or spec.resolution))

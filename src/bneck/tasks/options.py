@@ -17,7 +17,12 @@ Size = tuple[int, int]
 
 
 def option(
-    default: Any, help: str, *commands: str, flag: str | None = None, **elsewhere: Any
+    default: Any,
+    help: str,
+    *commands: str,
+    flag: str | None = None,
+    helps: Mapping[str, str] | None = None,
+    **elsewhere: Any,
 ) -> Any:
     """A field of an options dataclass.
 
@@ -26,9 +31,12 @@ def option(
         help: one line: a noun or verb, unit, scope.
         commands: which commands take it, as in "train", "search".
         flag: its name on the command line where that is not the field's own.
+        helps: commands by name with another help.
         elsewhere: commands by name with another default.
     """
-    known = {"help": help, "commands": commands, "flag": flag, "elsewhere": elsewhere}
+    known = {
+        "help": help, "helps": helps or {}, "commands": commands, "flag": flag, "elsewhere": elsewhere,
+    }  # fmt: skip
     return field(default=default, metadata=known)
 
 
@@ -89,6 +97,11 @@ class TrainOptions:
 def of_command(kind: type[Any], command: str) -> list[Field[Any]]:
     """The fields of an options dataclass that a command takes."""
     return [one for one in fields(kind) if command in one.metadata["commands"]]
+
+
+def help_of(one: Field[Any], command: str) -> str:
+    """What a command says of a field."""
+    return str(one.metadata["helps"].get(command, one.metadata["help"]))
 
 
 def flag_of(one: Field[Any]) -> str:

@@ -1,8 +1,9 @@
-"""Checkpoints: one safetensors file with weights, optimiser and average, whole or not there."""
+"""Checkpoints: one safetensors file with weights, optimizer and average, whole or not there."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,30 +14,23 @@ from bneck.specs.errors import InputError
 from bneck.training.health import Health
 from bneck.training.optim import WeightAverage
 
-_OWN = ("net", "average", "steps", "loss")  # all other groups are the optimiser's, by its names
+_OWN = ("net", "average", "steps", "loss")  # all other groups are the optimizer's, by its names
 
 
+@dataclass(slots=True)
 class Checkpoint:
     """State of a training run between two steps. Without a path it saves nothing.
 
-    A file is replaced at one stroke when the next is whole, so the newest good one is always there.
+    The next file replaces the last one at once when it is whole, so the newest good one is always there.
     """
 
-    def __init__(
-        self,
-        path: Path | None,
-        net: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        average: WeightAverage,
-        health: Health,
-    ) -> None:
-        self.path = path
-        self.net = net
-        self.optimizer = optimizer
-        self.average = average
-        self.health = health
-        self.step: int | None = None  # of the file, once this process knows it
-        self._saved_at = time.monotonic()
+    path: Path | None
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage
+    health: Health
+    step: int | None = field(default=None, init=False)  # of the file, once this process knows it
+    _saved_at: float = field(default_factory=time.monotonic, init=False)
 
     def restore(self) -> int:
         """Load the file if it is there; steps done so far.
@@ -46,9 +40,8 @@ class Checkpoint:
         """
         if self.path is None or not self.path.is_file():
             return 0
-        tensors = load_weights(self.path)
         groups: dict[str, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
+        for key, value in load_weights(self.path).items():
             part, _, name = key.partition("/")
             groups.setdefault(part, {})[name] = value
         try:

@@ -1,4 +1,4 @@
-"""Distillation: learning what a teacher answers (Hinton et al. 2015), whatever the task."""
+"""Distillation: learning a teacher's outputs (Hinton et al. 2015), whatever the task."""
 
 from __future__ import annotations
 
@@ -32,27 +32,21 @@ class DistillationLoss:
 
     @staticmethod
     def of(
-        teacher: Any,
-        net: Any,
-        settings: Settings,
-        group: ProcessGroup,
+        teacher: Any, net: Any, settings: Settings, group: ProcessGroup,
         divergence: Callable[[Any, Any, float], Tensor],
-    ) -> DistillationLoss | None:
+    ) -> DistillationLoss | None:  # fmt: skip
         """As a training's settings say; None without a teacher."""
         if teacher is None:
             return None
-        moved = teacher.to(group.device).eval()
-        return DistillationLoss(
-            moved, net.normalisation, settings.teach, settings.temperature, divergence
-        )
+        moved, images = teacher.to(group.device).eval(), net.normalisation
+        return DistillationLoss(moved, images, settings.teach, settings.temperature, divergence)
 
     def mixed(self, own: Tensor, outputs: Any, images: Tensor) -> Tensor:
         """The labels' loss `own` and the teacher's, for a student's `outputs` of normalised images."""
         with torch.no_grad():
             found = self.teacher(self._translated(images))
-            taught = (
-                tuple(one.float() for one in found) if isinstance(found, tuple) else found.float()
-            )
+            several = isinstance(found, tuple)
+            taught = tuple(one.float() for one in found) if several else found.float()
         divergence = self.divergence(outputs, taught, self.temperature)
         return (1 - self.fraction) * own + self.fraction * self.temperature**2 * divergence
 

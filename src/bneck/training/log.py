@@ -1,4 +1,4 @@
-"""What a training tells while it runs: json lines, TensorBoard scalars, images a second."""
+"""What a training run reports on the way: json lines, TensorBoard scalars, images per second."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ EVERY_S = 1.0  # a line at most so often, and one at the end of an epoch
 
 
 class TrainingLog:
-    """Keeps `training.jsonl` of one training, and event files where TensorBoard is installed.
+    """Keeps `training.jsonl` of one training run, and event files where TensorBoard is installed.
 
-    A line has "step", and of a stretch of steps the mean "loss", the last "lr", "images_per_s" and
-    "waiting", the share of the time that was spent waiting for input. Lines of an epoch's end have
-    what was found out then. Broken off and resumed, lines of steps that are done again are dropped.
+    A line has "step", and of the steps since the last line the mean "loss", the last "lr", "images_per_s"
+    and "waiting", the fraction of the time spent waiting for input. Lines of an epoch's end have what was
+    found out then. A resumed run drops the lines of steps that it repeats.
     """
 
     def __init__(self, folder: Path, *, batch: int) -> None:
         self.folder, self.batch = folder, batch
-        self.images_per_s = 0.0
-        self.waiting = 0.0
+        self.images_per_s = self.waiting = 0.0
 
     def begin(self, done: int) -> None:
-        """Go on behind step `done`, 0 for a new training."""
+        """Continue after step `done`, 0 for a new run."""
         path = self.folder / "training.jsonl"
         kept = [entry for entry in Ledger(path).entries if entry.get("step", 0) <= done]
         if path.exists():
@@ -58,18 +57,14 @@ class TrainingLog:
 
     def flush(self) -> None:
         """Write down the steps since the last line."""
-        steps = self._done - self._from
-        if not steps:
+        if not (steps := self._done - self._from):
             return
         seconds = max(time.perf_counter() - self._since, 1e-9)
         self.images_per_s = steps * self.batch / seconds
         self.waiting = min(1.0, self._waited / seconds)
+        loss = sum(self._losses) / len(self._losses)
         self.write(
-            self._done,
-            loss=sum(self._losses) / len(self._losses),
-            lr=self._lr,
-            images_per_s=self.images_per_s,
-            waiting=self.waiting,
+            self._done, loss=loss, lr=self._lr, images_per_s=self.images_per_s, waiting=self.waiting
         )
         self.restart()
 
@@ -108,7 +103,7 @@ def _disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        reason = error.strerror or error
         raise InputError(
-            f"{path} cannot be written: {error.strerror or error}; free some space and go on with "
-            "--resume"
+            f"{path} cannot be written: {reason}; free some space and go on with --resume"
         ) from None

@@ -23,7 +23,6 @@ from bneck.training.settings import Diverged, Settings, TrainingError
 SAVE_S = 60.0  # a checkpoint in the middle of an epoch, so often
 LOOK = 10  # steps between looks at the loss on a GPU, which would wait for each
 
-
 OnStep = Callable[[int, int, float], None]
 OnEpoch = Callable[[int, dict[str, Tensor]], None]
 B = TypeVar("B")  # a batch
@@ -51,27 +50,17 @@ def in_pieces(settings: Settings, group: ProcessGroup) -> Callable[[B], Sequence
     size = settings.batch // (settings.accumulate * group.size)
 
     def pieces(batch: Any) -> Sequence[Any]:
-        return [
-            tuple(part[first : first + size] for part in batch)
-            for first in range(0, len(batch[0]), size)
-        ]
+        starts = range(0, len(batch[0]), size)
+        return [tuple(part[first : first + size] for part in batch) for first in starts]
 
     return pieces
 
 
 def fit(
-    net: N,
-    problem: TrainingProblem[B],
-    settings: Settings,
-    *,
-    checkpoint: Path | None = None,
-    on_step: OnStep | None = None,
-    on_epoch: OnEpoch | None = None,
-    until: float | None = None,
-    group: ProcessGroup = ALONE,
-    log: TrainingLog | None = None,
-    save_s: float = SAVE_S,
-) -> N:
+    net: N, problem: TrainingProblem[B], settings: Settings, *, checkpoint: Path | None = None,
+    on_step: OnStep | None = None, on_epoch: OnEpoch | None = None, until: float | None = None,
+    group: ProcessGroup = ALONE, log: TrainingLog | None = None, save_s: float = SAVE_S,
+) -> N:  # fmt: skip
     """Train a net in place; what comes back holds the averaged weights, in evaluation mode.
 
     Args:
@@ -79,14 +68,12 @@ def fit(
         problem: images and loss.
         settings: how. Everything random follows from `settings.seed`.
         checkpoint: a file to save to after every epoch, and every `save_s` seconds in between, and
-            to go on from if it is there.
+            to resume from if it is there.
         on_step: called with (steps done, all steps, loss).
-        on_epoch: called behind every epoch with (steps done, the averaged weights as they are).
+        on_epoch: called after every epoch with (steps done, the averaged weights as they are).
         until: stop after so many epochs of the schedule, to the nearest step; training goes on from the
             checkpoint later. None trains to the end.
-        group: the processes that train together. The first one saves and tells.
-        log: what is written down on the way; the first process's.
-        save_s: see `checkpoint`.
+        group: the processes that train together. The first one saves, logs and reports.
 
     Raises:
         TrainingError: fewer images than one batch.
@@ -129,26 +116,25 @@ class _Course(Generic[B]):
     waited_s = 0.0  # for images, since the loss was last looked at
 
     def __init__(
-        self,
-        net: nn.Module,
-        problem: TrainingProblem[B],
-        settings: Settings,
-        group: ProcessGroup,
-        checkpoint: Path | None,
-        save_s: float,
-    ) -> None:
+        self, net: nn.Module, problem: TrainingProblem[B], settings: Settings, group: ProcessGroup,
+        checkpoint: Path | None, save_s: float,
+    ) -> None:  # fmt: skip
         self.net, self.problem, self.settings = net, problem, settings
         self.group, self.save_s = group, save_s
         if group.device.type == "cpu":
             keep_freed_memory()
         net.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if settings.bn_momentum is not None:
-            set_bn_momentum(net, settings.bn_momentum)
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d) and settings.bn_momentum is not None:
+                module.momentum = settings.bn_momentum
         if settings.sync_bn and group.size > 1:
             synchronise(net)
         if problem.frozen is not None:
             problem.frozen.requires_grad_(False)
-        self.optimizer = _optimizer(net, settings)
+        groups = grouped(net, settings.weight_decay, settings.decayed)
+        self.optimizer: torch.optim.Optimizer = RmsPropTF(groups, lr=settings.lr)
+        if (momentum := settings.sgd_momentum) is not None:
+            self.optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=momentum)
         self.average = WeightAverage(net, settings.average)
         self.health = Health()
         self.saved = Checkpoint(checkpoint, net, self.optimizer, self.average, self.health)
@@ -185,14 +171,8 @@ class _Course(Generic[B]):
         return done
 
     def _rate(self, epoch: float) -> float:
-        settings = self.settings
-        lr = learning_rate(
-            settings.schedule,
-            settings.lr,
-            epoch=epoch,
-            epochs=settings.epochs,
-            warmup=settings.warmup,
-        )
+        how = self.settings
+        lr = learning_rate(how.schedule, how.lr, epoch=epoch, epochs=how.epochs, warmup=how.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         return lr
@@ -216,8 +196,7 @@ class _Course(Generic[B]):
     def _checked(self, loss: Tensor, done: int, lr: float) -> float:
         """The group's mean loss, before anything is changed by it."""
         value = float(self.group.mean(loss))
-        wrong = self.health.look(value)
-        if wrong is not None:
+        if (wrong := self.health.look(value)) is not None:
             raise Diverged(
                 f"{wrong} at step {done} with learning rate {lr:.3g}",
                 f"train with a smaller learning rate ({self.saved})",
@@ -232,20 +211,6 @@ class _Course(Generic[B]):
             self.on_step(done, total, value)
 
 
-def _optimizer(net: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    groups = grouped(net, settings.weight_decay, settings.decayed)
-    if settings.sgd_momentum is None:
-        return RmsPropTF(groups, lr=settings.lr)
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.sgd_momentum)
-
-
 def backbone(net: Any) -> nn.Module:
     """The rows of a net before the pool, which `Settings.frozen` leaves alone."""
     return nn.ModuleList(list(net.rows)[: net.spec.pool_at])
-
-
-def set_bn_momentum(net: nn.Module, momentum: float) -> None:
-    """Let batch norm's statistics follow faster or slower than the spec says."""
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = momentum

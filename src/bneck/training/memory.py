@@ -1,4 +1,4 @@
-"""What a step frees stays with the process, so that the next step need not ask for it again."""
+"""The process keeps the memory that a step frees, so that the next step need not ask for it again."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ _MOST = 32 * 2**20  # bytes, glibc's own limit
 
 @lru_cache(maxsize=1)
 def keep_freed_memory() -> bool:
-    """Ask glibc to keep blocks of up to 32 MB for reuse; whether it does.
-
-    Otherwise it gives every freed activation back to the system, which hands out zeroed pages anew in
-    each step: a quarter of a step's time on processors (docs/results.md). Memory at its peak is the
-    same. Other systems' allocators are left alone.
-    """
+    """Ask glibc to keep blocks of up to 32 MB for reuse; whether it does."""
+    # Otherwise it gives every freed activation back to the system, which zeroes new pages in each step:
+    # a quarter of a step's time on CPUs (docs/results.md). Memory at its peak is the same.
     if not sys.platform.startswith("linux"):
         return False
     try:

@@ -22,25 +22,11 @@ class RmsPropTF(torch.optim.Optimizer):
     """
 
     def __init__(
-        self,
-        params: Iterable[Any],
-        *,
-        lr: float,
-        decay: float = 0.9,
-        momentum: float = 0.9,
-        eps: float = 2e-3,
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "decay": decay,
-                "momentum": momentum,
-                "eps": eps,
-                "weight_decay": weight_decay,
-            },
-        )
+        self, params: Iterable[Any], *, lr: float, decay: float = 0.9, momentum: float = 0.9,
+        eps: float = 2e-3, weight_decay: float = 0.0,
+    ) -> None:  # fmt: skip
+        named = {"lr": lr, "decay": decay, "momentum": momentum, "eps": eps}
+        super().__init__(params, {**named, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -50,14 +36,10 @@ class RmsPropTF(torch.optim.Optimizer):
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
                 continue
-            squares, steps = [], []
             for p in params:
-                state = self.state[p]
-                if not state:
-                    state["square"] = torch.ones_like(p)
-                    state["step"] = torch.zeros_like(p)
-                squares.append(state["square"])
-                steps.append(state["step"])
+                if not self.state[p]:
+                    self.state[p] = {"square": torch.ones_like(p), "step": torch.zeros_like(p)}
+            squares, steps = ([self.state[p][name] for p in params] for name in ("square", "step"))
             grads = [p.grad for p in params if p.grad is not None]
             if group["weight_decay"]:
                 grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
@@ -80,32 +62,22 @@ def grouped(net: nn.Module, weight_decay: float, decayed: Decayed = "full") -> l
     pulled: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for module in net.modules():
+        conv = module if isinstance(module, nn.Conv2d) else None
+        wide = conv is not None and (decayed == "convolutions" or conv.groups == 1)
         for name, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad:
-                continue
-            weight = isinstance(module, nn.Conv2d) and name == "weight"
-            wide = decayed == "convolutions" or (
-                isinstance(module, nn.Conv2d) and module.groups == 1
-            )
-            (pulled if decayed == "all" or (weight and wide) else free).append(parameter)
-    return [
-        {"params": pulled, "weight_decay": weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
+            if parameter.requires_grad:
+                pull = decayed == "all" or (wide and name == "weight")
+                (pulled if pull else free).append(parameter)
+    return [{"params": pulled, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
 def learning_rate(
-    schedule: Schedule,
-    peak: float,
-    *,
-    epoch: float,
-    epochs: float,
-    warmup: float,
+    schedule: Schedule, peak: float, *, epoch: float, epochs: float, warmup: float
 ) -> float:
     """Learning rate at a fractional epoch: a linear warm-up, then the schedule.
 
     "exponential" is the paper's: x 0.99 every 3 epochs, in steps. "cosine" falls to 0 at `epochs`,
-    and so does "poly", the remaining share to the power of 0.9 (the DeepLab line's, 6.4).
+    and so does "poly", the remaining fraction to the power of 0.9 (the DeepLab line's, 6.4).
     """
     if epoch < warmup:
         return peak * epoch / warmup

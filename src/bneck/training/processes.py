@@ -35,9 +35,7 @@ class ProcessGroup:
 
     def together(self, net: nn.Module) -> nn.Module:
         """The net, whose gradients are the mean over the group's."""
-        if self.size == 1:
-            return net
-        return DistributedDataParallel(net)
+        return net if self.size == 1 else DistributedDataParallel(net)
 
     def quiet(self, net: nn.Module) -> Any:
         """While in it, gradients are not exchanged: all pieces of a batch but the last."""
@@ -54,11 +52,7 @@ class ProcessGroup:
         return self.sum(value) / self.size
 
     def share(self, value: str) -> str:
-        """What the first process has; the others' values are not looked at. All wait for it.
-
-        Raises:
-            RefusedElsewhere: another process refused meanwhile.
-        """
+        """What the first process has; all wait for it. `RefusedElsewhere` where another one refused."""
         return self._exchange(value)[0] if self.size > 1 else value
 
     def total(self, value: Tensor) -> Tensor:
@@ -66,11 +60,7 @@ class ProcessGroup:
         return self.sum(value.to(self.device)).cpu() if self.size > 1 else value
 
     def wait(self) -> None:
-        """Until all processes are here.
-
-        Raises:
-            RefusedElsewhere: another process refused meanwhile.
-        """
+        """Until all processes are here. `RefusedElsewhere` where another one refused."""
         if self.size > 1:
             self._exchange("")
 
@@ -82,11 +72,7 @@ class ProcessGroup:
         return made if self.first else others()
 
     def tell(self, refusal: InputError) -> None:
-        """Let the others refuse too, where they wait or share next.
-
-        Raises:
-            RefusedElsewhere: a process before this one says the same.
-        """
+        """Let the others refuse too, where they wait or share next. `RefusedElsewhere` where one was first."""
         if self.size > 1 and not isinstance(refusal, RefusedElsewhere | _Alone):
             with suppress(_Alone):  # nobody is left to be told
                 self._exchange("", str(refusal))
@@ -106,16 +92,11 @@ ALONE = ProcessGroup()
 
 
 class _Alone(InputError):
-    """A refusal in the midst of an exchange, or of one that has ended: the others cannot be told.
-
-    They see this process leave.
-    """
+    """A refusal in the midst of an exchange: the others cannot be told, they see this process leave."""
 
 
 def device_of(compute: str | None = None) -> torch.device:
     """Where to compute: "cpu", "cuda" or "cuda:1"; None takes the first GPU if there is one.
-
-    The one place that decides.
 
     Raises:
         InputError: no such device here.
@@ -135,8 +116,7 @@ def device_of(compute: str | None = None) -> torch.device:
 def join(compute: str | None = None) -> ProcessGroup:
     """The group that a launcher (`accelerate launch`, `torchrun`) made this process a part of.
 
-    Without a launcher a process is alone, where `device_of` says. A process group that is there
-    already is taken as it is.
+    Without a launcher a process is alone on the device of `device_of`. A process group that exists is used.
 
     Raises:
         InputError: there is a launcher, and Accelerate is not installed; or no such device.
@@ -183,13 +163,10 @@ def joined(compute: str | None = None) -> Iterator[ProcessGroup]:
 def partners(
     group: ProcessGroup, done: int | None = None, of_all: type[InputError] | tuple[()] = ()
 ) -> Iterator[None]:
-    """Say in one sentence that another process of the group was lost, after step `done`.
+    """Where all exchange numbers: an `InputError` if another process was lost, after step `done`.
 
-    To be used where all exchange numbers. What this process refuses there cannot be told to the
-    others, unless it is `of_all`, which they refuse at the same step.
-
-    Raises:
-        InputError: in place of what the exchange raises.
+    What this process refuses there cannot be told to the others, unless it is `of_all`, which they
+    refuse at the same step.
     """
     try:
         yield
@@ -210,22 +187,18 @@ def partners(
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the group, whose gradient is the sum of the group's gradients.
+    """The sum over the group, whose gradient is the sum of the group's gradients."""
 
-    torch deprecates its own (`torch.distributed.nn`) in favour of a private module.
-    """
-
+    # torch deprecates its own (`torch.distributed.nn`) in favour of a private module.
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
-        total = value.clone()
+        total = value.contiguous().clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total
+        return _Sum.forward(ctx, gradients[0])
 
 
 def _summed(value: Tensor) -> Tensor:
@@ -249,28 +222,20 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         centred = values - mean[:, None, None]
         variance = _summed(centred.square().sum((0, 2, 3))) / n
         with torch.no_grad():
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
             share = 0.1 if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean.detach(), share)
-            self.running_var.lerp_(variance.detach() * n / (n - 1), share)
-            self.num_batches_tracked.add_(1)
+            self.get_buffer("running_mean").lerp_(mean.detach(), share)
+            self.get_buffer("running_var").lerp_(variance.detach() * n / (n - 1), share)
+            self.get_buffer("num_batches_tracked").add_(1)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         scaled: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
         return scaled.to(x.dtype)
 
 
 def synchronise(net: nn.Module) -> None:
-    """Put synchronised batch norms in place of a net's own, with the same weights and names."""
-    for parent in list(net.modules()):
-        for name, norm in list(parent.named_children()):
-            if type(norm) is nn.BatchNorm2d:
-                synced = SyncedBatchNorm2d(norm.num_features, eps=norm.eps, momentum=norm.momentum)
-                synced.weight, synced.bias = norm.weight, norm.bias
-                synced.running_mean, synced.running_var = norm.running_mean, norm.running_var
-                synced.num_batches_tracked = norm.num_batches_tracked
-                setattr(parent, name, synced)
+    """Make a net's batch norms synchronized ones, with the same weights and names."""
+    for norm in net.modules():
+        if type(norm) is nn.BatchNorm2d:
+            norm.__class__ = SyncedBatchNorm2d  # they differ in `forward` alone
 
 
 def autocast(group: ProcessGroup, precision: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -34,13 +34,11 @@ class Settings:
     """How to train. `batch` is that of all processes, `lr` the peak for it; epochs may be fractional.
 
     `frozen` trains the convs after the pool and the classifier only; the rows before keep weights
-    and statistics. `sgd_momentum` trains by SGD with that momentum in place of RMSProp. `decayed` is
-    what L2 pulls at, see `train.optim.grouped`.
-
-    A batch is worked on in `accumulate` pieces, whose gradients are added up; batch norm sees a
-    piece, or that piece of all processes with `sync_bn`. `precision` "bf16" computes in bfloat16
-    where that is exact enough. `teach` is the share of a teacher's answers, softened by
-    `temperature`, in the loss; without a teacher neither means anything.
+    and statistics. `sgd_momentum` trains by SGD with that momentum instead of RMSProp. `decayed` is
+    what L2 pulls at, see `training.optim.grouped`. A batch is computed in `accumulate` pieces, whose
+    gradients are added up; batch norm sees a piece, or that piece of all processes with `sync_bn`.
+    `precision` "bf16" computes in bfloat16 where that is exact enough. `teach` is the fraction of the
+    loss that comes from a teacher's outputs, softened by `temperature`; both need a teacher.
     """
 
     epochs: float
@@ -106,36 +104,30 @@ def changed(settings: Settings, changes: Sequence[str]) -> Settings:
 
 
 def _parsed(name: str, text: str, now: Any) -> Any:
+    if text == "none" and name in ("bn_momentum", "sgd_momentum"):
+        return None
+    parsers: dict[type, tuple[Callable[[str], Any], str]] = {
+        bool: ({"true": True, "false": False}.__getitem__, "true or false"),
+        int: (int, "a whole number"),
+        tuple: (_pair, "two numbers, as 0.08,1"),
+        str: (str, "text"),
+    }
+    parse, wanted = parsers.get(type(now), (float, "a number"))
     try:
-        if text == "none" and name in ("bn_momentum", "sgd_momentum"):
-            return None
-        match now:
-            case bool():
-                return {"true": True, "false": False}[text]
-            case int():
-                return int(text)
-            case tuple():
-                low, high = (float(part) for part in text.split(","))
-                return low, high
-            case str():
-                return text
-            case _:
-                return float(text)
+        return parse(text)
     except (ValueError, KeyError):
-        wanted = {bool: "true or false", int: "a whole number", tuple: "two numbers, as 0.08,1"}
-        raise InputError(
-            f"{name} is {text!r}; it must be {wanted.get(type(now), 'a number')}"
-        ) from None
+        raise InputError(f"{name} is {text!r}; it must be {wanted}") from None
+
+
+def _pair(text: str) -> tuple[float, float]:
+    low, high = map(float, text.split(","))
+    return low, high
 
 
 def _check(settings: Settings) -> None:
-    for name, allowed in (
-        ("schedule", get_args(Schedule)),
-        ("decayed", get_args(Decayed)),
-        ("precision", PRECISIONS),
-    ):
-        value = getattr(settings, name)
-        if value not in allowed:
+    named = {"schedule": get_args(Schedule), "decayed": get_args(Decayed), "precision": PRECISIONS}
+    for name, allowed in named.items():
+        if (value := getattr(settings, name)) not in allowed:
             raise InputError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
     for name, most in (
         ("warmup", 1e6), ("weight_decay", 1.0), ("smoothing", 0.99), ("average", 1.0), ("teach", 1.0),

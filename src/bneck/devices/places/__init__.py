@@ -12,7 +12,7 @@ from bneck.devices.places.contract import Place as Place
 from bneck.records.measurement import Device
 
 
-# What opens a place is imported when it is used: the agent on a device has `local` alone.
+# A place's module is imported when it is opened: the agent on a device has `local` alone.
 def _local(name: str) -> Place:
     from bneck.devices.places.local import Local
 
@@ -82,12 +82,12 @@ def _unknown(name: str) -> DeviceError:
 
 @contextmanager
 def opened(where: str | Place) -> Iterator[Place]:
-    """The place of that name, left at the end; one that is open already stays so."""
+    """The place of that name, closed at the end; one that is open already stays so."""
     if isinstance(where, Place):
         yield where
-        return
-    with place(where) as made:
-        yield made
+    else:
+        with place(where) as made:
+            yield made
 
 
 def describe(name: str) -> Device:
@@ -107,9 +107,7 @@ def usual_runtime(name: str) -> str:
 
 @lru_cache
 def identity(name: str, runtime: str) -> tuple[str, str]:
-    """A device's processor and its version of a runtime: what a latency table speaks of.
-
-    Asked once a process.
+    """A device's processor and its version of a runtime, asked once per process.
 
     Raises:
         DeviceError: no such device, or it has no such runtime.

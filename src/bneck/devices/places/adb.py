@@ -1,4 +1,4 @@
-"""Android devices over adb: TensorFlow Lite's `benchmark_model`, pinned to a big core, a process a burst.
+"""Android devices over adb: TensorFlow Lite's `benchmark_model` on a big core, one process per burst.
 
 The user supplies the program (for the phone's processor); it and the models are pushed to
 /data/local/tmp/bneck. The system's adb client is used as it is set up, with its server.
@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bneck.devices.machine import THIS
-from bneck.devices.places.answers import last_line, rubbish
+from bneck.devices.places.answers import HeldTimer, last_line, rubbish
 from bneck.devices.places.contract import DeviceError, ImageSize, Lost, Place
 from bneck.devices.timing import Burst, Timer
 from bneck.records.measurement import Device
@@ -38,34 +38,30 @@ def benchmark_program() -> Path:
         DeviceError: it is not set or no file.
     """
     given = os.environ.get("BNECK_BENCHMARK_MODEL")
+    program = "benchmark_model for the phone's processor"
     if not given:
         raise DeviceError(
-            "measuring over adb needs TensorFlow Lite's benchmark_model for the phone's processor; give the "
-            "file by --benchmark-model"
+            f"measuring over adb needs TensorFlow Lite's {program}; pass the file with --benchmark-model"
         )
     if not Path(given).is_file():
-        raise DeviceError(
-            f"there is no file {given}; --benchmark-model must name benchmark_model for the phone's processor"
-        )
+        raise DeviceError(f"there is no file {given}; --benchmark-model must name {program}")
     return Path(given)
 
 
 def big_cores(listing: str, count: int) -> list[int]:
-    """The `count` cores with the highest top clock, of lines PATH:KILOHERTZ; of equals the last ones."""
+    """The `count` cores with the highest top clock, from lines PATH:KILOHERTZ; of equal ones the last."""
     found = re.findall(r"/cpu(\d+)/cpufreq/cpuinfo_max_freq:(\d+)", listing)
     ranked = sorted(((int(khz), int(core)) for core, khz in found), reverse=True)
     return [core for _, core in ranked[:count]]
 
 
 def median_us(output: str) -> float:
-    """The median time of a run in microseconds, of what `benchmark_model` prints.
-
-    Builds that print no median are taken by their mean. The last of its "count=" lines speaks of the
-    runs, the one before of the warm-up.
+    """The median time of a run in microseconds, or the mean, of what `benchmark_model` prints.
 
     Raises:
         Lost: there is no such figure.
     """
+    # The last "count=" line is of the runs, the one before it of the warm-up.
     counted = COUNTED.findall(output)
     figures = dict(FIGURE.findall(counted[-1][1])) if counted else {}
     for name in ("median", "avg", "curr"):
@@ -88,13 +84,10 @@ class Adb(Place):
         self.name = f"adb:{serial}"
         self._serial = serial
         self._program = benchmark_program()
-        found = shutil.which("adb")
-        if found is None:
-            raise DeviceError(
-                f"{self.name} needs the adb client, which is not installed; install adb"
-            )
-        self._adb = found
-        if re.fullmatch(r".+:\d+", serial):  # over the network; adb forgets those that broke off
+        self._adb = shutil.which("adb") or ""
+        if not self._adb:
+            raise DeviceError(f"{self.name} needs adb, which is not installed; install it")
+        if re.fullmatch(r".+:\d+", serial):  # over the network; adb forgets those that disconnected
             self._run([self._adb, "connect", serial], QUICK_S)
         try:
             self._client("get-state", limit_s=QUICK_S)
@@ -107,19 +100,14 @@ class Adb(Place):
         self._push(self._program, self._remote)
         self._shell(f"chmod 755 {self._remote}")
         self._clocks = self._shell(f"grep -H . {CLOCKS} 2>/dev/null || true")
-        cores = ",".join(map(str, big_cores(self._clocks, 1)))
-        self._can_pin = bool(cores) and "yes" in self._shell(
+        self._can_pin = bool(big_cores(self._clocks, 1)) and "yes" in self._shell(
             f"taskset {_mask(self._clocks, 1)} echo yes 2>&1 || true"
         )
 
     def describe(self) -> Device:
         """What the phone calls itself, and the core that is measured on."""
-        properties = (
-            "ro.product.manufacturer", "ro.product.model", "ro.soc.model", "ro.build.version.release",
-        )  # fmt: skip
-        maker, model, chip, android = (
-            self._shell(f"getprop {name}").strip() for name in properties
-        )
+        names = ("product.manufacturer", "product.model", "soc.model", "build.version.release")
+        maker, model, chip, android = (self._shell(f"getprop ro.{one}").strip() for one in names)
         machine = self._shell("uname -m").strip()
         count = self._shell("ls -d /sys/devices/system/cpu/cpu[0-9]* | wc -l").strip()
         processor = " ".join(filter(None, (maker, model, f"({chip})" if chip else "")))
@@ -140,21 +128,24 @@ class Adb(Place):
 
     def load(self, model: bytes, *, runtime: str, threads: int, size: ImageSize) -> Timer:
         """Push a TFLite file's bytes; `benchmark_model` makes the image up itself."""
-        remote = f"{FOLDER}/{hashlib.sha256(model).hexdigest()[:16]}.tflite"
-        with tempfile.TemporaryDirectory(prefix="bneck-") as folder:
-            file = Path(folder) / "model.tflite"
-            file.write_bytes(model)
-            self._push(file, remote)
-        return AdbTimer(self, remote, threads)
+        return HeldTimer(self, (self._pushed(model), threads))
+
+    def burst(self, held: tuple[str, int], runs: int, warmup: int) -> Burst:
+        """One process there: `warmup` runs, then `runs` that are timed; it tells their median alone."""
+        with THIS.turn(self.name):
+            output = self._benchmark(*held, runs, warmup)
+        return Burst(runs, (median_us(output) / 1e3,))
+
+    def forget(self, held: tuple[str, int]) -> None:
+        """Delete a model file on the device."""
+        with suppress(Lost):
+            self._shell(f"rm -f {held[0]}")
 
     def profile(self, model: bytes, *, runtime: str, threads: int, size: ImageSize) -> str:
         """The times of single operators, as `benchmark_model` prints them."""
-        timer = self.load(model, runtime=runtime, threads=threads, size=size)
-        assert isinstance(timer, AdbTimer)
-        output = self.benchmark(
-            timer.remote, threads, PROFILED_RUNS, 5, "--enable_op_profiling=true"
-        )
-        timer.close()
+        held = self._pushed(model), threads
+        output = self._benchmark(*held, PROFILED_RUNS, 5, "--enable_op_profiling=true")
+        self.forget(held)
         start = output.find(PROFILE)
         if start < 0:
             raise DeviceError(
@@ -163,8 +154,7 @@ class Adb(Place):
             )
         return output[output.rfind("\n", 0, start) + 1 :].partition(DONE)[0].strip()
 
-    def benchmark(self, remote: str, threads: int, runs: int, warmup: int, *more: str) -> str:
-        """What `benchmark_model` prints of a model file on the device."""
+    def _benchmark(self, remote: str, threads: int, runs: int, warmup: int, *more: str) -> str:
         pin = f"taskset {_mask(self._clocks, threads)} " if self._can_pin else ""
         flags = (
             f"--graph={remote} --num_threads={threads} --num_runs={runs} --warmup_runs={warmup} "
@@ -172,27 +162,29 @@ class Adb(Place):
         )
         return self._shell(f"{pin}{self._remote} {' '.join((flags, *more))} 2>&1", BURST_S)
 
-    def forget(self, remote: str) -> None:
-        """Delete a model file on the device."""
-        self._shell(f"rm -f {remote}")
+    def _pushed(self, model: bytes) -> str:
+        remote = f"{FOLDER}/{hashlib.sha256(model).hexdigest()[:16]}.tflite"
+        with tempfile.TemporaryDirectory(prefix="bneck-") as folder:
+            file = Path(folder) / "model.tflite"
+            file.write_bytes(model)
+            self._push(file, remote)
+        return remote
 
     def _push(self, file: Path, remote: str) -> None:
-        """Under another name first, so that a file that is there is whole."""
+        # Under another name first, so that a file that is there is whole.
         self._client("push", str(file), f"{remote}.part", limit_s=PUSH_S)
         self._shell(f"mv {remote}.part {remote}")
 
     def _shell(self, command: str, limit_s: float = QUICK_S) -> str:
-        """What a command on the device prints.
-
-        Raises:
-            Lost: it did not end well.
-        """
+        """What a command on the device prints; `Lost` if it did not end well."""
         output = self._client("shell", f"{command}; echo {DONE}$?", limit_s=limit_s)
         text, done, code = output.replace("\r", "").rpartition(DONE)
         if not done:
-            raise Lost(f"broke off during {command.partition(' ')[0]}")
+            raise Lost(f"disconnected during {command.partition(' ')[0]}")
         if code.strip() != "0":
-            raise Lost(f"cannot run {_program(command)}{last_line(text.encode())}")
+            words = command.split()
+            program = next((word for word in words if "benchmark_model" in word), command)
+            raise Lost(f"cannot run {program}{last_line(text.encode())}")
         return text
 
     def _client(self, *arguments: str, limit_s: float) -> str:
@@ -210,29 +202,5 @@ class Adb(Place):
         return done.stdout.decode("utf-8", "replace")
 
 
-class AdbTimer(Timer):
-    """A model file on a phone."""
-
-    def __init__(self, device: Adb, remote: str, threads: int) -> None:
-        self._device = device
-        self.remote = remote
-        self._threads = threads
-
-    def burst(self, runs: int, warmup: int) -> Burst:
-        """One process there: `warmup` runs, then `runs` that are timed; it tells their median alone."""
-        with THIS.turn(self._device.name):
-            output = self._device.benchmark(self.remote, self._threads, runs, warmup)
-        return Burst(runs, (median_us(output) / 1e3,))
-
-    def close(self) -> None:
-        """Delete the file there."""
-        with suppress(Lost):
-            self._device.forget(self.remote)
-
-
 def _mask(clocks: str, threads: int) -> str:
     return f"{sum(1 << core for core in big_cores(clocks, threads)):x}"
-
-
-def _program(command: str) -> str:
-    return next((word for word in command.split() if "benchmark_model" in word), command)

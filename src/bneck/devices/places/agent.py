@@ -1,7 +1,7 @@
-"""What runs on a device: requests in on one pipe, answers out on another, a line of json each.
+"""What runs on a device: requests come in on one pipe, answers go out on another, a json line each.
 
-It is `local` at the other end of a line: the same runtimes, the same clock. A request may be
-followed by a model's bytes, as many as its `bytes` says.
+It is `local` at the other end of a line: the same runtimes, the same clock. After a request may
+follow a model's bytes, as many as its `bytes` says.
 """
 
 from __future__ import annotations
@@ -48,12 +48,8 @@ def _answer(
         case "version":
             return {"version": place.version(request["runtime"])}
         case "load":
-            timers[request["timer"]] = place.load(
-                model,
-                runtime=request["runtime"],
-                threads=request["threads"],
-                size=tuple(request["size"]),
-            )
+            how = {"runtime": request["runtime"], "threads": request["threads"]}
+            timers[request["timer"]] = place.load(model, size=tuple(request["size"]), **how)
             return {}
         case "burst":
             burst = timers[request["timer"]].burst(request["runs"], request["warmup"])

@@ -1,4 +1,4 @@
-"""A browser: onnxruntime-web in headless Chromium, on a page that is served on loopback alone."""
+"""A browser: onnxruntime-web in headless Chromium, on a page served on loopback alone."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ import os
 import platform
 import re
 import shutil
-import signal
-import subprocess
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty
 from typing import Any
 
 from bneck.devices.machine import THIS
-from bneck.devices.places.answers import last_line, rubbish, times
+from bneck.devices.places.answers import AskedPlace, rubbish
 from bneck.devices.places.browser_page import BrowserPage
-from bneck.devices.places.contract import DeviceError, ImageSize, Lost, Place
+from bneck.devices.places.channel import Child
+from bneck.devices.places.contract import DeviceError, ImageSize, Lost
 from bneck.devices.places.local import processor
 from bneck.devices.places.scheduled import processes_of, running_share, times_of
 from bneck.devices.timing import Burst, Timer
 from bneck.records.measurement import Device
 
-START_S, LOAD_S, BURST_S = 120.0, 300.0, 120.0  # time limits
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ENTRY = "ort.wasm.min.mjs"  # onnxruntime-web without its GPU parts
 FLAGS = (
@@ -55,26 +54,21 @@ def port_in(name: str) -> int:
 
 
 def web_folder() -> tuple[Path, str]:
-    """onnxruntime-web's folder of scripts, and its version.
-
-    BNECK_ONNXRUNTIME_WEB is the folder of the npm package.
+    """onnxruntime-web's folder of scripts, and its version; BNECK_ONNXRUNTIME_WEB is the npm package's.
 
     Raises:
-        DeviceError: it is not set, or something else lies there.
+        DeviceError: it is not set, or names another folder.
     """
     given = os.environ.get("BNECK_ONNXRUNTIME_WEB")
     how = "give the folder of the npm package (node_modules/onnxruntime-web) by --onnxruntime-web"
     if not given:
         raise DeviceError(f"the device browser needs onnxruntime-web; {how}")
     folder = Path(given)
-    try:
+    with suppress(OSError, ValueError, LookupError, TypeError):
         about = json.loads((folder / "package.json").read_text(encoding="utf-8"))
-        version = str(about["version"])
-    except (OSError, ValueError, LookupError, TypeError):
-        version = ""
-    if not version or not (folder / "dist" / ENTRY).is_file():
-        raise DeviceError(f"{folder} is not onnxruntime-web, it lacks dist/{ENTRY}; {how}")
-    return folder / "dist", version
+        if (folder / "dist" / ENTRY).is_file():
+            return folder / "dist", str(about["version"])
+    raise DeviceError(f"{folder} is not onnxruntime-web, it lacks dist/{ENTRY}; {how}")
 
 
 def chromium() -> str:
@@ -93,7 +87,7 @@ def chromium() -> str:
     )
 
 
-class Browser(Place):
+class Browser(AskedPlace):
     """A page in a browser of its own, on one thread of WebAssembly with SIMD.
 
     Raises:
@@ -102,30 +96,25 @@ class Browser(Place):
     """
 
     runtimes = ("onnxruntime",)
+    start_s = 120.0
 
     def __init__(self, name: str, port: int = 0) -> None:
-        self.name = name
+        super().__init__(name)
         scripts, self._version = web_folder()
         program = chromium()
-        self._asked = 0
         self._pages: list[int] = []
         self._server = BrowserPage(name, port, scripts)
         self._profile = tempfile.TemporaryDirectory(prefix="bneck-", ignore_cleanup_errors=True)
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium's sandbox refuses root
-        self._process = subprocess.Popen(
+        self._browser = Child(
             [
                 *("sh", "-c", WATCHED, "sh"),
                 *(program, *FLAGS, *(["--no-sandbox"] if root else [])),
                 *(f"--user-data-dir={self._profile.name}", self._server.url),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self._errors,
-            start_new_session=True,
+            ]
         )
         try:
-            self._hello = self._answer(0, START_S)
+            self._hello = self._checked({"id": 0}, self._answer(self.start_s))
         except BaseException:
             self.close()
             raise
@@ -133,7 +122,7 @@ class Browser(Place):
     @property
     def pid(self) -> int:
         """Of the browser's process group."""
-        return self._process.pid
+        return self._browser.pid
 
     def describe(self) -> Device:
         """This machine, and the browser."""
@@ -150,86 +139,46 @@ class Browser(Place):
         )
 
     def version(self, runtime: str) -> str:
-        """Of onnxruntime-web."""
         return f"web {self._version}"
 
     def load(self, model: bytes, *, runtime: str, threads: int, size: ImageSize) -> Timer:
         """Hand a model file's bytes to the page, which also warms it up."""
         if threads != 1:
             raise DeviceError(f"{self.name} runs on one thread, not {threads}; leave --threads out")
-        number = self._asked + 1
-        self._server.models[number] = model
-        try:
-            self._ask(LOAD_S, do="load", timer=number, size=size)
-        finally:
-            del self._server.models[number]
-        self._pages = processes_of(self._process.pid, "--type=renderer")
-        return BrowserTimer(self, number)
+        timer = super().load(model, runtime=runtime, threads=threads, size=size)
+        self._pages = processes_of(self.pid, "--type=renderer")
+        return timer
 
-    def burst(self, timer: int, runs: int, warmup: int) -> Burst:
-        """Time a loaded network.
-
-        A page knows no CPU time; on Linux the scheduler tells which share of the burst it had a core.
-        """
+    def burst(self, held: int, runs: int, warmup: int) -> Burst:
         with THIS.turn():
             before = times_of(self._pages)
-            answer = self._ask(BURST_S, do="burst", timer=timer, runs=runs, warmup=warmup)
+            burst = super().burst(held, runs, warmup)
             share = running_share(before, times_of(self._pages))
-        wall = times(answer, "wall_ms", runs)
-        return Burst(runs, wall, () if share is None else tuple(ms * share for ms in wall))
-
-    def forget(self, timer: int) -> None:
-        """Free a loaded network."""
-        self._ask(START_S, do="close", timer=timer)
+        if share is None:
+            return burst
+        # A page knows no CPU time; Linux's scheduler tells for which part of the burst it had a core.
+        return replace(burst, cpu_ms=tuple(ms * share for ms in burst.wall_ms))
 
     def close(self) -> None:
         """End the browser and its page's server."""
-        with suppress(OSError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._browser.close()
         self._server.stop()
-        self._errors.close()
         self._profile.cleanup()
 
-    def _ask(self, limit_s: float, **job: Any) -> dict[str, Any]:
-        self._asked += 1
-        self._server.jobs.put({"id": self._asked, **job})
-        return self._answer(self._asked, limit_s)
+    def _exchange(self, request: dict[str, Any], model: bytes, limit_s: float) -> object:
+        self._server.models[request["id"]] = model
+        self._server.jobs.put(request)
+        try:
+            return self._answer(limit_s)
+        finally:
+            del self._server.models[request["id"]]
 
-    def _answer(self, number: int, limit_s: float) -> dict[str, Any]:
+    def _answer(self, limit_s: float) -> object:
         end = time.monotonic() + limit_s
         while time.monotonic() < end:
             try:
-                answer = self._server.answers.get(timeout=0.5)
+                return self._server.answers.get(timeout=0.5)
             except Empty:
-                if self._process.poll() is not None:
-                    raise self._broken_off() from None
-                continue
-            if not isinstance(answer, dict) or answer.get("id") != number:
-                raise rubbish(answer)
-            if "refused" in answer:
-                raise DeviceError(f"{self.name}: {answer['refused']}")
-            return answer
+                if self._browser.ended:
+                    raise self._browser.disconnected() from None
         raise Lost(f"did not answer within {limit_s:.0f} s")
-
-    def _broken_off(self) -> Lost:
-        self._errors.seek(0)
-        return Lost("broke off" + last_line(self._errors.read()))
-
-
-class BrowserTimer(Timer):
-    """A network that a page has loaded."""
-
-    def __init__(self, browser: Browser, number: int) -> None:
-        self._browser = browser
-        self._number = number
-
-    def burst(self, runs: int, warmup: int) -> Burst:
-        """Run it `warmup` times, then time it `runs` times, in the page."""
-        return self._browser.burst(self._number, runs, warmup)
-
-    def close(self) -> None:
-        """Free it in the page."""
-        self._browser.forget(self._number)

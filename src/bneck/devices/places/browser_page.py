@@ -1,4 +1,4 @@
-"""The page that measures in a browser: behind an address that nobody can guess."""
+"""The page that measures in a browser, at an address that nobody can guess."""
 
 from __future__ import annotations
 
@@ -45,9 +45,8 @@ class BrowserPage:
         try:
             self._server = PageServer(self._page, headers=ISOLATED, port=port)
         except OSError as error:
-            why = (
-                "is in use" if error.errno == errno.EADDRINUSE else f"is refused ({error.strerror})"
-            )
+            in_use = error.errno == errno.EADDRINUSE
+            why = "is in use" if in_use else f"is refused ({error.strerror})"
             raise DeviceError(
                 f"the port {port} of {name} {why}; name another one, or browser alone for any free port"
             ) from None
@@ -79,15 +78,12 @@ class BrowserPage:
             case "model" if name.isdecimal() and (model := self.models.get(int(name))):
                 return Page(model, "application/octet-stream")
             case "next":
-                return self._next()
+                try:
+                    job = self.jobs.get(timeout=POLL_S)
+                except Empty:
+                    return Page(b"", status=HTTPStatus.NO_CONTENT)
+                return Page(json.dumps(job).encode(), "application/json")
         return None
-
-    def _next(self) -> Page:
-        try:
-            job = self.jobs.get(timeout=POLL_S)
-        except Empty:
-            return Page(b"", status=HTTPStatus.NO_CONTENT)
-        return Page(json.dumps(job).encode(), "application/json")
 
     def _take(self, body: bytes) -> Page:
         try:

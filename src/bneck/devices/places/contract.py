@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from types import TracebackType
 from typing import Self, TypeAlias
 
 from bneck.devices.timing import Timer
@@ -16,13 +15,13 @@ ImageSize: TypeAlias = tuple[int, int, int]
 
 
 class DeviceError(InputError):
-    """A device that cannot be used, or no longer: the sentence names it."""
+    """A device that cannot be used, or no longer can; the sentence names it."""
 
 
 class Lost(Exception):
-    """A device broke off, did not answer in time or answered rubbish; another try may help.
+    """A device disconnected, did not answer in time or returned invalid data; another try may help.
 
-    The text goes behind the device's name in a sentence.
+    The text follows the device's name in a sentence.
     """
 
 
@@ -86,10 +85,5 @@ class Place(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from pathlib import Path
 
 import numpy as np
 
 from bneck.devices.places.contract import ImageSize, Place
-from bneck.devices.runtimes import RUNTIMES, Runtime, runtime
+from bneck.devices.runtimes import RUNTIMES, Array, Runtime, runtime
 from bneck.devices.timing import RunTimer, Timer, pinned
 from bneck.records.measurement import Device
 
@@ -24,7 +25,6 @@ class Local(Place):
         self._engines: dict[str, Runtime] = {}
 
     def describe(self) -> Device:
-        """This machine, as its system names it."""
         with pinned(1) as can_pin:
             return Device(
                 place=self.name,
@@ -35,18 +35,15 @@ class Local(Place):
             )
 
     def version(self, runtime: str) -> str:
-        """Of a runtime; InputError where it is not installed."""
         return self._engine(runtime).version
 
     def load(self, model: bytes, *, runtime: str, threads: int, size: ImageSize) -> Timer:
-        """Load a model file's bytes into this process."""
         session = self._engine(runtime).load(model, threads=threads)
         channels, height, width = size
         rng = np.random.default_rng(1)
+        image: Array = rng.standard_normal((1, *size), dtype=np.float32)
         if session.metadata.get("input") == "pixels":
-            pixels = rng.integers(0, 256, (1, height, width, channels), dtype=np.uint8)
-            return RunTimer(session.prepare(pixels), threads)
-        image = rng.standard_normal((1, *size), dtype=np.float32)
+            image = rng.integers(0, 256, (1, height, width, channels), dtype=np.uint8)
         return RunTimer(session.prepare(image), threads)
 
     def _engine(self, name: str) -> Runtime:
@@ -57,12 +54,13 @@ class Local(Place):
 
 def processor() -> str:
     """What this machine calls its processor; boards with ARM cores name themselves in the device tree."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    board = Path("/proc/device-tree/model")
-    if board.is_file():
-        return board.read_text(encoding="utf-8", errors="replace").strip("\0 \n")
-    return platform.processor() or platform.machine()
+    found = re.search(r"^model name\s*:(.*)$", _text("/proc/cpuinfo"), re.MULTILINE)
+    if found:
+        return found[1].strip()
+    board = _text("/proc/device-tree/model").strip("\0 \n")
+    return board or platform.processor() or platform.machine()
+
+
+def _text(file: str) -> str:
+    path = Path(file)
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

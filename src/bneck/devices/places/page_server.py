@@ -14,7 +14,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What an address answers: bytes or a file, of which media type, and the HTTP status."""
+    """What an address answers: bytes or a file, its media type, and the HTTP status."""
 
     content: bytes | Path
     kind: str = "text/plain"
@@ -30,7 +30,7 @@ class PageServer:
 
     Args:
         answer: what an address answers; called from several threads at once.
-        headers: of every answer, beside type, length and "do not store".
+        headers: of every answer, besides type, length and "do not store".
         port: to listen on; 0 takes a free one.
 
     Raises:
@@ -58,7 +58,7 @@ class PageServer:
         self.stop()
 
     def wait(self) -> None:
-        """Until somebody interrupts."""
+        """Until the user interrupts."""
         self._thread.join()
 
     def stop(self) -> None:
@@ -91,12 +91,12 @@ def _handler(answer: Answer, headers: Mapping[str, str]) -> type[BaseHTTPRequest
         def _send(self, page: Page) -> None:
             body = page.content if isinstance(page.content, bytes) else page.content.read_bytes()
             self.send_response(page.status)
-            for name, value in {
+            sent = {
                 "Content-Type": page.kind,
                 "Content-Length": str(len(body)),
                 "Cache-Control": "no-store",
-                **headers,
-            }.items():
+            }
+            for name, value in {**sent, **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)

@@ -1,4 +1,4 @@
-"""What Linux's scheduler tells of another process: how long it ran, and how long it waited for a core."""
+"""What Linux's scheduler tells of other processes: how long they ran, and waited for a core."""
 
 from __future__ import annotations
 

@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from bneck.devices.places import agent
-from bneck.devices.places.answers import rubbish, times
+from bneck.devices.places.answers import AskedPlace, rubbish
 from bneck.devices.places.channel import Channel
-from bneck.devices.places.contract import DeviceError, ImageSize, Lost, Place
+from bneck.devices.places.contract import DeviceError, Lost
 from bneck.devices.places.shipped import shipment, started_by
 from bneck.devices.runtimes import RUNTIMES
-from bneck.devices.timing import Burst, Timer
 from bneck.records.measurement import Device
 
-START_S, LOAD_S, BURST_S = 60.0, 300.0, 120.0  # time limits
 CHATTER = 200  # lines that a login may print before the agent speaks
 ADDRESS = re.compile(r"(?:([\w.][\w.-]*)@)?([\w.][\w.-]*|\[[0-9a-fA-F:.]+\])(?::(\d{1,5}))?")
 
@@ -51,14 +49,14 @@ def ssh_command(address: str) -> list[str]:
     ]
 
 
-class Agent(Place):
-    """What an agent behind a pipe says and measures; any failure of the pipe is a `Lost`.
+class Agent(AskedPlace):
+    """A machine that runs an agent which we reach over a pipe; any failure of the pipe is a `Lost`.
 
     Args:
         name: of the device.
         command: starts an interpreter that runs `shipped.started_by` with its ends in our hands.
         shipped: what it waits for; None takes `shipment`.
-        burst_s: time limit of a burst, in seconds.
+        burst_s: time limit of a burst, in seconds; None takes the usual one.
 
     Raises:
         Lost: it does not start.
@@ -68,82 +66,45 @@ class Agent(Place):
     runtimes = tuple(RUNTIMES)
 
     def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        *,
-        shipped: bytes | None = None,
-        burst_s: float = BURST_S,
-    ) -> None:
-        self.name = name
-        self._burst_s = burst_s
-        self._asked = 0
+        self, name: str, command: Sequence[str], *, shipped: bytes | None = None, burst_s: float | None = None
+    ) -> None:  # fmt: skip
+        super().__init__(name)
+        self.burst_s = burst_s or self.burst_s
         self._channel = Channel(command)
         try:
-            self._send(shipped or shipment(), START_S)
+            self._send(shipped or shipment(), self.start_s)
             self._wait_for_hello()
         except BaseException:
             self.close()
             raise
 
     def describe(self) -> Device:
-        """What the machine there calls itself."""
-        answer = self._ask(START_S, do="describe")
+        answer = self._ask(self.start_s, do="describe")
         try:
             return Device(**{**answer["device"], "place": self.name})
         except (LookupError, TypeError):
             raise rubbish(answer) from None
 
     def version(self, runtime: str) -> str:
-        """Of a runtime there."""
-        answer = self._ask(LOAD_S, do="version", runtime=runtime)
+        answer = self._ask(self.load_s, do="version", runtime=runtime)
         if not isinstance(version := answer.get("version"), str):
             raise rubbish(answer)
         return version
 
-    def load(self, model: bytes, *, runtime: str, threads: int, size: ImageSize) -> Timer:
-        """Send a model file's bytes."""
-        number = self._asked + 1
-        self._ask(
-            LOAD_S, model, do="load", timer=number, runtime=runtime, threads=threads, size=size
-        )
-        return AgentTimer(self, number)
-
-    def burst(self, timer: int, runs: int, warmup: int) -> Burst:
-        """Time a loaded network there."""
-        answer = self._ask(self._burst_s, do="burst", timer=timer, runs=runs, warmup=warmup)
-        return Burst(runs, times(answer, "wall_ms", runs), times(answer, "cpu_ms", runs))
-
-    def forget(self, timer: int) -> None:
-        """Free a loaded network there."""
-        self._ask(START_S, do="close", timer=timer)
-
     def close(self) -> None:
-        """End the agent."""
         self._channel.close()
 
-    def _ask(self, limit_s: float, model: bytes = b"", **request: Any) -> dict[str, Any]:
-        self._asked += 1
-        line = json.dumps({"id": self._asked, "bytes": len(model), **request}).encode() + b"\n"
+    def _exchange(self, request: dict[str, Any], model: bytes, limit_s: float) -> object:
+        line = json.dumps({"bytes": len(model), **request}).encode() + b"\n"
         self._send(line + model, limit_s)
-        answer = self._channel.answer(limit_s)
-        if answer.get("id") != self._asked:
-            raise rubbish(answer)
-        if "missing" in answer:
-            raise DeviceError(
-                f"{self.name} lacks the runtime {request['runtime']}; install it there with: "
-                f"pip install {answer['missing']}"
-            )
-        if "refused" in answer:
-            raise DeviceError(f"{self.name}: {answer['refused']}")
-        return answer
+        return self._channel.answer(limit_s)
 
     def _send(self, data: bytes, limit_s: float) -> None:
         self._channel.send(data, limit_s)
 
     def _wait_for_hello(self) -> None:
         for _ in range(CHATTER):
-            line = self._channel.line(START_S)
+            line = self._channel.line(self.start_s)
             try:
                 said = json.loads(line)
             except ValueError:
@@ -153,19 +114,3 @@ class Agent(Place):
             if isinstance(said, dict) and said.get("hello") == agent.HELLO:
                 return
         raise Lost("prints no end of text and no agent answers")
-
-
-class AgentTimer(Timer):
-    """A network that an agent has loaded."""
-
-    def __init__(self, place: Agent, number: int) -> None:
-        self._agent = place
-        self._number = number
-
-    def burst(self, runs: int, warmup: int) -> Burst:
-        """Run it `warmup` times, then time it `runs` times, there."""
-        return self._agent.burst(self._number, runs, warmup)
-
-    def close(self) -> None:
-        """Free it there."""
-        self._agent.forget(self._number)

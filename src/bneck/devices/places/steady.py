@@ -1,13 +1,13 @@
-"""A place that may break off, made steady: reached again, its networks loaded again, bursts repeated."""
+"""A place that may disconnect, made steady: reached again, its networks loaded again, bursts repeated."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from bneck.devices.places.contract import DeviceError, ImageSize, Lost, Place
+from bneck.devices.places.contract import DeviceError, Lost, Place
 from bneck.devices.timing import Burst, Timer
 from bneck.records.measurement import Device
 
@@ -17,10 +17,10 @@ PAUSES_S = (0.5, 2.0, 8.0)  # before another try; a phone takes seconds to come 
 
 
 class Steady(Place):
-    """Hands everything to a place that `connect` makes, and makes it anew when it is lost.
+    """Hands everything to a place that `connect` makes, and makes it again when it is lost.
 
-    A device that cannot be reached at all is named at once; one that was, after as many further
-    tries in a row as there are `pauses_s`, in seconds, each spent in `wait`.
+    A device that was never reached is an error at once; one that was, after as many further tries
+    in a row as there are `pauses_s`, in seconds, each spent in `wait`.
     """
 
     def __init__(
@@ -32,50 +32,35 @@ class Steady(Place):
         pauses_s: Sequence[float] = PAUSES_S,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.name = name
-        self.runtimes = runtimes
-        self._connect = connect
-        self._pauses_s = pauses_s
-        self._wait = wait
+        self.name, self.runtimes = name, runtimes
+        self._connect, self._pauses_s, self._wait = connect, pauses_s, wait
         self._place: Place | None = None
         self._met = False
 
     def describe(self) -> Device:
-        """What the device is."""
         return self.reach(lambda place: place.describe())
 
     def version(self, runtime: str) -> str:
-        """Of a runtime there."""
         return self.reach(lambda place: place.version(runtime))
 
-    def load(self, model: bytes, *, runtime: str, threads: int, size: ImageSize) -> Timer:
-        """Load a model file's bytes there."""
-
-        def load(place: Place) -> Timer:
-            return place.load(model, runtime=runtime, threads=threads, size=size)
-
-        timer = SteadyTimer(self, load)
+    def load(self, model: bytes, **how: Any) -> Timer:
+        timer = SteadyTimer(self, lambda place: place.load(model, **how))
         self.reach(timer.on)
         return timer
 
-    def profile(self, model: bytes, *, runtime: str, threads: int, size: ImageSize) -> str:
-        """Times of single operators."""
-        return self.reach(
-            lambda place: place.profile(model, runtime=runtime, threads=threads, size=size)
-        )
+    def profile(self, model: bytes, **how: Any) -> str:
+        return self.reach(lambda place: place.profile(model, **how))
 
     def wait(self, seconds: float) -> None:
-        """Let time pass on the device."""
         self._wait(seconds)
 
     def close(self) -> None:
-        """Leave the device."""
         if self._place is not None:
             self._place.close()
             self._place = None
 
     def reach(self, do: Callable[[Place], T]) -> T:
-        """Do something on the device, again on a new connection where it broke off.
+        """Do something on the device, again on a new connection if it disconnects.
 
         Raises:
             DeviceError: it did so every time.
@@ -98,17 +83,16 @@ class Steady(Place):
                 self._wait(pause)
         raise AssertionError
 
-    def stands(self, place: Place) -> bool:
-        """Whether this is the connection that is in use."""
+    def uses(self, place: Place) -> bool:
+        """Whether this is the connection in use."""
         return self._place is place
 
 
 class SteadyTimer(Timer):
-    """Times a network on a steady place; loads it again wherever the connection is a new one."""
+    """Times a network on a steady place; loads it again on every new connection."""
 
     def __init__(self, steady: Steady, load: Callable[[Place], Timer]) -> None:
-        self._steady = steady
-        self._load = load
+        self._steady, self._load = steady, load
         self._loaded: tuple[Place, Timer] | None = None
 
     def on(self, place: Place) -> Timer:
@@ -118,12 +102,10 @@ class SteadyTimer(Timer):
         return self._loaded[1]
 
     def burst(self, runs: int, warmup: int) -> Burst:
-        """Run it `warmup` times, then time it `runs` times; a burst that broke off starts anew."""
         return self._steady.reach(lambda place: self.on(place).burst(runs, warmup))
 
     def close(self) -> None:
-        """Let the device forget the network, if it still knows it."""
-        if self._loaded is not None and self._steady.stands(self._loaded[0]):
+        if self._loaded is not None and self._steady.uses(self._loaded[0]):
             with suppress(Lost):
                 self._loaded[1].close()
         self._loaded = None

@@ -20,7 +20,6 @@ RUNTIMES: dict[str, Callable[[], Runtime]] = {
     kind.name: kind for kind in (OnnxRuntime, LiteRt, OpenVino, ExecuTorch, Torch, TorchCompiled)
 }
 
-
 FORMATS = {
     "onnx": "onnxruntime",
     "tflite": "litert",

@@ -38,21 +38,24 @@ class MissingRuntime(EngineError):
 
 
 class Session(ABC):
-    """A loaded network. `metadata` is what its file says of it."""
+    """A loaded network. `metadata` is what its file says of it.
+
+    Images are (N, C, H, W) float32, or (N, H, W, C) uint8 if the file takes pixels.
+    """
 
     metadata: dict[str, str]
 
-    @abstractmethod
     def run(self, image: Array) -> Array:
-        """Image (N, C, H, W) float32, or (N, H, W, C) uint8 where pixels go in -> scores."""
+        """Images -> the first output; of classifiers the scores (N, classes)."""
+        return np.concatenate([self.run_all(one[None])[0] for one in image])
 
+    @abstractmethod
     def run_all(self, image: Array) -> list[Array]:
-        """The same image -> all outputs, in the file's order; of classifiers there is one."""
-        return [self.run(image)]
+        """One image -> all outputs, in the file's order."""
 
-    def prepare(self, image: Array) -> Callable[[], object]:
-        """What runs the network once on this image, laid out as the engine takes it: for timing."""
-        return lambda: self.run(image)
+    def prepare(self, image: Array) -> Callable[[], Any]:
+        """What runs the network once on this image, copied in as an application would: for timing."""
+        return lambda: self.run_all(image)
 
     @abstractmethod
     def operators(self) -> Counter[str]:
@@ -74,11 +77,11 @@ class Runtime(ABC):
         """Load a file's bytes.
 
         Raises:
-            EngineError: they are no model that this engine can run.
+            EngineError: they are not a model that this engine can run.
         """
 
     def converted(self, model: bytes, metadata: Mapping[str, str]) -> bytes:
-        """ONNX bytes in the engine's own format; where it reads ONNX, as they are."""
+        """ONNX bytes in the engine's own format; an engine that reads ONNX leaves them as they are."""
         return model
 
     def read(self, path: Path) -> bytes:
@@ -112,7 +115,7 @@ class Runtime(ABC):
             raise MissingRuntime(self.name, self.extra, module) from None
 
     def refused(self, error: Exception, model: bytes = b"") -> EngineError:
-        """The engine's own error about a file as one sentence; an operator that it lacks by its row."""
+        """The engine's own error about a file as one sentence, which names the row of a missing operator."""
         if self.lacking and (found := re.search(self.lacking, str(error))):
             kind = found[1]
             needs = next((name for one, name in operators_of(model) if one == kind), "")
@@ -121,14 +124,13 @@ class Runtime(ABC):
                 f"{self.name} {self.version} lacks the operator {named}; a newer version of it, or "
                 "another runtime, may have it"
             )
-        lines = [line for line in str(error).strip().splitlines() if line.strip()]
-        reason = lines[0].strip().rstrip(".") if lines else type(error).__name__
+        reason = str(error).strip().partition("\n")[0].strip().rstrip(".") or type(error).__name__
         return EngineError(f"{self.name} cannot load this file: {reason}")
 
 
 @contextmanager
 def _unheard() -> Iterator[None]:
-    """What engines warn of while they are imported is about their own parts."""
+    # What engines warn of while they are imported is about their own parts.
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

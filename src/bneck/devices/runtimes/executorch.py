@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -31,11 +32,6 @@ class ExecuTorch(Runtime):
         self.version = metadata.version("executorch")
 
     def load(self, model: bytes, *, threads: int) -> ExecuTorchSession:
-        """Load a .pte file's bytes.
-
-        Raises:
-            EngineError: they are no file that this runtime can run.
-        """
         self._library._unsafe_reset_threadpool(threads)
         try:
             program = self._engine.Runtime.get().load_program(model)
@@ -47,24 +43,20 @@ class ExecuTorch(Runtime):
         return ExecuTorchSession(self._torch, model, program, method, found)
 
 
+@dataclass
 class ExecuTorchSession(Session):
     """A network loaded into ExecuTorch."""
 
-    def __init__(
-        self, torch: Any, model: bytes, program: Any, method: Any, metadata: dict[str, str]
-    ) -> None:
-        self._torch = torch
-        self._model = model
-        self._program = program  # the method reads weights from its memory
-        self._method = method
-        self.metadata = metadata
+    _torch: Any
+    _model: bytes
+    _program: Any  # kept, as the method reads weights from its memory
+    _method: Any
+    metadata: dict[str, str]
 
-    def run(self, image: Array) -> Array:
-        """Image (N, C, H, W) float32 -> scores, one image at a time."""
-        return np.concatenate([self.prepare(one[None])().numpy().copy() for one in image])
+    def run_all(self, image: Array) -> list[Array]:
+        return [self.prepare(image)().numpy().copy()]
 
     def prepare(self, image: Array) -> Callable[[], Any]:
-        """What runs the network once on this image."""
         if image.dtype != np.float32:
             raise EngineError(f"executorch takes float32 images, not {image.dtype}")
         tensor = self._torch.from_numpy(np.ascontiguousarray(image))
@@ -75,14 +67,12 @@ class ExecuTorchSession(Session):
         from executorch.exir._serialize._program import deserialize_pte_binary
         from executorch.exir.schema import DelegateCall, KernelCall
 
-        plan = deserialize_pte_binary(self._model).program.execution_plan
-        plan = next(one for one in plan if one.name == "forward")
+        plans = deserialize_pte_binary(self._model).program.execution_plan
+        plan = next(one for one in plans if one.name == "forward")
         found: Counter[str] = Counter()
-        for chain in plan.chains:
-            for instruction in chain.instructions:
-                call = instruction.instr_args
-                if isinstance(call, DelegateCall):
-                    found["DELEGATE"] += 1
-                elif isinstance(call, KernelCall):
-                    found[str(plan.operators[call.op_index].name)] += 1
+        for call in (one.instr_args for chain in plan.chains for one in chain.instructions):
+            if isinstance(call, DelegateCall):
+                found["DELEGATE"] += 1
+            elif isinstance(call, KernelCall):
+                found[str(plan.operators[call.op_index].name)] += 1
         return found

@@ -26,11 +26,6 @@ class LiteRt(Runtime):
         self.version = str(self.needs("ai_edge_litert").__version__)
 
     def load(self, model: bytes, *, threads: int) -> LiteRtSession:
-        """Load a TFLite file's bytes.
-
-        Raises:
-            EngineError: they are no TFLite file that this runtime can run.
-        """
         try:
             interpreter = self._engine.Interpreter(model_content=model, num_threads=threads)
             interpreter.allocate_tensors()
@@ -48,19 +43,25 @@ class LiteRtSession(Session):
         self._outputs = [one["index"] for one in interpreter.get_output_details()]
         self.metadata = metadata
 
-    def run(self, image: Array) -> Array:
-        """Image (N, C, H, W) float32, or (N, H, W, C) uint8 where pixels go in -> scores."""
-        return np.concatenate([self._once(self._laid_out(one)) for one in image])
-
     def run_all(self, image: Array) -> list[Array]:
-        """The same, one image and all of the file's outputs in their order."""
-        self._once(self._laid_out(image[0]))
+        self.prepare(image)()
         return [self._interpreter.get_tensor(index) for index in self._outputs]
 
-    def prepare(self, image: Array) -> Callable[[], object]:
-        """What runs the network once on this image, copied in as an application would."""
-        laid_out = self._laid_out(image[0])
-        return lambda: self._once(laid_out)
+    def prepare(self, image: Array) -> Callable[[], Any]:
+        interpreter = self._interpreter
+        # Pixels are NHWC already.
+        nhwc = image[:1] if image.dtype == np.uint8 else image[:1].transpose(0, 2, 3, 1)
+        laid_out = np.ascontiguousarray(nhwc)
+
+        def run() -> Any:
+            try:
+                interpreter.set_tensor(self._input, laid_out)
+            except ValueError as error:
+                raise EngineError(f"litert cannot take this image: {error}") from None
+            interpreter.invoke()
+            return interpreter.get_tensor(self._outputs[0])
+
+        return run
 
     def operators(self) -> Counter[str]:
         """DELEGATE for every part that XNNPACK took whole, and the operators left between."""
@@ -68,25 +69,10 @@ class LiteRtSession(Session):
         taken = _taken(details)
         return Counter(d["op_name"] for d in details if d["index"] not in taken)
 
-    def _laid_out(self, image: Array) -> Array:
-        """(C, H, W) float32 -> (1, H, W, C); pixels are that already."""
-        if image.dtype == np.uint8:
-            return np.ascontiguousarray(image[None])
-        return np.ascontiguousarray(image.transpose(1, 2, 0)[None])
-
-    def _once(self, laid_out: Array) -> Array:
-        interpreter = self._interpreter
-        try:
-            interpreter.set_tensor(self._input, laid_out)
-        except ValueError as error:
-            raise EngineError(f"litert cannot take this image: {error}") from None
-        interpreter.invoke()
-        scores: Array = interpreter.get_tensor(self._outputs[0])
-        return scores
-
 
 def _taken(details: list[dict[str, Any]]) -> set[int]:
-    """Indices of the operators that lie inside delegates: between their inputs and outputs."""
+    """Indices of the operators inside delegates: between their inputs and outputs."""
+    delegates = [detail for detail in details if detail["op_name"] == "DELEGATE"]
     makers = {
         int(tensor): detail
         for detail in details
@@ -94,9 +80,7 @@ def _taken(details: list[dict[str, Any]]) -> set[int]:
         for tensor in detail["outputs"]
     }
     taken: set[int] = set()
-    for delegate in details:
-        if delegate["op_name"] != "DELEGATE":
-            continue
+    for delegate in delegates:
         borders = {int(tensor) for tensor in delegate["inputs"]}
         waiting = [int(tensor) for tensor in delegate["outputs"]]
         while waiting:

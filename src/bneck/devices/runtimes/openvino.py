@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bneck.devices.runtimes.engine import Array, EngineError, Runtime, Session
 
 KEY = "bneck"  # where metadata stands in a model's runtime information
@@ -40,11 +38,15 @@ class OpenVino(Runtime):
         """Load an archive that `converted` has made, or an ONNX file's bytes.
 
         Raises:
-            EngineError: they are no model that this runtime can run.
+            EngineError: they are not a model that this runtime can run.
         """
         try:
             read = self._unpacked(model)
-            self._one_image(read)
+            # Batches of one, which are fixed shapes: with open ones some fusions are not made.
+            shapes = {tensor: tensor.get_partial_shape() for tensor in read.inputs}
+            for shape in shapes.values():
+                shape[0] = 1
+            read.reshape(shapes)
             settings = {
                 "INFERENCE_NUM_THREADS": threads,
                 "NUM_STREAMS": 1,
@@ -74,11 +76,7 @@ class OpenVino(Runtime):
             return _archive(*((Path(folder) / name).read_bytes() for name in (XML, BIN)))
 
     def read(self, path: Path) -> bytes:
-        """An .xml and the .bin next to it as one archive; an ONNX file as it is.
-
-        Raises:
-            EngineError: one of them is missing.
-        """
+        """An .xml and the .bin next to it as one archive; an ONNX file as it is."""
         model = super().read(path)
         if path.suffix != self.suffix:
             return model
@@ -96,15 +94,6 @@ class OpenVino(Runtime):
             super().write(path.with_suffix(".bin"), file.read(BIN))
             super().write(path, file.read(XML))
 
-    def _one_image(self, read: Any) -> None:
-        """Batches of one, which are fixed shapes: with open ones some fusions are not made."""
-        shapes = {}
-        for tensor in read.inputs:
-            shape = tensor.get_partial_shape()
-            shape[0] = 1
-            shapes[tensor] = shape
-        read.reshape(shapes)
-
     def _unpacked(self, model: bytes) -> Any:
         if not model.startswith(b"PK"):
             return self._core.read_model(model)
@@ -120,23 +109,13 @@ class OpenVinoSession(Session):
         self._request = compiled.create_infer_request()
         self.metadata = metadata
 
-    def run(self, image: Array) -> Array:
-        """Image (N, C, H, W) float32, or (N, H, W, C) uint8 where pixels go in -> scores."""
-        # Joining copies: what comes back otherwise lives in the request's own memory.
-        return np.concatenate([self._once(one[None]) for one in image])
-
     def run_all(self, image: Array) -> list[Array]:
-        """The same, one image and all of the file's outputs in their order."""
-        self._once(image)
+        self._request.infer([image])
+        # Copied: the tensors live in the request's own memory, which the next run overwrites.
         return [result.data.copy() for result in self._request.output_tensors]
 
-    def prepare(self, image: Array) -> Callable[[], object]:
-        """What runs the network once on this image, copied in as an application would."""
-        return lambda: self._once(image)
-
-    def _once(self, image: Array) -> Array:
-        result: Array = next(iter(self._request.infer([image]).values()))
-        return result
+    def prepare(self, image: Array) -> Callable[[], Any]:
+        return lambda: next(iter(self._request.infer([image]).values()))
 
     def operators(self) -> Counter[str]:
         """The kinds of nodes in the graph that runs, each with the precision that it runs in."""
@@ -158,13 +137,9 @@ def _archive(xml: bytes, weights: bytes) -> bytes:
 
 
 def _metadata(model: Any) -> dict[str, str]:
-    if not model.has_rt_info([KEY]):
-        return {str(key): str(text) for key, text in _onnx_metadata(model).items()}
-    found: dict[str, str] = json.loads(model.get_rt_info([KEY]).astype(str))
-    return found
-
-
-def _onnx_metadata(model: Any) -> dict[str, Any]:
-    """What an ONNX file's metadata become when it is read."""
-    place = ["framework"]
-    return dict(model.get_rt_info(place).value) if model.has_rt_info(place) else {}
+    if model.has_rt_info([KEY]):
+        found: dict[str, str] = json.loads(model.get_rt_info([KEY]).astype(str))
+        return found
+    # An ONNX file's metadata come to be here when it is read.
+    held = model.get_rt_info(["framework"]).value if model.has_rt_info(["framework"]) else {}
+    return {str(key): str(text) for key, text in dict(held).items()}

@@ -26,7 +26,7 @@ class Torch(Runtime):
         """Load a file's bytes. The number of threads is one for the whole process.
 
         Raises:
-            EngineError: they are no file that bneck export has written for torch.
+            EngineError: bneck export has not written them for torch.
         """
         from bneck.nets.fold import unpack
 
@@ -38,7 +38,7 @@ class Torch(Runtime):
         return TorchSession(self._engine, self.compiled(net), metadata)
 
     def compiled(self, net: Any) -> Any:
-        """What runs in the net's place: here the net."""
+        """What runs instead of the net: here the net."""
         return net
 
 
@@ -53,7 +53,7 @@ class TorchCompiled(Torch):
 
 
 class TorchSession(Session):
-    """A network in PyTorch."""
+    """A network in PyTorch. It takes any number of images at once."""
 
     def __init__(self, engine: Any, net: Any, metadata: dict[str, str]) -> None:
         self._engine = engine
@@ -61,26 +61,23 @@ class TorchSession(Session):
         self.metadata = metadata
 
     def run(self, image: Array) -> Array:
-        """Image (N, C, H, W) float32 -> scores."""
-        result: Array = self._once(self._laid_out(image)).numpy()
-        return result
+        return self.run_all(image)[0]
 
-    def prepare(self, image: Array) -> Callable[[], object]:
-        """What runs the network once on this image."""
-        laid_out = self._laid_out(image)
-        return lambda: self._once(laid_out)
+    def run_all(self, image: Array) -> list[Array]:
+        return [self.prepare(image)().numpy()]
+
+    def prepare(self, image: Array) -> Callable[[], Any]:
+        if image.dtype != np.float32:
+            raise EngineError(f"torch takes float32 images, not {image.dtype}")
+        laid_out = self._engine.from_numpy(image).to(memory_format=self._engine.channels_last)
+
+        def run() -> Any:
+            with self._engine.inference_mode():
+                return self._net(laid_out)
+
+        return run
 
     def operators(self) -> Counter[str]:
         """The leaf modules of the net."""
         net = getattr(self._net, "_orig_mod", self._net)
         return Counter(type(part).__name__ for part in net.modules() if not list(part.children()))
-
-    def _laid_out(self, image: Array) -> Any:
-        if image.dtype != np.float32:
-            raise EngineError(f"torch takes float32 images, not {image.dtype}")
-        tensor = self._engine.from_numpy(image)
-        return tensor.to(memory_format=self._engine.channels_last)
-
-    def _once(self, image: Any) -> Any:
-        with self._engine.inference_mode():
-            return self._net(image)

@@ -22,7 +22,7 @@ from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.tasks.classify.dataset import find, read_central
 from bneck.tasks.classify.scoring import evaluate as score
-from bneck.tasks.contract import Answers, Scores
+from bneck.tasks.data import Answers, Scores
 
 BATCH = 32
 BAD_SHARE = 0.01  # of the images may be unreadable
@@ -31,16 +31,10 @@ IMAGENET = 1000  # classes; some networks have a background class before them
 
 
 def evaluate(
-    answers: Answers,
-    data: str | None,
-    options: Any,
-    *,
-    split: str,
-    record: Mapping[str, Any],
-    seed: int,
-    progress: Progress,
-) -> Scores:
-    """Top-1, top-5 and loss.
+    answers: Answers, data: str | None, options: Any, *, split: str, record: Mapping[str, Any],
+    seed: int, progress: Progress, out: Path | None = None,
+) -> Scores:  # fmt: skip
+    """Top-1, top-5 and loss; there are no pictures to write.
 
     Args:
         answers: a trained network or an exported file.
@@ -78,15 +72,10 @@ def evaluate(
     batches = _Batches(answers, fit, read, progress)
     accuracy = score(answers, batches, background=fit.background)
     batches.check()
-    return Scores(
-        split=split, images=accuracy.n, score=accuracy.top1, expected=accuracy.expected,
-        loss=accuracy.loss,
-        details={
-            "top5": accuracy.top5, "classes": answers.spec.classes, "crop": crop, **how,
-            "resolution": side, "padding": answers.spec.padding,
-            "normalisation": answers.normalisation.as_json(),
-            "left_out": batches.bad, "notes": list(fit.notes),
-        },
+    return accuracy.scores(
+        split, classes=answers.spec.classes, crop=crop, **how, resolution=side,
+        padding=answers.spec.padding, normalisation=answers.normalisation.as_json(),
+        left_out=batches.bad, notes=list(fit.notes),
     )  # fmt: skip
 
 

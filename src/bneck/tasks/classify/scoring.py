@@ -4,28 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bneck.tasks.contract import Answers
+from bneck.tasks.data import Answers, Scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Over `n` images: share whose best score is the label, and mean cross-entropy in nats.
+    """Over `n` images: the fraction whose best score is the label, and mean cross-entropy in nats.
 
-    `top5` is the share whose label is among the five best scores. `expected` is the mean
-    probability of the right class: the top-1 to be expected if answers were drawn from the scores.
-    It tells nearly equal nets apart where counting answers cannot.
+    `top5` is the fraction whose label is among the five best scores. `expected` is the mean
+    probability of the true class: the top-1 to be expected if predictions were drawn from the scores.
     """
 
+    # `expected` tells nearly equal nets apart where counting predictions cannot.
     n: int
     top1: float
     top5: float
     loss: float
     expected: float
+
+    def scores(self, split: str, **details: Any) -> Scores:
+        """The same as records keep it, with further details."""
+        return Scores(
+            split=split, images=self.n, score=self.top1, expected=self.expected, loss=self.loss,
+            details={"top5": self.top5, **details},
+        )  # fmt: skip
 
 
 def loss(scores: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:

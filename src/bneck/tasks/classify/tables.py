@@ -2,66 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict
-from fnmatch import fnmatchcase
 
 from bneck.costs.count import count
 from bneck.costs.published import PUBLISHED, published
-from bneck.specs.errors import InputError
 from bneck.specs.text import resolve
 from bneck.specs.zoo import NETWORKS, family
 from bneck.tasks.contract import Table
-
-
-def count_table(networks: Iterable[str]) -> Table:
-    """Totals of networks by name, and as JSON values also every row's costs."""
-    counted = [(name, spec := resolve(name), count(spec)) for name in networks]
-    return Table(
-        title="",
-        columns=("network", "resolution", "params", "MAdds", "peak activations kB"),
-        rows=[
-            (
-                name, str(spec.resolution), f"{costs.params:,}", f"{costs.madds:,}",
-                f"{costs.activation_bytes / 1024:,.0f}",
-            )
-            for name, spec, costs in counted
-        ],
-        values=[
-            {
-                "network": name, "resolution": spec.resolution, "params": costs.params,
-                "madds": costs.madds, "activation_bytes": costs.activation_bytes,
-                "rows": [
-                    {
-                        "row": r.row, "params": r.params, "madds": r.madds,
-                        "activation_bytes": r.activation_bytes,
-                    }
-                    for r in costs.rows
-                ],
-            }
-            for name, spec, costs in counted
-        ],
-    )  # fmt: skip
+from bneck.tasks.tables import matching
 
 
 def zoo_table(pattern: str) -> Table:
     """Every family of the zoo and every width and resolution of it that the paper has a row for.
 
     Args:
-        pattern: shell-style, as "v3-small*"; a name without wildcards stands for what begins with it.
+        pattern: see `tasks.tables.matching`.
 
     Raises:
         InputError: nothing has such a name.
     """
-    wanted = pattern if any(c in pattern for c in "*?[") else f"{pattern}*"
-    names = dict.fromkeys([*NETWORKS, *(row.network for row in PUBLISHED)])
-    found = [name for name in names if fnmatchcase(name, wanted)]
-    if not found:
-        raise InputError(f"no network of the zoo is called {pattern!r}; see: bneck zoo")
+    names = [*dict.fromkeys([*NETWORKS, *(row.network for row in PUBLISHED)])]
+    lacks = "no network of the zoo is called {pattern!r}; see: bneck zoo"
     order = list(NETWORKS)
-    found.sort(key=lambda name: order.index(family(name)))
     rows, values = [], []
-    for name in found:
+    for name in sorted(matching(names, pattern, str, lacks), key=lambda n: order.index(family(n))):
         costs, printed = count(resolve(name)), published(name)
         ours = [f"{costs.params / 1e6:.3f}", f"{costs.madds / 1e6:.2f}"]
         for row in printed:

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import resolve, to_text
 from bneck.specs.transforms import with_classes, with_resolution
-from bneck.specs.wrapper import PLAIN, Wrapper
-from bneck.tasks.contract import Answers, Dataset, Metric, Prediction, Scores, Size, Table
-from bneck.tasks.defaults import TaskDefaults
+from bneck.specs.wrapper import PLAIN, Wrapped, Wrapper
+from bneck.tasks.contract import Answers, Dataset, Metric, Prediction, Size, Table, Task, later
+from bneck.tasks.data import as_input
 from bneck.tasks.options import option
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from bneck.devices.runtimes import Runtime, Session
+    from bneck.devices.runtimes import Runtime
     from bneck.graphs.forms import Precision
-    from bneck.nets.build import WrappedNet
-    from bneck.nets.quantize import Quantized
-    from bneck.tasks.classify.dataset import ImageData, LabelledImages
-    from bneck.training.loop import TrainingProblem
-    from bneck.training.processes import ProcessGroup
+    from bneck.nets.build import Net
     from bneck.training.settings import Settings
 
 BUILTIN_RESOLUTION = 48
@@ -61,22 +53,24 @@ class ClassifyOptions:
     )
 
 
-class Classify(TaskDefaults):
+class Classify(Task):
     """One class per image."""
 
-    name: ClassVar[str] = "classify"
-    summary: ClassVar[str] = "one class per image"
-    metric: ClassVar[Metric] = Metric("top-1", "top1")
-    default_network: ClassVar[str] = "v3-small"
-    builtin: ClassVar[bool] = True
-    scores_epochs: ClassVar[bool] = True
-    Options: ClassVar[type[Any]] = ClassifyOptions
-
-    def find(self, data: str | None, options: ClassifyOptions, *, seed: int) -> LabelledImages:
-        """Class folders, tar shards, tables or a URL; None takes the built-in images."""
-        from bneck.tasks.classify.dataset import find
-
-        return find(data, seed=seed)
+    name = "classify"
+    summary = "one class per image"
+    metric = Metric("top-1", "top1")
+    default_network = "v3-small"
+    builtin = True
+    scores_epochs = True
+    Options = ClassifyOptions
+    data_type = later("bneck.tasks.classify.dataset:ImageData")
+    find = later("bneck.tasks.classify.dataset:find")
+    prepare = later("bneck.tasks.classify.dataset:prepare")
+    samples = later("bneck.tasks.classify.dataset:samples")
+    supernet_problem = later("bneck.tasks.classify.supernet:supernet_problem")
+    evaluate = later("bneck.tasks.classify.evaluate:evaluate")
+    compare = later("bneck.tasks.classify.files:compare")
+    zoo = later("bneck.tasks.classify.tables:zoo_table")
 
     def arrange(
         self, network: str | Path | NetSpec, options: ClassifyOptions, dataset: Dataset | None
@@ -84,7 +78,7 @@ class Classify(TaskDefaults):
         """The network with the dataset's classes, at the resolution asked for."""
         spec = resolve(network)
         side = options.resolution
-        if side is None and dataset is not None and dataset.facts().get("kind") == "built in":
+        if side is None and dataset is not None and dataset.facts.get("kind") == "built in":
             side = BUILTIN_RESOLUTION
         if side is not None:
             if side < LEAST_RESOLUTION:
@@ -111,67 +105,10 @@ class Classify(TaskDefaults):
             raise InputError(f"there is no recipe {chosen!r}; known are {', '.join(RECIPES)}")
         return RECIPES[chosen](images=images, epochs=epochs, seed=seed)
 
-    def prepare(
-        self,
-        dataset: Any,
-        spec: NetSpec,
-        wrapper: Wrapper,
-        options: ClassifyOptions,
-        *,
-        scratch: Path,
-        seed: int,
-        heldout: float = 0.0,
-        stream: bool = False,
-        bad_share: float = 0.01,
-        processes: int = 1,
-        progress: Progress,
-    ) -> ImageData:
-        """Decode the images into a cache once, or leave them to be streamed."""
-        from bneck.tasks.classify.dataset import prepare
+    def net(self, wrapped: Wrapped) -> Net:
+        from bneck.nets.build import Net
 
-        return prepare(
-            dataset, spec.resolution, scratch=scratch, seed=seed, heldout=heldout, stream=stream,
-            bad_share=bad_share, progress=progress,
-        )  # fmt: skip
-
-    def data_type(self) -> type[Any]:
-        """See `classify.dataset`."""
-        from bneck.tasks.classify.dataset import ImageData
-
-        return ImageData
-
-    def module(self, spec: NetSpec, wrapper: Wrapper, *, seed: int | None = None) -> WrappedNet:
-        """The network itself."""
-        from bneck.nets.build import Net, build
-
-        return Net(spec) if seed is None else build(spec, seed=seed)
-
-    def supernet_problem(
-        self, net: Any, data: Any, settings: Settings, group: ProcessGroup
-    ) -> TrainingProblem[Any]:
-        """One random network per step."""
-        from bneck.tasks.classify.supernet import supernet_problem
-
-        return supernet_problem(net, data, settings, group)
-
-    def evaluate(
-        self,
-        answers: Answers,
-        data: str | None,
-        options: ClassifyOptions,
-        *,
-        split: str,
-        record: Mapping[str, Any],
-        seed: int,
-        progress: Progress,
-        out: Path | None = None,
-    ) -> Scores:
-        """Top-1, top-5 and loss on labelled images, see `classify.evaluate`."""
-        from bneck.tasks.classify.evaluate import evaluate
-
-        return evaluate(
-            answers, data, options, split=split, record=record, seed=seed, progress=progress
-        )
+        return Net(wrapped.network)
 
     def predict(
         self, answers: Answers, path: Path, options: ClassifyOptions, record: Mapping[str, Any]
@@ -185,11 +122,7 @@ class Classify(TaskDefaults):
         stored = decode(path, stored_side(side))
         start = (stored.shape[1] - side) // 2
         pixels = stored[:, start : start + side, start : start + side]
-        mean, std = (
-            np.array(v, np.float32)[:, None, None]
-            for v in (answers.normalisation.mean, answers.normalisation.std)
-        )
-        scores = answers(((pixels.astype(np.float32) / 255 - mean) / std)[None])[0][0]
+        scores = answers(as_input(pixels, answers.normalisation)[None])[0][0]
         shares = np.exp(scores.astype(np.float64) - scores.max())
         shares /= shares.sum()
         best = [(answers.labels[i], float(shares[i])) for i in np.argsort(-shares)[: options.top]]
@@ -198,23 +131,10 @@ class Classify(TaskDefaults):
             line=", ".join(f"{name} {share:.1%}" for name, share in best),
         )
 
-    def samples(
-        self, source: Any, split: str, *, size: Size, count: int, normalisation: Normalisation
-    ) -> Tensor:
-        """Central squares."""
-        from bneck.tasks.classify.dataset import samples
-
-        return samples(source, split, size[0], count, normalisation)
-
     def metadata(
-        self,
-        net: Any,
-        record: Mapping[str, Any],
-        engine: Runtime,
-        precision: Precision,
-        size: Size,
-        options: ClassifyOptions,
-    ) -> dict[str, str]:
+        self, net: Any, record: Mapping[str, Any], engine: Runtime, precision: Precision,
+        size: Size, options: ClassifyOptions,
+    ) -> dict[str, str]:  # fmt: skip
         """Class names, normalisation, resolution, precision, kind of input and the spec."""
         names = record.get("classes") or ()
         count = net.spec.classes
@@ -229,42 +149,14 @@ class Classify(TaskDefaults):
             "spec": to_text(net.spec),
         }
 
-    def pixels(self, options: Any) -> bool:
-        """As `pixels` says."""
-        return bool(options.pixels)
-
-    def compare(
-        self,
-        net: Any,
-        session: Session,
-        images: Tensor,
-        quantized: Quantized | None,
-        precision: Precision,
-        options: Any,
-    ) -> dict[str, Any]:
-        """Labels that agree and the largest difference of scores, see `classify.files`."""
-        from bneck.tasks.classify.files import compare
-
-        return compare(net, session, images, quantized, precision)
+    def pixels(self, options: ClassifyOptions) -> bool:
+        return options.pixels
 
     def check_line(self, check: Mapping[str, Any]) -> str:
-        """How the file's outputs compare with the module's."""
         return (
             f"labels agree on {check['label_agreement']:.1%}, scores differ by "
             f"{check['largest_difference']:.1e} of the largest"
         )
-
-    def count(self, networks: Iterable[str], options: Any) -> Table:
-        """Parameters, multiply-adds and activation memory."""
-        from bneck.tasks.classify.tables import count_table
-
-        return count_table(networks)
-
-    def zoo(self, pattern: str, options: Any) -> Table:
-        """Every network of the paper with what was printed about it."""
-        from bneck.tasks.classify.tables import zoo_table
-
-        return zoo_table(pattern)
 
     def score_table(self, scores: Sequence[Mapping[str, Any]]) -> Table | None:
         """Top-5 and loss next to top-1."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,14 +18,23 @@ NUMBERS = (
 SIZES = ("AP", "AP_small", "AP_medium", "AP_large")  # the evaluator's areas, in its order
 
 
+def check_evaluator() -> None:
+    """Raise InputError where the package that computes COCO's numbers is missing."""
+    try:
+        import faster_coco_eval  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "faster-coco-eval is not installed; install it with: pip install 'bneck[detect]'"
+        ) from None
+
+
 def average_precision(
     ground: Mapping[str, Any], results: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Judge detections against ground truth, both as COCO's json has them.
+    """Score detections against ground truth, both as COCO's json has them.
 
-    Args:
-        ground: images, annotations (bbox, area, iscrowd) and categories.
-        results: image_id, category_id, bbox [x, y, width, height] in pixels, and score.
+    `ground` has images, annotations (bbox, area, iscrowd) and categories, each of `results` image_id,
+    category_id, bbox [x, y, width, height] in pixels, and score.
 
     Returns:
         The twelve `NUMBERS`, from 0 to 1, None where no object is of such a size; and under "classes"
@@ -35,34 +43,27 @@ def average_precision(
     Raises:
         InputError: faster-coco-eval is not installed.
     """
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError:
-        raise InputError(
-            "faster-coco-eval is not installed; install it with: pip install 'bneck[detect]'"
-        ) from None
+    check_evaluator()
+    from faster_coco_eval import COCO, COCOeval_faster
+
     truth = COCO(dict(ground))
-    judge = COCOeval_faster(truth, _loaded(COCO, truth, results), iouType="bbox")
+    # loadRes refuses an empty list.
+    loaded = (
+        truth.loadRes([*map(dict, results)]) if results else COCO({**ground, "annotations": []})
+    )
+    judge = COCOeval_faster(truth, loaded, iouType="bbox")
     judge.evaluate()
     judge.accumulate()
     judge.summarize()
-    found: dict[str, Any] = {
-        name: _number(value) for name, value in zip(NUMBERS, judge.stats[:12], strict=True)
-    }
     # (IoU thresholds, recall thresholds, classes, areas, boxes allowed)
     precision = np.asarray(judge.eval["precision"])
-    found["classes"] = {
-        category["name"]: _of_class(precision[:, :, place, :, -1], category["id"], ground)
-        for place, category in enumerate(sorted(ground["categories"], key=lambda c: c["id"]))
+    return {
+        **{name: _mean(np.asarray(v)) for name, v in zip(NUMBERS, judge.stats[:12], strict=True)},
+        "classes": {
+            category["name"]: _of_class(precision[:, :, place, :, -1], category["id"], ground)
+            for place, category in enumerate(sorted(ground["categories"], key=lambda c: c["id"]))
+        },
     }
-    return found
-
-
-def _loaded(kind: Any, truth: Any, results: Sequence[Mapping[str, Any]]) -> Any:
-    if results:
-        return truth.loadRes([dict(entry) for entry in results])
-    parts = ("images", "categories")
-    return kind({**{part: truth.dataset[part] for part in parts}, "annotations": []})
 
 
 def _of_class(precision: Any, category: int, ground: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,9 +75,5 @@ def _of_class(precision: Any, category: int, ground: Mapping[str, Any]) -> dict[
 
 
 def _mean(values: Any) -> float | None:
-    known = values[values > -1]
+    known = values[values > -1]  # -1 stands for no objects, and NaN is not above it
     return float(known.mean()) if known.size else None
-
-
-def _number(value: float) -> float | None:
-    return float(value) if value > -1 and math.isfinite(value) else None

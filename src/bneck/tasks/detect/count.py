@@ -1,12 +1,10 @@
-"""Exact costs of a detector, and Table 6 to hold them against."""
+"""Exact costs of a detector, and Table 6 to compare them with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bneck.costs.count import count_madds, count_params
-from bneck.specs.network import Layer
+from bneck.costs.count import count_elementwise, count_madds, count_params
 from bneck.tasks.detect.head import Detector, extra_layers, features, head_layers
 
 
@@ -39,27 +37,24 @@ class DetectorCount:
 
 def count_detector(detector: Detector) -> DetectorCount:
     """Count a detector at its resolution."""
-    backbone = tuple(features(detector))
-    extras, heads = tuple(extra_layers(detector)), tuple(head_layers(detector))
-    walk = (*backbone, *extras, *heads)
-    params, madds = sum(map(count_params, walk)), sum(map(count_madds, walk))
-    cells = [
-        layer.out // 4 * _pixels(layer)
-        for layer in heads
-        if layer.name.startswith("boxes") and layer.name.endswith("predict")
-    ]
-    return DetectorCount(
-        params=params,
-        params_table6=params - sum(2 * layer.out for layer in walk if _has_bn(layer)),
-        madds=madds,
-        madds_elementwise=madds + sum(map(_elementwise, walk)),
-        anchors=sum(cells),
-        parts=(
-            _part("backbone", backbone),
-            _part("extras", extras),
-            _part("heads", heads),
-        ),
+    walks = {
+        "backbone": tuple(features(detector)), "extras": tuple(extra_layers(detector)),
+        "heads": tuple(head_layers(detector)),
+    }  # fmt: skip
+    parts = tuple(
+        PartCount(part=name, params=sum(map(count_params, walk)), madds=sum(map(count_madds, walk)))
+        for name, walk in walks.items()
     )
+    walk = [layer for part in walks.values() for layer in part]
+    params, madds = sum(part.params for part in parts), sum(part.madds for part in parts)
+    normed = [layer for layer in walk if layer.bn and layer.kind in ("conv", "depthwise")]
+    boxes = [layer for layer in walks["heads"] if layer.name.startswith("boxes")]
+    # Each map has a depthwise conv, then the one that predicts four numbers per anchor.
+    cells = sum(one.out // 4 * one.size_out[0] * one.size_out[1] for one in boxes[1::2])
+    return DetectorCount(
+        params=params, params_table6=params - sum(2 * layer.out for layer in normed), madds=madds,
+        madds_elementwise=madds + sum(map(count_elementwise, walk)), anchors=cells, parts=parts,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +78,8 @@ class Table6Row:
 
         They may miss by 0.01M and 0.01B, or by half a unit of the last digit where few are printed.
         """
-        return _misses(self.params_m, costs.params_table6 / 1e6) or _misses(
-            self.madds_b, costs.madds / 1e9
-        )
+        pairs = ((self.params_m, costs.params_table6 / 1e6), (self.madds_b, costs.madds / 1e9))
+        return any(_misses(printed, exact) for printed, exact in pairs)
 
 
 TOLERANCE = 0.01
@@ -97,14 +91,9 @@ _MNAS = "squeeze widths of the authors' MnasNet may be others"
 def _row(label: str, network: str, figures: str, note: str = "") -> Table6Row:
     mean, latency, params, madds = figures.split()
     return Table6Row(
-        label=label,
-        network=network,
-        map=float(mean),
-        latency_ms=float(latency),
-        params_m=params,
-        madds_b=madds,
-        note=note,
-    )
+        label=label, network=network, map=float(mean), latency_ms=float(latency), params_m=params,
+        madds_b=madds, note=note,
+    )  # fmt: skip
 
 
 TABLE6: tuple[Table6Row, ...] = (
@@ -126,23 +115,3 @@ TABLE6: tuple[Table6Row, ...] = (
 def _misses(printed: str, exact: float) -> bool:
     digits = len(printed.partition(".")[2])
     return abs(float(printed) - exact) > max(TOLERANCE, 0.5 * 10.0**-digits)
-
-
-def _part(name: str, walk: Iterable[Layer]) -> PartCount:
-    walk = tuple(walk)
-    return PartCount(
-        part=name, params=sum(map(count_params, walk)), madds=sum(map(count_madds, walk))
-    )
-
-
-def _has_bn(layer: Layer) -> bool:
-    return layer.bn and layer.kind in ("conv", "depthwise")
-
-
-def _elementwise(layer: Layer) -> int:
-    numbers = layer.out * _pixels(layer)
-    return numbers * (2 * (layer.act == "hswish") + (layer.kind == "squeeze"))
-
-
-def _pixels(layer: Layer) -> int:
-    return layer.size_out[0] * layer.size_out[1]

@@ -19,9 +19,9 @@ DASH = 6
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A box to draw: corners in shares of the image, what to write at it, its colour."""
+    """A box to draw: corners in normalized coordinates, what to write at it, its colour."""
 
-    box: tuple[float, float, float, float]
+    box: Sequence[float]
     text: str
     colour: str
     dashed: bool = False
@@ -33,17 +33,19 @@ def with_boxes(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     draw = ImageDraw.Draw(page)
     line = max(1, round(min(page.size) / 200))
     font: Any = ImageFont.load_default(max(10, round(min(page.size) / 32)))
-    for mark in reversed(marks):
-        left, right = (round(x * (page.width - 1)) for x in mark.box[::2])
-        top, bottom = (round(y * (page.height - 1)) for y in mark.box[1::2])
+    ends = (page.width - 1, page.height - 1) * 2
+    placed = [
+        (mark, [round(at * end) for at, end in zip(mark.box, ends, strict=True)])
+        for mark in reversed(marks)
+    ]
+    for mark, box in placed:
         if mark.dashed:
-            _dashed(draw, (left, top, right, bottom), mark.colour, line)
+            _dashed(draw, box, mark.colour, line)
         else:
-            draw.rectangle((left, top, right, bottom), outline=mark.colour, width=line)
-    for mark in reversed(marks):  # behind all boxes, whose lines would cross the words
+            draw.rectangle(box, outline=mark.colour, width=line)
+    for mark, box in placed:  # after all boxes, whose lines would cross the words
         if mark.text:
-            corner = round(mark.box[0] * (page.width - 1)), round(mark.box[1] * (page.height - 1))
-            _label(draw, corner, mark, font, page.size)
+            _label(draw, box, mark, font, page.width)
     return page
 
 
@@ -53,9 +55,9 @@ def sheet(
     """Pictures with captions in four columns, and above them what colours mean: (text, colour)."""
     font: Any = ImageFont.load_default(15)
     columns = max(1, min(SHEET_COLUMNS, len(tiles)))
-    small = [_fitted(image) for image, _ in tiles]
+    small = [(_fitted(image), caption) for image, caption in tiles]
     rows = [small[i : i + columns] for i in range(0, len(small), columns)]
-    heights = [max(image.height for image in row) + 26 for row in rows]
+    heights = [max(image.height for image, _ in row) + 26 for row in rows]
     width = columns * (SHEET_SIDE + GAP) + GAP
     page = Image.new("RGB", (max(width, 420), sum(heights) + GAP * len(rows) + 40), "white")
     draw = ImageDraw.Draw(page)
@@ -65,12 +67,11 @@ def sheet(
         draw.text((x + 22, 10), text, fill="black", font=font)
         x += 22 + round(draw.textlength(text, font=font)) + 24
     y = 40
-    for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
-        for column, image in enumerate(row):
-            place = (GAP + column * (SHEET_SIDE + GAP), y)
-            page.paste(image, place)
-            caption = tiles[number * columns + column][1]
-            draw.text((place[0], y + image.height + 3), caption, fill="black", font=font)
+    for row, height in zip(rows, heights, strict=True):
+        for column, (image, caption) in enumerate(row):
+            x = GAP + column * (SHEET_SIDE + GAP)
+            page.paste(image, (x, y))
+            draw.text((x, y + image.height + 3), caption, fill="black", font=font)
         y += height + GAP
     return page
 
@@ -81,19 +82,18 @@ def _fitted(image: Image.Image) -> Image.Image:
 
 
 def _label(
-    draw: ImageDraw.ImageDraw, corner: tuple[int, int], mark: Mark, font: Any, size: tuple[int, int]
+    draw: ImageDraw.ImageDraw, box: Sequence[int], mark: Mark, font: Any, width: int
 ) -> None:
+    """The name above a box, inside it where there is no room."""
     extent = draw.textbbox((0, 0), mark.text, font=font)
     wide, high = extent[2] + 4, extent[3] + 3
-    x = max(0, min(corner[0], size[0] - round(wide)))
-    y = corner[1] - round(high) if corner[1] >= high else corner[1]
+    x = max(0, min(box[0], width - round(wide)))
+    y = box[1] - round(high) if box[1] >= high else box[1]
     draw.rectangle((x, y, x + wide, y + high), fill=mark.colour)
     draw.text((x + 2, y), mark.text, fill="white", font=font)
 
 
-def _dashed(
-    draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], colour: str, line: int
-) -> None:
+def _dashed(draw: ImageDraw.ImageDraw, box: Sequence[int], colour: str, line: int) -> None:
     left, top, right, bottom = box
     for x in range(left, right, 2 * DASH):
         for y in (top, bottom):

@@ -1,13 +1,13 @@
-"""Export a detector to a runtime's file, and keep the file only if it finds what the module finds."""
+"""How an exported detector compares with its module."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bneck.devices.runtimes import Session
 from bneck.nets.quantize import Quantized, emulation
@@ -16,58 +16,56 @@ from bneck.tasks.detect.boxes import Found, as_boxes, detections, overlaps
 from bneck.tasks.detect.head import anchors
 from bneck.tasks.detect.module import DetectorNet
 
-TOLERANCE = 1e-3  # of scores, and of boxes in shares of the image
+TOLERANCE = 1e-3  # of scores, and of boxes in normalized coordinates
 LEAST_COMPARED = 0.05  # scores below hardly order the boxes
-# Of a file of fewer bits: the share of boxes that both find, and when two are one.
+# Of a file of fewer bits: the fraction of boxes that both find, and when two are one.
 LEAST_ALIKE, LEAST_ALIKE_HALF = 0.8, 0.95
 LEAST_ALIKE_SCORE, ALIKE_SCORE, ALIKE_IOU = 0.1, 0.1, 0.7
 
 
 @torch.inference_mode()
 def compare(
-    net: DetectorNet,
-    session: Session,
-    images: Tensor,
-    quantized: Quantized | None,
-    precision: str,
-    *,
-    decode: bool,
-) -> dict[str, Any]:
+    net: DetectorNet, session: Session, images: Tensor, quantized: Quantized | None,
+    precision: str, *, decode: bool,
+) -> dict[str, Any]:  # fmt: skip
     """Run a file and the module on real images, and compare what both find with scores above 0.05.
-
-    A file of fewer bits is compared by the share of boxes that both find, since a slightly moved box
-    lets another one win where two overlap, and by what comes out before decoding; an 8-bit file with
-    its emulation.
 
     Returns:
         images, boxes (the module's), and largest_difference of a box or score, or of a file of fewer
-        bits the share of boxes `alike` with the float module's, see `alike_share`.
+        bits the fraction of boxes `alike` with the float module's, see `alike_share`.
 
     Raises:
         ExportError: they disagree.
     """
     places = np.array(anchors(net.detector), np.float32)
-    wanted = _found(net.eval(), images, places)
-    found = [found_by(session, image[None].numpy(), places, decode=decode) for image in images]
+    raw = net.eval()(images)
+    wanted = _found(raw, places)
+    answers = [session.run_all(image[None].numpy()) for image in images]
+    if decode:
+        found = [Found(as_boxes(boxes), scores, labels) for boxes, scores, labels in answers]
+    else:
+        found = [one for answer in answers for one in _found(answer, places)]
     boxes = sum(len(one.above(LEAST_COMPARED).scores) for one in wanted)
     how = {"images": len(images), "boxes": boxes}
     if precision == "fp32":
         largest = max(difference(a, b) for a, b in zip(wanted, found, strict=True))
-        _answers(largest <= TOLERANCE, f"boxes or scores differ by {largest:.2g}", len(images))
+        _check(largest <= TOLERANCE, f"boxes or scores differ by {largest:.2g}", len(images))
         return {**how, "largest_difference": largest}
-    module = emulation(net, quantized) if quantized else net
-    alike = alike_share(_found(module, images, places) if quantized else wanted, found)
+    # With fewer bits a slightly moved box lets another one win where two overlap, so that what counts is
+    # the fraction of boxes that both find, and what comes out before decoding.
+    same = emulation(net, quantized)(images) if quantized else raw
+    alike = alike_share(_found(same, places), found)
     least = LEAST_ALIKE if quantized else LEAST_ALIKE_HALF
-    _answers(alike >= least, f"only {alike:.1%} of the boxes are alike", len(images))
+    _check(alike >= least, f"only {alike:.1%} of the boxes are alike", len(images))
     if not decode:
-        apart = _apart(module, session, images)
+        apart = _apart(same, answers)
         tolerance = TOLERANCE_8_BIT if quantized else TOLERANCE_HALF
-        _answers(apart <= tolerance, f"its numbers are {apart:.2g} apart", len(images))
+        _check(apart <= tolerance, f"its numbers are {apart:.2g} apart", len(images))
     return {**how, "alike": alike_share(wanted, found)}
 
 
-def _answers(agree: bool, apart: str, images: int) -> None:
-    """Raise unless they agree; a figure that is no number agrees with nothing."""
+def _check(agree: bool, apart: str, images: int) -> None:
+    """Raise unless they agree; a comparison with NaN does not."""
     if not agree:
         raise ExportError(
             f"the exported file does not find what the network finds on {images} images: {apart}; no file "
@@ -75,32 +73,18 @@ def _answers(agree: bool, apart: str, images: int) -> None:
         )
 
 
-def _found(net: nn.Module, images: Tensor, places: Any) -> list[Found]:
-    offsets, logits = net(images)
-    return [
-        detections(one, scores, places)
-        for one, scores in zip(offsets.numpy(), logits.numpy(), strict=True)
-    ]
+def _found(outputs: Iterable[Any], places: Any) -> list[Found]:
+    offsets, logits = (np.asarray(part) for part in outputs)
+    return [detections(one, scores, places) for one, scores in zip(offsets, logits, strict=True)]
 
 
-def _apart(module: nn.Module, session: Session, images: Tensor) -> float:
+def _apart(wanted: Iterable[Tensor], answers: Sequence[Sequence[Any]]) -> float:
     """Root mean square of what offsets or logits differ by, relative to theirs; the larger of both."""
-    wanted = [part.numpy() for part in module(images)]
-    answers = [session.run_all(image[None].numpy()) for image in images]
     found = [np.concatenate(part) for part in zip(*answers, strict=True)]
     return max(
         float(np.sqrt(np.square(a - b).mean() / max(np.square(a).mean(), 1e-18)))
-        for a, b in zip(wanted, found, strict=True)
+        for a, b in zip((part.numpy() for part in wanted), found, strict=True)
     )
-
-
-def found_by(session: Session, image: Any, places: Any, *, decode: bool) -> Found:
-    """What a loaded file finds in one image (1, C, H, W)."""
-    if decode:
-        boxes, scores, labels = session.run_all(image)
-        return Found(as_boxes(boxes), scores, labels)
-    offsets, logits = session.run_all(image)
-    return detections(offsets[0], logits[0], places)
 
 
 def difference(wanted: Found, found: Found) -> float:
@@ -123,7 +107,7 @@ def difference(wanted: Found, found: Found) -> float:
 
 
 def alike_share(wanted: Sequence[Found], found: Sequence[Found]) -> float:
-    """The share of boxes that both find, of the boxes of either; 1 where nothing is found.
+    """The fraction of boxes that both find, of the boxes of either; 1 where nothing is found.
 
     Those with scores above 0.1 are asked for. A box is found if the other has one of its label that
     overlaps it by at least 0.7, with a score at most 0.1 away.

@@ -1,7 +1,7 @@
-"""`Detector`: SSDLite round any network as a value, with its own walk of operators (section 6.3).
+"""`Detector`: SSDLite around any network as a value, with its own walk of operators (section 6.3).
 
 The structure is that of the authors' code: predictions are made on C4 (the expansion of the row
-whose stride makes the last map), on C5 (what enters the pool) and on further maps of half the size.
+whose stride makes the last map), on C5 (what enters the pool) and on extra feature maps of half the size.
 """
 
 from __future__ import annotations
@@ -9,32 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bneck.specs import zoo
-from bneck.specs.network import Layer, NetSpec
-from bneck.specs.network import Size as AnySize
-from bneck.specs.network import layers as network_layers
-from bneck.specs.operators import Operators, Values
+from bneck.specs.network import Layer, NetSpec, Size, layers
+from bneck.specs.operators import Operators, Pair, Values
 from bneck.specs.rows import Bneck, Pool, SpecError
 from bneck.specs.text import resolve
-from bneck.specs.wrapper import (
-    Output,
-    Placed,
-    Size,
-    Tensors,
-    placed_conv,
-    placed_rows,
-    placed_separable,
-)
+from bneck.specs.wrapper import Output, Placed, Tensors, placed_conv, placed_rows, placed_separable
 
 RESOLUTION = 320  # pixels; Table 6
 COCO_IDS = 90  # COCO's category ids go from 1 to 90, and the paper's heads have a slot for each
 EXTRAS = (512, 256, 256, 128)
 LEAST_EXTRA = 16
 LEAST_RESOLUTION = 32
-SMALLEST, LARGEST = 0.2, 0.95  # scales of the first and the last map's boxes, shares of the image
+SMALLEST, LARGEST = 0.2, 0.95  # scales of the first and the last map, fractions of the image
 RATIOS = (1.0, 2.0, 0.5, 3.0, 0.3333)  # width / height of a map's boxes, as the authors print them
 FIRST_MAP = ((0.1, 1.0), (0.2, 2.0), (0.2, 0.5))  # scale and ratio of the first map's fewer boxes
 
@@ -44,16 +35,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detector:
-    """SSDLite: a network's rows before the pool, further maps, and two heads on every map.
+    """SSDLite: a network's rows before the pool, extra feature maps, and two heads on every map.
 
     Each head is a 3x3 depthwise conv with batch norm and ReLU6, then a 1x1 conv with a bias: one
-    gives 4 numbers for every anchor, the other `slots` scores, of which slot 0 is the background.
+    outputs 4 numbers for every anchor, the other `slots` class logits, of which slot 0 is the background.
 
     Args:
         network: the backbone; its pool, its head and its classifier take no part.
         classes: what can be detected.
         resolution: side of the square input in pixels. Images are stretched to it.
-        extras: channels of the maps behind C5, each half as large as the one before it.
+        extras: channels of the maps after C5, each half as large as the one before it.
 
     Raises:
         SpecError: a number that cannot be, or a network without a row of stride 2 to take C4 from.
@@ -84,24 +75,25 @@ class Detector:
 
     @property
     def name(self) -> str:
-        """The network's."""
         return self.network.name
 
     @property
     def rounded(self) -> Mapping[str, Values]:
-        """None: every point is named after a layer."""
-        return {}
+        return {}  # every point is named after a layer
 
     def settings(self) -> dict[str, Any]:
-        """What can be detected, and the further maps."""
         return {"classes": self.classes, "extras": list(self.extras)}
 
-    def layers(self, size: AnySize | None = None) -> Iterator[Layer]:
-        """Those of the function `layers`, at the detector's own resolution whatever the size."""
-        return layers(self)
+    def layers(self, size: Size | None = None) -> Iterator[Layer]:
+        """Walk the operators: backbone, extra feature maps, heads; at `resolution` whatever the size.
+
+        Counting, building and graph writing all read this walk. Row indices go on after the backbone's:
+        one for every extra feature map, then one for the heads of every map.
+        """
+        return chain(features(self), extra_layers(self), head_layers(self))
 
     def feeds(self) -> Mapping[str, str]:
-        """The first further map takes C5, the heads of C4 and C5 take those."""
+        """The first extra feature map takes C5, the heads of C4 and C5 take those."""
         c4, c5 = maps(self)[:2]
         found = {"extras.0.reduce": c5.layer}
         for head in ("boxes", "scores"):
@@ -110,34 +102,27 @@ class Detector:
                 found |= {depthwise: source.layer, f"{head}.{i}.predict": depthwise}
         return found
 
-    def outputs(self, size: Size, *, finished: bool = False) -> tuple[Output, ...]:
+    def outputs(self, size: Pair, *, finished: bool = False) -> tuple[Output, ...]:
         """Offsets and logits of every anchor; boxes, scores and labels of one image if `finished`."""
         if finished:
-            found: tuple[int | str, ...] = ("found",)
-            return (
-                Output("boxes", (*found, 4)),
-                Output("scores", found),
-                Output("labels", found, whole=True),
-            )
+            boxes, scores = Output("boxes", ("found", 4)), Output("scores", ("found",))
+            return boxes, scores, Output("labels", ("found",), whole=True)
         count = len(anchors(self))
-        return (
-            Output("offsets", ("batch", count, 4)),
-            Output("logits", ("batch", count, self.slots)),
-        )
+        offsets = Output("offsets", ("batch", count, 4))
+        return offsets, Output("logits", ("batch", count, self.slots))
 
     def answer(
-        self, graph: Operators[T], image: T, size: Size, *, finished: bool = False
+        self, graph: Operators[T], image: T, size: Pair, *, finished: bool = False
     ) -> dict[str, T]:
         """`offsets` (N, anchors, 4) and `logits` (N, anchors, slots), real numbers.
 
-        `finished`: `boxes` (K, 4), corners in shares of the image, `scores` (K,) and `labels` (K,)
-        from 1, best first: the authors' decoding and class-by-class suppression. ONNX alone has it.
+        `finished`: `boxes` (K, 4), corners in normalized coordinates, `scores` (K,) and `labels` (K,)
+        from 1, best first: the authors' decoding and class-by-class NMS. ONNX alone has it.
 
         Raises:
             InputError: decoding in another format.
         """
-        made: dict[str, T] = {}
-        x, taken = image, {source.layer: source for source in maps(self)}
+        taken, made = [source.layer for source in maps(self)], {}
         for layer, x in graph.behind([*features(self), *extra_layers(self)], image):
             if layer.name in taken:
                 made[layer.name] = x
@@ -157,12 +142,11 @@ class Detector:
         return decoded(graph, anchors(self), found["offsets"], found["logits"], slots=self.slots)
 
     def arranged(self, weights: Tensors) -> Tensors:
-        """As they are."""
         return weights
 
     @property
     def slots(self) -> int:
-        """Scores of an anchor: the background and the classes."""
+        """Class logits of an anchor: the background and the classes."""
         return self.classes + 1
 
     @property
@@ -177,10 +161,6 @@ class Detector:
         """Whether C4 is the expansion of its row; where nothing expands (V1), it is the row's input."""
         row = self.network.rows[self.c4_row]
         return isinstance(row, Bneck) and not row.fused and self.network.expands(self.c4_row)
-
-    def anchors_a_cell(self, index: int) -> int:
-        """Boxes that map `index` predicts in every cell: 3 on the first, 6 on the others."""
-        return len(FIRST_MAP) if index == 0 else len(RATIOS) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +178,9 @@ def ssdlite(
     """The detector of a network as Table 6 has it.
 
     A width in a zoo name also scales what classification keeps wide: the conv before the pool and
-    the further maps (at least 16 channels). A spec, a spec file or a run's folder stays as it is.
-
-    Args:
-        network: a zoo name (`v3-small+dagger`, `v2-0.35`), a spec file, a run's folder or a spec.
-        classes: what can be detected; the paper counts with COCO's 90 ids.
-        resolution: side of the input; None takes the name's (`v3-small@256`), else 320.
+    the extra feature maps (at least 16 channels). A spec, a spec file or a run's folder stays as it is.
+    `classes` is by default the paper's, COCO's 90 ids. `resolution` is the side of the input in pixels;
+    None takes the name's (`v3-small@256`), else 320.
 
     Raises:
         SpecError: no such network, or it cannot be a backbone.
@@ -213,40 +190,31 @@ def ssdlite(
     width = zoo.width_of(spec.name) if by_name else 1.0
     named = spec.resolution if by_name and "@" in spec.name else RESOLUTION
     return Detector(
-        network=spec,
-        classes=classes,
-        resolution=named if resolution is None else resolution,
+        network=spec, classes=classes, resolution=named if resolution is None else resolution,
         extras=tuple(max(LEAST_EXTRA, int(out * width)) for out in EXTRAS),
-    )
+    )  # fmt: skip
 
 
 def features(detector: Detector) -> Iterator[Layer]:
     """The operators of the backbone, from the image to C5."""
     spec = detector.network
-    for layer in network_layers(spec, detector.resolution):
-        if layer.row < spec.pool_at:
-            yield layer
+    return (one for one in layers(spec, detector.resolution) if one.row < spec.pool_at)
 
 
 def maps(detector: Detector) -> tuple[Map, ...]:
-    """C4, C5 and the further maps, largest first."""
+    """C4, C5 and the extra feature maps, largest first."""
     walk = list(features(detector))
-    first = next(layer for layer in walk if layer.row == detector.c4_row)
-    if detector.taps_expansion:
-        c4 = Map(first.name, first.out, first.size_out)
-    else:
-        before = walk[walk.index(first) - 1]
-        c4 = Map(before.name, before.out, before.size_out)
-    c5 = Map(walk[-1].name, walk[-1].out, walk[-1].size_out)
-    found = [c4, c5]
+    c4 = next(i for i, layer in enumerate(walk) if layer.row == detector.c4_row)
+    taken = (walk[c4 if detector.taps_expansion else c4 - 1], walk[-1])
+    found = [Map(layer.name, layer.out, layer.size_out) for layer in taken]
     for i, out in enumerate(detector.extras):
-        size = found[-1].size
-        found.append(Map(f"extras.{i}.expand", out, (-(-size[0] // 2), -(-size[1] // 2))))
+        height, width = found[-1].size
+        found.append(Map(f"extras.{i}.expand", out, (-(-height // 2), -(-width // 2))))
     return tuple(found)
 
 
 def extra_layers(detector: Detector) -> Iterator[Layer]:
-    """The operators of the further maps: 1x1 to half the channels, 3x3 depthwise stride 2, 1x1."""
+    """The operators of the extra feature maps: 1x1 to half the channels, 3x3 depthwise stride 2, 1x1."""
     into = maps(detector)[1]
     for i, made in enumerate(maps(detector)[2:]):
         row = detector.network.pool_at + i
@@ -270,8 +238,8 @@ def head_layers(detector: Detector) -> Iterator[Layer]:
     """The operators of the heads: for every map boxes, then scores; no weights are shared."""
     row = detector.network.pool_at + len(detector.extras)
     for i, source in enumerate(maps(detector)):
-        cell = detector.anchors_a_cell(i)
-        for head, out in (("boxes", 4 * cell), ("scores", detector.slots * cell)):
+        per_cell = len(FIRST_MAP) if i == 0 else len(RATIOS) + 1
+        for head, out in (("boxes", 4 * per_cell), ("scores", detector.slots * per_cell)):
             yield Layer(
                 name=f"{head}.{i}.depthwise", kind="depthwise", row=row + i, width_in=source.width,
                 out=source.width, size_in=source.size, size_out=source.size, kernel=3, act="relu6",
@@ -282,34 +250,23 @@ def head_layers(detector: Detector) -> Iterator[Layer]:
             )  # fmt: skip
 
 
-def layers(detector: Detector) -> Iterator[Layer]:
-    """Walk the detector's operators: backbone, further maps, heads.
-
-    Counting, building and graph writing all read this walk. Rows go on behind the backbone's: one for
-    every further map, then one for the heads of every map.
-    """
-    yield from features(detector)
-    yield from extra_layers(detector)
-    yield from head_layers(detector)
-
-
 def anchors(detector: Detector) -> list[Anchor]:
-    """Boxes that predictions are relative to: (centre x, centre y, width, height), shares of the image.
+    """Anchor boxes (centre x, centre y, width, height) in normalized coordinates.
 
     In the order of the predictions: by map, row, column, box of the cell. Scales of the maps go in
-    equal steps from 0.2 to 0.95, with one more box between each scale and the next (1.0 behind the
-    last). The first map has 3 boxes a cell only. Boxes are not cut at the image's edge.
+    equal steps from 0.2 to 0.95, with one more box between each scale and the next (1.0 after the
+    last). The first map has only 3 boxes per cell. Boxes are not cut at the image's edge.
     """
     found: list[Anchor] = []
-    count = len(detector.extras) + 2
-    scales = [SMALLEST + (LARGEST - SMALLEST) * i / (count - 1) for i in range(count)] + [1.0]
+    last = len(detector.extras) + 1
+    scales = [SMALLEST + (LARGEST - SMALLEST) * i / last for i in range(last + 1)] + [1.0]
     for index, source in enumerate(maps(detector)):
-        if index == 0:
-            shapes = list(FIRST_MAP)
-        else:
-            between = math.sqrt(scales[index] * scales[index + 1])
-            shapes = [*((scales[index], ratio) for ratio in RATIOS), (between, 1.0)]
-        sides = [(scale * math.sqrt(ratio), scale / math.sqrt(ratio)) for scale, ratio in shapes]
+        between = math.sqrt(scales[index] * scales[index + 1])
+        shapes = [*((scales[index], ratio) for ratio in RATIOS), (between, 1.0)]
+        sides = [
+            (scale * math.sqrt(ratio), scale / math.sqrt(ratio))
+            for scale, ratio in (FIRST_MAP if index == 0 else shapes)
+        ]
         rows, columns = source.size
         found += [
             ((x + 0.5) / columns, (y + 0.5) / rows, width, height)
@@ -322,36 +279,30 @@ def anchors(detector: Detector) -> list[Anchor]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ssdlite:
-    """SSDLite (6.3): `classes` to detect, channels of the further maps. The side is the network's."""
+    """SSDLite (6.3): `classes` to detect, channels of the extra feature maps. The side is the network's."""
 
     classes: int = COCO_IDS
     extras: tuple[int, ...] = EXTRAS
 
     @property
     def key(self) -> str:
-        """Classes and further maps."""
         return f"ssdlite {self.classes} {self.extras}"
 
     def around(self, spec: NetSpec) -> Detector:
-        """The detector round a network, at the network's resolution."""
-        return Detector(
-            network=spec, classes=self.classes, resolution=spec.resolution, extras=self.extras
-        )
+        side = spec.resolution
+        return Detector(network=spec, classes=self.classes, resolution=side, extras=self.extras)
 
     def network(self, spec: NetSpec) -> NetSpec:
-        """The network itself."""
         return self.around(spec).network
 
-    def size(self, spec: NetSpec) -> Size:
-        """A square of its resolution."""
+    def size(self, spec: NetSpec) -> Pair:
         return (spec.resolution, spec.resolution)
 
     def layers(self, spec: NetSpec) -> Iterator[Layer]:
-        """Those of the function `layers`."""
-        return layers(self.around(spec))
+        return self.around(spec).layers()
 
     def rows(self, spec: NetSpec) -> Iterator[Placed]:
-        """Rows up to C5; a conv and a bneck for every further map; a bneck for every head.
+        """Rows up to C5; a conv and a bneck for every extra feature map; a bneck for every head.
 
         Separable convolutions are bnecks without an expand convolution.
         """

@@ -1,4 +1,4 @@
-"""Which detections hit, which are false alarms, and which objects are missed. numpy only."""
+"""True positives, false positives and misses among detections. numpy only."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ class Verdict:
     ignored: Flags
     missed: Flags
 
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """True positives, misses and false positives."""
+        false = ~self.hit & ~self.ignored
+        return int(self.hit.sum()), int(self.missed.sum()), int(false.sum())
+
+    @property
+    def error(self) -> float:
+        """Misses and false positives as a fraction of all that is shown or missed."""
+        hits, missed, false = self.counts
+        return (missed + false) / max(1, hits + missed + false)
+
 
 def judge(found: Found, boxes: Boxes, labels: Labels, crowd: Flags) -> Verdict:
     """Give each detection, best first, the free object of its class that it overlaps most.
@@ -38,14 +50,15 @@ def judge(found: Found, boxes: Boxes, labels: Labels, crowd: Flags) -> Verdict:
         best = int(open_shares.argmax()) if len(labels) else -1
         if best >= 0 and open_shares[best] >= HIT_IOU:
             hit[i], free[best] = True, False
-            continue
-        ignored[i] = bool((_inside(found.boxes[i], boxes)[crowd & (labels == label)] >= 0.5).any())
+        else:
+            crowded = _inside(found.boxes[i], boxes[crowd & (labels == label)])
+            ignored[i] = bool((crowded >= 0.5).any())
     return Verdict(hit=hit, ignored=ignored, missed=free)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
-    """The least score to show, and what showing so much gives: shares from 0 to 1."""
+    """The least score to show, and what showing so much gives: fractions from 0 to 1."""
 
     score: float
     precision: float
@@ -55,12 +68,12 @@ class Threshold:
 
 def best_threshold(judged: Iterable[tuple[Found, Verdict]]) -> Threshold | None:
     """The least score with the best harmonic mean of precision and recall; None without objects."""
-    scores, hits, objects = [], [], 0
+    scores, hits, objects = [np.empty(0, np.float32)], [np.empty(0, np.bool_)], 0
     for found, verdict in judged:
         scores.append(found.scores[~verdict.ignored])
         hits.append(verdict.hit[~verdict.ignored])
         objects += int(verdict.missed.sum() + verdict.hit.sum())
-    every = np.concatenate(scores) if scores else np.empty(0)
+    every = np.concatenate(scores)
     if not objects or not len(every):
         return None
     order = np.argsort(-every, kind="stable")
@@ -69,15 +82,13 @@ def best_threshold(judged: Iterable[tuple[Found, Verdict]]) -> Threshold | None:
     f1 = 2 * right / (shown + objects)
     best = int(f1.argmax())
     return Threshold(
-        score=float(every[order][best]),
-        precision=float(right[best] / shown[best]),
-        recall=float(right[best] / objects),
-        f1=float(f1[best]),
-    )
+        score=float(every[order][best]), precision=float(right[best] / shown[best]),
+        recall=float(right[best] / objects), f1=float(f1[best]),
+    )  # fmt: skip
 
 
 def _inside(box: npt.NDArray[np.float32], boxes: Boxes) -> npt.NDArray[np.float64]:
-    """Share of `box` that lies inside each of `boxes`: (N,)."""
+    """Fraction of `box` that lies inside each of `boxes`: (N,)."""
     sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
     area = max(float((box[2:] - box[:2]).prod()), 1e-12)
     shares: npt.NDArray[np.float64] = np.maximum(sides, 0).prod(1) / area

@@ -7,9 +7,10 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +20,27 @@ from torch import Tensor
 
 from bneck.data.batches import normalise
 from bneck.data.folders import DataError
-from bneck.data.images import Pixels, read_stretched
+from bneck.data.images import Pixels, read_ahead, read_stretched
 from bneck.data.vary import recoloured, sample
 from bneck.records.files import write_json
 from bneck.specs.normalisation import IMAGENET, Normalisation
-from bneck.tasks.detect.coco import Annotated, Boxes, Labels, Picture
+from bneck.tasks.detect.boxes import Boxes, Labels
+from bneck.tasks.detect.coco import Annotated, Picture
 
 Batch = tuple[Tensor, list[Boxes], list[Labels]]
 
 MARGIN = 1.25  # stored side over the input's, so that crops do not blur
-# A crop must cover one of the objects by at least this share; drawn anew for each image.
+# A crop must cover one of the objects by at least this fraction; drawn again for each image.
 COVERED = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-WHOLE = 0.15  # share of the images that stay as they are
-AREA, ASPECT = (0.1, 1.0), (0.5, 2.0)  # of a crop: share of the image, width / height
+WHOLE = 0.15  # fraction of the images that stay as they are
+AREA, ASPECT = (0.1, 1.0), (0.5, 2.0)  # of a crop: fraction of the image, width / height
 TRIES = 50
-LEAST_SHOWN = 0.3  # of a box; of what a crop shows less, it is not said that it is there
+LEAST_SHOWN = 0.3  # fraction of a box that a crop must show for the box to stay
 
 
 @dataclass(frozen=True, slots=True)
 class BoxAugment:
-    """How training images are varied: random crops by overlap (as the authors do), mirroring, colour.
+    """How training images are augmented: random crops by overlap (as the authors do), mirroring, colour.
 
     `colour` changes brightness, contrast and saturation by a factor from 1 - colour to 1 + colour.
     """
@@ -46,10 +48,6 @@ class BoxAugment:
     crop: bool = True
     flip: bool = True
     colour: float = 0.2
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.colour <= 1:
-            raise DataError(f"colour is {self.colour!r}; it must be from 0 to 1")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,13 +59,9 @@ class Stored:
 
 
 def store(
-    annotated: Annotated,
-    side: int,
-    folder: Path,
-    *,
-    name: str,
+    annotated: Annotated, side: int, folder: Path, *, name: str,
     on_image: Callable[[int], None] | None = None,
-) -> Stored:
+) -> Stored:  # fmt: skip
     """Decode a split's images into `folder/NAME.u8`, or open the file if it holds them already.
 
     Raises:
@@ -97,10 +91,10 @@ def _write(
     annotated: Annotated, side: int, path: Path, on_image: Callable[[int], None] | None
 ) -> dict[int, str]:
     bad: dict[int, str] = {}
-    partial = path.with_suffix(".part")
+    unfinished = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with unfinished.open("wb") as file:
             for picture, pixels in _decoded(annotated.pictures, side):
                 if isinstance(pixels, str):
                     bad[picture.id] = pixels
@@ -108,7 +102,7 @@ def _write(
                     file.write(pixels.tobytes())
                 if on_image:
                     on_image(1)
-        os.replace(partial, path)
+        os.replace(unfinished, path)
     except OSError as error:
         needed_mb = len(annotated.pictures) * 3 * side * side / 1e6
         raise DataError(
@@ -117,51 +111,36 @@ def _write(
         ) from None
     finally:
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
     annotated.without(bad)  # refuses too many
     return bad
 
 
 def _decoded(pictures: Sequence[Picture], side: int) -> Iterator[tuple[Picture, Pixels | str]]:
-    """In order, a few ahead. Threads do: Pillow decodes outside Python's lock."""
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(pictures), 4 * workers):
-            part = pictures[start : start + 4 * workers]
-            found = pool.map(lambda picture: read_stretched(picture.path, side), part)
-            yield from zip(part, found, strict=True)
+    files = [picture.path for picture in pictures]
+    return zip(pictures, read_ahead(files, partial(read_stretched, side=side)), strict=True)
 
 
 def _fingerprint(annotated: Annotated, side: int) -> str:
     digest = hashlib.sha256(repr(side).encode())
     for picture in annotated.pictures:
         state = picture.path.stat()
-        digest.update(
-            repr((picture.id, str(picture.path), state.st_size, state.st_mtime_ns)).encode()
-        )
+        told = (picture.id, str(picture.path), state.st_size, state.st_mtime_ns)
+        digest.update(repr(told).encode())
     return digest.hexdigest()
 
 
 def box_batches(
-    stored: Stored,
-    *,
-    resolution: int,
-    batch: int,
-    augment: BoxAugment,
-    seed: int,
-    epoch: int,
-    first: int = 0,
-    normalisation: Normalisation = IMAGENET,
+    stored: Stored, *, resolution: int, batch: int, augment: BoxAugment, seed: int, epoch: int,
+    first: int = 0, normalisation: Normalisation = IMAGENET, share: tuple[int, int] = (0, 1),
     indices: npt.NDArray[np.int64] | None = None,
-    share: tuple[int, int] = (0, 1),
-) -> Iterator[Batch]:
+) -> Iterator[Batch]:  # fmt: skip
     """Yield images (N, 3, resolution, resolution) float32 normalised, with every image's boxes and labels.
 
-    Of the images of `indices`, all by default.
-
-    In an order new each epoch, from batch `first` on; the last, incomplete batch is left out. How an
-    image is varied depends on (seed, epoch, index of the image) and on nothing else. Crowd boxes are
-    left out. `share` (k, n) gives the k-th of n equal parts of every batch, for n processes.
+    Of the images of `indices`, all by default, in an order new each epoch, from batch `first` on; the
+    last, incomplete batch is left out. How an image is augmented depends on (seed, epoch, index of the
+    image) and on nothing else. Crowd boxes are left out. `share` (k, n) gives the k-th of n equal parts
+    of every batch, for n processes.
     """
     chosen = np.arange(len(stored.images)) if indices is None else indices
     order = np.random.default_rng((seed, epoch, 0)).permutation(chosen)
@@ -172,14 +151,10 @@ def box_batches(
 
 
 def varied(
-    stored: Stored,
-    indices: npt.NDArray[np.int64],
-    resolution: int,
-    augment: BoxAugment,
-    seeds: tuple[int, int],
-    normalisation: Normalisation = IMAGENET,
-) -> Batch:
-    """The images of `indices`, each varied by random numbers of its own."""
+    stored: Stored, indices: npt.NDArray[np.int64], resolution: int, augment: BoxAugment,
+    seeds: tuple[int, int], normalisation: Normalisation = IMAGENET,
+) -> Batch:  # fmt: skip
+    """The images of `indices`, each augmented by random numbers of its own."""
     windows, factors = np.empty((len(indices), 4)), np.empty((len(indices), 3), np.float32)
     boxes, labels = [], []
     for i, index in enumerate(indices):
@@ -206,16 +181,16 @@ def varied(
 
 
 def crop_window(boxes: Boxes, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """A random window (left, top, right, bottom), in shares of the image, for boxes (N, 4).
+    """A random window (left, top, right, bottom), in normalized coordinates, for boxes (N, 4).
 
-    As the authors crop: 15 % stay whole; else a share is drawn from `COVERED`, and the first of 50
+    As the authors crop: 15 % stay whole; else a fraction is drawn from `COVERED`, and the first of 50
     windows that covers one of the boxes by as much is taken. If none does, the image stays whole.
     Without boxes any window does.
     """
     whole = np.array((0.0, 0.0, 1.0, 1.0))
     if rng.random() < WHOLE:
         return whole
-    share = COVERED[rng.integers(len(COVERED))]
+    least = max(COVERED[rng.integers(len(COVERED))], LEAST_SHOWN)
     area = rng.uniform(*AREA, TRIES)
     aspect = np.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1]), TRIES))
     width, height = np.sqrt(area * aspect), np.sqrt(area / aspect)
@@ -224,12 +199,12 @@ def crop_window(boxes: Boxes, rng: np.random.Generator) -> npt.NDArray[np.float6
     left, top = place[:, 0] * (1 - width), place[:, 1] * (1 - height)
     windows = np.stack((left, top, left + width, top + height), axis=1)[fits]
     if len(boxes):
-        windows = windows[covered(boxes, windows).max(1) >= max(share, LEAST_SHOWN)]
+        windows = windows[covered(boxes, windows).max(1) >= least]
     return windows[0] if len(windows) else whole
 
 
 def covered(boxes: Boxes, windows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Share of every box (N, 4) that lies inside each of the windows (W, 4): (W, N)."""
+    """Fraction of every box (N, 4) that lies inside each of the windows (W, 4): (W, N)."""
     low = np.maximum(boxes[None, :, :2], windows[:, None, :2])
     high = np.minimum(boxes[None, :, 2:], windows[:, None, 2:])
     sides = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
@@ -238,7 +213,7 @@ def covered(boxes: Boxes, windows: npt.NDArray[np.float64]) -> npt.NDArray[np.fl
 
 
 def cropped(boxes: Boxes, labels: Labels, window: npt.NDArray[np.float64]) -> tuple[Boxes, Labels]:
-    """Boxes and labels as a window shows them: cut at its edges; what it hardly shows is gone."""
+    """Boxes and labels as a window shows them: cut at its edges, without what it hardly shows."""
     keep = covered(boxes, window[None])[0] >= LEAST_SHOWN
     size = np.tile(window[2:] - window[:2], 2)
     moved = (boxes[keep] - np.tile(window[:2], 2)) / size
@@ -246,25 +221,16 @@ def cropped(boxes: Boxes, labels: Labels, window: npt.NDArray[np.float64]) -> tu
 
 
 def eval_images(
-    annotated: Annotated,
-    *,
-    resolution: int,
-    batch: int,
-    normalisation: Normalisation = IMAGENET,
-) -> Iterator[tuple[list[Picture], list[str], Tensor]]:
-    """Yield (pictures, reasons, images) in order: whole images, stretched and normalised.
+    annotated: Annotated, *, resolution: int, batch: int, normalisation: Normalisation = IMAGENET
+) -> Iterator[tuple[list[Picture], dict[int, str], Tensor]]:
+    """Yield pictures that can be read, by id why others cannot, and the images of the former.
 
-    A picture that cannot be read has a reason, "" for one that can; images are those of the latter.
+    Images are whole, stretched and normalised, (N, 3, resolution, resolution) float32, in order.
     """
-    pending: list[tuple[Picture, Pixels | str]] = []
-    for number, entry in enumerate(_decoded(annotated.pictures, resolution), 1):
-        pending.append(entry)
-        if len(pending) == batch or number == len(annotated.pictures):
-            good = [pixels for _, pixels in pending if not isinstance(pixels, str)]
-            stacked = np.stack(good) if good else np.empty((0, 3, resolution, resolution), np.uint8)
-            yield (
-                [picture for picture, _ in pending],
-                [pixels if isinstance(pixels, str) else "" for _, pixels in pending],
-                normalise(torch.from_numpy(stacked), normalisation),
-            )
-            pending = []
+    decoded = _decoded(annotated.pictures, resolution)
+    while part := list(islice(decoded, batch)):
+        good = [(picture, pixels) for picture, pixels in part if not isinstance(pixels, str)]
+        bad = {picture.id: why for picture, why in part if isinstance(why, str)}
+        stacked = np.array([p for _, p in good], np.uint8).reshape(-1, 3, resolution, resolution)
+        images = normalise(torch.from_numpy(stacked), normalisation)
+        yield [picture for picture, _ in good], bad, images

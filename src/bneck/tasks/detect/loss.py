@@ -1,10 +1,9 @@
-"""Detection: what every anchor is to say, and the two losses that teach it."""
+"""Detection losses: focal loss, hard negative mining, and distillation from a teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -12,19 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bneck.specs.errors import InputError
-from bneck.tasks.detect.boxes import (
-    BACKGROUND,
-    Boxes,
-    Labels,
-    corners,
-    encode,
-    match,
-)
+from bneck.tasks.detect.boxes import BACKGROUND, Boxes, Labels, corners, encode, match
 from bneck.tasks.detect.head import Detector, anchors
 
-LossName: TypeAlias = Literal["focal", "mining"]
-LOSSES: tuple[str, ...] = get_args(LossName)
-
+LOSSES = ("focal", "mining")
 ALPHA, GAMMA = 0.75, 2.0  # of the focal loss, as in the authors' settings for V3
 CODE_SIZE = 4
 NEGATIVES, LEAST_NEGATIVES = 3, 3  # per positive, and at least per image
@@ -32,7 +22,7 @@ NEGATIVES, LEAST_NEGATIVES = 3, 3  # per positive, and at least per image
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What a batch's anchors are to say: labels (N, anchors), 0 for none; offsets (N, anchors, 4)."""
+    """Targets of a batch's anchors: labels (N, anchors), 0 for none; offsets (N, anchors, 4)."""
 
     labels: Tensor
     offsets: Tensor
@@ -58,7 +48,7 @@ class DetectionLoss:
         self.boxes = corners(self.anchors)
 
     def targets(self, boxes: Sequence[Boxes], labels: Sequence[Labels]) -> Targets:
-        """Match every image's boxes (corners, shares) and labels (from 1) to the anchors."""
+        """Match every image's boxes (corners) and labels (from 1) to the anchors."""
         wanted = np.zeros((len(boxes), len(self.anchors)), np.int64)
         offsets = np.zeros((len(boxes), len(self.anchors), 4), np.float32)
         for i, (its_boxes, its_labels) in enumerate(zip(boxes, labels, strict=True)):
@@ -69,10 +59,7 @@ class DetectionLoss:
         return Targets(torch.from_numpy(wanted), torch.from_numpy(offsets))
 
     def of(
-        self,
-        outputs: tuple[Tensor, ...],
-        boxes: Sequence[Boxes],
-        labels: Sequence[Labels],
+        self, outputs: tuple[Tensor, ...], boxes: Sequence[Boxes], labels: Sequence[Labels]
     ) -> Tensor:
         """The loss of a net's outputs for one batch, divided by the number of anchors with an object."""
         offsets, logits = outputs
@@ -108,19 +95,12 @@ def divergence(
 
 
 def focal_loss(offsets: Tensor, logits: Tensor, targets: Targets) -> Tensor:
-    """Sigmoid focal loss (alpha 0.75, gamma 2) of all anchors, and a quarter of the box loss.
-
-    The background has no target of its own: an anchor without an object is to have 0 everywhere.
-    """
-    positive = targets.labels > BACKGROUND
-    wanted = _one_hot(targets.labels, logits.shape[2])
-    entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-    scores = logits.sigmoid()
-    miss = (scores - wanted).abs()  # 1 - p of the right answer
+    """Sigmoid focal loss (alpha 0.75, gamma 2) of all anchors, and a quarter of the box loss."""
+    wanted, entropy = _entropy(logits, targets)
+    miss = (logits.sigmoid() - wanted).abs()  # 1 - p of the true answer
     weight = wanted * ALPHA + (1 - wanted) * (1 - ALPHA)
     classes = (weight * miss.pow(GAMMA) * entropy).sum()
-    boxes = _box_loss(offsets, targets).sum() / CODE_SIZE
-    return (classes + boxes) / positive.sum().clamp(min=1)
+    return _per_object(classes, _box_loss(offsets, targets).sum() / CODE_SIZE, targets)
 
 
 def mining_loss(offsets: Tensor, logits: Tensor, targets: Targets) -> Tensor:
@@ -130,14 +110,16 @@ def mining_loss(offsets: Tensor, logits: Tensor, targets: Targets) -> Tensor:
     positives and at least three.
     """
     positive = targets.labels > BACKGROUND
-    wanted = _one_hot(targets.labels, logits.shape[2])
-    entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(2)
+    entropy = _entropy(logits, targets)[1].sum(2)
     hardness = entropy.detach().masked_fill(positive, -1.0)
     rank = hardness.argsort(1, descending=True).argsort(1)
     quota = (NEGATIVES * positive.sum(1)).clamp(min=LEAST_NEGATIVES)
     mined = ~positive & (rank < quota[:, None])
-    classes = entropy[positive | mined].sum()
-    return (classes + _box_loss(offsets, targets).sum()) / positive.sum().clamp(min=1)
+    return _per_object(entropy[positive | mined].sum(), _box_loss(offsets, targets).sum(), targets)
+
+
+def _per_object(classes: Tensor, boxes: Tensor, targets: Targets) -> Tensor:
+    return (classes + boxes) / (targets.labels > BACKGROUND).sum().clamp(min=1)
 
 
 def _box_loss(offsets: Tensor, targets: Targets) -> Tensor:
@@ -145,8 +127,9 @@ def _box_loss(offsets: Tensor, targets: Targets) -> Tensor:
     return F.smooth_l1_loss(offsets[positive], targets.offsets[positive], reduction="none")
 
 
-def _one_hot(labels: Tensor, slots: int) -> Tensor:
-    """(N, anchors) -> (N, anchors, slots), nothing set for the background."""
-    wanted = F.one_hot(labels, slots).float()
+def _entropy(logits: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+    """Wanted scores and their sigmoid cross-entropy, (N, anchors, slots) both."""
+    wanted = F.one_hot(targets.labels, logits.shape[2]).float()
+    # The background has no score of its own: an anchor without an object is to have 0 everywhere.
     wanted[..., BACKGROUND] = 0
-    return wanted
+    return wanted, F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")

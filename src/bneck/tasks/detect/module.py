@@ -1,4 +1,4 @@
-"""SSDLite as a module: the rows of a network, further maps, and two heads on every map."""
+"""SSDLite as a module: the rows of a network, extra feature maps, and two heads on every map."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from bneck.nets.build import WrappedNet
 from bneck.nets.ops import BneckRow, ConvBnAct, initialise
-from bneck.specs.network import Layer
-from bneck.tasks.detect.head import Detector, extra_layers, head_layers
+from bneck.tasks.detect.head import Detector
 
 HEAD_STD = 0.03  # of the authors' head convs
-PRIOR = 0.01  # first score of every class; the authors' settings ask for it
+PRIOR = 0.01  # first score of every class
 
 
 class DetectorNet(WrappedNet):
@@ -27,15 +26,13 @@ class DetectorNet(WrappedNet):
     def __init__(self, detector: Detector) -> None:
         super().__init__(detector)
         self.detector = detector
-        self.extras = self._blocks(list(extra_layers(detector)))
-        heads = list(head_layers(detector))
-        self.boxes = self._blocks([layer for layer in heads if layer.name.startswith("boxes.")])
-        self.scores = self._blocks([layer for layer in heads if layer.name.startswith("scores.")])
+        self.extras, self.boxes, self.scores = map(self._blocks, ("extras", "boxes", "scores"))
 
-    def _blocks(self, walk: list[Layer]) -> nn.ModuleList:
+    def _blocks(self, kind: str) -> nn.ModuleList:
         """Layers named `KIND.INDEX.PART` as a list of blocks with their parts by name."""
         blocks = nn.ModuleList()
-        for _, group in groupby(walk, key=lambda layer: layer.name.split(".")[1]):
+        own = (layer for layer in self.detector.layers() if layer.name.startswith(f"{kind}."))
+        for _, group in groupby(own, key=lambda layer: layer.name.split(".")[1]):
             block = nn.Sequential()
             for layer in group:
                 part = layer.name.rpartition(".")[2]
@@ -44,17 +41,22 @@ class DetectorNet(WrappedNet):
         return blocks
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """Images (N, channels, H, W) -> C4, C5 and the further maps."""
+        """Images (N, channels, H, W) -> C4, C5 and the extra feature maps."""
         found = []
         for index, row in enumerate(self.rows):
-            if index == self.detector.c4_row:
-                if self.detector.taps_expansion:
-                    assert isinstance(row, BneckRow)
-                    expanded, x = _tapped(row, x)
-                    found.append(expanded)
-                    continue
+            if index != self.detector.c4_row:
+                x = row(x)
+            elif self.detector.taps_expansion:
+                assert isinstance(row, BneckRow)
+                expand, *others = row.children()
+                expanded = y = expand(x)
+                for part in others:
+                    y = part(y)
+                found.append(expanded)
+                x = x + y if row.adds else y
+            else:
                 found.append(x)
-            x = row(x)
+                x = row(x)
         found.append(x)
         for block in self.extras:
             x = block(x)
@@ -70,31 +72,23 @@ class DetectorNet(WrappedNet):
         return torch.cat(offsets, 1), torch.cat(logits, 1)
 
 
-def _tapped(row: BneckRow, x: Tensor) -> tuple[Tensor, Tensor]:
-    """A row's expansion and its output."""
-    expand, *others = row.children()
-    expanded = y = expand(x)
-    for part in others:
-        y = part(y)
-    return expanded, x + y if row.adds else y
-
-
 def _by_anchor(x: Tensor, numbers: int) -> Tensor:
-    """(N, anchors a cell x numbers, H, W) -> (N, H x W x anchors a cell, numbers)."""
+    """(N, anchors per cell x numbers, H, W) -> (N, H x W x anchors per cell, numbers)."""
     return x.permute(0, 2, 3, 1).reshape(len(x), -1, numbers)
 
 
 def build_detector(detector: Detector, *, seed: int = 0) -> DetectorNet:
     """The module of a detector, freshly initialised; the same seed gives the same weights.
 
-    Backbone and further maps begin as a classification network does; the heads' last convs at a
-    spread of 0.03 as the authors have them. Scores begin at 0.01: the authors' settings ask for
-    that, though their code did not do it, and a focal loss needs no warm-up then.
+    Backbone and extra feature maps begin as a classification network does; the heads' last convs with
+    a standard deviation of 0.03 as the authors have them, and scores at 0.01.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = DetectorNet(detector)
         initialise(net)
+        # The authors' settings ask for scores of 0.01, though their code did not do it; a focal loss
+        # needs no warm-up then.
         for heads, bias in ((net.boxes, 0.0), (net.scores, math.log(PRIOR / (1 - PRIOR)))):
             for head in heads:
                 conv = head.get_submodule("predict.conv")

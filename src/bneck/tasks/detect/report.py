@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bneck.tasks.checks import CHOSEN
-from bneck.tasks.detect.tables import KEYS, percent
+from bneck.tasks.detect.tables import KEYS
+from bneck.tasks.tables import percent
+
+COLUMNS = ("AP", *KEYS)
 
 
 def report_lines(record: Mapping[str, Any]) -> list[str]:
@@ -22,25 +25,21 @@ def report_lines(record: Mapping[str, Any]) -> list[str]:
 
 
 def _evaluation(found: Mapping[str, Any]) -> list[str]:
-    columns = ("AP", *KEYS)
-    lines = [f"## On {found['split']}", "", "| class | objects | " + " | ".join(columns) + " |"]
-    lines.append("|---|--:|" + "--:|" * len(columns))
+    split = found["split"]
+    lines = [f"## On {split}", "", "| class | objects | " + " | ".join(COLUMNS) + " |"]
+    lines.append("|---|--:|" + "--:|" * len(COLUMNS))
     for name, row in [("all", {**found, "AP": found["score"]}), *found["classes"].items()]:
-        lines.append(
-            f"| {name} | {row['objects']} | {' | '.join(percent(row[k]) for k in columns)} |"
-        )
+        values = " | ".join(percent(row[key]) for key in COLUMNS)
+        lines.append(f"| {name} | {row['objects']} | {values} |")
     recall = ", ".join(f"{key} {percent(found[key])}" for key in ("AR_1", "AR_10", "AR_100"))
     lines += ["", f"Percent. Average recall: {recall}.", ""]
     if best := found.get("threshold"):
         lines += [
             f"Boxes with a score of at least {best['score']:.2f} balance best: "
             f"{percent(best['precision'])} % of them are true positives, {percent(best['recall'])} % of the "
-            f"objects are found ({CHOSEN.format(split=found['split'])}).",
+            f"objects are found ({CHOSEN.format(split=split)}).",
             "",
         ]
     if found.get("sheet"):
-        lines += [
-            f"![true positives, misses and false positives on {found['split']}]({found['sheet']})",
-            "",
-        ]
+        lines += [f"![true positives, misses and false positives on {split}]({found['sheet']})", ""]
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,6 @@ ON_SHEET = 12
 DEFAULT_SCORE = 0.5  # shown on the sheet where no threshold is better
 
 
-def check_evaluator() -> None:
-    """Raise InputError where the package that computes COCO's numbers is missing."""
-    try:
-        import faster_coco_eval  # noqa: F401
-    except ImportError:
-        raise InputError(
-            "faster-coco-eval is not installed; install it with: pip install 'bneck[detect]'"
-        ) from None
-
-
 def check_raw(answers: Answers) -> None:
     """Raise InputError for a file that decodes by itself: its boxes are chosen already."""
     if json.loads(answers.metadata.get("decoded", "false")):
@@ -47,13 +38,9 @@ def check_raw(answers: Answers) -> None:
 
 
 def score(
-    answers: Answers,
-    annotated: Annotated,
-    split: str,
-    progress: Progress,
-    *,
+    answers: Answers, annotated: Annotated, split: str, progress: Progress, *,
     out: Path | None = None,
-) -> Scores:
+) -> Scores:  # fmt: skip
     """Find boxes in every image of a split and score them.
 
     With `out`, `detections-SPLIT.json`, as COCO's server takes it, and `sheet-SPLIT.png` are written
@@ -65,13 +52,19 @@ def score(
     """
     check_raw(answers)
     progress.stage(f"scoring {split}", len(annotated.pictures))
-    pictures, found, bad = detected(answers, annotated, progress)
+    pictures: list[Picture] = []
+    found: list[Found] = []
+    bad: dict[int, str] = {}
+    for part, its_bad, images in eval_images(
+        annotated, resolution=answers.spec.resolution, batch=BATCH, normalisation=answers.normalisation
+    ):  # fmt: skip
+        pictures += part
+        bad |= its_bad
+        found += found_in(answers, images) if part else []
+        progress.advance(len(part) + len(its_bad))
     kept = annotated.without(bad)
     entries = results(pictures, found, annotated.ids)
-    verdicts = [
-        judge(one, p.boxes, p.labels, p.crowd) for p, one in zip(pictures, found, strict=True)
-    ]
-    best = best_threshold(zip(found, verdicts, strict=True))
+    best = best_threshold(zip(found, _verdicts(pictures, found), strict=True))
     details: dict[str, Any] = {
         "file": str(annotated.file),
         "objects": sum(int((~p.crowd).sum()) for p in pictures),
@@ -83,32 +76,11 @@ def score(
         write_json(out / f"detections-{split}.json", entries)
         page = _sheet(pictures, found, annotated.classes, best.score if best else DEFAULT_SCORE)
         details["sheet"] = f"sheet-{split}.png"
-        save_picture(page, out / details["sheet"])
+        write_whole(out / details["sheet"], partial(page.save, format="png"))
     value = details.pop("AP")
     return Scores(
         split=split, images=len(pictures), score=value, expected=value or 0.0, details=details
     )
-
-
-def detected(
-    answers: Answers, annotated: Annotated, progress: Progress
-) -> tuple[list[Picture], list[Found], dict[int, str]]:
-    """Pictures that could be read, what was found in each, and why others could not be, by id."""
-    pictures: list[Picture] = []
-    found: list[Found] = []
-    bad: dict[int, str] = {}
-    batches = eval_images(
-        annotated,
-        resolution=answers.spec.resolution,
-        batch=BATCH,
-        normalisation=answers.normalisation,
-    )
-    for part, reasons, images in batches:
-        bad |= {p.id: reason for p, reason in zip(part, reasons, strict=True) if reason}
-        pictures += [p for p, reason in zip(part, reasons, strict=True) if not reason]
-        found += found_in(answers, images) if len(images) else []
-        progress.advance(len(part))
-    return pictures, found, bad
 
 
 def found_in(answers: Answers, images: Any) -> list[Found]:
@@ -126,22 +98,20 @@ def results(
     for picture, one in zip(pictures, found, strict=True):
         width, height = picture.size
         for box, score, label in zip(one.boxes, one.scores, one.labels, strict=True):
-            left, top, right, bottom = (float(v) for v in box)
+            left, top, right, bottom = box.tolist()
             bbox = [left * width, top * height, (right - left) * width, (bottom - top) * height]
             entries.append(
                 {
-                    "image_id": picture.id,
-                    "category_id": ids[int(label) - 1],
-                    "bbox": bbox,
+                    "image_id": picture.id, "category_id": ids[int(label) - 1], "bbox": bbox,
                     "score": float(score),
                 }
-            )
+            )  # fmt: skip
     return entries
 
 
-def save_picture(page: Image.Image, path: Path) -> None:
-    """Write a PNG file, whole or not at all."""
-    write_whole(path, lambda partial: page.save(partial, format="png"))
+def _verdicts(pictures: list[Picture], found: list[Found]) -> list[Verdict]:
+    pairs = zip(pictures, found, strict=True)
+    return [judge(one, p.boxes, p.labels, p.crowd) for p, one in pairs]
 
 
 def _sheet(
@@ -149,29 +119,21 @@ def _sheet(
 ) -> Image.Image:
     """Images from the one with the fewest errors to the one with the most, evenly chosen."""
     shown = [one.above(score) for one in found]
-    verdicts = [judge(s, p.boxes, p.labels, p.crowd) for p, s in zip(pictures, shown, strict=True)]
-    errors = [_errors(v) for v in verdicts]
-    order = sorted(range(len(pictures)), key=lambda i: (errors[i], pictures[i].id))
+    verdicts = _verdicts(pictures, shown)
+    order = sorted(range(len(pictures)), key=lambda i: (verdicts[i].error, pictures[i].id))
     count = min(ON_SHEET, len(order))
-    chosen = [order[round(i * (len(order) - 1) / max(count - 1, 1))] for i in range(count)]
     tiles = []
-    for i in chosen:
+    for i in (order[round(k * (len(order) - 1) / max(count - 1, 1))] for k in range(count)):
         pixels = read_whole(pictures[i].path)
         if isinstance(pixels, str):
             continue
+        hits, missed, false = verdicts[i].counts
+        caption = f"{pictures[i].path.name}: {hits} hit, {missed} missed, {false} false"
         marks = _marks(pictures[i], shown[i], verdicts[i], classes)
-        verdict = verdicts[i]
-        wrong = int((~verdict.hit & ~verdict.ignored).sum())
-        caption = (
-            f"{pictures[i].path.name}: {int(verdict.hit.sum())} hit, "
-            f"{int(verdict.missed.sum())} missed, {wrong} false"
-        )
         tiles.append((with_boxes(Image.fromarray(pixels), marks), caption))
     legend = [
-        (f"hit (score from {score:.2f})", HIT),
-        ("missed (dashed)", MISSED),
-        ("false alarm", FALSE_ALARM),
-    ]
+        (f"hit (score from {score:.2f})", HIT), ("missed (dashed)", MISSED), ("false alarm", FALSE_ALARM),
+    ]  # fmt: skip
     return sheet(tiles, legend)
 
 
@@ -184,18 +146,8 @@ def _marks(
     ):
         if not ignored:
             text = f"{classes[int(label) - 1]} {score:.0%}"
-            marks.append(Mark(_corners(box), text, HIT if hit else FALSE_ALARM))
-    for box, label, missed in zip(picture.boxes, picture.labels, verdict.missed, strict=True):
-        if missed:
-            marks.append(Mark(_corners(box), classes[int(label) - 1], MISSED, dashed=True))
+            marks.append(Mark(box.tolist(), text, HIT if hit else FALSE_ALARM))
+    missed = verdict.missed
+    for box, label in zip(picture.boxes[missed], picture.labels[missed], strict=True):
+        marks.append(Mark(box.tolist(), classes[int(label) - 1], MISSED, dashed=True))
     return marks
-
-
-def _corners(box: Any) -> tuple[float, float, float, float]:
-    left, top, right, bottom = (float(v) for v in box)
-    return left, top, right, bottom
-
-
-def _errors(verdict: Verdict) -> float:
-    wrong = int(verdict.missed.sum() + (~verdict.hit & ~verdict.ignored).sum())
-    return wrong / max(1, int(verdict.hit.sum()) + wrong)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from fnmatch import fnmatchcase
+from operator import attrgetter
 from typing import Any
 
-from bneck.specs.errors import InputError
 from bneck.tasks.contract import Table
 from bneck.tasks.detect.count import PAPER_V2_CLASSES, TABLE6, count_detector
 from bneck.tasks.detect.head import ssdlite
+from bneck.tasks.tables import matching, percent
 
 KEYS = ("AP50", "AP_small", "AP_medium", "AP_large")
 
@@ -43,23 +43,19 @@ def zoo_table(pattern: str) -> Table:
     """The rows of Table 6 in its order, with exact counts for the 91 slots of COCO's ids and for 81.
 
     Args:
-        pattern: shell-style, as "v3-small*"; a name without wildcards stands for what begins with it.
+        pattern: see `tasks.tables.matching`.
 
     Raises:
         InputError: no row is about such a network.
     """
-    wanted = pattern if any(c in pattern for c in "*?[") else f"{pattern}*"
-    rows = [row for row in TABLE6 if fnmatchcase(row.network, wanted)]
-    if not rows:
-        known = ", ".join(row.network for row in TABLE6)
-        raise InputError(f"Table 6 has no network {pattern!r}; it has {known}")
+    lacks = "Table 6 has no network {pattern!r}; it has {known}"
     counted = [
         (
             row,
             count_detector(ssdlite(row.network)),
             count_detector(ssdlite(row.network, classes=PAPER_V2_CLASSES)),
         )
-        for row in rows
+        for row in matching(TABLE6, pattern, attrgetter("network"), lacks)
     ]
     return Table(
         title="SSDLite at 320 px with 91 slots, parameters in millions without batch norm's, multiply-adds in "
@@ -103,8 +99,3 @@ def score_table(scores: Sequence[Mapping[str, Any]]) -> Table:
         values=scores,
         left=(0, 1),
     )
-
-
-def percent(value: float | None) -> str:
-    """With one decimal, "-" for what is undefined."""
-    return "-" if value is None else f"{100 * value:.1f}"

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import to_text
 from bneck.specs.transforms import with_resolution
 from bneck.specs.wrapper import Wrapper
-from bneck.tasks.contract import Answers, Dataset, Left, Metric, Prediction, Scores, Size, Table
-from bneck.tasks.defaults import TaskDefaults
+from bneck.tasks.contract import Answers, Dataset, Left, Metric, Prediction, Size, Task, later
+from bneck.tasks.data import as_input
 from bneck.tasks.detect.head import COCO_IDS, Ssdlite, anchors, ssdlite
 from bneck.tasks.options import option
 
@@ -28,9 +24,7 @@ if TYPE_CHECKING:
 
     from bneck.devices.runtimes import Runtime, Session
     from bneck.graphs.forms import Precision
-    from bneck.nets.build import WrappedNet
     from bneck.nets.quantize import Quantized
-    from bneck.tasks.detect.dataset import AnnotatedImages, DetectionData
     from bneck.training.settings import Settings
 
 EPOCHS, BATCH, LR = 60.0, 16, 0.002
@@ -63,27 +57,31 @@ class DetectOptions:
     )
 
 
-class Detect(TaskDefaults):
+class Detect(Task):
     """Boxes with classes."""
 
-    name: ClassVar[str] = "detect"
-    summary: ClassVar[str] = "boxes with classes (SSDLite)"
-    metric: ClassVar[Metric] = Metric("mAP", "AP")
-    default_network: ClassVar[str] = "v3-small+dagger"
-    converts: ClassVar[bool] = True
-    statistics: ClassVar[tuple[int, int]] = (128, 16)
-    Options: ClassVar[type[Any]] = DetectOptions
+    name = "detect"
+    summary = "boxes with classes (SSDLite)"
+    metric = Metric("mAP", "AP")
+    default_network = "v3-small+dagger"
+    converts = True
+    statistics = (128, 16)
+    Options = DetectOptions
     cannot: ClassVar[Mapping[str, str]] = {
         "supernet": "a supernet scores classifiers only; leave it out, then every trial is trained",
         "stream": "a detector crops from stored images, which are decoded once; leave it out",
+        "recipe": "recipes by name are for classification; leave it out",
     }
-
-    def find(self, data: str | None, options: DetectOptions, *, seed: int) -> AnnotatedImages:
-        """A folder with COCO json files for train and val."""
-        from bneck.tasks.detect.dataset import find
-
-        assert data is not None
-        return find(Path(data), None if options.images is None else Path(options.images))
+    data_type = later("bneck.tasks.detect.dataset:DetectionData")
+    find = later("bneck.tasks.detect.dataset:find")
+    prepare = later("bneck.tasks.detect.dataset:prepare")
+    evaluate = later("bneck.tasks.detect.dataset:evaluate")
+    net = later("bneck.tasks.detect.module:DetectorNet")
+    build = later("bneck.tasks.detect.module:build_detector")
+    count = later("bneck.tasks.detect.tables:count_table")
+    zoo = later("bneck.tasks.detect.tables:zoo_table")
+    score_table = later("bneck.tasks.detect.tables:score_table")
+    report = later("bneck.tasks.detect.report:report_lines")
 
     def arrange(
         self, network: str | Path | NetSpec, options: DetectOptions, dataset: Dataset | None
@@ -124,94 +122,12 @@ class Detect(TaskDefaults):
         """
         from bneck.training.settings import Settings
 
-        if name is not None:
-            raise InputError(
-                f"the recipe {name} is for classification; leave --recipe out for detection"
-            )
         epochs = EPOCHS if epochs is None else epochs
         batch = min(BATCH, max(2, images // 4))
         return Settings(
             epochs=epochs, batch=batch, lr=LR * batch / BATCH, warmup=min(1.0, epochs / 10),
             weight_decay=4e-5, average=0.99, bn_momentum=0.1, seed=seed,
         )  # fmt: skip
-
-    def prepare(
-        self,
-        dataset: Any,
-        spec: NetSpec,
-        wrapper: Wrapper,
-        options: DetectOptions,
-        *,
-        scratch: Path,
-        seed: int,
-        heldout: float = 0.0,
-        stream: bool = False,
-        bad_share: float = 0.01,
-        processes: int = 1,
-        progress: Progress,
-    ) -> DetectionData:
-        """Decode the train images once."""
-        from bneck.tasks.detect.dataset import prepare
-        from bneck.tasks.detect.loss import check_loss
-
-        check_loss(options.loss)
-        return prepare(
-            dataset, spec.resolution, options.loss, scratch=scratch, seed=seed, heldout=heldout,
-            progress=progress,
-        )  # fmt: skip
-
-    def data_type(self) -> type[Any]:
-        """See `detect.dataset`."""
-        from bneck.tasks.detect.dataset import DetectionData
-
-        return DetectionData
-
-    def module(self, spec: NetSpec, wrapper: Any, *, seed: int | None = None) -> WrappedNet:
-        """The detector."""
-        from bneck.tasks.detect.module import DetectorNet, build_detector
-
-        detector = wrapper.around(spec)
-        return DetectorNet(detector) if seed is None else build_detector(detector, seed=seed)
-
-    def evaluate(
-        self,
-        answers: Answers,
-        data: str | None,
-        options: DetectOptions,
-        *,
-        split: str,
-        record: Mapping[str, Any],
-        seed: int,
-        progress: Progress,
-        out: Path | None = None,
-    ) -> Scores:
-        """COCO's numbers on a split of a folder or a json file."""
-        from bneck.tasks.detect.dataset import check_classes
-        from bneck.tasks.detect.scoring import score
-
-        annotated = self._split(data, options, split, record)
-        check_classes(annotated, answers.labels, "the network")
-        return score(answers, annotated, split, progress, out=out)
-
-    @staticmethod
-    def _split(
-        data: str | None, options: DetectOptions, split: str, record: Mapping[str, Any]
-    ) -> Any:
-        """A split of `data`, or of a run's own images where that is None."""
-        from bneck.tasks.detect.coco import find_annotations, read_coco
-
-        known = (record.get("data") or {}).get("path")
-        if data is None and known is None:
-            raise InputError(
-                "this file is not in a run folder, so its dataset is unknown; pass the folder of a COCO "
-                "json with --data"
-            )
-        root = Path(str(known if data is None else data))
-        images = options.images
-        if images is None and data is None:
-            images = record["options"]["task"].get("images")
-        file = root if root.is_file() else find_annotations(root, (split,))[split]
-        return read_coco(file, images=None if images is None else Path(images))
 
     def predict(
         self, answers: Answers, path: Path, options: DetectOptions, record: Mapping[str, Any]
@@ -223,20 +139,14 @@ class Detect(TaskDefaults):
         check_raw(answers)
         if options.score is not None and not 0 <= options.score <= 1:
             raise InputError(f"score is {options.score}; it must be from 0 to 1")
-        best = (record.get("scores", {}).get("val") or {}).get("threshold")
-        least = options.score
-        if least is None:
-            least = float(best["score"]) if best else SHOWN_SCORE
+        best = (record.get("scores", {}).get("val") or {}).get("threshold") or {}
+        least = options.score if options.score is not None else best.get("score", SHOWN_SCORE)
         stretched, whole = read_stretched(path, answers.spec.resolution), read_whole(path)
         if isinstance(stretched, str) or isinstance(whole, str):
             raise InputError(
                 f"{path} cannot be used: {stretched}; replace it with an image file that is whole"
             )
-        mean, std = (
-            np.array(v, np.float32)[:, None, None]
-            for v in (answers.normalisation.mean, answers.normalisation.std)
-        )
-        image = (stretched.astype(np.float32) / 255 - mean) / std
+        image = as_input(stretched, answers.normalisation)
         seen = found_in(answers, image[None])[0].above(least)
         height, width = whole.shape[:2]
         names = [answers.labels[int(label) - 1] for label in seen.labels]
@@ -254,18 +164,6 @@ class Detect(TaskDefaults):
             line=counts or "nothing",
             raw=(whole, seen),
         )
-
-    def samples(
-        self, source: Any, split: str, *, size: Size, count: int, normalisation: Normalisation
-    ) -> Tensor:
-        """Whole images, stretched."""
-        from bneck.data.read import read_images
-
-        files = source
-        if not isinstance(source, Sequence):
-            annotated = source.val if split == "val" else source.train
-            files = [picture.path for picture in annotated.pictures]
-        return read_images(files, size, count, normalisation)
 
     def draw(self, path: Path, prediction: Prediction, answers: Answers) -> Image | None:
         """The boxes with names and scores."""
@@ -293,14 +191,9 @@ class Detect(TaskDefaults):
         return [("model.onnx", DetectOptions()), ("model-boxes.onnx", DetectOptions(decode=True))]
 
     def metadata(
-        self,
-        net: Any,
-        record: Mapping[str, Any],
-        engine: Runtime,
-        precision: Precision,
-        size: Size,
-        options: DetectOptions,
-    ) -> dict[str, str]:
+        self, net: Any, record: Mapping[str, Any], engine: Runtime, precision: Precision,
+        size: Size, options: DetectOptions,
+    ) -> dict[str, str]:  # fmt: skip
         """Class names, normalisation, resolution, the extra feature maps and the anchors."""
         detector = net.wrapped
         names = record.get("classes") or [str(i + 1) for i in range(detector.classes)]
@@ -317,53 +210,23 @@ class Detect(TaskDefaults):
             "anchors": json.dumps(anchors(detector)),
         }
 
-    def finished(self, options: Any) -> bool:
+    def finished(self, options: DetectOptions) -> bool:
         """Decoding and NMS."""
-        return bool(options.decode)
+        return options.decode
 
     def compare(
-        self,
-        net: Any,
-        session: Session,
-        images: Tensor,
-        quantized: Quantized | None,
-        precision: Precision,
-        options: DetectOptions,
-    ) -> dict[str, Any]:
+        self, net: Any, session: Session, images: Tensor, quantized: Quantized | None,
+        precision: Precision, options: DetectOptions,
+    ) -> dict[str, Any]:  # fmt: skip
         """Boxes and scores of both, see `detect.file.compare`."""
         from bneck.tasks.detect.file import compare
 
         return compare(net, session, images, quantized, precision, decode=options.decode)
 
     def check_line(self, check: Mapping[str, Any]) -> str:
-        """How the file's outputs compare with the module's."""
         how = (
             f"{check['alike']:.1%} of the boxes alike"
             if "alike" in check
             else f"boxes and scores differ by {check['largest_difference']:.1e}"
         )
         return f"{check['boxes']} boxes, {how}"
-
-    def count(self, networks: Iterable[str], options: DetectOptions) -> Table:
-        """Parameters with and without batch norm's, multiply-adds, anchors."""
-        from bneck.tasks.detect.tables import count_table
-
-        return count_table(networks, options)
-
-    def zoo(self, pattern: str, options: Any) -> Table:
-        """Table 6 next to exact counts."""
-        from bneck.tasks.detect.tables import zoo_table
-
-        return zoo_table(pattern)
-
-    def score_table(self, scores: Sequence[Mapping[str, Any]]) -> Table | None:
-        """Average precision by class and size."""
-        from bneck.tasks.detect.tables import score_table
-
-        return score_table(scores)
-
-    def report(self, record: Mapping[str, Any]) -> list[str]:
-        """Average precision of every class, the threshold, the sheets."""
-        from bneck.tasks.detect.report import report_lines
-
-        return report_lines(record)

@@ -13,25 +13,18 @@ LINE, SWATCH, MARGIN = 18, 12, 6  # pixels
 SHARE = 0.55  # of the class's colour in a pixel
 
 Array = npt.NDArray[np.uint8]
+Colour = tuple[int, int, int]
 
 
 def overlay(
-    image: Array,
-    classes: Array,
-    names: Sequence[str],
-    colours: Sequence[tuple[int, int, int]],
+    image: Array, classes: Array, names: Sequence[str], colours: Sequence[Colour]
 ) -> Image.Image:
     """Paint every pixel's class over an image; below it the classes that occur, the largest first.
 
-    Args:
-        image: (H, W, 3) RGB.
-        classes: (H, W) class numbers; numbers beyond `names` are left unpainted.
-        names: of the classes.
-        colours: of the classes.
+    `image` is (H, W, 3) RGB, `classes` (H, W) class numbers; numbers beyond `names` are left unpainted.
     """
-    palette = np.zeros((256, 3), np.float32)
+    palette, share = np.zeros((256, 3), np.float32), np.zeros(256, np.float32)
     palette[: len(names)] = colours
-    share = np.zeros(256, np.float32)
     share[: len(names)] = SHARE
     part = share[classes][:, :, None]
     painted = image * (1 - part) + palette[classes] * part
@@ -46,19 +39,12 @@ def overlay(
 
 
 def class_shares(classes: Array, count: int) -> list[float]:
-    """Share of the pixels that each of `count` classes has."""
-    found = np.bincount(classes.ravel(), minlength=256)[:count] / classes.size
-    return [float(value) for value in found]
+    """Fraction of the pixels that each of `count` classes has."""
+    pixels = np.bincount(classes.ravel(), minlength=256)[:count]
+    return [float(share) for share in pixels / classes.size]
 
 
-def painted(classes: Array, colours: Sequence[tuple[int, int, int]]) -> Image.Image:
-    """Class numbers (H, W) as a picture of their colours; what is ignored is black."""
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: len(colours)] = colours
-    return Image.fromarray(palette[classes])
-
-
-def _legend(entries: Sequence[tuple[str, tuple[int, int, int]]], width: int) -> Image.Image:
+def _legend(entries: Sequence[tuple[str, Colour]], width: int) -> Image.Image:
     """Swatches with names, in as many columns as fit under a picture of `width` pixels."""
     font: Any = ImageFont.load_default()
     widest = max((font.getlength(text) for text, _ in entries), default=0)

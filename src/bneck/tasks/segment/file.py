@@ -1,4 +1,4 @@
-"""Export a segmenter to a runtime's file, and keep the file only if it answers as the module does."""
+"""How an exported segmenter compares with its module."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @torch.inference_mode()
 def compare(
-    net: SegmentNet,
-    session: Session,
-    images: Tensor,
-    quantized: Quantized | None,
-    precision: str,
-    *,
-    argmax: bool,
-) -> dict[str, Any]:
+    net: SegmentNet, session: Session, images: Tensor, quantized: Quantized | None,
+    precision: str, *, argmax: bool,
+) -> dict[str, Any]:  # fmt: skip
     """Run a file and the module on real images, one by one.
 
+    Returns:
+        images; equal_pixels, the fraction of the same class as the float module's; largest_difference of
+        scores, relative to the largest. An int8 file's scores are compared with its simulation's.
+
     Raises:
-        ExportError: they disagree: scores by more than 1e-4 of the largest, in half precision by a
-            hundredth; in 8 bits their root mean square by more than a tenth of the emulation's.
+        ExportError: they disagree: scores by more than 1e-4 of the largest, in fp16 by a hundredth;
+            in int8 their root mean square by more than a tenth of the simulation's.
     """
     net.eval()
     module = emulation(net, quantized) if quantized else net
@@ -57,15 +56,12 @@ def compare(
             f"the exported file does not answer as the network does on {len(images)} images: scores differ "
             f"by {largest:.2g} of the largest; no file was kept"
         )
-    return {
-        "images": len(images),
-        "equal_pixels": float(np.mean(equal)),
-        "largest_difference": largest,
-    }
+    pixels = float(np.mean(equal))
+    return {"images": len(images), "equal_pixels": pixels, "largest_difference": largest}
 
 
 def answer(session: Session, image: Array, *, argmax: bool) -> Array:
-    """What a loaded file says of one image (1, C, H, W): classes (1, H, W), or scores (1, classes, H, W)."""
+    """What a file outputs for one image (1, C, H, W): classes (1, H, W), or scores (1, classes, H, W)."""
     found = session.run_all(image)[0]
     if argmax or session.metadata.get("axes") != "NHWC":
         return found

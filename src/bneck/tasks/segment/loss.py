@@ -21,10 +21,6 @@ def loss(scores: Tensor, masks: Tensor, *, weights: Tensor | None = None) -> Ten
 
 def divergence(scores: Tensor, taught: Tensor, temperature: float) -> Tensor:
     """Kullback-Leibler divergence of softened class scores (N, classes, H, W), mean over pixels."""
-    total = F.kl_div(
-        F.log_softmax(scores / temperature, 1),
-        F.log_softmax(taught / temperature, 1),
-        reduction="sum",
-        log_target=True,
-    )
+    ours, theirs = (F.log_softmax(part / temperature, 1) for part in (scores, taught))
+    total = F.kl_div(ours, theirs, reduction="sum", log_target=True)
     return total / (scores.numel() / scores.shape[1])

@@ -17,38 +17,25 @@ from bneck.data.images import DECODERS, Pixels
 IGNORED = 255  # in arrays: a pixel that neither loss nor metric looks at
 MOST_CLASSES = 255
 VOID = ("void", "ignore", "ignored", "unlabelled", "unlabeled")
-LOSSY = ("JPEG",)
 
 Colour = tuple[int, int, int]
 
 # The 19 classes that Cityscapes evaluates, in the order of their train ids: label id, name, colour.
 CITYSCAPES = (
-    (7, "road", (128, 64, 128)),
-    (8, "sidewalk", (244, 35, 232)),
-    (11, "building", (70, 70, 70)),
-    (12, "wall", (102, 102, 156)),
-    (13, "fence", (190, 153, 153)),
-    (17, "pole", (153, 153, 153)),
-    (19, "traffic light", (250, 170, 30)),
-    (20, "traffic sign", (220, 220, 0)),
-    (21, "vegetation", (107, 142, 35)),
-    (22, "terrain", (152, 251, 152)),
-    (23, "sky", (70, 130, 180)),
-    (24, "person", (220, 20, 60)),
-    (25, "rider", (255, 0, 0)),
-    (26, "car", (0, 0, 142)),
-    (27, "truck", (0, 0, 70)),
-    (28, "bus", (0, 60, 100)),
-    (31, "train", (0, 80, 100)),
-    (32, "motorcycle", (0, 0, 230)),
-    (33, "bicycle", (119, 11, 32)),
-)
+    (7, "road", (128, 64, 128)), (8, "sidewalk", (244, 35, 232)), (11, "building", (70, 70, 70)),
+    (12, "wall", (102, 102, 156)), (13, "fence", (190, 153, 153)), (17, "pole", (153, 153, 153)),
+    (19, "traffic light", (250, 170, 30)), (20, "traffic sign", (220, 220, 0)),
+    (21, "vegetation", (107, 142, 35)), (22, "terrain", (152, 251, 152)), (23, "sky", (70, 130, 180)),
+    (24, "person", (220, 20, 60)), (25, "rider", (255, 0, 0)), (26, "car", (0, 0, 142)),
+    (27, "truck", (0, 0, 70)), (28, "bus", (0, 60, 100)), (31, "train", (0, 80, 100)),
+    (32, "motorcycle", (0, 0, 230)), (33, "bicycle", (119, 11, 32)),
+)  # fmt: skip
 CITYSCAPES_IDS = 34  # label ids go from 0 to 33
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The classes of a data set and what the values in its masks mean.
+    """The classes of a dataset and what the values in its masks mean.
 
     `names` are the classes, in the order of their numbers. `stored` gives every id that a mask may
     hold its class number, or `IGNORED`. `colours` are for pictures and for colour masks; `painted`
@@ -72,19 +59,18 @@ class Labels:
 
 def cityscapes_labels(*, train_ids: bool = False) -> Labels:
     """The 19 classes; masks hold label ids, or train ids. Of label ids all others are ignored."""
-    numbers = {label: i for i, (label, _, _) in enumerate(CITYSCAPES)}
+    ids, names, colours = zip(*CITYSCAPES, strict=True)
     if train_ids:
-        stored = {i: i for i in range(len(CITYSCAPES))}
+        stored = {number: number for number in range(len(ids))}
     else:
+        numbers = {label: number for number, label in enumerate(ids)}
         stored = {label: numbers.get(label, IGNORED) for label in range(CITYSCAPES_IDS)}
-    names = tuple(name for _, name, _ in CITYSCAPES)
-    colours = tuple(colour for _, _, colour in CITYSCAPES)
     # Of the pixels that are ignored, the licence plate's -1 is 255 in a file of 8 bits.
     return Labels(names, stored | {IGNORED: IGNORED}, colours, ((0, 0, 0),), known=True)
 
 
 def read_labels(path: Path, *, ignore: Sequence[int] = ()) -> Labels:
-    """A class list: one class a line, in the order of ids from 0, each with a colour or none has.
+    """A class list: one class per line, in the order of ids from 0; all have a colour or none has.
 
     A line is `name`, `name R G B` or `R G B name`, separated by blanks, tabs or commas; a line of
     column heads (`name,r,g,b`), empty lines and lines after # are passed over. Classes called void,
@@ -149,7 +135,7 @@ def read_mask(path: Path, known: Labels, *, size: tuple[int, int] | None = None)
     """
     try:
         with Image.open(path, formats=DECODERS) as image:
-            if image.format in LOSSY:
+            if image.format == "JPEG":
                 raise DataError(
                     f"mask {path} is a JPEG file, whose compression invents ids; store masks as PNG"
                 )
@@ -172,23 +158,16 @@ def read_mask(path: Path, known: Labels, *, size: tuple[int, int] | None = None)
     return _by_colour(path, values, known)
 
 
-def counts(mask: Pixels, classes: int) -> npt.NDArray[np.int64]:
-    """Pixels of every class in a mask of class numbers: (classes,)."""
-    return np.bincount(mask.ravel(), minlength=256)[:classes]
-
-
 def _by_id(path: Path, values: npt.NDArray[np.int32], known: Labels) -> Pixels:
-    top = int(values.max(initial=0))
-    table = np.full(max(top + 1, 256), -1, np.int16)
+    table = np.full(max(int(values.max(initial=0)), *known.stored) + 1, -1, np.int16)
     for value, number in known.stored.items():
         table[value] = number
-    if values.min(initial=0) >= 0:
+    odd = int(values.min(initial=0))
+    if odd >= 0:
         numbers = table[values]
         if not (numbers < 0).any():
             return numbers.astype(np.uint8)
         odd = int(values[numbers < 0].flat[0])
-    else:
-        odd = int(values.min())
     learned = [v for v in known.stored if v != IGNORED]
     raise DataError(
         f"mask {path} holds id {odd}, and the class list has ids {min(learned)} to {max(learned)}; add "
@@ -204,12 +183,14 @@ def _by_colour(path: Path, values: Pixels, known: Labels) -> Pixels:
             f"mask {path} holds colours, and no palette is known; store class ids, or give a class list "
             "with lines 'name R G B'"
         )
-    palette = [*known.colours, *known.painted]
+    palette = np.array([*known.colours, *known.painted], np.int32)
     numbers = [*range(len(known.colours)), *[IGNORED] * len(known.painted)]
-    codes = np.array([(r << 16) | (g << 8) | b for r, g, b in palette])
+    # Each colour as one number, so that it can be looked up.
+    codes, pixels = (
+        (part[..., 0] << 16) | (part[..., 1] << 8) | part[..., 2]
+        for part in (palette, values.astype(np.int32))
+    )
     order = np.argsort(codes)
-    wide = values.astype(np.int32)
-    pixels = (wide[:, :, 0] << 16) | (wide[:, :, 1] << 8) | wide[:, :, 2]
     at = order[np.searchsorted(codes, pixels, sorter=order).clip(max=len(codes) - 1)]
     if (missing := codes[at] != pixels).any():
         red, green, blue = (int(v) for v in values[missing][0])
@@ -239,12 +220,8 @@ def _entry(path: Path, number: int, line: str) -> tuple[str, Colour | None]:
 
 
 def _colour(index: int) -> Colour:
-    """A colour for class `index` that is far from those before it, each bit of it on another axis."""
-    red = green = blue = 0
-    rest = index + 1
-    for bit in range(7, -1, -1):
-        red |= (rest & 1) << bit
-        green |= (rest >> 1 & 1) << bit
-        blue |= (rest >> 2 & 1) << bit
-        rest >>= 3
+    """A colour for class `index` that is far from those before it."""
+    # The lowest bits become the highest of red, green and blue in turn.
+    bits = f"{index + 1:024b}"[::-1]
+    red, green, blue = (int(bits[channel::3], 2) for channel in range(3))
     return red, green, blue

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -12,25 +12,23 @@ from torch import Tensor, nn
 from bneck.nets.build import SIZE, WrappedNet
 from bneck.nets.ops import GATES, BneckRow, Conv2d, ConvBnAct, initialise
 from bneck.nets.quantize import resize
-from bneck.nets.weights import fill
 from bneck.specs.network import Layer
-from bneck.tasks.segment.head import Segmenter, is_spatial
+from bneck.tasks.segment.head import Segmenter
 
 
 class SegmentNet(WrappedNet):
     """A segmenter: `rows` as in the network's own module, then `head`. `seg` says what it is.
 
-    `build_segmenter` initialises its weights, `load_segmenter` fills them.
+    `build_segmenter` initialises its weights.
     """
 
     def __init__(self, seg: Segmenter) -> None:
         super().__init__(seg)
         self.seg = seg
         walk = list(seg.layers(SIZE))
-        head = [layer for layer in walk if layer.row == seg.features]
+        head = {one.name.rpartition(".")[2]: one for one in walk if one.row == seg.features}
         self.head = LrAspp(head, seg) if seg.head == "lraspp" else RAspp(head, seg)
-        tapped = next(layer for layer in walk if layer.row == seg.tap and is_spatial(layer))
-        self.tapped = tapped.name.rpartition(".")[2]
+        self.tapped = next(layer.name.rpartition(".")[2] for layer in walk if seg.is_low(layer))
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Images (N, channels, H, W) -> class scores (N, classes, *size), before softmax.
@@ -60,9 +58,8 @@ class SegmentNet(WrappedNet):
 class LrAspp(nn.Module):
     """LR-ASPP: a gated conv on the last map, brought to 1/8, and the low-level map's own scores."""
 
-    def __init__(self, walk: list[Layer], seg: Segmenter) -> None:
+    def __init__(self, layer: Mapping[str, Layer], seg: Segmenter) -> None:
         super().__init__()
-        layer = {one.name.rpartition(".")[2]: one for one in walk}
         self.seg = seg
         self.conv = _conv(layer["conv"], seg)
         self.gate = _scores(layer["gate"])
@@ -78,19 +75,17 @@ class LrAspp(nn.Module):
     def gated(self, last: Tensor, low_size: tuple[int, int]) -> Tensor:
         """The last map's part of the scores, at the size of the low-level map."""
         size = (last.shape[2], last.shape[3])
-        window = self.seg.pool_window(size)
-        pooled = F.avg_pool2d(last, window, self.seg.window_stride)
+        pooled = F.avg_pool2d(last, self.seg.pool_window(size), self.seg.window_stride)
         gate = resize(self.sigmoid(self.gate(pooled)), size)
         scores: Tensor = self.classifier(resize(self.conv(last) * gate, low_size))
         return scores
 
 
 class RAspp(nn.Module):
-    """R-ASPP: a conv on the last map beside one on its mean, joined by one more."""
+    """R-ASPP: a conv on the last map next to one on its mean, joined by one more."""
 
-    def __init__(self, walk: list[Layer], seg: Segmenter) -> None:
+    def __init__(self, layer: Mapping[str, Layer], seg: Segmenter) -> None:
         super().__init__()
-        layer = {one.name.rpartition(".")[2]: one for one in walk}
         self.conv = _conv(layer["conv"], seg)
         self.pooled = _conv(layer["pooled"], seg)
         self.project = _conv(layer["project"], seg)
@@ -113,19 +108,9 @@ def build_segmenter(seg: Segmenter, *, seed: int = 0) -> SegmentNet:
         net = SegmentNet(seg)
         initialise(net)
         if isinstance(net.head, LrAspp):
-            nn.init.normal_(net.head.low.weight, std=0.01)  # it gives scores too
+            # Initialised as the classifier is, since both output scores.
+            nn.init.normal_(net.head.low.weight, std=0.01)
     return net
-
-
-def load_segmenter(seg: Segmenter, path: Path) -> SegmentNet:
-    """A segmenter with the weights of a file, in evaluation mode.
-
-    Raises:
-        InputError: the file's tensors are not those of the segmenter; the first that differ are named.
-    """
-    net = SegmentNet(seg)
-    fill(net, path, seg.name)
-    return net.eval()
 
 
 def _conv(layer: Layer, seg: Segmenter) -> ConvBnAct:

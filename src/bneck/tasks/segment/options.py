@@ -18,44 +18,37 @@ from bneck.tasks.segment.head import Aspp, Segmenter, segmenter
 CITYSCAPES = 19  # classes
 STRIDE = 16  # the paper's output stride
 HALF = (512, 1024)
+TRAINS = ("train", "search")
+BUILDS = (*TRAINS, "count", "measure")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentOptions:
     """What can be told to segmentation."""
 
-    head: str = option(
-        "lraspp", "Head: lraspp or raspp (segmentation).", "train", "search", "count", "measure"
-    )
-    filters: int = option(
-        128, "Filters F of the head (Table 7).", "train", "search", "count", "measure"
-    )
+    head: str = option("lraspp", "Head: lraspp or raspp (segmentation).", *BUILDS)
+    filters: int = option(128, "Filters F of the head (Table 7).", *BUILDS)
     output_stride: int | None = option(
-        None,
-        "Output stride 8, 16 or 32; default 16, or the name's (+os32).",
-        "train", "search", "count", "measure",
-    )  # fmt: skip
-    global_pool: bool = option(
-        False, "Pool the whole map instead of 49 x 49 windows.", "train", "search"
+        None, "Output stride 8, 16 or 32; default 16, or the name's (+os32).", *BUILDS
     )
+    global_pool: bool = option(False, "Pool the whole map instead of 49 x 49 windows.", *TRAINS)
     classes: str | None = option(
         None,
-        "Class list, one per line: 'name' or 'name R G B'; default DATA/classes.txt. To count: how many.",
-        "train", "search", "evaluate", "count", "measure",
+        "Class list, one per line: 'name' or 'name R G B'; default DATA/classes.txt.",
+        *TRAINS, "evaluate", "count", "measure",
+        helps=dict.fromkeys(("count", "measure"), f"Number of classes; default Cityscapes' {CITYSCAPES}."),
     )  # fmt: skip
     ignore: tuple[int, ...] = option(
-        (), "A mask id that means no class, next to 255.", "train", "search", "evaluate"
+        (), "A mask id that means no class, next to 255.", *TRAINS, "evaluate"
     )
     size: Any = option(
         None,
         "HEIGHTxWIDTH of the images in pixels; default their own (count: 1024x2048, measure: 512x1024).",
-        "train", "search", "count", "measure", "export", measure=HALF,
+        *BUILDS, "export", measure=HALF,
     )  # fmt: skip
-    crop: Any = option(
-        None, "HEIGHTxWIDTH trained on; default the image, at most 769.", "train", "search"
-    )
+    crop: Any = option(None, "HEIGHTxWIDTH trained on; default the image, at most 769.", *TRAINS)
     balance: bool = option(
-        False, "Use class weights: rare classes count more in the loss.", "train", "search"
+        False, "Use class weights: rare classes count more in the loss.", *TRAINS
     )
     sliding: Any = option(
         None, "HEIGHTxWIDTH of sliding windows; default whole images.", "evaluate"
@@ -69,11 +62,7 @@ class SegmentOptions:
 def named_segmenter(
     network: str | Path | NetSpec, options: SegmentOptions, *, classes: int = CITYSCAPES
 ) -> Segmenter:
-    """The segmenter around a network by name, a spec file or a run's folder.
-
-    Raises:
-        InputError: no such network, or numbers that cannot be.
-    """
+    """The segmenter around a network by name, a spec file or a run's folder."""
     spec, stride = resolve(network), options.output_stride
     if stride is None and not re.search(r"\+os\d", spec.name):
         stride = STRIDE if segmenter(spec).output_stride > STRIDE else None
@@ -102,15 +91,8 @@ def run_segmenter(path: str | Path) -> Segmenter | None:
 
 
 def count_of(options: SegmentOptions) -> int:
-    """How many classes there are where no dataset says: Cityscapes' unless a number was given.
-
-    Raises:
-        InputError: something else was given.
-    """
-    if options.classes is None:
-        return CITYSCAPES
-    if not options.classes.isdigit() or int(options.classes) < 1:
-        raise InputError(
-            f"--classes is {options.classes!r}; without images it is a number of classes"
-        )
-    return int(options.classes)
+    """Classes where no dataset says how many; InputError where --classes is not a number of at least 1."""
+    given = str(CITYSCAPES) if options.classes is None else options.classes
+    if not given.isdigit() or int(given) < 1:
+        raise InputError(f"--classes is {given!r}; without images it is a number of classes")
+    return int(given)

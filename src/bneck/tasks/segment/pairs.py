@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,11 @@ TRAIN, VAL, TEST = "train", "val", "test"
 SPLIT_NAMES = {TRAIN: ("train", "training"), VAL: ("val", "valid", "validation"), TEST: ("test",)}
 IMAGES = ("images", "image", "imgs", "img", "jpegimages", "leftimg8bit")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "annots", "segmentationclass", "gt")
+VAL_SHARE = 0.2  # where there is no val split
 ANNOT = "annot"  # CamVid-style: train and trainannot
 ENDINGS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_l")  # of a mask's name
 CLASS_LISTS = ("classes.txt", "class_dict.csv", "label_colors.txt", "labels.txt")
+Folders = tuple[Path, Path]  # of images and of masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,71 +32,56 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Scenery:
-    """The pairs of a data set by split, and its classes. `layout` is how they were found."""
+    """The pairs of a dataset by split, and its classes. `layout` is how they were found."""
 
     layout: str
     labels: Labels
     splits: dict[str, tuple[Pair, ...]]
 
     def split(self, name: str) -> tuple[Pair, ...]:
-        """The pairs of a split.
-
-        Raises:
-            DataError: there is none of that name.
-        """
+        """The pairs of a split; DataError where there is none of that name."""
         if name not in self.splits:
             raise DataError(f"there is no split {name!r}; the data has {', '.join(self.splits)}")
         return self.splits[name]
 
 
 def list_pairs(
-    root: Path,
-    *,
-    classes: Path | None = None,
-    ignore: Sequence[int] = (),
-    val_share: float = 0.2,
-    seed: int = 0,
+    root: Path, *, classes: Path | None = None, ignore: Sequence[int] = (), seed: int = 0
 ) -> Scenery:
     """Find images and masks under `root`.
 
     Three layouts, tried in this order: Cityscapes (`leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` with
     `gtFine/SPLIT/CITY/*_gtFine_labelIds.png`, or `..._labelTrainIds.png`); CamVid-style (`train` and
     `trainannot`, `val` and `valannot`, `test` and `testannot`); pairs (`images` and `masks`, with
-    folders `train` and `val` inside, around, or not at all: then `val_share` is split off by a hash
-    of seed and name, the same on every machine).
+    folders `train` and `val` inside, around, or not at all: then a fifth is split off by a hash of seed
+    and name, the same on every machine).
 
-    Args:
-        root: the folder.
-        classes: the class list, see `masks.read_labels`; None takes `classes.txt`, `class_dict.csv`
-            or `label_colors.txt` in `root`. Cityscapes needs none.
-        ignore: ids of masks that mean no class, besides 255.
-        val_share: above 0 and below 1.
-        seed: of the split.
+    `classes` is the class list, see `masks.read_labels`; None takes one of `CLASS_LISTS` in `root`.
+    Cityscapes needs none. `ignore` are ids of masks that mean no class, next to 255.
 
     Raises:
         DataError: no layout fits, images have no masks, or the class list is missing or wrong.
     """
-    if not 0 < val_share < 1:
-        raise DataError(f"val_share is {val_share!r}; it must be above 0 and below 1")
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; check the path")
-    inside = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir()}
+    inside = _folders(root)
     if "leftimg8bit" in inside and "gtfine" in inside:
         return _cityscapes(root, inside["leftimg8bit"], inside["gtfine"])
-    splits = _camvid(inside) or _pairs(root, inside)
+    camvid = _camvid(inside)
+    splits = camvid or _pairs(inside)
     if not splits:
         raise DataError(
             f"{root} has no images with masks; it must hold 'images' and 'masks', or 'train' and "
             "'trainannot', or Cityscapes' 'leftImg8bit' and 'gtFine'"
         )
-    layout = "camvid" if _camvid(inside) else "pairs"
     found = {name: _matched(images, masks) for name, (images, masks) in splits.items()}
     if TRAIN not in found:
         raise DataError(f"{root} has {', '.join(found)} but no folder 'train' to train on")
     if VAL not in found:
-        found[TRAIN], found[VAL] = _split(found[TRAIN], root, val_share, seed)
+        found[TRAIN], found[VAL] = _split(found[TRAIN], root, seed)
     known = read_labels(classes or _class_list(root), ignore=ignore)
-    return Scenery(layout, known, {name: found[name] for name in SPLIT_NAMES if name in found})
+    ordered = {name: found[name] for name in SPLIT_NAMES if name in found}
+    return Scenery("camvid" if camvid else "pairs", known, ordered)
 
 
 def _cityscapes(root: Path, images: Path, masks: Path) -> Scenery:
@@ -120,39 +107,36 @@ def _cityscapes(root: Path, images: Path, masks: Path) -> Scenery:
     return Scenery("cityscapes", cityscapes_labels(train_ids=train_ids), found)
 
 
-def _camvid(inside: dict[str, Path]) -> dict[str, tuple[Path, Path]]:
-    return {
-        split: (inside[name], inside[name + ANNOT])
-        for split, names in SPLIT_NAMES.items()
-        for name in names
-        if name in inside and name + ANNOT in inside
-    }
+def _by_split(found: Callable[[str], Folders | None]) -> dict[str, Folders]:
+    """What is found under one of the names that a split goes by, for all splits that have it."""
+    named = ((split, found(name)) for split, names in SPLIT_NAMES.items() for name in names)
+    return {split: folders for split, folders in named if folders}
 
 
-def _pairs(root: Path, inside: dict[str, Path]) -> dict[str, tuple[Path, Path]]:
+def _camvid(inside: Mapping[str, Path]) -> dict[str, Folders]:
+    return _by_split(lambda name: _both(inside, inside, [name], [name + ANNOT]))
+
+
+def _pairs(inside: Mapping[str, Path]) -> dict[str, Folders]:
     """`images` and `masks` with splits inside, splits with both inside, or just both."""
-    both = _both(inside)
+    both = _both(inside, inside, IMAGES, MASKS)
     if both is None:
-        return {
-            split: found
-            for split, names in SPLIT_NAMES.items()
-            for name in names
-            if name in inside and (found := _both(_folders(inside[name]))) is not None
-        }
-    images, masks = (_folders(folder) for folder in both)
-    within = {
-        split: (images[name], masks[name])
-        for split, names in SPLIT_NAMES.items()
-        for name in names
-        if name in images and name in masks
-    }
-    return within or {TRAIN: both}
+
+        def within(name: str) -> dict[str, Path]:
+            return _folders(inside[name]) if name in inside else {}
+
+        return _by_split(lambda name: _both(within(name), within(name), IMAGES, MASKS))
+    images, masks = map(_folders, both)
+    return _by_split(lambda name: _both(images, masks, [name], [name])) or {TRAIN: both}
 
 
-def _both(inside: dict[str, Path]) -> tuple[Path, Path] | None:
-    images = [inside[name] for name in IMAGES if name in inside]
-    masks = [inside[name] for name in MASKS if name in inside]
-    return (images[0], masks[0]) if images and masks else None
+def _both(
+    images: Mapping[str, Path], masks: Mapping[str, Path], image_names: Sequence[str],
+    mask_names: Sequence[str],
+) -> Folders | None:  # fmt: skip
+    image = next((images[name] for name in image_names if name in images), None)
+    mask = next((masks[name] for name in mask_names if name in masks), None)
+    return (image, mask) if image and mask else None
 
 
 def _folders(folder: Path) -> dict[str, Path]:
@@ -168,30 +152,23 @@ def _matched(images: Path, masks: Path) -> tuple[Pair, ...]:
         for ending in ENDINGS:
             if name.lower().endswith(ending):
                 by_name.setdefault(name[: -len(ending)], mask)
-    pairs, lost = [], []
-    for image in _files(images):
-        name = image.relative_to(images).with_suffix("").as_posix()
-        mask_of = by_name.get(name)
-        if mask_of is None:
-            lost.append(image)
-        else:
-            pairs.append(Pair(image, mask_of))
+    found = [
+        (image, by_name.get(image.relative_to(images).with_suffix("").as_posix()))
+        for image in _files(images)
+    ]
+    lost = [image for image, mask in found if mask is None]
     if lost:
         raise _maskless(len(lost), lost[0], masks / f"{lost[0].stem}.png")
-    if not pairs:
+    if not found:
         raise DataError(
             f"{images} has no images; add some (their names end in {' '.join(SUFFIXES)})"
         )
-    return tuple(pairs)
+    return tuple(Pair(image, mask) for image, mask in found if mask)
 
 
 def _files(folder: Path) -> list[Path]:
     found = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
-    return sorted(
-        path
-        for path in found
-        if path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
-    )
+    return sorted(p for p in found if p.name.lower().endswith(SUFFIXES) and p.name[0] != ".")
 
 
 def _maskless(count: int, image: Path, mask: Path) -> DataError:
@@ -199,20 +176,18 @@ def _maskless(count: int, image: Path, mask: Path) -> DataError:
     return DataError(f"{what}: for {image} there is no {mask}; add it or take the image away")
 
 
-def _split(
-    pairs: tuple[Pair, ...], root: Path, share: float, seed: int
-) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+def _split(pairs: tuple[Pair, ...], root: Path, seed: int) -> list[tuple[Pair, ...]]:
     if len(pairs) < 2:
         raise DataError(
-            f"{root} has a single image; at least two are needed, to train and to judge"
+            f"{root} has a single image; at least two are needed, for training and for validation"
         )
 
     def rank(pair: Pair) -> bytes:
         name = os.fsencode(pair.image.relative_to(root).as_posix())
         return hashlib.sha256(b"%d/%s" % (seed, name)).digest()
 
-    val = set(sorted(pairs, key=rank)[: held_out(len(pairs), share)])
-    return tuple(p for p in pairs if p not in val), tuple(p for p in pairs if p in val)
+    val = set(sorted(pairs, key=rank)[: held_out(len(pairs), VAL_SHARE)])
+    return [tuple(p for p in pairs if p not in val), tuple(p for p in pairs if p in val)]
 
 
 def _class_list(root: Path) -> Path:
@@ -220,6 +195,6 @@ def _class_list(root: Path) -> Path:
         if (root / name).is_file():
             return root / name
     raise DataError(
-        f"{root} has no class list; write {root / CLASS_LISTS[0]} with one class a line, in the order of "
+        f"{root} has no class list; write {root / CLASS_LISTS[0]} with one class per line, in the order of "
         "the ids in the masks, or name a file with --classes"
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bneck.tasks.segment.tables import percent
+from bneck.tasks.tables import percent
 
 
 def report_lines(record: Mapping[str, Any]) -> list[str]:
@@ -25,11 +25,8 @@ def report_lines(record: Mapping[str, Any]) -> list[str]:
             "",
         ]
     scores = list(record.get("scores", {}).values())
-    if scores:
-        lines += _classes(record, scores)
-    for one in scores:
-        lines += _pictures(one)
-    return lines
+    lines += _classes(record, scores) if scores else []
+    return lines + [line for one in scores for line in _pictures(one)]
 
 
 def _classes(record: Mapping[str, Any], scores: list[Mapping[str, Any]]) -> list[str]:

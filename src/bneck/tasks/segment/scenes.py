@@ -1,4 +1,4 @@
-"""Images with their masks, read when asked for; crops for training, whole images for judging."""
+"""Image-mask pairs, read when asked for; crops for training, whole images for evaluation."""
 
 from __future__ import annotations
 
@@ -17,77 +17,56 @@ from bneck.data.images import Pixels, read_whole
 from bneck.data.memory import room
 from bneck.data.read import Size, resized
 from bneck.specs.normalisation import IMAGENET, Normalisation
-from bneck.tasks.segment.masks import IGNORED, Labels, counts, read_mask
+from bneck.tasks.segment.masks import IGNORED, Labels, read_mask
 from bneck.tasks.segment.pairs import Pair
 
-SETS = 2  # that a training or a search has at once: train, and what is scored
+STEP = 0.25  # between scales
+SETS = 2  # that a training run or a search has at once: train, and what is scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vary:
-    """How training scenes are varied: the protocol of the DeepLab line (6.4).
+    """How training pairs are augmented: the protocol of the DeepLab line (6.4).
 
-    A scale is drawn from `scales` in steps of `step` (0 draws any), then a crop; what the crop
-    reaches beyond the image is the mean colour and ignored. `flip` mirrors every second one.
+    A scale is drawn from `scales` (low, high) in steps of 0.25, then a crop; what the crop reaches
+    beyond the image is the mean colour and ignored. `flip` mirrors every second one.
     """
 
     scales: tuple[float, float] = (0.5, 2.0)
-    step: float = 0.25
     flip: bool = True
-
-    def __post_init__(self) -> None:
-        low, high = self.scales
-        if not 0 < low <= high or self.step < 0:
-            raise DataError(
-                f"scales is {self.scales} and step {self.step}; scales must be 0 < low <= high, the "
-                "step 0 or more"
-            )
 
     def scale(self, share: float) -> float:
         """The scale for a random number from 0 to below 1."""
         low, high = self.scales
-        if not self.step:
-            return low + (high - low) * share
-        steps = int((high - low) / self.step + 1e-9) + 1
-        return low + self.step * int(share * steps)
+        return low + STEP * int(share * (int((high - low) / STEP + 1e-9) + 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What all masks of a split hold: pixels of every class, and the scenes where all is ignored."""
+    """What all masks of a split hold: pixels of every class, and the pairs where all is ignored."""
 
     pixels: npt.NDArray[np.int64]
     empty: tuple[int, ...]
 
     def weights(self) -> tuple[float, ...]:
-        """Class weights: the median class's share of pixels over each class's; 0 where there are none."""
+        """Class weights: the median class's pixels over each class's; 0 where there are none."""
         seen = self.pixels[self.pixels > 0]
         middle = float(np.median(seen)) if len(seen) else 1.0
         return tuple(middle / float(n) if n else 0.0 for n in self.pixels)
 
 
 class Scenes:
-    """The pairs of a split. Decoded pairs stay in memory until they fill it.
+    """The pairs of a split. Decoded pairs stay in memory until they fill `kept_bytes`.
 
-    Args:
-        pairs: images and masks.
-        labels: what the masks hold.
-        size: (height, width) in pixels that images are brought to; None leaves them as they are.
-        whole_masks: leave masks at their own size where images are resized, to judge by.
-        kept_bytes: how much may stay in memory; None: `data.memory.room` for two sets in one process.
+    `size` is the (height, width) in pixels that images are brought to; None leaves them as they are.
+    `whole_masks` leaves masks at their own size where images are resized, for validation.
+    `kept_bytes` of None is `data.memory.room` for two sets in one process.
     """
 
     def __init__(
-        self,
-        pairs: Sequence[Pair],
-        labels: Labels,
-        *,
-        size: Size | None = None,
-        whole_masks: bool = False,
-        kept_bytes: int | None = None,
-    ) -> None:
-        if size is not None and min(size) < 1:
-            raise DataError(f"size is {size}; it must be at least 1 x 1 pixels")
+        self, pairs: Sequence[Pair], labels: Labels, *, size: Size | None = None,
+        whole_masks: bool = False, kept_bytes: int | None = None,
+    ) -> None:  # fmt: skip
         self.pairs = tuple(pairs)
         self.labels = labels
         self.size = size
@@ -131,7 +110,7 @@ class Scenes:
         classes = len(self.labels.names)
         pixels, empty = np.zeros(classes, np.int64), []
         for index in range(len(self)):
-            found = counts(self.read(index)[1], classes)
+            found = np.bincount(self.read(index)[1].ravel(), minlength=256)[:classes]
             pixels += found
             if not found.any():
                 empty.append(index)
@@ -146,25 +125,17 @@ class Scenes:
 
 
 def crop_batches(
-    scenes: Scenes,
-    indices: npt.NDArray[np.int64],
-    *,
-    crop: Size,
-    batch: int,
-    vary: Vary,
-    seed: int,
-    epoch: int,
-    first: int = 0,
-    share: tuple[int, int] = (0, 1),
+    scenes: Scenes, indices: npt.NDArray[np.int64], *, crop: Size, batch: int, vary: Vary,
+    seed: int, epoch: int, first: int = 0, share: tuple[int, int] = (0, 1),
     normalisation: Normalisation = IMAGENET,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
     """Yield (N, 3, *crop) float32 and (N, *crop) int64 in an order new each epoch.
 
-    From batch `first` on; the last, incomplete one is dropped. How a scene is varied depends on (seed,
+    From batch `first` on; the last, incomplete one is dropped. How a pair is augmented depends on (seed,
     epoch, its index) and on nothing else. `share` (k, n) gives the k-th of n equal parts of every batch.
 
     Raises:
-        DataError: fewer scenes than a batch, or a bad file.
+        DataError: fewer pairs than a batch, or a bad file.
     """
     if len(indices) < batch:
         raise DataError(
@@ -173,15 +144,14 @@ def crop_batches(
     order = np.random.default_rng((seed, epoch, 0)).permutation(indices)
     size = batch // share[1]
     for start in range(first * batch, len(order) - batch + 1, batch):
-        found = [
-            _varied(
-                *scenes.read(int(i)), crop, vary, np.random.default_rng((seed, epoch, 1, int(i)))
-            )
-            for i in order[start : start + batch][share[0] * size : (share[0] + 1) * size]
-        ]
-        images = torch.from_numpy(np.stack([image for image, _ in found]))
-        masks = torch.from_numpy(np.stack([mask for _, mask in found]))
-        yield normalise(images.permute(0, 3, 1, 2), normalisation), masks.long()
+        images, masks = [], []
+        for i in order[start : start + batch][share[0] * size : (share[0] + 1) * size].tolist():
+            rng = np.random.default_rng((seed, epoch, 1, i))
+            image, mask = _varied(*scenes.read(i), crop, vary, rng)
+            images.append(image)
+            masks.append(mask)
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        yield normalise(pixels, normalisation), torch.from_numpy(np.stack(masks)).long()
 
 
 def as_batch(image: Pixels, normalisation: Normalisation = IMAGENET) -> Tensor:
@@ -196,18 +166,15 @@ def _varied(
     """Scale, crop, pad, flip; resized by the crop's own box, so that nothing else is computed."""
     draws = rng.random(4)
     scale = vary.scale(draws[0])
-    whole = [max(1, round(side * scale)) for side in mask.shape]
-    inner = [min(side, want) for side, want in zip(whole, crop, strict=True)]
-    start = [
-        int(draw * (side - part + 1))
-        for draw, side, part in zip(draws[1:3], whole, inner, strict=True)
-    ]
-    share = [side / after for side, after in zip(mask.shape, whole, strict=True)]
-    top, left = (at * s for at, s in zip(start, share, strict=True))
-    bottom, right = ((at + n) * s for at, n, s in zip(start, inner, share, strict=True))
-    box = (left, top, min(right, mask.shape[1]), min(bottom, mask.shape[0]))
-    into = (inner[1], inner[0])
-    how = Image.Resampling
+    spans, inner = [], []  # per side, down and right: what of the image is seen, and how large
+    for side, want, draw in zip(mask.shape, crop, draws[1:3], strict=True):
+        after = max(1, round(side * scale))
+        part = min(after, want)
+        start, share = int(draw * (after - part + 1)), side / after
+        spans.append((start * share, min((start + part) * share, side)))
+        inner.append(part)
+    (top, bottom), (left, right) = spans
+    box, into, how = (left, top, right, bottom), (inner[1], inner[0]), Image.Resampling
     colours = np.full((*crop, 3), [round(255 * m) for m in IMAGENET.mean], np.uint8)
     numbers = np.full(crop, IGNORED, np.uint8)
     inside = np.s_[: inner[0], : inner[1]]

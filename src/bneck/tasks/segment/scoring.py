@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +42,10 @@ See = Callable[[Pixels, Size], Mask]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a confusion matrix says. Shares are from 0 to 1.
+    """What a confusion matrix says, as fractions from 0 to 1.
 
-    `iou` has one value a class: TP / (TP + FP + FN); NaN for a class that is neither in the masks
-    nor predicted. `miou` is the mean over the others, `pixels` the share of right pixels.
+    `iou` has one value per class: TP / (TP + FP + FN); NaN for a class that is neither in the masks
+    nor predicted. `miou` is the mean over the others, `pixels` the pixel accuracy.
     """
 
     miou: float
@@ -51,28 +53,14 @@ class Score:
     iou: tuple[float, ...]
 
 
-class Confusion:
-    """One matrix for a whole data set, as Cityscapes scores: row the mask's class, column ours."""
+def confusion(predicted: Mask, mask: Mask, classes: int) -> Matrix:
+    """Pixels (classes, classes) of one image, as Cityscapes counts them: row the mask's class, column ours.
 
-    def __init__(self, classes: int) -> None:
-        self.matrix: Matrix = np.zeros((classes, classes), np.int64)
-
-    def add(self, predicted: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> Matrix:
-        """Count one image, class numbers (H, W) both; ignored pixels of the mask are left out.
-
-        Returns:
-            The image's own matrix.
-        """
-        classes = len(self.matrix)
-        valid = mask != IGNORED
-        pairs = mask[valid].astype(np.int64) * classes + predicted[valid]
-        own = np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-        self.matrix += own
-        return own
-
-    def score(self) -> Score:
-        """The score so far."""
-        return matrix_score(self.matrix)
+    Class numbers (H, W) both; ignored pixels of the mask are left out.
+    """
+    valid = mask != IGNORED
+    pairs = mask[valid].astype(np.int64) * classes + predicted[valid]
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
 def matrix_score(matrix: Matrix) -> Score:
@@ -83,16 +71,14 @@ def matrix_score(matrix: Matrix) -> Score:
         iou = right / union
         pixels = right.sum() / matrix.sum()
     miou = float(np.nanmean(iou)) if (union > 0).any() else float("nan")
-    return Score(miou=miou, pixels=float(pixels), iou=tuple(float(v) for v in iou))
+    return Score(miou=miou, pixels=float(pixels), iou=tuple(iou.tolist()))
 
 
 @torch.inference_mode()
-def predict_huge(
-    net: SegmentNet, image: npt.NDArray[np.uint8], *, strip_numbers: int = STRIP_NUMBERS
-) -> npt.NDArray[np.uint8]:
+def predict_huge(net: SegmentNet, image: Pixels, *, strip_numbers: int = STRIP_NUMBERS) -> Mask:
     """What `predict` gives for an image (H, W, 3) uint8 at its own size, in far less memory.
 
-    Equal to it but for rounding, see `nets.strips`. An image of 4096 x 8192 pixels stays under 2 GB.
+    Equal to it but for rounding, see `segment.strips`. An image of 4096 x 8192 pixels stays under 2 GB.
     """
     height, width = image.shape[:2]
     source = Source(
@@ -102,45 +88,31 @@ def predict_huge(
 
 
 @torch.inference_mode()
-def predict(
-    net: SegmentNet,
-    image: Tensor,
-    size: tuple[int, int],
-    *,
-    sliding: tuple[int, int] | None = None,
-) -> npt.NDArray[np.uint8]:
-    """The best class of every pixel of one image, (H, W) uint8 of `size`.
+def predict(net: SegmentNet, image: Tensor, size: Size, *, sliding: Size | None = None) -> Mask:
+    """The best class of every pixel of one image (1, channels, h, w), normalised: (H, W) uint8 of `size`.
 
-    Args:
-        net: put into evaluation mode.
-        image: (1, channels, h, w), normalised.
-        size: of the answer; scores, not classes, are resized to it.
-        sliding: a window (height, width): scores are the mean of those of windows that overlap by a
-            third, as some protocols judge. None looks at the whole image, as the paper does.
+    Scores, not classes, are resized. `sliding` is a window (height, width): scores are the mean of those
+    of windows that overlap by a third, as some protocols evaluate. None looks at the whole image, as the
+    paper does.
     """
     net.eval()
     if sliding is None:
-        low, last = net.features(image)
-        scores = net.head(low, last)
-        return best(scores, size)
-    height, width = image.shape[2:]
-    window = min(sliding[0], height), min(sliding[1], width)
-    total = image.new_zeros(1, net.seg.classes, height, width)
-    seen = image.new_zeros(1, 1, height, width)
-    for top in starts(height, window[0]):
-        for left in starts(width, window[1]):
-            part = np.s_[:, :, top : top + window[0], left : left + window[1]]
-            total[part] += net(image[part])
-            seen[part] += 1
+        return best(net.head(*net.features(image)), size)
+    sides = (image.shape[2], image.shape[3])
+    high, wide = (min(window, side) for window, side in zip(sliding, sides, strict=True))
+    total = image.new_zeros(1, net.seg.classes, *sides)
+    seen = image.new_zeros(1, 1, *sides)
+    for top, left in product(starts(sides[0], high), starts(sides[1], wide)):
+        part = np.s_[:, :, top : top + high, left : left + wide]
+        total[part] += net(image[part])
+        seen[part] += 1
     return best(total / seen, size)
 
 
-def best(
-    scores: Tensor, size: tuple[int, int], *, band: int | None = None
-) -> npt.NDArray[np.uint8]:
+def best(scores: Tensor, size: Size, *, band: int | None = None) -> Mask:
     """The best class of every pixel of scores (1, classes, h, w) resized to `size`, bilinearly.
 
-    Worked out in bands of rows, so that the scores at full size are never held.
+    Computed in bands of `band` rows, so that the scores at full size are never held.
     """
     if band is None:
         band = max(1, BAND_NUMBERS // (scores.shape[1] * size[1]))
@@ -168,60 +140,52 @@ def starts(length: int, window: int) -> Sequence[int]:
 
 def score_of(answers: Answers, *, sliding: Size | None = None) -> See:
     """What gives the classes of an image (h, w, 3) at a size, for a module or a file."""
+    normalisation = answers.normalisation
     if answers.net is not None:
         net: Any = answers.net
         return lambda image, size: predict(
             net, as_batch(image, net.normalisation), size, sliding=sliding
         )
     assert answers.size is not None
-    taken, chooses = answers.size, answers.metadata.get("axes") == "NHW"
-    last = answers.metadata.get("axes") == "NHWC"
+    taken, axes = answers.size, answers.metadata.get("axes")
 
     def see(image: Pixels, size: Size) -> Mask:
-        found = answers(as_batch(resized(image, taken), answers.normalisation))[0]
-        if chooses:
+        found = answers(as_batch(resized(image, taken), normalisation))[0]
+        if axes == "NHW":  # the file chooses the classes itself
             return resized(found[0].astype(np.uint8), size, nearest=True)
-        channels_first = np.ascontiguousarray(found.transpose(0, 3, 1, 2) if last else found)
-        return best(torch.from_numpy(channels_first), size)
+        scores = found.transpose(0, 3, 1, 2) if axes == "NHWC" else found
+        return best(torch.from_numpy(np.ascontiguousarray(scores)), size)
 
     return see
 
 
 def score(
-    answers: Answers,
-    scenes: Scenes,
-    split: str,
-    progress: Progress,
-    *,
-    sliding: Size | None = None,
-    out: Path | None = None,
-) -> Scores:
-    """Score on all pairs, each at its mask's size, single scale (6.4).
+    answers: Answers, scenes: Scenes, split: str, progress: Progress, *,
+    sliding: Size | None = None, out: Path | None = None,
+) -> Scores:  # fmt: skip
+    """Score on all pairs, each at its mask's size, single scale (6.4), from one confusion matrix.
 
-    Args:
-        answers: a module or a file.
-        scenes: with `whole_masks`, so that images may be smaller than the masks they are scored by.
-        split: what the scores are called.
-        progress: receives what happens.
-        sliding: a window, see `predict`.
-        out: where the best and the worst images are drawn.
+    `scenes` have `whole_masks`, so that images may be smaller than the masks they are scored by.
+    `sliding` is a window, see `predict`. The best and the worst images are drawn in `out`.
 
     Raises:
         DataError: a bad file.
     """
     progress.stage(f"scoring {split}", len(scenes))
     see, names = score_of(answers, sliding=sliding), scenes.labels.names
-    total, images = Confusion(len(names)), []
+    total, images = np.zeros((len(names), len(names)), np.int64), []
     for index in range(len(scenes)):
         image, mask = scenes.read(index)
         found = see(image, (mask.shape[0], mask.shape[1]))
-        images.append(matrix_score(total.add(found, mask)).miou)
+        own = confusion(found, mask, len(names))
+        images.append(matrix_score(own).miou)
+        total += own
         progress.advance(1)
-    overall = total.score()
-    value = number(overall.miou)
+    overall = matrix_score(total)
+    value = _number(overall.miou)
     details: dict[str, Any] = {
-        "pixels": number(overall.pixels),
-        "iou": {name: number(one) for name, one in zip(names, overall.iou, strict=True)},
+        "pixels": _number(overall.pixels),
+        "iou": {name: _number(one) for name, one in zip(names, overall.iou, strict=True)},
     }
     if out is not None:
         details["shown"] = _draw(see, scenes, images, split, out)
@@ -236,59 +200,55 @@ def _draw(
     """Overlays of the best and the worst images, with what a record says of them."""
     order = [int(i) for i in np.argsort(images) if not math.isnan(images[i])]
     worst, top = order[:SHOWN], order[::-1][: min(SHOWN, len(order) - SHOWN)]
-    labels, shown = scenes.labels, []
+    shown = []
     for what, indices in (("best", top), ("worst", worst)):
         for rank, index in enumerate(indices, start=1):
             image = scenes.read(index)[0]
             classes = see(image, (image.shape[0], image.shape[1]))
-            page = overlay(image, classes, labels.names, labels.colours)
+            page = overlay(image, classes, scenes.labels.names, scenes.labels.colours)
             name = f"{what}-{rank}.png" if split == "val" else f"{split}-{what}-{rank}.png"
             write_whole(out / name, partial(page.save, format="png"))
-            pair = scenes.pairs[index]
-            shown.append({"file": name, "image": str(pair.image), "miou": images[index]})
+            path = str(scenes.pairs[index].image)
+            shown.append({"file": name, "image": path, "miou": images[index]})
     return shown
 
 
 def split_scenes(
-    answers: Answers,
-    data: str | None,
-    options: Any,
-    split: str,
-    record: Mapping[str, Any],
-    seed: int,
-) -> Scenes:
+    answers: Answers, data: str | None, options: Any, split: str, record: Mapping[str, Any], seed: int
+) -> Scenes:  # fmt: skip
     """A split of `data`, or of the run's own data where that is None, as the network is scored on it.
 
     Raises:
         InputError: no data, or data of other classes than the network's.
     """
-    known = (record.get("data") or {}).get("path")
-    if data is None and known is None:
+    root = (record.get("data") or {}).get("path") if data is None else data
+    if root is None:
         raise InputError(
             "this file is not in a run folder, so its dataset is unknown; pass images and masks with --data"
         )
-    own = (record.get("options") or {}).get("task") or {}
-    classes = (
-        options.classes if options.classes is not None or data is not None else own.get("classes")
-    )
+    own, classes = _own_options(record), options.classes
+    if classes is None and data is None:
+        classes = own.get("classes")
     scenery = list_pairs(
-        Path(str(known if data is None else data)),
-        classes=None if classes is None else Path(classes),
-        ignore=options.ignore or tuple(own.get("ignore") or ()),
-        seed=seed,
-    )
+        Path(str(root)), classes=None if classes is None else Path(classes),
+        ignore=options.ignore or tuple(own.get("ignore") or ()), seed=seed,
+    )  # fmt: skip
     if list(scenery.labels.names) != list(answers.labels):
         raise InputError(
             f"the data has the classes {', '.join(scenery.labels.names)}, and the network was trained on "
             f"{', '.join(answers.labels)}; they must be the same, in the same order"
         )
-    size = answers.size or trained_size(record)
+    size = answers.size or _trained_size(record)
     return Scenes(scenery.split(split), scenery.labels, size=size, whole_masks=True)
 
 
-def trained_size(record: Mapping[str, Any]) -> Size | None:
+def _own_options(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (record.get("options") or {}).get("task") or {}
+
+
+def _trained_size(record: Mapping[str, Any]) -> Size | None:
     """The (height, width) that a run brought its images to; None where they stayed as they are."""
-    return sized(((record.get("options") or {}).get("task") or {}).get("size"))
+    return sized(_own_options(record).get("size"))
 
 
 def seen(answers: Answers, path: Path, record: Mapping[str, Any]) -> Prediction:
@@ -300,14 +260,15 @@ def seen(answers: Answers, path: Path, record: Mapping[str, Any]) -> Prediction:
     pixels = read_whole(path)
     if isinstance(pixels, str):
         raise InputError(f"picture {path} cannot be read: {pixels}; give another one")
-    own, size = (pixels.shape[0], pixels.shape[1]), trained_size(record)
+    own, size = (pixels.shape[0], pixels.shape[1]), _trained_size(record)
     if answers.net is not None and size is None and own[0] * own[1] > WHOLE_PIXELS:
         net: Any = answers.net
         classes = predict_huge(net, pixels)
     else:
         image = resized(pixels, size) if answers.net is not None and size else pixels
         classes = score_of(answers)(image, own)
-    labels = _labels(answers, record)
+    stored = answers.metadata.get("labels")  # of a file; a run's record has them too
+    labels = record["data"]["labels"] if stored is None else json.loads(stored)
     shares = dict(zip(labels["names"], class_shares(classes, len(labels["names"])), strict=True))
     most = sorted(shares.items(), key=lambda entry: -entry[1])[:5]
     return Prediction(
@@ -317,16 +278,6 @@ def seen(answers: Answers, path: Path, record: Mapping[str, Any]) -> Prediction:
     )
 
 
-def _labels(answers: Answers, record: Mapping[str, Any]) -> Mapping[str, Any]:
-    import json
-
-    if "labels" in answers.metadata:
-        found: dict[str, Any] = json.loads(answers.metadata["labels"])
-        return found
-    kept: dict[str, Any] = record["data"]["labels"]
-    return kept
-
-
-def number(value: float) -> float | None:
-    """None for what is not a number, as JSON has it."""
+def _number(value: float) -> float | None:
+    """None for NaN, as JSON has it."""
     return None if math.isnan(value) else value

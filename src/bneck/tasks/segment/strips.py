@@ -38,29 +38,25 @@ def scores_in_strips(
     """What `net.head(*net.features(x))` gives for one image: scores before the last resize.
 
     Peak memory is that of two neighbouring rows' outputs, the stem's never being whole, and of a
-    strip's operators. It takes as long as the whole, and squeezing rows up to twice as long.
-
-    Args:
-        net: in evaluation mode.
-        image: normalised, (1, channels, rows, width) whenever rows are asked for.
-        strip_numbers: how many numbers a strip of a row's widest map may have.
+    strip's operators. It takes as long as the whole, and squeezing rows up to twice as long. `image` is
+    normalised. A strip of a row's widest map has at most `strip_numbers` numbers.
     """
     net.eval()
-    source, low = image, None
+    head, source, low = net.head, image, None
     for index, row in enumerate(net.rows):
         made = _Row(row, source, strip_numbers)
-        if index == net.seg.tap and isinstance(net.head, LrAspp):
-            low = made.whole(_behind(made.spatial, net.head.low))
+        if index == net.seg.tap and isinstance(head, LrAspp):
+            low = made.whole(_after(made.spatial, head.low))
         if index == 0 and len(net.rows) > 1:
             source = Source(made.part, made.height, made.width)
         else:
             source = _held(made.whole(made.part))
     last = source.read(0, source.height)
-    if low is None:
-        scores: Tensor = net.head(last, last)
-        return scores
-    assert isinstance(net.head, LrAspp)
-    return net.head.gated(last, (low.shape[2], low.shape[3])).add_(low)
+    if isinstance(head, LrAspp):
+        assert low is not None
+        return head.gated(last, (low.shape[2], low.shape[3])).add_(low)
+    scores: Tensor = head(last, last)
+    return scores
 
 
 class _Row:
@@ -68,20 +64,19 @@ class _Row:
 
     def __init__(self, row: torch.nn.Module, source: Source, strip_numbers: int) -> None:
         self.source = source
-        parts = dict(row.named_children()) if isinstance(row, BneckRow) else {"expand": row}
+        parts = dict(row.named_children()) if isinstance(row, BneckRow) else {"depthwise": row}
         self.adds = isinstance(row, BneckRow) and row.adds
+        # Of a fused row the expansion is the spatial convolution.
         self.before = parts.get("expand") if "depthwise" in parts else None
         conv = parts["depthwise"] if "depthwise" in parts else parts["expand"]
         assert isinstance(conv, ConvBnAct)
         self.conv = conv
         self.project = parts.get("project")
-        self.height = -(-source.height // conv.conv.stride[0])
-        self.width = -(-source.width // conv.conv.stride[0])
-        line = conv.conv.out_channels * source.width * conv.conv.stride[0]
-        self.lines = max(1, strip_numbers // line)
-        self.gate: Tensor | None = None
-        if isinstance(squeeze := parts.get("se"), SqueezeExcite):
-            self.gate = self._gate(squeeze)
+        step = conv.conv.stride[0]
+        self.height, self.width = -(-source.height // step), -(-source.width // step)
+        self.lines = max(1, strip_numbers // (conv.conv.out_channels * source.width * step))
+        squeeze = parts.get("se")
+        self.gate = self._gate(squeeze) if isinstance(squeeze, SqueezeExcite) else None
 
     def part(self, top: int, bottom: int) -> Tensor:
         """Rows of the output."""
@@ -94,19 +89,17 @@ class _Row:
 
     def spatial(self, top: int, bottom: int) -> Tensor:
         """Rows of what the spatial convolution makes, before squeeze-and-excite."""
-        conv = self.conv.conv
+        conv, source = self.conv.conv, self.source
         step, reach = conv.stride[0], conv.dilation[0] * (conv.kernel_size[0] - 1)
         if isinstance(conv, SameConv2d):
-            high, wide = (
-                _same(size, step, reach) for size in (self.source.height, self.source.width)
-            )
+            above, sides = _same(source.height, step, reach)[0], _same(source.width, step, reach)
         else:
-            high = wide = (int(conv.padding[0]), int(conv.padding[0]))
-        first, end = top * step - high[0], (bottom - 1) * step - high[0] + reach + 1
-        x = self.source.read(max(0, first), min(self.source.height, end))
+            above, sides = int(conv.padding[0]), (int(conv.padding[0]), int(conv.padding[0]))
+        first, end = top * step - above, (bottom - 1) * step - above + reach + 1
+        x = source.read(max(0, first), min(source.height, end))
         if self.before is not None:
             x = self.before(x)
-        pads = (wide[0], wide[1], max(0, -first), max(0, end - self.source.height))
+        pads = (*sides, max(0, -first), max(0, end - source.height))
         x = F.pad(x, pads) if any(pads) else x
         x = F.conv2d(x, conv.weight, conv.bias, step, 0, conv.dilation, conv.groups)
         y: Tensor = self.conv.act(self.conv.bn(x))
@@ -124,26 +117,22 @@ class _Row:
         return found
 
     def _gate(self, squeeze: SqueezeExcite) -> Tensor:
-        total: Tensor | None = None
-        for top, bottom in self._strips():
-            part = self.spatial(top, bottom).sum((2, 3), keepdim=True, dtype=torch.float64)
-            total = part if total is None else total + part
-        assert total is not None
+        sums = (
+            self.spatial(top, bottom).sum((2, 3), keepdim=True, dtype=torch.float64)
+            for top, bottom in self._strips()
+        )
+        total = sum(sums, start=torch.zeros((), dtype=torch.float64))
         mean = (total / (self.height * self.width)).float()
         gate: Tensor = squeeze.sigmoid(squeeze.gate(F.relu(squeeze.reduce(mean))))
         return gate
 
     def _strips(self) -> Iterator[tuple[int, int]]:
-        for top in range(0, self.height, self.lines):
-            yield top, min(top + self.lines, self.height)
+        tops = range(0, self.height, self.lines)
+        return ((top, min(top + self.lines, self.height)) for top in tops)
 
 
-def _behind(part: Part, module: torch.nn.Module) -> Part:
-    def read(top: int, bottom: int) -> Tensor:
-        y: Tensor = module(part(top, bottom))
-        return y
-
-    return read
+def _after(part: Part, module: torch.nn.Module) -> Part:
+    return lambda top, bottom: module(part(top, bottom))
 
 
 def _held(values: Tensor) -> Source:
@@ -151,5 +140,6 @@ def _held(values: Tensor) -> Source:
 
 
 def _same(size: int, step: int, reach: int) -> tuple[int, int]:
+    """What TensorFlow's "same" pads before and after a side."""
     total = max(0, (-(-size // step) - 1) * step + reach + 1 - size)
     return total // 2, total - total // 2

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from fnmatch import fnmatchcase
+from operator import attrgetter
 from typing import Any
 
-from bneck.specs.errors import InputError
 from bneck.specs.text import resolve
 from bneck.tasks.contract import Table
-from bneck.tasks.options import parse_size
+from bneck.tasks.options import sized
 from bneck.tasks.segment.count import (
     FULL,
     HALF,
     PUBLISHED_SEGMENTERS,
     count_segmenter,
     paper_madds,
-)
+)  # fmt: skip
 from bneck.tasks.segment.head import segmenter
 from bneck.tasks.segment.options import count_of, named_segmenter, run_segmenter
+from bneck.tasks.tables import matching, percent
 
 
 def count_table(networks: Iterable[str], options: Any) -> Table:
     """Costs of segmenters around networks by name, at one image size."""
-    size = options.size
-    pixels = FULL if size is None else parse_size(size) if isinstance(size, str) else tuple(size)
-    classes = count_of(options)
+    pixels, classes = sized(options.size) or FULL, count_of(options)
     segmenters = [
         run_segmenter(n) or named_segmenter(n, options, classes=classes) for n in networks
     ]
@@ -59,18 +57,13 @@ def zoo_table(pattern: str) -> Table:
     """The rows of Tables 7 and 8 in their order, with exact counts and those that the tables print.
 
     Args:
-        pattern: shell-style, as "v3-small*"; a name without wildcards stands for what begins with it.
+        pattern: see `tasks.tables.matching`.
 
     Raises:
         InputError: no row is about such a network.
     """
-    wanted = pattern if any(c in pattern for c in "*?[") else f"{pattern}*"
-    rows = [row for row in PUBLISHED_SEGMENTERS if fnmatchcase(row.network, wanted)]
-    if not rows:
-        known = ", ".join(dict.fromkeys(row.network for row in PUBLISHED_SEGMENTERS))
-        raise InputError(f"Tables 7 and 8 have no network {pattern!r}; they have {known}")
-    counted = []
-    for row in rows:
+    lacks, counted = "Tables 7 and 8 have no network {pattern!r}; they have {known}", []
+    for row in matching(PUBLISHED_SEGMENTERS, pattern, attrgetter("network"), lacks):
         seg = segmenter(resolve(row.network), head=row.head, filters=row.filters)
         counted.append((row, count_segmenter(seg, FULL), paper_madds(seg), paper_madds(seg, HALF)))
     return Table(
@@ -111,11 +104,6 @@ def score_table(scores: Sequence[Mapping[str, Any]]) -> Table:
         rows=rows,
         values=scores,
     )
-
-
-def percent(value: float | None) -> str:
-    """With one decimal, "-" for what is undefined."""
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _printed(value: float | None) -> str:
