@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,10 @@ from bneck.imports.match import Matched, matched
 from bneck.imports.read import read_source
 from bneck.imports.source import Source
 from bneck.nets.weights import save_weights
-from bneck.records.commit import commit
 from bneck.records.files import write_json, write_text
 from bneck.records.imported import ImportRecord, SourceRecord
-from bneck.records.run import FORMAT, RunFolder
-from bneck.runs.folder import command_line
+from bneck.records.run import RunFolder
+from bneck.runs.folder import check_empty, fresh_folder, new_record, now
 from bneck.specs.errors import InputError
 from bneck.specs.network import PADDINGS, NetSpec
 from bneck.specs.normalisation import IMAGENET, Normalisation
@@ -70,60 +67,36 @@ def import_weights(
         InputError: the file is damaged or holds code, another network, another width, another
             number of classes, or names unmatched; the message is one sentence.
     """
-    started = _now()
+    begun = new_record("import", "bneck.import_weights(...)")
     path, spec = Path(file), resolve(network)
     if source not in SOURCES:
         raise InputError(f"there is no source {source!r}; known are {', '.join(SOURCES)}")
     if padding is not None and padding not in PADDINGS:
         raise InputError(f"padding is {padding!r}; allowed are {', '.join(PADDINGS)}")
-    folder = RunFolder(Path(out) if out is not None else _fresh_folder())
-    _check_free(folder.path)
+    folder = RunFolder(Path(out) if out is not None else fresh_folder("import"))
+    check_empty(folder.path, ())
     held = read_source(path, port=None if source == "auto" else source == "timm-tf")
-    made = matched(
-        _as_published(spec, held, padding, bn_eps),
-        held,
-        path=path,
-        excuses=allow_unmatched,
-        classes=classes,
-    )
+    spec = _as_published(spec, held, padding, bn_eps)
+    made = matched(spec, held, path=path, excuses=allow_unmatched, classes=classes)
     spec, made.net.normalisation = made.net.spec, _normalisation(held, mean, std)
-    record = _record(path, held, made, started, None if labels is None else Path(labels))
+    costs, data = count(spec), path.read_bytes()
+    names, ids = _class_names(None if labels is None else Path(labels), spec.classes)
+    record: Any = ImportRecord(
+        **{**begun, "state": "finished"},  # type: ignore[typeddict-item]
+        finished=now(), name=spec.name, digest=spec.digest(), params=costs.params, madds=costs.madds,
+        padding=spec.padding, bn_eps=spec.bn_eps, resolution=spec.resolution,
+        class_count=spec.classes,
+        source=SourceRecord(
+            file=path.name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data),
+            layout=held.layout,
+        ),
+        normalisation=made.net.normalisation.as_json(), classes=names, class_ids=ids,
+        excused=list(made.excused), notes=_notes(held, made),
+    )  # fmt: skip
     write_text(folder.spec, to_text(spec))
     save_weights(made.net.state_dict(), folder.weights)
     write_json(folder.run_json, record)  # last: a folder without it is no run
     return {"run": str(folder.path), **record}
-
-
-def _record(
-    path: Path, held: Source, made: Matched, started: str, labels: Path | None
-) -> ImportRecord:
-    spec = made.net.spec
-    costs = count(spec)
-    names, ids = _class_names(labels, spec.classes)
-    return ImportRecord(
-        format=FORMAT,
-        kind="import",
-        state="finished",
-        version=metadata.version("bneck"),
-        commit=commit(),
-        command=command_line("bneck.import_weights(...)"),
-        started=started,
-        finished=_now(),
-        name=spec.name,
-        digest=spec.digest(),
-        params=costs.params,
-        madds=costs.madds,
-        padding=spec.padding,
-        bn_eps=spec.bn_eps,
-        resolution=spec.resolution,
-        class_count=spec.classes,
-        source=_source_record(path, held),
-        normalisation=made.net.normalisation.as_json(),
-        classes=names,
-        class_ids=ids,
-        excused=list(made.excused),
-        notes=_notes(held, made),
-    )
 
 
 def _as_published(
@@ -145,12 +118,6 @@ def _normalisation(
         default.mean if mean is None else tuple(mean),  # type: ignore[arg-type]
         default.std if std is None else tuple(std),  # type: ignore[arg-type]
     )
-
-
-def _source_record(path: Path, held: Source) -> SourceRecord:
-    data = path.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    return SourceRecord(file=path.name, sha256=digest, bytes=len(data), layout=held.layout)
 
 
 def _class_names(path: Path | None, count: int) -> tuple[list[str] | None, dict[str, int] | None]:
@@ -180,16 +147,3 @@ def _notes(held: Source, made: Matched) -> list[str]:
     if made.excused:
         notes.append(f"unmatched and excused: {', '.join(made.excused)}")
     return notes
-
-
-def _check_free(path: Path) -> None:
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path} exists and is not an empty folder; choose another --out")
-
-
-def _fresh_folder() -> Path:
-    return Path("runs") / f"import-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
