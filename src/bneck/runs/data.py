@@ -81,7 +81,7 @@ def prepared(
 
 def prepared_record(data: Data) -> dict[str, Any]:
     """Images that are ready, as plain JSON values; all but where they are kept."""
-    names = [one.name for one in fields(data) if one.name != "scratch"]  # type: ignore[arg-type]
+    names = [one.name for one in fields(data) if one.name != "scratch"]
     return {name: _plain(getattr(data, name)) for name in names}
 
 
