@@ -347,18 +347,14 @@ def test_trials_are_stopped_only_where_something_was_learned(
             for n, (job,) in enumerate(arguments):
                 on_done(n, {"expected": 1 / 3 + answers * (1 - n / 10) + 0.01 * job.until})
 
-    run = SimpleNamespace(progress=Silent(), folder=SimpleNamespace(scratch=tmp_path))
+    run: Any = SimpleNamespace(
+        progress=Silent(), folder=SimpleNamespace(scratch=tmp_path), pool=Answering(1),
+        experiment=SimpleNamespace(data=SimpleNamespace(chance=1 / 3)),
+    )  # fmt: skip
     training = replace(
         task("classify").recipe(None, images=96, epochs=2.0, started=False, seed=0), epochs=2
     )
-    _judge_batch(
-        run,
-        Answering(1),
-        SimpleNamespace(data=SimpleNamespace(chance=1 / 3)),
-        study,
-        training,
-        batch,
-    )  # type: ignore[arg-type]
+    _judge_batch(run, study, training, batch)
     assert len(study.trials) == 9
     # The first is compared with nobody, so it goes on; who comes after it is worse.
     assert sum(trial.stopped for trial in study.trials) == stopped
@@ -388,11 +384,14 @@ def test_a_trial_that_diverges_is_noted_and_the_others_go_on(
                 on_done(n, task(replace(job, settings=fast) if job.checkpoint == first else job))
 
     searched, told = study(), Heard()
-    run: Any = SimpleNamespace(progress=told, folder=SimpleNamespace(scratch=tmp_path))
+    run: Any = SimpleNamespace(
+        progress=told, folder=SimpleNamespace(scratch=tmp_path), pool=TooFast(1),
+        experiment=experiment,
+    )  # fmt: skip
     batch = [asked for _ in range(2) if (asked := searched.ask())]
     first = tmp_path / f"trial-{batch[0].number:05d}.checkpoint"
     training = task("classify").recipe(None, images=96, epochs=2.0, started=False, seed=0)
-    _judge_batch(run, TooFast(1), experiment, searched, training, batch)
+    _judge_batch(run, searched, training, batch)
     failed, whole = study().trials  # as a resumed search reads them
     assert (failed.accuracy, failed.reward, failed.whole) == (0.0, 0.0, False)
     assert failed.failed is not None
@@ -411,8 +410,9 @@ def test_no_finalist_is_left_of_trials_that_all_diverged(space_file: Path) -> No
     asked = study.ask()
     assert asked is not None
     study.tell(asked, 0.0, failed="the loss became nan")
+    run: Any = SimpleNamespace(blocks=BlockSettings())
     with pytest.raises(InputError, match=r"none of the 1 trials was trained .*the loss became nan"):
-        finalists(None, None, None, study, BlockSettings(), 1.0)  # type: ignore[arg-type]
+        finalists(run, None, study, 1.0)  # type: ignore[arg-type]
 
 
 def test_ties_go_to_the_faster() -> None:

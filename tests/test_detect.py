@@ -222,7 +222,7 @@ class TestRun:
         assert (found["split"], found["score"]) == ("mine", val_scores(run)["score"])
         assert (run / "run.json").read_bytes() == before
         annotated = read_coco(mine, images=scene / "images")
-        drawn = score(answering(run), annotated, "mine", Silent(), out=tmp_path)
+        drawn = score(answering(run)[0], annotated, "mine", Silent(), out=tmp_path)
         assert drawn.score == found["score"]
         entries = json.loads((tmp_path / "detections-mine.json").read_text())
         assert {e["category_id"] for e in entries} <= {102, 109}

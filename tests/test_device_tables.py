@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,9 +22,9 @@ from bneck.devices.fill import fill_table, plan_for
 from bneck.devices.places import KINDS, DeviceError, Kind
 from bneck.devices.places.ssh import Agent
 from bneck.devices.places.steady import Steady
-from bneck.runs.search.latency import known_table, measured_ms, table_path
+from bneck.records.progress import Silent
+from bneck.runs.search.latency import known_table, latency_table, measured_ms, table_path
 from bneck.runs.search.main import search
-from bneck.runs.search.tables import latency_table
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from commands import Call
@@ -201,3 +203,45 @@ def test_a_whole_search_is_measured_by_an_agent_in_another_process(
     assert record["found"]["measurement"]["device"]["place"] == name
     assert read_table(out / "table.jsonl").header["place"] == name
     assert name in (out / "report.md").read_text()
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from bneck.records.files import locked
+
+with locked(Path(sys.argv[1])):
+    print("holds it", flush=True)
+    sys.stdin.read()
+"""
+
+
+class TestTwoProcesses:
+    def test_the_second_says_that_it_waits_and_for_which_file(
+        self, tiny: NetSpec, simulated: SimulatedDevice, tmp_path: Path
+    ) -> None:
+        table = tmp_path / "table.jsonl"
+        first = subprocess.Popen(
+            [sys.executable, "-c", HOLDS, str(table.with_suffix(".lock"))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert first.stdout is not None
+        assert first.stdin is not None
+        assert first.stdout.readline() == b"holds it\n"
+        said: list[str] = []
+
+        class Told(Silent):
+            """Lets the first process go once the second one has said that it waits."""
+
+            def say(self, sentence: str) -> None:
+                said.append(sentence)
+                first.communicate()
+
+        found = latency_table(tiny, device=simulated.name, out=table, progress=Told())
+        assert first.returncode == 0
+        assert len(said) == 1
+        assert "another process is measuring" in said[0]
+        assert f"{table}: waiting for it" in said[0]
+        assert found["entries"] > 0
+        latency_table(tiny, device=simulated.name, out=table, progress=Told())
+        assert len(said) == 1  # nothing to wait for

@@ -264,5 +264,5 @@ def test_an_imported_folder_is_a_network_everywhere(
     assert record["source"]["file"] == "w.pth"
     with pytest.raises(bneck.InputError, match="a training or a search has a report"):
         bneck.write_report(run)
-    with pytest.raises(bneck.InputError, match="which has nothing to resume"):
+    with pytest.raises(bneck.InputError, match="not a training; it has nothing to resume"):
         bneck.resume(run)

@@ -124,14 +124,14 @@ def test_a_supernet_that_diverges_is_recorded_once(experiment: Experiment, tmp_p
             ledger=Ledger(tmp_path / "ledger.jsonl"),
             folder=SimpleNamespace(scratch=tmp_path),
             settings=SimpleNamespace(training=replace(TRAINING, lr=TOO_FAST)),
-            progress=Silent(),
-        )
+            progress=Silent(), experiment=experiment, pool=Here(1),
+        )  # fmt: skip
 
-    first = shared_weights(run(), Here(1), experiment, SPACE, 4.0)
+    first = shared_weights(run(), SPACE, 4.0)
     assert first["epochs"] == 4.0
     assert "the loss" in first["failed"]
     resumed = run()
-    assert shared_weights(resumed, Here(1), experiment, SPACE, 4.0) == first
+    assert shared_weights(resumed, SPACE, 4.0) == first
     assert len(resumed.ledger.entries) == 1
 
 
@@ -163,16 +163,16 @@ def test_a_kill_before_the_ledger_has_the_outcome_costs_no_training(
         weights=tmp_path / "w", checkpoint=tmp_path / "c", mark=tmp_path / "m", heldout=True,
     )  # fmt: skip
 
-    def run() -> Any:
+    def run(pool: WorkerPool) -> Any:
         ledger = Ledger(tmp_path / "ledger.jsonl")
-        return SimpleNamespace(ledger=ledger, progress=Silent(), metric="top-1")
+        return SimpleNamespace(ledger=ledger, progress=Silent(), metric="top-1", pool=pool)
 
     with pytest.raises(Killed):
-        train_all(run(), Crash(1), {"found-0": job})
-    assert run().ledger.entries == []
+        train_all(run(Crash(1)), {"found-0": job})
+    assert run(Here(1)).ledger.entries == []
     weights = job.weights.read_bytes()
     pool = Watched(1)
-    outcomes = train_all(run(), pool, {"found-0": job})
+    outcomes = train_all(run(pool), {"found-0": job})
     assert not pool.stepped
     assert job.weights.read_bytes() == weights
     assert outcomes["found-0"]["score"] > 0

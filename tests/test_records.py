@@ -212,7 +212,7 @@ class TestLock:
     def test_an_error_inside_lets_go_and_passes_through(self, tmp_path: Path) -> None:
         with pytest.raises(OSError, match="inside"), locked(tmp_path / ".lock"):
             raise OSError("inside")
-        with locked(tmp_path / ".lock", wait=True):
+        with locked(tmp_path / ".lock", on_wait=lambda: None):
             pass
 
     def test_a_place_that_cannot_hold_a_lock_is_named(self, tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ import bneck
 from bneck.costs.table_file import read_table
 from bneck.devices.deployment import Deployment
 from bneck.records.progress import Silent
-from bneck.runs.search.latency import table_path
+from bneck.runs.search.latency import latency_table, table_path
 from bneck.runs.search.main import search
-from bneck.runs.search.tables import latency_table
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from commands import Call, refusal

@@ -197,6 +197,14 @@ def scores(run: Path) -> dict[str, Any]:
 
 
 class TestRun:
+    def test_it_is_counted_with_its_own_classes_and_head(self, run: Path) -> None:
+        own = sum(p.numel() for p in bneck.build(run).parameters())
+        assert bneck.count(run, task="segment").params == own
+        at_512 = bneck.count(run, task="segment", size="512x1024")
+        assert at_512.params == own
+        assert at_512.madds > bneck.count(run, task="segment").madds
+        assert bneck.count(run, task="segment", classes=19).params > own
+
     def test_its_folder_holds_what_there_is_to_know(self, run: Path) -> None:
         assert {p.name for p in run.iterdir()} >= {
             "run.json", "spec.yaml", "weights.safetensors", "model.onnx", "report.md", "best-1.png",

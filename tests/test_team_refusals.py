@@ -87,7 +87,7 @@ def test_bad_data_in_the_midst_of_training_ends_both(
     members = together(tmp_path, "train", tiny_file, *options)
     assert [code for code, _ in members] == [2, 2]
     said = [line for _, lines in members for line in lines]
-    assert any("images cannot be read" in line for line in said)
+    assert any("cannot be read, more than the allowed" in line for line in said)
     assert all("cannot be read" in line or "ended behind step" in line for line in said)
 
 

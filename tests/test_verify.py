@@ -16,8 +16,9 @@ from bneck.devices.deployment import Deployment
 from bneck.devices.fill import fill_table
 from bneck.nas.fitting import fit_widths
 from bneck.records.ledger import Ledger
+from bneck.records.progress import Silent
 from bneck.runs.search.fitting import LOW, TRIES, fit_by_clock
-from bneck.runs.search.latency import CAREFUL, PAUSE_S, verified_ms
+from bneck.runs.search.latency import CAREFUL, PAUSE_S, Latencies
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import scale_width
 from bneck.specs.wrapper import PLAIN
@@ -41,7 +42,7 @@ def run(folder: Path, device: SimulatedDevice) -> Any:
     folder.mkdir(exist_ok=True)
     settings = SimpleNamespace(deployment=Deployment(device=device.name))
     ledger = Ledger(folder / "ledger.jsonl")
-    return SimpleNamespace(ledger=ledger, settings=settings, wrapper=PLAIN)
+    return SimpleNamespace(ledger=ledger, settings=settings, wrapper=PLAIN, progress=Silent())
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_a_run_another_run_and_a_resumed_one_decide_by_one_measurement(
     narrower, first, second = scale_width(tiny, 0.75), tmp_path / "first", tmp_path / "second"
     true_ms = pytest.approx(device.network_ms(narrower))
     for folder in (first, second, first):
-        assert verified_ms(run(folder, device), tiny, narrower, table) == true_ms
+        assert Latencies(run(folder, device), tiny, table).verified_ms(narrower) == true_ms
     assert races(device) == 1
     (entry,) = run(second, device).ledger.all(event="verified")
     assert entry["measured_ms"] == true_ms
@@ -69,14 +70,20 @@ def test_another_network_or_a_table_filled_anew_is_measured(
     device: SimulatedDevice, tiny: NetSpec, table: LatencyTable, tmp_path: Path
 ) -> None:
     narrower, ms = scale_width(tiny, 0.75), device.network_ms(tiny)
-    assert verified_ms(run(tmp_path / "a", device), tiny, tiny, table) == pytest.approx(ms)
-    verified_ms(run(tmp_path / "a", device), tiny, narrower, table)
+    assert Latencies(run(tmp_path / "a", device), tiny, table).verified_ms(tiny) == pytest.approx(
+        ms
+    )
+    Latencies(run(tmp_path / "a", device), tiny, table).verified_ms(narrower)
     assert races(device) == 2
     table.header["reference_ms"] *= 1.01
     # The run's own comes back; another run measures at the pace of the new table.
-    assert verified_ms(run(tmp_path / "a", device), tiny, tiny, table) == pytest.approx(ms)
+    assert Latencies(run(tmp_path / "a", device), tiny, table).verified_ms(tiny) == pytest.approx(
+        ms
+    )
     assert races(device) == 2
-    assert verified_ms(run(tmp_path / "b", device), tiny, tiny, table) == pytest.approx(1.01 * ms)
+    assert Latencies(run(tmp_path / "b", device), tiny, table).verified_ms(tiny) == pytest.approx(
+        1.01 * ms
+    )
     assert races(device) == 3
 
 
@@ -86,7 +93,7 @@ def test_another_device_is_measured_by_itself(
     # The same processor and runtime at both ends of the line.
     with plugged_in() as other:
         for folder, where in (("a", device), ("b", other), ("c", other)):
-            verified_ms(run(tmp_path / folder, where), tiny, tiny, table)
+            Latencies(run(tmp_path / folder, where), tiny, table).verified_ms(tiny)
         assert (races(device), races(other)) == (1, 1)
 
 
@@ -95,7 +102,7 @@ def test_a_device_that_has_slowed_since_the_table_measures_as_it_did_then(
 ) -> None:
     narrower = scale_width(tiny, 0.75)
     device.slowdown = lambda seconds: 1.7 + 0.5 * seconds
-    found = verified_ms(run(tmp_path / "a", device), tiny, narrower, table)
+    found = Latencies(run(tmp_path / "a", device), tiny, table).verified_ms(narrower)
     assert found == pytest.approx(device.network_ms(narrower), rel=0.01)
     assert device.slowdown(device.seconds) > 2
 
@@ -107,7 +114,7 @@ def test_a_device_that_is_too_busy_is_waited_for(
     # Every other burst is slower by a factor of up to nine, for the first 15 seconds.
     rng = random.Random(0)
     device.slowdown = lambda seconds: rng.choice((1, 9)) if seconds < 15 + busy else 1.0
-    found = verified_ms(run(tmp_path / "a", device), tiny, narrower, table)
+    found = Latencies(run(tmp_path / "a", device), tiny, table).verified_ms(narrower)
     assert found == pytest.approx(device.network_ms(narrower), rel=0.01)
     assert set(device.waited_s) == {PAUSE_S}
 
@@ -124,7 +131,7 @@ def test_a_network_is_fitted_to_a_limit_by_what_the_device_measures(
     assert not LOW * limit <= device.network_ms(wrong) / pace <= limit, "the table alone misses"
     device.loaded.clear()
     fitted = fit_by_clock(
-        tiny, limit, table, lambda s: verified_ms(run(tmp_path / "a", device), tiny, s, table)
+        tiny, limit, table, Latencies(run(tmp_path / "a", device), tiny, table).verified_ms
     )
     assert fitted.hit
     assert LOW * limit <= device.network_ms(fitted.spec) / pace <= limit
@@ -136,6 +143,6 @@ def test_a_device_lost_in_the_middle_is_reached_again(
 ) -> None:
     narrower = scale_width(tiny, 0.75)
     device.lost = lambda request: request % 40 == 0
-    found = verified_ms(run(tmp_path / "a", device), tiny, narrower, table)
+    found = Latencies(run(tmp_path / "a", device), tiny, table).verified_ms(narrower)
     assert found == pytest.approx(device.network_ms(narrower))
     assert device.losses > 1

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from bneck.runs.predict import predict as predict
     from bneck.runs.quantize import quantize as quantize
     from bneck.runs.report import write_report as write_report
+    from bneck.runs.search.latency import latency_table as latency_table
     from bneck.runs.search.main import resume as resume
     from bneck.runs.search.main import search as search
-    from bneck.runs.search.tables import latency_table as latency_table
     from bneck.runs.train import train as train
     from bneck.specs.errors import InputError as InputError
     from bneck.specs.network import NetSpec as NetSpec

@@ -157,7 +157,7 @@ def table(
     as_json: Json = False,
 ) -> None:
     """Fill the latency table of a network and all narrower ones. Python: bneck.latency_table(network)"""
-    from bneck.runs.search.tables import latency_table
+    from bneck.runs.search.latency import latency_table
 
     with bars() as progress:
         found = latency_table(

@@ -127,15 +127,19 @@ def _print_known(as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    table = new_table(
-        "published weights that fit; top-1 on ImageNet as their publishers say",
-        ("name", "network", "top-1 %", "params M", "MB", "license"),
-        left=(0, 1, 5),
-    )
-    for row in rows:
-        cells = (f"{row['top1']:.1f}", f"{row['params'] / 1e6:.2f}", f"{row['size_mb']:.1f}")
-        table.add_row(row["name"], row["network"], *cells, row["license"])
-    print_table(table)
+    cells = [
+        (
+            row["name"], row["network"], f"{row['top1']:.1f}", f"{row['params'] / 1e6:.2f}",
+            f"{row['size_mb']:.1f}", row["license"],
+        )
+        for row in rows
+    ]  # fmt: skip
+    print_table(
+        new_table(
+            "published weights that fit; top-1 on ImageNet as their publishers say",
+            ("name", "network", "top-1 %", "params M", "MB", "license"), cells, left=(0, 1, 5),
+        )
+    )  # fmt: skip
     print(
         "timm/... is fetched by name, as in: bneck train --from NAME --data FOLDER; a .pth file is passed "
         "by its path"

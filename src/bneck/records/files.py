@@ -58,19 +58,24 @@ def cache_folder(part: str) -> Path:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+def locked(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
     """Keep other processes out while this one works; a killed process lets go.
 
+    With `on_wait`, which is called then, this waits for a process that holds the lock already.
+
     Raises:
-        InputError: another process holds the lock and `wait` is false, or there is no place for it.
+        InputError: another process holds the lock, or there is no place for it.
     """
     with _opened(path) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(
-                f"another process works on {path.parent}; wait for it or choose another folder"
-            ) from None
+            if on_wait is None:
+                raise InputError(
+                    f"another process works on {path.parent}; wait for it or choose another folder"
+                ) from None
+            on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

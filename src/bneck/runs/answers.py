@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bneck.devices.runtimes import file_runtimes, runtime
+from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
 from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import from_text
@@ -72,19 +73,12 @@ class FileAnswers:
             )
             wrapper = self.task.restored(self.spec, self.task.told(told), len(self.labels))
             self.wrapped = wrapper.around(self.spec)
-            self.size: Size | None = self._size(told)
+            self.size: Size | None = image_size(told)
         except (KeyError, ValueError, TypeError):
             raise InputError(
                 f"{path} was not exported by this version of bneck: its metadata lacks something; export it "
                 "again with bneck export"
             ) from None
-
-    @staticmethod
-    def _size(told: Mapping[str, str]) -> Size:
-        if "size" in told:
-            height, width = json.loads(told["size"])
-            return int(height), int(width)
-        return int(told["resolution"]), int(told["resolution"])
 
     def __call__(self, images: Any) -> tuple[Array, ...]:
         """See `tasks.contract.Answers`; image by image, as a device would."""
@@ -104,16 +98,44 @@ class FileAnswers:
         return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
-def answering(path: str | Path) -> ModuleAnswers | FileAnswers:
-    """What answers behind a path: an exported file, or the trained network of a run or an import.
+def image_size(metadata: Mapping[str, str]) -> Size:
+    """(height, width) in pixels of the image that an exported file takes.
 
     Raises:
-        InputError: neither.
+        KeyError, ValueError: the metadata lacks it.
     """
-    from bneck.runs.load import trained
+    if "size" in metadata:
+        height, width = json.loads(metadata["size"])
+        return int(height), int(width)
+    return int(metadata["resolution"]), int(metadata["resolution"])
 
-    place = Path(path)
+
+def answering(
+    path: str | Path, compute: str | None = None
+) -> tuple[ModuleAnswers | FileAnswers, dict[str, Any], RunFolder | None]:
+    """What answers for a path, the record of its run, and the run's folder; a file has none.
+
+    An exported file's record is that of the run in whose folder it lies. `compute` is where a module
+    computes, see `training.processes.device_of`.
+
+    Raises:
+        InputError: neither an exported file nor the trained network of a run or an import.
+    """
+    place = task_run(path)
     if place.is_file():
-        return FileAnswers(place)
+        return FileAnswers(place), record_next_to(place), None
+    from bneck.runs.load import trained
+    from bneck.training.processes import device_of
+
     run = trained(place)
-    return ModuleAnswers(run.task, run.net, run.labels)
+    return (
+        ModuleAnswers(run.task, run.net.to(device_of(compute)), run.labels),
+        run.record,
+        run.folder,
+    )
+
+
+def record_next_to(file: Path) -> dict[str, Any]:
+    """The record of the run in whose folder a file lies; {} where there is none."""
+    folder = RunFolder(file.parent)
+    return folder.read() if folder.run_json.is_file() else {}

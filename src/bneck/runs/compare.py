@@ -94,16 +94,14 @@ def _timed(
         protocol=Protocol(threads=threads, rounds=rounds),
         on_round=on_round,
     )
-    made = []
-    for subject, record in zip(found, records, strict=True):
-        where = f"{record.device.processor}, {record.runtime} {record.runtime_version}, {threads} thread"
-        spread = record.latency_ms
-        made.append(
-            replace(
-                subject, latency_ms=spread.median, p10_ms=spread.p10, p90_ms=spread.p90, where=where
-            )
+    return [
+        replace(
+            subject, latency_ms=one.latency_ms.median, p10_ms=one.latency_ms.p10,
+            p90_ms=one.latency_ms.p90,
+            where=f"{one.device.processor}, {one.runtime} {one.runtime_version}, {threads} thread",
         )
-    return made
+        for subject, one in zip(found, records, strict=True)
+    ]  # fmt: skip
 
 
 def _wrapper(one: Subject) -> Wrapper:

@@ -10,10 +10,14 @@ from typing import Any, get_type_hints
 from torch import Tensor
 
 from bneck.data.folders import SUFFIXES
-from bneck.runs.load import Trained
+from bneck.records.files import write_json
+from bneck.records.progress import Progress, Silent
+from bneck.records.run import RunFolder
+from bneck.runs.load import Trained, few
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Data, Dataset, Left, Size, Task
 from bneck.tasks.registry import tasks
+from bneck.training.processes import ALONE, ProcessGroup
 
 LEAST, ALL_NUMBERS = 8, 1 << 27  # images at least, and numbers of all images beyond that: 0.5 GB
 
@@ -29,14 +33,56 @@ def data_record(dataset: Dataset, place: str | None) -> dict[str, Any]:
     }
 
 
+def prepared(
+    task: Task,
+    folder: RunFolder,
+    record: Any,
+    options: Any,
+    *,
+    seed: int,
+    progress: Progress,
+    group: ProcessGroup = ALONE,
+    **how: Any,
+) -> Data:
+    """A run's images: made ready once for all its processes, or opened as an earlier one left them.
+
+    Args:
+        task, folder, record: the run's; what is found goes into its record.
+        options: the task's own.
+        seed: that the images are split with.
+        progress: receives what happens in the first process.
+        group: the first process makes the images ready, the others open them then.
+        how: as in `Task.prepare`.
+
+    Raises:
+        InputError: no such data, or data that changed since the run was begun or cannot be used.
+    """
+    scratch, kept = folder.scratch / "data", record["data"]
+    if "prepared" in kept:
+        return reopened(task, kept["prepared"], scratch)
+
+    def prepare(told: Progress) -> Data:
+        found = task.find(kept["path"], options, seed=seed)
+        check_classes(found, record["classes"], data_name(record, None))  # they may have changed
+        return task.prepare(
+            found, options=options, scratch=scratch, seed=seed, progress=told, **how
+        )
+
+    data = group.first_then_all(lambda: prepare(progress), lambda: prepare(Silent()))
+    kept["splits"] |= data.counts()
+    kept["left_out"] += [[one.what, one.why] for one in data.left_out()]
+    if how.get("heldout"):
+        kept["heldout"] = data.held_out
+    kept["prepared"] = prepared_record(data)
+    if group.first:
+        write_json(folder.run_json, record)
+    return data
+
+
 def prepared_record(data: Data) -> dict[str, Any]:
     """Images that are ready, as plain JSON values; all but where they are kept."""
-    values: Any = data
-    return {
-        one.name: _plain(getattr(values, one.name))
-        for one in fields(values)
-        if one.name != "scratch"
-    }
+    names = [one.name for one in fields(data) if one.name != "scratch"]
+    return {name: _plain(getattr(data, name)) for name in names}
 
 
 def reopened(task: Task, stored: dict[str, Any], scratch: Path) -> Data:
@@ -152,13 +198,9 @@ def check_classes(found: Dataset, classes: Sequence[str], where: str, named: boo
     if len(found.classes) == len(classes) and (not named or tuple(found.classes) == tuple(classes)):
         return
     raise InputError(
-        f"the classes of {where} are not the network's: {_few(found.classes)} instead of "
-        f"{_few(classes)}; pass the images that it was trained on"
+        f"the classes of {where} are not the network's: {few(found.classes)} instead of "
+        f"{few(classes)}; pass the images that it was trained on"
     )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def convert(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mimetypes
 import os
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any
 
 from bneck.data.pack import stored_side
 from bneck.devices.places.page_server import Page, PageServer
-from bneck.devices.runtimes import runtime
 from bneck.records.run import RunFolder
 from bneck.report.demo_page import DEMO_SCRIPT, POLICY, demo_page, model_json
+from bneck.runs.answers import FileAnswers, image_size
 from bneck.specs.errors import InputError
-from bneck.specs.text import from_text
 from bneck.tasks.registry import DEFAULT
 
 WEB = "BNECK_ONNXRUNTIME_WEB"
@@ -110,24 +108,18 @@ def _facts(path: Path, model: Path) -> dict[str, Any]:
         raise InputError(
             f"{model} is no .onnx file, which the page runs; export one with: bneck export"
         )
-    engine = runtime("onnxruntime")
-    metadata = engine.load(engine.read(model), threads=1).metadata
-    if metadata.get("task", DEFAULT) != DEFAULT:
-        raise InputError(f"{model} is made to {metadata['task']}; the page takes classifiers")
-    try:
-        side = int(metadata["resolution"])
-        return {
-            "network": from_text(metadata["spec"]).name,
-            "precision": metadata.get("precision", "fp32"),
-            "classes": json.loads(metadata["classes"]),
-            "resolution": side,
-            "stored": stored_side(side),
-            "pixels": metadata.get("input") == "pixels",
-            "mean": json.loads(metadata["mean"]),
-            "std": json.loads(metadata["std"]),
-            "picture": False,
-        }
-    except (KeyError, ValueError):
-        raise InputError(
-            f"{model} was not exported by bneck as a classifier: its metadata lacks the classes"
-        ) from None
+    answers = FileAnswers(model)
+    if answers.task.name != DEFAULT:
+        raise InputError(f"{model} is made to {answers.task.name}; the page takes classifiers")
+    side = image_size(answers.metadata)[0]
+    return {
+        "network": answers.spec.name,
+        "precision": answers.metadata.get("precision", "fp32"),
+        "classes": list(answers.labels),
+        "resolution": side,
+        "stored": stored_side(side),
+        "pixels": answers.metadata.get("input") == "pixels",
+        "mean": list(answers.normalisation.mean),
+        "std": list(answers.normalisation.std),
+        "picture": False,
+    }

@@ -8,14 +8,12 @@ from typing import Any
 
 from bneck.records.files import locked, write_json
 from bneck.records.progress import Progress, Silent
-from bneck.records.run import RunFolder, task_run
-from bneck.runs.answers import FileAnswers, ModuleAnswers
+from bneck.records.run import task_run
+from bneck.runs.answers import answering
 from bneck.runs.data import data_name, names_own
-from bneck.runs.load import trained
 from bneck.runs.report import write_training_report
 from bneck.tasks.options import parted
 from bneck.tasks.registry import tasks
-from bneck.training.processes import device_of
 
 
 def evaluate(
@@ -48,53 +46,32 @@ def evaluate(
     Raises:
         InputError: no trained network, no such split, or other classes than the network's.
     """
-    begun = time.perf_counter()
-    told, path = progress or Silent(), Path(task_run(network))
-    answers: FileAnswers | ModuleAnswers
-    if path.is_file():
-        answers, record, folder = FileAnswers(path), record_next_to(path), None
-    else:
-        run = trained(path)
-        answers = ModuleAnswers(run.task, run.net.to(device_of(compute)), run.labels)
-        record, folder = run.record, run.folder
+    begun, told = time.perf_counter(), progress or Silent()
+    answers, record, folder = answering(network, compute)
     _, own = parted(answers.task, "evaluate", options, tasks())
     by_name = names_own(record, data)
     place = None if data is None or by_name else str(data)
-    plain = place is None and own == answers.task.Options()
-    ours = plain and folder is not None and record.get("kind") == "train"
+    if place is not None or own != answers.task.Options() or record.get("kind") != "train":
+        folder = None  # only scores of the run's own images, as it was trained, go into its record
     found = answers.task.evaluate(
-        answers,
-        place,
-        own,
-        split=split,
-        record=record,
+        answers, place, own, split=split, record=record, progress=told,
         seed=(record.get("options") or {}).get("seed", 0),
-        progress=told,
-        out=folder.path if ours and folder is not None else None,
-    ).as_json()
-    if ours and folder is not None:
+        out=None if folder is None else folder.path,
+    ).as_json()  # fmt: skip
+    if folder is not None:
         with locked(folder.path / ".lock"):
             record.setdefault("scores", {})[split] = found
             write_json(folder.run_json, record)
             write_training_report(folder.path)
+    note = f"{data} is what the run was trained on: scored on its {split} images alone"
     return {
-        "network": str(path),
+        "network": str(task_run(network)),
         "name": answers.spec.name,
         "task": answers.task.name,
         "metric": answers.task.metric.name,
         "data": data_name(record, data),
         "precision": answers.metadata.get("precision", "fp32"),
         **found,
-        "notes": [*found.get("notes", ()), *_notes(data, split, by_name)],
+        "notes": [*found.get("notes", ()), *[note] * by_name],
         "seconds": time.perf_counter() - begun,
     }
-
-
-def _notes(data: str | Path | None, split: str, own: bool) -> list[str]:
-    return [f"{data} is what the run was trained on: scored on its {split} images alone"] * own
-
-
-def record_next_to(file: Path) -> dict[str, Any]:
-    """The record of the run in whose folder a file lies; {} where there is none."""
-    folder = RunFolder(file.parent)
-    return folder.read() if folder.run_json.is_file() else {}

@@ -1,4 +1,4 @@
-"""Beginning a training and going on with one: its folder, its lock, its first files."""
+"""Beginning a run and resuming one: its folder, its lock, its first files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -25,55 +25,89 @@ Carry = Callable[[RunFolder, Record], Record]
 
 # What a run that was killed before its record was written may leave.
 _BEGUN = (".lock", "scratch")
+_RESUMED = {"train": "a training", "search": "a search"}  # what the command of each kind resumes
 
 
-def begin(folder: RunFolder, spec: NetSpec, record: Record, carry: Carry) -> Record:
-    """Begin a run in a new or empty folder and let `carry` take it to its end.
-
-    A run that is refused before anything was learnt leaves no folder.
+@contextmanager
+def new_folder(path: Path, learned: Callable[[], bool]) -> Iterator[None]:
+    """Keep a new or empty folder for a run; one that is refused before it `learned` anything is removed.
 
     Raises:
-        InputError: the folder holds something else, or another process works on it.
+        InputError: the folder holds something else, cannot be made, or another process works on it.
     """
-    check_empty(folder.path)
-    with locked(folder.path / ".lock"):
-        write_text(_first_spec(folder), to_text(spec))
-        write_json(folder.run_json, record)
+    check_empty(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the run's folder {path} cannot be made: {error.strerror}; choose another --out"
+        ) from None
+    with locked(path / ".lock"):
         try:
-            return _carried(folder, record, carry)
+            yield
         except InputError:
-            if not folder.weights.is_file() and not any(folder.scratch.glob("checkpoint*")):
-                shutil.rmtree(folder.path)
+            if not learned():
+                shutil.rmtree(path)
             raise
 
 
-def go_on(folder: RunFolder, kind: str, carry: Carry, *, writes: bool = True) -> Record:
-    """Let `carry` take a run that was broken off to its end.
-
-    `writes` is false for the processes of a team that write nothing and need no lock.
+def begin(folder: RunFolder, spec: NetSpec, record: Record, carry: Carry) -> Record:
+    """Begin a training in a new or empty folder and let `carry` take it to its end.
 
     Raises:
-        InputError: no run of this kind, or one that another process works on.
+        InputError: see `new_folder`.
     """
-    record = folder.read()
-    if record.get("kind") != kind:
-        raise InputError(
-            f"{folder.path} is a run of kind {record.get('kind')!r}, not {kind!r}; give the folder of "
-            "such a training"
-        )
+
+    def learned() -> bool:
+        return folder.weights.is_file() or any(folder.scratch.glob("checkpoint*"))
+
+    with new_folder(folder.path, learned):
+        write_text(_first_spec(folder), to_text(spec))
+        write_json(folder.run_json, record)
+        return _carried(folder, record, carry)
+
+
+def resumed(folder: RunFolder, carry: Carry, *, writes: bool = True) -> Record:
+    """Let `carry` take a training that was interrupted to its end.
+
+    `writes` is false for the processes of a group that write nothing and need no lock.
+
+    Raises:
+        InputError: not a training, or one that another process works on.
+    """
+    record = record_of(folder, "train")
     with locked(folder.path / ".lock") if writes else nullcontext():
         return _carried(folder, record, carry)
 
 
+def record_of(folder: RunFolder, kind: str) -> Record:
+    """The record of a run of one kind, "train" or "search".
+
+    Raises:
+        InputError: no run, or one of another kind.
+    """
+    record = folder.read()
+    found = record.get("kind", "search")
+    if found == kind:
+        return record
+    how = (
+        f"resume {_RESUMED[found]} with bneck {found} --resume"
+        if found in _RESUMED
+        else "it has nothing to resume"
+    )
+    raise InputError(f"{folder.path} is a run of kind {found!r}, not {_RESUMED[kind]}; {how}")
+
+
 def new_record(kind: str, command: str) -> Record:
-    """What the record of every training begins with; `command` is that of Python."""
+    """What the record of every run begins with; `command` is that of Python."""
+    by_shell = Path(sys.argv[0]).name in ("bneck", "__main__.py")
     return {
         "format": FORMAT,
         "kind": kind,
         "state": "running",
         "version": metadata.version("bneck"),
         "commit": commit(),
-        "command": command_line(command),
+        "command": shlex.join(["bneck", *sys.argv[1:]]) if by_shell else command,
         "started": now(),
     }
 
@@ -84,13 +118,13 @@ def finish(folder: RunFolder, record: Record) -> None:
     write_json(folder.run_json, record)
 
 
-def check_empty(path: Path) -> None:
-    """Raise InputError for a folder that holds something else than a run's first traces."""
-    if RunFolder(path).run_json.exists():
+def check_empty(path: Path, begun: Collection[str] = _BEGUN) -> None:
+    """Raise InputError for a folder that holds anything but a run's first traces, `begun`."""
+    if begun and RunFolder(path).run_json.exists():
         raise InputError(
             f"{path} holds a run already; go on with --resume {path} or choose another --out"
         )
-    if path.exists() and (not path.is_dir() or any(p.name not in _BEGUN for p in path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(p.name not in begun for p in path.iterdir())):
         raise InputError(f"{path} exists and is not an empty folder; choose another --out")
 
 
@@ -113,9 +147,3 @@ def _carried(folder: RunFolder, record: Record, carry: Carry) -> Record:
     if _first_spec(folder).is_file():
         os.replace(_first_spec(folder), folder.spec)
     return carry(folder, record)
-
-
-def command_line(function: str) -> str:
-    """The shell's command, or `function` where Python called."""
-    by_shell = Path(sys.argv[0]).name in ("bneck", "__main__.py")
-    return shlex.join(["bneck", *sys.argv[1:]]) if by_shell else function

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,11 @@ from bneck.imports.published import network_of
 from bneck.imports.read import read_source
 from bneck.imports.source import Source
 from bneck.nets.weights import save_weights
-from bneck.records.commit import commit
 from bneck.records.files import write_json, write_text
 from bneck.records.imported import ImportRecord, Preprocessing, SourceRecord
 from bneck.records.progress import Progress, Silent
-from bneck.records.run import FORMAT, RunFolder
-from bneck.runs.folder import command_line
+from bneck.records.run import RunFolder
+from bneck.runs.folder import check_empty, fresh_folder, new_record, now
 from bneck.specs.errors import InputError
 from bneck.specs.network import PADDINGS, NetSpec
 from bneck.specs.normalisation import IMAGENET, Normalisation
@@ -79,23 +76,32 @@ def import_weights(
         InputError: the file is damaged or holds code, another network, another width, another
             number of classes, or names unmatched; the message is one sentence.
     """
-    started = _now()
+    begun = new_record("import", "bneck.import_weights(...)")
     spec = None if network is None else resolve(network)
     if source not in SOURCES:
         raise InputError(f"there is no source {source!r}; known are {', '.join(SOURCES)}")
     if padding is not None and padding not in PADDINGS:
         raise InputError(f"padding is {padding!r}; allowed are {', '.join(PADDINGS)}")
-    folder = RunFolder(Path(out) if out is not None else _fresh_folder())
-    _check_free(folder.path)
+    folder = RunFolder(Path(out) if out is not None else fresh_folder("import"))
+    check_empty(folder.path, ())
     weights = _weights(file, known=network is None, progress=progress or Silent())
     held = read_source(weights.file, port=None if source == "auto" else source == "timm-tf")
-    spec = spec or resolve(_network(held, weights.config, str(file)))
-    made = matched(
-        _as_published(spec, held, padding, bn_eps), held, path=weights.file,
-        excuses=allow_unmatched, classes=classes,
-    )  # fmt: skip
+    spec = _as_published(
+        spec or resolve(_network(held, weights.config, str(file))), held, padding, bn_eps
+    )
+    made = matched(spec, held, path=weights.file, excuses=allow_unmatched, classes=classes)
     spec, made.net.normalisation = made.net.spec, _normalisation(held, mean, std)
-    record = _record(weights, held, made, started, None if labels is None else Path(labels))
+    costs = count(spec)
+    names, ids = _class_names(None if labels is None else Path(labels), spec.classes)
+    record: Any = ImportRecord(
+        **{**begun, "state": "finished"},  # type: ignore[typeddict-item]
+        finished=now(), name=spec.name, digest=spec.digest(), params=costs.params, madds=costs.madds,
+        padding=spec.padding, bn_eps=spec.bn_eps, resolution=spec.resolution,
+        class_count=spec.classes, source=_source_record(weights, held),
+        preprocessing=_preprocessing(weights.config),
+        normalisation=made.net.normalisation.as_json(), classes=names, class_ids=ids,
+        excused=list(made.excused), notes=_notes(held, made),
+    )  # fmt: skip
     write_text(folder.spec, to_text(spec))
     save_weights(made.net.state_dict(), folder.weights)
     write_json(folder.run_json, record)  # last: a folder without it is no run
@@ -120,39 +126,6 @@ def _network(held: Source, config: Mapping[str, Any], whose: str) -> str:
             "its table as a spec file, and pass that with --as"
         )
     return found
-
-
-def _record(
-    weights: Weights, held: Source, made: Matched, started: str, labels: Path | None
-) -> ImportRecord:
-    spec = made.net.spec
-    costs = count(spec)
-    names, ids = _class_names(labels, spec.classes)
-    return ImportRecord(
-        format=FORMAT,
-        kind="import",
-        state="finished",
-        version=metadata.version("bneck"),
-        commit=commit(),
-        command=command_line("bneck.import_weights(...)"),
-        started=started,
-        finished=_now(),
-        name=spec.name,
-        digest=spec.digest(),
-        params=costs.params,
-        madds=costs.madds,
-        padding=spec.padding,
-        bn_eps=spec.bn_eps,
-        resolution=spec.resolution,
-        class_count=spec.classes,
-        source=_source_record(weights, held),
-        preprocessing=_preprocessing(weights.config),
-        normalisation=made.net.normalisation.as_json(),
-        classes=names,
-        class_ids=ids,
-        excused=list(made.excused),
-        notes=_notes(held, made),
-    )
 
 
 def _as_published(
@@ -221,16 +194,3 @@ def _notes(held: Source, made: Matched) -> list[str]:
     if made.excused:
         notes.append(f"unmatched and excused: {', '.join(made.excused)}")
     return notes
-
-
-def _check_free(path: Path) -> None:
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path} exists and is not an empty folder; choose another --out")
-
-
-def _fresh_folder() -> Path:
-    return Path("runs") / f"import-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

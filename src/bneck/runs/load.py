@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,15 +36,23 @@ class Trained:
         return stored(self.task.Options, self.record.get("options", {}).get("task", {}))
 
 
-def task_of(record: dict[str, Any]) -> Task:
+def task_of(record: Mapping[str, Any]) -> Task:
     """The task of a record; an import classifies."""
     return task(record.get("task", DEFAULT))
 
 
-def labels_of(record: dict[str, Any], count: int) -> tuple[str, ...]:
-    """The class names of a record, or numbers where it has none."""
-    names = record.get("classes") or ()
-    return tuple(map(str, names)) if len(names) == count else tuple(map(str, range(count)))
+def wrapper_of(chosen: Task, spec: NetSpec, record: Mapping[str, Any]) -> Wrapper:
+    """What surrounds a run's network, from its record; {} is that of a network without a run."""
+    classes = len(record.get("classes") or ()) or spec.classes
+    return chosen.restored(spec, record.get("wrapper", {}), classes)
+
+
+def run_of(network: str | Path | NetSpec) -> RunFolder | None:
+    """The folder of a run or an import that a network is named by, or None."""
+    if isinstance(network, NetSpec):
+        return None
+    folder = RunFolder(task_run(network))
+    return folder if folder.run_json.is_file() or folder.weights.is_file() else None
 
 
 def trained(
@@ -63,48 +71,36 @@ def trained(
     from bneck.nets.weights import fill
 
     folder = RunFolder(task_run(path))
+    begun = folder.run_json.is_file()
     if not folder.weights.is_file():
-        begun = folder.run_json.is_file()
         how = (
             f"resume it with: bneck train --resume {path}"
             if begun
             else "pass the folder of a finished run or of bneck import"
         )
         raise InputError(f"{path} has no trained weights; {how}")
-    record = folder.read() if folder.run_json.is_file() else {}
+    record = folder.read() if begun else {}
     chosen, spec = task_of(record), load(folder.spec)
     if wanted is not None and chosen.name != wanted.name:
         raise InputError(
             f"{path} is a network of the task {chosen.name}, and this one is of the task {wanted.name}; pass a "
             "run of the same task"
         )
-    known = len(record.get("classes") or ()) or spec.classes
-    wrapper = chosen.restored(spec, record.get("wrapper", {}), known)
-    labels = labels_of(record, known)
-    if classes is not None:
-        named = bool(record.get("classes"))
-        if len(classes) != known or (named and labels != tuple(classes)):
-            raise InputError(
-                f"{path} knows {known} classes ({_few(labels)}), and the images have {len(classes)} "
-                f"({_few(classes)}); "
-                "they must be the same, in the same order"
-            )
+    names = tuple(map(str, record.get("classes") or ()))
+    labels = names or _numbered(spec.classes)
+    if classes is not None and (len(classes) != len(labels) or (names and names != tuple(classes))):
+        raise InputError(
+            f"{path} knows {len(labels)} classes ({few(labels)}), and the images have {len(classes)} "
+            f"({few(classes)}); they must be the same, in the same order"
+        )
+    wrapper = wrapper_of(chosen, spec, record)
     net: Any = chosen.module(spec, wrapper)
     fill(net, folder.weights, spec.name)
     net.normalisation = normalisation(folder)
     return Trained(
-        task=chosen,
-        spec=spec,
-        wrapper=wrapper,
-        net=net.eval(),
-        labels=labels,
-        record=record,
+        task=chosen, spec=spec, wrapper=wrapper, net=net.eval(), labels=labels, record=record,
         folder=folder,
-    )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    )  # fmt: skip
 
 
 def named(network: str | Path | NetSpec, task_name: str = DEFAULT, *, seed: int = 0) -> Trained:
@@ -113,20 +109,27 @@ def named(network: str | Path | NetSpec, task_name: str = DEFAULT, *, seed: int 
     Raises:
         InputError: no such network, or a run without weights.
     """
-    if not isinstance(network, NetSpec):
-        folder = RunFolder(task_run(network))
-        if folder.run_json.is_file() or folder.weights.is_file():
-            return trained(network)
+    if not isinstance(network, NetSpec) and run_of(network) is not None:
+        return trained(network)
     chosen = task(task_name)
     spec, wrapper = chosen.arrange(network, chosen.Options(), None)
     net: Any = chosen.module(spec, wrapper, seed=seed)
-    count = getattr(wrapper, "classes", spec.classes)
+    labels = _numbered(getattr(wrapper, "classes", spec.classes))
     return Trained(
         task=chosen,
         spec=spec,
         wrapper=wrapper,
         net=net.eval(),
-        labels=labels_of({}, count),
+        labels=labels,
         record={},
         folder=None,
     )
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
+
+
+def few(names: Sequence[str]) -> str:
+    """The first names, for a sentence."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
@@ -17,14 +16,16 @@ from bneck.devices.protocol import Protocol
 from bneck.devices.runtimes import file_runtimes, runtime
 from bneck.records.measurement import Measurement
 from bneck.records.run import RunFolder, task_run
-from bneck.runs.load import task_of
+from bneck.runs.answers import image_size
+from bneck.runs.load import task_of, wrapper_of
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, load
 from bneck.specs.transforms import rename
 from bneck.tasks.contract import Task
 from bneck.tasks.options import parted
-from bneck.tasks.registry import DEFAULT, task, tasks
+from bneck.tasks.registry import DEFAULT, tasks
+from bneck.tasks.registry import task as task_named
 
 # Images of so many pixels take tenths of a second and more, so that few runs are enough for a burst.
 LARGE = 1 << 17
@@ -69,7 +70,7 @@ def measure(
             "there is nothing to measure; name a network, as in: bneck measure v3-small"
         )
     check_rounds(threads, rounds)
-    chosen = _task(task)
+    chosen = task_named(task)
     _, own = parted(chosen, "measure", options, tasks())
     usual = usual_runtime(device)
     runtimes = [runtime or usual] if runtime is None or isinstance(runtime, str) else list(runtime)
@@ -92,10 +93,6 @@ def check_rounds(threads: int, rounds: int) -> None:
     """Raise InputError where nothing can be measured so."""
     if threads < 1 or rounds < 3:
         raise InputError(f"threads is {threads} and rounds {rounds}; they must be at least 1 and 3")
-
-
-def _task(name: str) -> Task:
-    return task(name)
 
 
 def _candidate(
@@ -127,9 +124,7 @@ def _of_run(folder: RunFolder, engine: str, precision: str) -> Candidate:
     if file.is_file():
         found = candidate_of_file(file, engine)
         return replace(found, spec=rename(found.spec, spec.name))
-    chosen = task_of(record)
-    classes = len(record.get("classes") or ()) or spec.classes
-    wrapper = chosen.restored(spec, record.get("wrapper", {}), classes)
+    wrapper = wrapper_of(task_of(record), spec, record)
     return Candidate(spec, None, engine, precision, wrapper=wrapper)
 
 
@@ -144,16 +139,8 @@ def candidate_of_file(path: Path, engine_name: str) -> Candidate:
     metadata = engine.load(model, threads=1).metadata
     if "spec" not in metadata:
         raise InputError(f"{path} was not exported by bneck: its metadata lacks the spec")
-    pixels = None
-    if "size" in metadata:
-        height, width = json.loads(metadata["size"])
-        pixels = (int(height), int(width))
-    elif "resolution" in metadata:
-        pixels = (int(metadata["resolution"]), int(metadata["resolution"]))
+    sized = "size" in metadata or "resolution" in metadata
     return Candidate(
-        rename(from_text(metadata["spec"]), path.name),
-        model,
-        engine_name,
-        metadata.get("precision", "fp32"),
-        pixels=pixels,
-    )
+        rename(from_text(metadata["spec"]), path.name), model, engine_name,
+        metadata.get("precision", "fp32"), pixels=image_size(metadata) if sized else None,
+    )  # fmt: skip

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from bneck.costs.count import Count, count_whole
+from bneck.runs.load import named, run_of, task_of, wrapper_of
 from bneck.specs.network import NetSpec
-from bneck.specs.text import resolve
-from bneck.tasks.options import parted
+from bneck.specs.text import load, resolve
+from bneck.tasks.options import of_command, parted
 from bneck.tasks.registry import DEFAULT, tasks
 from bneck.tasks.registry import task as task_named
 
@@ -30,15 +31,25 @@ def count(name: Network, *, task: str = DEFAULT, **options: Any) -> Count:
     Args:
         name: a zoo name, a spec file, a run's folder or a spec.
         task: what it is for; what stands around it is counted too.
-        options: the fields of the task's `Options` that count takes.
+        options: the fields of the task's `Options` that count takes. A run of this task is counted as
+            it was trained, but for what is given here.
 
     Raises:
         InputError: no such network.
     """
     chosen = task_named(task)
-    _, own = parted(chosen, "count", options, tasks())
-    spec, wrapper = chosen.arrange(name, own, None)
-    return count_whole(spec, wrapper)
+    said = {name: value for name, value in options.items() if value is not None}
+    folder = run_of(name)
+    record = folder.read() if folder is not None and folder.run_json.is_file() else {}
+    if folder is not None and record and task_of(record).name == chosen.name:
+        spec = load(folder.spec)
+        if not said:
+            return count_whole(spec, wrapper_of(chosen, spec, record))
+        trained = {**record.get("wrapper", {}), "classes": len(record.get("classes") or ()) or None}
+        taken = {one.name for one in of_command(chosen.Options, "count")}
+        said = {key: value for key, value in trained.items() if key in taken} | said
+    _, own = parted(chosen, "count", said, tasks())
+    return count_whole(*chosen.arrange(name, own, None))
 
 
 def zoo(pattern: str = "*", *, task: str = DEFAULT) -> list[dict[str, Any]]:
@@ -64,6 +75,4 @@ def build(name: Network, *, task: str = DEFAULT, seed: int = 0) -> Any:
     Raises:
         InputError: no such network.
     """
-    from bneck.runs.load import named
-
     return named(name, task, seed=seed).net

@@ -8,9 +8,8 @@ from typing import Any
 
 from bneck.records.files import write_whole
 from bneck.records.run import RunFolder, task_run
-from bneck.runs.answers import FileAnswers, ModuleAnswers
+from bneck.runs.answers import answering
 from bneck.runs.drawn import drawn_files, refuse_shared
-from bneck.runs.evaluate import record_next_to
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Prediction
 from bneck.tasks.options import parted
@@ -41,7 +40,11 @@ def predict(
     """
     if not images:
         raise InputError("there is no picture; name one, as in: bneck predict RUN street.jpg")
-    answers, record = _answering(Path(task_run(run)))
+    source = task_run(run)
+    model = RunFolder(source).model
+    answers, record, _ = answering(model if model.is_file() else source, "cpu")
+    if model.is_file() and answers.task.any_size:  # the file takes one size alone
+        answers, record, _ = answering(source, "cpu")
     _, own = parted(answers.task, "predict", options, tasks())
     pictures = [Path(image) for image in images]
     places = drawn_files(out, pictures, "--out")
@@ -67,20 +70,6 @@ def predict(
                 written[name] = str(other)
         found.append({"image": str(image), **said.found, "line": said.line, **written})
     return found
-
-
-def _answering(path: Path) -> tuple[FileAnswers | ModuleAnswers, dict[str, Any]]:
-    if path.is_file():
-        return FileAnswers(path), record_next_to(path)
-    folder = RunFolder(path)
-    if folder.model.is_file():
-        file = FileAnswers(folder.model)
-        if not file.task.any_size:
-            return file, record_next_to(folder.model)
-    from bneck.runs.load import trained
-
-    run = trained(path)
-    return ModuleAnswers(run.task, run.net, run.labels), run.record
 
 
 def _save(page: Any, place: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a long run tells the one who waits."""
+"""What a long run tells the person who waits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from bneck.records.progress import Progress
@@ -19,9 +18,9 @@ PATIENCE_S = 3.0  # a silence that needs no word
 
 
 class Steps:
-    """Moves a training's bar, and says how fast it goes; keeps the losses of this process's steps."""
+    """Moves a training's bar and says how fast it goes; keeps the losses of this process's steps."""
 
-    def __init__(self, progress: Progress, stage: str, log: TrainingLog) -> None:
+    def __init__(self, progress: Progress, stage: str, log: TrainingLog | None = None) -> None:
         self.progress, self.stage, self.log = progress, stage, log
         self.losses: list[float] = []
         self.done = 0
@@ -32,12 +31,23 @@ class Steps:
         self.losses.append(loss)
         self.progress.advance(done - self.done)
         self.done = done
-        if self.log.images_per_s:
+        if self.log is not None and self.log.images_per_s:
             self.progress.note(f"{self.log.images_per_s:.0f} images/s")
 
-    def watching(self) -> dict[str, Any]:
-        """What `train.loop.fit` is to be told."""
-        return {"on_step": self, "log": self.log}
+
+class Staged:
+    """Shows (what, done, all), as a table that is filled calls it: a stage for each `what`."""
+
+    def __init__(self, progress: Progress, verb: str) -> None:
+        self.progress, self.verb = progress, verb
+        self.what, self.done = "", 0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != self.what:
+            self.progress.stage(f"{self.verb} {what}", total)
+            self.what, self.done = what, 0
+        self.progress.advance(done - self.done)
+        self.done = done
 
 
 class Replaying:
@@ -65,7 +75,7 @@ class Replaying:
 class Following:
     """Moves a stage's bar by what worker processes write into their mark files, while in `with`.
 
-    A mark file holds the share of a job that is done, from 0 to 1. The stage counts percent of jobs.
+    A mark file holds the fraction of a job that is done (see `Marker`). The stage counts percent of jobs.
     `Progress.advance` is called from a thread of its own.
     """
 
@@ -78,12 +88,7 @@ class Following:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._over.set()
         self._thread.join()
         for mark in self.marks:
@@ -97,10 +102,18 @@ class Following:
                 self.shown = done
 
 
-def write_mark(mark: Path, share: float) -> None:
-    """Write down the share of a job that is done; a mark that cannot be written is no loss."""
-    with suppress(OSError):
-        mark.write_text(f"{share:.4f}", encoding="ascii")
+class Marker:
+    """Called at every step of a training: writes the fraction that is done into a mark file now and then."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark, self.last = mark, 0.0
+
+    def __call__(self, done: int, total: int, loss: float) -> None:
+        now = time.perf_counter()
+        if done == total or now - self.last > POLL_S:
+            self.last = now
+            with suppress(OSError):  # a bar that stands still is no reason to lose a training
+                self.mark.write_text(f"{done / total:.4f}", encoding="ascii")
 
 
 def _read(mark: Path) -> float:

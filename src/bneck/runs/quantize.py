@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from bneck.graphs.forms import form
 from bneck.nets.calibrate import LayerError, layer_errors, naive
 from bneck.nets.quantize import Quantized, emulation
 from bneck.records.files import write_json
-from bneck.records.progress import Progress, Silent
+from bneck.records.progress import Advancing, Progress, Silent
 from bneck.runs.answers import FileAnswers
 from bneck.runs.data import Samples, data_name, run_dataset
 from bneck.runs.export import CALIBRATING, CHECKED, batched, calibrated, size_mb
 from bneck.runs.files import write_file
 from bneck.runs.load import Trained, trained
 from bneck.runs.measure import candidate_of_file
+from bneck.runs.progress import Steps
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Data
 from bneck.training.loop import OnStep, fit
@@ -112,14 +113,9 @@ class _Job:
     """The files of one comparison."""
 
     def __init__(
-        self,
-        run: Trained,
-        data: Data,
-        dataset: Any,
-        engine: Runtime,
-        folder: Path,
+        self, run: Trained, data: Data, dataset: Any, engine: Runtime, folder: Path,
         progress: Progress,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.run, self.data, self.engine = run, data, engine
         self.folder, self.progress = folder, progress
         self.size = run.task.size(run.spec, run.wrapper, run.task.Options())
@@ -139,9 +135,8 @@ class _Job:
         self.add("ptq", post)
         if settings:
             group = ProcessGroup(device=device_of(compute))
-            tuned = fine_tune(
-                self.run.net, post, self.data, settings, group=group, on_step=self.stepping()
-            )
+            steps = Steps(self.progress, "QAT fine-tuning")
+            tuned = fine_tune(self.run.net, post, self.data, settings, group=group, on_step=steps)
             self.add("qat", tuned)
         time_rows(list(self.rows.values()), self.engine.name, rounds, self.progress)
         return layer_errors(self.run.net, post, self.calibrating[:PROBED])
@@ -175,16 +170,6 @@ class _Job:
         found = self.data.evaluate(FileAnswers(path, self.engine.name), "val", self.progress)
         numbers = {k: v for k, v in found.details.items() if isinstance(v, float)}
         return {"score": found.score, **numbers}
-
-    def stepping(self) -> Callable[[int, int, float], None]:
-        """Shows the steps of fine-tuning."""
-
-        def on_step(done: int, total: int, loss: float) -> None:
-            if done == 1:
-                self.progress.stage("QAT fine-tuning", total)
-            self.progress.advance(1)
-
-        return on_step
 
 
 def _settings(images: int, epochs: float, lr: float, seed: int) -> Settings:
@@ -227,11 +212,8 @@ def time_rows(
     candidates = [candidate_of_file(Path(row["file"]), runtime_name) for row in kept]
     progress.stage("timing", rounds)
     try:
-        found = measure(
-            candidates,
-            protocol=Protocol(rounds=rounds),
-            on_round=lambda done, all_: progress.advance(1),
-        )
+        protocol = Protocol(rounds=rounds)
+        found = measure(candidates, protocol=protocol, on_round=Advancing(progress))
     except TimingError as error:  # what was trained and scored is worth more than its time
         progress.say(f"not timed: {error}")
         return

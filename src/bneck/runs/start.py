@@ -69,7 +69,7 @@ def find_start(
         digest = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
     key = "-".join([digest, *(spec.digest()[:8] for spec in options.values())])
     folder = cache_folder("imports") / key
-    with locked(folder.with_name(f"{key}.lock"), wait=True):
+    with locked(folder.with_name(f"{key}.lock"), on_wait=lambda: None):
         if not RunFolder(folder).run_json.is_file():
             shutil.rmtree(folder, ignore_errors=True)  # an import that was killed
             import_weights(text, **options, out=folder, progress=progress)
@@ -124,42 +124,30 @@ def started(
         InputError: the source is of another network.
     """
     held = trained(source)
-    if held.task.name == chosen.name and wrapper != PLAIN:
-        return _same_task(chosen, held.net, held.wrapper, spec, wrapper, source, seed, progress)
     begin: Any = held.net
-    if is_folded(begin):
-        progress.say(
-            "batch norm is folded in the start's weights: its statistics are taken from the images"
+    if held.task.name == chosen.name and wrapper != PLAIN:
+        # The whole network where its head fits, else the backbone alone.
+        if chosen.stored(begin.spec, held.wrapper) == chosen.stored(spec, wrapper):
+            return shrink_into(begin, chosen.module(spec, wrapper))
+        net = chosen.module(spec, wrapper, seed=seed)
+        taken, other = (
+            shrink_into(begin, chosen.module(spec, held.wrapper)),
+            "; its head is of other classes",
         )
-        count, batch = chosen.statistics
-        probe: Any = chosen.module(spec, wrapper, seed=seed)
-        probe.normalisation = begin.normalisation
-        restore_statistics(begin, torch.split(data.images(probe, "train", count), batch))
-    if wrapper == PLAIN:
-        return transferred(begin, spec, seed=seed)
-    net = chosen.module(spec, wrapper, seed=seed)
+    else:
+        if is_folded(begin):
+            progress.say(
+                "batch norm is folded in the start's weights: its statistics are taken from the images"
+            )
+            count, batch = chosen.statistics
+            probe: Any = chosen.module(spec, wrapper, seed=seed)
+            probe.normalisation = begin.normalisation
+            restore_statistics(begin, torch.split(data.images(probe, "train", count), batch))
+        if wrapper == PLAIN:
+            return transferred(begin, spec, seed=seed)
+        net = chosen.module(spec, wrapper, seed=seed)
+        taken, other = transferred(begin, net.spec), ""
     net.normalisation = begin.normalisation
-    take_rows(net, transferred(begin, net.spec).state_dict(), str(source))
-    progress.say(f"the backbone starts from the weights of {source}")
-    return net
-
-
-def _same_task(
-    chosen: Task,
-    held: WrappedNet,
-    around: Wrapper,
-    spec: NetSpec,
-    wrapper: Wrapper,
-    source: Path,
-    seed: int,
-    progress: Progress,
-) -> WrappedNet:
-    """The whole network where its head fits, else the backbone alone."""
-    if chosen.stored(held.spec, around) == chosen.stored(spec, wrapper):
-        return shrink_into(held, chosen.module(spec, wrapper))
-    narrow = shrink_into(held, chosen.module(spec, around))
-    net = chosen.module(spec, wrapper, seed=seed)
-    net.normalisation = held.normalisation
-    take_rows(net, narrow.state_dict(), str(source))
-    progress.say(f"the backbone starts from the weights of {source}; its head is of other classes")
+    take_rows(net, taken.state_dict(), str(source))
+    progress.say(f"the backbone starts from the weights of {source}{other}")
     return net

@@ -1,16 +1,16 @@
-"""Training, for every task: begin, resume, adopt; from random weights, from a run's, or distilled."""
+"""Training, for every task: begin, resume, adopt; from random or given weights, or distilled."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from bneck.costs.count import count_whole
 from bneck.nets.weights import load_weights, save_weights
@@ -18,22 +18,23 @@ from bneck.records.files import write_bytes, write_json, write_text
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
 from bneck.runs.answers import ModuleAnswers
-from bneck.runs.data import (
-    check_classes,
-    data_name,
-    data_record,
-    prepared_record,
-    reopened,
-)
+from bneck.runs.data import data_record, prepared
 from bneck.runs.files import write_file
-from bneck.runs.folder import begin, check_empty, finish, fresh_folder, go_on, new_record
-from bneck.runs.load import Trained, trained
+from bneck.runs.folder import (
+    begin,
+    check_empty,
+    finish,
+    fresh_folder,
+    new_record,
+    record_of,
+    resumed,
+)
+from bneck.runs.load import trained, wrapper_of
 from bneck.runs.progress import Steps
 from bneck.runs.report import write_training_report
 from bneck.runs.start import compatible, find_start, started
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import load, to_text
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Data, Scores, Task
@@ -41,7 +42,7 @@ from bneck.tasks.options import TrainOptions, parted, stored
 from bneck.tasks.registry import DEFAULT, task, tasks
 from bneck.training.log import TrainingLog
 from bneck.training.loop import fit
-from bneck.training.processes import ProcessGroup, joined, partners
+from bneck.training.processes import ALONE, ProcessGroup, joined, partners
 from bneck.training.settings import Settings, changed, stored_settings
 
 KIND = "train"
@@ -94,15 +95,10 @@ def resume_training(run: str | Path, *, progress: Progress | None = None) -> dic
         InputError: not a training run, or one that another process works on.
     """
     folder = RunFolder(Path(run))
-    record = folder.read()
-    if record.get("kind") != KIND:
-        raise InputError(
-            f"{run} is a run of kind {record.get('kind')!r}, not a training; resume a search with bneck search "
-            "--resume"
-        )
+    record = record_of(folder, KIND)
     with joined(record["options"].get("compute")) as group:
         work = Work(task(record["task"]), group, progress)
-        return go_on(folder, KIND, work.carry) if group.first else work.follow(folder)
+        return resumed(folder, work.carry) if group.first else work.follow(folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +113,7 @@ class Plan:
     settings: Settings
     common: TrainOptions
     own: Any
-    source: dict[str, Any] | None  # of the weights that it starts from
+    source: dict[str, Any] | None = None  # of the weights that it starts from
 
     def record(self) -> dict[str, Any]:
         """What `run.json` holds at the beginning."""
@@ -172,15 +168,18 @@ def planned(
     if common.stream and place is None:
         raise InputError("the built-in images are always cached; leave --stream out or pass --data")
     settings = chosen.recipe(
-        common.recipe,
-        images=dataset.splits["train"],
-        epochs=common.epochs,
-        started=common.start is not None,
-        seed=common.seed,
-    )
+        common.recipe, images=dataset.splits["train"], epochs=common.epochs,
+        started=common.start is not None, seed=common.seed,
+    )  # fmt: skip
+    if common.batch is not None:
+        lr = settings.lr * common.batch / settings.batch  # linear in the batch
+        settings = replace(settings, batch=common.batch, lr=lr)
+    if common.lr is not None:
+        settings = replace(settings, lr=common.lr)
+    settings = changed(replace(settings, frozen=common.frozen), common.changes)
     return Plan(
         task=chosen, classes=tuple(dataset.classes), data=data_record(dataset, place), spec=spec,
-        wrapper=wrapper, common=common, own=own, settings=_given(settings, common),
+        wrapper=wrapper, common=common, own=own, settings=settings,
         source=None if start is None else start.record(),
     )  # fmt: skip
 
@@ -200,98 +199,81 @@ def data_path(chosen: Task, data: str | Path | None) -> str | None:
     return str(data) if "://" in str(data) else str(Path(data).resolve())
 
 
-def _given(settings: Settings, common: TrainOptions) -> Settings:
-    """A recipe's settings with what was asked for in their place."""
-    if common.batch is not None:
-        lr = settings.lr * common.batch / settings.batch  # linear in the batch
-        settings = replace(settings, batch=common.batch, lr=lr)
-    if common.lr is not None:
-        settings = replace(settings, lr=common.lr)
-    return changed(replace(settings, frozen=common.frozen), common.changes)
-
-
 class Work:
-    """Takes a training run from wherever it stands to its end, in one process of a group."""
+    """Takes a training run from wherever it stands to its end, in one process of a group.
 
-    def __init__(self, chosen: Task, group: ProcessGroup, progress: Progress | None) -> None:
+    `data` are its images where they are at hand.
+    """
+
+    folder: RunFolder
+    record: dict[str, Any]
+
+    def __init__(
+        self,
+        chosen: Task,
+        group: ProcessGroup,
+        progress: Progress | None,
+        data: Data | None = None,
+    ) -> None:
         self.task, self.group = chosen, group
         self.progress = progress if progress is not None and group.first else Silent()
+        self._data = data
 
     def follow(self, folder: RunFolder) -> dict[str, Any]:
-        """What a process does that is not the first: all but writing."""
+        """What a process does that is not the first: everything but writing."""
         self.group.wait()  # for the folder's first files
-        go_on(folder, KIND, self.carry, writes=False)
+        resumed(folder, self.carry, writes=False)
         return {}
 
     def carry(self, folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
-        """All of it; only the first process writes."""
+        """The whole run; only the first process writes."""
+        self.folder, self.record = folder, record
         if self.group.first:
             self.group.wait()
         if record["state"] != "finished":
-            data = self._data(folder, record)
-            self._trained(folder, record, data)
-            self._scored(folder, record, data)
+            if not folder.weights.is_file():
+                self._train()
+            self._finish()
         if self.group.first:
             write_training_report(folder.path)
             shutil.rmtree(folder.scratch, ignore_errors=True)
         self.group.wait()  # for the files, whose writing may be refused
         return {"run": str(folder.path), **record}
 
-    def _data(self, folder: RunFolder, record: dict[str, Any]) -> Data:
-        """The run's images; the first process makes them ready, the others open them then."""
-        scratch, known = folder.scratch / "data", record["data"].get("prepared")
-        if known is not None:
-            return reopened(self.task, known, scratch)
-        made = self.group.first_then_all(
-            lambda: self._prepared(folder, record, self.progress),
-            lambda: self._prepared(folder, record, Silent()),
-        )
-        record["data"]["splits"] |= made.counts()
-        record["data"]["left_out"] += [[one.what, one.why] for one in made.left_out()]
-        record["data"]["prepared"] = prepared_record(made)
-        if self.group.first:
-            write_json(folder.run_json, record)
-        return made
+    @property
+    def data(self) -> Data:
+        """The run's images, made ready when they are first needed."""
+        if self._data is None:
+            options, spec = self.record["options"], load(self.folder.spec)
+            self._data = prepared(
+                self.task, self.folder, self.record, stored(self.task.Options, options["task"]),
+                spec=spec, wrapper=wrapper_of(self.task, spec, self.record), seed=options["seed"],
+                stream=options["stream"], bad_share=options["bad_share"],
+                processes=self.group.size, group=self.group, progress=self.progress,
+            )  # fmt: skip
+        return self._data
 
-    def _prepared(self, folder: RunFolder, record: dict[str, Any], progress: Progress) -> Data:
-        options, spec = record["options"], load(folder.spec)
-        own = stored(self.task.Options, options["task"])
-        found = self.task.find(record["data"]["path"], own, seed=options["seed"])
-        check_classes(found, record["classes"], data_name(record, None))  # they may have changed
-        return self.task.prepare(
-            found, spec,
-            self.task.restored(spec, record["wrapper"], len(record["classes"])), own,
-            scratch=folder.scratch / "data", seed=options["seed"], stream=options["stream"],
-            bad_share=options["bad_share"], processes=self.group.size, progress=progress,
-        )  # fmt: skip
-
-    def _trained(self, folder: RunFolder, record: dict[str, Any], data: Data) -> None:
-        if folder.weights.is_file():
-            return
-        settings = stored_settings(record["training"])
-        net: Any = self._begun(folder, record, data, settings)
+    def _train(self) -> None:
+        folder, record, data = self.folder, self.record, self.data
+        settings, options = stored_settings(record["training"]), record["options"]
+        net = self._first_net(settings.seed)
         record["normalisation"] = net.normalisation.as_json()
-        log = None
+        log = steps = teacher = None
         if self.group.first:
             log = TrainingLog(folder.path, batch=settings.batch)
+            steps = Steps(self.progress, f"training {net.spec.name}", log)
             write_text(folder.spec, to_text(net.spec))
             write_json(folder.run_json, record)
-        teacher: Any = None
-        if record["options"]["teacher"] is not None:
-            teacher = trained(Path(record["options"]["teacher"]), wanted=self.task).net
-        steps = Steps(self.progress, f"training {net.spec.name}", log) if log else None
+        if options["teacher"] is not None:
+            teacher = trained(Path(options["teacher"]), wanted=self.task).net
         problem = data.problem(net, settings, group=self.group, teacher=teacher)
         self.group.wait()  # from here on all exchange numbers, and no refusals
         begun = time.perf_counter()
         fit(
-            net,
-            problem,
-            settings,
-            group=self.group,
-            checkpoint=folder.scratch / "checkpoint",
-            on_epoch=self._watch(folder, record, data, log, net),
-            **(steps.watching() if steps else {}),
-        )
+            net, problem, settings, group=self.group, checkpoint=folder.scratch / "checkpoint",
+            on_epoch=self._watch(net, log) if self.task.scores_epochs else None,
+            on_step=steps, log=log,
+        )  # fmt: skip
         if log is None or steps is None:
             return
         record["speed"] = {
@@ -306,88 +288,76 @@ class Work:
         last = {k.removeprefix("net/"): v for k, v in state.items() if k.startswith("net/")}
         save_weights(last, folder.path / "weights-last.safetensors")
         write_json(folder.run_json, record)
-        save_weights(net.state_dict(), folder.weights)
+        save_weights(net.state_dict(), folder.weights)  # last: they say that the training is done
 
-    def _watch(
-        self,
-        folder: RunFolder,
-        record: dict[str, Any],
-        data: Data,
-        log: TrainingLog | None,
-        net: Any,
-    ) -> _Watch | None:
-        if not self.task.scores_epochs:
-            return None
-        return _Watch(self, folder, data, log, self._module(net.spec, record, net.normalisation))
-
-    def _module(self, spec: NetSpec, record: dict[str, Any], normalisation: Normalisation) -> Any:
-        wrapper = self.task.restored(spec, record["wrapper"], len(record["classes"]))
-        net = self.task.module(spec, wrapper)
-        net.normalisation = normalisation
-        return net
-
-    def _begun(
-        self, folder: RunFolder, record: dict[str, Any], data: Data, settings: Settings
-    ) -> nn.Module:
-        spec = load(folder.spec)
-        wrapper = self.task.restored(spec, record["wrapper"], len(record["classes"]))
-        if record["options"]["start"] is None:
-            return self.task.module(spec, wrapper, seed=settings.seed)
-        start = find_start(record["options"]["start"], spec, self.progress)
+    def _first_net(self, seed: int) -> Any:
+        spec, start = load(self.folder.spec), self.record["options"]["start"]
+        wrapper = wrapper_of(self.task, spec, self.record)
+        if start is None:
+            return self.task.module(spec, wrapper, seed=seed)
+        folder = find_start(start, spec, self.progress).folder
         return started(
-            self.task, spec, wrapper, start.folder, data, seed=settings.seed, progress=self.progress
+            self.task, spec, wrapper, folder, self.data, seed=seed, progress=self.progress
         )
 
-    def _scored(self, folder: RunFolder, record: dict[str, Any], data: Data) -> None:
+    def _watch(self, net: Any, log: TrainingLog | None) -> Callable[[int, dict[str, Tensor]], None]:
+        """Scores the EMA weights after every epoch, logs the score and keeps the best weights."""
+        watched: Any = self.task.module(net.spec, wrapper_of(self.task, net.spec, self.record))
+        watched.normalisation = net.normalisation
+        key = f"val_{self.task.metric.key}"
+
+        def on_epoch(done: int, state: dict[str, Tensor]) -> None:
+            watched.load_state_dict(state)
+            found = self._scores(watched, (), "val")
+            if log is None:
+                return
+            best, score = log.best(key), found.score or 0.0
+            numbers = {f"val_{k}": v for k, v in found.details.items() if isinstance(v, float)}
+            log.write(done, **numbers, **{key: score, "val_loss": found.loss or 0.0})
+            if best is None or score > best[key]:
+                save_weights(state, self.folder.path / "weights-best.safetensors")
+
+        return on_epoch
+
+    def _finish(self) -> None:
         """Score val and test, write the files, finish; processes that write nothing only score."""
+        record, data = self.record, self.data
         self.group.wait()  # for the weights
-        run = trained(folder.path)
-        splits = [name for name in record["data"]["splits"] if name != "train"]
+        run = trained(self.folder.path)
         record["scores"] = {}
-        for split in splits:
+        for split in (name for name in record["data"]["splits"] if name != "train"):
             with partners(self.group):
-                found = self.scores(run.net, run.labels, data, split, out=folder.path)
+                found = self._scores(run.net, run.labels, split, out=self.folder.path)
             record["scores"][split] = found.as_json()
         if not self.group.first:
             return
         seen = record["data"]["left_out"]
         seen += [e for one in data.left_out() if (e := [one.what, one.why]) not in seen]
-        record["files"] = write_models(run, data, folder)
-        finish(folder, record)
+        net = run.net.cpu()
+        images = data.images(net, "val", CHECKED)
+        record["files"] = {
+            name: write_file(
+                run.task, net, self.folder.path / name, images, record=run.record, options=options
+            )
+            for name, options in run.task.variants()
+        }
+        finish(self.folder, record)
 
-    def scores(
-        self,
-        net: Any,
-        labels: tuple[str, ...],
-        data: Data,
-        split: str,
-        *,
-        out: Path | None = None,
+    def _scores(
+        self, net: Any, labels: tuple[str, ...], split: str, *, out: Path | None = None
     ) -> Scores:
-        """What a net scores on a split; every process of the group looks at its share."""
+        """What a net scores on a split; every process of the group looks at its part."""
         answers = ModuleAnswers(self.task, net.to(self.group.device), labels)
         place = out if self.group.first else None
         told = self.progress if out else Silent()  # between epochs the bar is the training's
-        return data.evaluate(answers, split, told, group=self.group, out=place)
-
-
-def write_models(run: Trained, data: Data, folder: RunFolder) -> dict[str, Any]:
-    """The ONNX files that a finished run has, each checked on val images: file name -> check."""
-    net = run.net.cpu()
-    images = data.images(net, "val", CHECKED)
-    return {
-        name: write_file(
-            run.task, net, folder.path / name, images, record=run.record, options=options
-        )
-        for name, options in run.task.variants()
-    }
+        return self.data.evaluate(answers, split, told, group=self.group, out=place)
 
 
 def adopt(path: Path, plan: Plan, weights: Path, data: Data, progress: Progress) -> dict[str, Any]:
     """A run whose training took place elsewhere: scored, exported, reported.
 
     Args:
-        path: the run's folder; one that was broken off is resumed.
+        path: the run's folder; one that was interrupted is resumed.
         plan: what was trained, and how.
         weights: the file of its trained weights.
         data: what it was trained on.
@@ -398,34 +368,4 @@ def adopt(path: Path, plan: Plan, weights: Path, data: Data, progress: Progress)
         write_text(folder.spec, to_text(plan.spec))
         write_bytes(folder.weights, weights.read_bytes())
         write_json(folder.run_json, plan.record())
-    work = Work(plan.task, ProcessGroup(), progress)
-
-    def carry(folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
-        if record["state"] != "finished":
-            work._scored(folder, record, data)
-        write_training_report(folder.path)
-        return {"run": str(folder.path), **record}
-
-    return go_on(folder, KIND, carry)
-
-
-class _Watch:
-    """Scores the averaged weights after every epoch, logs the score and keeps the best weights."""
-
-    def __init__(
-        self, work: Work, folder: RunFolder, data: Data, log: TrainingLog | None, net: Any
-    ) -> None:
-        self.work, self.folder, self.data, self.log, self.net = work, folder, data, log, net
-
-    def __call__(self, done: int, state: dict[str, Tensor]) -> None:
-        self.net.load_state_dict(state)
-        found = self.work.scores(self.net, (), self.data, "val")
-        if self.log is None:
-            return
-        key = f"val_{self.work.task.metric.key}"
-        best = self.log.best(key)
-        numbers = {f"val_{k}": v for k, v in found.details.items() if isinstance(v, float)}
-        score = found.score or 0.0
-        self.log.write(done, **numbers, **{key: score, "val_loss": found.loss or 0.0})
-        if best is None or score > best[key]:
-            save_weights(state, self.folder.path / "weights-best.safetensors")
+    return resumed(folder, Work(plan.task, ALONE, progress, data).carry)

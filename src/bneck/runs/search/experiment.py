@@ -1,8 +1,7 @@
-"""What every training of a search has in common: the task, what stands around a network, the images."""
+"""What every training of a search has in common: the task, what surrounds a network, the images."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,8 @@ from bneck.nets.shrink import shrink_into
 from bneck.nets.weights import fill
 from bneck.records.progress import Silent
 from bneck.runs.answers import ModuleAnswers
-from bneck.runs.data import prepared_record, reopened
-from bneck.runs.search.run import Run
 from bneck.runs.search.workers import worker_device
 from bneck.specs.network import NetSpec
-from bneck.specs.text import load
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Data, Scores, Task
 from bneck.tasks.registry import task
@@ -26,12 +22,12 @@ from bneck.training.processes import ProcessGroup
 from bneck.training.settings import Settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """Builds, trains and scores networks of a task on a run's images; travels to worker processes.
 
     With `heldout`, networks are fitted on the train images that are not held out and scored on those
-    that are; else fitted on all and scored on val.
+    that are; else fitted on all train images and scored on val.
     """
 
     task_name: str
@@ -68,29 +64,3 @@ class Experiment:
         """What a network scores."""
         answers = ModuleAnswers(self.task, net.to(worker_device(self.compute)))
         return self.data.evaluate(answers, "heldout" if heldout else "val", Silent())
-
-
-def open_experiment(run: Run) -> Experiment:
-    """Prepare the run's images once for all its processes, or open what an earlier one prepared.
-
-    Raises:
-        InputError: no such data, or data that changed since the run was begun or cannot be used.
-    """
-    settings, chosen, scratch = run.settings, run.task, run.folder.scratch / "data"
-    if (known := run.record["data"].get("prepared")) is not None:
-        data = reopened(chosen, known, scratch)
-    else:
-        data = chosen.prepare(
-            chosen.find(run.data, settings.options, seed=settings.seed), load(run.seed_file),
-            run.wrapper, settings.options, scratch=scratch, seed=settings.seed,
-            heldout=settings.heldout, bad_share=settings.bad_share, progress=run.progress,
-            # A node of a cluster runs as many at once as it has cores.
-            processes=settings.workers if settings.cluster is None else os.cpu_count() or 1,
-        )  # fmt: skip
-        run.record["data"]["splits"] |= data.counts()
-        run.record["data"]["left_out"] += [[one.what, one.why] for one in data.left_out()]
-        run.record["data"] |= {"heldout": data.held_out, "prepared": prepared_record(data)}
-        run.save()
-    return Experiment(
-        task_name=chosen.name, wrapper=run.wrapper, data=data, compute=settings.compute
-    )

@@ -1,10 +1,9 @@
-"""What a worker process does: train a network, or judge one proposal. Plain values in and out."""
+"""What a worker process does: train a network, or evaluate one proposal. Plain values in and out."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,17 +12,16 @@ from typing import Any, NotRequired, TypedDict
 from torch import nn
 
 from bneck.nets.weights import save_weights
-from bneck.runs.progress import POLL_S, write_mark
+from bneck.runs.progress import Marker
 from bneck.runs.search.experiment import Experiment
 from bneck.specs.network import NetSpec
-from bneck.tasks.contract import Scores
 from bneck.training.settings import Diverged, Settings
 
 
 class Outcome(TypedDict):
-    """What scoring gave, the seconds that the job took, and how many of them were no training.
+    """What scoring gave, the seconds that the job took, and how many of them were not training.
 
-    `failed` is there only where the training diverged, and says why; it scores 0 then.
+    `failed` is there only where the training diverged, and says why; the scores are 0 then.
     """
 
     score: float
@@ -36,11 +34,10 @@ class Outcome(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainJob:
-    """Train a spec from scratch.
+    """Train a spec from random weights.
 
-    With `heldout` the held-out images judge it and are not trained on; else all train images are
-    used and the val images judge it. `mark` is where it says how far it is, see
-    `runs.progress.Following`.
+    With `heldout` it is scored on the held-out images and not trained on them; else it is trained on all
+    train images and scored on val. It writes its progress to `mark`, see `runs.progress.Following`.
     """
 
     spec: NetSpec
@@ -53,29 +50,24 @@ class TrainJob:
 
 
 def train_job(job: TrainJob) -> Outcome:
-    """Train, save the averaged weights, judge. Goes on from the job's checkpoint if there is one.
+    """Train, from the job's checkpoint if there is one; score, and save the averaged weights.
 
-    The checkpoint stays: who writes the outcome down deletes it then, or a kill in between would cost
-    the whole training.
+    The checkpoint stays: the process that writes the outcome down deletes it then. Otherwise a kill in
+    between would cost the whole training.
     """
     start = time.perf_counter()
-    experiment = job.experiment
-    net = experiment.build(job.spec, job.settings.seed)
-    experiment.fit(
-        net,
-        job.settings,
-        heldout=job.heldout,
-        checkpoint=job.checkpoint,
-        on_step=marked(job.mark),
+    net = job.experiment.build(job.spec, job.settings.seed)
+    job.experiment.fit(
+        net, job.settings, heldout=job.heldout, checkpoint=job.checkpoint, on_step=Marker(job.mark)
     )
-    judged = experiment.score(net, heldout=job.heldout)
+    outcome = _scored(net, job.experiment, heldout=job.heldout)
     save_weights(net.state_dict(), job.weights)
-    return _outcome(judged, start)
+    return {**outcome, "seconds": time.perf_counter() - start}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialJob:
-    """Judge a proposal: the parent's weights shrunk into it, T steps of fine-tuning."""
+    """Evaluate a proposal: the parent's weights shrunk into it, T steps of fine-tuning."""
 
     spec: NetSpec
     parent_spec: NetSpec
@@ -87,9 +79,9 @@ class TrialJob:
 
 
 def trial_job(job: TrialJob) -> Outcome:
-    """Shrink, fine-tune, save the weights, judge on the held-out images.
+    """Shrink, fine-tune, save the weights, score on the held-out images.
 
-    A tuning that diverges scores 0 and leaves the weights as they were before it.
+    Where the fine-tuning diverges, the saved weights are those from before it.
     """
     start = time.perf_counter()
     experiment = job.experiment
@@ -98,23 +90,19 @@ def trial_job(job: TrialJob) -> Outcome:
     schedule = replace(job.settings, epochs=(job.steps + 1) / per_epoch, warmup=0.0)
     parent = _parent(experiment, job.parent_spec, job.parent_weights)
     net = experiment.shrink(parent, job.spec)
-    setup = time.perf_counter() - start
-    outcome: Outcome
-    try:
-        experiment.fit(net, schedule, heldout=True, until=job.steps / per_epoch)
-        outcome = _outcome(_scored(net, experiment), start)
-    except Diverged as error:
-        net, outcome = experiment.shrink(parent, job.spec), _failed(error, start)
-    done = time.perf_counter()
+    tuned = time.perf_counter()
+    outcome = outcome_of(net, experiment, schedule, until=job.steps / per_epoch)
+    saved = time.perf_counter()
+    if "failed" in outcome:
+        net = experiment.shrink(parent, job.spec)
     save_weights(net.state_dict(), job.weights)
-    setup += time.perf_counter() - done
-    outcome["seconds"], outcome["setup_seconds"] = time.perf_counter() - start, setup
-    return outcome
+    end = time.perf_counter()
+    return {**outcome, "seconds": end - start, "setup_seconds": tuned - start + end - saved}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyJob:
-    """Train a spec for its first `until` epochs of `settings` and judge it on the held-out images.
+    """Train a spec for its first `until` epochs of `settings` and score it on the held-out images.
 
     The checkpoint stays, so that a later job takes the same training further.
     """
@@ -127,83 +115,47 @@ class ProxyJob:
 
 
 def proxy_job(job: ProxyJob) -> Outcome:
-    """Train up to `until`, from the checkpoint if there is one, and judge; diverged, it scores 0."""
-    start = time.perf_counter()
+    """Train up to `until`, from the checkpoint if there is one, and score."""
     net = job.experiment.build(job.spec, job.settings.seed)
-    try:
-        job.experiment.fit(
-            net, job.settings, heldout=True, checkpoint=job.checkpoint, until=job.until
-        )
-        return _outcome(_scored(net, job.experiment), start)
-    except Diverged as error:
-        return _failed(error, start)
+    return outcome_of(net, job.experiment, job.settings, checkpoint=job.checkpoint, until=job.until)
 
 
-def marked(mark: Path) -> Callable[[int, int, float], None]:
-    """What a training calls at every step to leave a mark of how far it is."""
-    return _Marker(mark)
+def outcome_of(
+    net: nn.Module, experiment: Experiment, settings: Settings | None = None, **how: Any
+) -> Outcome:
+    """Score a network on the held-out images, after training it with `settings` if there are any.
 
-
-def outcome_of(net: nn.Module, experiment: Experiment) -> Outcome:
-    """A trained network judged on the held-out images; 0 where its outputs are not finite."""
+    A training that diverges, weights and outputs that are not finite score 0. `how` as in
+    `training.loop.fit`.
+    """
     start = time.perf_counter()
     try:
-        return _outcome(_scored(net, experiment), start)
+        if settings is not None:
+            experiment.fit(net, settings, heldout=True, **how)
+        check_finite(net)
+        outcome = _scored(net, experiment, heldout=True)
+        if not all(math.isfinite(outcome[k] or 0.0) for k in ("score", "expected", "loss")):
+            raise Diverged("the outputs on the held-out images are not finite")
     except Diverged as error:
-        return _failed(error, start)
+        outcome = Outcome(
+            score=0.0, loss=None, expected=0.0, seconds=0.0, setup_seconds=0.0, failed=error.what
+        )
+    return {**outcome, "seconds": time.perf_counter() - start}
 
 
 def check_finite(net: nn.Module) -> None:
-    """Raise Diverged for weights or statistics that the last step, whose loss nobody sees, ruined."""
+    """Raise Diverged for weights or statistics that are not finite."""
+    # The loss of the last step is never looked at, so what that step ruined shows here alone.
     if not all(bool(value.isfinite().all()) for value in net.state_dict().values()):
         raise Diverged("the weights are not finite after the last step")
 
 
-class _Marker:
-    """Writes a job's mark now and then."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark, self.last = mark, 0.0
-
-    def __call__(self, done: int, total: int, loss: float) -> None:
-        now = time.perf_counter()
-        if done == total or now - self.last > POLL_S:
-            write_mark(self.mark, done / total)
-            self.last = now
-
-
-def _scored(net: nn.Module, experiment: Experiment) -> Scores:
-    """The scores on the held-out images.
-
-    Raises:
-        Diverged: weights or scores that are not finite.
-    """
-    check_finite(net)
-    scores = experiment.score(net, heldout=True)
-    if not all(map(math.isfinite, (scores.score or 0.0, scores.expected, scores.loss or 0.0))):
-        raise Diverged("the outputs on the held-out images are not finite")
-    return scores
-
-
-def _failed(error: Diverged, start: float) -> Outcome:
+def _scored(net: nn.Module, experiment: Experiment, *, heldout: bool) -> Outcome:
+    scores = experiment.score(net, heldout=heldout)
     return Outcome(
-        score=0.0,
-        loss=None,
-        expected=0.0,
-        seconds=time.perf_counter() - start,
+        score=scores.score or 0.0, loss=scores.loss, expected=scores.expected, seconds=0.0,
         setup_seconds=0.0,
-        failed=error.what,
-    )
-
-
-def _outcome(judged: Scores, start: float) -> Outcome:
-    return Outcome(
-        score=judged.score or 0.0,
-        loss=judged.loss,
-        expected=judged.expected,
-        seconds=time.perf_counter() - start,
-        setup_seconds=0.0,
-    )
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1)

@@ -1,82 +1,124 @@
-"""Latency as a search decides by it: the target, the device's table, networks measured and remembered."""
+"""Latency as a search decides by it: tables of a device, and networks measured once and remembered."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from bneck.costs.table import LatencyTable, TableError
 from bneck.costs.table_file import FORMAT, read_table
 from bneck.devices.deployment import Deployment
 from bneck.devices.fill import Plan, fill_table, plan_for
 from bneck.devices.measure import Candidate, measure
-from bneck.devices.places import Place, identity, opened
+from bneck.devices.places import identity, opened
 from bneck.devices.protocol import Protocol, TimingError
 from bneck.records.files import cache_folder, locked, write_bytes
 from bneck.records.ledger import Ledger
+from bneck.records.measurement import Measurement
+from bneck.records.progress import Progress, Silent
+from bneck.runs.networks import Network
+from bneck.runs.progress import Staged
 from bneck.runs.search.run import Run
 from bneck.specs.network import NetSpec
+from bneck.specs.text import resolve
 from bneck.specs.wrapper import PLAIN, Wrapper
 
 CAREFUL = Protocol(rounds=8, loads=3, burst_ms=30.0)
 USUAL = Deployment()
 PATIENCE, PAUSE_S = 6, 10.0
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """What latencies are relative to: a network, and its milliseconds that mean pace 1.
+class Latencies:
+    """Milliseconds of networks on a run's device, all relative to one network, the `reference`.
 
-    Without milliseconds those that it has when a table is begun.
+    What `table` estimates and what is measured compare, because both are divided by the slowdown of the
+    reference since the table was begun.
     """
 
-    network: NetSpec
-    nominal_ms: float | None = None
+    run: Run
+    reference: NetSpec
+    table: LatencyTable
+
+    def verified_ms(self, spec: NetSpec) -> float:
+        """Measured milliseconds, once per device and table: another run finds them in the cache folder."""
+        known = self.run.ledger.find(event="verified", digest=spec.digest())
+        if known is None:
+            ms = self._remembered_ms(spec)
+            known = {
+                "event": "verified", "digest": spec.digest(), "measured_ms": ms,
+                "estimated_ms": self.table.estimate_ms(spec),
+            }  # fmt: skip
+            self.run.ledger.append(known)
+        return float(known["measured_ms"])
+
+    def measured_ms(self, spec: NetSpec) -> float:
+        """Measured milliseconds, once per run: for networks of a space, of which few come again."""
+        known = self.run.ledger.find(event="measured", digest=spec.digest())
+        if known is None:
+            known = {
+                "event": "measured",
+                "digest": spec.digest(),
+                "measured_ms": self._now_ms(spec),
+            }
+            self.run.ledger.append(known)
+        return float(known["measured_ms"])
+
+    def _now_ms(self, spec: NetSpec) -> float:
+        on = self.run.settings.deployment
+        return measured_ms(self.reference, [spec], self.table, on, self.run.wrapper)[0]
+
+    def _remembered_ms(self, spec: NetSpec) -> float:
+        run = self.run
+        path = table_path(self.reference, run.settings.deployment, wrapper=run.wrapper)
+        path = path.with_suffix(".networks.jsonl")
+        # A table that was filled again has another pace; what was measured next to the old one is void.
+        key = {"digest": spec.digest(), "reference_ms": self.table.header["reference_ms"]}
+        with _filling(path, run.progress):
+            memory = Ledger(path)
+            entry = memory.find(**key)
+            if entry is None:
+                entry = {**key, "measured_ms": self._now_ms(spec)}
+                memory.append(entry)
+        return float(entry["measured_ms"])
 
 
-def table_for(run: Run, seed: NetSpec, pace: Pace | None = None) -> LatencyTable:
+def table_for(
+    run: Run, seed: NetSpec, reference: NetSpec | None = None, reference_ms: float | None = None
+) -> LatencyTable:
     """The latency table of this device for `seed`: the run's own copy, else the device's, filled.
 
     The device's table is kept in the user's cache folder and serves every later run; a copy goes
-    into the run's folder, so that a resumed run decides by the same figures. Without a `pace` it is
-    that of `seed` itself.
+    into the run's folder, so that a resumed run decides by the same figures. Times are relative to
+    `seed` itself, or to a `reference` that took so many milliseconds.
     """
-    if pace is None:
-        reference, nominal_ms, space = seed, None, None
-    else:
-        reference, nominal_ms = pace.network, pace.nominal_ms
-        space = f"{seed.digest()} {nominal_ms}"
+    space = None if reference is None else f"{seed.digest()} {reference_ms}"
+    reference = reference or seed
     path = table_path(reference, run.settings.deployment, space=space, wrapper=run.wrapper)
-    plan = plan_for(seed, run.wrapper)
-    table = filled_table(run, reference, plan, path, run.folder.table, nominal_ms=nominal_ms)
+    table = filled_table(
+        run, reference, plan_for(seed, run.wrapper), path, run.folder.table, reference_ms
+    )
     record_table(run, table)
     return table
 
 
 def record_table(run: Run, table: LatencyTable) -> None:
     """Write down what a run's latency table is like, and say it."""
-    error, line = table.error(), table.line()
+    error, line, header = table.error(), table.line(), table.header
     run.record["table"] = {
-        "entries": sum(len(widths) for widths in table.rows.values()),
-        "rounding": line.rounding,
-        "scale": line.scale,
-        "offset_ms": line.offset_ms,
-        "networks": error.networks,
-        "median": error.median,
-        "p95": error.p95,
-        "reference": table.header["reference"],
-        "reference_ms": table.header["reference_ms"],
+        "entries": _entries(table),
+        **{k: getattr(line, k) for k in ("rounding", "scale", "offset_ms")},
+        **{k: getattr(error, k) for k in ("networks", "median", "p95")},
+        "reference": header["reference"],
+        "reference_ms": header["reference_ms"],
     }
-    run.record["runtime"] = table.header["runtime"]
-    run.record["runtime_version"] = table.header["runtime_version"]
-    run.record["precision"] = table.header["precision"]
+    for key in ("runtime", "runtime_version", "precision"):
+        run.record[key] = header[key]
     run.save()
     run.progress.say(f"latency table: {error}")
 
@@ -87,35 +129,84 @@ def filled_table(
     plan: Plan,
     path: Path,
     copy: Path,
-    *,
-    nominal_ms: float | None = None,
+    reference_ms: float | None = None,
 ) -> LatencyTable:
     """The run's own `copy` of the device's table at `path`, which is filled first if need be."""
     if not copy.is_file():
-        with locked(path.with_suffix(".lock"), wait=True):
-            advances = [("", 0)]
-
-            def progress(what: str, done: int, total: int) -> None:
-                if advances[-1][0] != what:
-                    run.progress.stage(f"measuring {what}", total)
-                    advances.append((what, 0))
-                run.progress.advance(done - advances[-1][1])
-                advances.append((what, done))
-
-            on = run.settings.deployment
-            fill_table(
-                reference,
-                path,
-                plan=plan,
-                runtime_name=on.runtime,
-                precision=on.precision,
-                place=on.device,
-                threads=on.threads,
-                nominal_ms=nominal_ms,
-                progress=progress,
-            )
+        with _filling(path, run.progress):
+            _fill(reference, path, run.settings.deployment, run.progress, plan, reference_ms)
             write_bytes(copy, path.read_bytes())
     return read_table(copy, run.wrapper)
+
+
+def latency_table(
+    network: Network,
+    *,
+    device: str = "local",
+    runtime_name: str | None = None,
+    precision: str = "fp32",
+    threads: int = 1,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Fill the latency table of a network and all its narrower versions, and check its estimates.
+
+    What the file holds already is not measured again; a killed run is resumed.
+
+    Args:
+        network: the widest network that the table shall answer for.
+        device: where it is measured (docs/devices.md).
+        runtime_name: onnxruntime, litert or openvino; None: the device's usual one.
+        precision: "fp32", "fp16" or "int8".
+        threads: of the runtime.
+        out: the file; None: the user's cache folder, where a search looks for it.
+        progress: receives what happens.
+
+    Returns:
+        its file, entries, the seed's own latency, and its error on networks that calibrated nothing.
+
+    Raises:
+        InputError: no such network, device or runtime, or a file that is another table.
+    """
+    on, told = Deployment.of(device, runtime_name, precision, threads=threads), progress or Silent()
+    seed = resolve(network)
+    path = table_path(seed, on) if out is None else Path(out)
+    with _filling(path, told):
+        table = _fill(seed, path, on, told)
+    return {
+        "file": str(path), "network": seed.name, "device": device, "runtime": on.runtime,
+        "precision": precision, "threads": threads, "entries": _entries(table),
+        "seed_ms": float(table.header["reference_ms"]), "line": asdict(table.line()),
+        "error": asdict(table.error()), "summary": str(table.error()),
+    }  # fmt: skip
+
+
+def _filling(path: Path, progress: Progress) -> AbstractContextManager[None]:
+    """Keep other processes from measuring for a file; wait for one that does, and say so."""
+    return locked(
+        path.with_suffix(".lock"),
+        on_wait=lambda: progress.say(
+            f"another process is measuring for {path}: waiting for it, to use what it measures"
+        ),
+    )
+
+
+def _fill(
+    reference: NetSpec,
+    path: Path,
+    on: Deployment,
+    progress: Progress,
+    plan: Plan | None = None,
+    reference_ms: float | None = None,
+) -> LatencyTable:
+    return fill_table(
+        reference, path, plan=plan, runtime_name=on.runtime, precision=on.precision, place=on.device,
+        threads=on.threads, nominal_ms=reference_ms, progress=Staged(progress, "measuring"),
+    )  # fmt: skip
+
+
+def _entries(table: LatencyTable) -> int:
+    return sum(len(widths) for widths in table.rows.values())
 
 
 def table_path(
@@ -127,22 +218,14 @@ def table_path(
 ) -> Path:
     """Where a deployment's table for a seed network in a wrapper lies, in the user's cache folder.
 
-    `space` is the digest of a space whose table is measured beside that network.
+    `space` is the digest of a space whose table is measured next to that network.
     """
     processor, version = identity(on.device, on.runtime)
     what = (
-        FORMAT,
-        *([] if on.device == "local" else [on.device]),
-        processor,
-        on.runtime,
-        version,
-        on.precision,
-        on.threads,
-        seed.digest(),
-        *([space] if space else []),
-        *([wrapper.key] if wrapper.key else []),
-    )
-    content = " ".join(map(str, what))
+        FORMAT, on.device if on.device != "local" else None, processor, on.runtime, version,
+        on.precision, on.threads, seed.digest(), space, wrapper.key or None,
+    )  # fmt: skip
+    content = " ".join(str(one) for one in what if one is not None)
     key = hashlib.sha256(content.encode()).hexdigest()[:12]
     # A spec file may be called anything, "../x" too.
     name = re.sub(r"[^\w.-]", "-", seed.name.partition("@")[0])[:40]
@@ -166,73 +249,39 @@ def measured_ms(
     on: Deployment = USUAL,
     wrapper: Wrapper = PLAIN,
 ) -> list[float]:
-    """Measured latency of networks in milliseconds, at the pace that the seed had for the table.
+    """Measured latency of networks in milliseconds, relative to the seed's when the table was begun.
 
-    Without a table, at the seed's pace of the moment.
+    Without a table, relative to the seed's of the moment.
     """
-    nominal = float(table.header["reference_ms"]) if table else None
     candidates = [Candidate(spec, precision=on.precision, wrapper=wrapper) for spec in specs]
-    with opened(on.device) as device:
-        found = patiently(
-            device,
-            lambda: measure(
-                candidates,
-                runtime_name=on.runtime,
-                place=device,
-                protocol=careful(on),
-                reference=Candidate(seed, precision=on.precision, wrapper=wrapper),
-                nominal_ms=nominal,
-            ),
-        )
+    nominal_ms = float(table.header["reference_ms"]) if table else None
+    found = measured(candidates, seed, nominal_ms, on, wrapper)
     return [measurement.latency_ms.median for measurement in found]
 
 
-def careful(on: Deployment) -> Protocol:
-    """The protocol of what a search decides and reports by."""
-    return replace(CAREFUL, threads=on.threads)
-
-
-def patiently(device: Place, measurement: Callable[[], T]) -> T:
-    """Measure, again after a pause while the device is too busy.
+def measured(
+    candidates: Sequence[Candidate],
+    reference: NetSpec,
+    nominal_ms: float | None,
+    on: Deployment,
+    wrapper: Wrapper,
+) -> list[Measurement]:
+    """Measure by the protocol that a search decides by, again after a pause while the device is busy.
 
     Raises:
         TimingError: it still was after a minute.
     """
-    for _ in range(PATIENCE):
-        try:
-            return measurement()
-        except TimingError:
-            device.wait(PAUSE_S)
-    return measurement()
-
-
-def verified_ms(run: Run, reference: NetSpec, spec: NetSpec, table: LatencyTable) -> float:
-    """Measured latency of a network in milliseconds, at the pace of the table.
-
-    `reference` is the network whose pace that is.
-    """
-    digest = spec.digest()
-    known = run.ledger.find(event="verified", digest=digest)
-    if known is None:
-        known = {
-            "event": "verified",
-            "digest": digest,
-            "measured_ms": _remembered_ms(reference, spec, table, run),
-            "estimated_ms": table.estimate_ms(spec),
-        }
-        run.ledger.append(known)
-    return float(known["measured_ms"])
-
-
-def _remembered_ms(reference: NetSpec, spec: NetSpec, table: LatencyTable, run: Run) -> float:
-    on, wrapper = run.settings.deployment, run.wrapper
-    path = table_path(reference, on, wrapper=wrapper).with_suffix(".networks.jsonl")
-    # A table that was filled anew has another pace; what was measured beside the old one is void.
-    key = {"digest": spec.digest(), "reference_ms": table.header["reference_ms"]}
-    with locked(path.with_suffix(".lock"), wait=True):
-        memory = Ledger(path)
-        entry = memory.find(**key)
-        if entry is None:
-            entry = {**key, "measured_ms": measured_ms(reference, [spec], table, on, wrapper)[0]}
-            memory.append(entry)
-    return float(entry["measured_ms"])
+    protocol, busy = replace(CAREFUL, threads=on.threads), 0
+    with opened(on.device) as device:
+        while True:
+            try:
+                return measure(
+                    candidates, runtime_name=on.runtime, place=device, protocol=protocol,
+                    reference=Candidate(reference, precision=on.precision, wrapper=wrapper),
+                    nominal_ms=nominal_ms,
+                )  # fmt: skip
+            except TimingError:
+                if busy == PATIENCE:
+                    raise
+                busy += 1
+                device.wait(PAUSE_S)

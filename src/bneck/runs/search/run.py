@@ -1,7 +1,9 @@
-"""A search under way: its folder, its record, its trial log, its clock; new or resumed."""
+"""A search under way: its folder, record and ledger, and while it works its images and its workers."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +12,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bneck.costs.count import count_whole
+from bneck.costs.table import LatencyTable
 from bneck.records.files import write_text
 from bneck.records.ledger import Ledger
 from bneck.records.progress import Progress
-from bneck.records.run import RunFolder, SearchRecord, StageRecord
-from bneck.runs.data import data_record
-from bneck.runs.folder import check_empty, new_record, now
-from bneck.runs.search.settings import SearchSettings, restored
+from bneck.records.run import NetworkRecord, RunFolder, SearchRecord, StageRecord
+from bneck.runs.data import data_record, prepared
+from bneck.runs.folder import new_record, now
+from bneck.runs.load import wrapper_of
+from bneck.runs.report import write_report
+from bneck.runs.search.cluster import open_pool
+from bneck.runs.search.experiment import Experiment
+from bneck.runs.search.settings import BlockSettings, SearchSettings, restored
+from bneck.runs.search.workers import WorkerPool
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, to_text
@@ -26,26 +35,14 @@ from bneck.tasks.contract import Dataset, Task
 KIND = "search"
 
 
-class Clock:
-    """Adds up the seconds between starts and stops."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._since: float | None = None
-
-    def start(self) -> None:
-        """Count from now."""
-        self._since = time.perf_counter()
-
-    def stop(self) -> None:
-        """Count up to now."""
-        if self._since is not None:
-            self.seconds += time.perf_counter() - self._since
-            self._since = None
-
-
 class Run:
-    """One search under way. `data` is the images' place, None for the built-in ones."""
+    """One search under way. `data` is the path of its images, None for the built-in ones.
+
+    `pool` and `experiment` exist inside `working`.
+    """
+
+    pool: WorkerPool
+    experiment: Experiment
 
     def __init__(
         self,
@@ -55,11 +52,8 @@ class Run:
         record: SearchRecord,
         progress: Progress,
     ) -> None:
-        self.folder = folder
-        self.settings = settings
-        self.data = data
-        self.record = record
-        self.progress = progress
+        self.folder, self.settings, self.data = folder, settings, data
+        self.record, self.progress = record, progress
         # A copy, so that a resumed run narrows what it began with, from wherever it is resumed.
         self.seed_file = folder.scratch / "seed.yaml"
         folder.scratch.mkdir(parents=True, exist_ok=True)
@@ -75,11 +69,36 @@ class Run:
         """What scores of this run are."""
         return self.task.metric.name
 
+    @property
+    def blocks(self) -> BlockSettings:
+        """The settings of its block search."""
+        assert self.settings.blocks is not None
+        return self.settings.blocks
+
     @cached_property
     def wrapper(self) -> Wrapper:
-        """What stands around every network of the search."""
-        spec = load(self.seed_file)
-        return self.task.restored(spec, self.record["wrapper"], len(self.record["classes"]))
+        """What surrounds every network of the search."""
+        return wrapper_of(self.task, load(self.seed_file), self.record)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Keep a worker pool, and prepare the images once for all of its processes.
+
+        Raises:
+            InputError: no such data, or data that changed since the run was begun or cannot be used.
+        """
+        settings = self.settings
+        with open_pool(settings.workers, settings.cluster) as self.pool:
+            with self.stage("images"):
+                data = prepared(
+                    self.task, self.folder, self.record, settings.options,
+                    spec=load(self.seed_file), wrapper=self.wrapper, seed=settings.seed,
+                    heldout=settings.heldout, bad_share=settings.bad_share, progress=self.progress,
+                    # A node of a cluster runs as many processes at once as it has cores.
+                    processes=settings.workers if settings.cluster is None else os.cpu_count() or 1,
+                )  # fmt: skip
+            self.experiment = Experiment(self.task.name, self.wrapper, data, settings.compute)
+            yield
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -94,15 +113,31 @@ class Run:
         self.record["seconds"] = sum(seconds.values())
         self.save()
 
+    def network_record(self, spec: NetSpec, table: LatencyTable | None = None) -> NetworkRecord:
+        """A network as the run's record holds it, estimated where there is a table for it."""
+        costs = count_whole(spec, self.wrapper)
+        found = NetworkRecord(
+            name=spec.name, digest=spec.digest(), spec=to_text(spec), params=costs.params,
+            madds=costs.madds,
+        )  # fmt: skip
+        if table is not None:
+            found["estimated_ms"] = table.estimate_ms(spec)
+        return found
+
     def save(self) -> None:
         """Write the record."""
         self.folder.write(self.record)
 
     def finish(self) -> None:
-        """Mark the run as finished."""
-        self.record["state"] = "finished"
-        self.record["finished"] = now()
+        """Mark the run as finished, and close it."""
+        self.record["state"], self.record["finished"] = "finished", now()
         self.save()
+        self.close()
+
+    def close(self) -> None:
+        """Write a finished run's report; the same again where it was killed in the middle of that."""
+        write_report(self.folder.path)
+        shutil.rmtree(self.folder.scratch, ignore_errors=True)
 
 
 def new_run(
@@ -114,41 +149,29 @@ def new_run(
     data: str | None,
     progress: Progress,
 ) -> Run:
-    """Begin a run in an empty or new folder, from a seed network in its wrapper.
-
-    Raises:
-        InputError: a setting that cannot be, or a folder that holds something else.
-    """
-    check_new(path, settings)
+    """Begin a run in an empty or new folder, from a seed network in its wrapper."""
     task = settings.task_object
-    begun: Any = new_record(KIND, "bneck.search(...)")
-    record: SearchRecord = begun
-    record["task"], record["metric"] = task.name, task.metric.name
-    record["wrapper"] = task.stored(seed, wrapper)
-    record["classes"] = list(dataset.classes)
-    record["data"] = {**data_record(dataset, data), "resolution": seed.resolution}
-    record["settings"] = {**asdict(settings), "data": data}
-    path.mkdir(parents=True, exist_ok=True)
+    record: Any = {
+        **new_record(KIND, "bneck.search(...)"),
+        "task": task.name,
+        "metric": task.metric.name,
+        "wrapper": task.stored(seed, wrapper),
+        "classes": list(dataset.classes),
+        "data": {**data_record(dataset, data), "resolution": seed.resolution},
+        "settings": {**asdict(settings), "data": data},
+    }
     run = Run(RunFolder(path), settings, data, record, progress)
     write_text(run.seed_file, to_text(seed))
     run.save()
     return run
 
 
-def check_new(path: Path, settings: SearchSettings) -> None:
-    """Raise InputError for a setting that cannot be, or a folder that holds something else."""
-    settings.check()
-    check_empty(path)
-
-
-def resumed_run(path: Path, progress: Progress) -> Run:
-    """Open a run to resume.
+def resumed_run(folder: RunFolder, record: Any, progress: Progress) -> Run:
+    """A run from its record, to resume.
 
     Raises:
-        InputError: no run, or one of another version.
+        InputError: the record lacks the settings of a search.
     """
-    folder = RunFolder(path)
-    record: Any = folder.read()
     try:
         stored = dict(record["settings"])
         data = stored.pop("data")

@@ -1,4 +1,4 @@
-"""Weight sharing in a block search: trials judged by a supernet's weights, and how far to trust that."""
+"""Weight sharing in a block search: trials scored with a supernet's weights, and how far to trust that."""
 
 from __future__ import annotations
 
@@ -19,19 +19,11 @@ from bneck.nas.space import Tokens
 from bneck.nas.study import Asked, Study, Trial
 from bneck.nets.supernet import Supernet
 from bneck.nets.weights import load_weights, save_weights
-from bneck.runs.progress import PERCENT, Following
+from bneck.runs.progress import PERCENT, Following, Marker
 from bneck.runs.search.experiment import Experiment
-from bneck.runs.search.jobs import (
-    Outcome,
-    ProxyJob,
-    check_finite,
-    marked,
-    outcome_of,
-    proxy_job,
-)
+from bneck.runs.search.jobs import Outcome, ProxyJob, check_finite, outcome_of, proxy_job
 from bneck.runs.search.run import Run
-from bneck.runs.search.settings import BlockSettings
-from bneck.runs.search.workers import WorkerPool, worker_device
+from bneck.runs.search.workers import worker_device
 from bneck.tasks.contract import Data
 from bneck.training.loop import fit
 from bneck.training.processes import ProcessGroup
@@ -45,7 +37,7 @@ TRAINED, ALONE = "supernet trained", "trained alone"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupernetJob:
-    """Train the supernet of a space on the images that judge nothing."""
+    """Train the supernet of a space on the images that are not held out."""
 
     space: BlockSpace
     experiment: Experiment
@@ -58,7 +50,7 @@ class SupernetJob:
 def supernet_job(job: SupernetJob) -> str | None:
     """Train, from the job's checkpoint if there is one, and save the averaged weights.
 
-    What went wrong where the training diverged; nothing is saved then.
+    Returns what went wrong where the training diverged; nothing is saved then.
     """
     experiment, net = job.experiment, Supernet(job.space, seed=job.settings.seed)
     group = ProcessGroup(device=worker_device(experiment.compute))
@@ -66,7 +58,7 @@ def supernet_job(job: SupernetJob) -> str | None:
     try:
         fit(
             net, problem, job.settings, group=group, checkpoint=job.checkpoint,
-            on_step=marked(job.mark),
+            on_step=Marker(job.mark),
         )  # fmt: skip
         check_finite(net)
     except Diverged as error:
@@ -77,7 +69,7 @@ def supernet_job(job: SupernetJob) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InheritedJob:
-    """Judge a network of a space by the supernet's weights."""
+    """Score a network of a space with the supernet's weights."""
 
     space: BlockSpace
     tokens: Tokens
@@ -86,7 +78,7 @@ class InheritedJob:
 
 
 def inherited_job(job: InheritedJob) -> Outcome:
-    """Take the network out, measure its batch norms' statistics, judge it on the held-out images."""
+    """Take the network out, measure its batch norms' statistics, score it on the held-out images."""
     net = _supernet(job.space, job.weights)
     taken = net.network(job.tokens, statistics_batches(net, job.experiment.data))
     return outcome_of(taken, job.experiment)
@@ -95,10 +87,10 @@ def inherited_job(job: InheritedJob) -> Outcome:
 def statistics_batches(net: Supernet, data: Data) -> Sequence[Tensor]:
     """The images that batch norms are measured on, (N, 3, resolution, resolution) float32.
 
-    Folders are read class by class, so they are drawn evenly over all images, and mixed. All batches
-    have the same size, give or take one, because each counts the same in the statistics.
+    All batches have the same size, give or take one, because each counts the same in the statistics.
     """
     images = data.images(net, "fit", STATISTICS)
+    # Folders are read class by class, so images are drawn evenly over all of them, and mixed.
     mixed = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
     return torch.tensor_split(mixed, ceil(len(mixed) / BATCH))
 
@@ -115,21 +107,17 @@ def supernet_file(run: Run) -> Path:
     return run.folder.scratch / "supernet.safetensors"
 
 
-def shared_weights(
-    run: Run, pool: WorkerPool, experiment: Experiment, space: BlockSpace, epochs: float
-) -> dict[str, Any]:
-    """The supernet, trained once a run: its epochs, and why it failed, if it did."""
+def shared_weights(run: Run, space: BlockSpace, epochs: float) -> dict[str, Any]:
+    """The supernet, trained once per run: its epochs, and why it failed, if it did."""
     known = run.ledger.find(event=TRAINED)
     if known is not None:
         return {key: value for key, value in known.items() if key != "event"}
     job = SupernetJob(
-        space=space,
-        experiment=experiment,
+        space=space, experiment=run.experiment, weights=supernet_file(run),
         settings=replace(run.settings.training, epochs=epochs, warmup=min(1.0, epochs / 4)),
-        weights=supernet_file(run),
         checkpoint=run.folder.scratch / "supernet.checkpoint",
         mark=run.folder.scratch / "supernet.mark",
-    )
+    )  # fmt: skip
     run.progress.stage("training the supernet, percent", PERCENT)
     trained: dict[str, Any] = {"epochs": epochs}
 
@@ -140,83 +128,63 @@ def shared_weights(
         job.checkpoint.unlink(missing_ok=True)  # not before the ledger has the line
 
     with Following(run.progress, [job.mark]):
-        pool.run(supernet_job, [(job,)], done)
+        run.pool.run(supernet_job, [(job,)], done)
     return trained
 
 
-def judge_by_shared_weights(
-    run: Run,
-    pool: WorkerPool,
-    experiment: Experiment,
-    study: Study,
-    weights: Path,
-    batch: Sequence[Asked],
-) -> None:
-    """Tell the accuracies of a batch that its networks have with the supernet's weights."""
-    space = study.space
+def judge_by_shared_weights(run: Run, study: Study, batch: Sequence[Asked]) -> None:
+    """Tell the accuracies that the networks of a batch have with the supernet's weights."""
+    space, weights = study.space, supernet_file(run)
     assert isinstance(space, BlockSpace)
     jobs = [
-        InheritedJob(space=space, tokens=asked.tokens, experiment=experiment, weights=weights)
+        InheritedJob(space=space, tokens=asked.tokens, experiment=run.experiment, weights=weights)
         for asked in batch
     ]
     outcomes: dict[int, Outcome] = {}
-    pool.run(inherited_job, [(job,) for job in jobs], outcomes.__setitem__)
+    run.pool.run(inherited_job, [(job,) for job in jobs], outcomes.__setitem__)
     for n, asked in enumerate(batch):
         study.tell(asked, outcomes[n]["expected"], failed=outcomes[n].get("failed"))
         run.progress.advance(1)
 
 
-def rank_correlation(
-    run: Run,
-    pool: WorkerPool,
-    experiment: Experiment,
-    study: Study,
-    settings: BlockSettings,
-    training: Settings,
-) -> dict[str, Any]:
+def rank_correlation(run: Run, study: Study, training: Settings) -> dict[str, Any]:
     """How the supernet's ranking agrees with that of networks trained alone, as Kendall's tau.
 
     Networks from the best to the worst by their shared weights are trained alone as trials without a
     supernet are.
     """
     chosen = spread([trial for trial in study.trials if trial.failed is None], CHECKED)
-    open_ = [t for t in chosen if not run.ledger.find(event=ALONE, number=t.number)]
-    run.progress.stage(f"training {len(open_)} networks alone, to compare", len(open_))
+    missing = [t for t in chosen if not run.ledger.find(event=ALONE, number=t.number)]
+    run.progress.stage(f"training {len(missing)} networks alone, to compare", len(missing))
     jobs = [
         ProxyJob(
-            spec=study.space.decode(trial.tokens),
-            experiment=experiment,
-            settings=training,
-            until=settings.epochs,
+            spec=study.space.decode(trial.tokens), experiment=run.experiment, settings=training,
+            until=run.blocks.epochs,
             checkpoint=run.folder.scratch / f"alone-{trial.number:05d}.checkpoint",
         )
-        for trial in open_
-    ]
+        for trial in missing
+    ]  # fmt: skip
 
     def done(index: int, outcome: Outcome) -> None:
-        entry = {"event": ALONE, "number": open_[index].number, "expected": outcome["expected"]}
-        if "failed" in outcome:
-            entry["failed"] = outcome["failed"]
-        run.ledger.append(entry)
+        told: dict[str, Any] = {k: v for k, v in outcome.items() if k in ("expected", "failed")}
+        run.ledger.append({"event": ALONE, "number": missing[index].number, **told})
         jobs[index].checkpoint.unlink(missing_ok=True)
         run.progress.advance(1)
 
-    pool.run(proxy_job, [(job,) for job in jobs], done)
-    alone = [run.ledger.find(event=ALONE, number=trial.number) for trial in chosen]
+    run.pool.run(proxy_job, [(job,) for job in jobs], done)
+    alone = {entry["number"]: entry for entry in run.ledger.all(event=ALONE)}
     pairs = [
-        (trial.number, trial.accuracy, float(entry["expected"]))
-        for trial, entry in zip(chosen, alone, strict=True)
-        if entry is not None and "failed" not in entry
+        [t.number, t.accuracy, float(alone[t.number]["expected"])]
+        for t in chosen
+        if "failed" not in alone[t.number]
     ]
     tau = float(kendalltau([p[1] for p in pairs], [p[2] for p in pairs]).statistic)
     run.progress.say(
         f"supernet: Kendall tau {tau:.2f} between its ranking and that of {len(pairs)} networks trained alone"
     )
     return {
-        "epochs": settings.supernet,
-        "tau": tau if np.isfinite(tau) else None,
-        "checked": [list(pair) for pair in pairs],
-    }
+        "epochs": run.blocks.supernet, "tau": tau if np.isfinite(tau) else None, "checked": pairs,
+    }  # fmt: skip
 
 
 def spread(trials: Sequence[Trial], count: int) -> list[Trial]:

@@ -1,7 +1,11 @@
-"""Judging NetAdapt's proposals: every one fine-tuned in the pool, finished ones from the ledger."""
+"""What a search trains in its worker pool, each thing once: full trainings, and NetAdapt's proposals.
+
+The ledger holds what is finished, so a resumed run trains none of it again.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,77 +13,89 @@ from typing import Any
 
 from bneck.nas.netadapt import Proposal, Step, Trial
 from bneck.records.run import ProposalRecord
-from bneck.runs.search.experiment import Experiment
-from bneck.runs.search.jobs import Outcome, TrialJob, trial_job
-from bneck.runs.search.run import Clock, Run
-from bneck.runs.search.workers import WorkerPool
+from bneck.runs.progress import PERCENT, Following
+from bneck.runs.search.jobs import Outcome, TrainJob, TrialJob, train_job, trial_job
+from bneck.runs.search.run import Run
 from bneck.specs.network import NetSpec
 
 
-class Judge:
-    """Judges the proposals of a step by `expected` accuracy on the held-out images.
+def job_for(run: Run, spec: NetSpec, name: str, repeat: int, *, heldout: bool = False) -> TrainJob:
+    """A full training of `spec`, the `repeat`-th with another seed."""
+    scratch, seed = run.folder.scratch, run.settings.seed + 1000 * repeat
+    return TrainJob(
+        spec=spec, experiment=run.experiment, settings=replace(run.settings.training, seed=seed),
+        weights=scratch / f"{name}.safetensors", checkpoint=scratch / f"{name}.checkpoint",
+        mark=scratch / f"{name}.mark", heldout=heldout,
+    )  # fmt: skip
 
-    With them it judges the network before the step, fine-tuned as long and as it is (the control):
-    what T steps of training alone are worth is no merit of a proposal.
+
+def train_all(run: Run, jobs: dict[str, TrainJob]) -> dict[str, dict[str, Any]]:
+    """Outcomes by job name."""
+    wanted = [name for name in jobs if run.ledger.find(event="trained", name=name) is None]
+    if wanted:
+        run.progress.stage(f"training {len(wanted)} networks, percent", PERCENT * len(wanted))
+
+    def done(index: int, outcome: Outcome) -> None:
+        name = wanted[index]
+        run.ledger.append({"event": "trained", "name": name, **outcome})
+        jobs[name].checkpoint.unlink(missing_ok=True)
+        run.progress.say(f"{name}: {run.metric} {outcome['score']:.1%}")
+
+    with Following(run.progress, [jobs[name].mark for name in wanted]):
+        run.pool.run(train_job, [(jobs[name],) for name in wanted], done)
+    return {e["name"]: e for e in run.ledger.all(event="trained") if e["name"] in jobs}
+
+
+class Judge:
+    """Fine-tunes the proposals of a step and scores them by `expected` accuracy on the held-out images.
+
+    It does the same to the network before the step (the control): a proposal earns nothing by what T
+    steps of training alone are worth.
     """
 
-    def __init__(self, run: Run, pool: WorkerPool, experiment: Experiment) -> None:
-        self.run, self.pool, self.experiment = run, pool, experiment
+    def __init__(self, run: Run) -> None:
+        self.run = run
         self.parent = run.folder.scratch / "seed-heldout.safetensors"
-        self.clock = Clock()
+        self.seconds = 0.0  # that its calls took
         trained = run.ledger.find(event="trained", name="seed-heldout")
         assert trained is not None
         self.accuracy, self.score = float(trained["expected"]), float(trained["score"])
 
     @property
-    def overhead_seconds(self) -> float:
-        """Seconds by which all that is no training made the run longer.
-
-        Proposing, estimating and choosing here; shrinking, loading and saving in the workers, who
-        do it side by side.
-        """
-        ledger = self.run.ledger
-        trials = [*ledger.all(event="trial"), *ledger.all(event="control")]
-        in_workers = float(sum(t["setup_seconds"] for t in trials))
-        return self.clock.seconds + in_workers / self.pool.workers
+    def setup_seconds(self) -> float:
+        """Seconds that shrinking, loading and saving in the workers, who do it side by side, took."""
+        trials = [e for name in ("trial", "control") for e in self.run.ledger.all(event=name)]
+        return float(sum(t["setup_seconds"] for t in trials)) / self.run.pool.workers
 
     def __call__(self, number: int, spec: NetSpec, proposals: Sequence[Proposal]) -> list[Trial]:
-        """The trials of a step, judged in parallel; see `nas.netadapt.adapt`."""
-        self.clock.stop()
-        run = self.run
-        wanted: list[tuple[NetSpec, Proposal | None]] = [(spec, None)]
-        wanted += [(proposal.spec, proposal) for proposal in proposals]
-        open_ = [entry for entry in wanted if self._known(number, entry[0]) is None]
+        """The trials of a step, evaluated in parallel; see `nas.netadapt.adapt`."""
+        start, run = time.perf_counter(), self.run
+        wanted = [(spec, None), *((proposal.spec, proposal) for proposal in proposals)]
+        missing = [entry for entry in wanted if self._find(number, entry[0]) is None]
         run.progress.stage(f"step {number}, {len(proposals)} proposals", len(wanted))
-        run.progress.advance(len(wanted) - len(open_))
+        run.progress.advance(len(wanted) - len(missing))
 
         def done(index: int, outcome: Outcome) -> None:
-            run.ledger.append(_entry(number, *open_[index], outcome))
+            run.ledger.append(_entry(number, *missing[index], outcome))
             if "failed" in outcome:
-                what = open_[index][1] or "the network before it"
+                what = missing[index][1] or "the network before it"
                 run.progress.say(f"step {number}: {what} failed: {outcome['failed']}")
             run.progress.advance(1)
 
-        self.pool.run(trial_job, [(self._job(number, spec, s),) for s, _ in open_], done)
-        known = [self._known(number, proposal.spec) for proposal in proposals]
-        self.clock.start()
-        return [
-            Trial(p, float(k["expected"]), failed="failed" in k)
-            for p, k in zip(proposals, known, strict=True)
-            if k
-        ]
+        run.pool.run(trial_job, [(self._job(number, spec, s),) for s, _ in missing], done)
+        known = [(p, self._known(number, p.spec)) for p in proposals]
+        self.seconds += time.perf_counter() - start
+        return [Trial(p, float(k["expected"]), failed="failed" in k) for p, k in known]
 
     def control(self, number: int, spec: NetSpec) -> float:
         """Accuracy of the network before the step after its own T steps; before them if they diverged."""
         known = self._known(number, spec)
-        assert known is not None
         return self.accuracy if "failed" in known else float(known["expected"])
 
     def keep(self, step: Step) -> None:
         """Make the kept trial's weights the next parent; drop the others of its step."""
         kept = step.kept.proposal
         known = self._known(step.number, kept.spec)
-        assert known is not None
         self.accuracy, self.score = float(known["expected"]), float(known["accuracy"])
         self.parent = self._weights(step.number, kept.spec)
         # Only this step's and the last one's: a resumed run replays early steps while files of a
@@ -93,12 +109,16 @@ class Judge:
             f"held-out {self.run.metric} {self.score:.1%}"
         )
 
-    def _known(self, number: int, spec: NetSpec) -> dict[str, Any] | None:
-        digest = spec.digest()
-        for event in ("trial", "control"):
-            if found := self.run.ledger.find(event=event, step=number, digest=digest):
-                return found
-        return None
+    def _find(self, number: int, spec: NetSpec) -> dict[str, Any] | None:
+        keys = {"step": number, "digest": spec.digest()}
+        return self.run.ledger.find(event="trial", **keys) or self.run.ledger.find(
+            event="control", **keys
+        )
+
+    def _known(self, number: int, spec: NetSpec) -> dict[str, Any]:
+        known = self._find(number, spec)
+        assert known is not None
+        return known
 
     def _weights(self, number: int, spec: NetSpec) -> Path:
         return self.run.folder.scratch / f"step-{number:03d}-{spec.digest()}.safetensors"
@@ -106,24 +126,17 @@ class Judge:
     def _job(self, number: int, parent: NetSpec, spec: NetSpec) -> TrialJob:
         settings = self.run.settings
         return TrialJob(
-            spec=spec,
-            parent_spec=parent,
-            parent_weights=self.parent,
-            experiment=self.experiment,
+            spec=spec, parent_spec=parent, parent_weights=self.parent,
+            experiment=self.run.experiment, steps=settings.steps, weights=self._weights(number, spec),
             # One seed for all proposals of a step: they see the same images in the same order.
             settings=replace(settings.tuning, seed=settings.seed + number),
-            steps=settings.steps,
-            weights=self._weights(number, spec),
-        )
+        )  # fmt: skip
 
 
 def proposal_record(proposal: Proposal) -> ProposalRecord:
     """A proposal as the ledger and the record hold it."""
     return ProposalRecord(
-        kind=proposal.kind,
-        rows=list(proposal.rows),
-        before=proposal.before,
-        after=proposal.after,
+        kind=proposal.kind, rows=list(proposal.rows), before=proposal.before, after=proposal.after
     )
 
 
@@ -133,8 +146,7 @@ def _entry(
     entry: dict[str, Any] = {"event": "control", "step": number, "digest": spec.digest()}
     if proposal is not None:
         entry |= {
-            "event": "trial",
-            "proposal": proposal_record(proposal),
+            "event": "trial", "proposal": proposal_record(proposal),
             "estimated_ms": proposal.estimated_ms,
-        }
+        }  # fmt: skip
     return {**entry, "accuracy": outcome["score"], **outcome}

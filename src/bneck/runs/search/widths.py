@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from bneck.costs.count import count_whole
+import time
+from typing import Any
+
 from bneck.costs.table import LatencyTable
 from bneck.nas.netadapt import Step, adapt, narrowest
 from bneck.records.files import write_text
-from bneck.records.run import NetworkRecord, StepRecord
-from bneck.runs.search.experiment import Experiment
+from bneck.records.run import StepRecord
+from bneck.runs.search.finals import Handover
 from bneck.runs.search.fitting import LOW, fit_by_clock
-from bneck.runs.search.handover import Handover
-from bneck.runs.search.latency import verified_ms
+from bneck.runs.search.latency import Latencies
 from bneck.runs.search.run import Run
 from bneck.runs.search.trials import Judge, proposal_record
-from bneck.runs.search.workers import WorkerPool
 from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text
 from bneck.specs.transforms import fix_skips, rename
@@ -29,66 +29,46 @@ def as_it_is(run: Run, seed: NetSpec, table: LatencyTable, given: Handover) -> N
         "nothing is left to narrow, NetAdapt is skipped"
     )
     found = rename(fix_skips(seed), f"{seed.name}-as-found")
-    return _keep_found(run, found, table, heldout_score=given.heldout_score, steps=[], seconds=0.0)
+    return _keep_found(run, found, table, given.heldout_score, steps=[], overhead_seconds=0.0)
 
 
 def _keep_found(
-    run: Run,
-    found: NetSpec,
-    table: LatencyTable,
-    *,
-    heldout_score: float | None,
-    steps: list[StepRecord],
-    seconds: float,
+    run: Run, found: NetSpec, table: LatencyTable, heldout_score: float | None, **known: Any
 ) -> NetSpec:
-    run.record["found"] = network_record(found, table)
+    run.record["found"] = run.network_record(found, table)
     if heldout_score is not None:
         run.record["found"]["heldout_score"] = heldout_score
-    run.record["steps"] = steps
-    run.record["overhead_seconds"] = seconds
+    run.record.update(known)  # type: ignore[typeddict-item]
     run.save()
     write_text(run.folder.spec, to_text(found))
     return found
 
 
-def narrowed(
-    run: Run,
-    pool: WorkerPool,
-    experiment: Experiment,
-    seed: NetSpec,
-    reference: NetSpec,
-    table: LatencyTable,
-    limit_ms: float,
-) -> NetSpec:
+def narrowed(run: Run, seed: NetSpec, latencies: Latencies, limit_ms: float) -> NetSpec:
     """NetAdapt until a network also measures within the limit; what it cut too much is given back."""
-    judge = Judge(run, pool, experiment)
+    table, judge, kinds = latencies.table, Judge(run), run.settings.kinds
     spec, accuracy = fix_skips(seed), judge.accuracy
-    fastest_ms = table.estimate_ms(narrowest(seed, kinds=run.settings.kinds))
-    aim_ms = max(fastest_ms, _aim_ms(limit_ms, table))
+    fastest_ms = table.estimate_ms(narrowest(seed, kinds=kinds))
+    # An estimate is off by the table's usual error, so the first aim is that much below the limit.
+    aim_ms = max(fastest_ms, limit_ms * (1 - table.error().median))
     steps: list[StepRecord] = []
+    seconds = 0.0
     with run.stage("adapt"):
         for _ in range(MAX_CORRECTIONS):
-            judge.clock.start()
+            begun = time.perf_counter()
             for step in adapt(
-                seed,
-                start=spec,
-                first=len(steps) + 1,
-                accuracy=accuracy,
-                target_ms=aim_ms,
+                seed, start=spec, first=len(steps) + 1, accuracy=accuracy, target_ms=aim_ms,
                 delta_ms=run.settings.delta * table.estimate_ms(fix_skips(seed)),
-                estimate=table.estimate_ms,
-                judge=judge,
-                kinds=run.settings.kinds,
-                control=judge.control,
-            ):
+                estimate=table.estimate_ms, judge=judge, kinds=kinds, control=judge.control,
+            ):  # fmt: skip
                 judge.keep(step)
                 steps.append(_step_record(step, judge.score))
                 spec, accuracy = step.kept.proposal.spec, step.kept.accuracy
-            judge.clock.stop()
-            measured = verified_ms(run, reference, spec, table)
+            seconds += time.perf_counter() - begun
+            measured = latencies.verified_ms(spec)
             if measured <= limit_ms * SURE:
                 break
-            # The table was too hopeful for this network; go on by what the clock said.
+            # The table was too hopeful for this network; go on by what was measured.
             aim_ms = table.estimate_ms(spec) * min(0.995, limit_ms * SURE / measured)
             if aim_ms < fastest_ms:
                 break  # the record will say that the target is missed
@@ -98,60 +78,22 @@ def narrowed(
             )
     score: float | None = judge.score
     if measured < LOW * limit_ms:
-        widened = _given_back(run, spec, seed, reference, table, limit_ms)
-        if widened.digest() != spec.digest():
+        fitted = fit_by_clock(spec, limit_ms, table, latencies.verified_ms, widest=seed)
+        if fitted.spec.digest() != spec.digest():
             score = None  # the last step's network had it; this one has no weights yet
-        spec = widened
+            run.progress.say(
+                f"widened to use what the steps left: {fitted.measured_ms:.3f} ms of {limit_ms:.3f} ms"
+            )
+        spec = fitted.spec
+    # All that made the run longer and was not training: proposing, estimating and choosing here.
+    overhead = seconds - judge.seconds + judge.setup_seconds
     found = rename(spec, f"{seed.name}-adapted")
-    return _keep_found(
-        run, found, table, heldout_score=score, steps=steps, seconds=judge.overhead_seconds
-    )
-
-
-def _given_back(
-    run: Run,
-    spec: NetSpec,
-    seed: NetSpec,
-    reference: NetSpec,
-    table: LatencyTable,
-    limit_ms: float,
-) -> NetSpec:
-    """A network that came out too fast, widened to just below the limit; never above the seed's widths."""
-    fitted = fit_by_clock(
-        spec, limit_ms, table, lambda s: verified_ms(run, reference, s, table), widest=seed
-    )
-    if fitted.spec.digest() != spec.digest():
-        run.progress.say(
-            f"widened to use what the steps left: {fitted.measured_ms:.3f} ms of {limit_ms:.3f} ms"
-        )
-    return fitted.spec
-
-
-def _aim_ms(limit_ms: float, table: LatencyTable) -> float:
-    """The estimate at which to stop: below the limit by the table's usual error."""
-    return limit_ms * (1 - table.error().median)
-
-
-def network_record(spec: NetSpec, table: LatencyTable) -> NetworkRecord:
-    """A network as `run.json` holds it."""
-    costs = count_whole(spec, table.wrapper)
-    return NetworkRecord(
-        name=spec.name,
-        digest=spec.digest(),
-        spec=to_text(spec),
-        params=costs.params,
-        madds=costs.madds,
-        estimated_ms=table.estimate_ms(spec),
-    )
+    return _keep_found(run, found, table, score, steps=steps, overhead_seconds=overhead)
 
 
 def _step_record(step: Step, score: float) -> StepRecord:
-    kept = step.kept
+    proposal = step.kept.proposal
     return StepRecord(
-        number=step.number,
-        proposal=proposal_record(kept.proposal),
-        digest=kept.proposal.spec.digest(),
-        estimated_ms=kept.proposal.estimated_ms,
-        accuracy=score,
-        trials=len(step.trials),
-    )
+        number=step.number, proposal=proposal_record(proposal), digest=proposal.spec.digest(),
+        estimated_ms=proposal.estimated_ms, accuracy=score, trials=len(step.trials),
+    )  # fmt: skip
