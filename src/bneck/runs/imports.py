@@ -59,9 +59,8 @@ def import_weights(
         out: the folder to write, new or empty; None makes one under runs/.
         source: "timm" or "timm-tf" where a timm file does not tell whether it is a port of
             TensorFlow weights; "auto" goes by the file's name and a config.json next to it.
-        padding: "same" or "symmetric"; None takes the source's.
+        padding, bn_eps: "same" or "symmetric"; batch norm's epsilon. None takes the source's.
         mean, std: of pixels from 0 to 1, by channel; None takes the source's.
-        bn_eps: batch norm's epsilon; None takes the source's.
         classes: the number of classes that the file must have; None allows 1000, 1001 and the
             network's own.
         labels: a list of class names (see `bneck.data.labels.read_classes`).
@@ -69,8 +68,7 @@ def import_weights(
         progress: receives the steps of a download.
 
     Returns:
-        The record, as in `run.json` (see `bneck.records.imported.ImportRecord`), with its folder
-        under "run".
+        The record (`bneck.records.imported.ImportRecord`), with its folder under "run".
 
     Raises:
         InputError: the file is damaged or holds code, another network, another width, another
@@ -86,9 +84,8 @@ def import_weights(
     check_empty(folder.path, ())
     weights = _weights(file, known=network is None, progress=progress or Silent())
     held = read_source(weights.file, port=None if source == "auto" else source == "timm-tf")
-    spec = _as_published(
-        spec or resolve(_network(held, weights.config, str(file))), held, padding, bn_eps
-    )
+    spec = spec or resolve(_network(held, weights.config, str(file)))
+    spec = _as_published(spec, held, padding, bn_eps)
     made = matched(spec, held, path=weights.file, excuses=allow_unmatched, classes=classes)
     spec, made.net.normalisation = made.net.spec, _normalisation(held, mean, std)
     costs = count(spec)
