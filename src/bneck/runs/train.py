@@ -122,19 +122,13 @@ class Plan:
             if common[name] is not None:
                 common[name] = str(Path(common[name]).resolve())
         return {
-            **new_record(KIND, "bneck.training(...)"),
-            "task": self.task.name,
-            "metric": self.task.metric.name,
-            "name": self.spec.name,
-            "digest": self.spec.digest(),
-            "params": costs.params,
-            "madds": costs.madds,
-            "wrapper": self.task.stored(self.spec, self.wrapper),
-            "classes": list(self.classes),
-            "data": self.data,
-            "options": {**common, "task": asdict(self.own)},
+            **new_record(KIND, "bneck.train(...)"), "task": self.task.name,
+            "metric": self.task.metric.name, "name": self.spec.name, "digest": self.spec.digest(),
+            "params": costs.params, "madds": costs.madds,
+            "wrapper": self.task.stored(self.spec, self.wrapper), "classes": list(self.classes),
+            "data": self.data, "options": {**common, "task": asdict(self.own)},
             "training": asdict(self.settings),
-        }
+        }  # fmt: skip
 
 
 def planned(
@@ -201,11 +195,7 @@ class Work:
     record: dict[str, Any]
 
     def __init__(
-        self,
-        chosen: Task,
-        group: ProcessGroup,
-        progress: Progress | None,
-        data: Data | None = None,
+        self, chosen: Task, group: ProcessGroup, progress: Progress | None, data: Data | None = None
     ) -> None:
         self.task, self.group = chosen, group
         self.progress = progress if progress is not None and group.first else Silent()
@@ -269,10 +259,9 @@ class Work:
         if log is None or steps is None:
             return
         record["speed"] = {
-            "train_seconds": time.perf_counter() - begun,
-            "images_per_s": log.images_per_s,
+            "train_seconds": time.perf_counter() - begun, "images_per_s": log.images_per_s,
             "waiting": log.waiting,
-        }
+        }  # fmt: skip
         record["final_loss"] = float(np.mean(steps.losses[-20:])) if steps.losses else None
         best = log.best(f"val_{self.task.metric.key}")
         record["best"] = None if best is None else {**best, "chosen_on": "val"}
