@@ -206,13 +206,13 @@ def test_a_whole_search_is_measured_by_an_agent_in_another_process(
 
 
 HOLDS = """
-import sys
+import select, sys
 from pathlib import Path
 from bneck.records.files import locked
 
 with locked(Path(sys.argv[1])):
     print("holds it", flush=True)
-    sys.stdin.read()
+    select.select([sys.stdin], [], [], 20)
 """
 
 

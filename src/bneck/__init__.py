@@ -49,7 +49,7 @@ _HOMES = {
     "export": "bneck.runs.export",
     "from_text": "bneck.specs.text",
     "import_weights": "bneck.runs.imports",
-    "latency_table": "bneck.runs.search.tables",
+    "latency_table": "bneck.runs.search.latency",
     "measure": "bneck.runs.measure",
     "network": "bneck.runs.networks",
     "predict": "bneck.runs.predict",

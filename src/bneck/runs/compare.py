@@ -70,22 +70,17 @@ def compare(
     if measure:
         found = _timed(found, rounds, device, runtime, threads, on_round)
     page = Path(out)
-    title = found[0].label if len(found) == 1 else f"{found[0].label} and {len(found) - 1} more"
-    if len(found) == 2:
-        title = f"{found[0].label} and {found[1].label}"
+    rest = {1: "", 2: f" and {found[-1].label}"}.get(len(found), f" and {len(found) - 1} more")
+    title = f"{found[0].label}{rest}"
     text = html_page(title, [*comparison_blocks(found)], head="bneck compare")
     write_text(page, text)
     return Compared(subjects=tuple(found), page=page)
 
 
 def _timed(
-    found: list[Subject],
-    rounds: int,
-    device: str,
-    runtime: str | None,
-    threads: int,
+    found: list[Subject], rounds: int, device: str, runtime: str | None, threads: int,
     on_round: Callable[[int, int], None] | None,
-) -> list[Subject]:
+) -> list[Subject]:  # fmt: skip
     """The same with what stands around them, timed interleaved with random weights."""
     usual = runtime or usual_runtime(device)
     records = measure_candidates(

@@ -65,13 +65,9 @@ def evaluate(
             write_training_report(folder.path)
     note = f"{data} is what the run was trained on: scored on its {split} images alone"
     return {
-        "network": str(task_run(network)),
-        "name": answers.spec.name,
-        "task": answers.task.name,
-        "metric": answers.task.metric.name,
-        "data": data_name(record, data),
-        "precision": answers.metadata.get("precision", "fp32"),
-        **found,
+        "network": str(task_run(network)), "name": answers.spec.name, "task": answers.task.name,
+        "metric": answers.task.metric.name, "data": data_name(record, data),
+        "precision": answers.metadata.get("precision", "fp32"), **found,
         "notes": [*found.get("notes", ()), *[note] * by_name],
         "seconds": time.perf_counter() - begun,
-    }
+    }  # fmt: skip

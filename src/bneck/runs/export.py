@@ -83,18 +83,10 @@ def export(
         engine=engine, precision=precision, quantized=quantized,  # type: ignore[arg-type]
     )  # fmt: skip
     return {
-        "file": str(path),
-        "network": run.spec.name,
-        "task": run.task.name,
-        "format": format,
-        "runtime": engine.name,
-        "runtime_version": engine.version,
-        "precision": precision,
-        "size": list(size),
-        "trained": bool(run.record),
-        "size_mb": size_mb(path),
-        **check,
-    }
+        "file": str(path), "network": run.spec.name, "task": run.task.name, "format": format,
+        "runtime": engine.name, "runtime_version": engine.version, "precision": precision,
+        "size": list(size), "trained": bool(run.record), "size_mb": size_mb(path), **check,
+    }  # fmt: skip
 
 
 def check_format(format: str, precision: str) -> None:
@@ -122,18 +114,18 @@ def calibrated(run: Trained, images: Tensor, engine: Runtime, progress: Progress
         InputError: too few images, or the runtime knows no int8.
     """
     progress.stage("calibrating", len(images))
-    return calibrate(run.net, _told(images, progress), form(engine.name, "int8"))
+
+    def told() -> Iterator[Tensor]:
+        for batch in batched(images):
+            yield batch
+            progress.advance(len(batch))
+
+    return calibrate(run.net, told(), form(engine.name, "int8"))
 
 
 def batched(images: Tensor) -> tuple[Tensor, ...]:
     """Images in batches that fit into memory with what is made of them."""
     return torch.split(images, max(1, min(16, NUMBERS // images[0].numel())))
-
-
-def _told(images: Tensor, progress: Progress) -> Iterator[Tensor]:
-    for batch in batched(images):
-        yield batch
-        progress.advance(len(batch))
 
 
 def size_mb(path: Path) -> float:

@@ -106,13 +106,13 @@ def _candidate(
         return _of_run(folder, engine, precision)
     spec, wrapper = chosen.arrange(name, own, None)
     size = chosen.size(spec, wrapper, own)
-    model = None
-    if size != wrapper.size(spec):
-        model = wrapped_model(wrapper.around(spec), runtime(engine), size, precision)
-    titled = rename(spec, chosen.title(spec, wrapper))
-    return Candidate(
-        titled, model, engine, precision, wrapper=wrapper, pixels=size if model else None
+    titled = Candidate(
+        rename(spec, chosen.title(spec, wrapper)), None, engine, precision, wrapper=wrapper
     )
+    if size == wrapper.size(spec):
+        return titled
+    model = wrapped_model(wrapper.around(spec), runtime(engine), size, precision)
+    return replace(titled, model=model, pixels=size)
 
 
 def _of_run(folder: RunFolder, engine: str, precision: str) -> Candidate:

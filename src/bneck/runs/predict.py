@@ -17,11 +17,7 @@ from bneck.tasks.registry import tasks
 
 
 def predict(
-    run: str | Path,
-    images: Sequence[str | Path],
-    *,
-    out: str | Path | None = None,
-    **options: Any,
+    run: str | Path, images: Sequence[str | Path], *, out: str | Path | None = None, **options: Any
 ) -> list[dict[str, Any]]:
     """What a trained network says of pictures of any size.
 

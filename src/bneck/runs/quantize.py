@@ -93,18 +93,12 @@ def quantize(
         settings = _settings(images.fitted(heldout=False), epochs, lr, seed) if epochs else None
         errors = job.compare(settings, rounds, compute)
     found = {
-        "network": run.spec.name,
-        "task": run.task.name,
-        "data": data_name(run.record, data),
-        "classes": list(dataset.classes),
-        "images": dict(dataset.splits),
-        "runtime": engine.name,
-        "runtime_version": engine.version,
-        "epochs": epochs,
-        "metrics": {"score": run.task.metric.name},
-        "rows": list(job.rows.values()),
+        "network": run.spec.name, "task": run.task.name, "data": data_name(run.record, data),
+        "classes": list(dataset.classes), "images": dict(dataset.splits), "runtime": engine.name,
+        "runtime_version": engine.version, "epochs": epochs,
+        "metrics": {"score": run.task.metric.name}, "rows": list(job.rows.values()),
         "layers": [asdict(error) for error in errors[:WORST]],
-    }
+    }  # fmt: skip
     write_json(place / "quantize.json", found)
     return found
 

@@ -122,20 +122,14 @@ class Plan:
         if common["teacher"] is not None:
             common["teacher"] = str(Path(common["teacher"]).resolve())
         return {
-            **new_record(KIND, "bneck.training(...)"),
-            "task": self.task.name,
-            "metric": self.task.metric.name,
-            "name": self.spec.name,
-            "digest": self.spec.digest(),
-            "params": costs.params,
-            "madds": costs.madds,
-            "wrapper": self.task.stored(self.spec, self.wrapper),
-            "classes": list(self.classes),
-            "data": self.data,
-            "source": self.source,
+            **new_record(KIND, "bneck.train(...)"), "task": self.task.name,
+            "metric": self.task.metric.name, "name": self.spec.name, "digest": self.spec.digest(),
+            "params": costs.params, "madds": costs.madds,
+            "wrapper": self.task.stored(self.spec, self.wrapper), "classes": list(self.classes),
+            "data": self.data, "source": self.source,
             "options": {**common, "task": asdict(self.own)},
             "training": asdict(self.settings),
-        }
+        }  # fmt: skip
 
 
 def planned(
@@ -209,11 +203,7 @@ class Work:
     record: dict[str, Any]
 
     def __init__(
-        self,
-        chosen: Task,
-        group: ProcessGroup,
-        progress: Progress | None,
-        data: Data | None = None,
+        self, chosen: Task, group: ProcessGroup, progress: Progress | None, data: Data | None = None
     ) -> None:
         self.task, self.group = chosen, group
         self.progress = progress if progress is not None and group.first else Silent()
@@ -277,10 +267,9 @@ class Work:
         if log is None or steps is None:
             return
         record["speed"] = {
-            "train_seconds": time.perf_counter() - begun,
-            "images_per_s": log.images_per_s,
+            "train_seconds": time.perf_counter() - begun, "images_per_s": log.images_per_s,
             "waiting": log.waiting,
-        }
+        }  # fmt: skip
         record["final_loss"] = float(np.mean(steps.losses[-20:])) if steps.losses else None
         best = log.best(f"val_{self.task.metric.key}")
         record["best"] = None if best is None else {**best, "chosen_on": "val"}

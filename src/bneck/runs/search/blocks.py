@@ -269,13 +269,9 @@ def _checkpoint(run: Run, asked: Asked) -> Path:
 
 
 def _record(
-    run: Run,
-    space: BlockSpace,
-    table: LatencyTable,
-    study: Study,
-    ranked: list[dict[str, Any]],
+    run: Run, space: BlockSpace, table: LatencyTable, study: Study, ranked: list[dict[str, Any]],
     shared: dict[str, Any] | None,
-) -> None:
+) -> None:  # fmt: skip
     kept = ("number", "accuracy", "latency_ms", "reward", "stopped", "failed")
     run.record["blocks"] = {
         "space": space.name,

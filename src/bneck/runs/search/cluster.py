@@ -10,10 +10,10 @@ import os
 import re
 import socket
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from bneck.runs.search.workers import MAX_TRIES, WorkerPool
+from bneck.runs.search.workers import MAX_TRIES, Arguments, WorkerPool
 from bneck.specs.errors import InputError
 
 ANSWER_S = 10.0  # within which the client server of a cluster must take a connection
@@ -81,10 +81,7 @@ class RayWorkers(WorkerPool):
             ray.shutdown()
 
     def run(
-        self,
-        task: Callable[..., T],
-        arguments: Sequence[tuple[Any, ...]],
-        on_done: Callable[[int, T], None],
+        self, task: Callable[..., T], arguments: Arguments, on_done: Callable[[int, T], None]
     ) -> None:
         """See `WorkerPool.run`; work that is lost with its worker or node is begun again elsewhere.
 
@@ -100,10 +97,7 @@ class RayWorkers(WorkerPool):
             ) from None
 
     def _run(
-        self,
-        task: Callable[..., T],
-        arguments: Sequence[tuple[Any, ...]],
-        on_done: Callable[[int, T], None],
+        self, task: Callable[..., T], arguments: Arguments, on_done: Callable[[int, T], None]
     ) -> None:
         import ray
         from ray.exceptions import RayError, RayTaskError

@@ -143,11 +143,7 @@ def in_order(ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def choose(
-    run: Run,
-    space: BlockSpace,
-    latencies: Latencies,
-    ranked: list[dict[str, Any]],
-    limit_ms: float,
+    run: Run, space: BlockSpace, latencies: Latencies, ranked: list[dict[str, Any]], limit_ms: float
 ) -> Handover:
     """The winner, and the baseline of the reference network."""
     winner = ranked[0]

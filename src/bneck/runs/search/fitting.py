@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bneck.costs.table import LatencyTable
@@ -48,8 +48,10 @@ def fit_by_clock(
     """
     tried: dict[str, Fitted] = {}
     ratios: list[float] = []  # of measurements to estimates: neighbours share a table's error
-    candidate = spec
+    candidate: NetSpec | None = spec
     for _ in range(TRIES):
+        if candidate is None:
+            break
         ms = measured(candidate)
         one = Fitted(candidate, ms, LOW * limit_ms <= ms <= HIGH * limit_ms)
         tried[candidate.digest()] = one
@@ -57,26 +59,13 @@ def fit_by_clock(
             return one
         ratios.append(ms / table.estimate_ms(candidate))
         aim_ms = AIM * limit_ms / statistics.median(ratios)
-        found = _untried(spec, aim_ms, table, widest, tried)
-        if found is None:
-            break
-        candidate = found
+        # The first version at or little below the aim that was not measured yet.
+        looks = (
+            fit_widths(spec, aim_ms * STEP**step, table.estimate_ms, widest=widest)
+            for step in range(STEPS)
+        )
+        candidate = next((look for look in looks if look.digest() not in tried), None)
     within = [one for one in tried.values() if one.measured_ms <= HIGH * limit_ms]
     if within:
         return max(within, key=lambda one: one.measured_ms)
     return min(tried.values(), key=lambda one: one.measured_ms)
-
-
-def _untried(
-    spec: NetSpec,
-    aim_ms: float,
-    table: LatencyTable,
-    widest: NetSpec | None,
-    tried: Collection[str],
-) -> NetSpec | None:
-    """The version next to `aim_ms` or little below it that was not measured yet."""
-    for step in range(STEPS):
-        found = fit_widths(spec, aim_ms * STEP**step, table.estimate_ms, widest=widest)
-        if found.digest() not in tried:
-            return found
-    return None

@@ -124,13 +124,9 @@ def record_table(run: Run, table: LatencyTable) -> None:
 
 
 def filled_table(
-    run: Run,
-    reference: NetSpec,
-    plan: Plan,
-    path: Path,
-    copy: Path,
+    run: Run, reference: NetSpec, plan: Plan, path: Path, copy: Path,
     reference_ms: float | None = None,
-) -> LatencyTable:
+) -> LatencyTable:  # fmt: skip
     """The run's own `copy` of the device's table at `path`, which is filled first if need be."""
     if not copy.is_file():
         with _filling(path, run.progress):
@@ -192,13 +188,9 @@ def _filling(path: Path, progress: Progress) -> AbstractContextManager[None]:
 
 
 def _fill(
-    reference: NetSpec,
-    path: Path,
-    on: Deployment,
-    progress: Progress,
-    plan: Plan | None = None,
+    reference: NetSpec, path: Path, on: Deployment, progress: Progress, plan: Plan | None = None,
     reference_ms: float | None = None,
-) -> LatencyTable:
+) -> LatencyTable:  # fmt: skip
     return fill_table(
         reference, path, plan=plan, runtime_name=on.runtime, precision=on.precision, place=on.device,
         threads=on.threads, nominal_ms=reference_ms, progress=Staged(progress, "measuring"),
@@ -210,11 +202,7 @@ def _entries(table: LatencyTable) -> int:
 
 
 def table_path(
-    seed: NetSpec,
-    on: Deployment = USUAL,
-    *,
-    space: str | None = None,
-    wrapper: Wrapper = PLAIN,
+    seed: NetSpec, on: Deployment = USUAL, *, space: str | None = None, wrapper: Wrapper = PLAIN
 ) -> Path:
     """Where a deployment's table for a seed network in a wrapper lies, in the user's cache folder.
 

@@ -45,13 +45,9 @@ class Run:
     experiment: Experiment
 
     def __init__(
-        self,
-        folder: RunFolder,
-        settings: SearchSettings,
-        data: str | None,
-        record: SearchRecord,
+        self, folder: RunFolder, settings: SearchSettings, data: str | None, record: SearchRecord,
         progress: Progress,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.folder, self.settings, self.data = folder, settings, data
         self.record, self.progress = record, progress
         # A copy, so that a resumed run narrows what it began with, from wherever it is resumed.
@@ -141,14 +137,9 @@ class Run:
 
 
 def new_run(
-    path: Path,
-    settings: SearchSettings,
-    dataset: Dataset,
-    seed: NetSpec,
-    wrapper: Wrapper,
-    data: str | None,
-    progress: Progress,
-) -> Run:
+    path: Path, settings: SearchSettings, dataset: Dataset, seed: NetSpec, wrapper: Wrapper,
+    data: str | None, progress: Progress,
+) -> Run:  # fmt: skip
     """Begin a run in an empty or new folder, from a seed network in its wrapper."""
     task = settings.task_object
     record: Any = {

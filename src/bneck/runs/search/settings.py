@@ -31,12 +31,11 @@ class BlockSettings:
     """The block search (section 4.1) that comes before NetAdapt with --from-scratch.
 
     `space` is a name or a yaml file; `trials` networks are trained for up to `epochs` each, `batch` at
-    a time; the best `top` are trained in full. The search aims `slack` above the target, for
-    NetAdapt to narrow: it takes where that costs least, so a network that is somewhat too slow,
-    narrowed, may beat one that fits. With 0 the blocks meet the target themselves and NetAdapt is skipped.
-    With `supernet` trials are not trained: a supernet is, for so many epochs, and judges them all.
-    `ledger` is a database's URL, None a journal file in the run's folder. Runs that name the same `study`
-    of the same ledger judge its trials together, in processes or on machines of their own.
+    a time; the best `top` are trained in full. The search aims `slack` above the target; with 0 the
+    blocks meet the target themselves and NetAdapt is skipped. With `supernet` only a supernet is
+    trained, for so many epochs, and every trial is scored with its weights. `ledger` is a database's
+    URL, None a journal file in the run's folder. Runs that name the same `study` of the same ledger
+    share its trials, in processes or on machines of their own.
     """
 
     space: str = "v3-small"
@@ -48,6 +47,7 @@ class BlockSettings:
     epochs: int = 3
     batch: int = 4
     top: int = 3
+    # NetAdapt narrows where that costs least: a network that is too slow, narrowed, may beat one that fits.
     slack: float = 0.15
     supernet: float | None = None
     ledger: str | None = None
@@ -61,11 +61,9 @@ class BlockSettings:
     def check(self) -> None:
         """Raise InputError for a value that cannot be."""
         for name, value, most in (
-            ("trials", self.trials, 10**6),
-            ("proxy epochs", self.epochs, 10**4),
-            ("batch", self.batch, 10**4),
-            ("top", self.top, 100),
-        ):
+            ("trials", self.trials, 10**6), ("proxy epochs", self.epochs, 10**4),
+            ("batch", self.batch, 10**4), ("top", self.top, 100),
+        ):  # fmt: skip
             if not 1 <= value <= most:
                 raise InputError(f"{name} is {value}; it must be from 1 to {most}")
         if not 0 <= self.slack <= 1:
@@ -76,14 +74,11 @@ class BlockSettings:
             raise InputError(
                 f"the study {self.study!r} is one that several runs share; give it a name, and its ledger too"
             )
-        if self.searcher not in SEARCHERS:
-            raise InputError(
-                f"there is no searcher {self.searcher!r}; known are {', '.join(SEARCHERS)}"
-            )
-        if self.objective not in OBJECTIVES:
-            raise InputError(
-                f"there is no objective {self.objective!r}; known are {', '.join(OBJECTIVES)}"
-            )
+        for name, said, known in (
+            ("searcher", self.searcher, SEARCHERS), ("objective", self.objective, OBJECTIVES),
+        ):  # fmt: skip
+            if said not in known:
+                raise InputError(f"there is no {name} {said!r}; known are {', '.join(known)}")
         if self.objective == "pareto" and self.searcher not in PARETO_SEARCHERS:
             raise InputError(
                 f"the searcher {self.searcher} looks for one network; for --objective pareto take one of "
@@ -97,12 +92,11 @@ class BlockSettings:
 class SearchSettings:
     """Everything that a search depends on besides the data and what the device is.
 
-    `kinds` are the proposals that NetAdapt makes, `delta` is the least cut of a step as a share of
-    the seed's latency (the paper: 0.01), `steps` its T, `heldout` the share of the train images that
-    judges proposals, `repeats` the number of final trainings of each network. Latency is that of
-    `precision` in `runtime`, None the usual one, with `threads`, on `device`. `cluster` is the address of a
-    Ray cluster that trains in place of `workers` processes here, `compute` where the workers train.
-    `options` are the task's own.
+    `kinds` are the proposals that NetAdapt makes, `delta` is the least cut per step as a fraction of
+    the seed's latency (the paper: 0.01), `steps` its T, `heldout` the fraction of the train images that
+    proposals are scored on, `repeats` the number of final trainings of each network. Latency is that of
+    `precision` in `runtime`, None the usual one. `cluster` is the address of a Ray cluster that trains
+    instead of `workers` processes here. `options` are the task's own.
     """
 
     task: str
@@ -141,12 +135,9 @@ class SearchSettings:
     def check(self) -> None:
         """Raise InputError for a value that cannot be."""
         for name, value, least in (
-            ("resolution", self.resolution, 32),
-            ("steps", self.steps, 1),
-            ("repeats", self.repeats, 1),
-            ("workers", self.workers, 1),
-            ("seed", self.seed, 0),
-        ):
+            ("resolution", self.resolution, 32), ("steps", self.steps, 1),
+            ("repeats", self.repeats, 1), ("workers", self.workers, 1), ("seed", self.seed, 0),
+        ):  # fmt: skip
             if not least <= value < 2**32:
                 raise InputError(f"{name} is {value}; it must be at least {least} and below 2^32")
         if not 0 < self.delta < 0.5:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from bneck.specs.errors import InputError
 
 T = TypeVar("T")
+Arguments = Sequence[tuple[Any, ...]]
 MAX_TRIES = 3
 
 
@@ -41,10 +42,7 @@ class WorkerPool:
             self._pool = None
 
     def run(
-        self,
-        task: Callable[..., T],
-        arguments: Sequence[tuple[Any, ...]],
-        on_done: Callable[[int, T], None],
+        self, task: Callable[..., T], arguments: Arguments, on_done: Callable[[int, T], None]
     ) -> None:
         """Call `task` with every tuple of arguments, in parallel.
 
