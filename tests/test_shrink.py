@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -29,6 +29,7 @@ from bneck.specs.transforms import (
 )
 from bneck.specs.zoo import V3_LARGE, V3_SMALL
 
+N = TypeVar("N", bound=nn.Module)
 WIDE = NetSpec(  # every kind of row, two stages of residuals, one of them with the stem
     name="wide",
     classes=7,
@@ -50,16 +51,21 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@torch.no_grad()
 def trained(spec: NetSpec, seed: int = 0) -> Net:
     """A net whose every number, batch norm's statistics included, differs from every other."""
-    net, rng = build(spec, seed=seed).eval(), torch.Generator().manual_seed(seed)
+    return varied(build(spec, seed=seed), seed)
+
+
+@torch.no_grad()
+def varied(net: N, seed: int = 0) -> N:
+    """The same of a net that has random weights."""
+    rng = torch.Generator().manual_seed(seed)
     for name, value in net.state_dict().items():
         if name.endswith(("running_var", "bn.weight")):
             value.copy_(torch.rand(value.shape, generator=rng) + 0.5)
         elif value.dim() == 1:
             value.copy_(torch.randn(value.shape, generator=rng) / 4)
-    return net
+    return net.eval()
 
 
 def same_weights(a: Net, b: Net) -> bool:
