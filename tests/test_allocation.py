@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bneck.costs.table import RowShape, row_keys
-from bneck.nas.allocation import Allocation, Allocator, uniform_width
+from bneck.nas.allocation.allocator import Allocation, Allocator, uniform_width
 from bneck.nas.netadapt import Unreachable
 from bneck.nets.build import Net, WrappedNet
 from bneck.nets.importance import Importance, channels

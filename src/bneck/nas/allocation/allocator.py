@@ -9,50 +9,36 @@ met. The greedy form drops what costs the least importance per millisecond until
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from bneck.costs.table import RowShape, row_keys
+from bneck.nas.allocation.narrowing import (
+    Array,
+    Keys,
+    RowCosts,
+    find_groups,
+    find_terms,
+    removable_rows,
+)
 from bneck.nas.fitting import fit_widths
 from bneck.nas.netadapt import Estimate, Unreachable
-from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.rows import Bneck, Pool
 from bneck.specs.transforms import (
     fix_skips,
     rename,
     squeezed_like,
-    stages,
     with_expanded,
     with_out,
 )
-from bneck.specs.wrapper import Wrapper
 
 GRID = 8  # channels; also the floor
 BISECTIONS = 40
 CLOSE = 0.002  # a share of the target; a price that comes nearer is not looked for
 NARROWEST = 0.01  # of a uniform width; the floor of channels is what stops it
-
-Array: TypeAlias = npt.NDArray[np.float64]
-Keys: TypeAlias = tuple[str, ...]
-
-
-class RowCosts(Protocol):
-    """What networks cost, row by row: a `LatencyTable`, or something of its kind."""
-
-    @property
-    def wrapper(self) -> Wrapper:
-        """What surrounds every network."""
-
-    def estimate_ms(self, spec: NetSpec) -> float:
-        """Milliseconds of a network: a constant and its rows."""
-
-    def rows_ms(self, shape: RowShape, axes: Sequence[Sequence[int]]) -> Array:
-        """Milliseconds of one row at every combination of widths; infinite where there is no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +94,14 @@ class Allocator:
     ) -> None:
         self.seed, self.costs = fix_skips(seed), costs
         self.groups = {
-            group.key: group for group in _groups(self.seed, importance, costs.wrapper, least, grid)
+            group.key: group
+            for group in find_groups(self.seed, importance, costs.wrapper, least, grid)
         }
-        self.terms = _terms(self.seed, self.groups, costs)
+        self.terms = find_terms(self.seed, self.groups, costs)
         self.branches = (
-            dict(_removable(self.seed, importance, costs.wrapper)) if rows else dict[int, float]()
+            dict(removable_rows(self.seed, importance, costs.wrapper))
+            if rows
+            else dict[int, float]()
         )
         self._by_group: dict[str, list[int]] = {key: [] for key in self.groups}
         for i, term in enumerate(self.terms):
@@ -377,28 +366,6 @@ class _Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
-    """Channels that narrow together: widths, rising, and the importance lost at each.
-
-    `inside` is the row whose expansion it is; else `rows` put it out.
-    """
-
-    key: str
-    rows: tuple[int, ...]
-    inside: int | None
-    widths: tuple[int, ...]
-    lost: Array
-
-
-@dataclass(frozen=True, slots=True)
-class _Term:
-    """Milliseconds of a row by the options of the groups that it depends on, an axis each."""
-
-    keys: Keys
-    ms: Array
-
-
-@dataclass(frozen=True, slots=True)
 class _Moves:
     """Milliseconds saved and importance lost by each option of a place."""
 
@@ -438,114 +405,6 @@ def uniform_width(seed: NetSpec, target_ms: float, estimate: Estimate) -> NetSpe
             f"version is estimated at {ms:.3f} ms; choose a target above that"
         )
     return rename(found, f"{seed.name}-uniform")
-
-
-def _groups(
-    seed: NetSpec, importance: Mapping[str, Array], wrapper: Wrapper, least: int, grid: int
-) -> Iterator[_Group]:
-    there = _rows_in(seed, wrapper)
-    tied = [group for group in stages(seed) if group[0] in there]
-    tied += [(i,) for i in range(seed.pool_at + 1, len(seed.rows)) if i in there]
-    for rows in tied:
-        row = seed.rows[rows[0]]
-        assert not isinstance(row, Pool)
-        key = f"rows.{rows[0]}.out"
-        yield _group(key, rows, None, row.out, importance, seed, least, grid)
-    for i in sorted(there):
-        if seed.expands(i):
-            row = seed.rows[i]
-            assert isinstance(row, Bneck)
-            key = f"rows.{i}.expanded"
-            yield _group(key, (i,), i, row.expanded, importance, seed, least, grid)
-
-
-def _group(
-    key: str,
-    rows: tuple[int, ...],
-    inside: int | None,
-    most: int,
-    importance: Mapping[str, Array],
-    seed: NetSpec,
-    least: int,
-    grid: int,
-) -> _Group:
-    values = np.sort(_of(importance, key, most, seed))
-    gone = np.concatenate([[0.0], np.cumsum(values)])  # by how many channels are gone
-    start = -(-max(least, 1) // grid) * grid
-    widths = (*range(start, most, grid), most)
-    return _Group(key, rows, inside, widths, gone[[most - width for width in widths]])
-
-
-def _of(importance: Mapping[str, Array], key: str, width: int, seed: NetSpec) -> Array:
-    values = importance.get(key, np.zeros(0))
-    if len(values) != width:
-        raise InputError(
-            f"{key} has {width} channels in {seed.name} and {len(values)} in the importance; measure the "
-            "importance of this network"
-        )
-    return np.asarray(values, np.float64)
-
-
-def _rows_in(seed: NetSpec, wrapper: Wrapper) -> set[int]:
-    """The network's rows that take part."""
-    walk = wrapper.around(seed).layers(wrapper.size(seed))
-    return {layer.row for layer in walk if layer.name.startswith("rows.")}
-
-
-def _removable(
-    seed: NetSpec, importance: Mapping[str, Array], wrapper: Wrapper
-) -> Iterator[tuple[int, float]]:
-    """Residual rows with their importance; not those inside which a head takes a map."""
-    sources = (source.split(".") for source in wrapper.around(seed).feeds().values())
-    tapped = {int(s[1]) for s in sources if s[0] == "rows" and s[2:] not in ([], ["project"])}
-    for i in sorted(_rows_in(seed, wrapper) - tapped):
-        if seed.has_skip(i):
-            yield i, float(_of(importance, f"rows.{i}.branch", 1, seed)[0])
-
-
-def _terms(seed: NetSpec, groups: Mapping[str, _Group], costs: RowCosts) -> list[_Term]:
-    """The rows of the wrapped network, each by the groups that its widths follow.
-
-    Which these are shows when one group at a time is narrowed.
-    """
-    base = list(row_keys(seed, costs.wrapper))
-    follows: list[dict[int, str]] = [{} for _ in base]  # axis -> group
-    for group in groups.values():
-        for (_, now), (_, was), axes in zip(
-            _narrowed(seed, group, costs.wrapper, base), base, follows, strict=True
-        ):
-            axes |= {i: group.key for i in range(len(was)) if now[i] != was[i]}
-    terms = []
-    for (shape, widths), axes in zip(base, follows, strict=True):
-        options = [
-            groups[axes[i]].widths if i in axes else (width,) for i, width in enumerate(widths)
-        ]
-        ms = np.asarray(costs.rows_ms(shape, options))
-        if shape.kind == "bneck" and shape.expands and not shape.fused:
-            # Where an expansion equals the input its convolution would be lost.
-            into, expanded = (np.array(options[axis]) for axis in (0, 1))
-            ms = np.where((into[:, None] == expanded)[..., None], np.inf, ms)
-        keys = tuple(dict.fromkeys(axes[i] for i in sorted(axes)))
-        ms = ms[tuple(slice(None) if i in axes else 0 for i in range(len(widths)))]
-        # Input and output of a residual row are one group: the diagonal.
-        letters = "".join("abcd"[keys.index(axes[i])] for i in sorted(axes))
-        terms.append(_Term(keys, np.einsum(f"{letters}->{'abcd'[: len(keys)]}", ms)))
-    return terms
-
-
-def _narrowed(
-    seed: NetSpec, group: _Group, wrapper: Wrapper, base: Sequence[tuple[RowShape, tuple[int, ...]]]
-) -> list[tuple[RowShape, tuple[int, ...]]]:
-    """The rows with another width of a group, none of which loses its expand convolution."""
-    for width in reversed(group.widths[:-1]):
-        if group.inside is not None:
-            spec = with_expanded(seed, group.inside, width)
-        else:
-            spec = with_out(seed, group.rows, width)
-        found = list(row_keys(squeezed_like(spec, seed), wrapper))
-        if all(len(now) == len(was) for (_, now), (_, was) in zip(found, base, strict=True)):
-            return found
-    return list(base)
 
 
 def _best_move(moves: Mapping[_Place, _Moves], missing_ms: float) -> tuple[_Place, int] | None:
