@@ -92,7 +92,7 @@ def important(wrapped: Wrapped, seed: int = 0) -> dict[str, Any]:
 
 def allocator(spec: NetSpec, costs: Steps | None = None, seed: int = 0, **how: Any) -> Allocator:
     costs = costs or Steps()
-    spec = fix_skips(spec)
+    spec, how = fix_skips(spec), {"power": 1.0, **how}
     return Allocator(spec, important(costs.wrapper.around(spec), seed), costs, **how)
 
 
@@ -256,6 +256,30 @@ def test_what_is_worth_nothing_goes_first() -> None:
         assert found.lost == 0
         assert "row 3 is left out" in map(str, found.cuts)
     assert "rows.2.expanded: 32 -> 24" in map(str, own.at_price(0.01).cuts)
+
+
+def test_below_a_power_of_1_a_wide_group_of_equals_weighs_more() -> None:
+    spec = fix_skips(TINY)
+    # In all the expansion of row 3 weighs as much as the head, on twice as many channels.
+    groups = {key: np.full_like(v, 1e3) for key, v in important(PLAIN.around(spec)).items()}
+    groups |= {"rows.3.expanded": np.full(40, 1.0), "rows.5.out": np.full(20, 2.0)}
+    lost = {}
+    for power in (1.0, 0.5):
+        own = Allocator(spec, groups, Steps(), power=power)
+        lost[power] = [
+            own.groups[key].lost[0] * most / (most - 8)  # of all channels, were none to stay
+            for key, most in (("rows.3.expanded", 40), ("rows.5.out", 20))
+        ]
+    assert lost[1.0] == pytest.approx([40, 40])
+    assert lost[0.5] == pytest.approx([40, 20 * 2**0.5])
+
+
+def test_the_better_form_is_taken() -> None:
+    own = allocator(V3_SMALL)
+    high = Steps().estimate_ms(fix_skips(V3_SMALL))
+    for share in (0.4, 0.6, 0.8):
+        both = [own.path(share * high).lost, own.greedy(share * high).lost]
+        assert own.at(share * high).lost == min(both)
 
 
 def test_another_networks_importance_is_refused() -> None:

@@ -20,6 +20,7 @@ from bneck.nas.allocation.narrowing import (
     Array,
     Keys,
     RowCosts,
+    Term,
     find_groups,
     find_terms,
     removable_rows,
@@ -37,6 +38,7 @@ from bneck.specs.transforms import (
 
 GRID = 8  # channels; also the floor
 BISECTIONS = 40
+POWER = 0.7
 CLOSE = 0.002  # a share of the target; a price that comes nearer is not looked for
 NARROWEST = 0.01  # of a uniform width; the floor of channels is what stops it
 
@@ -77,6 +79,9 @@ class Allocator:
         least: no width falls below so many channels, but the seed's own.
         grid: widths are multiples of it, or the seed's own.
         rows: whether residual rows may be left out; those that a head taps stay.
+        power: of the importance that adds up to what a choice loses, above 0. Channels of a wide group
+            are of little importance one by one, as the others do their work, and below 1 many such
+            weigh more.
 
     Raises:
         InputError: the importance is another network's, or the table's.
@@ -91,8 +96,10 @@ class Allocator:
         least: int = GRID,
         grid: int = GRID,
         rows: bool = True,
+        power: float = POWER,
     ) -> None:
         self.seed, self.costs = fix_skips(seed), costs
+        importance = {key: np.power(values, power) for key, values in importance.items()}
         self.groups = {
             group.key: group
             for group in find_groups(self.seed, importance, costs.wrapper, least, grid)
@@ -116,6 +123,14 @@ class Allocator:
     def at_price(self, price: float) -> Allocation:
         """The version of least importance lost + price x milliseconds, of all that there are."""
         return self._made(self._cheapest(price))
+
+    def at(self, target_ms: float) -> Allocation:
+        """The better of both forms within a target, by the importance lost; see `path`.
+
+        Raises:
+            Unreachable: even the fastest version is slower.
+        """
+        return min(self.path(target_ms), self.greedy(target_ms), key=lambda found: found.lost)
 
     def path(self, target_ms: float) -> Allocation:
         """The version of least importance lost at the price on latency that meets the target.
@@ -196,7 +211,7 @@ class Allocator:
         if i in choice.dropped:
             return 0.0
         term = self.terms[i]
-        return float(term.ms[tuple(choice.options[key] for key in term.keys)])
+        return float(term.cost[tuple(choice.options[key] for key in term.keys)])
 
     def _lost(self, choice: _Choice) -> list[Cut]:
         cuts = []
@@ -263,7 +278,7 @@ class Allocator:
             if i not in choice.dropped:
                 term = self.terms[i]
                 where = (slice(None) if k == key else choice.options[k] for k in term.keys)
-                total = total + term.ms[tuple(where)]
+                total = total + term.cost[tuple(where)]
         return total
 
     def _given_back(self, choice: _Choice, target_ms: float) -> _Choice:
@@ -316,9 +331,9 @@ class Allocator:
         worth, price = (1.0, price) if price < np.inf else (0.0, 1.0)
         factors = [
             # At a price of 0 too nothing is chosen that has no latency.
-            _Factor(
+            Term(
                 term.keys,
-                np.where(np.isinf(term.ms), np.inf, price * np.nan_to_num(term.ms, posinf=0.0)),
+                np.where(np.isinf(term.cost), np.inf, price * np.nan_to_num(term.cost, posinf=0.0)),
             )
             for term in self.terms
         ]
@@ -328,11 +343,11 @@ class Allocator:
         for i, branch in self.branches.items():
             factor, inside = factors[i], f"rows.{i}.expanded"
             if inside in factor.keys:
-                factor = _eliminated(inside, [factor, _Factor((inside,), unary.pop(inside))], taken)
+                factor = _eliminated(inside, [factor, Term((inside,), unary.pop(inside))], taken)
             cheaper = factor.cost > worth * branch
             dropping[i] = factor.keys, cheaper
-            factors[i] = _Factor(factor.keys, np.where(cheaper, worth * branch, factor.cost))
-        factors += [_Factor((key,), cost) for key, cost in unary.items()]
+            factors[i] = Term(factor.keys, np.where(cheaper, worth * branch, factor.cost))
+        factors += [Term((key,), cost) for key, cost in unary.items()]
         # Expansions touch one row; after them only the chain of the stages is left.
         for key in sorted(unary, key=lambda key: self.groups[key].inside is None):
             own = [factor for factor in factors if key in factor.keys]
@@ -371,14 +386,6 @@ class _Moves:
 
     saved: Array = field(default_factory=lambda: np.zeros(0))
     lost: Array = field(default_factory=lambda: np.zeros(0))
-
-
-@dataclass(frozen=True, slots=True)
-class _Factor:
-    """A cost that depends on the options of some groups, an axis each."""
-
-    keys: Keys
-    cost: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +435,7 @@ def _best_move(moves: Mapping[_Place, _Moves], missing_ms: float) -> tuple[_Plac
     return place, int(n)
 
 
-def _eliminated(key: str, factors: Collection[_Factor], taken: list[_Taken]) -> _Factor:
+def _eliminated(key: str, factors: Collection[Term], taken: list[_Taken]) -> Term:
     """The factors' sum at the best option of a group, which is noted in `taken`."""
     others = tuple(dict.fromkeys(k for factor in factors for k in factor.keys if k != key))
     keys = (*others, key)
@@ -440,4 +447,4 @@ def _eliminated(key: str, factors: Collection[_Factor], taken: list[_Taken]) -> 
         total = total + np.expand_dims(spread, missing)
     best = np.argmin(total, axis=-1)
     taken.append(_Taken(key, others, best))
-    return _Factor(others, total.min(axis=-1))
+    return Term(others, total.min(axis=-1))

@@ -54,10 +54,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """Milliseconds of a row by the options of the groups that it depends on, an axis each."""
+    """A cost, as the milliseconds of a row, by the options of the groups that it depends on, an axis each."""
 
     keys: Keys
-    ms: Array
+    cost: Array
 
 
 def find_groups(
