@@ -92,7 +92,7 @@ def important(wrapped: Wrapped, seed: int = 0) -> dict[str, Any]:
 
 def allocator(spec: NetSpec, costs: Steps | None = None, seed: int = 0, **how: Any) -> Allocator:
     costs = costs or Steps()
-    spec, how = fix_skips(spec), {"power": 1.0, **how}
+    spec, how = fix_skips(spec), {"tail": 1.0, **how}
     return Allocator(spec, important(costs.wrapper.around(spec), seed), costs, **how)
 
 
@@ -258,20 +258,13 @@ def test_what_is_worth_nothing_goes_first() -> None:
     assert "rows.2.expanded: 32 -> 24" in map(str, own.at_price(0.01).cuts)
 
 
-def test_below_a_power_of_1_a_wide_group_of_equals_weighs_more() -> None:
-    spec = fix_skips(TINY)
-    # In all the expansion of row 3 weighs as much as the head, on twice as many channels.
-    groups = {key: np.full_like(v, 1e3) for key, v in important(PLAIN.around(spec)).items()}
-    groups |= {"rows.3.expanded": np.full(40, 1.0), "rows.5.out": np.full(20, 2.0)}
-    lost = {}
-    for power in (1.0, 0.5):
-        own = Allocator(spec, groups, Steps(), power=power)
-        lost[power] = [
-            own.groups[key].lost[0] * most / (most - 8)  # of all channels, were none to stay
-            for key, most in (("rows.3.expanded", 40), ("rows.5.out", 20))
-        ]
-    assert lost[1.0] == pytest.approx([40, 40])
-    assert lost[0.5] == pytest.approx([40, 20 * 2**0.5])
+def test_the_importance_of_the_tail_counts_more() -> None:
+    spec = fix_skips(V3_SMALL)
+    groups = important(PLAIN.around(spec))
+    one, more = (Allocator(spec, groups, Steps(), tail=tail) for tail in (1.0, 16.0))
+    for key, group in one.groups.items():
+        times = 16 if key in ("rows.12.out", "rows.14.out") else 1
+        assert more.groups[key].lost == pytest.approx(times * group.lost)
 
 
 def test_the_better_form_is_taken() -> None:

@@ -88,7 +88,7 @@ def narrowest(seed: NetSpec, least: float = LEAST, kinds: Collection[Kind] = PAP
     """The narrowest network that a search from `seed` may reach; its widths are the floors."""
     spec = fix_skips(seed)
     if "tail" in kinds:
-        for i in _tail(seed):
+        for i in tail_rows(seed):
             spec = with_out(spec, (i,), _floor(_out(seed, (i,)), least))
     if "bottleneck" in kinds:
         for group in _bottlenecks(seed):
@@ -259,7 +259,7 @@ def places(spec: NetSpec, kinds: Collection[Kind]) -> list[tuple[Kind, tuple[int
     """Every width that may change, as kind and rows; see `Proposal`."""
     places: list[tuple[Kind, tuple[int, ...]]] = [("expansion", (i,)) for i in _expansions(spec)]
     places += [("bottleneck", group) for group in _bottlenecks(spec)]
-    places += [("tail", (i,)) for i in _tail(spec)]
+    places += [("tail", (i,)) for i in tail_rows(spec)]
     return [place for place in places if place[0] in kinds]
 
 
@@ -273,7 +273,7 @@ def _bottlenecks(spec: NetSpec) -> list[tuple[int, ...]]:
     return [group for group in stages(spec) if any(isinstance(spec.rows[i], Bneck) for i in group)]
 
 
-def _tail(spec: NetSpec) -> list[int]:
+def tail_rows(spec: NetSpec) -> list[int]:
     """Convs after the last bneck, before and after the pool."""
     last = max(i for i, row in enumerate(spec.rows) if not isinstance(row, Conv | Pool) or i == 0)
     return [i for i in range(last + 1, len(spec.rows)) if isinstance(spec.rows[i], Conv)]

@@ -26,7 +26,7 @@ from bneck.nas.allocation.narrowing import (
     removable_rows,
 )
 from bneck.nas.fitting import fit_widths
-from bneck.nas.netadapt import Estimate, Unreachable
+from bneck.nas.netadapt import Estimate, Unreachable, tail_rows
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import (
     fix_skips,
@@ -38,7 +38,7 @@ from bneck.specs.transforms import (
 
 GRID = 8  # channels; also the floor
 BISECTIONS = 40
-POWER = 0.7
+TAIL = 16.0  # docs/lab-log.md has what 1 loses
 CLOSE = 0.002  # a share of the target; a price that comes nearer is not looked for
 NARROWEST = 0.01  # of a uniform width; the floor of channels is what stops it
 
@@ -79,9 +79,8 @@ class Allocator:
         least: no width falls below so many channels, but the seed's own.
         grid: widths are multiples of it, or the seed's own.
         rows: whether residual rows may be left out; those that a head taps stay.
-        power: of the importance that adds up to what a choice loses, above 0. Channels of a wide group
-            are of little importance one by one, as the others do their work, and below 1 many such
-            weigh more.
+        tail: how many times the importance of the convs behind the last bneck counts. They have the
+            most channels, each of little importance while the others are there.
 
     Raises:
         InputError: the importance is another network's, or the table's.
@@ -96,10 +95,11 @@ class Allocator:
         least: int = GRID,
         grid: int = GRID,
         rows: bool = True,
-        power: float = POWER,
+        tail: float = TAIL,
     ) -> None:
         self.seed, self.costs = fix_skips(seed), costs
-        importance = {key: np.power(values, power) for key, values in importance.items()}
+        behind = {f"rows.{i}.out": tail for i in tail_rows(seed)}
+        importance = {key: values * behind.get(key, 1.0) for key, values in importance.items()}
         self.groups = {
             group.key: group
             for group in find_groups(self.seed, importance, costs.wrapper, least, grid)
