@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bneck.nets.build import Net, build
+from bneck.nets.importance import Importance, channels
 from bneck.nets.ops import BneckRow, ConvBnAct, SqueezeExcite
-from bneck.nets.shrink import ShrinkError, shrink, strength, strongest
+from bneck.nets.shrink import ShrinkError, shrink, shrink_into, strength, strongest
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.transforms import (
@@ -28,7 +30,11 @@ from bneck.specs.transforms import (
     with_resolution,
 )
 from bneck.specs.zoo import V3_LARGE, V3_SMALL
+from bneck.tasks.segment.head import segmenter
+from bneck.tasks.segment.module import SegmentNet, build_segmenter
+from test_segmenter import LITTLE
 
+N = TypeVar("N", bound=nn.Module)
 WIDE = NetSpec(  # every kind of row, two stages of residuals, one of them with the stem
     name="wide",
     classes=7,
@@ -50,16 +56,21 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@torch.no_grad()
 def trained(spec: NetSpec, seed: int = 0) -> Net:
     """A net whose every number, batch norm's statistics included, differs from every other."""
-    net, rng = build(spec, seed=seed).eval(), torch.Generator().manual_seed(seed)
+    return varied(build(spec, seed=seed), seed)
+
+
+@torch.no_grad()
+def varied(net: N, seed: int = 0) -> N:
+    """The same of a net that has random weights."""
+    rng = torch.Generator().manual_seed(seed)
     for name, value in net.state_dict().items():
         if name.endswith(("running_var", "bn.weight")):
             value.copy_(torch.rand(value.shape, generator=rng) + 0.5)
         elif value.dim() == 1:
             value.copy_(torch.randn(value.shape, generator=rng) / 4)
-    return net
+    return net.eval()
 
 
 def same_weights(a: Net, b: Net) -> bool:
@@ -274,6 +285,106 @@ def test_shrinking_twice_is_shrinking_once_where_the_order_of_strength_holds() -
     assert same_weights(shrink(shrink(net, step), both), shrink(net, both))
 
 
+def important(net: Net, seed: int = 0) -> Importance:
+    """Random importance of all channels, each one's another."""
+    rng, groups = np.random.default_rng(seed), dict[str, Any]()
+    for key in channels(net.wrapped).reads.values():
+        _, row, part = key.split(".")
+        groups[key] = rng.random(getattr(net.spec.rows[int(row)], part))
+    groups |= {key: rng.random(1) for key in channels(net.wrapped).branches.values()}
+    return Importance(groups, 1)
+
+
+class TestByImportance:
+    def test_with_all_widths_nothing_changes(self) -> None:
+        net = trained(WIDE)
+        assert same_weights(shrink(net, WIDE, important(net)), net)
+
+    def test_the_most_important_channels_stay_in_their_order(self) -> None:
+        net, spec = trained(WIDE), with_out(fix_skips(WIDE), (2, 3, 4), 16)
+        spec = with_expanded(with_out(spec, (8,), 32), 3, 40)
+        found = important(net)
+        narrow = shrink(net, spec, found)
+
+        def best(key: str, count: int) -> list[int]:
+            return sorted(np.argsort(-found.groups[key])[:count].tolist())
+
+        old, new = net.state_dict(), narrow.state_dict()
+        out, inner = best("rows.2.out", 16), best("rows.3.expanded", 40)
+        assert torch.equal(
+            new["rows.3.expand.conv.weight"], old["rows.3.expand.conv.weight"][inner][:, out]
+        )
+        assert torch.equal(
+            new["rows.4.project.conv.weight"], old["rows.4.project.conv.weight"][out]
+        )
+        squeezed = best("rows.3.se", 16)
+        assert torch.equal(
+            new["rows.3.se.reduce.weight"], old["rows.3.se.reduce.weight"][squeezed][:, inner]
+        )
+        head = best("rows.8.out", 32)
+        assert torch.equal(new["classifier.weight"], old["classifier.weight"][:, head])
+
+    def test_another_networks_importance_is_refused(self) -> None:
+        net = trained(WIDE)
+        other = important(trained(with_expanded(WIDE, 2, 56)))
+        with pytest.raises(ShrinkError, match="has 64 channels in wide and 56 in the"):
+            shrink(net, WIDE, other)
+
+
+def without(spec: NetSpec, *rows: int) -> NetSpec:
+    kept = [row for i, row in enumerate(spec.rows) if i not in rows]
+    return replace(fix_skips(spec), rows=tuple(r for r in kept))
+
+
+class TestMissingRows:
+    @pytest.mark.parametrize("row", [1, 3, 4])
+    def test_a_missing_row_is_the_identity(self, row: int) -> None:
+        wide = fix_skips(WIDE)
+        net, image = trained(wide), numbers(2, 3, 32, 40)
+        slim = shrink(net, without(wide, row), important(net))
+        silence(net.get_submodule(f"rows.{row}.project"), torch.arange(wide.width_into(row)))
+        with torch.inference_mode():
+            assert torch.allclose(slim(image), net(image), atol=1e-6)
+
+    @pytest.mark.parametrize("silent", [4, 5])
+    def test_of_equal_rows_the_one_of_least_importance_goes(self, silent: int) -> None:
+        wide = fix_skips(V3_SMALL)
+        wide = replace(wide, rows=(*wide.rows[:6], *wide.rows[5:]))  # rows 5 and 6 are alike
+        net = trained(wide)
+        found = important(net)
+        branches = {f"rows.{i}.branch": np.array([float(i != silent + 1)]) for i in (5, 6)}
+        slim = shrink(net, without(wide, 5), Importance({**found.groups, **branches}, 1))
+        other = 5 if silent == 5 else 6
+        name = "project.conv.weight"
+        assert torch.equal(
+            slim.state_dict()[f"rows.5.{name}"], net.state_dict()[f"rows.{other}.{name}"]
+        )
+
+    def test_without_importance_the_first_of_equal_rows_stays(self) -> None:
+        wide = fix_skips(V3_SMALL)
+        wide = replace(wide, rows=(*wide.rows[:6], *wide.rows[5:]))
+        net = trained(wide)
+        slim, name = shrink(net, without(wide, 6)), "rows.5.project.conv.weight"
+        assert torch.equal(slim.state_dict()[name], net.state_dict()[name])
+
+    def test_a_segmenter_keeps_the_row_that_its_head_takes_from(self) -> None:
+        rows = (*LITTLE.rows[:3], Bneck(3, 24, 16, 0, "hswish", 1), *LITTLE.rows[3:])
+        wide = fix_skips(replace(LITTLE, rows=rows))
+        net = varied(build_segmenter(segmenter(wide, classes=3, filters=8)))
+        with pytest.raises(ShrinkError, match="keep the row that the head takes"):
+            shrink_into(net, SegmentNet(segmenter(without(wide, 3), classes=3, filters=8)))
+        rows = (*LITTLE.rows[:2], Bneck(3, 24, 8, 0, "relu"), *LITTLE.rows[2:])
+        wide = fix_skips(replace(LITTLE, rows=rows))
+        net, image = (
+            varied(build_segmenter(segmenter(wide, classes=3, filters=8))),
+            numbers(1, 3, 64, 64),
+        )
+        slim = shrink_into(net, SegmentNet(segmenter(without(wide, 2), classes=3, filters=8)))
+        silence(net.get_submodule("rows.2.project"), torch.arange(8))
+        with torch.inference_mode():
+            assert torch.allclose(slim(image), net(image), atol=1e-6)
+
+
 def changed(index: int, **columns: Any) -> NetSpec:
     rows = list(WIDE.rows)
     rows[index] = replace(rows[index], **columns)
@@ -299,7 +410,18 @@ REFUSED: dict[str, tuple[NetSpec, str]] = {
         replace(WIDE, name="other", rows=(*WIDE.rows[:6], Bneck(1, 96, 40, 0, "relu"), *WIDE.rows[7:])),
         "row 6 of other is not a narrower row 6 of wide",
     ),
-    "fewer rows": (replace(WIDE, name="other", rows=WIDE.rows[:-1]), "wide has 9 rows and other 8"),
+    "fewer rows": (
+        replace(WIDE, name="other", rows=WIDE.rows[:-1]),
+        "wide has 9 rows and other 8, and not by residual rows alone",
+    ),
+    "a missing row that is no residual one": (
+        replace(WIDE, name="other", rows=(*WIDE.rows[:2], *WIDE.rows[3:])),
+        "wide has 9 rows and other 8, and not by residual rows alone",
+    ),
+    "more rows": (
+        replace(WIDE, name="other", rows=(*WIDE.rows[:4], *WIDE.rows[3:])),
+        "wide has 9 rows and other 10, and not by residual rows alone",
+    ),
     "other classes": (rename(with_classes(WIDE, 8), "other"), "classes is 7 in wide and 8 in other"),
     "other channels": (replace(WIDE, name="other", channels=1), "channels is 3 in wide and 1 in other"),
     "other padding": (replace(WIDE, name="other", padding="same"), "padding is symmetric in wide and same in"),

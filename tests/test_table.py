@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -124,6 +127,20 @@ class TestUnanswered:
         )  # needs only two that are there
         with pytest.raises(TableError, match="only partly filled; fill it again"):
             holed.row_ms(CONV, (16, 24))
+
+    def test_many_widths_at_once_are_answered_as_one_by_one(self) -> None:
+        holed = table(CONV, {k: v for k, v in SQUARE.items() if k != (24, 32)})
+        for ms in range(1, 9):
+            holed.add_network((ms, ms + 0.5 * ms**0.5), 2 * ms + ms**0.5, held_out=False)
+        line, axes = holed.line(), (range(4, 30, 2), range(12, 36, 4))
+        assert line.rounding == 1
+        for (i, into), (j, out) in product(*map(enumerate, axes)):
+            try:
+                wanted = line(holed.row_ms(CONV, (into, out))) - line.offset_ms
+            except TableError:
+                wanted = math.inf
+            assert holed.rows_ms(CONV, axes)[i, j] == pytest.approx(wanted)
+        assert np.isinf(holed.rows_ms(POOL, [[8, 16]])).all()
 
     def test_a_row_measured_later_is_seen(self) -> None:
         filled = table(POOL, LINE)

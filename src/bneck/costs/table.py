@@ -15,6 +15,7 @@ from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec, Padding
@@ -22,6 +23,7 @@ from bneck.specs.rows import Act, Bneck, Conv, Pool, squeeze_of_input, squeeze_w
 from bneck.specs.wrapper import PLAIN, Placed, Wrapper
 
 Widths: TypeAlias = tuple[int, ...]
+Array: TypeAlias = npt.NDArray[np.float64]
 Sums: TypeAlias = tuple[float, float]  # interpolated between widths, and at widths rounded up
 
 BLOCK = 16  # channels that a vector unit usually takes at once; the calibration says how far
@@ -178,6 +180,36 @@ class LatencyTable:
             self._cache[key] = between, _interpolate(shape, known, grids, up)
         return self._cache[key]
 
+    def rows_ms(self, shape: RowShape, axes: Sequence[Sequence[int]]) -> Array:
+        """Calibrated milliseconds of one row at every combination of widths, one axis a width.
+
+        What these give for all rows of a network adds up to its estimate without the calibration's
+        offset. Infinite where the table has no answer.
+        """
+        known, line = self.rows.get(shape, {}), self.line()
+        grids = [sorted({widths[axis] for widths in known}) for axis in range(len(axes))]
+        missing = np.full([len(axis) for axis in axes], not known)
+        if not known:
+            return np.where(missing, np.inf, 0.0)
+        points = np.array([known.get(widths, np.nan) for widths in product(*grids)])
+        points = points.reshape([len(grid) for grid in grids])
+        sums = []
+        for up in (False, True):
+            value, unknown = np.nan_to_num(points), np.isnan(points).astype(float)
+            for axis, (widths, grid) in enumerate(zip(axes, grids, strict=True)):
+                asked = [_rounded_up(width, grid) if up else width for width in widths]
+                shares = _shares(grid, asked)
+                value = np.moveaxis(np.tensordot(shares, value, (1, axis)), 0, axis)
+                unknown = np.moveaxis(np.tensordot(shares > 0, unknown, (1, axis)), 0, axis)
+            sums.append(value)
+            missing |= unknown > 0
+        for axis, (widths, grid) in enumerate(zip(axes, grids, strict=True)):
+            outside = np.array([not grid[0] <= width <= grid[-1] for width in widths])
+            missing |= np.expand_dims(outside, [a for a in range(len(axes)) if a != axis])
+        between, up_to = sums
+        found = line.scale * (between + line.rounding * (up_to - between))
+        return np.where(missing, np.inf, found)
+
     def covers(self, spec: NetSpec) -> bool:
         """Whether every row of `spec` can be answered."""
         try:
@@ -241,6 +273,11 @@ def _fit(known: Sequence[tuple[Sums, float]], rounding: float) -> tuple[float, L
 def _rounded_up(width: int, grid: list[int]) -> int:
     up = min(-(-width // BLOCK) * BLOCK, max(grid, default=width))
     return width if width in grid else up
+
+
+def _shares(grid: list[int], widths: Sequence[int]) -> Array:
+    """How much each grid point counts for each width, for linear interpolation: (widths, grid)."""
+    return np.stack([np.interp(widths, grid, row) for row in np.eye(len(grid))], axis=1)
 
 
 def _interpolate(

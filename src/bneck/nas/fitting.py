@@ -23,22 +23,28 @@ UPWARD = 2  # widths that a single place may stand above the common factor
 
 
 def fit_widths(
-    spec: NetSpec, target_ms: float, estimate: Estimate, *, widest: NetSpec | None = None
+    spec: NetSpec,
+    target_ms: float,
+    estimate: Estimate,
+    *,
+    widest: NetSpec | None = None,
+    least: float = LEAST,
 ) -> NetSpec:
     """The version of `spec` whose estimated latency is next to `target_ms`, never above it.
 
     Args:
-        spec: rows and proportions of widths; no width falls below a quarter of its own.
+        spec: rows and proportions of widths.
         target_ms: what to come near, in milliseconds.
         estimate: spec -> latency in milliseconds; widths for which it raises `TableError` are not taken.
         widest: the same rows with the greatest widths allowed; None: twice those of `spec`.
+        least: no width falls below this fraction of its own.
 
     Returns:
         The network with residuals written down, under its own name. Where even the narrowest version is
         above the target that one comes back; where the widest is below, that one.
     """
     spec = fix_skips(spec)
-    options = {place: _options(spec, place, estimate, widest) for place in places(spec, ALL)}
+    options = {place: _options(spec, place, estimate, widest, least) for place in places(spec, ALL)}
     own = {place: width_at(spec, place) for place in options}
     tops = {place: known[-1] for place, known in options.items()}
 
@@ -50,7 +56,7 @@ def fit_widths(
 
     best = {place: known[0] for place, known in options.items()}
     best_ms = at(best)
-    low, high = math.log(LEAST), math.log(MOST)
+    low, high = math.log(least), math.log(MOST)
     for _ in range(HALVINGS):
         factor = math.exp((low + high) / 2)
         widths = {
@@ -79,7 +85,9 @@ def fit_widths(
     return with_widths(spec, best, tops)
 
 
-def _options(spec: NetSpec, place: Place, estimate: Estimate, widest: NetSpec | None) -> list[int]:
+def _options(
+    spec: NetSpec, place: Place, estimate: Estimate, widest: NetSpec | None, least: float
+) -> list[int]:
     """The widths that a place may have, rising: its own, and multiples of 8 that are estimated."""
     own = width_at(spec, place)
     top = int(MOST * own) if widest is None else width_at(widest, place)
@@ -92,7 +100,7 @@ def _options(spec: NetSpec, place: Place, estimate: Estimate, widest: NetSpec | 
         return True
 
     # What a table covers lies between two widths, so that the ends tell.
-    below = [width for width in range(8, own, 8) if LEAST * own <= width <= top]
+    below = [width for width in range(8, own, 8) if least * own <= width <= top]
     above = list(range(own // 8 * 8 + 8, top + 1, 8))
     below = below[bisect_left(below, True, key=estimated) :]
     above = above[: bisect_left(above, True, key=lambda width: not estimated(width))]

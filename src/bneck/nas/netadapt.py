@@ -90,9 +90,15 @@ def places(spec: NetSpec, kinds: Collection[Kind]) -> list[Place]:
     # The stem is part of a stage only where a residual ties it to a bneck.
     tied = (stage for stage in stages(spec) if any(isinstance(rows[i], Bneck) for i in stage))
     found += [("bottleneck", stage) for stage in tied]
-    last = max(i for i, row in enumerate(rows) if i == 0 or not isinstance(row, Conv | Pool))
-    found += [("tail", (i,)) for i in range(last + 1, len(rows)) if isinstance(rows[i], Conv)]
+    found += [("tail", (i,)) for i in tail_rows(spec)]
     return [place for place in found if place[0] in kinds]
+
+
+def tail_rows(spec: NetSpec) -> list[int]:
+    """Convs after the last bneck, before and after the pool."""
+    rows = spec.rows
+    last = max(i for i, row in enumerate(rows) if i == 0 or not isinstance(row, Conv | Pool))
+    return [i for i in range(last + 1, len(rows)) if isinstance(rows[i], Conv)]
 
 
 def width_at(spec: NetSpec, place: Place) -> int:

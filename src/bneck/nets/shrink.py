@@ -1,66 +1,72 @@
 """A trained net's weights in a narrower spec (section 4.2: "truncate").
 
-Every width keeps the channels whose filters have the largest L2 norm, and all that follows a
-channel is sliced with it: batch norm, depthwise filter, squeeze-and-excite, the next input. Rows
-that a residual adds together keep the same channels.
+Every width keeps its most important channels, or without an importance those whose filters have the
+largest L2 norm, and all that follows a channel is sliced with it: batch norm, depthwise filter,
+squeeze-and-excite, the next input. Rows that a residual adds together keep the same channels. A row
+that adds to its input may be missing: its input goes on as it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bneck.nets.build import SIZE, Net, WrappedNet
+from bneck.nets.importance import Importance, channels
 from bneck.nets.ops import BneckRow, ConvBnAct, SqueezeExcite
 from bneck.specs.errors import InputError
 from bneck.specs.network import Layer, NetSpec, layers
 from bneck.specs.rows import Bneck, Conv, Pool, Row
 from bneck.specs.transforms import stages
+from bneck.specs.wrapper import Wrapped
 
 _T = TypeVar("_T")
 N = TypeVar("N", bound=WrappedNet)
+ROWS = ("tap",)  # settings that are numbers of rows
 
 
 class ShrinkError(InputError):
     """Two specs that are not a network and a narrower version of it."""
 
 
-def shrink(net: Net, spec: NetSpec) -> Net:
-    """A new net of the narrower `spec` that holds the strongest channels of `net`.
+def shrink(net: Net, spec: NetSpec, importance: Importance | None = None) -> Net:
+    """A new net of the narrower `spec` that holds the most important channels of `net`.
 
     Raises:
-        ShrinkError: `spec` differs from the net's in more than narrower widths.
+        ShrinkError: `spec` differs from the net's in more than narrower widths and missing residual
+            rows, or the importance is another network's.
     """
-    return shrink_into(net, Net(spec))
+    return shrink_into(net, Net(spec), importance)
 
 
 @torch.no_grad()
-def shrink_into(net: WrappedNet, narrow: N) -> N:
-    """Fill a module of the same kind round a narrower network with the strongest channels of `net`.
+def shrink_into(net: WrappedNet, narrow: N, importance: Importance | None = None) -> N:
+    """Fill a module of the same kind round a narrower network with the best channels of `net`.
 
-    The rows keep their strongest channels; what follows them keeps all of its own, and follows
+    The rows keep their most important channels; what follows them keeps all of its own, and follows
     the channels of its input (`Wrapped.feeds`).
 
     Args:
         net: what to shrink; it stays as it is.
         narrow: changed in place, and given back.
+        importance: of the channels of `net`; None goes by L2 norms.
 
     Raises:
-        ShrinkError: they differ in more than narrower widths of their networks.
+        ShrinkError: they differ in more than narrower widths and missing residual rows of their
+            networks, or the importance is another network's.
     """
     wide, slim = net.wrapped, narrow.wrapped
-    for name, value in wide.settings().items():
-        other = slim.settings().get(name)
-        if other != value:
-            raise ShrinkError(
-                f"{name} is {value} in {wide.name} and {other} in {slim.name}; shrinking can only narrow "
-                "the network"
-            )
+    _check_settings(wide, slim)
     narrow.normalisation = net.normalisation
-    kept = shrink_rows(net.rows, narrow.rows, wide.network, slim.network)
+    votes = Votes(net, importance)
+    kept = shrink_rows(net.rows, narrow.rows, wide.network, slim.network, votes)
+    _check_feeds(wide, slim, kept.rows)
     feeds, behind = slim.feeds(), dict[str, Tensor]()
     for layer in slim.layers(SIZE):
         if layer.name.startswith("rows.") or layer.kind == "pool":
@@ -81,10 +87,50 @@ def shrink_into(net: WrappedNet, narrow: N) -> N:
     return narrow.train(net.training)
 
 
+class Votes:
+    """What channels of a net are kept by: the larger, the sooner. Keys are those of `Importance`.
+
+    Raises:
+        ShrinkError: the importance is another network's.
+    """
+
+    def __init__(self, net: WrappedNet, importance: Importance | None) -> None:
+        self.net, self.groups = net, importance.groups if importance else None
+
+    def of(self, key: str, width: int, rows: Sequence[int]) -> Tensor:
+        """Votes of a group of `width` channels: (width,). `rows` are those whose outputs it is."""
+        if self.groups is not None:
+            found = self.groups.get(key, np.zeros(0))
+            if len(found) != width:
+                raise ShrinkError(
+                    f"{key} has {width} channels in {self.net.spec.name} and {len(found)} in the importance; "
+                    "measure the importance of this network"
+                )
+            return torch.from_numpy(found)
+        _, row, part = key.split(".")
+        if part == "out":
+            # Rows tied by residuals vote with the sum of squares.
+            convs = [_last_conv(self.net.rows[i]) for i in rows]
+            return torch.stack([strength(conv).square() for conv in convs]).sum(0)
+        if part == "expanded":
+            return strength(_as(ConvBnAct, self.net.get_submodule(f"rows.{row}.expand")))
+        reduce = _as(SqueezeExcite, self.net.get_submodule(f"rows.{row}.se")).reduce
+        norms: Tensor = reduce.weight.flatten(1).norm(dim=1)
+        return norms
+
+    def branch(self, row: int) -> float:
+        """Importance of a residual row as a whole; 0 for all of them without an importance."""
+        return float(self.groups[f"rows.{row}.branch"][0]) if self.groups is not None else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Indices of the channels that were kept: `out` behind every row, `inner` inside every bneck."""
+    """Indices of the channels that were kept: `out` behind every row, `inner` inside every bneck.
 
+    By the narrower network's rows; `rows` are the wide network's that they come from.
+    """
+
+    rows: tuple[int, ...]
     out: dict[int, Tensor] = field(default_factory=dict)
     inner: dict[int, Tensor] = field(default_factory=dict)
 
@@ -95,23 +141,46 @@ class Kept:
 
 
 def shrink_rows(
-    wide_rows: nn.ModuleList, narrow_rows: nn.ModuleList, wide: NetSpec, spec: NetSpec
+    wide_rows: nn.ModuleList,
+    narrow_rows: nn.ModuleList,
+    wide: NetSpec,
+    spec: NetSpec,
+    votes: Votes,
 ) -> Kept:
     """Fill rows of the narrower `spec` from those of `wide`; rows behind the last are left out.
 
     Raises:
-        ShrinkError: `spec` differs from `wide` in more than narrower widths.
+        ShrinkError: `spec` differs from `wide` in more than narrower widths and missing residual rows.
     """
-    _check(wide, spec)
-    kept, channels = Kept(), _kept_outputs(wide_rows, wide, spec)
+    kept = Kept(_matched(wide, spec, votes))
+    out = {i: group for group in stages(wide) for i in group}
+    channels_out: dict[int, Tensor] = {}  # by the first row of a stage
     kept_in = torch.arange(spec.channels)
-    for index, (wide_row, narrow_row) in enumerate(zip(wide_rows, narrow_rows, strict=True)):
-        kept_out = channels.get(index, kept_in)
+    for index, narrow_row in enumerate(narrow_rows):
+        source, row = kept.rows[index], spec.rows[index]
+        wide_row, was = wide_rows[source], wide.rows[source]
+        if isinstance(row, Pool) or isinstance(was, Pool):
+            kept.out[index] = kept_in
+            continue
+        tied = out.get(source, (source,))
+        if tied[0] not in channels_out:
+            found = votes.of(f"rows.{tied[0]}.out", was.out, tied)
+            channels_out[tied[0]] = strongest(found, row.out)
+        kept_out = channels_out[tied[0]]
         if isinstance(wide_row, ConvBnAct):
             slice_conv(wide_row, _as(ConvBnAct, narrow_row), kept_out, kept_in)
         elif isinstance(wide_row, BneckRow):
-            row = spec.rows[index]
-            inner = _slice_bneck(wide_row, _as(BneckRow, narrow_row), row, kept_out, kept_in)
+            assert isinstance(row, Bneck)
+            assert isinstance(was, Bneck)
+            inner = kept_in
+            if wide.expands(source):
+                found = votes.of(f"rows.{source}.expanded", was.expanded, (source,))
+                inner = strongest(found, row.expanded)
+            squeezed = torch.arange(0)
+            if row.se:
+                squeezed = strongest(votes.of(f"rows.{source}.se", was.se, (source,)), row.se)
+            slim = _as(BneckRow, narrow_row)
+            _slice_bneck(wide_row, slim, kept_in, inner, squeezed, kept_out)
             kept.inner[index] = inner
         kept_in = kept.out[index] = kept_out
     return kept
@@ -126,26 +195,79 @@ def strength(conv: ConvBnAct) -> Tensor:
     return norms
 
 
-def _check(wide: NetSpec, narrow: NetSpec) -> None:
+def _check_settings(wide: Wrapped, slim: Wrapped) -> None:
+    for name, value in wide.settings().items():
+        other = slim.settings().get(name)
+        # The number of a row means another row where one is missing; `_check_feeds` looks at that.
+        if other != value and name not in ROWS:
+            raise ShrinkError(
+                f"{name} is {value} in {wide.name} and {other} in {slim.name}; shrinking can only narrow "
+                "the network"
+            )
+
+
+def _check_feeds(wide: Wrapped, slim: Wrapped, rows: Sequence[int]) -> None:
+    """Raise ShrinkError where a head takes what the wide network's takes elsewhere."""
+    groups = channels(wide).behind, channels(slim).behind
+    taken = {
+        name: groups[0][source] for name, source in wide.feeds().items() if source in groups[0]
+    }
+    for name, source in slim.feeds().items():
+        group = groups[1].get(source)
+        if group is not None and name in taken:
+            _, row, part = group.split(".")
+            if taken[name] != f"rows.{rows[int(row)]}.{part}":
+                raise ShrinkError(
+                    f"{name} takes {group} in {slim.name} and {taken[name]} in {wide.name}; keep the row that "
+                    "the head takes its input from"
+                )
+
+
+def _matched(wide: NetSpec, narrow: NetSpec, votes: Votes) -> tuple[int, ...]:
+    """The row of `wide` that each row of `narrow` is made from; the others are residual ones.
+
+    Where several could be the missing ones, those of the least importance are.
+    """
     for name in ("channels", "classes", "padding", "se_gate", "bn_eps"):
         if getattr(wide, name) != getattr(narrow, name):
             raise ShrinkError(
                 f"{name} is {getattr(wide, name)} in {wide.name} and {getattr(narrow, name)} in "
                 f"{narrow.name}; shrinking can only drop channels"
             )
-    if len(wide.rows) != len(narrow.rows):
-        raise ShrinkError(
-            f"{wide.name} has {len(wide.rows)} rows and {narrow.name} {len(narrow.rows)}; shrinking can "
-            "only drop channels"
-        )
+    missing = len(wide.rows) - len(narrow.rows)
     operators = _operators(wide), _operators(narrow)
-    for i, (was, now) in enumerate(zip(wide.rows, narrow.rows, strict=True)):
-        same = operators[0][i] == operators[1][i]
-        if not same or any(map(int.__lt__, _widths(was), _widths(now))):
+
+    def fits(i: int, j: int) -> bool:
+        """Whether row j of `narrow` is a narrower row i of `wide`."""
+        pairs = zip(_widths(wide.rows[i]), _widths(narrow.rows[j]), strict=True)
+        return operators[0][i] == operators[1][j] and all(was >= now for was, now in pairs)
+
+    # best[m]: importance of the residual rows kept so far, and the rows, m of them being left out.
+    best: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}
+    for i in range(len(wide.rows)):
+        residual, following = wide.has_skip(i), dict[int, tuple[float, tuple[int, ...]]]()
+        worth = votes.branch(i) if residual and missing else 0.0
+        for left_out, (total, rows) in best.items():
+            choices = []
+            if (j := i - left_out) < len(narrow.rows) and fits(i, j):
+                choices.append((left_out, (total + worth, (*rows, i))))
+            if residual and left_out < missing:
+                choices.append((left_out + 1, (total, rows)))
+            for count, choice in choices:
+                # Of equal rows the first stays.
+                following[count] = max(following.get(count, choice), choice, key=itemgetter(0))
+        if not following and not missing:
             raise ShrinkError(
                 f"row {i} of {narrow.name} is not a narrower row {i} of {wide.name}; "
-                "shrinking can only drop channels"
+                "shrinking can only drop channels and residual rows"
             )
+        best = following
+    if missing not in best:
+        raise ShrinkError(
+            f"{wide.name} has {len(wide.rows)} rows and {narrow.name} {len(narrow.rows)}, and not by "
+            "residual rows alone; shrinking can only drop channels and residual rows"
+        )
+    return best[missing][1]
 
 
 def _widths(row: Row) -> tuple[int, ...]:
@@ -159,28 +281,13 @@ def _widths(row: Row) -> tuple[int, ...]:
 
 
 def _operators(spec: NetSpec) -> list[list[Layer]]:
-    """The operators of every row, widths left out."""
+    """The operators of every row, widths and the row's number left out."""
     rows: list[list[Layer]] = [[] for _ in range(len(spec.rows) + 1)]
     for layer in layers(spec, 1):
-        rows[layer.row].append(replace(layer, width_in=0, out=0, mid=0))
+        part = layer.name.rpartition(".")[2]
+        part = "" if part.isdigit() else part
+        rows[layer.row].append(replace(layer, name=part, row=0, width_in=0, out=0, mid=0))
     return rows
-
-
-def _kept_outputs(rows: nn.ModuleList, wide: NetSpec, spec: NetSpec) -> dict[int, Tensor]:
-    """Row index -> kept output channels; rows tied by residuals vote with the sum of squares."""
-    kept: dict[int, Tensor] = {}
-    for group in stages(wide):
-        if group[-1] >= len(rows):
-            break
-        votes = torch.stack([strength(_last_conv(rows[i])).square() for i in group]).sum(0)
-        row = spec.rows[group[0]]
-        assert not isinstance(row, Pool)
-        kept |= dict.fromkeys(group, strongest(votes, row.out))
-    for i in range(spec.pool_at + 1, len(rows)):
-        row = spec.rows[i]
-        assert not isinstance(row, Pool)
-        kept[i] = strongest(strength(_last_conv(rows[i])), row.out)
-    return kept
 
 
 def strongest(votes: Tensor, keep: int) -> Tensor:
@@ -194,34 +301,23 @@ def _last_conv(row: nn.Module) -> ConvBnAct:
 
 
 def _slice_bneck(
-    wide: BneckRow, narrow: BneckRow, row: object, out: Tensor, into: Tensor
-) -> Tensor:
-    """Fill a bneck; the kept channels of its expansion."""
-    assert isinstance(row, Bneck)
+    wide: BneckRow, narrow: BneckRow, into: Tensor, inner: Tensor, squeezed: Tensor, out: Tensor
+) -> None:
+    """Fill a bneck from the channels that stay before, inside, squeezed and behind it."""
     parts, slim = dict(wide.named_children()), dict(narrow.named_children())
     if "expand" in parts:
-        expand = _as(ConvBnAct, parts["expand"])
-        kept = strongest(strength(expand), row.expanded)
-        slice_conv(expand, _as(ConvBnAct, slim["expand"]), kept, into)
-    else:
-        kept = into
+        slice_conv(_as(ConvBnAct, parts["expand"]), _as(ConvBnAct, slim["expand"]), inner, into)
     if "depthwise" in parts:
         one = torch.arange(1)  # a depthwise filter has one input
-        slice_conv(_as(ConvBnAct, parts["depthwise"]), _as(ConvBnAct, slim["depthwise"]), kept, one)
+        depthwise = _as(ConvBnAct, parts["depthwise"])
+        slice_conv(depthwise, _as(ConvBnAct, slim["depthwise"]), inner, one)
     if "se" in parts:
-        _slice_squeeze(
-            _as(SqueezeExcite, parts["se"]), _as(SqueezeExcite, slim["se"]), kept, row.se
-        )
-    slice_conv(_as(ConvBnAct, parts["project"]), _as(ConvBnAct, slim["project"]), out, kept)
-    return kept
-
-
-def _slice_squeeze(wide: SqueezeExcite, narrow: SqueezeExcite, kept: Tensor, width: int) -> None:
-    squeezed = strongest(wide.reduce.weight.flatten(1).norm(dim=1), width)
-    narrow.reduce.weight.copy_(_taken(wide.reduce.weight, squeezed, kept))
-    _bias(narrow.reduce).copy_(_taken(_bias(wide.reduce), squeezed))
-    narrow.gate.weight.copy_(_taken(wide.gate.weight, kept, squeezed))
-    _bias(narrow.gate).copy_(_taken(_bias(wide.gate), kept))
+        was, now = _as(SqueezeExcite, parts["se"]), _as(SqueezeExcite, slim["se"])
+        now.reduce.weight.copy_(_taken(was.reduce.weight, squeezed, inner))
+        _bias(now.reduce).copy_(_taken(_bias(was.reduce), squeezed))
+        now.gate.weight.copy_(_taken(was.gate.weight, inner, squeezed))
+        _bias(now.gate).copy_(_taken(_bias(was.gate), inner))
+    slice_conv(_as(ConvBnAct, parts["project"]), _as(ConvBnAct, slim["project"]), out, inner)
 
 
 def slice_conv(wide: ConvBnAct, narrow: ConvBnAct, out: Tensor, into: Tensor) -> None:

@@ -9,16 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from bneck.nets.build import Net, build
+from bneck.nets.importance import Importance
 from bneck.nets.shrink import shrink
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import with_classes
 
 
-def transferred(start: Net, spec: NetSpec, *, seed: int = 0) -> Net:
+def transferred(
+    start: Net, spec: NetSpec, *, seed: int = 0, importance: Importance | None = None
+) -> Net:
     """A net of `spec` with the weights of `start`, whose normalisation it takes over.
 
-    Where `spec` is narrower, the strongest channels are kept (see `shrink`). With another number of
+    Where `spec` is narrower, the most important channels are kept (see `shrink`). With another number of
     classes the classifier is initialised again; the same seed gives the same one.
 
     Raises:
@@ -29,7 +32,7 @@ def transferred(start: Net, spec: NetSpec, *, seed: int = 0) -> Net:
     wanted = replace(with_classes(spec, start.spec.classes), bn_eps=start.spec.bn_eps)
     source = Net(replace(start.spec, **free))
     source.load_state_dict(start.state_dict())
-    weights = shrink(source, wanted).state_dict()
+    weights = shrink(source, wanted, importance).state_dict()
     net = build(replace(spec, bn_eps=start.spec.bn_eps), seed=seed)
     if spec.classes != start.spec.classes:
         weights = {name: v for name, v in weights.items() if not name.startswith("classifier.")}

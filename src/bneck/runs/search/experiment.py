@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from bneck.nets.importance import Importance
 from bneck.nets.shrink import shrink_into
 from bneck.nets.weights import fill
 from bneck.records.progress import Silent
@@ -50,9 +51,9 @@ class Experiment:
         fill(net, weights, spec.name)
         return net.eval()
 
-    def shrink(self, net: Any, spec: NetSpec) -> nn.Module:
+    def shrink(self, net: Any, spec: NetSpec, importance: Importance | None = None) -> nn.Module:
         """The most important channels in a narrower network."""
-        return shrink_into(net, self.task.module(spec, self.wrapper))
+        return shrink_into(net, self.task.module(spec, self.wrapper), importance)
 
     def fit(self, net: Any, settings: Settings, *, heldout: bool, **how: Any) -> None:
         """Train in place; `how` as in `training.loop.fit`."""
