@@ -63,6 +63,9 @@ DIALECTS: dict[str, dict[str, dict[str, str]]] = {
             "scores.*.miou": "scores.*.score",
             "evaluate/classify top1": "score",
             "evaluate/classify n": "images",
+            "quantize/classify rows.*.top1": "rows.*.score",
+            "quantize/detect rows.*.AP": "rows.*.score",
+            "quantize/segment rows.*.miou": "rows.*.score",
         },
         "files": {},
     },
@@ -350,12 +353,12 @@ def opened(which: str, root: Path, keep: Path) -> Tree:
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What differs between two results; "" if nothing does."""
+    """What of the old result differs in the new one, which may hold more; "" if nothing does."""
     for which, value in (("old", old), ("new", new)):
         if "failed" in value or not value:
             return f"{which} failed: {value.get('failed', 'it found nothing')}"
-    keys = [key for key in {**old, **new} if old.get(key, "-") != new.get(key, "-")]
-    told = [f"{key}: {old.get(key, '-')!s:.70} -> {new.get(key, '-')!s:.70}" for key in keys[:2]]
+    keys = [key for key in old if old[key] != new.get(key, "-")]
+    told = [f"{key}: {old[key]!s:.70} -> {new.get(key, '-')!s:.70}" for key in keys[:2]]
     return "; ".join(told) + (f"; and {len(keys) - 2} more" if len(keys) > 2 else "")
 
 
