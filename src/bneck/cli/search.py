@@ -32,6 +32,12 @@ class SearchOptions:
     seed_network: str | None = option(
         None, "Network to narrow; default v3-small, with +dagger to detect and +rf2 to segment."
     )
+    start: str | None = option(
+        None,
+        "Trained weights to narrow by importance: a run, an import, a file of published weights, or a name on "
+        "the hub (timm/NAME.TAG, hf:ORG/REPO).",
+        flag="--from",
+    )  # fmt: skip
     epochs: float | None = option(None, "Epochs of every full training run.")
     steps: int | None = option(None, "T: training steps per proposal.")
     tail: bool = option(

@@ -103,6 +103,9 @@ class SearchRecord(TypedDict, total=False):
     found: NetworkRecord
     uniform: NetworkRecord
     steps: list[StepRecord]
+    allocation: dict[
+        str, Any
+    ]  # a search from weights: cuts, images, shipped ("found" or "uniform")
     blocks: dict[str, Any]  # a block search: space, aim_ms, table, trials, front, finalists
     stages: list[StageRecord]
     overhead_seconds: float  # proposing, shrinking, estimating: all of the search but training

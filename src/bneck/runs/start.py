@@ -64,7 +64,13 @@ def find_start(
         if network is not None and which_network(read_source(file).filters) is None:
             options = {"network": resolve(network)}
     else:
-        return Start(Path(start), str(Path(start).resolve()))
+        folder = task_run(start)
+        if not RunFolder(folder).weights.is_file():
+            raise InputError(
+                f"{start} has no trained weights; pass the folder of a finished run or of bneck import, a file of "
+                "published weights, or a name that bneck import --list prints"
+            )
+        return Start(folder, str(Path(start).resolve()))
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
     key = "-".join([digest, *(spec.digest()[:8] for spec in options.values())])
@@ -80,14 +86,9 @@ def compatible(chosen: Task, spec: NetSpec, start: Path) -> NetSpec:
     """The network as the start's weights need it: with their padding and batch norm's epsilon.
 
     Raises:
-        InputError: no trained weights there, or those of another task that cannot begin this one.
+        InputError: the weights are of another task and cannot begin this one.
     """
-    folder = RunFolder(task_run(start))
-    if not folder.weights.is_file():
-        raise InputError(
-            f"{start} has no trained weights; pass the folder of a finished run or of bneck import, a file of "
-            "published weights, or a name that bneck import --list prints"
-        )
+    folder = RunFolder(start)
     record = folder.read() if folder.run_json.is_file() else {}
     other = task_of(record)
     if other.name != chosen.name and record.get("wrapper"):

@@ -11,6 +11,7 @@ from typing import Any, NotRequired, TypedDict
 
 from torch import nn
 
+from bneck.nets.importance import Importance
 from bneck.nets.weights import save_weights
 from bneck.runs.progress import Marker
 from bneck.runs.search.experiment import Experiment
@@ -32,9 +33,18 @@ class Outcome(TypedDict):
     failed: NotRequired[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A trained network, its weights, and the importance of its channels (a file), None for L2 norms."""
+
+    spec: NetSpec
+    weights: Path
+    importance: Path | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainJob:
-    """Train a spec from random weights.
+    """Train a spec, from random weights or from the most important channels of a `parent`.
 
     With `heldout` it is scored on the held-out images and not trained on them; else it is trained on all
     train images and scored on val. It writes its progress to `mark`, see `runs.progress.Following`.
@@ -47,6 +57,7 @@ class TrainJob:
     checkpoint: Path
     mark: Path
     heldout: bool
+    parent: Parent | None = None
 
 
 def train_job(job: TrainJob) -> Outcome:
@@ -56,13 +67,21 @@ def train_job(job: TrainJob) -> Outcome:
     between would cost the whole training.
     """
     start = time.perf_counter()
-    net = job.experiment.build(job.spec, job.settings.seed)
+    net = _begun(job)
     job.experiment.fit(
         net, job.settings, heldout=job.heldout, checkpoint=job.checkpoint, on_step=Marker(job.mark)
     )
     outcome = _scored(net, job.experiment, heldout=job.heldout)
     save_weights(net.state_dict(), job.weights)
     return {**outcome, "seconds": time.perf_counter() - start}
+
+
+def _begun(job: TrainJob) -> nn.Module:
+    if job.parent is None:
+        return job.experiment.build(job.spec, job.settings.seed)
+    parent = job.experiment.load(job.parent.spec, job.parent.weights)
+    importance = None if job.parent.importance is None else Importance.load(job.parent.importance)
+    return job.experiment.shrink(parent, job.spec, importance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,10 @@ from bneck.records.ledger import Ledger
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
 from bneck.runs.folder import fresh_folder, new_folder, record_of
-from bneck.runs.search.pipeline import run_search
+from bneck.runs.search.pipeline import run_from_weights, run_search
 from bneck.runs.search.run import KIND, Run, new_run, resumed_run
 from bneck.runs.search.settings import BlockSettings, SearchSettings, cores, proposals, tuning
+from bneck.runs.start import Start, compatible, find_start
 from bneck.runs.train import data_path, resume_training
 from bneck.specs.errors import InputError
 from bneck.tasks.options import parted
@@ -36,6 +37,7 @@ def search(
     seed_network: str | None = None, epochs: float | None = None, steps: int | None = None,
     delta: float = 0.01, tail: bool = True, repeats: int = 2, seed: int = 0,
     workers: int | None = None, cluster: str | None = None, out: str | Path | None = None,
+    start: str | None = None,
     from_scratch: bool = False, progress: Progress | None = None, **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Find the network for these images that meets a latency on this device, and ship it.
@@ -55,6 +57,7 @@ def search(
         workers, cluster: processes that train, one per core; a Ray cluster, "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
         from_scratch: blocks first (4.1); the seed network is then what they are compared with.
+        start: trained weights to narrow by importance instead (a run, an import, a file, a hub's name).
         progress: receives what happens.
         options: with `from_scratch`, the fields of `settings.BlockSettings` (its `epochs` are
             `proxy_epochs` here, by default a third of `epochs`); the fields of the task's `Options`
@@ -74,12 +77,17 @@ def search(
     if place is None:  # few and small images, so that a first try is quick
         epochs = BUILTIN_EPOCHS if epochs is None else epochs
         steps = BUILTIN_STEPS if steps is None else steps
-    network = chosen.default_network if seed_network is None else seed_network
-    _refuse_weights(network)
+    begin = None if start is None else _begin(start, seed_network, from_scratch, progress)
+    usual = chosen.default_network if begin is None else str(begin.folder)
+    network = usual if seed_network is None else seed_network
+    if begin is None:
+        _refuse_weights(network)
     dataset = chosen.find(place, own, seed=seed)
     spec, wrapper = chosen.arrange(network, own, dataset)
+    if begin is not None:
+        spec = compatible(chosen, spec, begin.folder)
     training = chosen.recipe(
-        None, images=dataset.splits["train"], started=False, seed=seed, epochs=epochs
+        None, images=dataset.splits["train"], started=begin is not None, seed=seed, epochs=epochs
     )
     settings = SearchSettings(
         task=chosen.name, options=own, seed_network=network, resolution=spec.resolution,
@@ -89,12 +97,23 @@ def search(
         blocks=_block_settings(blocks, training.epochs) if from_scratch else None,
         device=device, runtime=runtime, precision=precision, threads=threads, cluster=cluster,
         compute=common.compute, bad_share=common.bad_share,
+        start=None if begin is None else begin.text,
     )  # fmt: skip
     settings.check()
     folder = RunFolder(Path(out) if out is not None else fresh_folder(KIND))
     with new_folder(folder.path, lambda: _trained(folder)):
         run = new_run(folder.path, settings, dataset, spec, wrapper, place, progress or Silent())
         return _carry(run)
+
+
+def _begin(
+    start: str, seed_network: str | None, from_scratch: bool, progress: Progress | None
+) -> Start:
+    if from_scratch:
+        raise InputError(
+            "--from-scratch searches for blocks, which have no weights yet; leave it or --from out"
+        )
+    return find_start(start, seed_network, progress)
 
 
 def _block_options(options: Mapping[str, Any], from_scratch: bool) -> dict[str, Any]:
@@ -119,8 +138,8 @@ def _refuse_weights(network: str) -> None:
     folder = RunFolder(Path(network))
     if folder.run_json.is_file() or folder.weights.is_file():
         raise InputError(
-            f"a search trains {network} from random weights, so the weights of that run would be dropped; name "
-            f"its {folder.spec} to search from its architecture"
+            f"a search trains {network} from random weights, so the weights of that run would be dropped; "
+            f"narrow them with --from {network}, or name its {folder.spec} to search from its architecture"
         )
 
 
@@ -134,7 +153,9 @@ def _carry(run: Run) -> dict[str, Any]:
         from bneck.runs.search.blocks import search_blocks
 
         search_blocks(run)
-    if run.settings.blocks is None or run.settings.blocks.objective == "reward":
+    if run.settings.start is not None:
+        run_from_weights(run)
+    elif run.settings.blocks is None or run.settings.blocks.objective == "reward":
         run_search(run)
     return {"run": str(run.folder.path), **run.folder.read()}
 

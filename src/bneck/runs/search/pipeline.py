@@ -22,6 +22,7 @@ from bneck.runs.answers import FileAnswers
 from bneck.runs.export import ending, export, format_of
 from bneck.runs.search.finals import Handover, handed_over
 from bneck.runs.search.fitting import HIGH
+from bneck.runs.search.inherited import importance_of, narrowed_both, recover, train_seed
 from bneck.runs.search.latency import (
     Latencies,
     known_table,
@@ -41,6 +42,34 @@ from bneck.specs.text import load, resolve
 from bneck.specs.transforms import fix_skips, rename, scale_width, with_classes, with_resolution
 from bneck.specs.zoo import width_rule
 from bneck.tasks.options import TrainOptions
+
+
+def run_from_weights(run: Run) -> None:
+    """Carry a search from trained weights from wherever it stands to its report.
+
+    Raises:
+        InputError: the data, the network or the target cannot be; nothing was trained then.
+    """
+    if run.record["state"] == "finished":
+        run.close()
+        return
+    with run.working():
+        seed = fix_skips(with_resolution(load(run.seed_file), run.settings.resolution))
+        run.wrapper.network(seed)
+        with run.stage("target"):
+            _check_target(run, seed)
+        with run.stage("latency table"):
+            latencies = Latencies(run, seed, table_for(run, seed))
+        with run.stage("target"):
+            limit_ms = _settle_target(run, seed, latencies, None)
+        train_seed(run, seed)
+        parent = importance_of(run, seed)
+        found, uniform = narrowed_both(run, parent, latencies, limit_ms)
+        role, shipped = recover(run, parent, found, uniform)
+    with run.stage("export and measure"):
+        _ship(run, shipped, role)
+        _measure_finals(run, (seed, shipped, uniform), seed, limit_ms)
+    run.finish()
 
 
 def run_search(run: Run) -> None:
@@ -216,7 +245,7 @@ def _record_outcomes(run: Run, outcomes: dict[str, dict[str, Any]]) -> None:
     run.save()
 
 
-def _ship(run: Run, found: NetSpec) -> None:
+def _ship(run: Run, found: NetSpec, role: str = "found") -> None:
     """The found network as a finished run in `found`, with the file for the device, each file checked."""
     settings, data = run.settings, run.experiment.data
     plan = Plan(
@@ -226,7 +255,7 @@ def _ship(run: Run, found: NetSpec) -> None:
         common=TrainOptions(seed=settings.seed, bad_share=settings.bad_share),
     )  # fmt: skip
     # The first training ships, not the best: picking by val scores would flatter the figure.
-    weights = run.folder.scratch / "found-0.safetensors"
+    weights = run.folder.scratch / f"{role}-0.safetensors"
     adopted = adopt(run.folder.found, plan, weights, data, run.progress)
     run.record["export"] = {"file": "found/model.onnx", **adopted["files"]["model.onnx"]}
     on = settings.deployment

@@ -121,6 +121,7 @@ class SearchSettings:
     cluster: str | None = None
     compute: str | None = None
     bad_share: float = 0.01
+    start: str | None = None
 
     @property
     def task_object(self) -> Task:

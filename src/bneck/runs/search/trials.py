@@ -14,18 +14,26 @@ from typing import Any
 from bneck.nas.netadapt import Proposal, Step, Trial
 from bneck.records.run import ProposalRecord
 from bneck.runs.progress import PERCENT, Following
-from bneck.runs.search.jobs import Outcome, TrainJob, TrialJob, train_job, trial_job
+from bneck.runs.search.jobs import Outcome, Parent, TrainJob, TrialJob, train_job, trial_job
 from bneck.runs.search.run import Run
 from bneck.specs.network import NetSpec
 
 
-def job_for(run: Run, spec: NetSpec, name: str, repeat: int, *, heldout: bool = False) -> TrainJob:
+def job_for(
+    run: Run,
+    spec: NetSpec,
+    name: str,
+    repeat: int,
+    *,
+    heldout: bool = False,
+    parent: Parent | None = None,
+) -> TrainJob:
     """A full training of `spec`, the `repeat`-th with another seed."""
     scratch, seed = run.folder.scratch, run.settings.seed + 1000 * repeat
     return TrainJob(
         spec=spec, experiment=run.experiment, settings=replace(run.settings.training, seed=seed),
         weights=scratch / f"{name}.safetensors", checkpoint=scratch / f"{name}.checkpoint",
-        mark=scratch / f"{name}.mark", heldout=heldout,
+        mark=scratch / f"{name}.mark", heldout=heldout, parent=parent,
     )  # fmt: skip
 
 
