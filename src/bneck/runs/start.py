@@ -67,8 +67,8 @@ def find_start(
         folder = task_run(start)
         if not RunFolder(folder).weights.is_file():
             raise InputError(
-                f"{start} has no trained weights; pass the folder of a finished run or of bneck import, a file of "
-                "published weights, or a name that bneck import --list prints"
+                f"{start} has no trained weights; pass the folder of a finished run or of bneck import, a file "
+                "of published weights, or a name that bneck import --list prints"
             )
         return Start(folder, str(Path(start).resolve()))
     with file.open("rb") as opened:

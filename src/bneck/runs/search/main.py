@@ -45,14 +45,12 @@ def search(
     Args:
         data: what the task reads; None takes the built-in images, which only classification has.
         target: a latency, as "5ms", or a fraction of the seed network's, as "70%".
-        task: "classify", "detect", "segment" or another registered task. The search changes the
-            backbone; what stands around it stays.
+        task: a registered task, as "detect". The search changes the backbone and keeps the head.
         device: where latency is measured; "local" is this machine (docs/devices.md has the others).
         runtime, precision, threads: what is timed and shipped (`Deployment.of`); training is in float.
         seed_network: the network to narrow: a zoo name or a spec file; None takes the task's usual one.
         epochs, steps: of every full training; T, the training steps that a proposal gets.
-        delta: least latency cut per step, as a fraction of the seed's latency.
-        tail: also narrow the convolutions after the last bneck, which section 4.2 leaves alone.
+        delta, tail: least cut per step, as a fraction of the seed's latency; narrow the last convs, too.
         repeats, seed: final trainings of result and baseline; everything random follows from seed.
         workers, cluster: processes that train, one per core; a Ray cluster, "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
@@ -80,8 +78,7 @@ def search(
     begin = None if start is None else _begin(start, seed_network, from_scratch, progress)
     usual = chosen.default_network if begin is None else str(begin.folder)
     network = usual if seed_network is None else seed_network
-    if begin is None:
-        _refuse_weights(network)
+    _refuse_weights(seed_network)
     dataset = chosen.find(place, own, seed=seed)
     spec, wrapper = chosen.arrange(network, own, dataset)
     if begin is not None:
@@ -133,8 +130,10 @@ def _trained(folder: RunFolder) -> bool:
     return folder.run_json.is_file() and "uniform" in folder.read()
 
 
-def _refuse_weights(network: str) -> None:
+def _refuse_weights(network: str | None) -> None:
     """Raise InputError for a seed network whose weights the search would drop."""
+    if network is None:
+        return
     folder = RunFolder(Path(network))
     if folder.run_json.is_file() or folder.weights.is_file():
         raise InputError(
