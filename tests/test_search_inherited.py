@@ -54,7 +54,9 @@ def test_the_better_one_ships(found: dict[str, Any]) -> None:
     assert found["score"] >= found["baseline"]["score"]
     assert load(run / "found" / "spec.yaml") == from_text(found["found"]["spec"])
     assert (run / "found" / "model.onnx").is_file()
-    assert (run / "report.html").is_file()
+    report = (run / "report.md").read_text()
+    assert "Widths by importance per millisecond" in report
+    assert all(cut in report for cut in found["allocation"]["cuts"])
 
 
 class Killed(BaseException):

@@ -160,7 +160,23 @@ def _cuts(record: SearchRecord) -> Iterator[Block]:
     )  # fmt: skip
 
 
+def _allocation(record: SearchRecord) -> Iterator[Block]:
+    yield Heading("Widths by importance per millisecond")
+    known = record["allocation"]
+    best = {
+        "found": "The network by importance scores at least as high as the uniform width, and ships.",
+        "uniform": "The uniform width scores higher than the network by importance, so it ships as found.",
+    }.get(known.get("shipped", ""), "Neither is trained yet.")
+    yield Paragraph(
+        f"Cut by importance, measured on {known['images']} training images: {'; '.join(known['cuts'])}. The uniform "
+        f"width keeps its channels by the same importance and is trained alike. {best}"
+    )
+
+
 def _steps(record: SearchRecord, entries: Entries) -> Iterator[Block]:
+    if "allocation" in record:
+        yield from _allocation(record)
+        return
     yield Heading("Accepted steps")
     steps, judged = record.get("steps") or [], several(len(judged_trials(entries)), "trial")
     if not steps:
