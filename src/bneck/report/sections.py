@@ -168,8 +168,8 @@ def _allocation(record: SearchRecord) -> Iterator[Block]:
         "uniform": "The uniform width scores higher than the network by importance, so it ships as found.",
     }.get(known.get("shipped", ""), "Neither is trained yet.")
     yield Paragraph(
-        f"Cut by importance, measured on {known['images']} training images: {'; '.join(known['cuts'])}. The uniform "
-        f"width keeps its channels by the same importance and is trained alike. {best}"
+        f"Cut by importance, measured on {known['images']} training images: {'; '.join(known['cuts'])}. The "
+        f"uniform width keeps its channels by the same importance and is trained alike. {best}"
     )
 
 
