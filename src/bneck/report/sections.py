@@ -124,7 +124,7 @@ def _tradeoff(record: SearchRecord, entries: Entries) -> Iterator[Block]:
     final, search = final_chart(record), search_chart(record, entries)
     if final is None:
         yield Paragraph("Not drawn yet: no network is both finally trained and measured.", "note")
-    if search is None:
+    if search is None and "allocation" not in record:  # which judges no trials
         yield Paragraph("Not drawn yet: the search has judged no trial.", "note")
     if charts := [chart for chart in (final, search) if chart is not None]:
         yield draw_charts("report-tradeoff", "Accuracy over latency", charts)
