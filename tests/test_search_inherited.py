@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,24 @@ def test_the_better_one_ships(found: dict[str, Any]) -> None:
     report = (run / "report.md").read_text()
     assert "Widths by importance per millisecond" in report
     assert all(cut.replace(">", "&gt;") in report for cut in found["allocation"]["cuts"])
+
+
+def test_imported_weights_keep_their_input_and_their_origin(
+    simulated: SimulatedDevice, start: Path, tiny_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    imported, out = tmp_path / "imported", tmp_path / "run"
+    mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+    bneck.import_weights(
+        start / "weights.safetensors", str(tiny_file), out=imported, mean=mean, std=std
+    )
+    record = search(pictures, "80%", start=str(imported), device=simulated.name, out=out, **QUICK)
+    held = json.loads((out / "found" / "run.json").read_text())
+    assert record["normalisation"] == held["normalisation"] == {"mean": mean, "std": std}
+    assert record["source"]["sha256"] == held["source"]["sha256"]
+    assert held["options"]["start"] == str(imported)
+    # The file was scored in training as it is by itself: with one and the same input.
+    scored = bneck.evaluate(out / "found")
+    assert scored["score"] == record["found"]["scores"][0]
 
 
 class Killed(BaseException):

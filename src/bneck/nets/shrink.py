@@ -125,7 +125,7 @@ class Votes:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Indices of the channels that were kept: `out` behind every row, `inner` inside every bneck.
+    """Indices of the channels that were kept: `out` of every row, `inner` inside every bneck.
 
     By the narrower network's rows; `rows` are the wide network's that they come from.
     """
@@ -303,7 +303,7 @@ def _last_conv(row: nn.Module) -> ConvBnAct:
 def _slice_bneck(
     wide: BneckRow, narrow: BneckRow, into: Tensor, inner: Tensor, squeezed: Tensor, out: Tensor
 ) -> None:
-    """Fill a bneck from the channels that stay before, inside, squeezed and behind it."""
+    """Fill a bneck from the channels that stay before, inside, squeezed and after it."""
     parts, slim = dict(wide.named_children()), dict(narrow.named_children())
     if "expand" in parts:
         slice_conv(_as(ConvBnAct, parts["expand"]), _as(ConvBnAct, slim["expand"]), inner, into)

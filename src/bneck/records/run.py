@@ -103,9 +103,11 @@ class SearchRecord(TypedDict, total=False):
     found: NetworkRecord
     uniform: NetworkRecord
     steps: list[StepRecord]
-    allocation: dict[
-        str, Any
-    ]  # a search from weights: cuts, images, shipped ("found" or "uniform")
+    # Of a search from weights: where they are from, None for a run's; the input they were made for; what
+    # importance cut, on how many images it was measured, and which network ships, "found" or "uniform".
+    source: dict[str, Any] | None
+    normalisation: dict[str, list[float]]
+    allocation: dict[str, Any]
     blocks: dict[str, Any]  # a block search: space, aim_ms, table, trials, front, finalists
     stages: list[StageRecord]
     overhead_seconds: float  # proposing, shrinking, estimating: all of the search but training

@@ -35,6 +35,7 @@ from bneck.runs.report import write_training_report
 from bneck.runs.start import compatible, find_start, started
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
+from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import load, to_text
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Data, Scores, Task
@@ -114,11 +115,17 @@ class Plan:
     common: TrainOptions
     own: Any
     source: dict[str, Any] | None = None  # of the weights that it starts from
+    normalisation: Normalisation | None = (
+        None  # of the input, where that is known before the training
+    )
 
     def record(self) -> dict[str, Any]:
         """What `run.json` holds at the beginning."""
         costs = count_whole(self.spec, self.wrapper)
         common = asdict(self.common)
+        known = (
+            {} if self.normalisation is None else {"normalisation": self.normalisation.as_json()}
+        )
         if common["teacher"] is not None:
             common["teacher"] = str(Path(common["teacher"]).resolve())
         return {
@@ -128,7 +135,7 @@ class Plan:
             "wrapper": self.task.stored(self.spec, self.wrapper), "classes": list(self.classes),
             "data": self.data, "source": self.source,
             "options": {**common, "task": asdict(self.own)},
-            "training": asdict(self.settings),
+            "training": asdict(self.settings), **known,
         }  # fmt: skip
 
 

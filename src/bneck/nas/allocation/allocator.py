@@ -79,7 +79,7 @@ class Allocator:
         least: no width falls below so many channels, but the seed's own.
         grid: widths are multiples of it, or the seed's own.
         rows: whether residual rows may be left out; those that a head taps stay.
-        tail: how many times the importance of the convs behind the last bneck counts. They have the
+        tail: how many times the importance of the convs after the last bneck counts. They have the
             most channels, each of little importance while the others are there.
 
     Raises:

@@ -15,6 +15,7 @@ from bneck.records.progress import Silent
 from bneck.runs.answers import ModuleAnswers
 from bneck.runs.search.workers import worker_device
 from bneck.specs.network import NetSpec
+from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Data, Scores, Task
 from bneck.tasks.registry import task
@@ -35,6 +36,7 @@ class Experiment:
     wrapper: Wrapper
     data: Data
     compute: str | None = None
+    normalisation: Normalisation = IMAGENET
 
     @property
     def task(self) -> Task:
@@ -43,13 +45,17 @@ class Experiment:
 
     def build(self, spec: NetSpec, seed: int) -> nn.Module:
         """Freshly initialised."""
-        return self.task.module(spec, self.wrapper, seed=seed)
+        return self._normalised(self.task.module(spec, self.wrapper, seed=seed))
 
     def load(self, spec: NetSpec, weights: Path) -> nn.Module:
         """With the weights of a file, in evaluation mode."""
-        net = self.task.module(spec, self.wrapper)
+        net = self._normalised(self.task.module(spec, self.wrapper))
         fill(net, weights, spec.name)
         return net.eval()
+
+    def _normalised(self, net: nn.Module) -> nn.Module:
+        net.normalisation = self.normalisation  # type: ignore[assignment]  # weights files lack it
+        return net
 
     def shrink(self, net: Any, spec: NetSpec, importance: Importance | None = None) -> nn.Module:
         """The most important channels in a narrower network."""

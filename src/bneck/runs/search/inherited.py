@@ -11,7 +11,7 @@ from statistics import mean
 from typing import Any
 
 from bneck.nas.allocation.allocator import Allocation, Allocator, uniform_width
-from bneck.nets.importance import IMAGES, Importance, each_image, measure_importance
+from bneck.nets.importance import Importance, each_image, measure_importance
 from bneck.nets.weights import save_weights
 from bneck.records.files import write_text
 from bneck.runs.search.jobs import Parent, TrainJob
@@ -24,50 +24,43 @@ from bneck.specs.text import to_text
 from bneck.specs.transforms import fix_skips, rename
 
 TRIES = 8
-LOW, AIM, HIGH = (
-    0.97,
-    0.985,
-    0.995,
-)  # of the target: from the last half percent a clock may say more
+# Fractions of the target: from the last half percent a later measurement may come out above it.
+LOW, AIM, HIGH = 0.97, 0.985, 0.995
 
 
-def seed_parent(run: Run, seed: NetSpec) -> Parent:
-    """The start's weights in the seed network, kept in the run: the start may be gone on resume."""
-    weights = run.folder.scratch / "start.safetensors"
-    if not weights.is_file():
-        assert run.settings.start is not None
-        folder = find_start(run.settings.start, seed, run.progress).folder
-        net = started(
-            run.task, seed, run.wrapper, folder, run.experiment.data, seed=run.settings.seed,
-            progress=run.progress,
-        )  # fmt: skip
-        # The folder's normalisation is what its weights were made for; it belongs to them.
-        save_weights(net.state_dict(), weights)
-    return Parent(seed, weights, None)
-
-
-def train_seed(run: Run, seed: NetSpec) -> None:
-    """Fine-tune the start on all train images: the parent of every narrower network."""
+def trained_seed(run: Run, seed: NetSpec) -> Parent:
+    """The start, fine-tuned on all train images, with the importance of its channels, measured once."""
+    begin, weights, path = (
+        run.folder.scratch / f"{name}.safetensors" for name in ("start", "seed-0", "importance")
+    )
+    data = run.experiment.data
     with run.stage("train seed"):
-        job = job_for(run, seed, "seed-0", 0, parent=seed_parent(run, seed))
-        outcome = train_all(run, {"seed-0": job})["seed-0"]
-    record: Any = run.record["seed_network"]
-    record["scores"], record["loss"] = [outcome["score"]], [outcome["loss"]]
-    run.save()
-
-
-def importance_of(run: Run, seed: NetSpec) -> Parent:
-    """The fine-tuned seed with the importance of its channels, measured once."""
-    weights, path = (run.folder.scratch / f"{n}.safetensors" for n in ("seed-0", "importance"))
+        if not begin.is_file():  # a copy: what the run started from may be gone when it is resumed
+            assert run.settings.start is not None
+            folder = find_start(run.settings.start, seed, run.progress).folder
+            net = started(
+                run.task, seed, run.wrapper, folder, data, seed=run.settings.seed,
+                progress=run.progress,
+            )  # fmt: skip
+            save_weights(net.state_dict(), begin)
+        job = job_for(run, seed, "seed-0", 0, parent=Parent(seed, begin, None))
+        _record_outcomes(run, "seed_network", [train_all(run, {"seed-0": job})["seed-0"]])
     if not path.is_file():
         with run.stage("importance"):
-            run.progress.stage("importance of channels", 1)
-            net = run.experiment.load(seed, weights)
-            problem = run.experiment.data.problem(net, run.settings.training)
-            batches = problem.batches(0, 0)
-            measure_importance(net, batches, each_image(problem.loss), images=IMAGES).save(path)  # type: ignore[arg-type]
+            run.progress.stage("measuring the importance of channels", 1)
+            trained: Any = run.experiment.load(seed, weights)
+            problem = data.problem(trained, run.settings.training)
+            loss = each_image(problem.loss)
+            measure_importance(trained, problem.batches(0, 0), loss).save(path)
             run.progress.advance(1)
     return Parent(seed, weights, path)
+
+
+def _record_outcomes(run: Run, key: str, outcomes: list[dict[str, Any]]) -> None:
+    record: Any = run.record[key]  # type: ignore[literal-required]
+    record["scores"] = [one["score"] for one in outcomes]
+    record["loss"] = [one["loss"] for one in outcomes]
+    run.save()
 
 
 def narrowed_both(
@@ -141,11 +134,9 @@ def recover(run: Run, parent: Parent, found: NetSpec, uniform: NetSpec) -> tuple
         outcomes = train_all(run, jobs)
     means = {}
     for role in ("found", "uniform"):
-        record: Any = run.record[role]
         repeats = [outcomes[f"{role}-{n}"] for n in range(run.settings.repeats)]
-        record["scores"] = [one["score"] for one in repeats]
-        record["loss"] = [one["loss"] for one in repeats]
-        means[role] = mean(record["scores"])
+        _record_outcomes(run, role, repeats)
+        means[role] = mean(one["score"] for one in repeats)
     shipped, spec = ("found", found) if means["found"] >= means["uniform"] else ("uniform", uniform)
     if shipped == "uniform":
         run.progress.say(

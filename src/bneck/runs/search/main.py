@@ -11,7 +11,7 @@ from bneck.records.ledger import Ledger
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
 from bneck.runs.folder import fresh_folder, new_folder, record_of
-from bneck.runs.search.pipeline import run_from_weights, run_search
+from bneck.runs.search.pipeline import run_search
 from bneck.runs.search.run import KIND, Run, new_run, resumed_run
 from bneck.runs.search.settings import BlockSettings, SearchSettings, cores, proposals, tuning
 from bneck.runs.start import Start, compatible, find_start
@@ -76,9 +76,8 @@ def search(
         epochs = BUILTIN_EPOCHS if epochs is None else epochs
         steps = BUILTIN_STEPS if steps is None else steps
     begin = None if start is None else _begin(start, seed_network, from_scratch, progress)
-    usual = chosen.default_network if begin is None else str(begin.folder)
-    network = usual if seed_network is None else seed_network
     _refuse_weights(seed_network)
+    network = seed_network or (chosen.default_network if begin is None else str(begin.folder))
     dataset = chosen.find(place, own, seed=seed)
     spec, wrapper = chosen.arrange(network, own, dataset)
     if begin is not None:
@@ -99,7 +98,8 @@ def search(
     settings.check()
     folder = RunFolder(Path(out) if out is not None else fresh_folder(KIND))
     with new_folder(folder.path, lambda: _trained(folder)):
-        run = new_run(folder.path, settings, dataset, spec, wrapper, place, progress or Silent())
+        told = progress or Silent()
+        run = new_run(folder.path, settings, dataset, spec, wrapper, place, told, begin)
         return _carry(run)
 
 
@@ -152,9 +152,7 @@ def _carry(run: Run) -> dict[str, Any]:
         from bneck.runs.search.blocks import search_blocks
 
         search_blocks(run)
-    if run.settings.start is not None:
-        run_from_weights(run)
-    elif run.settings.blocks is None or run.settings.blocks.objective == "reward":
+    if run.settings.blocks is None or run.settings.blocks.objective == "reward":
         run_search(run)
     return {"run": str(run.folder.path), **run.folder.read()}
 

@@ -8,7 +8,7 @@ was killed is resumed from its folder.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -22,7 +22,7 @@ from bneck.runs.answers import FileAnswers
 from bneck.runs.export import ending, export, format_of
 from bneck.runs.search.finals import Handover, handed_over
 from bneck.runs.search.fitting import HIGH
-from bneck.runs.search.inherited import importance_of, narrowed_both, recover, train_seed
+from bneck.runs.search.inherited import narrowed_both, recover, trained_seed
 from bneck.runs.search.latency import (
     Latencies,
     known_table,
@@ -44,32 +44,15 @@ from bneck.specs.zoo import width_rule
 from bneck.tasks.options import TrainOptions
 
 
-def run_from_weights(run: Run) -> None:
-    """Carry a search from trained weights from wherever it stands to its report.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Searched:
+    """What a search found and compares: `role` names the trainings of the network that ships."""
 
-    Raises:
-        InputError: the data, the network or the target cannot be; nothing was trained then.
-    """
-    if run.record["state"] == "finished":
-        run.close()
-        return
-    with run.working():
-        seed = fix_skips(with_resolution(load(run.seed_file), run.settings.resolution))
-        run.wrapper.network(seed)
-        with run.stage("target"):
-            _check_target(run, seed)
-        with run.stage("latency table"):
-            latencies = Latencies(run, seed, table_for(run, seed))
-        with run.stage("target"):
-            limit_ms = _settle_target(run, seed, latencies, None)
-        train_seed(run, seed)
-        parent = importance_of(run, seed)
-        found, uniform = narrowed_both(run, parent, latencies, limit_ms)
-        role, shipped = recover(run, parent, found, uniform)
-    with run.stage("export and measure"):
-        _ship(run, shipped, role)
-        _measure_finals(run, (seed, shipped, uniform), seed, limit_ms)
-    run.finish()
+    found: NetSpec
+    uniform: NetSpec
+    reference: NetSpec
+    limit_ms: float
+    role: str = "found"
 
 
 def run_search(run: Run) -> None:
@@ -84,28 +67,47 @@ def run_search(run: Run) -> None:
     with run.working():
         seed = with_resolution(load(run.seed_file), run.settings.resolution)
         run.wrapper.network(seed)  # refuses what cannot stand in it
-        given = handed_over(run)
-        # Blocks that are already fast enough leave NetAdapt nothing to do.
-        narrows = given is None or given.measured_ms > given.limit_ms * HIGH
-        if given is None:
-            with run.stage("target"):
-                _check_target(run, seed)
-        with run.stage("latency table"):
-            table = _table(run, seed, given, narrows)
-        latencies = Latencies(run, given.reference if given else seed, table)
-        with run.stage("target"):
-            limit_ms = _settle_target(run, seed, latencies, given)
-            uniform = _uniform(run, latencies, limit_ms, given)
-        _train_seed_and_uniform(run, seed, uniform, narrows)
-        if given and not narrows:
-            found = as_it_is(run, seed, table, given)
-        else:
-            found = narrowed(run, seed, latencies, limit_ms)
-        _train_result(run, found, narrows)
+        narrow = _by_netadapt if run.settings.start is None else _by_importance
+        done = narrow(run, seed)
     with run.stage("export and measure"):
-        _ship(run, found)
-        _measure_finals(run, (seed, found, uniform), latencies.reference, limit_ms)
+        _ship(run, done.found, done.role)
+        _measure_finals(run, (seed, done.found, done.uniform), done.reference, done.limit_ms)
     run.finish()
+
+
+def _by_importance(run: Run, seed: NetSpec) -> _Searched:
+    with run.stage("target"):
+        _check_target(run, seed)
+    with run.stage("latency table"):
+        latencies = Latencies(run, seed, table_for(run, seed))
+    with run.stage("target"):
+        limit_ms = _settle_target(run, seed, latencies, None)
+    parent = trained_seed(run, fix_skips(seed))
+    found, uniform = narrowed_both(run, parent, latencies, limit_ms)
+    role, shipped = recover(run, parent, found, uniform)
+    return _Searched(found=shipped, uniform=uniform, reference=seed, limit_ms=limit_ms, role=role)
+
+
+def _by_netadapt(run: Run, seed: NetSpec) -> _Searched:
+    given = handed_over(run)
+    # Blocks that are already fast enough leave NetAdapt nothing to do.
+    narrows = given is None or given.measured_ms > given.limit_ms * HIGH
+    if given is None:
+        with run.stage("target"):
+            _check_target(run, seed)
+    with run.stage("latency table"):
+        table = _table(run, seed, given, narrows)
+    latencies = Latencies(run, given.reference if given else seed, table)
+    with run.stage("target"):
+        limit_ms = _settle_target(run, seed, latencies, given)
+        uniform = _uniform(run, latencies, limit_ms, given)
+    _train_seed_and_uniform(run, seed, uniform, narrows)
+    if given and not narrows:
+        found = as_it_is(run, seed, table, given)
+    else:
+        found = narrowed(run, seed, latencies, limit_ms)
+    _train_result(run, found, narrows)
+    return _Searched(found=found, uniform=uniform, reference=latencies.reference, limit_ms=limit_ms)
 
 
 def _table(run: Run, seed: NetSpec, given: Handover | None, narrows: bool) -> LatencyTable:
@@ -245,14 +247,15 @@ def _record_outcomes(run: Run, outcomes: dict[str, dict[str, Any]]) -> None:
     run.save()
 
 
-def _ship(run: Run, found: NetSpec, role: str = "found") -> None:
+def _ship(run: Run, found: NetSpec, role: str) -> None:
     """The found network as a finished run in `found`, with the file for the device, each file checked."""
     settings, data = run.settings, run.experiment.data
     plan = Plan(
         task=run.task, classes=tuple(run.record["classes"]), spec=found, wrapper=run.wrapper,
         data={k: v for k, v in run.record["data"].items() if k not in ("heldout", "prepared")},
         settings=settings.training, own=settings.options,
-        common=TrainOptions(seed=settings.seed, bad_share=settings.bad_share),
+        common=TrainOptions(seed=settings.seed, bad_share=settings.bad_share, start=settings.start),
+        source=run.record.get("source"), normalisation=run.experiment.normalisation,
     )  # fmt: skip
     # The first training ships, not the best: picking by val scores would flatter the figure.
     weights = run.folder.scratch / f"{role}-0.safetensors"

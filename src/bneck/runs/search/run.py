@@ -15,6 +15,7 @@ from typing import Any
 from bneck.costs.count import count_whole
 from bneck.costs.table import LatencyTable
 from bneck.records.files import write_text
+from bneck.records.imported import normalisation
 from bneck.records.ledger import Ledger
 from bneck.records.progress import Progress
 from bneck.records.run import NetworkRecord, RunFolder, SearchRecord, StageRecord
@@ -26,8 +27,10 @@ from bneck.runs.search.cluster import open_pool
 from bneck.runs.search.experiment import Experiment
 from bneck.runs.search.settings import BlockSettings, SearchSettings, restored
 from bneck.runs.search.workers import WorkerPool
+from bneck.runs.start import Start
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
+from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.text import load, to_text
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Dataset, Task
@@ -93,7 +96,10 @@ class Run:
                     # A node of a cluster runs as many processes at once as it has cores.
                     processes=settings.workers if settings.cluster is None else os.cpu_count() or 1,
                 )  # fmt: skip
-            self.experiment = Experiment(self.task.name, self.wrapper, data, settings.compute)
+            self.experiment = Experiment(
+                self.task.name, self.wrapper, data, settings.compute,
+                Normalisation.from_json(self.record.get("normalisation", IMAGENET.as_json())),
+            )  # fmt: skip
             yield
 
     @contextmanager
@@ -138,9 +144,9 @@ class Run:
 
 def new_run(
     path: Path, settings: SearchSettings, dataset: Dataset, seed: NetSpec, wrapper: Wrapper,
-    data: str | None, progress: Progress,
+    data: str | None, progress: Progress, start: Start | None = None,
 ) -> Run:  # fmt: skip
-    """Begin a run in an empty or new folder, from a seed network in its wrapper."""
+    """Begin a run in an empty or new folder, from a seed network in its wrapper and perhaps from weights."""
     task = settings.task_object
     record: Any = {
         **new_record(KIND, "bneck.search(...)"),
@@ -151,6 +157,9 @@ def new_run(
         "data": {**data_record(dataset, data), "resolution": seed.resolution},
         "settings": {**asdict(settings), "data": data},
     }
+    if start is not None:
+        record["source"] = start.record()
+        record["normalisation"] = normalisation(RunFolder(start.folder)).as_json()
     run = Run(RunFolder(path), settings, data, record, progress)
     write_text(run.seed_file, to_text(seed))
     run.save()
