@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 from bneck.imports.hub import HubName, hub_name
 from bneck.imports.published import KNOWN, network_of
+from bneck.specs.errors import InputError
 from bneck.specs.zoo import network
 from foreign_nets import Timm, trained
 from hub_server import commit_of, served
@@ -164,7 +165,8 @@ def test_names() -> None:
     assert hub_name("timm/a_b.c") == HubName("timm/a_b.c")
     assert hub_name("hf:org/a-b@v1.0") == HubName("org/a-b", "v1.0")
     assert hub_name("runs/mine") is None
-    assert hub_name("hf:org") is None
+    with pytest.raises(InputError, match="write hf:ORG/REPO"):
+        hub_name("hf:org")
 
 
 def test_a_folder_of_that_name_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

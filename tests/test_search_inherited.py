@@ -109,5 +109,10 @@ def test_refusals(start: Path, pictures: Path, tmp_path: Path) -> None:
         search(pictures, start=str(start), from_scratch=True, out=tmp_path / "a")
     with pytest.raises(InputError, match="has no trained weights"):
         search(pictures, start=str(tmp_path), out=tmp_path / "b")
+    with pytest.raises(
+        InputError, match=r"are of .*, which cannot become v2.*leave --seed-network"
+    ):
+        search(pictures, start=str(start), seed_network="v2", out=tmp_path / "d")
+    assert not (tmp_path / "d").exists()
     with pytest.raises(InputError, match=r"--from"):
         search(pictures, seed_network=str(start), out=tmp_path / "c")

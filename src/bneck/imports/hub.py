@@ -57,8 +57,16 @@ class Weights:
 
 
 def hub_name(text: str) -> HubName | None:
-    """The repository that a text names; None if it is something else, as a path that exists is."""
+    """The repository that a text names; None if it is something else, as a path that exists is.
+
+    Raises:
+        InputError: it begins with hf: and goes on otherwise.
+    """
     match = _NAME.fullmatch(text)
+    if match is None and text.startswith("hf:"):
+        raise InputError(
+            f"{text} does not name a repository of the hub; write hf:ORG/REPO[@REVISION]"
+        )
     if match is None or (match["timm"] and Path(text).exists()):
         return None
     return HubName(match["any"] or match["timm"], match["rev"])

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bneck.nets.build import build
+from bneck.nets.shrink import ShrinkError
+from bneck.nets.transfer import transferred
 from bneck.records.files import locked
 from bneck.records.ledger import Ledger
 from bneck.records.progress import Progress, Silent
@@ -17,6 +20,10 @@ from bneck.runs.search.settings import BlockSettings, SearchSettings, cores, pro
 from bneck.runs.start import Start, compatible, find_start
 from bneck.runs.train import data_path, resume_training
 from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.text import load
+from bneck.specs.wrapper import PLAIN, Wrapper
+from bneck.tasks.contract import Task
 from bneck.tasks.options import parted
 from bneck.tasks.registry import DEFAULT, tasks
 from bneck.tasks.registry import task as task_named
@@ -81,7 +88,7 @@ def search(
     dataset = chosen.find(place, own, seed=seed)
     spec, wrapper = chosen.arrange(network, own, dataset)
     if begin is not None:
-        spec = compatible(chosen, spec, begin.folder)
+        spec = _fitting(chosen, spec, wrapper, begin)
     training = chosen.recipe(
         None, images=dataset.splits["train"], started=begin is not None, seed=seed, epochs=epochs
     )
@@ -111,6 +118,25 @@ def _begin(
             "--from-scratch searches for blocks, which have no weights yet; leave it or --from out"
         )
     return find_start(start, seed_network, progress)
+
+
+def _fitting(chosen: Task, spec: NetSpec, wrapper: Wrapper, begin: Start) -> NetSpec:
+    """The seed network as the weights need it.
+
+    Raises:
+        InputError: they are another network's, which is said before anything is measured.
+    """
+    spec = compatible(chosen, spec, begin.folder)
+    held = load(RunFolder(begin.folder).spec)
+    if wrapper == PLAIN:
+        try:
+            transferred(build(held), spec)
+        except ShrinkError as error:
+            raise InputError(
+                f"the weights of {begin.text} are of {held.name}, which cannot become {spec.name}: {error}; "
+                "leave --seed-network out to narrow the network of the weights"
+            ) from None
+    return spec
 
 
 def _block_options(options: Mapping[str, Any], from_scratch: bool) -> dict[str, Any]:
