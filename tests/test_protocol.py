@@ -500,3 +500,24 @@ class TestTurns:
         with machine.turn():
             assert len(caplog.messages) == 1
         assert "may time at once and disturb each other" in caplog.text
+
+
+class TestGivingWay:
+    def test_work_waits_while_another_process_times_and_goes_on_when_it_ends(
+        self, tmp_path: Path
+    ) -> None:
+        locks, ours = tmp_path / "locks", Machine(tmp_path / "locks")
+        ours.give_way()  # nobody ever timed here
+        times = "with machine.timing():\n    print('timing', flush=True)\n    sys.stdin.read()"
+        with another_process(locks, tmp_path, times) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "timing\n"
+            begun = time.monotonic()
+            ours.give_way(longest_s=0.3)
+            assert time.monotonic() - begun >= 0.3
+            with ours.timing():  # several may time, they take turns
+                ours.give_way()  # what a process times itself does not stop it
+            threading.Timer(0.5, other.kill).start()
+            ours.give_way()
+            assert other.wait(10) != 0
+        assert time.monotonic() - begun >= 0.8

@@ -249,7 +249,7 @@ def fill_table(
         InputError: no such runtime or device, or one that is lost for good.
     """
     engine, plan = runtime(runtime_name), plan or plan_for(seed)
-    with opened(place) as device:
+    with opened(place) as device, device.timing():
         device.check(runtime_name)
         filling = _Filling(plan, engine, precision, device, threads, effort or Effort(), progress)
         # The seed itself: what disturbs the machine slows it as it slows its narrower versions.

@@ -10,14 +10,16 @@ import fcntl
 import logging
 import os
 import re
+import time
 import weakref
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CPUS = Path("/sys/devices/system/cpu")
 FAST = 0.9  # of the highest clock: favoured cores differ by a few percent, slow ones by far more
 TICKETS = 256  # more than there are ever processes that wait
+LONGEST_S, POLL_S = 600.0, 0.1  # of giving way
 LOG = logging.getLogger("bneck")
 
 
@@ -44,6 +46,41 @@ class Machine:
         weakref.finalize(self, _close, self._claims)
         self._chosen: dict[tuple[int, frozenset[int]], list[int]] = {}
         self._told = set[str]()
+        self._timing = 0  # announcements of this process
+
+    @contextmanager
+    def timing(self) -> Iterator[None]:
+        """Announce that this process times for a while: work of other processes gives way."""
+        file = self._taken("timing", fcntl.LOCK_SH)
+        self._timing += 1
+        try:
+            yield
+        finally:
+            self._timing -= 1
+            _let_go(file)
+
+    def give_way(self, longest_s: float = LONGEST_S) -> None:
+        """Wait while other processes time here, `longest_s` at most; for work that may pause at any step.
+
+        Training on every core would make each burst of theirs a disturbed one.
+        """
+        end = time.monotonic() + longest_s
+        # What this process times itself is no reason to wait.
+        while not self._timing and not self._free("timing") and time.monotonic() < end:
+            time.sleep(POLL_S)
+
+    def _free(self, name: str) -> bool:
+        """Whether no other process has the lock."""
+        if (path := self._path(name)).is_file():
+            with suppress(OSError), path.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return False
+        return True
+
+    def _path(self, name: str) -> Path:
+        return self._folder / (re.sub(r"[^\w.-]", "-", name) + ".lock")
 
     @contextmanager
     def turn(self, device: str = "machine") -> Iterator[None]:
@@ -97,19 +134,18 @@ class Machine:
     def _claim(self, core: int) -> bool:
         """Whether the core is this process's until it ends."""
         if core not in self._claims:
-            file = self._taken(f"core-{core}", wait=False)
+            file = self._taken(f"core-{core}", fcntl.LOCK_EX | fcntl.LOCK_NB)
             if file is None:
                 return False
             self._claims[core] = file
         return True
 
-    def _taken(self, name: str, *, wait: bool = True) -> int | None:
+    def _taken(self, name: str, kind: int = fcntl.LOCK_EX) -> int | None:
         """The lock of that name; None where another process has it, or where there can be none."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Opened each time: what cleans /tmp may have removed the file.
-            path = self._folder / (re.sub(r"[^\w.-]", "-", name) + ".lock")
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            file = os.open(self._path(name), os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             self._tell(
                 f"{self._folder} cannot be written ({error.strerror}), so bneck processes on this "
@@ -117,13 +153,14 @@ class Machine:
             )
             return None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except OSError:
-            if not wait:
+            if kind & fcntl.LOCK_NB:
                 os.close(file)
                 return None
-            self._tell("another bneck process is measuring on this device; the two take turns")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            if kind == fcntl.LOCK_EX:  # a shared lock only waits for a glance of `give_way`
+                self._tell("another bneck process is measuring on this device; the two take turns")
+            fcntl.flock(file, kind)
         return file
 
     def _tell(self, sentence: str) -> None:

@@ -93,7 +93,7 @@ def measure(
     protocol = protocol or Protocol()
     reference = reference or Candidate(network(REFERENCE_NAME))
     names = [candidate.runtime or runtime_name for candidate in candidates]
-    with opened(place) as device:
+    with opened(place) as device, device.timing():
         engines = {name: runtime(name) for name in dict.fromkeys(names)}
         for name in engines:
             device.check(name)

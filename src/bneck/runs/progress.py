@@ -9,12 +9,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bneck.records.progress import Progress
+from bneck.devices.machine import THIS
+from bneck.records.progress import Progress, Silent
 from bneck.training.log import TrainingLog
 
 PERCENT = 100
 POLL_S = 0.5
 PATIENCE_S = 3.0  # a silence that needs no word
+
+
+class Courteous(Silent):
+    """Called at every step of a training or an evaluation: lets other processes time in peace."""
+
+    def __call__(self, done: int, total: int, loss: float) -> None:
+        THIS.give_way()
+
+    def advance(self, done: int) -> None:
+        THIS.give_way()
 
 
 class Steps:
@@ -26,6 +37,7 @@ class Steps:
         self.done = 0
 
     def __call__(self, done: int, total: int, loss: float) -> None:
+        THIS.give_way()
         if not self.losses:
             self.progress.stage(self.stage, total)
         self.losses.append(loss)
@@ -109,6 +121,7 @@ class Marker:
         self.mark, self.last = mark, 0.0
 
     def __call__(self, done: int, total: int, loss: float) -> None:
+        THIS.give_way()
         now = time.perf_counter()
         if done == total or now - self.last > POLL_S:
             self.last = now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Self, TypeAlias
 
 from bneck.devices.timing import Timer
@@ -65,6 +66,10 @@ class Place(ABC):
     def wait(self, seconds: float) -> None:
         """Let time pass on the device, for what disturbs it to end."""
         time.sleep(seconds)
+
+    def timing(self) -> AbstractContextManager[None]:
+        """Announce that networks are timed here, for what else works here to give way."""
+        return nullcontext()
 
     def close(self) -> None:
         """End what runs for this place."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 
+from bneck.devices.machine import THIS
 from bneck.devices.places.contract import ImageSize, Place
 from bneck.devices.runtimes import RUNTIMES, Array, Runtime, runtime
 from bneck.devices.timing import RunTimer, Timer, pinned
@@ -45,6 +47,9 @@ class Local(Place):
         if session.metadata.get("input") == "pixels":
             image = rng.integers(0, 256, (1, height, width, channels), dtype=np.uint8)
         return RunTimer(session.prepare(image), threads)
+
+    def timing(self) -> AbstractContextManager[None]:
+        return THIS.timing()
 
     def _engine(self, name: str) -> Runtime:
         if name not in self._engines:

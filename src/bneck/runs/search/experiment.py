@@ -11,8 +11,8 @@ from torch import nn
 from bneck.nets.importance import Importance
 from bneck.nets.shrink import shrink_into
 from bneck.nets.weights import fill
-from bneck.records.progress import Silent
 from bneck.runs.answers import ModuleAnswers
+from bneck.runs.progress import Courteous
 from bneck.runs.search.workers import worker_device
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import IMAGENET, Normalisation
@@ -70,4 +70,4 @@ class Experiment:
     def score(self, net: Any, *, heldout: bool) -> Scores:
         """What a network scores."""
         answers = ModuleAnswers(self.task, net.to(worker_device(self.compute)))
-        return self.data.evaluate(answers, "heldout" if heldout else "val", Silent())
+        return self.data.evaluate(answers, "heldout" if heldout else "val", Courteous())

@@ -13,7 +13,7 @@ from torch import nn
 
 from bneck.nets.importance import Importance
 from bneck.nets.weights import save_weights
-from bneck.runs.progress import Marker
+from bneck.runs.progress import Courteous, Marker
 from bneck.runs.search.experiment import Experiment
 from bneck.specs.network import NetSpec
 from bneck.training.settings import Diverged, Settings
@@ -150,7 +150,7 @@ def outcome_of(
     start = time.perf_counter()
     try:
         if settings is not None:
-            experiment.fit(net, settings, heldout=True, **how)
+            experiment.fit(net, settings, heldout=True, on_step=Courteous(), **how)
         check_finite(net)
         outcome = _scored(net, experiment, heldout=True)
         if not all(math.isfinite(outcome[k] or 0.0) for k in ("score", "expected", "loss")):
