@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,14 @@ from bneck.records.run import RunFolder
 from bneck.runs.folder import fresh_folder, new_folder, record_of
 from bneck.runs.search.pipeline import run_search
 from bneck.runs.search.run import KIND, Run, new_run, resumed_run
-from bneck.runs.search.settings import BlockSettings, SearchSettings, cores, proposals, tuning
+from bneck.runs.search.settings import (
+    BlockSettings,
+    Method,
+    SearchSettings,
+    cores,
+    proposals,
+    tuning,
+)
 from bneck.runs.start import Start, compatible, find_start
 from bneck.runs.train import data_path, resume_training
 from bneck.specs.errors import InputError
@@ -39,19 +46,20 @@ BLOCK_OPTIONS = (
 
 
 def search(
-    data: str | Path | None = None, target: str = "70%", *, task: str = DEFAULT,
+    data: str | Path | None = None, target: str | Sequence[str] = "70%", *, task: str = DEFAULT,
     device: str = "local", runtime: str | None = None, precision: str = "fp32", threads: int = 1,
     seed_network: str | None = None, epochs: float | None = None, steps: int | None = None,
     delta: float = 0.01, tail: bool = True, repeats: int = 2, seed: int = 0,
     workers: int | None = None, cluster: str | None = None, out: str | Path | None = None,
-    start: str | None = None,
+    start: str | None = None, method: Method | None = None, also: Sequence[str] = (), retrain: bool = False,
     from_scratch: bool = False, progress: Progress | None = None, **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Find the network for these images that meets a latency on this device, and ship it.
 
     Args:
         data: what the task reads; None takes the built-in images, which only classification has.
-        target: a latency, as "5ms", or a fraction of the seed network's, as "70%".
+        target: a latency, as "5ms", or a fraction of the seed network's, as "70%"; several give a
+            network each, of which the first is the run's own.
         task: a registered task, as "detect". The search changes the backbone and keeps the head.
         device: where latency is measured; "local" is this machine (docs/devices.md has the others).
         runtime, precision, threads: what is timed and shipped (`Deployment.of`); training is in float.
@@ -62,7 +70,12 @@ def search(
         workers, cluster: processes that train, one per core; a Ray cluster, "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
         from_scratch: blocks first (4.1); the seed network is then what they are compared with.
-        start: trained weights to narrow by importance instead (a run, an import, a file, a hub's name).
+        start: trained weights to begin with (a run, an import, a file, a hub's name); None trains the
+            seed network from random weights.
+        method: "importance" per millisecond, or "netadapt" (4.2); None takes importance, with
+            `from_scratch` netadapt.
+        also: trained weights of other networks to compare with, named as `start`.
+        retrain: with netadapt, train the result from random weights, as the paper does.
         progress: receives what happens.
         options: with `from_scratch`, the fields of `settings.BlockSettings` (its `epochs` are
             `proxy_epochs` here, by default a third of `epochs`); the fields of the task's `Options`
@@ -92,9 +105,16 @@ def search(
     training = chosen.recipe(
         None, images=dataset.splits["train"], started=begin is not None, seed=seed, epochs=epochs
     )
+    method = method or ("netadapt" if from_scratch else "importance")
+    recovery = chosen.recipe(
+        None, images=dataset.splits["train"], started=True, seed=seed, epochs=training.epochs
+    )
+    others = tuple(find_start(one, None, progress).text for one in also)
     settings = SearchSettings(
         task=chosen.name, options=own, seed_network=network, resolution=spec.resolution,
-        target=target, training=training, tuning=tuning(training),
+        targets=(target,) if isinstance(target, str) else tuple(target) or ("70%",),
+        training=training, recovery=recovery, method=method, also=others, retrain=retrain,
+        tuning=tuning(training),
         steps=STEPS if steps is None else steps, delta=delta, kinds=proposals(tail=tail),
         heldout=HELDOUT, repeats=repeats, seed=seed, workers=cores() if workers is None else workers,
         blocks=_block_settings(blocks, training.epochs) if from_scratch else None,
