@@ -52,13 +52,13 @@ class SearchOptions:
         flag="--from",
     )  # fmt: skip
     epochs: float | None = option(None, "Epochs of every full training run.")
-    steps: int | None = option(None, "T: training steps per proposal.")
-    tail: bool = option(
-        True, "Also narrow the convs after the last bneck (the paper does not).",
+    steps: int | None = option(None, "T: NetAdapt's training steps per proposal.")
+    tail: bool | None = option(
+        None, "Let NetAdapt narrow the convs after the last bneck (the paper does not).",
         flag="--tail/--no-tail",
     )  # fmt: skip
-    delta: float = option(
-        0.01, "Minimum latency cut per step, as a fraction of the seed network's latency."
+    delta: float | None = option(
+        None, "NetAdapt's minimum latency cut per step, as a fraction of the seed's; default 0.01."
     )
     repeats: int = option(2, "Final training runs of result and baseline.")
     seed: int = option(0, "Seed of everything random.")

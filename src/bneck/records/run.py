@@ -44,7 +44,8 @@ class NetworkRecord(TypedDict, total=False):
 
     `measured_ms` is the median wall time, divided by the slowdown factor; `measurement` its whole
     record. `width` is the multiplier of a uniform-width baseline, `title` how a network was made.
-    `heldout_score` is missing where the network was widened after the last step, whose record has the narrower network's.
+    `heldout_score` is missing where the network was widened after the last step, whose record has the
+    narrower network's.
     """
 
     name: str

@@ -172,7 +172,7 @@ def _allocation(record: SearchRecord) -> Iterator[Block]:
         best = "The network by importance scores at least as high as every other, and ships."
     else:
         title = record["found"].get("title", "another")
-        best = f"{title[0].upper()}{title[1:]} scores higher than the network by importance, so it ships as found."
+        best = f"{title[0].upper()}{title[1:]} scores higher than the network by importance, and ships."
     yield Paragraph(
         f"Cut by importance, measured on {known['images']} training images: {'; '.join(known['cuts'])}. The "
         f"uniform width keeps its channels by the same importance and is trained alike. {best}"

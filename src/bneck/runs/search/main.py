@@ -36,7 +36,7 @@ from bneck.tasks.registry import DEFAULT, tasks
 from bneck.tasks.registry import task as task_named
 
 BUILTIN_EPOCHS, BUILTIN_STEPS = 6, 8
-STEPS = 50
+STEPS, DELTA = 50, 0.01  # the paper's delta
 HELDOUT = 0.2  # of the train images, on which proposals are scored
 # Options of the block search, see `settings.BlockSettings`.
 BLOCK_OPTIONS = (
@@ -49,7 +49,7 @@ def search(
     data: str | Path | None = None, target: str | Sequence[str] = "70%", *, task: str = DEFAULT,
     device: str = "local", runtime: str | None = None, precision: str = "fp32", threads: int = 1,
     seed_network: str | None = None, epochs: float | None = None, steps: int | None = None,
-    delta: float = 0.01, tail: bool = True, repeats: int = 2, seed: int = 0,
+    delta: float | None = None, tail: bool | None = None, repeats: int = 2, seed: int = 0,
     workers: int | None = None, cluster: str | None = None, out: str | Path | None = None,
     start: str | None = None, method: Method | None = None, also: Sequence[str] = (), retrain: bool = False,
     from_scratch: bool = False, progress: Progress | None = None, **options: Any,
@@ -65,7 +65,8 @@ def search(
         runtime, precision, threads: what is timed and shipped (`Deployment.of`); training is in float.
         seed_network: the network to narrow: a zoo name or a spec file; None takes the task's usual one.
         epochs, steps: of every full training; T, the training steps that a proposal gets.
-        delta, tail: least cut per step, as a fraction of the seed's latency; narrow the last convs, too.
+        delta, tail: of NetAdapt, which alone has `steps` too: least cut per step, as a fraction of the
+            seed's latency (0.01); narrow the last convs, too (True).
         repeats, seed: final trainings of result and baseline; everything random follows from seed.
         workers, cluster: processes that train, one per core; a Ray cluster, "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
@@ -89,6 +90,8 @@ def search(
     rest = {k: v for k, v in options.items() if k not in BLOCK_OPTIONS}
     common, own = parted(chosen, "search", rest, tasks())
     common.check()
+    method = method or ("netadapt" if from_scratch else "importance")
+    _check_method(method, {"--steps": steps, "--delta": delta, "--tail": tail})
     if epochs is not None and not 0 < epochs < float("inf"):
         raise InputError(f"epochs is {epochs}; it must be a number above 0")
     place = data_path(chosen, data)
@@ -105,7 +108,6 @@ def search(
     training = chosen.recipe(
         None, images=dataset.splits["train"], started=begin is not None, seed=seed, epochs=epochs
     )
-    method = method or ("netadapt" if from_scratch else "importance")
     recovery = chosen.recipe(
         None, images=dataset.splits["train"], started=True, seed=seed, epochs=training.epochs
     )
@@ -115,7 +117,8 @@ def search(
         targets=(target,) if isinstance(target, str) else tuple(target) or ("70%",),
         training=training, recovery=recovery, method=method, also=others, retrain=retrain,
         tuning=tuning(training),
-        steps=STEPS if steps is None else steps, delta=delta, kinds=proposals(tail=tail),
+        steps=STEPS if steps is None else steps, delta=DELTA if delta is None else delta,
+        kinds=proposals(tail=tail is not False),
         heldout=HELDOUT, repeats=repeats, seed=seed, workers=cores() if workers is None else workers,
         blocks=_block_settings(blocks, training.epochs) if from_scratch else None,
         device=device, runtime=runtime, precision=precision, threads=threads, cluster=cluster,
@@ -128,6 +131,15 @@ def search(
         told = progress or Silent()
         run = new_run(folder.path, settings, dataset, spec, wrapper, place, told, begin)
         return _carry(run)
+
+
+def _check_method(method: str, given: Mapping[str, Any]) -> None:
+    used = [flag for flag, value in given.items() if value is not None]
+    if used and method == "importance":
+        raise InputError(
+            f"{', '.join(used)} belongs to NetAdapt, and this search narrows by importance; leave it out, or "
+            "add --method netadapt"
+        )
 
 
 def _begin(
@@ -171,9 +183,8 @@ def _block_options(options: Mapping[str, Any], from_scratch: bool) -> dict[str, 
 
 def _trained(folder: RunFolder) -> bool:
     """Whether a run holds work that is worth keeping when it is refused."""
-    if Ledger(folder.ledger).find(event="blocks begun"):
-        return True
-    return folder.run_json.is_file() and "uniform" in folder.read()
+    begun = Ledger(folder.ledger)
+    return any(begun.find(event=event) for event in ("blocks begun", "training begun"))
 
 
 def _refuse_weights(network: str | None) -> None:

@@ -33,6 +33,8 @@ def trained_seed(run: Run, seed: NetSpec, *, heldout: bool = False) -> Parent:
     With `heldout` it is also trained without the held-out images, for NetAdapt.
     """
     settings, weights = run.settings, run.folder.scratch / "seed-0.safetensors"
+    if run.ledger.find(event="training begun") is None:
+        run.ledger.append({"event": "training begun"})
     with run.stage("train seed"):
         parent = None
         if settings.start is not None:
