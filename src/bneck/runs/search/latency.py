@@ -7,16 +7,18 @@ import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bneck.costs.table import LatencyTable, TableError
 from bneck.costs.table_file import FORMAT, read_table
 from bneck.devices.deployment import Deployment
-from bneck.devices.fill import Plan, fill_table, plan_for
+from bneck.devices.fill import NETWORKS_IN_ALL, Plan, fill_table, plan_for
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.places import identity, opened
 from bneck.devices.protocol import Protocol, TimingError
+from bneck.nas.allocation.drawn import as_searched
 from bneck.records.files import cache_folder, locked, write_bytes
 from bneck.records.ledger import Ledger
 from bneck.records.measurement import Measurement
@@ -101,19 +103,24 @@ def table_for(
     reference = reference or seed
     path = table_path(reference, run.settings.deployment, space=space, wrapper=run.wrapper)
     table = filled_table(
-        run, reference, plan_for(seed, run.wrapper), path, run.folder.table, reference_ms
+        run, reference, seed_plan(seed, run.wrapper), path, run.folder.table, reference_ms
     )
     record_table(run, table)
     return table
 
 
+def seed_plan(seed: NetSpec, wrapper: Wrapper = PLAIN, count: int = NETWORKS_IN_ALL) -> Plan:
+    """The table for every narrower version of `seed`, judged on networks as a search finds them."""
+    return plan_for(seed, partial(as_searched, seed), wrapper, count=count)
+
+
 def record_table(run: Run, table: LatencyTable) -> None:
     """Write down what a run's latency table is like, and say it."""
-    error, line, header = table.error(), table.line(), table.header
+    error, header = table.error(), table.header
     run.record["table"] = {
         "entries": _entries(table),
-        **{k: getattr(line, k) for k in ("rounding", "scale", "offset_ms")},
-        **{k: getattr(error, k) for k in ("networks", "median", "p95")},
+        **_line(table),
+        **{k: getattr(error, k) for k in ("networks", "median", "p95", "bias")},
         "reference": header["reference"],
         "reference_ms": header["reference_ms"],
     }
@@ -168,11 +175,11 @@ def latency_table(
     seed = resolve(network)
     path = table_path(seed, on) if out is None else Path(out)
     with _filling(path, told):
-        table = _fill(seed, path, on, told)
+        table = _fill(seed, path, on, told, seed_plan(seed))
     return {
         "file": str(path), "network": seed.name, "device": device, "runtime": on.runtime,
         "precision": precision, "threads": threads, "entries": _entries(table),
-        "seed_ms": float(table.header["reference_ms"]), "line": asdict(table.line()),
+        "seed_ms": float(table.header["reference_ms"]), "line": _line(table),
         "error": asdict(table.error()), "summary": str(table.error()),
     }  # fmt: skip
 
@@ -188,13 +195,18 @@ def _filling(path: Path, progress: Progress) -> AbstractContextManager[None]:
 
 
 def _fill(
-    reference: NetSpec, path: Path, on: Deployment, progress: Progress, plan: Plan | None = None,
+    reference: NetSpec, path: Path, on: Deployment, progress: Progress, plan: Plan,
     reference_ms: float | None = None,
 ) -> LatencyTable:  # fmt: skip
     return fill_table(
         reference, path, plan=plan, runtime_name=on.runtime, precision=on.precision, place=on.device,
         threads=on.threads, nominal_ms=reference_ms, progress=Staged(progress, "measuring"),
     )  # fmt: skip
+
+
+def _line(table: LatencyTable) -> dict[str, float]:
+    line = table.line()
+    return {"rounding": line.rounding, "scale": line.scale, "offset_ms": line.offset_ms}
 
 
 def _entries(table: LatencyTable) -> int:
