@@ -18,7 +18,7 @@ from bneck.nas.fitting import fit_widths
 from bneck.records.ledger import Ledger
 from bneck.records.progress import Silent
 from bneck.runs.search.fitting import LOW, TRIES, fit_by_clock
-from bneck.runs.search.latency import CAREFUL, PAUSE_S, Latencies
+from bneck.runs.search.latency import CAREFUL, PAUSE_S, Latencies, seed_plan
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import scale_width
 from bneck.specs.wrapper import PLAIN
@@ -123,7 +123,7 @@ def test_a_network_is_fitted_to_a_limit_by_what_the_device_measures(
     device: SimulatedDevice, tiny: NetSpec, tmp_path: Path
 ) -> None:
     """A device that has changed since its table was filled: measurements put the table right."""
-    table = fill_table(tiny, tmp_path / "table.jsonl", place=device.place())
+    table = fill_table(tiny, tmp_path / "table.jsonl", plan=seed_plan(tiny), place=device.place())
     device.work = lambda model: work_ms(model) ** 1.3
     pace = device.network_ms(tiny) / float(table.header["reference_ms"])
     limit = 0.75 * float(table.header["reference_ms"])
