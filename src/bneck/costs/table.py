@@ -28,6 +28,8 @@ ROUNDINGS = tuple(step / 4 for step in range(6))
 LEAST_NETWORKS = 8
 # One load of a network is off by 2 %, the rows of one shape by 10 % of what others are: (0.02 / 0.1)^2.
 DAMPING = 0.04
+# Of a network that was measured on the way: it is like those that are asked for next.
+LEARNED_WEIGHT = 4.0
 
 
 class TableError(InputError):
@@ -150,14 +152,15 @@ class LatencyTable:
     """Measured rows of one device, runtime and precision, and whole networks to calibrate them.
 
     `header` says where and how it was measured. `rows` maps shape -> widths -> milliseconds;
-    `networks` holds (keys of its rows, measured milliseconds, held out?). `wrapper` surrounds every
-    network that it estimates.
+    `networks` holds (keys of its rows, measured milliseconds, held out?), `learned` the milliseconds of
+    networks that were measured while it was used. `wrapper` surrounds every network that it estimates.
     """
 
     header: dict[str, Any]
     rows: dict[RowShape, dict[Widths, float]] = field(default_factory=dict)
     networks: list[tuple[tuple[Key, ...], float, bool]] = field(default_factory=list)
     wrapper: Wrapper = PLAIN
+    learned: dict[tuple[Key, ...], float] = field(default_factory=dict)
     _laws: dict[tuple[RowShape, float], Law] = field(default_factory=dict, repr=False)
     _spans: dict[RowShape, list[tuple[int, int]]] = field(default_factory=dict, repr=False)
     _cache: dict[Key, float] = field(default_factory=dict, repr=False)
@@ -176,10 +179,17 @@ class LatencyTable:
         self._cache.clear()
         self._line = None
 
+    def learn(self, spec: NetSpec, measured_ms: float) -> None:
+        """Calibrate anew with a network that was measured, if every row of it can be answered."""
+        if self.covers(spec):
+            self.learned[tuple(row_keys(spec, self.wrapper))] = measured_ms
+            self._cache.clear()
+            self._line = None
+
     def uncalibrated(self) -> LatencyTable:
         """The measured rows alone: networks take as long as their rows add up to."""
         line = Line(rounding=1.0, scale=1.0, offset_ms=0.0)
-        return replace(self, networks=[], _cache={}, _line=line)
+        return replace(self, networks=[], learned={}, _cache={}, _line=line)
 
     def row_ms(self, shape: RowShape, widths: Widths) -> float:
         """Calibrated milliseconds of one row; those of a network's rows and the offset add up to its estimate.
@@ -222,7 +232,7 @@ class LatencyTable:
         return True
 
     def line(self) -> Line:
-        """The calibration: least relative error on the networks that are not held out.
+        """The calibration: least relative error on the networks that are not held out, and the learned.
 
         Raises:
             TableError: fewer than 8 networks to calibrate on.
@@ -234,12 +244,14 @@ class LatencyTable:
                     f"the latency table is calibrated on {len(known)} networks; it needs "
                     f"{LEAST_NETWORKS} or more, fill it again"
                 )
-            measured = np.array([ms for _, ms in known])
+            weights = np.array([1.0] * len(known) + [LEARNED_WEIGHT] * len(self.learned))
+            known += self.learned.items()
+            measured, networks = np.array([ms for _, ms in known]), [keys for keys, _ in known]
             shapes = list(dict.fromkeys(shape for keys, _ in known for shape, _ in keys))
             fits = [
-                _fit(self._sums([keys for keys, _ in known], shapes, rounding), measured, rounding, shapes)
+                _fit(self._sums(networks, shapes, rounding), measured, weights, rounding, shapes)
                 for rounding in ROUNDINGS
-            ]  # fmt: skip
+            ]
             self._line = min(fits, key=lambda fit: fit[0])[1]
         return self._line
 
@@ -307,19 +319,20 @@ class LatencyTable:
 
 
 def _fit(
-    sums: Array, measured: Array, rounding: float, shapes: Sequence[RowShape]
+    sums: Array, measured: Array, weights: Array, rounding: float, shapes: Sequence[RowShape]
 ) -> tuple[float, Line]:
     """(sum of squared relative errors and of what keeps the shares small, line) for one rounding."""
-    design = np.column_stack([sums.sum(1), np.ones(len(sums)), sums]) / measured[:, None]
+    shares = np.sqrt(weights) / measured
+    design = np.column_stack([sums.sum(1), np.ones(len(sums)), sums]) * shares[:, None]
     damped = np.zeros((len(shapes), design.shape[1]))
     damped[:, 2:] = DAMPING**0.5 * np.eye(len(shapes))
-    design, aims = np.concatenate([design, damped]), np.ones(len(measured) + len(shapes))
-    aims[len(measured) :] = 0.0
+    design = np.concatenate([design, damped])
+    aims = np.concatenate([shares * measured, np.zeros(len(shapes))])
     solution = np.linalg.lstsq(design, aims, rcond=None)[0]
     error = float(np.square(design @ solution - aims).sum())
-    scale, offset_ms, *shares = map(float, solution)
+    scale, offset_ms, *beyond = map(float, solution)
     line = Line(
         rounding=rounding, scale=scale, offset_ms=offset_ms,
-        shares=dict(zip(shapes, shares, strict=True)),
+        shares=dict(zip(shapes, beyond, strict=True)),
     )  # fmt: skip
     return error, line

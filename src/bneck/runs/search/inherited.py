@@ -71,9 +71,11 @@ def narrowed_both(
     assert parent.importance is not None
     importance = Importance.load(parent.importance)
     with run.stage("widths"):
-        allocator, made = Allocator(seed, importance.groups, table), dict[str, Allocation]()
+        made = dict[str, Allocation]()
 
         def by_importance(aim_ms: float) -> NetSpec:
+            # The table has learned from what was measured since.
+            allocator = Allocator(seed, importance.groups, table)
             found = allocator.at(max(aim_ms, allocator.fastest_ms()))
             made[found.spec.digest()] = found
             return found.spec

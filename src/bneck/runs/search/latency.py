@@ -40,7 +40,8 @@ class Latencies:
     """Milliseconds of networks on a run's device, all relative to one network, the `reference`.
 
     What `table` estimates and what is measured compare, because both are divided by the slowdown of the
-    reference since the table was begun.
+    reference since the table was begun. The table learns from every network that is verified. A resumed
+    run verifies the same ones in the same order, from its ledger, so its estimates are the same.
     """
 
     run: Run
@@ -48,7 +49,10 @@ class Latencies:
     table: LatencyTable
 
     def verified_ms(self, spec: NetSpec) -> float:
-        """Measured milliseconds, once per device and table: another run finds them in the cache folder."""
+        """Measured milliseconds, once per device and table: another run finds them in the cache folder.
+
+        The table is calibrated anew with them.
+        """
         known = self.run.ledger.find(event="verified", digest=spec.digest())
         if known is None:
             ms = self._remembered_ms(spec)
@@ -57,7 +61,9 @@ class Latencies:
                 "estimated_ms": self.table.estimate_ms(spec),
             }  # fmt: skip
             self.run.ledger.append(known)
-        return float(known["measured_ms"])
+        ms = float(known["measured_ms"])
+        self.table.learn(spec, ms)
+        return ms
 
     def measured_ms(self, spec: NetSpec) -> float:
         """Measured milliseconds, once per run: for networks of a space, of which few come again."""
