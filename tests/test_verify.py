@@ -19,7 +19,7 @@ from bneck.nas.fitting import fit_widths
 from bneck.records.ledger import Ledger
 from bneck.records.progress import Silent
 from bneck.runs.search.fitting import LOW, TRIES, fit_by_clock
-from bneck.runs.search.latency import CAREFUL, PAUSE_S, Latencies, seed_plan
+from bneck.runs.search.latency import CAREFUL, PAUSE_S, Latencies, glanced_ms, seed_plan
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import scale_width
 from bneck.specs.wrapper import PLAIN
@@ -143,6 +143,18 @@ def test_a_device_that_is_too_busy_is_waited_for(
     found = Latencies(run(tmp_path / "a", device), tiny, table).verified_ms(narrower)
     assert found == pytest.approx(device.network_ms(narrower), rel=0.01)
     assert set(device.waited_s) == {PAUSE_S}
+
+
+def test_a_glance_at_a_busy_device_waits_for_nothing(
+    device: SimulatedDevice, tiny: NetSpec
+) -> None:
+    rng = random.Random(0)
+    device.slowdown = lambda seconds: rng.choice((1, 9))
+    specs = [tiny, scale_width(tiny, 0.5)]
+    found = glanced_ms(specs, Deployment(device=device.name), PLAIN)
+    assert found == [pytest.approx(device.network_ms(spec)) for spec in specs]
+    assert device.waited_s == []
+    assert device.seconds < 0.5
 
 
 def test_a_network_is_fitted_to_a_limit_by_what_the_device_measures(

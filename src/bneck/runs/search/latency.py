@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from bneck.devices.fill import NETWORKS_IN_ALL, Plan, fill_table, plan_for
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.places import identity, opened
 from bneck.devices.protocol import Protocol, TimingError
+from bneck.devices.runtimes import runtime
 from bneck.nas.allocation.drawn import as_searched
 from bneck.records.files import cache_folder, locked, write_bytes
 from bneck.records.ledger import Ledger
@@ -33,6 +34,7 @@ from bneck.specs.wrapper import PLAIN, Wrapper
 CAREFUL = Protocol(rounds=8, loads=3, burst_ms=30.0)
 USUAL = Deployment()
 PATIENCE, PAUSE_S = 6, 10.0
+GLANCES, GLANCED_RUNS = 3, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +265,19 @@ def measured_ms(
     nominal_ms = float(table.header["reference_ms"]) if table else None
     found = measured(candidates, seed, nominal_ms, on, wrapper)
     return [measurement.latency_ms.median for measurement in found]
+
+
+def glanced_ms(specs: Sequence[NetSpec], on: Deployment, wrapper: Wrapper) -> list[float]:
+    """Rough milliseconds within seconds, also on a busy device: the least of a few runs each."""
+    engine, found = runtime(on.runtime), list[float]()
+    with opened(on.device) as device:
+        device.check(on.runtime)
+        for spec in specs:
+            candidate = Candidate(spec, precision=on.precision, wrapper=wrapper)
+            with closing(candidate.timer(device, engine, on.threads)) as timer:
+                bursts = [timer.burst(GLANCED_RUNS, 1) for _ in range(GLANCES)]
+            found.append(min(ms for burst in bursts for ms in burst.wall_ms))
+    return found
 
 
 def measured(
