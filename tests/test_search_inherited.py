@@ -10,8 +10,8 @@ import pytest
 
 import bneck
 from bneck.records.progress import Silent
-from bneck.runs.search.lose import upper_bound
 from bneck.runs.search.main import resume_search, search
+from bneck.runs.search.widths.lose import upper_bound
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool

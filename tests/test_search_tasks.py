@@ -89,7 +89,7 @@ class TestFinished:
         spec = load(run.path / "spec.yaml")
         assert record["found"]["params"] == count_whole(spec, wrapper).params
         table = read_table(run.path / "table.jsonl", wrapper)
-        assert record["found"]["estimated_ms"] == pytest.approx(table.estimate_ms(spec))
+        assert record["found"]["estimated_ms"] == pytest.approx(table.estimate_ms(spec), rel=1e-3)
         seed = record["seed_network"]["estimated_ms"]
         assert record["found"]["estimated_ms"] < 0.88 * seed
 

@@ -18,16 +18,16 @@ from bneck.nas.fitting import fit_widths
 from bneck.nas.netadapt import Unreachable
 from bneck.nets.importance import Importance
 from bneck.records.files import write_text
-from bneck.runs.search.candidates import Candidate, simpler_ways
 from bneck.runs.search.finals import handed_over
 from bneck.runs.search.jobs import Parent
 from bneck.runs.search.latency import Latencies, table_for
-from bneck.runs.search.lose import affordable_target
 from bneck.runs.search.run import Run
-from bneck.runs.search.seed import trained_seed
 from bneck.runs.search.ship import Result, compared, measure_finals, ship
 from bneck.runs.search.target import check_targets, settle_target
 from bneck.runs.search.trials import record_outcomes, train_all
+from bneck.runs.search.widths.candidates import Candidate, simpler_ways
+from bneck.runs.search.widths.lose import affordable_target
+from bneck.runs.search.widths.seed import trained_seed
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
 from bneck.specs.transforms import fix_skips, rename
