@@ -47,8 +47,9 @@ def trial(tiny: NetSpec, experiment: Experiment, tmp_path: Path) -> dict[str, An
     parent = tmp_path / "parent.safetensors"
     save_weights(experiment.build(tiny, 0).state_dict(), parent)
     return {
-        "spec": tiny, "parent_spec": tiny, "parent_weights": parent, "experiment": experiment,
-        "settings": TUNING, "steps": 1, "weights": tmp_path / "trial.safetensors",
+        "spec": tiny, "parent_spec": tiny, "parent_weights": parent, "importance": None,
+        "experiment": experiment, "settings": TUNING, "steps": 1,
+        "weights": tmp_path / "trial.safetensors",
     }  # fmt: skip
 
 

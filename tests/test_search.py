@@ -88,9 +88,11 @@ class TestFinished:
         assert data["left_out"] == []
         assert record["seed_network"]["digest"] == tiny.digest()
         assert [stage["name"] for stage in record["stages"]] == [
-            "images", "target", "latency table", "train seed and baseline", "adapt", "train result",
-            "export and measure",
+            "images", "target", "latency table", "train seed and baseline", "importance", "adapt",
+            "train result", "export and measure",
         ]  # fmt: skip
+        # The 78 images that are not held out, in whole batches of 9.
+        assert record["channels"] == {"keep": "fisher", "images": 72}
         assert record["seconds"] == pytest.approx(sum(s["seconds"] for s in record["stages"]))
         assert 0 < record["overhead_seconds"] < record["seconds"]
 

@@ -103,6 +103,8 @@ class SearchRecord(TypedDict, total=False):
     found: NetworkRecord
     uniform: NetworkRecord
     steps: list[StepRecord]
+    # Of NetAdapt's proposals: `keep`, "fisher" or "l2"; with "fisher" `images`, on which it was measured.
+    channels: dict[str, Any]
     # Of a search from weights: where they are from, None for a run's; the input they were made for; what
     # importance cut, on how many images it was measured, and which network ships, "found" or "uniform".
     source: dict[str, Any] | None

@@ -39,9 +39,9 @@ def trained_seed(run: Run, seed: NetSpec) -> Parent:
             assert run.settings.start is not None
             folder = find_start(run.settings.start, seed, run.progress).folder
             net = started(
-                run.task, seed, run.wrapper, folder, data, seed=run.settings.seed,
+                run.task, seed, run.wrapper, folder, data, settings=run.settings.training,
                 progress=run.progress,
-            )  # fmt: skip
+            ).net  # fmt: skip
             save_weights(net.state_dict(), begin)
         job = job_for(run, seed, "seed-0", 0, parent=Parent(seed, begin, None))
         _record_outcomes(run, "seed_network", [train_all(run, {"seed-0": job})["seed-0"]])

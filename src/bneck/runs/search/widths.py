@@ -46,8 +46,10 @@ def _keep_found(
 
 def narrowed(run: Run, seed: NetSpec, latencies: Latencies, limit_ms: float) -> NetSpec:
     """NetAdapt until a network also measures within the limit; what it cut too much is given back."""
-    table, judge, kinds = latencies.table, Judge(run), run.settings.kinds
-    spec, accuracy = fix_skips(seed), judge.accuracy
+    table, kinds, spec = latencies.table, run.settings.kinds, fix_skips(seed)
+    with run.stage("importance"):
+        judge = Judge(run, spec)
+    accuracy = judge.accuracy
     fastest_ms = table.estimate_ms(narrowest(seed, kinds=kinds))
     # An estimate is off by the table's usual error, so the first aim is that much below the limit.
     aim_ms = max(fastest_ms, limit_ms * (1 - table.error().median))
