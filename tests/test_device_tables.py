@@ -196,6 +196,7 @@ def test_a_whole_search_is_measured_by_an_agent_in_another_process(
         steps=1,
         repeats=1,
         delta=0.08,
+        method="netadapt",
     )
     assert record["state"] == "finished"
     assert record["settings"]["device"] == name

@@ -238,7 +238,7 @@ def test_a_gauge_is_searched(
     options = {name: value for name, value in given.items() if name not in ("network", "batch")}
     record = bneck.search(
         **options, seed_network=given["network"], device=simulated.name, target="88%", epochs=2,
-        steps=2, delta=0.05, repeats=1, workers=1, out=tmp_path / "run",
+        repeats=1, workers=1, out=tmp_path / "run",
     )  # fmt: skip
     assert (record["state"], record["metric"]) == ("finished", "R2")
     assert record["data"]["heldout"] == 8  # a fifth of 40

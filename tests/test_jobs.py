@@ -17,10 +17,11 @@ from bneck.records.progress import Silent
 from bneck.runs.report import write_report
 from bneck.runs.search.experiment import Experiment
 from bneck.runs.search.jobs import ProxyJob, TrainJob, TrialJob, outcome_of, proxy_job, trial_job
-from bneck.runs.search.pipeline import run_search, train_all
+from bneck.runs.search.pipeline import run_search
 from bneck.runs.search.run import new_run
 from bneck.runs.search.settings import SearchSettings, proposals, tuning
 from bneck.runs.search.supernet import shared_weights
+from bneck.runs.search.trials import train_all
 from bneck.runs.search.workers import WorkerPool
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import Plain

@@ -34,7 +34,13 @@ from bneck.specs.text import from_text, to_text
 from search_run import Run
 from simulated_device import SimulatedDevice, plugged_in, work_ms
 
-SMALL: dict[str, Any] = {"epochs": 1.0, "steps": 1, "repeats": 1, "delta": 0.08}
+SMALL: dict[str, Any] = {
+    "epochs": 1.0,
+    "steps": 1,
+    "repeats": 1,
+    "method": "netadapt",
+    "delta": 0.08,
+}
 TARGET = "92.8%"  # one step of NetAdapt ends just below it, so that nothing is given back
 FILES = {
     "found", "ledger.jsonl", "report.html", "report.md", "run.json", "spec.yaml", "table.jsonl",
@@ -51,6 +57,7 @@ def run(
 ) -> Run:
     path = tmp_path_factory.mktemp("runs") / "run"
     given = {"device": simulated.name, "seed_network": str(tiny_file), "workers": 1, **SMALL}
+    given["method"] = "netadapt"
     returned = search(pictures, TARGET, out=path, **given)
     found = Run(path)
     assert returned == {"run": str(path), **found.record}
@@ -88,8 +95,8 @@ class TestFinished:
         assert data["left_out"] == []
         assert record["seed_network"]["digest"] == tiny.digest()
         assert [stage["name"] for stage in record["stages"]] == [
-            "images", "target", "latency table", "train seed and baseline", "importance", "adapt",
-            "train result", "export and measure",
+            "images", "target", "latency table", "train seed", "importance", "adapt", "train result",
+            "export and measure",
         ]  # fmt: skip
         # The 78 images that are not held out, in whole batches of 9.
         assert record["channels"] == {"keep": "fisher", "images": 72}
@@ -241,7 +248,12 @@ class PlugPuller(Silent):
 @pytest.fixture(scope="module")
 def given(simulated: SimulatedDevice, tiny_file: Path) -> dict[str, Any]:
     """What the searches here have in common."""
-    return {"device": simulated.name, "seed_network": str(tiny_file), "workers": 1}
+    return {
+        "device": simulated.name,
+        "seed_network": str(tiny_file),
+        "workers": 1,
+        "method": "netadapt",
+    }
 
 
 class TestTargets:

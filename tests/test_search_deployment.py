@@ -18,7 +18,14 @@ from bneck.specs.network import NetSpec
 from commands import Call, refusal
 from simulated_device import SimulatedDevice
 
-SMALL: dict[str, Any] = {"epochs": 1.0, "steps": 1, "repeats": 1, "delta": 0.08, "workers": 1}
+SMALL: dict[str, Any] = {
+    "epochs": 1.0,
+    "steps": 1,
+    "repeats": 1,
+    "method": "netadapt",
+    "delta": 0.08,
+    "workers": 1,
+}
 
 
 def test_what_runs_on_the_device_is_what_is_timed_and_shipped(

@@ -46,10 +46,12 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 
 def arguments(data: Path, spec: Path, out: Path, *, delta: float, workers: int) -> list[str]:
+    method = ["--method", "netadapt", "--steps", "1", "--delta", str(delta)] if delta else []
     return [
+        *method,
         "--device", "simulated:killed", "--data", str(data), "--target", "75%",
         "--seed-network", str(spec), "--epochs", "2",
-        "--steps", "1", "--repeats", "1", "--delta", str(delta), "--workers", str(workers),
+        "--repeats", "1", "--workers", str(workers),
         "--out", str(out),
     ]  # fmt: skip
 
@@ -57,7 +59,10 @@ def arguments(data: Path, spec: Path, out: Path, *, delta: float, workers: int) 
 def kill_and_resume(
     folder: Path, data: Path, spec: Path, *, kills: int, delta: float, workers: int
 ) -> None:
-    """Kill a search at random moments, resume it each time, and hold it against an unbroken one."""
+    """Kill a search at random moments, resume it each time, and hold it against an unbroken one.
+
+    It goes by NetAdapt with that `delta`, by importance with 0.
+    """
     whole, broken = Run(folder / "whole"), Run(folder / "broken")
     given = arguments(data, spec, whole.path, delta=delta, workers=workers)
     finish(start(*given, folder=folder))
@@ -94,16 +99,18 @@ def kill_and_resume(
 
 
 class TestKilled:
+    @pytest.mark.parametrize("delta", [0.08, 0], ids=["netadapt", "importance"])
     def test_killed_twice_it_chooses_as_if_unbroken(
-        self, tmp_path: Path, pictures: Path, tiny_file: Path
+        self, tmp_path: Path, pictures: Path, tiny_file: Path, delta: float
     ) -> None:
-        kill_and_resume(tmp_path, pictures, tiny_file, kills=2, delta=0.08, workers=1)
+        kill_and_resume(tmp_path, pictures, tiny_file, kills=2, delta=delta, workers=1)
 
     @pytest.mark.slow
+    @pytest.mark.parametrize("delta", [0.02, 0], ids=["netadapt", "importance"])
     def test_killed_ten_times_it_chooses_as_if_unbroken(
-        self, tmp_path: Path, pictures: Path, tiny_file: Path
+        self, tmp_path: Path, pictures: Path, tiny_file: Path, delta: float
     ) -> None:
-        kill_and_resume(tmp_path, pictures, tiny_file, kills=10, delta=0.02, workers=2)
+        kill_and_resume(tmp_path, pictures, tiny_file, kills=10, delta=delta, workers=2)
 
     def test_ctrl_c_ends_in_one_sentence_that_says_how_to_go_on(
         self, tmp_path: Path, pictures: Path, tiny_file: Path

@@ -27,6 +27,7 @@ from simulated_device import SimulatedDevice, plugged_in
 
 IN_SMALL: dict[str, Any] = {
     "target": "88%", "epochs": 2, "steps": 2, "delta": 0.05, "repeats": 1, "workers": 1,
+    "method": "netadapt",
 }  # fmt: skip
 SSD = Ssdlite(classes=2)
 LR = Aspp(shape=(48, 64), classes=3, filters=16, stride=8)

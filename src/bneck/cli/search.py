@@ -20,7 +20,20 @@ from bneck.tasks.registry import DEFAULT
 class SearchOptions:
     """The options of `bneck search` that every task has, with the names and defaults of `bneck.search`."""
 
-    target: str = option("70%", "Latency target: 5ms, 800us, or 70% of the seed network's.")
+    target: tuple[str, ...] = option(
+        (),
+        "Latency target: 5ms, 800us, or 70% of the seed network's (default); several give a network each.",
+    )
+    method: str | None = option(
+        None,
+        "How to narrow: importance (default), or netadapt (section 4.2, default with --from-scratch).",
+    )
+    also: tuple[str, ...] = option(
+        (), "Weights of another network to compare with, as in --from; may be given several times."
+    )
+    retrain: bool = option(
+        False, "With --method netadapt: train the result from random weights, as the paper does."
+    )
     device: str = option("local", WHERE)
     runtime: str | None = option(
         None, "Runtime on the device: onnxruntime, litert or openvino; default the device's."
@@ -34,18 +47,18 @@ class SearchOptions:
     )
     start: str | None = option(
         None,
-        "Trained weights to narrow by importance: a run, an import, a file of published weights, or a name on "
+        "Trained weights to begin with: a run, an import, a file of published weights, or a name on "
         "the hub (timm/NAME.TAG, hf:ORG/REPO).",
         flag="--from",
     )  # fmt: skip
     epochs: float | None = option(None, "Epochs of every full training run.")
-    steps: int | None = option(None, "T: training steps per proposal.")
-    tail: bool = option(
-        True, "Also narrow the convs after the last bneck (the paper does not).",
+    steps: int | None = option(None, "T: NetAdapt's training steps per proposal.")
+    tail: bool | None = option(
+        None, "Let NetAdapt narrow the convs after the last bneck (the paper does not).",
         flag="--tail/--no-tail",
     )  # fmt: skip
-    delta: float = option(
-        0.01, "Minimum latency cut per step, as a fraction of the seed network's latency."
+    delta: float | None = option(
+        None, "NetAdapt's minimum latency cut per step, as a fraction of the seed's; default 0.01."
     )
     repeats: int = option(2, "Final training runs of result and baseline.")
     seed: int = option(0, "Seed of everything random.")

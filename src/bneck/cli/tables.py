@@ -104,6 +104,15 @@ def search_summary(record: Mapping[str, Any]) -> str:
     folder, shipped = Path(record["run"]), record.get("shipped")
     met = "meets" if record["meets_target"] else "MISSES"
     baseline, metric = record["baseline"], record.get("metric", "top-1")
+    family = "".join(
+        f"\n{one['target']}: {one['measured_latency_ms']:.3f} ms, {metric} {one['score']:.1%}: "
+        f"{folder / one['export']['file']}"
+        for one in record.get("family", [])
+    )
+    others = "".join(
+        f"; {one['title']} {fmean(one['scores']):.1%} at {one['measured_ms']:.3f} ms"
+        for one in record.get("others", {}).values()
+    )
     file, score = folder / (shipped["file"] if shipped else "found/model.onnx"), ""
     if shipped:
         scored = "" if shipped.get("score") is None else f", {metric} {shipped['score']:.1%}"
@@ -112,8 +121,8 @@ def search_summary(record: Mapping[str, Any]) -> str:
         f"{record['found']['name']}: {record['measured_latency_ms']:.3f} ms measured, {met} the target of "
         f"{record['target_ms']:.3f} ms\n"
         f"{metric} {record['score']:.1%}; uniform width {baseline['score']:.1%} at "
-        f"{baseline['latency_ms']:.3f} ms\n"
-        f"report: {folder / 'report.html'}\nmodel:  {file}{score}"
+        f"{baseline['latency_ms']:.3f} ms{others}\n"
+        f"report: {folder / 'report.html'}\nmodel:  {file}{score}{family}"
     )
 
 

@@ -43,8 +43,9 @@ class NetworkRecord(TypedDict, total=False):
     """One network of the run. `scores`, of the run's metric, and `loss` have one value per final training.
 
     `measured_ms` is the median wall time, divided by the slowdown factor; `measurement` its whole
-    record. `width` is the multiplier of a uniform-width baseline. `heldout_score` is missing where the
-    network was widened after the last step, whose record has the narrower network's.
+    record. `width` is the multiplier of a uniform-width baseline, `title` how a network was made.
+    `heldout_score` is missing where the network was widened after the last step, whose record has the
+    narrower network's.
     """
 
     name: str
@@ -59,6 +60,7 @@ class NetworkRecord(TypedDict, total=False):
     scores: list[float]
     loss: list[float | None]
     width: float
+    title: str
 
 
 class StageRecord(TypedDict):
@@ -105,11 +107,14 @@ class SearchRecord(TypedDict, total=False):
     steps: list[StepRecord]
     # Of NetAdapt's proposals: `keep`, "fisher" or "l2"; with "fisher" `images`, on which it was measured.
     channels: dict[str, Any]
-    # Of a search from weights: where they are from, None for a run's; the input they were made for; what
-    # importance cut, on how many images it was measured, and which network ships, "found" or "uniform".
+    # Of a search from weights: where they are from, None for a run's; the input they were made for.
     source: dict[str, Any] | None
     normalisation: dict[str, list[float]]
+    # Of a search by importance: what was cut, on how many images importance was measured, the role of the
+    # network that ships; other networks that were compared; further targets, each with the same keys.
     allocation: dict[str, Any]
+    others: dict[str, NetworkRecord]
+    family: list[dict[str, Any]]
     blocks: dict[str, Any]  # a block search: space, aim_ms, table, trials, front, finalists
     stages: list[StageRecord]
     overhead_seconds: float  # proposing, shrinking, estimating: all of the search but training

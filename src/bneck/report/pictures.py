@@ -20,6 +20,9 @@ MARKS: dict[str, tuple[Mark, int, str]] = {
     "seed": ("square", 5, "seed network"),
     "found": ("circle", 0, "found network"),
     "uniform": ("triangle", 1, "uniform width"),
+    "narrowed": ("circle", 2, "by importance"),
+    "scratch": ("triangle", 3, "uniform width from random weights"),
+    "resolution": ("diamond", 4, "lower resolution"),
 }
 MOST_TRIALS = 500  # drawn; of more, every so manieth
 
@@ -89,7 +92,7 @@ def _target(record: SearchRecord) -> tuple[tuple[float, str], ...]:
 
 
 def _final(role: str, network: NetworkRecord) -> list[Series]:
-    mark, colour, name = MARKS[role]
+    mark, colour, name = MARKS.get(role, ("square", 6, network.get("title", role)))
     latency, scores = network["measured_ms"], network["scores"]
     words = f"{name}: {ms(latency)} ms"
     _, p10, p90 = text.measured(network)

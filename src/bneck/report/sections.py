@@ -60,6 +60,8 @@ def _summary(record: SearchRecord) -> Iterator[Block]:
         yield Paragraph(sentence, "lead")
     if record.get("found"):
         yield Paragraph(text.baseline_sentence(record), "lead")
+    if sentence := text.others_sentence(record):
+        yield Paragraph(sentence, "lead")
     if sentence := text.task_sentence(record):
         yield Paragraph(sentence)
     if tiles := tuple(_tiles(record)):
@@ -163,10 +165,14 @@ def _cuts(record: SearchRecord) -> Iterator[Block]:
 def _allocation(record: SearchRecord) -> Iterator[Block]:
     yield Heading("Widths by importance per millisecond")
     known = record["allocation"]
-    best = {
-        "found": "The network by importance scores at least as high as the uniform width, and ships.",
-        "uniform": "The uniform width scores higher than the network by importance, so it ships as found.",
-    }.get(known.get("shipped", ""), "Neither is trained yet.")
+    shipped = known.get("shipped")
+    if shipped is None:
+        best = "None is trained yet."
+    elif shipped == "found":
+        best = "The network by importance scores at least as high as every other, and ships."
+    else:
+        title = record["found"].get("title", "another")
+        best = f"{title[0].upper()}{title[1:]} scores higher than the network by importance, and ships."
     yield Paragraph(
         f"Cut by importance, measured on {known['images']} training images: {'; '.join(known['cuts'])}. The "
         f"uniform width keeps its channels by the same importance and is trained alike. {best}"

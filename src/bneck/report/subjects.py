@@ -68,9 +68,13 @@ def subjects(place: str | Path) -> list[Subject]:
 
 def _searched(name: str, record: dict[str, Any]) -> list[Subject]:
     found = []
-    for role, key in (("seed", "seed_network"), ("found", "found"), ("uniform width", "uniform")):
-        network = record.get(key) or {}
-        if network.get("spec"):
+    networks = {
+        "seed": record.get("seed_network"), "found": record.get("found"),
+        "uniform width": record.get("uniform"),
+        **{one.get("title", role): one for role, one in record.get("others", {}).items()},
+    }  # fmt: skip
+    for role, network in networks.items():
+        if network and network.get("spec"):
             spec, scores = from_text(network["spec"]), network.get("scores") or []
             one = _subject(record, f"{name}, {role}", spec, network, scores)
             measurement = network.get("measurement") or {}

@@ -36,7 +36,7 @@ def metric(record: SearchRecord, *, first: bool = False) -> str:
 
 
 def named(record: SearchRecord) -> Iterator[tuple[str, str, NetworkRecord]]:
-    """(role, title, network) of those of seed, found and uniform that are there."""
+    """(role, title, network) of seed, found and uniform as far as they are there, and of the others."""
     networks = (record.get("seed_network"), record.get("found"), record.get("uniform"))
     for role, network in zip(("seed", "found", "uniform"), networks, strict=True):
         if network:
@@ -44,6 +44,30 @@ def named(record: SearchRecord) -> Iterator[tuple[str, str, NetworkRecord]]:
             if role == "uniform" and network.get("width") is not None:
                 name = f"width {network['width']:.3g}"
             yield role, f"{role}: {name}" if name else role, network
+    for role, network in record.get("others", {}).items():
+        yield role, network.get("title", role), network
+
+
+def best_baseline(record: SearchRecord) -> tuple[str, NetworkRecord] | None:
+    """(title, network) of the most accurate one that is not shipped; None before any is trained."""
+    shipped = record.get("allocation", {}).get("shipped", "found")
+    trained = [
+        (title, network)
+        for role, title, network in named(record)
+        if role not in ("seed", "found", shipped) and network.get("scores")
+    ]
+    return max(trained, key=lambda one: fmean(one[1]["scores"]), default=None)
+
+
+def others_sentence(record: SearchRecord) -> str:
+    """What the other networks of equal latency reach; "" where there are none."""
+    parts = [
+        f"{network.get('title', role)} {spread_text(network['scores'])}"
+        + (f" at {ms(network['measured_ms'])} ms" if "measured_ms" in network else "")
+        for role, network in record.get("others", {}).items()
+        if network.get("scores")
+    ]
+    return f"Other ways to that latency, trained as long in all: {listed(parts)}." if parts else ""
 
 
 def measured(network: NetworkRecord) -> tuple[float | None, float | None, float | None]:

@@ -19,7 +19,6 @@ from bneck.nets.transfer import is_folded, restore_statistics, take_rows, transf
 from bneck.records.files import cache_folder, locked
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder, task_run
-from bneck.runs.importance import importance_on
 from bneck.runs.imports import import_weights
 from bneck.runs.load import Trained, task_of, trained
 from bneck.specs.errors import InputError
@@ -164,7 +163,7 @@ def started(
     if narrows(source, spec, wrapper):
         channels["keep"] = keep
         if keep == "fisher":
-            importance = importance_on(data, wide, settings, progress, group=group)
+            importance = data.importance(wide, settings, progress, group=group)
             channels |= {"images": importance.images, "new_head": new_head}
             through = ", through a new head" if new_head else ""
             progress.say(

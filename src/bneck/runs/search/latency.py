@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from bneck.costs.table import LatencyTable, TableError
@@ -44,6 +45,31 @@ class Latencies:
     run: Run
     reference: NetSpec
     table: LatencyTable
+
+    def measure_again(self, specs: Sequence[NetSpec], number: int) -> None:
+        """Measure networks against each other for the `number`-th time; `mean_ms` takes it into account."""
+        ledger = self.run.ledger
+        wanted = [
+            spec for spec in specs
+            if ledger.find(event="measured again", digest=spec.digest(), number=number) is None
+        ]  # fmt: skip
+        if wanted:
+            on = self.run.settings.deployment
+            times = measured_ms(self.reference, wanted, self.table, on, self.run.wrapper)
+            for spec, ms in zip(wanted, times, strict=True):
+                self.note(spec, ms, number)
+
+    def note(self, spec: NetSpec, ms: float, number: int) -> None:
+        """Take into account what a network measured at some other time."""
+        event = {"event": "measured again", "digest": spec.digest(), "number": number}
+        if self.run.ledger.find(**event) is None:
+            self.run.ledger.append({**event, "measured_ms": ms})
+
+    def mean_ms(self, spec: NetSpec) -> float:
+        """The mean of all that was measured of a network."""
+        first, again = self.verified_ms(spec), self.run.ledger.all(event="measured again")
+        times = [float(one["measured_ms"]) for one in again if one["digest"] == spec.digest()]
+        return mean([first, *times])
 
     def verified_ms(self, spec: NetSpec) -> float:
         """Measured milliseconds, once per device and table: another run finds them in the cache folder."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,14 @@ from bneck.records.run import RunFolder
 from bneck.runs.folder import fresh_folder, new_folder, record_of
 from bneck.runs.search.pipeline import run_search
 from bneck.runs.search.run import KIND, Run, new_run, resumed_run
-from bneck.runs.search.settings import BlockSettings, SearchSettings, cores, proposals, tuning
+from bneck.runs.search.settings import (
+    BlockSettings,
+    Method,
+    SearchSettings,
+    cores,
+    proposals,
+    tuning,
+)
 from bneck.runs.start import Start, compatible, find_start
 from bneck.runs.train import data_path, resume_training
 from bneck.specs.errors import InputError
@@ -29,7 +36,7 @@ from bneck.tasks.registry import DEFAULT, tasks
 from bneck.tasks.registry import task as task_named
 
 BUILTIN_EPOCHS, BUILTIN_STEPS = 6, 8
-STEPS = 50
+STEPS, DELTA = 50, 0.01  # the paper's delta
 HELDOUT = 0.2  # of the train images, on which proposals are scored
 # Options of the block search, see `settings.BlockSettings`.
 BLOCK_OPTIONS = (
@@ -39,30 +46,37 @@ BLOCK_OPTIONS = (
 
 
 def search(
-    data: str | Path | None = None, target: str = "70%", *, task: str = DEFAULT,
+    data: str | Path | None = None, target: str | Sequence[str] = "70%", *, task: str = DEFAULT,
     device: str = "local", runtime: str | None = None, precision: str = "fp32", threads: int = 1,
     seed_network: str | None = None, epochs: float | None = None, steps: int | None = None,
-    delta: float = 0.01, tail: bool = True, repeats: int = 2, seed: int = 0,
+    delta: float | None = None, tail: bool | None = None, repeats: int = 2, seed: int = 0,
     workers: int | None = None, cluster: str | None = None, out: str | Path | None = None,
-    start: str | None = None,
+    start: str | None = None, method: Method | None = None, also: Sequence[str] = (), retrain: bool = False,
     from_scratch: bool = False, progress: Progress | None = None, **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Find the network for these images that meets a latency on this device, and ship it.
 
     Args:
         data: what the task reads; None takes the built-in images, which only classification has.
-        target: a latency, as "5ms", or a fraction of the seed network's, as "70%".
+        target: a latency, as "5ms", or a fraction of the seed network's, as "70%"; several give a
+            network each, of which the first is the run's own.
         task: a registered task, as "detect". The search changes the backbone and keeps the head.
         device: where latency is measured; "local" is this machine (docs/devices.md has the others).
         runtime, precision, threads: what is timed and shipped (`Deployment.of`); training is in float.
         seed_network: the network to narrow: a zoo name or a spec file; None takes the task's usual one.
         epochs, steps: of every full training; T, the training steps that a proposal gets.
-        delta, tail: least cut per step, as a fraction of the seed's latency; narrow the last convs, too.
+        delta, tail: of NetAdapt, which alone has `steps` too: least cut per step, as a fraction of the
+            seed's latency (0.01); narrow the last convs, too (True).
         repeats, seed: final trainings of result and baseline; everything random follows from seed.
         workers, cluster: processes that train, one per core; a Ray cluster, "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
         from_scratch: blocks first (4.1); the seed network is then what they are compared with.
-        start: trained weights to narrow by importance instead (a run, an import, a file, a hub's name).
+        start: trained weights to begin with (a run, an import, a file, a hub's name); None trains the
+            seed network from random weights.
+        method: "importance" per millisecond, or "netadapt" (4.2); None takes importance, with
+            `from_scratch` netadapt.
+        also: trained weights of other networks to compare with, named as `start`.
+        retrain: with netadapt, train the result from random weights, as the paper does.
         progress: receives what happens.
         options: with `from_scratch`, the fields of `settings.BlockSettings` (its `epochs` are
             `proxy_epochs` here, by default a third of `epochs`); the fields of the task's `Options`
@@ -76,6 +90,8 @@ def search(
     rest = {k: v for k, v in options.items() if k not in BLOCK_OPTIONS}
     common, own = parted(chosen, "search", rest, tasks())
     common.check()
+    method = method or ("netadapt" if from_scratch else "importance")
+    _check_method(method, {"--steps": steps, "--delta": delta, "--tail": tail})
     if epochs is not None and not 0 < epochs < float("inf"):
         raise InputError(f"epochs is {epochs}; it must be a number above 0")
     place = data_path(chosen, data)
@@ -92,10 +108,17 @@ def search(
     training = chosen.recipe(
         None, images=dataset.splits["train"], started=begin is not None, seed=seed, epochs=epochs
     )
+    recovery = chosen.recipe(
+        None, images=dataset.splits["train"], started=True, seed=seed, epochs=training.epochs
+    )
+    others = tuple(find_start(one, None, progress).text for one in also)
     settings = SearchSettings(
         task=chosen.name, options=own, seed_network=network, resolution=spec.resolution,
-        target=target, training=training, tuning=tuning(training),
-        steps=STEPS if steps is None else steps, delta=delta, kinds=proposals(tail=tail),
+        targets=(target,) if isinstance(target, str) else tuple(target) or ("70%",),
+        training=training, recovery=recovery, method=method, also=others, retrain=retrain,
+        tuning=tuning(training),
+        steps=STEPS if steps is None else steps, delta=DELTA if delta is None else delta,
+        kinds=proposals(tail=tail is not False),
         heldout=HELDOUT, repeats=repeats, seed=seed, workers=cores() if workers is None else workers,
         blocks=_block_settings(blocks, training.epochs) if from_scratch else None,
         device=device, runtime=runtime, precision=precision, threads=threads, cluster=cluster,
@@ -108,6 +131,15 @@ def search(
         told = progress or Silent()
         run = new_run(folder.path, settings, dataset, spec, wrapper, place, told, begin)
         return _carry(run)
+
+
+def _check_method(method: str, given: Mapping[str, Any]) -> None:
+    used = [flag for flag, value in given.items() if value is not None]
+    if used and method == "importance":
+        raise InputError(
+            f"{', '.join(used)} belongs to NetAdapt, and this search narrows by importance; leave it out, or "
+            "add --method netadapt"
+        )
 
 
 def _begin(
@@ -151,9 +183,8 @@ def _block_options(options: Mapping[str, Any], from_scratch: bool) -> dict[str, 
 
 def _trained(folder: RunFolder) -> bool:
     """Whether a run holds work that is worth keeping when it is refused."""
-    if Ledger(folder.ledger).find(event="blocks begun"):
-        return True
-    return folder.run_json.is_file() and "uniform" in folder.read()
+    begun = Ledger(folder.ledger)
+    return any(begun.find(event=event) for event in ("blocks begun", "training begun"))
 
 
 def _refuse_weights(network: str | None) -> None:

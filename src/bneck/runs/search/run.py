@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,18 @@ class Run:
                 Normalisation.from_json(self.record.get("normalisation", IMAGENET.as_json())),
             )  # fmt: skip
             yield
+
+    def experiment_at(self, spec: NetSpec) -> Experiment:
+        """The same images at the resolution of another network, made ready once."""
+        settings = self.settings
+        found = self.task.find(self.data, settings.options, seed=settings.seed)
+        data = self.task.prepare(
+            found, spec, self.wrapper, settings.options,
+            scratch=self.folder.scratch / f"data-{spec.resolution}", seed=settings.seed,
+            heldout=settings.heldout, bad_share=settings.bad_share,
+            processes=settings.workers, progress=self.progress,
+        )  # fmt: skip
+        return replace(self.experiment, data=data)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

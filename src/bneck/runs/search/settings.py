@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from bneck.devices.deployment import Deployment
 from bneck.nas.netadapt import ALL, PAPER
@@ -22,6 +22,8 @@ from bneck.tasks.options import stored as stored_options
 from bneck.tasks.registry import task as task_named
 from bneck.training.settings import Settings, stored_settings
 
+Method: TypeAlias = Literal["importance", "netadapt"]
+METHODS: tuple[str, ...] = get_args(Method)
 _FORM = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|us|s|%)\s*")
 _MS = {"ms": 1.0, "us": 1e-3, "s": 1e3}
 
@@ -92,8 +94,12 @@ class BlockSettings:
 class SearchSettings:
     """Everything that a search depends on besides the data and what the device is.
 
-    `kinds` are the proposals that NetAdapt makes, `delta` is the least cut per step as a fraction of
-    the seed's latency (the paper: 0.01), `steps` its T, `heldout` the fraction of the train images that
+    `method` narrows: "importance" per millisecond, or "netadapt" (section 4.2), whose result is trained
+    from random weights with `retrain`. Each of `targets` gets a network, the first one is the run's own.
+    `training` is of the seed network, `recovery` of what inherits weights. `also` names weights of other
+    networks to compare with. `kinds` are the proposals that NetAdapt makes, `delta` is the least
+    cut per step as a fraction of the seed's latency (the paper: 0.01), `steps` its T, `heldout` the
+    fraction of the train images that
     proposals are scored on, `repeats` the number of final trainings of each network. Latency is that of
     `precision` in `runtime`, None the usual one. `cluster` is the address of a Ray cluster that trains
     instead of `workers` processes here. `options` are the task's own.
@@ -103,8 +109,9 @@ class SearchSettings:
     options: Any
     seed_network: str
     resolution: int
-    target: str
+    targets: tuple[str, ...]
     training: Settings
+    recovery: Settings
     tuning: Settings
     steps: int
     delta: float
@@ -122,6 +129,19 @@ class SearchSettings:
     compute: str | None = None
     bad_share: float = 0.01
     start: str | None = None
+    method: Method = "importance"
+    retrain: bool = False
+    also: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> str:
+        """The first of the targets."""
+        return self.targets[0]
+
+    @property
+    def whole(self) -> Settings:
+        """Training from random weights for as long as a network that inherits weights is trained in all."""
+        return replace(self.training, epochs=self.training.epochs + self.recovery.epochs)
 
     @property
     def task_object(self) -> Task:
@@ -132,6 +152,21 @@ class SearchSettings:
     def deployment(self) -> Deployment:
         """What the network is to run on."""
         return Deployment.of(self.device, self.runtime, self.precision, threads=self.threads)
+
+    def _check_method(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"there is no method {self.method!r}; known are {', '.join(METHODS)}")
+        alone = {
+            "--retrain": (self.retrain, "netadapt", "trains the result from random weights"),
+            "--also": (self.also, "importance", "names networks to compare with"),
+            "a second --target": (len(self.targets) > 1, "importance", "gets a network of its own"),
+        }
+        for flag, (given, method, what) in alone.items():
+            if given and self.method != method:
+                raise InputError(
+                    f"{flag} {what} with --method {method}, and this search narrows by {self.method}; leave it "
+                    f"out, or add --method {method}"
+                )
 
     def check(self) -> None:
         """Raise InputError for a value that cannot be."""
@@ -145,7 +180,13 @@ class SearchSettings:
             raise InputError(f"delta is {self.delta}; it must be a share above 0 and below 0.5")
         if not 0 < self.training.epochs < float("inf"):
             raise InputError(f"epochs is {self.training.epochs}; it must be a number above 0")
-        target_ms(self.target, 1.0)
+        for target in self.targets:
+            target_ms(target, 1.0)
+        if len(set(self.targets)) < len(self.targets) or not self.targets:
+            raise InputError(
+                f"the targets are {', '.join(self.targets) or 'none'}; give each target once"
+            )
+        self._check_method()
         _ = self.deployment  # refuses what does not go together
         if self.cluster is not None:
             check_address(self.cluster)
@@ -163,13 +204,19 @@ def restored(stored: Mapping[str, Any]) -> SearchSettings:
         LookupError, TypeError, ValueError: they are not those of a search.
     """
     blocks = stored.get("blocks")
+    if "targets" not in stored:  # a run that was begun before there were methods
+        importance = stored.get("start") is not None
+        stored = {
+            **{k: v for k, v in stored.items() if k != "target"},
+            "targets": [stored["target"]], "recovery": stored["training"],
+            "method": "importance" if importance else "netadapt", "retrain": not importance,
+        }  # fmt: skip
     return SearchSettings(
         **{
             **stored,
             "options": stored_options(task_named(stored["task"]).Options, stored["options"]),
-            "kinds": tuple(stored["kinds"]),
-            "training": stored_settings(stored["training"]),
-            "tuning": stored_settings(stored["tuning"]),
+            **{name: tuple(stored.get(name, ())) for name in ("kinds", "targets", "also")},
+            **{name: stored_settings(stored[name]) for name in ("training", "recovery", "tuning")},
             "blocks": BlockSettings(**blocks) if blocks else None,
         }
     )

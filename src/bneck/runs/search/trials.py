@@ -6,7 +6,7 @@ The ledger holds what is finished, so a resumed run trains none of it again.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from typing import Any
 from bneck.nas.netadapt import Proposal, Step, Trial
 from bneck.nets.importance import Importance
 from bneck.nets.shrink import importance_of_kept
-from bneck.records.run import ProposalRecord
-from bneck.runs.importance import importance_on
+from bneck.records.run import NetworkRecord, ProposalRecord
 from bneck.runs.progress import PERCENT, Following
+from bneck.runs.search.experiment import Experiment
 from bneck.runs.search.jobs import Outcome, Parent, TrainJob, TrialJob, train_job, trial_job
 from bneck.runs.search.run import Run
 from bneck.specs.network import NetSpec
+from bneck.training.settings import Settings
 
 
 def job_for(
@@ -30,11 +31,14 @@ def job_for(
     *,
     heldout: bool = False,
     parent: Parent | None = None,
+    settings: Settings | None = None,
+    experiment: Experiment | None = None,
 ) -> TrainJob:
-    """A full training of `spec`, the `repeat`-th with another seed."""
+    """A full training of `spec`, the `repeat`-th with another seed; None: as the seed network is trained."""
     scratch, seed = run.folder.scratch, run.settings.seed + 1000 * repeat
     return TrainJob(
-        spec=spec, experiment=run.experiment, settings=replace(run.settings.training, seed=seed),
+        spec=spec, experiment=experiment or run.experiment,
+        settings=replace(settings or run.settings.training, seed=seed),
         weights=scratch / f"{name}.safetensors", checkpoint=scratch / f"{name}.checkpoint",
         mark=scratch / f"{name}.mark", heldout=heldout, parent=parent,
     )  # fmt: skip
@@ -55,6 +59,12 @@ def train_all(run: Run, jobs: dict[str, TrainJob]) -> dict[str, dict[str, Any]]:
     with Following(run.progress, [jobs[name].mark for name in wanted]):
         run.pool.run(train_job, [(jobs[name],) for name in wanted], done)
     return {e["name"]: e for e in run.ledger.all(event="trained") if e["name"] in jobs}
+
+
+def record_outcomes(record: NetworkRecord, outcomes: Sequence[Mapping[str, Any]]) -> None:
+    """Keep what the final trainings of a network came to."""
+    record["scores"] = [one["score"] for one in outcomes]
+    record["loss"] = [one["loss"] for one in outcomes]
 
 
 class Judge:
@@ -84,9 +94,8 @@ class Judge:
                 run.record["channels"] = {"keep": "l2"}
                 return None
             net: Any = run.experiment.load(self.spec, self.parent)
-            importance_on(
-                run.experiment.data, net, run.settings.training, run.progress, heldout=True
-            ).save(path)
+            data, training = run.experiment.data, run.settings.training
+            data.importance(net, training, run.progress, heldout=True).save(path)
         found = Importance.load(path)
         run.record["channels"] = {"keep": "fisher", "images": found.images}
         return found
