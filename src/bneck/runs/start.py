@@ -165,10 +165,10 @@ def started(
         if keep == "fisher":
             importance = data.importance(wide, settings, progress, group=group)
             channels |= {"images": importance.images, "new_head": new_head}
-            through = ", through a new head" if new_head else ""
+            through = " through a new head" if new_head else ""
             progress.say(
-                f"keeping the most important channels of {source}, measured on {importance.images} training "
-                f"images{through}"
+                f"keeping the start's most important channels, measured on {importance.images} training images"
+                f"{through}"
             )
     if wrapper == PLAIN:
         net: Any = transferred(begin, spec, seed=settings.seed, importance=importance)
