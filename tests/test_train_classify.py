@@ -154,6 +154,8 @@ class TestNarrowed:
         kept, said = self.begun(tiny, pictures, trained, tmp_path / "fisher")
         # Ten batches of nine of the 96 images.
         assert said == {"keep": "fisher", "images": 90, "new_head": False}
+        how = "the most important channels, measured on 90 training images: 0.5 epochs"
+        assert how in (tmp_path / "fisher" / "report.md").read_text()
         assert kept == self.important(trained, pictures, tmp_path / "scratch")
         largest, said = self.begun(tiny, pictures, trained, tmp_path / "l2", keep="l2")
         assert said == {"keep": "l2"}
