@@ -34,13 +34,7 @@ from bneck.specs.text import from_text, to_text
 from search_run import Run
 from simulated_device import SimulatedDevice, plugged_in, work_ms
 
-SMALL: dict[str, Any] = {
-    "epochs": 1.0,
-    "steps": 1,
-    "repeats": 1,
-    "method": "netadapt",
-    "delta": 0.08,
-}
+SMALL: dict[str, Any] = {"epochs": 1.0, "steps": 1, "repeats": 1, "delta": 0.08}
 TARGET = "92.8%"  # one step of NetAdapt ends just below it, so that nothing is given back
 FILES = {
     "found", "ledger.jsonl", "report.html", "report.md", "run.json", "spec.yaml", "table.jsonl",

@@ -10,10 +10,12 @@ import pytest
 
 import bneck
 from bneck.records.progress import Silent
+from bneck.runs.search.lose import upper_bound
 from bneck.runs.search.main import resume_search, search
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.text import from_text, load
+from bneck.specs.text import from_text, load, to_text
+from bneck.specs.transforms import rename, scale_width
 from simulated_device import SimulatedDevice
 
 QUICK: dict[str, Any] = {"epochs": 1.0, "repeats": 1, "workers": 1}
@@ -78,6 +80,14 @@ def test_imported_weights_keep_their_input_and_their_origin(
     assert scored["score"] == record["found"]["scores"][0]
 
 
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
 class Killed(BaseException):
     pass
 
@@ -116,3 +126,91 @@ def test_refusals(start: Path, pictures: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "d").exists()
     with pytest.raises(InputError, match=r"--from"):
         search(pictures, seed_network=str(start), out=tmp_path / "c")
+
+
+def test_a_seed_without_weights_is_trained_first_and_simpler_ways_are_compared(
+    simulated: SimulatedDevice, tiny_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    record = search(
+        pictures, ["80%", "60%"], seed_network=str(tiny_file), resolution=48, device=simulated.name,
+        out=tmp_path / "run", **QUICK,
+    )  # fmt: skip
+    (second,) = record["family"]
+    assert (record["target"], second["target"]) == ("80%", "60%")
+    for one in (record, second):
+        assert 0.9 < one["measured_latency_ms"] / one["target_ms"] <= 1.0
+        others = one["others"]
+        assert {"resolution", "scratch"} <= {*others, one["allocation"]["shipped"]}
+        everyone = [one["found"], one["uniform"], *others.values()]
+        assert one["score"] == max(network["scores"][0] for network in everyone)
+        file = tmp_path / "run" / one["export"]["file"]
+        assert load(file.parent / "spec.yaml") == from_text(one["found"]["spec"])
+    assert second["measured_latency_ms"] < record["measured_latency_ms"]
+    assert second["export"]["file"] == "found-60percent/model.onnx"
+    report = (tmp_path / "run" / "report.md").read_text()
+    for one in record["others"].values():
+        assert one["title"] in report
+
+
+def test_the_fastest_network_within_a_loss(
+    simulated: SimulatedDevice, start: Path, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    record = search(pictures, start=str(start), lose=90.0, device=simulated.name, out=out, **QUICK)
+    assert record["lose"]["met"]
+    probes = record["lose"]["probes"]
+    fits = [probe["share"] for probe in probes if probe["at_most"] <= 90]
+    assert record["target"] == record["lose"]["target"] == f"{100 * min(fits):.4g}%"
+    for probe in probes:
+        lost = 100 * (record["seed_network"]["scores"][0] - probe["score"])
+        assert probe["lost"] == pytest.approx(lost)
+        assert probe["at_most"] >= probe["lost"]
+    assert "The loss was to be at most 90 points" in (out / "report.md").read_text()
+
+
+def test_a_bound_follows_from_how_often_answers_differ() -> None:
+    assert upper_bound(1.0, 0.01, 10**12) == pytest.approx(1.0, abs=1e-3)
+    # 100 of 1,000 answers differ, and as many are better as are worse: sd 0.1 ** 0.5 / 1000 ** 0.5 = 1 point.
+    assert upper_bound(0.0, 0.1, 1000) == pytest.approx(1.2816, abs=1e-3)
+
+
+def test_another_network_is_compared_where_it_is_fast_enough(
+    simulated: SimulatedDevice, start: Path, tiny: NetSpec, pictures: Path, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    narrow = tmp_path / "narrow.yaml"
+    narrow.write_text(to_text(rename(scale_width(tiny, 0.5), "narrow")))
+    bneck.train(str(narrow), pictures, epochs=1.0, batch=8, out=small)
+    heard = Heard()
+    record = search(
+        pictures, "80%", start=str(start), also=[str(small), str(start)], device=simulated.name,
+        out=tmp_path / "run", progress=heard, **QUICK,
+    )  # fmt: skip
+    (other,) = (
+        one
+        for one in [*record["others"].values(), record["found"]]
+        if "narrow from" in one["title"]
+    )
+    assert other["params"] == bneck.count(small).params
+    assert other["measured_ms"] < record["target_ms"]
+    assert any("and is not compared" in said for said in heard.said)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 3}, "--steps belongs to NetAdapt"),
+        ({"retrain": True}, "--retrain trains the result from random weights with --method netadapt"),
+        ({"method": "magic"}, "there is no method 'magic'; known are importance, netadapt"),
+        ({"target": "50%", "lose": 1.0}, "--lose 1 looks for the fastest network"),
+        ({"lose": 0.0}, "lose is 0; it must be points above 0 and below 100"),
+        ({"target": ["50%", "50%"]}, "the targets are 50%, 50%; give each target once"),
+        ({"target": ["50%", "40%"], "method": "netadapt"}, "a second --target gets a network of its own"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_go_together(
+    options: dict[str, Any], message: str, pictures: Path, tiny_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        search(pictures, seed_network=str(tiny_file), out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()

@@ -24,6 +24,9 @@ class SearchOptions:
         (),
         "Latency target: 5ms, 800us, or 70% of the seed network's (default); several give a network each.",
     )
+    lose: float | None = option(
+        None, "In place of --target: points of the score that the fastest network may lose at most."
+    )
     method: str | None = option(
         None,
         "How to narrow: importance (default), or netadapt (section 4.2, default with --from-scratch).",

@@ -114,6 +114,7 @@ class SearchRecord(TypedDict, total=False):
     # network that ships; other networks that were compared; further targets, each with the same keys.
     allocation: dict[str, Any]
     others: dict[str, NetworkRecord]
+    lose: dict[str, Any]  # with --lose: points, confidence, met, target, probes
     family: list[dict[str, Any]]
     blocks: dict[str, Any]  # a block search: space, aim_ms, table, trials, front, finalists
     stages: list[StageRecord]

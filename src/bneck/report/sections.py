@@ -60,8 +60,9 @@ def _summary(record: SearchRecord) -> Iterator[Block]:
         yield Paragraph(sentence, "lead")
     if record.get("found"):
         yield Paragraph(text.baseline_sentence(record), "lead")
-    if sentence := text.others_sentence(record):
-        yield Paragraph(sentence, "lead")
+    for sentence in (text.others_sentence(record), text.lose_sentence(record)):
+        if sentence:
+            yield Paragraph(sentence, "lead")
     if sentence := text.task_sentence(record):
         yield Paragraph(sentence)
     if tiles := tuple(_tiles(record)):

@@ -59,6 +59,22 @@ def best_baseline(record: SearchRecord) -> tuple[str, NetworkRecord] | None:
     return max(trained, key=lambda one: fmean(one[1]["scores"]), default=None)
 
 
+def lose_sentence(record: SearchRecord) -> str:
+    """What a search with --lose tried, and what it came to; "" for another."""
+    known = record.get("lose")
+    if not known:
+        return ""
+    tried = [
+        f"{one['share']:.0%} of the latency loses {one['lost']:.1f} points (at most {one['at_most']:.1f})"
+        for one in known["probes"]
+    ]
+    end = "" if known["met"] else " None was within it."
+    return (
+        f"The loss was to be at most {known['points']:g} points with {known['confidence']:.0%} confidence, of "
+        f"one training each: {listed(tried)}. The target became {known['target']} of the seed's latency.{end}"
+    )
+
+
 def others_sentence(record: SearchRecord) -> str:
     """What the other networks of equal latency reach; "" where there are none."""
     parts = [

@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from bneck.nas.allocation.allocator import Allocation, Allocator, uniform_width
+from bneck.nas.allocation.allocator import NARROWEST, Allocation, Allocator, uniform_width
+from bneck.nas.fitting import fit_widths
+from bneck.nas.netadapt import Unreachable
 from bneck.nets.importance import Importance
 from bneck.records.files import write_text
 from bneck.runs.search.candidates import Candidate, simpler_ways
 from bneck.runs.search.finals import handed_over
 from bneck.runs.search.jobs import Parent
 from bneck.runs.search.latency import Latencies, table_for
+from bneck.runs.search.lose import affordable_target
 from bneck.runs.search.run import Run
 from bneck.runs.search.seed import trained_seed
 from bneck.runs.search.ship import Result, compared, measure_finals, ship
@@ -53,12 +56,16 @@ def search_by_importance(run: Run, seed: NetSpec) -> None:
             table_for(run, seed, reference, given.reference_ms) if given else table_for(run, seed)
         )
         latencies = Latencies(run, reference, table)
+    targets, lose = run.settings.targets, run.settings.lose
     with run.stage("target"):
-        settle_target(run, seed, latencies, run.settings.target, given)
+        # With --lose the target follows from trained networks; until then it is the seed's latency.
+        settle_target(run, seed, latencies, targets[0] if targets else "100%", given)
     parent = trained_seed(run, fix_skips(seed))
+    if lose is not None:
+        targets = (affordable_target(run, parent, latencies, lose),)
     # The first target comes last: the record of the run is then its record.
-    for target in reversed(run.settings.targets):
-        record, first = dict(run.record), target == run.settings.target
+    for target in reversed(targets):
+        record, first = dict(run.record), target == targets[0]
         family = record.get("family", [])
         if any(one["target"] == target for one in family):
             continue
@@ -132,7 +139,7 @@ class _Narrowing:
 
             found, uniform = self._by_clocks({
                 "found": by_importance,
-                "uniform": lambda ms: uniform_width(self.parent.spec, ms, table.estimate_ms),
+                "uniform": self._uniform,
             })  # fmt: skip
             cuts = [str(cut) for cut in made[found.digest()].cuts]
             if not number:
@@ -150,6 +157,14 @@ class _Narrowing:
             Candidate(role="uniform", title="uniform width", spec=uniform, **shared),
         ]
         return {one.role: one for one in [*both, *simpler]}
+
+    def _uniform(self, aim_ms: float) -> NetSpec:
+        """The uniform width at a latency; where none is so fast, the narrowest."""
+        seed, estimate = self.parent.spec, self.latencies.table.estimate_ms
+        try:
+            return uniform_width(seed, aim_ms, estimate)
+        except Unreachable:
+            return fit_widths(seed, aim_ms, estimate, widest=seed, least=NARROWEST)
 
     def _by_clocks(
         self, proposals: Mapping[str, Callable[[float], NetSpec]]
@@ -182,7 +197,9 @@ class _Narrowing:
             record_outcomes(records[role], repeats)
             scores[role] = mean(repeat["score"] for repeat in repeats)
         records["uniform"]["width"] = _share_of_widths(candidates["uniform"].spec, self.parent.spec)
-        best = max(scores, key=lambda role: scores[role])  # the first of equals: by importance
+        slow = self.latencies.mean_ms(candidates["uniform"].spec) > 1.01 * self.limit_ms
+        eligible = [role for role in scores if not (slow and role in ("uniform", "scratch"))]
+        best = max(eligible, key=lambda role: scores[role])  # the first of equals: by importance
         others = {
             role: record for role, record in records.items() if role not in ("found", "uniform")
         }

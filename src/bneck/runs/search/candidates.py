@@ -90,7 +90,7 @@ def _lower_resolution(
         while not fits(side):
             side -= PIXELS
             if side < LEAST_PIXELS:
-                return None
+                raise InputError(f"{LEAST_PIXELS} px are too slow for the target")
     except InputError as error:  # a head may need more pixels
         run.progress.say(f"no lower resolution is compared: {error}")
         return None

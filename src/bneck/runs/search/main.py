@@ -46,12 +46,13 @@ BLOCK_OPTIONS = (
 
 
 def search(
-    data: str | Path | None = None, target: str | Sequence[str] = "70%", *, task: str = DEFAULT,
+    data: str | Path | None = None, target: str | Sequence[str] = (), *, task: str = DEFAULT,
     device: str = "local", runtime: str | None = None, precision: str = "fp32", threads: int = 1,
     seed_network: str | None = None, epochs: float | None = None, steps: int | None = None,
     delta: float | None = None, tail: bool | None = None, repeats: int = 2, seed: int = 0,
     workers: int | None = None, cluster: str | None = None, out: str | Path | None = None,
-    start: str | None = None, method: Method | None = None, also: Sequence[str] = (), retrain: bool = False,
+    start: str | None = None, method: Method | None = None, also: Sequence[str] = (), lose: float | None = None,
+    retrain: bool = False,
     from_scratch: bool = False, progress: Progress | None = None, **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Find the network for these images that meets a latency on this device, and ship it.
@@ -59,7 +60,7 @@ def search(
     Args:
         data: what the task reads; None takes the built-in images, which only classification has.
         target: a latency, as "5ms", or a fraction of the seed network's, as "70%"; several give a
-            network each, of which the first is the run's own.
+            network each, of which the first is the run's own; none is "70%".
         task: a registered task, as "detect". The search changes the backbone and keeps the head.
         device: where latency is measured; "local" is this machine (docs/devices.md has the others).
         runtime, precision, threads: what is timed and shipped (`Deployment.of`); training is in float.
@@ -76,6 +77,7 @@ def search(
         method: "importance" per millisecond, or "netadapt" (4.2); None takes importance, with
             `from_scratch` netadapt.
         also: trained weights of other networks to compare with, named as `start`.
+        lose: in place of a target: the fastest network that loses at most so many points is found.
         retrain: with netadapt, train the result from random weights, as the paper does.
         progress: receives what happens.
         options: with `from_scratch`, the fields of `settings.BlockSettings` (its `epochs` are
@@ -111,10 +113,13 @@ def search(
     recovery = chosen.recipe(
         None, images=dataset.splits["train"], started=True, seed=seed, epochs=training.epochs
     )
+    targets = (target,) if isinstance(target, str) else tuple(target)
+    if not targets and lose is None:
+        targets = ("70%",)
     others = tuple(find_start(one, None, progress).text for one in also)
     settings = SearchSettings(
         task=chosen.name, options=own, seed_network=network, resolution=spec.resolution,
-        targets=(target,) if isinstance(target, str) else tuple(target) or ("70%",),
+        targets=targets, lose=lose,
         training=training, recovery=recovery, method=method, also=others, retrain=retrain,
         tuning=tuning(training),
         steps=STEPS if steps is None else steps, delta=DELTA if delta is None else delta,

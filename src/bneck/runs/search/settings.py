@@ -95,7 +95,8 @@ class SearchSettings:
     """Everything that a search depends on besides the data and what the device is.
 
     `method` narrows: "importance" per millisecond, or "netadapt" (section 4.2), whose result is trained
-    from random weights with `retrain`. Each of `targets` gets a network, the first one is the run's own.
+    from random weights with `retrain`. Each of `targets` gets a network, the first one is the run's own;
+    with `lose` there are none, and the fastest network that loses at most so many points is found.
     `training` is of the seed network, `recovery` of what inherits weights. `also` names weights of other
     networks to compare with. `kinds` are the proposals that NetAdapt makes, `delta` is the least
     cut per step as a fraction of the seed's latency (the paper: 0.01), `steps` its T, `heldout` the
@@ -132,10 +133,11 @@ class SearchSettings:
     method: Method = "importance"
     retrain: bool = False
     also: tuple[str, ...] = ()
+    lose: float | None = None
 
     @property
     def target(self) -> str:
-        """The first of the targets."""
+        """The first of the targets; with `lose` there is none."""
         return self.targets[0]
 
     @property
@@ -156,8 +158,21 @@ class SearchSettings:
     def _check_method(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"there is no method {self.method!r}; known are {', '.join(METHODS)}")
+        if self.lose is not None:
+            if self.targets:
+                raise InputError(
+                    f"--lose {self.lose:g} looks for the fastest network within a loss, --target "
+                    f"{self.targets[0]} for the most accurate one within a latency; give one of the two"
+                )
+            if not 0 < self.lose < 100:
+                raise InputError(f"lose is {self.lose:g}; it must be points above 0 and below 100")
+            if reason := self.task_object.cannot.get("lose"):
+                raise InputError(f"--lose: {reason}")
+        elif not self.targets:
+            raise InputError("there is no target; write a time as 5ms, or a share as 70%")
         alone = {
             "--retrain": (self.retrain, "netadapt", "trains the result from random weights"),
+            "--lose": (self.lose is not None, "importance", "bounds the loss"),
             "--also": (self.also, "importance", "names networks to compare with"),
             "a second --target": (len(self.targets) > 1, "importance", "gets a network of its own"),
         }
@@ -182,10 +197,8 @@ class SearchSettings:
             raise InputError(f"epochs is {self.training.epochs}; it must be a number above 0")
         for target in self.targets:
             target_ms(target, 1.0)
-        if len(set(self.targets)) < len(self.targets) or not self.targets:
-            raise InputError(
-                f"the targets are {', '.join(self.targets) or 'none'}; give each target once"
-            )
+        if len(set(self.targets)) < len(self.targets):
+            raise InputError(f"the targets are {', '.join(self.targets)}; give each target once")
         self._check_method()
         _ = self.deployment  # refuses what does not go together
         if self.cluster is not None:

@@ -70,6 +70,7 @@ class Detect(Task):
     cannot: ClassVar[Mapping[str, str]] = {
         "supernet": "a supernet scores classifiers only; leave it out, then every trial is trained",
         "stream": "a detector crops from stored images, which are decoded once; leave it out",
+        "lose": "a bound on the loss is known for classification alone; give a --target",
         "recipe": "recipes by name are for classification; leave it out",
     }
     data_type = later("bneck.tasks.detect.dataset:DetectionData")

@@ -42,6 +42,7 @@ class Segment(Task):
     cannot: ClassVar[Mapping[str, str]] = {
         "supernet": "a supernet scores classifiers only; leave it out, then every trial is trained",
         "stream": "a segmenter reads its images in every epoch anyway; leave it out",
+        "lose": "a bound on the loss is known for classification alone; give a --target",
         "recipe": "recipes by name are for classification; leave it out",
     }
     data_type = later("bneck.tasks.segment.dataset:SegmentationData")
