@@ -189,8 +189,9 @@ def test_a_search_goes_on_after_tunings_that_diverge(
     dataset = chosen.find(str(pictures), options, seed=0)
     spec, wrapper = chosen.arrange(str(tiny_file), options, dataset)
     settings = SearchSettings(
-        task="classify", options=options, seed_network=str(tiny_file), resolution=32, target="92%",
-        training=replace(TRAINING, epochs=1.0), tuning=replace(TUNING, epochs=1.0, lr=TOO_FAST),
+        task="classify", options=options, seed_network=str(tiny_file), resolution=32,
+        targets=("92%",), method="netadapt", training=replace(TRAINING, epochs=1.0),
+        recovery=replace(TRAINING, epochs=1.0), tuning=replace(TUNING, epochs=1.0, lr=TOO_FAST),
         steps=3, delta=0.08, kinds=proposals(tail=True), heldout=0.2, repeats=1, seed=0, workers=1,
         device=simulated.name,
     )  # fmt: skip

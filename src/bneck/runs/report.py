@@ -95,9 +95,7 @@ def _kept(channels: dict[str, Any]) -> str:
     match channels.get("keep"):
         case "fisher":
             through = " through a new head" if channels["new_head"] else ""
-            return (
-                f", the most important channels, measured on {channels['images']} training images{through}"
-            )
+            return f", the most important channels, measured on {channels['images']} training images{through}"
         case "l2":
             return ", the channels of the largest L2 norms"
     return ""

@@ -18,11 +18,14 @@ def begun(run: Run, spec: NetSpec, start: str, name: str) -> Parent:
     path = run.folder.scratch / f"{name}.safetensors"
     if not path.is_file():
         folder = find_start(start, spec, run.progress).folder
-        net = started(
+        made = started(
             run.task, spec, run.wrapper, folder, run.experiment.data,
             settings=run.settings.training, progress=run.progress,
-        ).net  # fmt: skip
-        save_weights(net.state_dict(), path)
+        )  # fmt: skip
+        if made.channels:
+            run.record["inherited"] = {**run.record.get("inherited", {}), name: made.channels}
+            run.save()
+        save_weights(made.net.state_dict(), path)
     return Parent(spec, path, None)
 
 
