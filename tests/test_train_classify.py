@@ -163,6 +163,37 @@ class TestNarrowed:
         assert largest == strongest(strength(expand), 40).tolist()
         assert largest != kept
 
+    def test_a_resumed_training_measures_nothing_again(
+        self, tiny: NetSpec, trained: Path, pictures: Path, tmp_path: Path
+    ) -> None:
+        class Stages(Silent):
+            """Ends a training in its second epoch, and hears what a resumed one does."""
+
+            def __init__(self, kills: bool) -> None:
+                self.kills, self.heard, self.steps = kills, list[str](), 0
+
+            def stage(self, name: str, total: int) -> None:
+                self.heard.append(name)
+
+            def advance(self, done: int) -> None:
+                self.steps += self.heard[-1].startswith("training")
+                if self.kills and self.steps == 12:
+                    raise KeyboardInterrupt
+
+        given: Any = {"start": trained, "epochs": 2.0, "lr": 1e-4}
+        narrow, first, second = with_expanded(tiny, 3, 40), Stages(True), Stages(False)
+        train(narrow, pictures, out=tmp_path / "whole", **given)
+        with pytest.raises(KeyboardInterrupt):
+            train(narrow, pictures, out=tmp_path / "run", progress=first, **given)
+        record = resume_training(tmp_path / "run", progress=second)
+        measuring = "measuring the importance of channels"
+        assert (measuring in first.heard, measuring in second.heard) == (True, False)
+        assert record["channels"] == {"keep": "fisher", "images": 90, "new_head": False}
+        whole, broken = (
+            load_weights(tmp_path / n / "weights.safetensors") for n in ("whole", "run")
+        )
+        assert all(torch.equal(whole[key], broken[key]) for key in whole)
+
     def test_other_classes_are_learned_through_a_new_head(
         self, tiny: NetSpec, trained: Path, pictures: Path, tmp_path: Path
     ) -> None:

@@ -297,11 +297,15 @@ class Work:
         if options["start"] is None:
             return self.task.module(spec, wrapper, seed=settings.seed)
         folder = find_start(options["start"], spec, self.progress).folder
+        # The weights of a checkpoint replace these, so it does not matter which channels are kept; and
+        # runs from before there was a choice kept those of the largest norms.
+        goes_on = (self.folder.scratch / "checkpoint").is_file()
         begun = started(
             self.task, spec, wrapper, folder, self.data, settings=settings, progress=self.progress,
-            keep=options.get("keep") or "fisher", group=self.group,
+            keep="l2" if goes_on else options.get("keep", "l2") or "fisher", group=self.group,
         )  # fmt: skip
-        self.record["channels"] = begun.channels
+        if not goes_on:
+            self.record["channels"] = begun.channels
         return begun.net
 
     def _watch(self, net: Any, log: TrainingLog | None) -> Callable[[int, dict[str, Tensor]], None]:
