@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import bneck
@@ -324,6 +325,7 @@ class TestRun:
         narrow = with_expanded(tiny, 2, 64)
         record = train(narrow, scene, out, epochs=1, lr=1e-9, start=begin)
         assert record["options"]["start"] == str(begin)
+        assert record["channels"] == {"keep": "fisher", "images": 24, "new_head": True}
         assert record["normalisation"]["mean"] == [0.5] * 3
         assert f"From the weights of {begin}" in (out / "report.md").read_text()
         net = trained(out).net
@@ -335,6 +337,23 @@ class TestRun:
         file = FileAnswers(out / "model.onnx")
         assert list(file.normalisation.mean) == [0.5] * 3
         assert json.loads(file.metadata["decoded"]) is False
+
+    def test_a_whole_detector_can_be_narrowed(
+        self, run: Path, scene: Path, tiny: NetSpec, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "run"
+        record = train(with_expanded(tiny, 3, 96), scene, out, epochs=1, lr=1e-9, start=run)
+        assert record["channels"] == {"keep": "fisher", "images": 24, "new_head": False}
+        ours, theirs = (load_weights(one / "weights.safetensors") for one in (out, run))
+        name = "rows.3.expand.conv.weight"
+        apart = (ours[name][:, None] - theirs[name][None]).abs().amax((2, 3, 4))
+        assert float(apart.amin(1).max()) < 1e-6
+        assert len(set(apart.argmin(1).tolist())) == 96
+        # The head is the start's.
+        head = next(
+            n for n in theirs if n.startswith("boxes.1") and n.endswith("predict.conv.bias")
+        )
+        assert torch.allclose(ours[head], theirs[head], atol=1e-6)
 
     def test_another_network_is_no_start(self, scene: Path, tiny: NetSpec, tmp_path: Path) -> None:
         (tmp_path / "spec.yaml").write_text(to_text(tiny))

@@ -17,10 +17,11 @@ from bneck.records.progress import Silent
 from bneck.runs.report import write_report
 from bneck.runs.search.experiment import Experiment
 from bneck.runs.search.jobs import ProxyJob, TrainJob, TrialJob, outcome_of, proxy_job, trial_job
-from bneck.runs.search.pipeline import run_search, train_all
+from bneck.runs.search.pipeline import run_search
 from bneck.runs.search.run import new_run
 from bneck.runs.search.settings import SearchSettings, proposals, tuning
 from bneck.runs.search.supernet import shared_weights
+from bneck.runs.search.trials import train_all
 from bneck.runs.search.workers import WorkerPool
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import Plain
@@ -47,8 +48,9 @@ def trial(tiny: NetSpec, experiment: Experiment, tmp_path: Path) -> dict[str, An
     parent = tmp_path / "parent.safetensors"
     save_weights(experiment.build(tiny, 0).state_dict(), parent)
     return {
-        "spec": tiny, "parent_spec": tiny, "parent_weights": parent, "experiment": experiment,
-        "settings": TUNING, "steps": 1, "weights": tmp_path / "trial.safetensors",
+        "spec": tiny, "parent_spec": tiny, "parent_weights": parent, "importance": None,
+        "experiment": experiment, "settings": TUNING, "steps": 1,
+        "weights": tmp_path / "trial.safetensors",
     }  # fmt: skip
 
 
@@ -187,8 +189,9 @@ def test_a_search_goes_on_after_tunings_that_diverge(
     dataset = chosen.find(str(pictures), options, seed=0)
     spec, wrapper = chosen.arrange(str(tiny_file), options, dataset)
     settings = SearchSettings(
-        task="classify", options=options, seed_network=str(tiny_file), resolution=32, target="92%",
-        training=replace(TRAINING, epochs=1.0), tuning=replace(TUNING, epochs=1.0, lr=TOO_FAST),
+        task="classify", options=options, seed_network=str(tiny_file), resolution=32,
+        targets=("92%",), method="netadapt", training=replace(TRAINING, epochs=1.0),
+        recovery=replace(TRAINING, epochs=1.0), tuning=replace(TUNING, epochs=1.0, lr=TOO_FAST),
         steps=3, delta=0.08, kinds=proposals(tail=True), heldout=0.2, repeats=1, seed=0, workers=1,
         device=simulated.name,
     )  # fmt: skip

@@ -92,6 +92,8 @@ class TestFinished:
             "images", "target", "latency table", "train seed", "importance", "adapt", "train result",
             "export and measure",
         ]  # fmt: skip
+        # The 78 images that are not held out, in whole batches of 9.
+        assert record["channels"] == {"keep": "fisher", "images": 72}
         assert record["seconds"] == pytest.approx(sum(s["seconds"] for s in record["stages"]))
         assert 0 < record["overhead_seconds"] < record["seconds"]
 

@@ -18,7 +18,7 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import from_text, load, to_text
-from bneck.specs.transforms import rename, scale_width
+from bneck.specs.transforms import rename, scale_width, with_expanded
 from simulated_device import SimulatedDevice
 
 QUICK: dict[str, Any] = {"epochs": 1.0, "repeats": 1, "workers": 1}
@@ -114,6 +114,30 @@ class Heard(Silent):
 
 class Killed(BaseException):
     pass
+
+
+class UntilSeed(Silent):
+    """Ends a search at its first training."""
+
+    def stage(self, name: str, total: int) -> None:
+        if name.startswith("training"):
+            raise Killed
+
+
+def test_a_seed_narrower_than_the_start_has_its_most_important_channels(
+    simulated: SimulatedDevice, start: Path, tiny: NetSpec, pictures: Path, tmp_path: Path
+) -> None:
+    (narrow := tmp_path / "narrow.yaml").write_text(to_text(with_expanded(tiny, 3, 96)))
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        search(
+            pictures, "80%", start=str(start), seed_network=str(narrow), device=simulated.name,
+            out=out, progress=UntilSeed(), **QUICK,
+        )  # fmt: skip
+    record = json.loads((out / "run.json").read_text())
+    # Ten batches of nine of the 96 images.
+    assert record["inherited"] == {"start": {"keep": "fisher", "images": 90, "new_head": False}}
+    assert (out / "scratch" / "start.safetensors").is_file()
 
 
 class UntilResult(Silent):

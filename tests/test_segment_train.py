@@ -23,6 +23,7 @@ from bneck.records.run import RunFolder
 from bneck.runs.answers import ModuleAnswers
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
+from bneck.specs.transforms import with_expanded
 from bneck.tasks.contract import Data
 from bneck.tasks.segment.head import Segmenter, segmenter
 from bneck.tasks.segment.module import SegmentNet, build_segmenter
@@ -222,6 +223,23 @@ class TestRun:
         best, worst = val["shown"][0], val["shown"][3]
         assert (best["file"], worst["file"]) == ("best-1.png", "worst-1.png")
         assert best["miou"] >= worst["miou"]
+
+    def test_a_narrower_one_keeps_its_most_important_channels(
+        self, run: Path, scenes_folder: Path, tiny: NetSpec, tmp_path: Path
+    ) -> None:
+        narrow, out = with_expanded(tiny, 3, 96), tmp_path / "run"
+        record = train(narrow, scenes_folder, out, start=str(run), lr=1e-9)
+        said = record["channels"]
+        assert (said["keep"], said["new_head"]) == ("fisher", False)
+        assert said["images"] > 0
+        ours, theirs = (load_weights(one / "weights.safetensors") for one in (out, run))
+        name = "rows.3.project.conv.weight"
+        assert ours[name].shape[1] == 96
+        apart = (ours[name][:, :, None] - theirs[name][:, None]).abs().amax((0, 3, 4))
+        assert float(apart.amin(1).max()) < 1e-6
+        assert len(set(apart.argmin(1).tolist())) == 96
+        other = train(narrow, scenes_folder, tmp_path / "l2", start=str(run), lr=1e-9, keep="l2")
+        assert other["channels"] == {"keep": "l2"}
 
     def test_evaluating_it_gives_the_recorded_score(self, run: Path, scenes_folder: Path) -> None:
         recorded = scores(run)

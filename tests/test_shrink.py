@@ -12,10 +12,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bneck.nets.build import Net, build
+from bneck.nets.build import Net, WrappedNet, build
 from bneck.nets.importance import Importance, channels
 from bneck.nets.ops import BneckRow, ConvBnAct, SqueezeExcite
-from bneck.nets.shrink import ShrinkError, shrink, shrink_into, strength, strongest
+from bneck.nets.shrink import (
+    ShrinkError,
+    importance_of_kept,
+    shrink,
+    shrink_into,
+    strength,
+    strongest,
+)
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.transforms import (
@@ -30,6 +37,8 @@ from bneck.specs.transforms import (
     with_resolution,
 )
 from bneck.specs.zoo import V3_LARGE, V3_SMALL
+from bneck.tasks.detect.head import Detector
+from bneck.tasks.detect.module import build_detector
 from bneck.tasks.segment.head import segmenter
 from bneck.tasks.segment.module import SegmentNet, build_segmenter
 from test_segmenter import LITTLE
@@ -285,7 +294,7 @@ def test_shrinking_twice_is_shrinking_once_where_the_order_of_strength_holds() -
     assert same_weights(shrink(shrink(net, step), both), shrink(net, both))
 
 
-def important(net: Net, seed: int = 0) -> Importance:
+def important(net: WrappedNet, seed: int = 0) -> Importance:
     """Random importance of all channels, each one's another."""
     rng, groups = np.random.default_rng(seed), dict[str, Any]()
     for key in channels(net.wrapped).reads.values():
@@ -383,6 +392,71 @@ class TestMissingRows:
         silence(net.get_submodule("rows.2.project"), torch.arange(8))
         with torch.inference_mode():
             assert torch.allclose(slim(image), net(image), atol=1e-6)
+
+
+SMALL = NetSpec(
+    name="small", classes=2,
+    rows=(
+        Conv(1, 4, "relu"), Bneck(3, 6, 5, 3, "relu", 2), Bneck(3, 4, 5, 0, "relu"), Pool(),
+        Conv(1, 3, "relu", bn=False),
+    ),
+)  # fmt: skip
+VALUES = {
+    "rows.0.out": [4, 1, 3, 2], "rows.1.expanded": [1, 6, 2, 5, 4, 3], "rows.1.se": [1, 3, 2],
+    "rows.1.out": [5, 1, 4, 2, 3], "rows.2.expanded": [1, 2, 4, 3], "rows.2.branch": [7],
+    "rows.4.out": [2, 1, 3],
+}  # fmt: skip
+
+
+class TestImportanceOfKept:
+    def by_hand(self, slim: NetSpec) -> dict[str, list[float]]:
+        wide = fix_skips(SMALL)
+        found = Importance({key: np.array(v, float) for key, v in VALUES.items()}, 8)
+        kept = importance_of_kept(found, trained(wide).wrapped, trained(slim).wrapped)
+        assert kept.images == 8
+        assert set(kept.groups) == {*channels(trained(slim).wrapped).reads.values()} | {
+            *channels(trained(slim).wrapped).branches.values()
+        }
+        return {key: values.tolist() for key, values in kept.groups.items()}
+
+    def test_kept_channels_have_what_they_had(self) -> None:
+        rows = (
+            Conv(1, 3, "relu"), Bneck(3, 4, 2, 2, "relu", 2, skip="no"),
+            Bneck(3, 3, 2, 0, "relu", skip="yes"), Pool(), Conv(1, 2, "relu", bn=False),
+        )  # fmt: skip
+        assert self.by_hand(replace(SMALL, rows=rows)) == {
+            "rows.0.out": [4, 3, 2], "rows.1.expanded": [6, 5, 4, 3], "rows.1.se": [3, 2],
+            "rows.1.out": [5, 4], "rows.2.expanded": [2, 4, 3], "rows.2.branch": [7],
+            "rows.4.out": [2, 3],
+        }  # fmt: skip
+
+    def test_a_missing_row_takes_its_importance_with_it(self) -> None:
+        assert self.by_hand(without(fix_skips(SMALL), 2)) == {
+            **{key: VALUES[key] for key in ("rows.0.out", "rows.1.expanded", "rows.1.se", "rows.1.out")},
+            "rows.3.out": [2, 1, 3],
+        }  # fmt: skip
+
+    def test_two_steps_by_it_end_where_one_ends(self) -> None:
+        net = trained(fix_skips(WIDE))
+        found = important(net)
+        step = with_expanded(with_out(net.spec, (2, 3, 4), 20), 3, 48)
+        both = with_out(with_expanded(with_out(step, (2, 3, 4), 12), 3, 40), (8,), 24)
+        first = shrink(net, step, found)
+        second = shrink(first, both, importance_of_kept(found, net.wrapped, first.wrapped))
+        assert same_weights(second, shrink(net, both, found))
+        assert not same_weights(second, shrink(first, both))
+
+    def test_a_detectors_heads_and_taps_are_no_obstacle(self) -> None:
+        wide = build_detector(Detector(network=V3_SMALL, classes=2, resolution=96))
+        slim = Detector(network=with_expanded(fix_skips(V3_SMALL), 9, 64), classes=2, resolution=96)
+        groups = channels(wide.wrapped).behind.values()
+        found = important(wide)
+        kept = importance_of_kept(found, wide.wrapped, slim).groups
+        assert "rows.9.expanded" in groups  # which the heads take
+        best = sorted(np.argsort(-found.groups["rows.9.expanded"])[:64].tolist())
+        assert kept["rows.9.expanded"].tolist() == found.groups["rows.9.expanded"][best].tolist()
+        same = [key for key in found.groups if not key.startswith("rows.9.")]
+        assert all(np.array_equal(kept[key], found.groups[key]) for key in same)
 
 
 def changed(index: int, **columns: Any) -> NetSpec:

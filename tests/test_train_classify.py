@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,6 +15,8 @@ from torch import nn
 import bneck
 from bneck.devices.runtimes import OnnxRuntime
 from bneck.nets.build import Net, build
+from bneck.nets.importance import each_image, measure_importance
+from bneck.nets.shrink import strength, strongest
 from bneck.nets.transfer import is_folded, restore_statistics, transferred
 from bneck.nets.weights import load_weights
 from bneck.records.progress import Silent
@@ -24,6 +27,8 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text
 from bneck.specs.transforms import with_classes, with_expanded
+from bneck.specs.wrapper import PLAIN
+from bneck.tasks.registry import task
 from bneck.training.loop import backbone
 from commands import Call
 
@@ -110,6 +115,105 @@ class TestTransfer:
 
     def test_a_trained_net_is_not_taken_for_folded(self, trained: Path) -> None:
         assert not is_folded(load_trained(trained).net)
+
+
+STILL: dict[str, Any] = {"epochs": 0.5, "lr": 1e-12}  # what is trained keeps its weights
+NAME = "rows.3.expand.conv.weight"
+
+
+class TestNarrowed:
+    """A narrower network than the weights that it starts from: 40 of 192 channels inside row 3."""
+
+    def begun(self, spec: NetSpec, data: Path, start: Path, out: Path, **how: Any) -> Any:
+        """Which of the start's channels a training begins with, and what its record says of them."""
+        record = train(with_expanded(spec, 3, 40), data, start=start, out=out, **STILL, **how)
+        kept, wide = (
+            load_trained(out).net.state_dict()[NAME],
+            load_weights(start / "weights.safetensors")[NAME],
+        )
+        apart = (kept[:, None] - wide[None]).flatten(2).abs().amax(2)
+        assert bool((apart.amin(1) < 1e-6).all())
+        return apart.argmin(1).tolist(), record["channels"]
+
+    def important(self, start: Path, data: Path, scratch: Path) -> list[int]:
+        """Measured here, on all batches of nine that a training sees first."""
+        classify = task("classify")
+        dataset = classify.find(str(data), None, seed=0)
+        net = load_trained(start).net
+        ready = classify.prepare(
+            dataset, net.spec, PLAIN, None, scratch=scratch, seed=0, progress=Silent()
+        )
+        settings = classify.recipe("finetune", images=96, epochs=0.5, started=True, seed=0)
+        problem = ready.problem(net, settings)
+        found = measure_importance(net, problem.batches(0, 0), each_image(problem.loss))
+        return sorted(np.argsort(-found.groups["rows.3.expanded"])[:40].tolist())
+
+    def test_it_keeps_the_most_important_channels_or_those_of_the_largest_norm(
+        self, tiny: NetSpec, trained: Path, pictures: Path, tmp_path: Path
+    ) -> None:
+        kept, said = self.begun(tiny, pictures, trained, tmp_path / "fisher")
+        # Ten batches of nine of the 96 images.
+        assert said == {"keep": "fisher", "images": 90, "new_head": False}
+        how = "the most important channels, measured on 90 training images: 0.5 epochs"
+        assert how in (tmp_path / "fisher" / "report.md").read_text()
+        assert kept == self.important(trained, pictures, tmp_path / "scratch")
+        largest, said = self.begun(tiny, pictures, trained, tmp_path / "l2", keep="l2")
+        assert said == {"keep": "l2"}
+        expand: Any = load_trained(trained).net.get_submodule("rows.3.expand")
+        assert largest == strongest(strength(expand), 40).tolist()
+        assert largest != kept
+
+    def test_a_resumed_training_measures_nothing_again(
+        self, tiny: NetSpec, trained: Path, pictures: Path, tmp_path: Path
+    ) -> None:
+        class Stages(Silent):
+            """Ends a training in its second epoch, and hears what a resumed one does."""
+
+            def __init__(self, kills: bool) -> None:
+                self.kills, self.heard, self.steps = kills, list[str](), 0
+
+            def stage(self, name: str, total: int) -> None:
+                self.heard.append(name)
+
+            def advance(self, done: int) -> None:
+                self.steps += self.heard[-1].startswith("training")
+                if self.kills and self.steps == 12:
+                    raise KeyboardInterrupt
+
+        given: Any = {"start": trained, "epochs": 2.0, "lr": 1e-4}
+        narrow, first, second = with_expanded(tiny, 3, 40), Stages(True), Stages(False)
+        train(narrow, pictures, out=tmp_path / "whole", **given)
+        with pytest.raises(KeyboardInterrupt):
+            train(narrow, pictures, out=tmp_path / "run", progress=first, **given)
+        record = resume_training(tmp_path / "run", progress=second)
+        measuring = "measuring the importance of channels"
+        assert (measuring in first.heard, measuring in second.heard) == (True, False)
+        assert record["channels"] == {"keep": "fisher", "images": 90, "new_head": False}
+        whole, broken = (
+            load_weights(tmp_path / n / "weights.safetensors") for n in ("whole", "run")
+        )
+        assert all(torch.equal(whole[key], broken[key]) for key in whole)
+
+    def test_other_classes_are_learned_through_a_new_head(
+        self, tiny: NetSpec, trained: Path, pictures: Path, tmp_path: Path
+    ) -> None:
+        two = tmp_path / "two"
+        for split in ("train", "val"):
+            for name in ("circle", "square"):
+                shutil.copytree(pictures / split / name, two / split / name)
+        kept, said = self.begun(with_classes(tiny, 2), two, trained, tmp_path / "run")
+        assert said == {"keep": "fisher", "images": 60, "new_head": True}  # ten batches of six
+        assert len(set(kept)) == 40
+
+    def test_an_equally_wide_network_has_nothing_to_choose(
+        self, tiny: NetSpec, trained: Path, pictures: Path, tmp_path: Path
+    ) -> None:
+        assert train(tiny, pictures, start=trained, out=tmp_path / "run", **STILL)["channels"] == {}
+        with pytest.raises(
+            InputError, match=r"--keep l2 chooses among.* tiny is as wide as .*/run;"
+        ):
+            train(tiny, pictures, start=trained, out=tmp_path / "other", keep="l2", **STILL)
+        assert not (tmp_path / "other").exists()
 
 
 def without_dropout(net: Net) -> Net:
@@ -216,6 +320,8 @@ class TestRun:
             {"recipe": "best"},
             "there is no recipe 'best'; known are small-data, paper, imagenet, finetune",
         ),
+        ({"keep": "l2"}, "--keep says which channels of trained weights stay; add --from PATH"),
+        ({"keep": "L1", "start": "x"}, "keep is 'L1'; it must be fisher or l2"),
         ({"frozen": True}, "--frozen needs trained weights; add --from PATH or remove --frozen"),
         ({"epochs": 0.0}, "epochs is 0.0; it must be a number above 0"),
         ({"batch": 1}, "the batch is 1; batch norm needs at least 2 images"),

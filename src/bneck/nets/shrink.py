@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bneck.nets.build import SIZE, Net, WrappedNet
-from bneck.nets.importance import Importance, channels
+from bneck.nets.importance import Array, Importance, channels
 from bneck.nets.ops import BneckRow, ConvBnAct, SqueezeExcite
 from bneck.specs.errors import InputError
 from bneck.specs.network import Layer, NetSpec, layers
@@ -64,9 +64,9 @@ def shrink_into(net: WrappedNet, narrow: N, importance: Importance | None = None
     wide, slim = net.wrapped, narrow.wrapped
     _check_settings(wide, slim)
     narrow.normalisation = net.normalisation
-    votes = Votes(net, importance)
-    kept = shrink_rows(net.rows, narrow.rows, wide.network, slim.network, votes)
+    kept = _selected(wide, slim, _Norms(net) if importance is None else _Measured(wide, importance))
     _check_feeds(wide, slim, kept.rows)
+    _fill_rows(net.rows, narrow.rows, kept, slim.network.channels)
     feeds, behind = slim.feeds(), dict[str, Tensor]()
     for layer in slim.layers(SIZE):
         if layer.name.startswith("rows.") or layer.kind == "pool":
@@ -87,26 +87,40 @@ def shrink_into(net: WrappedNet, narrow: N, importance: Importance | None = None
     return narrow.train(net.training)
 
 
-class Votes:
-    """What channels of a net are kept by: the larger, the sooner. Keys are those of `Importance`.
+def importance_of_kept(importance: Importance, wide: Wrapped, slim: Wrapped) -> Importance:
+    """The importance of what `shrink_into` keeps of a network by this one, as it was in the wide network.
 
     Raises:
-        ShrinkError: the importance is another network's.
+        ShrinkError: as `shrink_into`.
     """
+    kept = _selected(wide, slim, _Measured(wide, importance))
+    groups: dict[str, Array] = {}
+    for key, values in importance.groups.items():
+        _, source, part = key.split(".")
+        if int(source) in kept.rows:  # a residual row may be missing
+            row = kept.rows.index(int(source))
+            taken = values if part == "branch" else values[getattr(kept, part)[row].numpy()]
+            groups[f"rows.{row}.{part}"] = taken
+    return Importance(groups, importance.images)
 
-    def __init__(self, net: WrappedNet, importance: Importance | None) -> None:
-        self.net, self.groups = net, importance.groups if importance else None
+
+class _Votes(Protocol):
+    """What channels of a net are kept by: the larger, the sooner. Keys are those of `Importance`."""
 
     def of(self, key: str, width: int, rows: Sequence[int]) -> Tensor:
         """Votes of a group of `width` channels: (width,). `rows` are those whose outputs it is."""
-        if self.groups is not None:
-            found = self.groups.get(key, np.zeros(0))
-            if len(found) != width:
-                raise ShrinkError(
-                    f"{key} has {width} channels in {self.net.spec.name} and {len(found)} in the importance; "
-                    "measure the importance of this network"
-                )
-            return torch.from_numpy(found)
+
+    def branch(self, row: int) -> float:
+        """How much a residual row counts as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Norms:
+    """L2 norms of a net's filters; no residual row counts more than another."""
+
+    net: WrappedNet
+
+    def of(self, key: str, width: int, rows: Sequence[int]) -> Tensor:
         _, row, part = key.split(".")
         if part == "out":
             # Rows tied by residuals vote with the sum of squares.
@@ -119,71 +133,95 @@ class Votes:
         return norms
 
     def branch(self, row: int) -> float:
-        """Importance of a residual row as a whole; 0 for all of them without an importance."""
-        return float(self.groups[f"rows.{row}.branch"][0]) if self.groups is not None else 0.0
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Indices of the channels that were kept: `out` of every row, `inner` inside every bneck.
+class _Measured:
+    """The importance of a network's channels; ShrinkError where it is another network's."""
 
-    By the narrower network's rows; `rows` are the wide network's that they come from.
+    wide: Wrapped
+    importance: Importance
+
+    def of(self, key: str, width: int, rows: Sequence[int]) -> Tensor:
+        found = self.importance.groups.get(key, np.zeros(0))
+        if len(found) != width:
+            raise ShrinkError(
+                f"{key} has {width} channels in {self.wide.network.name} and {len(found)} in the importance; "
+                "measure the importance of this network"
+            )
+        return torch.from_numpy(found)
+
+    def branch(self, row: int) -> float:
+        return float(self.importance.groups[f"rows.{row}.branch"][0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Indices of the channels that are kept, by the narrower network's rows.
+
+    `out` of every row, `expanded` inside every bneck, its squeezed ones (`se`) if it has any. `rows`
+    are the wide network's that they come from.
     """
 
     rows: tuple[int, ...]
     out: dict[int, Tensor] = field(default_factory=dict)
-    inner: dict[int, Tensor] = field(default_factory=dict)
+    expanded: dict[int, Tensor] = field(default_factory=dict)
+    se: dict[int, Tensor] = field(default_factory=dict)
 
     def behind(self, layer: str) -> Tensor:
         """The channels behind a layer of the rows: `rows.3`, `rows.4.expand`, `rows.4.project`."""
         _, row, *part = layer.split(".")
-        return self.inner[int(row)] if part and part[0] != "project" else self.out[int(row)]
+        return self.expanded[int(row)] if part and part[0] != "project" else self.out[int(row)]
 
 
-def shrink_rows(
-    wide_rows: nn.ModuleList,
-    narrow_rows: nn.ModuleList,
-    wide: NetSpec,
-    spec: NetSpec,
-    votes: Votes,
-) -> Kept:
-    """Fill rows of the narrower `spec` from those of `wide`; rows behind the last are left out.
+def _selected(whole: Wrapped, narrow: Wrapped, votes: _Votes) -> _Kept:
+    """What a narrower network keeps of a wide one; rows behind the last that take part are left out.
 
     Raises:
-        ShrinkError: `spec` differs from `wide` in more than narrower widths and missing residual rows.
+        ShrinkError: it differs in more than narrower widths and missing residual rows.
     """
-    kept = Kept(_matched(wide, spec, votes))
+    wide, spec = whole.network, narrow.network
+    kept = _Kept(_matched(wide, spec, votes))
     out = {i: group for group in stages(wide) for i in group}
     channels_out: dict[int, Tensor] = {}  # by the first row of a stage
     kept_in = torch.arange(spec.channels)
-    for index, narrow_row in enumerate(narrow_rows):
-        source, row = kept.rows[index], spec.rows[index]
-        wide_row, was = wide_rows[source], wide.rows[source]
+    last = max(layer.row for layer in narrow.layers(SIZE) if layer.name.startswith("rows."))
+    for index, row in enumerate(spec.rows):
+        source = kept.rows[index]
+        was = wide.rows[source]
         if isinstance(row, Pool) or isinstance(was, Pool):
             kept.out[index] = kept_in
             continue
+        if index > last:
+            break
         tied = out.get(source, (source,))
         if tied[0] not in channels_out:
             found = votes.of(f"rows.{tied[0]}.out", was.out, tied)
             channels_out[tied[0]] = strongest(found, row.out)
-        kept_out = channels_out[tied[0]]
-        if isinstance(wide_row, ConvBnAct):
-            slice_conv(wide_row, _as(ConvBnAct, narrow_row), kept_out, kept_in)
-        elif isinstance(wide_row, BneckRow):
-            assert isinstance(row, Bneck)
+        if isinstance(row, Bneck):
             assert isinstance(was, Bneck)
-            inner = kept_in
+            kept.expanded[index] = kept_in
             if wide.expands(source):
                 found = votes.of(f"rows.{source}.expanded", was.expanded, (source,))
-                inner = strongest(found, row.expanded)
-            squeezed = torch.arange(0)
+                kept.expanded[index] = strongest(found, row.expanded)
             if row.se:
-                squeezed = strongest(votes.of(f"rows.{source}.se", was.se, (source,)), row.se)
-            slim = _as(BneckRow, narrow_row)
-            _slice_bneck(wide_row, slim, kept_in, inner, squeezed, kept_out)
-            kept.inner[index] = inner
-        kept_in = kept.out[index] = kept_out
+                found = votes.of(f"rows.{source}.se", was.se, (source,))
+                kept.se[index] = strongest(found, row.se)
+        kept_in = kept.out[index] = channels_out[tied[0]]
     return kept
+
+
+def _fill_rows(wide: nn.ModuleList, narrow: nn.ModuleList, kept: _Kept, channels: int) -> None:
+    """Fill rows from those of a wide net; `channels` are the image's."""
+    into = torch.arange(channels)
+    for index, row in enumerate(narrow):
+        source = wide[kept.rows[index]]
+        if isinstance(source, ConvBnAct):
+            slice_conv(source, _as(ConvBnAct, row), kept.out[index], into)
+        elif isinstance(source, BneckRow):
+            _slice_bneck(source, _as(BneckRow, row), into, kept, index)
+        into = kept.out[index]
 
 
 def strength(conv: ConvBnAct) -> Tensor:
@@ -223,7 +261,7 @@ def _check_feeds(wide: Wrapped, slim: Wrapped, rows: Sequence[int]) -> None:
                 )
 
 
-def _matched(wide: NetSpec, narrow: NetSpec, votes: Votes) -> tuple[int, ...]:
+def _matched(wide: NetSpec, narrow: NetSpec, votes: _Votes) -> tuple[int, ...]:
     """The row of `wide` that each row of `narrow` is made from; the others are residual ones.
 
     Where several could be the missing ones, those of the least importance are.
@@ -239,7 +277,7 @@ def _matched(wide: NetSpec, narrow: NetSpec, votes: Votes) -> tuple[int, ...]:
 
     def fits(i: int, j: int) -> bool:
         """Whether row j of `narrow` is a narrower row i of `wide`."""
-        pairs = zip(_widths(wide.rows[i]), _widths(narrow.rows[j]), strict=True)
+        pairs = zip(widths(wide.rows[i]), widths(narrow.rows[j]), strict=True)
         return operators[0][i] == operators[1][j] and all(was >= now for was, now in pairs)
 
     # best[m]: importance of the residual rows kept so far, and the rows, m of them being left out.
@@ -270,7 +308,7 @@ def _matched(wide: NetSpec, narrow: NetSpec, votes: Votes) -> tuple[int, ...]:
     return best[missing][1]
 
 
-def _widths(row: Row) -> tuple[int, ...]:
+def widths(row: Row) -> tuple[int, ...]:
     match row:
         case Bneck():
             return row.expanded, row.se, row.out
@@ -300,10 +338,9 @@ def _last_conv(row: nn.Module) -> ConvBnAct:
     return _as(ConvBnAct, row.get_submodule("project") if isinstance(row, BneckRow) else row)
 
 
-def _slice_bneck(
-    wide: BneckRow, narrow: BneckRow, into: Tensor, inner: Tensor, squeezed: Tensor, out: Tensor
-) -> None:
-    """Fill a bneck from the channels that stay before, inside, squeezed and after it."""
+def _slice_bneck(wide: BneckRow, narrow: BneckRow, into: Tensor, kept: _Kept, index: int) -> None:
+    """Fill a bneck from the channels that stay before, inside and after it."""
+    inner = kept.expanded[index]
     parts, slim = dict(wide.named_children()), dict(narrow.named_children())
     if "expand" in parts:
         slice_conv(_as(ConvBnAct, parts["expand"]), _as(ConvBnAct, slim["expand"]), inner, into)
@@ -313,11 +350,14 @@ def _slice_bneck(
         slice_conv(depthwise, _as(ConvBnAct, slim["depthwise"]), inner, one)
     if "se" in parts:
         was, now = _as(SqueezeExcite, parts["se"]), _as(SqueezeExcite, slim["se"])
+        squeezed = kept.se[index]
         now.reduce.weight.copy_(_taken(was.reduce.weight, squeezed, inner))
         _bias(now.reduce).copy_(_taken(_bias(was.reduce), squeezed))
         now.gate.weight.copy_(_taken(was.gate.weight, inner, squeezed))
         _bias(now.gate).copy_(_taken(_bias(was.gate), inner))
-    slice_conv(_as(ConvBnAct, parts["project"]), _as(ConvBnAct, slim["project"]), out, inner)
+    slice_conv(
+        _as(ConvBnAct, parts["project"]), _as(ConvBnAct, slim["project"]), kept.out[index], inner
+    )
 
 
 def slice_conv(wide: ConvBnAct, narrow: ConvBnAct, out: Tensor, into: Tensor) -> None:

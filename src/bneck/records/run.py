@@ -105,6 +105,11 @@ class SearchRecord(TypedDict, total=False):
     found: NetworkRecord
     uniform: NetworkRecord
     steps: list[StepRecord]
+    # Which channels were kept, of wider weights (by the name of what began with them) and by NetAdapt's
+    # proposals: `keep`, "fisher" or "l2"; with "fisher" also `images`, on how many it was measured, and of
+    # weights `new_head`, whether through the head of other classes.
+    inherited: dict[str, dict[str, Any]]
+    channels: dict[str, Any]
     # Of a search from weights: where they are from, None for a run's; the input they were made for.
     source: dict[str, Any] | None
     normalisation: dict[str, list[float]]

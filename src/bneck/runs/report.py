@@ -80,13 +80,25 @@ def _how(record: dict[str, Any]) -> str:
     options, training = record["options"], record["training"]
     start = options["start"]
     frozen = ", backbone frozen" if training["frozen"] else ""
+    kept = _kept(record.get("channels") or {})
     return (
-        f"{'From random weights' if start is None else f'From the weights of {start}'}{frozen}: "
+        f"{'From random weights' if start is None else f'From the weights of {start}'}{kept}{frozen}: "
         f"{training['epochs']:g} epochs of batches of {training['batch']}, peak learning rate "
         f"{training['lr']:g}, schedule {training['schedule']}, warm-up of {training['warmup']:g} epochs, L2 "
         f"{training['weight_decay']:g}, EMA of weights {training['average']:g}, seed {options['seed']}; bneck "
         f"{record['version']}, commit {record['commit']}."
     )
+
+
+def _kept(channels: dict[str, Any]) -> str:
+    """Which channels of a wider start a network has."""
+    match channels.get("keep"):
+        case "fisher":
+            through = " through a new head" if channels["new_head"] else ""
+            return f", the most important channels, measured on {channels['images']} training images{through}"
+        case "l2":
+            return ", the channels of the largest L2 norms"
+    return ""
 
 
 def _left(record: dict[str, Any]) -> list[str]:

@@ -14,18 +14,21 @@ from bneck.imports.hub import fetch, hub_name
 from bneck.imports.match import which_network
 from bneck.imports.read import read_source
 from bneck.nets.build import WrappedNet
-from bneck.nets.shrink import shrink_into
+from bneck.nets.shrink import shrink_into, widths
 from bneck.nets.transfer import is_folded, restore_statistics, take_rows, transferred
 from bneck.records.files import cache_folder, locked
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder, task_run
 from bneck.runs.imports import import_weights
-from bneck.runs.load import task_of, trained
+from bneck.runs.load import Trained, task_of, trained
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, resolve
 from bneck.specs.wrapper import PLAIN, Wrapper
 from bneck.tasks.contract import Data, Task
+from bneck.tasks.options import Keep
+from bneck.training.processes import ALONE, ProcessGroup
+from bneck.training.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,22 @@ def compatible(chosen: Task, spec: NetSpec, start: Path) -> NetSpec:
     return replace(spec, padding=held.padding, bn_eps=held.bn_eps)
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A net that begins with trained weights; how its channels were chosen, {} where all are kept."""
+
+    net: WrappedNet
+    channels: dict[str, Any]
+
+
+def narrows(source: Path, spec: NetSpec, wrapper: Wrapper) -> bool:
+    """Whether the network has fewer channels or rows than the weights of a run's or an import's folder."""
+    held = load(RunFolder(source).spec)
+    # What stands after the pool takes part in classifiers alone.
+    end = None if wrapper == PLAIN else spec.pool_at
+    return [*map(widths, held.rows[: end and held.pool_at])] != [*map(widths, spec.rows[:end])]
+
+
 def started(
     chosen: Task,
     spec: NetSpec,
@@ -107,48 +126,75 @@ def started(
     source: Path,
     data: Data,
     *,
-    seed: int,
+    settings: Settings,
     progress: Progress,
-) -> WrappedNet:
+    keep: Keep = "fisher",
+    group: ProcessGroup = ALONE,
+) -> Begun:
     """A net that begins with the weights of `source`; where narrower, with its most important channels.
 
     Args:
         chosen: the task.
         spec: the network, see `compatible`.
-        wrapper: what stands around it; its own weights are initialised from `seed`.
+        wrapper: what stands around it; what the start has no weights for is initialised from the
+            settings' seed.
         source: a run's or an import's folder (`find_start` makes one of a file or a hub's name).
-        data: images, from which folded batch norms get statistics.
-        seed: of what the start has no weights for.
+        data: images, on which importance is measured, and from which folded batch norms get statistics.
+        settings: of the training; importance is measured on its batches.
         progress: receives what was taken.
+        keep: which channels of a wider start: by importance, or by L2 norm.
+        group: where it is measured; every process does all of it.
 
     Raises:
         InputError: the source is of another network.
     """
     held = trained(source)
     begin: Any = held.net
-    if held.task.name == chosen.name and wrapper != PLAIN:
-        # The whole network where its head fits, else the backbone alone.
-        if chosen.stored(begin.spec, held.wrapper) == chosen.stored(spec, wrapper):
-            return shrink_into(begin, chosen.module(spec, wrapper))
-        net = chosen.module(spec, wrapper, seed=seed)
-        taken, other = (
-            shrink_into(begin, chosen.module(spec, held.wrapper)),
-            "; its head is of other classes",
+    if is_folded(begin):
+        progress.say(
+            "batch norm is folded in the start's weights: its statistics are taken from the images"
         )
-    else:
-        if is_folded(begin):
+        count, batch = chosen.statistics
+        probe: Any = chosen.module(spec, wrapper)
+        probe.normalisation = begin.normalisation
+        restore_statistics(begin, torch.split(data.images(probe, "train", count), batch))
+    wide, new_head = _as_wide(held, chosen, spec, wrapper, seed=settings.seed)
+    importance, channels = None, dict[str, Any]()
+    if narrows(source, spec, wrapper):
+        channels["keep"] = keep
+        if keep == "fisher":
+            importance = data.importance(wide, settings, progress, group=group)
+            channels |= {"images": importance.images, "new_head": new_head}
+            through = " through a new head" if new_head else ""
             progress.say(
-                "batch norm is folded in the start's weights: its statistics are taken from the images"
+                f"keeping the start's most important channels, measured on {importance.images} training images"
+                f"{through}"
             )
-            count, batch = chosen.statistics
-            probe: Any = chosen.module(spec, wrapper, seed=seed)
-            probe.normalisation = begin.normalisation
-            restore_statistics(begin, torch.split(data.images(probe, "train", count), batch))
-        if wrapper == PLAIN:
-            return transferred(begin, spec, seed=seed)
-        net = chosen.module(spec, wrapper, seed=seed)
-        taken, other = transferred(begin, net.spec), ""
+    if wrapper == PLAIN:
+        net: Any = transferred(begin, spec, seed=settings.seed, importance=importance)
+        return Begun(net, channels)
+    net = shrink_into(wide, chosen.module(spec, wrapper), importance)
+    if new_head:  # its weights begin as suits its own widths
+        narrow, net = net, chosen.module(spec, wrapper, seed=settings.seed)
+        net.normalisation = begin.normalisation
+        take_rows(net, narrow.state_dict(), str(source))
+        other = "; its head is of other classes" if held.task.name == chosen.name else ""
+        progress.say(f"the backbone starts from the weights of {source}{other}")
+    return Begun(net, channels)
+
+
+def _as_wide(
+    held: Trained, chosen: Task, spec: NetSpec, wrapper: Wrapper, *, seed: int
+) -> tuple[Any, bool]:
+    """The task's network as wide as a start, with its weights; whether the head has new ones."""
+    begin: Any = held.net
+    wide = replace(held.spec, classes=spec.classes, resolution=spec.resolution)
+    same = held.task.name == chosen.name
+    if same and wrapper == PLAIN:
+        return transferred(begin, wide, seed=seed), wide.classes != held.spec.classes
+    if same and chosen.stored(begin.spec, held.wrapper) == chosen.stored(wide, wrapper):
+        return shrink_into(begin, chosen.module(wide, wrapper)), False
+    net: Any = chosen.module(wide, wrapper, seed=seed)
     net.normalisation = begin.normalisation
-    take_rows(net, taken.state_dict(), str(source))
-    progress.say(f"the backbone starts from the weights of {source}{other}")
-    return net
+    take_rows(net, begin.state_dict(), str(held.folder))
+    return net, True

@@ -32,7 +32,7 @@ from bneck.runs.folder import (
 from bneck.runs.load import trained, wrapper_of
 from bneck.runs.progress import Steps
 from bneck.runs.report import write_training_report
-from bneck.runs.start import compatible, find_start, started
+from bneck.runs.start import compatible, find_start, narrows, started
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
@@ -164,6 +164,11 @@ def planned(
     spec, wrapper = chosen.arrange(network or usual, own, dataset)
     if start is not None:
         spec = compatible(chosen, spec, start.folder)
+        if common.keep is not None and not narrows(start.folder, spec, wrapper):
+            raise InputError(
+                f"--keep {common.keep} chooses among the channels of wider weights, and {spec.name} is as wide "
+                f"as {common.start}; remove --keep, or pass a narrower network"
+            )
     if common.teacher is not None:
         trained(Path(common.teacher), wanted=chosen, classes=dataset.classes)
     if common.stream and place is None:
@@ -253,7 +258,7 @@ class Work:
     def _train(self) -> None:
         folder, record, data = self.folder, self.record, self.data
         settings, options = stored_settings(record["training"]), record["options"]
-        net = self._first_net(settings.seed)
+        net = self._first_net(settings)
         record["normalisation"] = net.normalisation.as_json()
         log = steps = teacher = None
         if self.group.first:
@@ -286,15 +291,22 @@ class Work:
         write_json(folder.run_json, record)
         save_weights(net.state_dict(), folder.weights)  # last: they say that the training is done
 
-    def _first_net(self, seed: int) -> Any:
-        spec, start = load(self.folder.spec), self.record["options"]["start"]
+    def _first_net(self, settings: Settings) -> Any:
+        spec, options = load(self.folder.spec), self.record["options"]
         wrapper = wrapper_of(self.task, spec, self.record)
-        if start is None:
-            return self.task.module(spec, wrapper, seed=seed)
-        folder = find_start(start, spec, self.progress).folder
-        return started(
-            self.task, spec, wrapper, folder, self.data, seed=seed, progress=self.progress
-        )
+        if options["start"] is None:
+            return self.task.module(spec, wrapper, seed=settings.seed)
+        folder = find_start(options["start"], spec, self.progress).folder
+        # The weights of a checkpoint replace these, so it does not matter which channels are kept; and
+        # runs from before there was a choice kept those of the largest norms.
+        goes_on = (self.folder.scratch / "checkpoint").is_file()
+        begun = started(
+            self.task, spec, wrapper, folder, self.data, settings=settings, progress=self.progress,
+            keep="l2" if goes_on else options.get("keep", "l2") or "fisher", group=self.group,
+        )  # fmt: skip
+        if not goes_on:
+            self.record["channels"] = begun.channels
+        return begun.net
 
     def _watch(self, net: Any, log: TrainingLog | None) -> Callable[[int, dict[str, Tensor]], None]:
         """Scores the EMA weights after every epoch, logs the score and keeps the best weights."""

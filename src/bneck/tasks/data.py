@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -19,6 +19,7 @@ from bneck.specs.normalisation import Normalisation
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from bneck.nets.importance import Importance
     from bneck.training.loop import TrainingProblem
     from bneck.training.processes import ProcessGroup
     from bneck.training.settings import Settings
@@ -228,6 +229,42 @@ class Data(ABC):
             images=len(indices), batches=own.batches, loss=loss, pieces=in_pieces(settings, group),
             frozen=backbone(net) if settings.frozen else None,
         )  # fmt: skip
+
+    def importance(
+        self, net: Any, settings: Settings, progress: Progress, *, heldout: bool = False,
+        group: ProcessGroup | None = None,
+    ) -> Importance:  # fmt: skip
+        """Importance of a net's channels for the task's loss, from the batches of a training's first epoch.
+
+        One pass over at most 1,000 images. Every process of a group looks at all of them, in batches no
+        larger than its own in a step of the training. The net comes back on the processor.
+
+        Raises:
+            InputError: the loss is not finite.
+        """
+        import torch
+
+        from bneck.nets.importance import each_image, measure_importance
+        from bneck.training.processes import ALONE, ProcessGroup
+
+        group = group or ALONE
+        progress.stage("measuring the importance of channels", 1)
+        most = settings.batch // (settings.accumulate * group.size)
+        batch = min(most, self.fitted(heldout=heldout))
+        here = ProcessGroup(device=group.device)
+        how = replace(settings, batch=batch, accumulate=1)
+        problem = self.problem(net, how, heldout=heldout, group=here)
+
+        def batches() -> Iterator[Any]:
+            for images, *targets in problem.batches(0, 0):
+                yield (
+                    images.to(here.device).contiguous(memory_format=torch.channels_last), *targets
+                )  # fmt: skip
+
+        found = measure_importance(net.to(here.device), batches(), each_image(problem.loss))
+        net.cpu()
+        progress.advance(1)
+        return found
 
     @abstractmethod
     def evaluate(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from bneck.specs.errors import InputError
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from bneck.tasks.contract import Task
 
 Size = tuple[int, int]
+Keep = Literal["fisher", "l2"]
+KEEPS: tuple[str, ...] = get_args(Keep)
 
 
 def option(
@@ -50,6 +52,12 @@ class TrainOptions:
         "(timm/NAME.TAG, hf:ORG/REPO; bneck import --list).",
         "train",
         flag="--from",
+    )
+    keep: str | None = option(
+        None,
+        "Which channels of wider --from weights stay: fisher (by importance on at most 1,000 training images; "
+        "default) or l2 (by L2 norm).",
+        "train",
     )
     teacher: str | None = option(
         None, "A trained network of the same task to distill from: a run or an import.", "train"
@@ -92,6 +100,12 @@ class TrainOptions:
             raise InputError(f"bad_share is {self.bad_share}; it must be a fraction from 0 to 1")
         if self.frozen and self.start is None:
             raise InputError("--frozen needs trained weights; add --from PATH or remove --frozen")
+        if self.keep is not None and self.keep not in KEEPS:
+            raise InputError(f"keep is {self.keep!r}; it must be {' or '.join(KEEPS)}")
+        if self.keep is not None and self.start is None:
+            raise InputError(
+                "--keep says which channels of trained weights stay; add --from PATH or remove --keep"
+            )
 
 
 def of_command(kind: type[Any], command: str) -> list[Field[Any]]:

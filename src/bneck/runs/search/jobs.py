@@ -86,11 +86,13 @@ def _begun(job: TrainJob) -> nn.Module:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialJob:
-    """Evaluate a proposal: the parent's weights shrunk into it, T steps of fine-tuning."""
+    """Evaluate a proposal: the parent's most important channels, or without an importance those of the
+    largest L2 norms, T steps of fine-tuning."""
 
     spec: NetSpec
     parent_spec: NetSpec
     parent_weights: Path
+    importance: Importance | None
     experiment: Experiment
     settings: Settings
     steps: int
@@ -108,12 +110,12 @@ def trial_job(job: TrialJob) -> Outcome:
     # The schedule is a step longer than the tuning: a cosine's last step has learning rate 0.
     schedule = replace(job.settings, epochs=(job.steps + 1) / per_epoch, warmup=0.0)
     parent = _parent(experiment, job.parent_spec, job.parent_weights)
-    net = experiment.shrink(parent, job.spec)
+    net = experiment.shrink(parent, job.spec, job.importance)
     tuned = time.perf_counter()
     outcome = outcome_of(net, experiment, schedule, until=job.steps / per_epoch)
     saved = time.perf_counter()
     if "failed" in outcome:
-        net = experiment.shrink(parent, job.spec)
+        net = experiment.shrink(parent, job.spec, job.importance)
     save_weights(net.state_dict(), job.weights)
     end = time.perf_counter()
     return {**outcome, "seconds": end - start, "setup_seconds": tuned - start + end - saved}

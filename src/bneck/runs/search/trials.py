@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bneck.nas.netadapt import Proposal, Step, Trial
+from bneck.nets.importance import Importance
+from bneck.nets.shrink import importance_of_kept
 from bneck.records.run import NetworkRecord, ProposalRecord
 from bneck.runs.progress import PERCENT, Following
 from bneck.runs.search.experiment import Experiment
@@ -70,15 +72,33 @@ class Judge:
 
     It does the same to the network before the step (the control): a proposal earns nothing by what T
     steps of training alone are worth.
+
+    Proposals keep the most important channels. Importance is measured once, on the seed network `spec`, and
+    goes along with the channels that the steps keep.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, spec: NetSpec) -> None:
+        self.run, self.spec = run, spec
         self.parent = run.folder.scratch / "seed-heldout.safetensors"
         self.seconds = 0.0  # that its calls took
         trained = run.ledger.find(event="trained", name="seed-heldout")
         assert trained is not None
         self.accuracy, self.score = float(trained["expected"]), float(trained["score"])
+        self.importance = self._measured()
+
+    def _measured(self) -> Importance | None:
+        """The seed's importance; None in a run whose first trials kept channels by L2 norm."""
+        run, path = self.run, self.run.folder.scratch / "importance-heldout.safetensors"
+        if not path.is_file():
+            if run.ledger.find(event="control") or run.ledger.find(event="trial"):
+                run.record["channels"] = {"keep": "l2"}
+                return None
+            net: Any = run.experiment.load(self.spec, self.parent)
+            data, training = run.experiment.data, run.settings.training
+            data.importance(net, training, run.progress, heldout=True).save(path)
+        found = Importance.load(path)
+        run.record["channels"] = {"keep": "fisher", "images": found.images}
+        return found
 
     @property
     def setup_seconds(self) -> float:
@@ -117,6 +137,12 @@ class Judge:
         known = self._known(step.number, kept.spec)
         self.accuracy, self.score = float(known["expected"]), float(known["accuracy"])
         self.parent = self._weights(step.number, kept.spec)
+        if self.importance is not None:
+            around = self.run.wrapper.around
+            self.importance = importance_of_kept(
+                self.importance, around(self.spec), around(kept.spec)
+            )
+        self.spec = kept.spec
         # Only this step's and the last one's: a resumed run replays early steps while files of a
         # later one wait to be used.
         for number in (step.number - 1, step.number):
@@ -145,7 +171,7 @@ class Judge:
     def _job(self, number: int, parent: NetSpec, spec: NetSpec) -> TrialJob:
         settings = self.run.settings
         return TrialJob(
-            spec=spec, parent_spec=parent, parent_weights=self.parent,
+            spec=spec, parent_spec=parent, parent_weights=self.parent, importance=self.importance,
             experiment=self.run.experiment, steps=settings.steps, weights=self._weights(number, spec),
             # One seed for all proposals of a step: they see the same images in the same order.
             settings=replace(settings.tuning, seed=settings.seed + number),

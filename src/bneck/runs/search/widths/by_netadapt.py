@@ -108,8 +108,10 @@ def narrowed(
 
     Returns the network and that of the last step, with its weights.
     """
-    table, judge, kinds = latencies.table, Judge(run), run.settings.kinds
-    spec, accuracy = fix_skips(seed), judge.accuracy
+    table, kinds, spec = latencies.table, run.settings.kinds, fix_skips(seed)
+    with run.stage("importance"):
+        judge = Judge(run, spec)
+    accuracy = judge.accuracy
     fastest_ms = table.estimate_ms(narrowest(seed, kinds=kinds))
     # An estimate is off by the table's usual error, so the first aim is that much below the limit.
     aim_ms = max(fastest_ms, limit_ms * (1 - table.error().median))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bneck.nets.importance import each_image, measure_importance
 from bneck.nets.weights import save_weights
 from bneck.runs.search.jobs import Parent
 from bneck.runs.search.run import Run
@@ -19,11 +18,14 @@ def begun(run: Run, spec: NetSpec, start: str, name: str) -> Parent:
     path = run.folder.scratch / f"{name}.safetensors"
     if not path.is_file():
         folder = find_start(start, spec, run.progress).folder
-        net = started(
-            run.task, spec, run.wrapper, folder, run.experiment.data, seed=run.settings.seed,
-            progress=run.progress,
+        made = started(
+            run.task, spec, run.wrapper, folder, run.experiment.data,
+            settings=run.settings.training, progress=run.progress,
         )  # fmt: skip
-        save_weights(net.state_dict(), path)
+        if made.channels:
+            run.record["inherited"] = {**run.record.get("inherited", {}), name: made.channels}
+            run.save()
+        save_weights(made.net.state_dict(), path)
     return Parent(spec, path, None)
 
 
@@ -61,10 +63,7 @@ def _importance(run: Run, seed: NetSpec, weights: Path) -> Path:
     path = run.folder.scratch / "importance.safetensors"
     if not path.is_file():
         with run.stage("importance"):
-            run.progress.stage("measuring the importance of channels", 1)
             trained: Any = run.experiment.load(seed, weights)
-            problem = run.experiment.data.problem(trained, run.settings.training)
-            loss = each_image(problem.loss)
-            measure_importance(trained, problem.batches(0, 0), loss).save(path)
-            run.progress.advance(1)
+            data, training = run.experiment.data, run.settings.training
+            data.importance(trained, training, run.progress).save(path)
     return path
