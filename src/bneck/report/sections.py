@@ -101,7 +101,7 @@ def _networks(record: SearchRecord) -> Iterator[Block]:
         return
     yield Heading("Networks compared")
     rows = []
-    for _, title, network in named:
+    for role, title, network in named:
         scores = network.get("scores") or []
         measured, p10, p90 = text.measured(network)
         rows.append((
@@ -109,17 +109,26 @@ def _networks(record: SearchRecord) -> Iterator[Block]:
             ms(network.get("estimated_ms")), ms(measured), from_to(p10, p90),
             signed_percent(text.estimate_error(network)),
             " / ".join(map(percent, scores)) or NONE, percent(fmean(scores)) if scores else NONE,
+            _behind(record, role, scores),
         ))  # fmt: skip
     yield Table(
-        title="Measured: median, and 10th to 90th percentile. Error: estimate against measurement.",
+        title="Measured: median, and 10th to 90th percentile. Error: estimate against measurement. Behind "
+        "found: its score minus this one, training by training; training n of each has the same seed.",
         columns=columns(
             "network", "params (M)", "MAdds (M)", "estimated (ms)", "measured (ms)", "p10 to p90 (ms)",
-            "error (%)", f"{text.metric(record)} per training (%)", "mean (%)",
+            "error (%)", f"{text.metric(record)} per training (%)", "mean (%)", "behind found (points)",
         ),
         rows=tuple(rows),
         strong=frozenset(i for i, (role, _, _) in enumerate(named) if role == "found"),
         narrow="cards",
     )  # fmt: skip
+
+
+def _behind(record: SearchRecord, role: str, scores: Sequence[float]) -> str:
+    ours = record.get("found", {}).get("scores") or []
+    if role in ("seed", "found") or len(ours) != len(scores):
+        return NONE
+    return " / ".join(signed_percent(a - b) for a, b in zip(ours, scores, strict=True)) or NONE
 
 
 def _tradeoff(record: SearchRecord, entries: Entries) -> Iterator[Block]:
