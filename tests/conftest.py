@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ import pytest
 from PIL import Image, ImageDraw
 
 from bneck.cli import main
-from bneck.costs.table import LatencyTable, RowShape, Widths
+from bneck.costs.table import Key, LatencyTable, RowShape, Widths, row_keys
 from bneck.costs.table_file import header_line, network_line, row_line
 from bneck.data.folders import list_images
 from bneck.data.pack import Packed, pack
 from bneck.devices import fill
+from bneck.nas.allocation.drawn import as_searched
 from bneck.records.ledger import Ledger
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
@@ -143,7 +144,11 @@ def made_up_table(tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> Pa
     ]
     for row in rows:
         table.add_row(*row)
-    networks = [table.sum_rows(spec) for spec in fill.calibration_networks(tiny)[:16]]
+
+    def network_ms(keys: Iterable[Key]) -> float:
+        return 0.005 + sum(row_ms(*key) for key in keys)
+
+    networks = [[*row_keys(spec)] for spec in as_searched(tiny, table.uncalibrated(), 16)]
     header = {
         "seed": tiny.name,
         "digest": tiny.digest(),
@@ -155,12 +160,12 @@ def made_up_table(tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> Pa
         "precision": "fp32",
         "threads": 1,
         "reference": tiny.name,
-        "reference_ms": table.sum_rows(tiny)[0] + 0.005,
+        "reference_ms": network_ms(row_keys(tiny)),
     }
     file = Ledger(tmp_path_factory.mktemp("tables") / "ideal.jsonl")
     file.append(header_line(header), *(row_line(*row) for row in rows))
-    for i, sums in enumerate(networks):
-        file.append(network_line(sums, sums[0] + 0.005, i % 2 == 1))
+    for i, keys in enumerate(networks):
+        file.append(network_line(keys, network_ms(keys), i % 2 == 1))
     return file.path
 
 

@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from adb_daemon import Daemon
-from bneck.devices import fill
 from bneck.devices.fill import fill_table, plan_for_all
 from bneck.devices.places import DeviceError, Place, describe, place, steady
 from bneck.devices.places.adb import Adb, big_cores, median_us
@@ -28,7 +27,7 @@ from bneck.devices.runtimes import runtime
 from bneck.devices.timing import Burst
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.transforms import scale_width
+from bneck.specs.transforms import random_widths, scale_width
 from commands import Call
 from test_fill import QUICK
 
@@ -319,7 +318,8 @@ def test_twenty_drops_of_the_phone_leave_a_table_that_is_complete_and_equal(
 ) -> None:
     pytest.importorskip("ai_edge_litert")
     monkeypatch.setattr(steady, "PAUSES_S", (0.05, 0.5, 2.0))
-    networks = fill.calibration_networks(tiny, 16)
+    rng = random.Random(0)
+    networks = [random_widths(tiny, rng) for _ in range(16)]
     plan = plan_for_all([tiny, *networks], networks, name="corners", digest="x")
     given: dict[str, Any] = {"plan": plan, "effort": QUICK, "runtime_name": "litert"}
     name, asked = f"adb:127.0.0.1:{phone.port}", [0]

@@ -18,12 +18,12 @@ import pytest
 from agents import COMMAND, made_up_shipment
 from bneck.costs.table_file import read_table
 from bneck.devices.deployment import Deployment
-from bneck.devices.fill import fill_table, plan_for
+from bneck.devices.fill import fill_table
 from bneck.devices.places import KINDS, DeviceError, Kind
 from bneck.devices.places.ssh import Agent
 from bneck.devices.places.steady import Steady
 from bneck.records.progress import Silent
-from bneck.runs.search.latency import known_table, latency_table, measured_ms, table_path
+from bneck.runs.search.latency import known_table, latency_table, measured_ms, seed_plan, table_path
 from bneck.runs.search.main import search
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
@@ -34,7 +34,7 @@ from test_fill import QUICK, assert_complete
 KILLS = 20
 
 
-FEW = {"calibrating": 8, "held_out": 8}
+FEW = {"count": 16}
 
 
 class Killer:
@@ -74,7 +74,7 @@ def unbroken(tiny: NetSpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[b
     """A table that nothing disturbed, and how often something was sent for it."""
     path, killer = tmp_path_factory.mktemp("unbroken") / "table.jsonl", Killer()
     with killer.device() as device:
-        fill_table(tiny, path, plan=plan_for(tiny, **FEW), place=device, effort=QUICK)
+        fill_table(tiny, path, plan=seed_plan(tiny, **FEW), place=device, effort=QUICK)
     return path.read_bytes(), killer.sent
 
 
@@ -87,7 +87,7 @@ class TestKills:
         path, killer = tmp_path / "table.jsonl", Killer()
         killer.doomed = lambda count: count in doomed
         with killer.device() as device:
-            fill_table(tiny, path, plan=plan_for(tiny, **FEW), place=device, effort=QUICK)
+            fill_table(tiny, path, plan=seed_plan(tiny, **FEW), place=device, effort=QUICK)
         assert killer.kills == KILLS
         assert killer.sent > sent
         assert_complete(tiny, path)
@@ -98,7 +98,7 @@ class TestKills:
     ) -> None:
         (whole, sent), path, killer = unbroken, tmp_path / "table.jsonl", Killer()
         killer.doomed = lambda count: count >= sent // 2
-        plan = plan_for(tiny, **FEW)
+        plan = seed_plan(tiny, **FEW)
         with killer.device() as device:
             with pytest.raises(
                 DeviceError, match=r"^ssh:here disconnected, 4 times in a row; what was"
@@ -134,10 +134,10 @@ class TestKeptApart:
     def test_a_table_of_another_device_is_refused(
         self, tiny: NetSpec, simulated: SimulatedDevice, tmp_path: Path
     ) -> None:
-        path = tmp_path / "table.jsonl"
-        fill_table(tiny, path, place=simulated.name)
+        path, plan = tmp_path / "table.jsonl", seed_plan(tiny, **FEW)
+        fill_table(tiny, path, plan=plan, place=simulated.name)
         with pytest.raises(InputError) as caught:
-            fill_table(tiny, path)
+            fill_table(tiny, path, plan=plan)
         assert str(caught.value) == (
             f"{path} is a latency table for onnxruntime in fp32 on 1 thread of {simulated.name}; this is "
             "for onnxruntime in fp32 on 1 thread, name another file"

@@ -14,6 +14,7 @@ from bneck.runs.search.lose import upper_bound
 from bneck.runs.search.main import resume_search, search
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
+from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import from_text, load, to_text
 from bneck.specs.transforms import rename, scale_width, with_expanded
 from simulated_device import SimulatedDevice
@@ -50,6 +51,27 @@ def test_it_narrows_the_start_and_meets_the_target(
     assert found["allocation"]["cuts"]
     assert found["allocation"]["shipped"] in ("found", "uniform")
     assert found["uniform"]["width"] < 1
+
+
+@pytest.mark.parametrize("target", ["1us", "1%"])
+def test_a_target_below_the_fastest_version_is_refused_before_any_training(
+    simulated: SimulatedDevice, start: Path, pictures: Path, tmp_path: Path, target: str
+) -> None:
+    """Which is 8 channels everywhere, without the row that adds its input."""
+    given = {**QUICK, "start": str(start), "device": simulated.name, "out": tmp_path / "run"}
+    with pytest.raises(InputError) as caught:
+        search(pictures, target, **given)
+    rows = (
+        Conv(3, 8, "hswish", 2),
+        Bneck(3, 8, 8, 8, "relu", 2),
+        Bneck(3, 16, 8, 0, "relu", 2),  # with 8 expanded it would have no expand convolution
+        Conv(1, 8, "hswish"),
+        Pool(),
+        Conv(1, 8, "hswish", bn=False),
+    )
+    ms = simulated.network_ms(NetSpec(name="least", resolution=32, classes=3, rows=rows))
+    assert f"its fastest version runs in {ms:.3f} ms; choose a target above" in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_better_one_ships(found: dict[str, Any]) -> None:

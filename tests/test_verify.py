@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from bneck.nas.fitting import fit_widths
 from bneck.records.ledger import Ledger
 from bneck.records.progress import Silent
 from bneck.runs.search.fitting import LOW, TRIES, fit_by_clock
-from bneck.runs.search.latency import CAREFUL, PAUSE_S, Latencies
+from bneck.runs.search.latency import CAREFUL, PAUSE_S, Latencies, glanced_ms, seed_plan
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import scale_width
 from bneck.specs.wrapper import PLAIN
@@ -59,11 +60,36 @@ def test_a_run_another_run_and_a_resumed_one_decide_by_one_measurement(
     narrower, first, second = scale_width(tiny, 0.75), tmp_path / "first", tmp_path / "second"
     true_ms = pytest.approx(device.network_ms(narrower))
     for folder in (first, second, first):
-        assert Latencies(run(folder, device), tiny, table).verified_ms(narrower) == true_ms
+        own = deepcopy(table)
+        assert Latencies(run(folder, device), tiny, own).verified_ms(narrower) == true_ms
     assert races(device) == 1
     (entry,) = run(second, device).ledger.all(event="verified")
     assert entry["measured_ms"] == true_ms
-    assert entry["estimated_ms"] == table.estimate_ms(narrower)
+    assert entry["estimated_ms"] == table.estimate_ms(narrower), "before the table learned"
+
+
+def test_the_table_learns_from_what_is_verified_and_a_resumed_run_learns_the_same(
+    device: SimulatedDevice, tiny: NetSpec, tmp_path: Path
+) -> None:
+    filled = fill_table(tiny, tmp_path / "t.jsonl", plan=seed_plan(tiny), place=device.place())
+    device.work = lambda model: work_ms(model) ** 1.3
+    pace = device.network_ms(tiny) / float(filled.header["reference_ms"])
+    *verified, another = (scale_width(tiny, width) for width in (0.5, 0.55, 0.6, 0.65))
+
+    def estimate_ms(folder: Path) -> float:
+        table = deepcopy(filled)
+        latencies = Latencies(run(folder, device), tiny, table)
+        for spec in (*verified, *verified):
+            latencies.verified_ms(spec)
+        assert len(table.learned) == len(verified)
+        return table.estimate_ms(another)
+
+    true_ms = device.network_ms(another) / pace
+    found_ms = estimate_ms(tmp_path / "a")
+    assert abs(found_ms - true_ms) < 0.5 * abs(filled.estimate_ms(another) - true_ms)
+    device.loaded.clear()
+    assert estimate_ms(tmp_path / "a") == found_ms
+    assert races(device) == 0
 
 
 def test_another_network_or_a_table_filled_anew_is_measured(
@@ -119,11 +145,23 @@ def test_a_device_that_is_too_busy_is_waited_for(
     assert set(device.waited_s) == {PAUSE_S}
 
 
+def test_a_glance_at_a_busy_device_waits_for_nothing(
+    device: SimulatedDevice, tiny: NetSpec
+) -> None:
+    rng = random.Random(0)
+    device.slowdown = lambda seconds: rng.choice((1, 9))
+    specs = [tiny, scale_width(tiny, 0.5)]
+    found = glanced_ms(specs, Deployment(device=device.name), PLAIN)
+    assert found == [pytest.approx(device.network_ms(spec)) for spec in specs]
+    assert device.waited_s == []
+    assert device.seconds < 0.5
+
+
 def test_a_network_is_fitted_to_a_limit_by_what_the_device_measures(
     device: SimulatedDevice, tiny: NetSpec, tmp_path: Path
 ) -> None:
     """A device that has changed since its table was filled: measurements put the table right."""
-    table = fill_table(tiny, tmp_path / "table.jsonl", place=device.place())
+    table = fill_table(tiny, tmp_path / "table.jsonl", plan=seed_plan(tiny), place=device.place())
     device.work = lambda model: work_ms(model) ** 1.3
     pace = device.network_ms(tiny) / float(table.header["reference_ms"])
     limit = 0.75 * float(table.header["reference_ms"])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bneck.costs.count import count_madds, count_params, count_whole
 from bneck.costs.table import TableError, row_keys
 from bneck.costs.table_file import header_line, read_table
-from bneck.devices.fill import grid, plan_for
+from bneck.devices.fill import grid
 from bneck.devices.models import wrapped_model
 from bneck.devices.runtimes import OnnxRuntime, runtime
 from bneck.graphs.forms import form
@@ -27,6 +27,7 @@ from bneck.nets.ops import Conv2d, initialise
 from bneck.nets.quantize import emulation
 from bneck.nets.shrink import ShrinkError, shrink_into
 from bneck.records.ledger import Ledger
+from bneck.runs.search.latency import seed_plan
 from bneck.specs.network import Layer, NetSpec, Size, layers
 from bneck.specs.operators import Operators
 from bneck.specs.rows import Bneck, Conv, Pool
@@ -109,7 +110,7 @@ def test_a_table_answers_for_its_own_wrapper_only(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t.jsonl", SSD).wrapper == SSD
     with pytest.raises(TableError, match=r"is a latency table of ssdlite 2 .*, not of classifiers"):
         read_table(tmp_path / "t.jsonl")
-    assert plan_for(SMALL, SSD).wrapper == SSD
+    assert seed_plan(SMALL, SSD).wrapper == SSD
 
 
 @pytest.mark.parametrize("wrapper", [SSD, LR])

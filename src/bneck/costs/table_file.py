@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from bneck.costs.table import LatencyTable, RowShape, Sums, TableError, Widths
+from bneck.costs.table import Key, LatencyTable, RowShape, TableError, Widths
 from bneck.records.ledger import Ledger
 from bneck.specs.wrapper import PLAIN, Wrapper
 
-FORMAT = 2
+FORMAT = 3
 
 
 def read_table(path: Path, wrapper: Wrapper = PLAIN) -> LatencyTable:
@@ -33,8 +34,9 @@ def read_table(path: Path, wrapper: Wrapper = PLAIN) -> LatencyTable:
             if "row" in entry:
                 table.add_row(RowShape(*entry["row"]), tuple(entry["widths"]), entry["ms"])
             else:
-                sums, measured_ms, held_out = entry["network"]
-                table.add_network(tuple(sums), measured_ms, held_out)
+                rows, measured_ms, held_out = entry["network"]
+                keys = [(RowShape(*shape), tuple(widths)) for shape, widths in rows]
+                table.add_network(keys, measured_ms, held_out)
     except (LookupError, TypeError, ValueError):
         raise unknown from None
     return table
@@ -50,6 +52,7 @@ def row_line(shape: RowShape, widths: Widths, ms: float) -> dict[str, Any]:
     return {"row": list(astuple(shape)), "widths": list(widths), "ms": ms}
 
 
-def network_line(sums: Sums, measured_ms: float, held_out: bool) -> dict[str, Any]:
-    """The line of one measured network."""
-    return {"network": [list(sums), measured_ms, held_out]}
+def network_line(keys: Sequence[Key], measured_ms: float, held_out: bool) -> dict[str, Any]:
+    """The line of one measured network, by its rows."""
+    rows = [[list(astuple(shape)), list(widths)] for shape, widths in keys]
+    return {"network": [rows, measured_ms, held_out]}

@@ -1,4 +1,4 @@
-"""Fill a latency table: measure fused rows on a grid of widths, then whole networks.
+"""Fill a latency table: measure fused rows at a few widths, then whole networks.
 
 A row is timed between two pointwise convolutions of 16 channels, whose own time (the "context"
 entries) is subtracted. Alone, a row would be charged for layout changes at its borders that do not
@@ -7,6 +7,7 @@ happen inside a network; docs/decisions.md has the comparison.
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,9 +16,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from bneck.costs.table import BLOCK, LatencyTable, RowShape, TableError, Widths, key_of, row_keys
+from bneck.costs.laws import BLOCK
+from bneck.costs.table import Key, LatencyTable, RowShape, TableError, Widths, key_of, row_keys
 from bneck.costs.table_file import header_line, network_line, read_table, row_line
 from bneck.devices.measure import Candidate
 from bneck.devices.models import layers_model
@@ -27,37 +29,40 @@ from bneck.devices.runtimes import Runtime, runtime
 from bneck.devices.timing import Timer
 from bneck.records.ledger import Ledger
 from bneck.specs.network import Gate, Layer, NetSpec, bneck_layers
-from bneck.specs.rows import round8
-from bneck.specs.transforms import random_widths
 from bneck.specs.wrapper import PLAIN, Wrapper
 
 CONTEXT = 16  # channels on the far side of the convolutions around a row
+CONTEXT_LOADS = 3
 BATCH = 40  # graphs that race each other; what a killed fill loses
-LEAST = 0.2  # the narrowest width of the grid, as a fraction of the seed's
-CALIBRATING, HELD_OUT = 30, 40
+FLOOR = 8  # channels, the least that any row is narrowed to
+NETWORKS_IN_ALL = 48  # half of them calibrate, half are held out
+# Measured rows of a shape, by how many widths it has: a law of some ten terms is fitted to them.
+POINTS = {1: 8, 2: 14, 3: 24}
+RATIO, EXPANSION_RATIO = 2.0, 1.7  # of neighboring widths on the grid
 ROWS = Protocol(
-    rounds=9, burst_ms=5.0, least_runs=4, warmup=1, first_warmup=3, max_repeats=3, max_spread=5
+    rounds=5, burst_ms=3.0, least_runs=4, warmup=1, first_warmup=3, max_repeats=3, max_spread=5
 )
-NETWORKS = Protocol(rounds=9, burst_ms=12.0, max_spread=5)
+NETWORKS = Protocol(rounds=4, loads=2, burst_ms=10.0, max_spread=5)
 
 Progress = Callable[[str, int, int], None]
-Entry = tuple[RowShape, Widths]
+# The networks of a table, given its rows; the same ones at every call.
+Draw: TypeAlias = Callable[[LatencyTable, int], Sequence[NetSpec]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a table holds: its entries, the networks that calibrate it, and what it answers for.
 
-    Every other one of `networks` calibrates it until `calibrating` of them do; the others evaluate it.
-    `name` and `digest` are those of the seed network or of the search space; `wrapper` surrounds
-    every network.
+    When the rows are measured, `draw` is called with the table of them and `count`. Every other network
+    calibrates the table, the others evaluate it. `name` and `digest` are those of the seed network or
+    of the search space; `wrapper` surrounds every network.
     """
 
     name: str
     digest: str
-    entries: list[Entry]
-    networks: list[NetSpec]
-    calibrating: int = CALIBRATING
+    entries: list[Key]
+    draw: Draw
+    count: int = NETWORKS_IN_ALL
     wrapper: Wrapper = PLAIN
 
 
@@ -74,17 +79,13 @@ class Effort:
 
 
 def plan_for(
-    seed: NetSpec, wrapper: Wrapper = PLAIN, *, calibrating: int = CALIBRATING, held_out: int = HELD_OUT
+    seed: NetSpec, draw: Draw, wrapper: Wrapper = PLAIN, *, count: int = NETWORKS_IN_ALL
 ) -> Plan:  # fmt: skip
-    """The table for every narrower version of `seed`, each in the same wrapper."""
+    """The table for every narrower version of `seed`, each in the same wrapper; see `Plan`."""
     return Plan(
-        name=seed.name,
-        digest=seed.digest(),
-        entries=grid(seed, wrapper),
-        networks=calibration_networks(seed, calibrating + held_out),
-        calibrating=calibrating,
+        name=seed.name, digest=seed.digest(), entries=grid(seed, wrapper), draw=draw, count=count,
         wrapper=wrapper,
-    )
+    )  # fmt: skip
 
 
 def plan_for_all(
@@ -94,8 +95,8 @@ def plan_for_all(
     """The table for every network whose rows lie between those of `covering`, in a wrapper.
 
     `covering` together have every shape, and every least and greatest width. `networks` calibrate and
-    evaluate the table; as many as for a seed (`CALIBRATING` and `HELD_OUT`). `name` and `digest` are
-    those of the search space.
+    evaluate the table; as many as for a seed (`NETWORKS_IN_ALL`). `name` and `digest` are those of the
+    search space.
     """
     seen: dict[RowShape, set[Widths]] = {}
     for spec in covering:
@@ -106,29 +107,24 @@ def plan_for_all(
         for shape, points in seen.items()
         for widths in product(*_corners(shape, points))
     )
-    return Plan(name=name, digest=digest, entries=entries, networks=[*networks], wrapper=wrapper)
+    return Plan(
+        name=name, digest=digest, entries=entries, draw=lambda table, count: networks,
+        count=len(networks), wrapper=wrapper,
+    )  # fmt: skip
 
 
-def grid(seed: NetSpec, wrapper: Wrapper = PLAIN) -> list[Entry]:
-    """The entries of a table for `seed`: every row shape on a grid of widths, contexts first."""
+def grid(seed: NetSpec, wrapper: Wrapper = PLAIN) -> list[Key]:
+    """The entries of a table for `seed`: some widths of every row shape, contexts first."""
     seen: dict[RowShape, list[tuple[Widths, tuple[bool, bool]]]] = {}
     for placed in wrapper.rows(seed):
         shape, widths = key_of(placed, seed)
         seen.setdefault(shape, []).append((widths, placed.free))
     return _in_order(
-        (shape, widths)
-        for shape, points in seen.items()
-        for widths in product(*_axes(shape, points))
+        (shape, widths) for shape, points in seen.items() for widths in _spread(shape, points)
     )
 
 
-def calibration_networks(seed: NetSpec, count: int = CALIBRATING + HELD_OUT) -> list[NetSpec]:
-    """The random narrower networks of a table for `seed`, the same at every call."""
-    rng = random.Random(0)
-    return [random_widths(seed, rng) for _ in range(count)]
-
-
-def _in_order(entries: Iterable[Entry]) -> list[Entry]:
+def _in_order(entries: Iterable[Key]) -> list[Key]:
     """Rows in the order of measuring, the contexts that they need first."""
     rows = list(entries)
     contexts = dict.fromkeys(context for entry in rows for context in _contexts(*entry))
@@ -137,19 +133,41 @@ def _in_order(entries: Iterable[Entry]) -> list[Entry]:
     return [*contexts, *rows]
 
 
+def _spread(shape: RowShape, seen: list[tuple[Widths, tuple[bool, bool]]]) -> list[Widths]:
+    """Widths to measure: the widest, the narrowest, and always what is farthest from all before.
+
+    `seen` says of each row whether a search narrows its widths.
+    """
+    axes = list(_axes(shape, seen))
+    # Where all rows have a residual, their input and their output narrow together.
+    tied = shape.stride == 1 and shape.expands and all(w[0] == w[-1] for w, _ in seen)
+    left = [w for w in product(*axes) if not tied or w[0] == w[-1]]
+    free = sum(len(axis) > 1 for axis in axes)
+    chosen = [max(left), min(left)]
+    while len(chosen) < min(len(left), POINTS.get(free, 1)):
+        chosen.append(max(left, key=lambda w: (min(_apart(w, other) for other in chosen), w)))
+    return list(dict.fromkeys(chosen))
+
+
+def _apart(one: Widths, other: Widths) -> float:
+    """How far from each other: narrow rows are told apart as finely as wide ones, by ratios."""
+    return sum(math.log(a / b) ** 2 for a, b in zip(one, other, strict=True))
+
+
 def _axes(shape: RowShape, seen: list[tuple[Widths, tuple[bool, bool]]]) -> Iterator[list[int]]:
-    """The widths to measure, axis by axis; `seen` says of each row whether a search narrows its widths."""
+    """The widths that may be measured, axis by axis: from `FLOOR` up, by ratios, in whole blocks."""
     for axis in range(len(seen[0][0])):
         widths = {found[axis] for found, _ in seen}
         # The channels of the image and the classes are not narrowed.
-        narrowed = {found[axis] for found, free in seen if free[min(axis, 1)]}
-        if not narrowed:
+        if not any(free[min(axis, 1)] for _, free in seen):
             yield sorted(widths)
             continue
-        low, high = min(round8(LEAST * min(narrowed)), *widths), max(widths)
-        points = 4 if shape.kind == "conv" else 5 if _is_expansion(shape, axis) else 3
-        steps = (low + (high - low) * i / (points - 1) for i in range(points))
-        yield sorted({_block_below(low), *(_block_above(int(step)) for step in steps)})
+        # Rows of a head whose widths stay are among them, and may be narrower than the floor.
+        low, high = min(FLOOR, *widths), _block_above(max(widths))
+        ratio, points = EXPANSION_RATIO if _is_expansion(shape, axis) else RATIO, [FLOOR]
+        while (width := max(points[-1] + 1, points[-1] * ratio)) < high * 0.85:
+            points.append(_block_above(int(width - BLOCK / 2)))
+        yield sorted({low, *points, high})
 
 
 def _corners(shape: RowShape, points: set[Widths]) -> Iterator[list[int]]:
@@ -179,7 +197,7 @@ def _block_above(width: int) -> int:
     return -(-width // BLOCK) * BLOCK
 
 
-def _contexts(shape: RowShape, widths: Widths) -> list[Entry]:
+def _contexts(shape: RowShape, widths: Widths) -> list[Key]:
     """The context entries, half of each of which is part of a row's raw time."""
     after = (RowShape("context", *_out_size(shape)), (widths[-1],))
     if widths[0] <= 4:  # the image: nothing comes before the stem
@@ -221,7 +239,7 @@ def fill_table(
     seed: NetSpec,
     path: Path,
     *,
-    plan: Plan | None = None,
+    plan: Plan,
     runtime_name: str = "onnxruntime",
     precision: str = "fp32",
     place: str | Place = "local",
@@ -234,7 +252,7 @@ def fill_table(
 
     Args:
         seed: the network whose slowdown factor all times are divided by.
-        plan: what the table shall hold; None: every narrower version of `seed`.
+        plan: what the table shall hold.
         path: the table's file; entries that it holds are not measured again.
         runtime_name: the runtime.
         precision: "fp32", "fp16" or "int8".
@@ -248,12 +266,12 @@ def fill_table(
         TableError: `path` is a table of something else.
         InputError: no such runtime or device, or one that is lost for good.
     """
-    engine, plan = runtime(runtime_name), plan or plan_for(seed)
+    engine = runtime(runtime_name)
     with opened(place) as device, device.timing():
         device.check(runtime_name)
         filling = _Filling(plan, engine, precision, device, threads, effort or Effort(), progress)
         # The seed itself: what disturbs the machine slows it as it slows its narrower versions.
-        with closing(filling.network(seed)) as reference:
+        with closing(filling.network(seed)()) as reference:
             table, file = filling.begun(seed, path, reference, nominal_ms)
             filling.fill_rows(table, file, reference)
             filling.fill_networks(table, file, reference)
@@ -270,11 +288,13 @@ class _Filling:
     effort: Effort
     progress: Progress | None
 
-    def network(self, spec: NetSpec) -> Timer:
+    def network(self, spec: NetSpec) -> Callable[[], Timer]:
+        """A network as something to load, whose file is written once."""
         candidate = Candidate(spec, precision=self.precision, wrapper=self.plan.wrapper)
-        return candidate.timer(self.place, self.engine, self.threads)
+        candidate = replace(candidate, model=candidate.file(self.engine))
+        return lambda: candidate.timer(self.place, self.engine, self.threads)
 
-    def row(self, entry: Entry) -> Timer:
+    def row(self, entry: Key) -> Timer:
         walk, shape = list(_walk(*entry)), entry[0]
         gate: Gate = "sigmoid" if shape.gate == "sigmoid" else "hsigmoid"
         model = layers_model(walk, self.engine, self.precision, padding=shape.padding, gate=gate)
@@ -328,56 +348,69 @@ class _Filling:
 
     def fill_rows(self, table: LatencyTable, file: Ledger, reference: Timer) -> None:
         wanted = [e for e in self.plan.entries if e[1] not in table.rows.get(e[0], {})]
-        size = self.effort.batch
-        for start in range(0, len(wanted), size):
-            batch = wanted[start : start + size]
+        contexts = [entry for entry in wanted if entry[0].kind == "context"]
+        rows = [entry for entry in wanted if entry[0].kind != "context"]
+        # What is wrong with a context is wrong with every row that it is taken from.
+        careful = replace(self.effort.rows, loads=CONTEXT_LOADS)
+        done, size = 0, self.effort.batch
+        batches = [
+            (part[i : i + size], protocol)
+            for part, protocol in ((contexts, careful), (rows, self.effort.rows))
+            for i in range(0, len(part), size)
+        ]
+        for batch, protocol in batches:
             loads = [partial(self.row, entry) for entry in batch]
-            times = self.paced_ms(table, loads, reference, self.effort.rows)
+            times = self.paced_ms(table, loads, reference, protocol)
             lines = []
-            # A row's own time is known only after that of its contexts.
-            for (shape, widths), ms in sorted(
-                zip(batch, times, strict=True), key=lambda item: item[0][0].kind != "context"
-            ):
+            for (shape, widths), ms in zip(batch, times, strict=True):
                 if shape.kind != "context":
-                    contexts = (table.rows[one][at] for one, at in _contexts(shape, widths))
-                    ms -= sum(contexts) / 2
+                    ms -= sum(table.rows[one][at] for one, at in _contexts(shape, widths)) / 2
                 # No row takes less than no time; one that hardly takes any may come out below the
                 # convolutions around it by the spread of the clock.
                 ms = max(0.0, ms)
                 table.add_row(shape, widths, ms)
                 lines.append(row_line(shape, widths, ms))
             file.append(*lines)
+            done += len(batch)
             if self.progress:
-                self.progress("rows", start + len(batch), len(wanted))
+                self.progress("rows", done, len(wanted))
 
     def fill_networks(self, table: LatencyTable, file: Ledger, reference: Timer) -> None:
         """Measure whole networks: some calibrate the table, the others evaluate it."""
-        specs = self.plan.networks
-        while (done := len(table.networks)) < len(specs):
+        count, wrapper = self.plan.count, self.plan.wrapper
+        if len(table.networks) >= count:
+            return
+        specs = self.plan.draw(table.uncalibrated(), count)
+        while (done := len(table.networks)) < count:
             batch = specs[done : done + self.effort.batch // 2]
-            loads = [partial(self.network, spec) for spec in batch]
+            loads = [self.network(spec) for spec in batch]
             times = self.paced_ms(table, loads, reference, self.effort.networks)
             lines = []
             for i, (spec, ms) in enumerate(zip(batch, times, strict=True), done):
-                # Every other network is held out until enough calibrate, so both see the same minutes.
-                held_out = i % 2 == 1 or i >= 2 * self.plan.calibrating
-                entry = (table.sum_rows(spec), ms, held_out)
+                # Every other network is held out, so both see the same minutes.
+                entry = (tuple(row_keys(spec, wrapper)), ms, i % 2 == 1)
                 table.add_network(*entry)
                 lines.append(network_line(*entry))
             file.append(*lines)
             if self.progress:
-                self.progress("networks", len(table.networks), len(specs))
+                self.progress("networks", len(table.networks), count)
 
     def paced_ms(
         self, table: LatencyTable, loads: Sequence[Callable[[], Timer]], reference: Timer, protocol: Protocol
     ) -> list[float]:  # fmt: skip
         """Load, race and drop again: each one's time in milliseconds at the table's slowdown factor."""
         nominal = float(table.header["reference_ms"])
-        with ExitStack() as stack:
-            timers = {str(i): stack.enter_context(closing(load())) for i, load in enumerate(loads)}
-            protocol = replace(protocol, threads=self.threads)
-            samples = race(timers, reference, protocol, nominal_ms=nominal)
-        return [statistics.median(samples[name].paced_ms) for name in timers]
+        protocol = replace(protocol, threads=self.threads)
+        found: list[list[float]] = [[] for _ in loads]
+        for number in range(protocol.loads):
+            with ExitStack() as stack:
+                timers = {
+                    str(i): stack.enter_context(closing(one())) for i, one in enumerate(loads)
+                }
+                samples = race(timers, reference, protocol, seed=number, nominal_ms=nominal)
+            for i, times in enumerate(found):
+                times += samples[str(i)].paced_ms
+        return [statistics.median(times) for times in found]
 
 
 def _said(runtime: str, precision: str, threads: int, place: str) -> str:

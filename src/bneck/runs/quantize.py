@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,7 +21,7 @@ from bneck.records.files import write_json
 from bneck.records.progress import Advancing, Progress, Silent
 from bneck.runs.answers import FileAnswers
 from bneck.runs.data import Samples, data_name, run_dataset
-from bneck.runs.export import CALIBRATING, CHECKED, batched, calibrated, size_mb
+from bneck.runs.export import CALIBRATING, CHECKED, batched, calibrated, ending, format_of, size_mb
 from bneck.runs.files import write_file
 from bneck.runs.load import Trained, trained
 from bneck.runs.measure import candidate_of_file
@@ -164,6 +165,48 @@ class _Job:
         found = self.data.evaluate(FileAnswers(path, self.engine.name), "val", self.progress)
         numbers = {k: v for k, v in found.details.items() if isinstance(v, float)}
         return {"score": found.score, **numbers}
+
+
+def recovered(
+    run: Trained,
+    data: Data,
+    engine: Runtime,
+    *,
+    compute: str | None = None,
+    seed: int = 0,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The int8 file of a run that scores best on val: calibrated only, or fine-tuned with its rounding.
+
+    Args:
+        run: a finished run; the file goes into its folder.
+        data: what it was trained on, opened already.
+        engine: the runtime that the file is for.
+        compute: where to fine-tune.
+        seed: of the order of the images.
+        progress: receives what happens.
+
+    Returns:
+        file, format, runtime, precision, size_mb, score; the scores of both as "ptq" and "qat"; the
+        check of the file.
+    """
+    assert run.folder is not None
+    with tempfile.TemporaryDirectory(dir=run.folder.path) as scratch:
+        job = _Job(run, data, None, engine, Path(scratch), progress)
+        post = calibrated(run, job.calibrating, engine, progress)
+        job.add("ptq", post)
+        settings = _settings(data.fitted(heldout=False), EPOCHS, LR, seed)
+        group, steps = ProcessGroup(device=device_of(compute)), Steps(progress, "QAT fine-tuning")
+        job.add("qat", fine_tune(run.net, post, data, settings, group=group, on_step=steps))
+        best = max(job.rows.values(), key=lambda row: row["score"])
+        file = run.folder.path / f"model{ending('int8')}{engine.suffix}"
+        for kept in Path(scratch).glob(f"{best['name']}.*"):  # OpenVINO's are two
+            shutil.move(kept, file.with_suffix(kept.suffix))
+    return {
+        **best, "name": file.name, "file": str(file), "format": format_of(engine.name),
+        "runtime": engine.name, "runtime_version": engine.version, "precision": "int8",
+        **{row["name"]: row["score"] for row in job.rows.values()},
+    }  # fmt: skip
 
 
 def _settings(images: int, epochs: float, lr: float, seed: int) -> Settings:

@@ -106,7 +106,7 @@ def _space(run: Run) -> BlockSpace:
 
 def _space_table(run: Run, base: NetSpec, space: BlockSpace) -> LatencyTable:
     rng = random.Random(0)
-    networks = [space.decode(space.sample(rng)) for _ in range(fill.CALIBRATING + fill.HELD_OUT)]
+    networks = [space.decode(space.sample(rng)) for _ in range(fill.NETWORKS_IN_ALL)]
     plan = fill.plan_for_all(
         space.covering(), networks, name=space.name, digest=space.digest(), wrapper=run.wrapper
     )

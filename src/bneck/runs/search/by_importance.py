@@ -127,12 +127,11 @@ class _Narrowing:
         assert self.parent.importance is not None
         importance = Importance.load(self.parent.importance)
         with run.stage("widths"):
-            allocator, made = (
-                Allocator(self.parent.spec, importance.groups, table),
-                dict[str, Allocation](),
-            )
+            made = dict[str, Allocation]()
 
             def by_importance(aim_ms: float) -> NetSpec:
+                # The table has learned from what was measured since.
+                allocator = Allocator(self.parent.spec, importance.groups, table)
                 found = allocator.at(max(aim_ms, allocator.fastest_ms()))
                 made[found.spec.digest()] = found
                 return found.spec

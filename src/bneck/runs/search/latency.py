@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -14,10 +15,12 @@ from typing import Any
 from bneck.costs.table import LatencyTable, TableError
 from bneck.costs.table_file import FORMAT, read_table
 from bneck.devices.deployment import Deployment
-from bneck.devices.fill import Plan, fill_table, plan_for
+from bneck.devices.fill import NETWORKS_IN_ALL, Plan, fill_table, plan_for
 from bneck.devices.measure import Candidate, measure
 from bneck.devices.places import identity, opened
 from bneck.devices.protocol import Protocol, TimingError
+from bneck.devices.runtimes import runtime
+from bneck.nas.allocation.drawn import as_searched
 from bneck.records.files import cache_folder, locked, write_bytes
 from bneck.records.ledger import Ledger
 from bneck.records.measurement import Measurement
@@ -32,6 +35,7 @@ from bneck.specs.wrapper import PLAIN, Wrapper
 CAREFUL = Protocol(rounds=8, loads=3, burst_ms=30.0)
 USUAL = Deployment()
 PATIENCE, PAUSE_S = 6, 10.0
+GLANCES, GLANCED_RUNS = 3, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ class Latencies:
     """Milliseconds of networks on a run's device, all relative to one network, the `reference`.
 
     What `table` estimates and what is measured compare, because both are divided by the slowdown of the
-    reference since the table was begun.
+    reference since the table was begun. The table learns from every network that is verified. A resumed
+    run verifies the same ones in the same order, from its ledger, so its estimates are the same.
     """
 
     run: Run
@@ -72,7 +77,10 @@ class Latencies:
         return mean([first, *times])
 
     def verified_ms(self, spec: NetSpec) -> float:
-        """Measured milliseconds, once per device and table: another run finds them in the cache folder."""
+        """Measured milliseconds, once per device and table: another run finds them in the cache folder.
+
+        The table is calibrated anew with them.
+        """
         known = self.run.ledger.find(event="verified", digest=spec.digest())
         if known is None:
             ms = self._remembered_ms(spec)
@@ -81,7 +89,9 @@ class Latencies:
                 "estimated_ms": self.table.estimate_ms(spec),
             }  # fmt: skip
             self.run.ledger.append(known)
-        return float(known["measured_ms"])
+        ms = float(known["measured_ms"])
+        self.table.learn(spec, ms)
+        return ms
 
     def measured_ms(self, spec: NetSpec) -> float:
         """Measured milliseconds, once per run: for networks of a space, of which few come again."""
@@ -127,19 +137,24 @@ def table_for(
     reference = reference or seed
     path = table_path(reference, run.settings.deployment, space=space, wrapper=run.wrapper)
     table = filled_table(
-        run, reference, plan_for(seed, run.wrapper), path, run.folder.table, reference_ms
+        run, reference, seed_plan(seed, run.wrapper), path, run.folder.table, reference_ms
     )
     record_table(run, table)
     return table
 
 
+def seed_plan(seed: NetSpec, wrapper: Wrapper = PLAIN, count: int = NETWORKS_IN_ALL) -> Plan:
+    """The table for every narrower version of `seed`, judged on networks as a search finds them."""
+    return plan_for(seed, partial(as_searched, seed), wrapper, count=count)
+
+
 def record_table(run: Run, table: LatencyTable) -> None:
     """Write down what a run's latency table is like, and say it."""
-    error, line, header = table.error(), table.line(), table.header
+    error, header = table.error(), table.header
     run.record["table"] = {
         "entries": _entries(table),
-        **{k: getattr(line, k) for k in ("rounding", "scale", "offset_ms")},
-        **{k: getattr(error, k) for k in ("networks", "median", "p95")},
+        **_line(table),
+        **{k: getattr(error, k) for k in ("networks", "median", "p95", "bias")},
         "reference": header["reference"],
         "reference_ms": header["reference_ms"],
     }
@@ -194,11 +209,11 @@ def latency_table(
     seed = resolve(network)
     path = table_path(seed, on) if out is None else Path(out)
     with _filling(path, told):
-        table = _fill(seed, path, on, told)
+        table = _fill(seed, path, on, told, seed_plan(seed))
     return {
         "file": str(path), "network": seed.name, "device": device, "runtime": on.runtime,
         "precision": precision, "threads": threads, "entries": _entries(table),
-        "seed_ms": float(table.header["reference_ms"]), "line": asdict(table.line()),
+        "seed_ms": float(table.header["reference_ms"]), "line": _line(table),
         "error": asdict(table.error()), "summary": str(table.error()),
     }  # fmt: skip
 
@@ -214,13 +229,18 @@ def _filling(path: Path, progress: Progress) -> AbstractContextManager[None]:
 
 
 def _fill(
-    reference: NetSpec, path: Path, on: Deployment, progress: Progress, plan: Plan | None = None,
+    reference: NetSpec, path: Path, on: Deployment, progress: Progress, plan: Plan,
     reference_ms: float | None = None,
 ) -> LatencyTable:  # fmt: skip
     return fill_table(
         reference, path, plan=plan, runtime_name=on.runtime, precision=on.precision, place=on.device,
         threads=on.threads, nominal_ms=reference_ms, progress=Staged(progress, "measuring"),
     )  # fmt: skip
+
+
+def _line(table: LatencyTable) -> dict[str, float]:
+    line = table.line()
+    return {"rounding": line.rounding, "scale": line.scale, "offset_ms": line.offset_ms}
 
 
 def _entries(table: LatencyTable) -> int:
@@ -271,6 +291,19 @@ def measured_ms(
     nominal_ms = float(table.header["reference_ms"]) if table else None
     found = measured(candidates, seed, nominal_ms, on, wrapper)
     return [measurement.latency_ms.median for measurement in found]
+
+
+def glanced_ms(specs: Sequence[NetSpec], on: Deployment, wrapper: Wrapper) -> list[float]:
+    """Rough milliseconds within seconds, also on a busy device: the least of a few runs each."""
+    engine, found = runtime(on.runtime), list[float]()
+    with opened(on.device) as device:
+        device.check(on.runtime)
+        for spec in specs:
+            candidate = Candidate(spec, precision=on.precision, wrapper=wrapper)
+            with closing(candidate.timer(device, engine, on.threads)) as timer:
+                bursts = [timer.burst(GLANCED_RUNS, 1) for _ in range(GLANCES)]
+            found.append(min(ms for burst in bursts for ms in burst.wall_ms))
+    return found
 
 
 def measured(

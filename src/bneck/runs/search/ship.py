@@ -14,6 +14,8 @@ from bneck.devices.runtimes import runtime
 from bneck.records.run import RunFolder
 from bneck.runs.answers import FileAnswers
 from bneck.runs.export import ending, export, format_of
+from bneck.runs.load import trained
+from bneck.runs.quantize import recovered
 from bneck.runs.search.experiment import Experiment
 from bneck.runs.search.latency import measured
 from bneck.runs.search.run import Run
@@ -57,7 +59,18 @@ def ship(run: Run, result: Result) -> None:
         "file": f"{folder.name}/model.onnx", **adopted["files"]["model.onnx"],
     }  # fmt: skip
     on = settings.deployment
-    if not on.is_plain:
+    if on.precision == "int8":
+        exported = recovered(
+            trained(folder), data, runtime(on.runtime), compute=settings.compute, seed=settings.seed,
+            progress=run.progress,
+        )  # fmt: skip
+        file = Path(exported["file"])
+        run.record["shipped"] = {**exported, "file": f"{folder.name}/{file.name}"}
+        run.progress.say(
+            f"int8: {run.metric} {exported['ptq']:.1%} calibrated, {exported['qat']:.1%} fine-tuned with its "
+            "rounding; the better one ships"
+        )
+    elif not on.is_plain:
         exported = export(
             folder, format_of(on.runtime), precision=on.precision, progress=run.progress
         )
