@@ -150,7 +150,7 @@ def test_both_stages_and_the_baseline_go_by_one_pace_and_one_limit(
     found, (target,) = record(run), events(run, "blocks target")
     assert found["target"] == "40%"
     assert found["target_ms"] == target["limit_ms"]
-    assert found["settings"]["target"] == "40%"
+    assert found["settings"]["targets"] == ["40%"]
     for role in ("seed_network", "found", "uniform"):
         assert found[role]["measurement"]["reference"].startswith(tiny.name)
 

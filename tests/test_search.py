@@ -127,7 +127,9 @@ class TestFinished:
         kept = table_path(tiny, Deployment(device=simulated.name))
         assert (run.path / "table.jsonl").read_bytes() == kept.read_bytes()
         table, record = read_table(run.path / "table.jsonl"), run.record
-        assert record["estimated_latency_ms"] == table.estimate_ms(bneck.network(run.path))
+        # The search's table has learned from what was verified since.
+        known = table.estimate_ms(bneck.network(run.path))
+        assert record["estimated_latency_ms"] == pytest.approx(known, rel=1e-3)
         assert record["table"]["median"] == table.error().median
         limit_ms = record["target_ms"] * (1 - table.error().median)
         assert record["estimated_latency_ms"] <= limit_ms
@@ -395,7 +397,7 @@ def test_a_device_that_drifts_leads_a_search_to_the_same_network(
     run: Run, given: dict[str, Any], pictures: Path, tmp_path: Path
 ) -> None:
     with plugged_in() as device:
-        device.slowdown = lambda seconds: 1 + seconds / 60
+        device.slowdown = lambda seconds: 1 + seconds / 40
         here = {**given, "device": device.name}
         record = search(pictures, TARGET, **here, **SMALL, out=tmp_path / "run")
         assert device.slowdown(device.seconds) > 1.5

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import bneck
+from bneck.nets.weights import load_weights
 from bneck.records.progress import Silent
-from bneck.runs.search.lose import upper_bound
 from bneck.runs.search.main import resume_search, search
+from bneck.runs.search.widths.lose import upper_bound
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
@@ -260,3 +262,22 @@ def test_options_that_do_not_go_together(
     with pytest.raises(InputError, match=message):
         search(pictures, seed_network=str(tiny_file), out=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("retrain", [False, True])
+def test_netadapt_begins_with_the_start_and_keeps_its_weights_unless_it_trains_anew(
+    simulated: SimulatedDevice, start: Path, pictures: Path, tmp_path: Path, retrain: bool
+) -> None:
+    record = search(
+        pictures, "92%", start=str(start), method="netadapt", steps=1, delta=0.08, retrain=retrain, seed=5,
+        device=simulated.name, out=tmp_path / "run", **{**QUICK, "epochs": 0.1},
+    )  # fmt: skip
+    assert record["measured_latency_ms"] <= record["target_ms"]
+    assert record["steps"]
+    # A tenth of an epoch hardly moves a filter: each one that was kept is next to one of the start's.
+    ours, theirs = (
+        load_weights(folder / "weights.safetensors")["rows.0.conv.weight"].flatten(1)
+        for folder in (tmp_path / "run" / "found", start)
+    )
+    nearest = torch.cdist(ours, theirs).min(1).values
+    assert (nearest.max() < 0.1 * theirs.norm(dim=1).mean()) == (not retrain)

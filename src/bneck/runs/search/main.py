@@ -30,7 +30,7 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load
 from bneck.specs.wrapper import PLAIN, Wrapper
-from bneck.tasks.contract import Task
+from bneck.tasks.contract import Dataset, Task
 from bneck.tasks.options import parted
 from bneck.tasks.registry import DEFAULT, tasks
 from bneck.tasks.registry import task as task_named
@@ -72,13 +72,10 @@ def search(
         workers, cluster: processes that train, one per core; a Ray cluster, "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
         from_scratch: blocks first (4.1); the seed network is then what they are compared with.
-        start: trained weights to begin with (a run, an import, a file, a hub's name); None trains the
-            seed network from random weights.
-        method: "importance" per millisecond, or "netadapt" (4.2); None takes importance, with
-            `from_scratch` netadapt.
-        also: trained weights of other networks to compare with, named as `start`.
-        lose: in place of a target: the fastest network that loses at most so many points is found.
-        retrain: with netadapt, train the result from random weights, as the paper does.
+        start: trained weights to begin with (a run, an import, a file, a hub's name); None: random ones.
+        method, retrain: "importance" or "netadapt" (4.2, None takes it with `from_scratch` only), which
+            may train its result from random weights, as the paper does.
+        also, lose: weights of other networks to compare with; points that the fastest may lose, no target.
         progress: receives what happens.
         options: with `from_scratch`, the fields of `settings.BlockSettings` (its `epochs` are
             `proxy_epochs` here, by default a third of `epochs`); the fields of the task's `Options`
@@ -87,19 +84,14 @@ def search(
     Returns:
         The run's record (`records.run.SearchRecord`), its folder under "run"; InputError if refused.
     """
-    blocks = _block_options(options, from_scratch)
-    chosen = task_named(task)
+    blocks, chosen = _block_options(options, from_scratch), task_named(task)
     rest = {k: v for k, v in options.items() if k not in BLOCK_OPTIONS}
     common, own = parted(chosen, "search", rest, tasks())
     common.check()
-    method = method or ("netadapt" if from_scratch else "importance")
-    _check_method(method, {"--steps": steps, "--delta": delta, "--tail": tail})
-    if epochs is not None and not 0 < epochs < float("inf"):
-        raise InputError(f"epochs is {epochs}; it must be a number above 0")
     place = data_path(chosen, data)
-    if place is None:  # few and small images, so that a first try is quick
-        epochs = BUILTIN_EPOCHS if epochs is None else epochs
-        steps = BUILTIN_STEPS if steps is None else steps
+    narrowing = _narrowing(method, from_scratch, place, steps, delta, tail)
+    if place is None and epochs is None:  # few and small images, so that a first try is quick
+        epochs = BUILTIN_EPOCHS
     begin = None if start is None else _begin(start, seed_network, from_scratch, progress)
     _refuse_weights(seed_network)
     network = seed_network or (chosen.default_network if begin is None else str(begin.folder))
@@ -107,25 +99,13 @@ def search(
     spec, wrapper = chosen.arrange(network, own, dataset)
     if begin is not None:
         spec = _fitting(chosen, spec, wrapper, begin)
-    training = chosen.recipe(
-        None, images=dataset.splits["train"], started=begin is not None, seed=seed, epochs=epochs
-    )
-    recovery = chosen.recipe(
-        None, images=dataset.splits["train"], started=True, seed=seed, epochs=training.epochs
-    )
-    targets = (target,) if isinstance(target, str) else tuple(target)
-    if not targets and lose is None:
-        targets = ("70%",)
-    others = tuple(find_start(one, None, progress).text for one in also)
+    trainings = _trainings(chosen, dataset, started=begin is not None, seed=seed, epochs=epochs)
     settings = SearchSettings(
         task=chosen.name, options=own, seed_network=network, resolution=spec.resolution,
-        targets=targets, lose=lose,
-        training=training, recovery=recovery, method=method, also=others, retrain=retrain,
-        tuning=tuning(training),
-        steps=STEPS if steps is None else steps, delta=DELTA if delta is None else delta,
-        kinds=proposals(tail=tail is not False),
+        targets=_targets(target, lose), lose=lose, retrain=retrain,
+        also=tuple(find_start(one, None, progress).text for one in also), **narrowing, **trainings,
         heldout=HELDOUT, repeats=repeats, seed=seed, workers=cores() if workers is None else workers,
-        blocks=_block_settings(blocks, training.epochs) if from_scratch else None,
+        blocks=_block_settings(blocks, trainings["training"].epochs) if from_scratch else None,
         device=device, runtime=runtime, precision=precision, threads=threads, cluster=cluster,
         compute=common.compute, bad_share=common.bad_share,
         start=None if begin is None else begin.text,
@@ -134,17 +114,45 @@ def search(
     folder = RunFolder(Path(out) if out is not None else fresh_folder(KIND))
     with new_folder(folder.path, lambda: _trained(folder)):
         told = progress or Silent()
-        run = new_run(folder.path, settings, dataset, spec, wrapper, place, told, begin)
-        return _carry(run)
+        return _carry(new_run(folder.path, settings, dataset, spec, wrapper, place, told, begin))
 
 
-def _check_method(method: str, given: Mapping[str, Any]) -> None:
+def _targets(target: str | Sequence[str], lose: float | None) -> tuple[str, ...]:
+    targets = (target,) if isinstance(target, str) else tuple(target)
+    return targets if targets or lose is not None else ("70%",)
+
+
+def _narrowing(
+    method: Method | None, from_scratch: bool, place: str | None, steps: int | None,
+    delta: float | None, tail: bool | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The settings that say how to narrow; those of NetAdapt are refused next to another method."""
+    method = method or ("netadapt" if from_scratch else "importance")
+    given = {"--steps": steps, "--delta": delta, "--tail": tail}
     used = [flag for flag, value in given.items() if value is not None]
     if used and method == "importance":
         raise InputError(
             f"{', '.join(used)} belongs to NetAdapt, and this search narrows by importance; leave it out, or "
             "add --method netadapt"
         )
+    if steps is None:
+        steps = BUILTIN_STEPS if place is None else STEPS
+    return {
+        "method": method, "steps": steps, "delta": DELTA if delta is None else delta,
+        "kinds": proposals(tail=tail is not False),
+    }  # fmt: skip
+
+
+def _trainings(
+    chosen: Task, dataset: Dataset, *, started: bool, seed: int, epochs: float | None
+) -> dict[str, Any]:
+    """How the seed network, what inherits its weights, and a proposal are trained."""
+    if epochs is not None and not 0 < epochs < float("inf"):
+        raise InputError(f"epochs is {epochs}; it must be a number above 0")
+    how = {"images": dataset.splits["train"], "seed": seed}
+    training = chosen.recipe(None, started=started, epochs=epochs, **how)
+    recovery = chosen.recipe(None, started=True, epochs=training.epochs, **how)
+    return {"training": training, "recovery": recovery, "tuning": tuning(training)}
 
 
 def _begin(

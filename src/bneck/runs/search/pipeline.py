@@ -7,9 +7,9 @@ report. Every stage writes what it finished; a run that was killed is resumed fr
 
 from __future__ import annotations
 
-from bneck.runs.search.by_importance import search_by_importance
-from bneck.runs.search.by_netadapt import search_by_netadapt
 from bneck.runs.search.run import Run
+from bneck.runs.search.widths.by_importance import search_by_importance
+from bneck.runs.search.widths.by_netadapt import search_by_netadapt
 from bneck.specs.text import load
 from bneck.specs.transforms import with_resolution
 

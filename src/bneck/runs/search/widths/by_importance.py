@@ -7,7 +7,7 @@ whose channels are chosen by the same importance; the best of all ships.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
 from statistics import mean
@@ -18,25 +18,22 @@ from bneck.nas.fitting import fit_widths
 from bneck.nas.netadapt import Unreachable
 from bneck.nets.importance import Importance
 from bneck.records.files import write_text
-from bneck.runs.search.candidates import Candidate, simpler_ways
 from bneck.runs.search.finals import handed_over
 from bneck.runs.search.jobs import Parent
 from bneck.runs.search.latency import Latencies, table_for
-from bneck.runs.search.lose import affordable_target
 from bneck.runs.search.run import Run
-from bneck.runs.search.seed import trained_seed
 from bneck.runs.search.ship import Result, compared, measure_finals, ship
 from bneck.runs.search.target import check_targets, settle_target
 from bneck.runs.search.trials import record_outcomes, train_all
+from bneck.runs.search.widths.candidates import Candidate, simpler_ways
+from bneck.runs.search.widths.clocks import CLOCKS, by_clocks
+from bneck.runs.search.widths.lose import affordable_target
+from bneck.runs.search.widths.seed import trained_seed
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
 from bneck.specs.transforms import fix_skips, rename
 
-TRIES = 8
-CLOCKS = 3  # measurements of a choice at different times before it is trained
 ROUNDS = 3  # of training, where the measurement at the end misses the target
-# Shares of the target: from the last half percent a later measurement may come out above it.
-LOW, AIM, HIGH = 0.97, 0.985, 0.995
 # What each target of a run has of its own in the record.
 OWN = (
     "target", "target_ms", "found", "uniform", "others", "allocation", "export", "shipped", "baseline",
@@ -136,7 +133,7 @@ class _Narrowing:
                 made[found.spec.digest()] = found
                 return found.spec
 
-            found, uniform = self._by_clocks({
+            found, uniform = by_clocks(self.latencies, self.limit_ms, {
                 "found": by_importance,
                 "uniform": self._uniform,
             })  # fmt: skip
@@ -164,21 +161,6 @@ class _Narrowing:
             return uniform_width(seed, aim_ms, estimate)
         except Unreachable:
             return fit_widths(seed, aim_ms, estimate, widest=seed, least=NARROWEST)
-
-    def _by_clocks(
-        self, proposals: Mapping[str, Callable[[float], NetSpec]]
-    ) -> tuple[NetSpec, ...]:
-        """For each proposal what measures next below the target, still so when it is measured later."""
-        for number in range(CLOCKS):
-            specs = [
-                _by_clock(self.latencies, self.limit_ms, proposal)
-                for proposal in proposals.values()
-            ]
-            self.latencies.measure_again(specs, number)
-            times = [self.latencies.mean_ms(spec) for spec in specs]
-            if all(LOW * self.limit_ms <= ms <= HIGH * self.limit_ms for ms in times):
-                break
-        return tuple(specs)
 
     def _trained(self, candidates: Mapping[str, Candidate]) -> str:
         """Train all, write down what they came to, and name the best."""
@@ -216,28 +198,6 @@ class _Narrowing:
             write_text(run.folder.spec, to_text(candidates[best].spec))
         run.save()
         return best
-
-
-def _by_clock(
-    latencies: Latencies, limit_ms: float, propose: Callable[[float], NetSpec]
-) -> NetSpec:
-    """What measures next below the target, of proposals whose aim follows what was measured."""
-    aim_ms, tried = AIM * limit_ms, dict[str, tuple[float, NetSpec]]()
-    for _ in range(TRIES):
-        spec = propose(aim_ms)
-        known = spec.digest() in tried
-        ms = latencies.mean_ms(spec)
-        tried[spec.digest()] = (ms, spec)
-        if LOW * limit_ms <= ms <= HIGH * limit_ms:
-            break
-        # The estimate of this network is off by a ratio that its neighbours share; a network that comes
-        # again needs a push.
-        aim_ms = latencies.table.estimate_ms(spec) * AIM * limit_ms / ms * (0.99 if known else 1.0)
-    within = [one for one in tried.values() if one[0] <= HIGH * limit_ms]
-    chosen = (
-        max(within, key=lambda one: one[0]) if within else min(tried.values(), key=lambda x: x[0])
-    )
-    return chosen[1]
 
 
 def _share_of_widths(narrow: NetSpec, seed: NetSpec) -> float:

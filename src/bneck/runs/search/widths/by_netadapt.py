@@ -15,10 +15,10 @@ from bneck.runs.search.fitting import HIGH, LOW, fit_by_clock
 from bneck.runs.search.jobs import Parent
 from bneck.runs.search.latency import Latencies, record_table, table_for
 from bneck.runs.search.run import Run
-from bneck.runs.search.seed import trained_seed
 from bneck.runs.search.ship import Result, measure_finals, ship
 from bneck.runs.search.target import check_targets, settle_target
 from bneck.runs.search.trials import Judge, job_for, proposal_record, record_outcomes, train_all
+from bneck.runs.search.widths.seed import trained_seed
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text

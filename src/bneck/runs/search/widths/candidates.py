@@ -15,8 +15,8 @@ from bneck.runs.search.experiment import Experiment
 from bneck.runs.search.jobs import Parent, TrainJob
 from bneck.runs.search.latency import Latencies
 from bneck.runs.search.run import Run
-from bneck.runs.search.seed import begun
 from bneck.runs.search.trials import job_for
+from bneck.runs.search.widths.seed import begun
 from bneck.runs.start import compatible, find_start
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec

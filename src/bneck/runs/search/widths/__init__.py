@@ -1,0 +1,1 @@
+"""The widths of a network that meets a latency: by importance, or by NetAdapt."""

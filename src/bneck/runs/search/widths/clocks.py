@@ -1,0 +1,54 @@
+"""Widths by the clock: proposals whose aim follows what was measured, until two times of day agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bneck.runs.search.latency import Latencies
+from bneck.specs.network import NetSpec
+
+TRIES = 8
+CLOCKS = 3  # measurements of a choice at different times before it is trained
+# Shares of the target: from the last half percent a later measurement may come out above it.
+LOW, AIM, HIGH = 0.97, 0.985, 0.995
+
+
+def by_clocks(
+    latencies: Latencies, limit_ms: float, proposals: Mapping[str, Callable[[float], NetSpec]]
+) -> tuple[NetSpec, ...]:
+    """For each proposal what measures next below a limit, still so when it is measured later.
+
+    Args:
+        latencies: of the run's device.
+        limit_ms: what a network may take at most.
+        proposals: by name, (estimated milliseconds to aim at) -> a network.
+    """
+    for number in range(CLOCKS):
+        specs = [_by_clock(latencies, limit_ms, proposal) for proposal in proposals.values()]
+        latencies.measure_again(specs, number)
+        times = [latencies.mean_ms(spec) for spec in specs]
+        if all(LOW * limit_ms <= ms <= HIGH * limit_ms for ms in times):
+            break
+    return tuple(specs)
+
+
+def _by_clock(
+    latencies: Latencies, limit_ms: float, propose: Callable[[float], NetSpec]
+) -> NetSpec:
+    """What measures next below the target, of proposals whose aim follows what was measured."""
+    aim_ms, tried = AIM * limit_ms, dict[str, tuple[float, NetSpec]]()
+    for _ in range(TRIES):
+        spec = propose(aim_ms)
+        known = spec.digest() in tried
+        ms = latencies.mean_ms(spec)
+        tried[spec.digest()] = (ms, spec)
+        if LOW * limit_ms <= ms <= HIGH * limit_ms:
+            break
+        # The estimate of this network is off by a ratio that its neighbours share; a network that comes
+        # again needs a push.
+        aim_ms = latencies.table.estimate_ms(spec) * AIM * limit_ms / ms * (0.99 if known else 1.0)
+    within = [one for one in tried.values() if one[0] <= HIGH * limit_ms]
+    chosen = (
+        max(within, key=lambda one: one[0]) if within else min(tried.values(), key=lambda x: x[0])
+    )
+    return chosen[1]
