@@ -32,7 +32,8 @@ from bneck.specs.network import Gate, Layer, NetSpec, bneck_layers
 from bneck.specs.wrapper import PLAIN, Wrapper
 
 CONTEXT = 16  # channels on the far side of the convolutions around a row
-CONTEXT_LOADS = 3
+# Where a runtime puts a network's buffers makes one load of it differ from another by some percent.
+CONTEXT_LOADS, REFERENCE_LOADS = 3, 5
 BATCH = 40  # graphs that race each other; what a killed fill loses
 FLOOR = 8  # channels, the least that any row is narrowed to
 NETWORKS_IN_ALL = 48  # half of them calibrate, half are held out
@@ -45,6 +46,7 @@ ROWS = Protocol(
 NETWORKS = Protocol(rounds=4, loads=2, burst_ms=10.0, max_spread=5)
 
 Progress = Callable[[str, int, int], None]
+Load: TypeAlias = Callable[[], Timer]
 # The networks of a table, given its rows; the same ones at every call.
 Draw: TypeAlias = Callable[[LatencyTable, int], Sequence[NetSpec]]
 
@@ -271,10 +273,10 @@ def fill_table(
         device.check(runtime_name)
         filling = _Filling(plan, engine, precision, device, threads, effort or Effort(), progress)
         # The seed itself: what disturbs the machine slows it as it slows its narrower versions.
-        with closing(filling.network(seed)()) as reference:
-            table, file = filling.begun(seed, path, reference, nominal_ms)
-            filling.fill_rows(table, file, reference)
-            filling.fill_networks(table, file, reference)
+        reference = filling.network(seed)
+        table, file = filling.begun(seed, path, reference, nominal_ms)
+        filling.fill_rows(table, file, reference)
+        filling.fill_networks(table, file, reference)
     return table
 
 
@@ -288,7 +290,7 @@ class _Filling:
     effort: Effort
     progress: Progress | None
 
-    def network(self, spec: NetSpec) -> Callable[[], Timer]:
+    def network(self, spec: NetSpec) -> Load:
         """A network as something to load, whose file is written once."""
         candidate = Candidate(spec, precision=self.precision, wrapper=self.plan.wrapper)
         candidate = replace(candidate, model=candidate.file(self.engine))
@@ -302,7 +304,7 @@ class _Filling:
         return self.place.load(model, runtime=self.engine.name, threads=self.threads, size=size)
 
     def begun(
-        self, seed: NetSpec, path: Path, reference: Timer, nominal_ms: float | None
+        self, seed: NetSpec, path: Path, reference: Load, nominal_ms: float | None
     ) -> tuple[LatencyTable, Ledger]:
         """The table at `path`, begun with a header if there is none."""
         plan = self.plan
@@ -316,8 +318,7 @@ class _Filling:
         }
         if not file.entries:
             if nominal_ms is None:
-                samples = race({}, reference, Protocol(threads=self.threads))
-                nominal_ms = statistics.median(samples[REFERENCE].round_ms)
+                nominal_ms = self.nominal_ms(reference)
             header = {
                 "seed": plan.name,
                 "digest": plan.digest,
@@ -346,7 +347,15 @@ class _Filling:
             )
         return table, file
 
-    def fill_rows(self, table: LatencyTable, file: Ledger, reference: Timer) -> None:
+    def nominal_ms(self, reference: Load) -> float:
+        """The reference's time, over several loads of it: all that is measured is divided by it."""
+        protocol, times = Protocol(threads=self.threads, rounds=4), list[float]()
+        for _ in range(REFERENCE_LOADS):
+            with closing(reference()) as timer:
+                times += race({}, timer, protocol)[REFERENCE].round_ms
+        return statistics.median(times)
+
+    def fill_rows(self, table: LatencyTable, file: Ledger, reference: Load) -> None:
         wanted = [e for e in self.plan.entries if e[1] not in table.rows.get(e[0], {})]
         contexts = [entry for entry in wanted if entry[0].kind == "context"]
         rows = [entry for entry in wanted if entry[0].kind != "context"]
@@ -375,7 +384,7 @@ class _Filling:
             if self.progress:
                 self.progress("rows", done, len(wanted))
 
-    def fill_networks(self, table: LatencyTable, file: Ledger, reference: Timer) -> None:
+    def fill_networks(self, table: LatencyTable, file: Ledger, reference: Load) -> None:
         """Measure whole networks: some calibrate the table, the others evaluate it."""
         count, wrapper = self.plan.count, self.plan.wrapper
         if len(table.networks) >= count:
@@ -396,7 +405,7 @@ class _Filling:
                 self.progress("networks", len(table.networks), count)
 
     def paced_ms(
-        self, table: LatencyTable, loads: Sequence[Callable[[], Timer]], reference: Timer, protocol: Protocol
+        self, table: LatencyTable, loads: Sequence[Load], reference: Load, protocol: Protocol
     ) -> list[float]:  # fmt: skip
         """Load, race and drop again: each one's time in milliseconds at the table's slowdown factor."""
         nominal = float(table.header["reference_ms"])
@@ -407,7 +416,8 @@ class _Filling:
                 timers = {
                     str(i): stack.enter_context(closing(one())) for i, one in enumerate(loads)
                 }
-                samples = race(timers, reference, protocol, seed=number, nominal_ms=nominal)
+                beside = stack.enter_context(closing(reference()))
+                samples = race(timers, beside, protocol, seed=number, nominal_ms=nominal)
             for i, times in enumerate(found):
                 times += samples[str(i)].paced_ms
         return [statistics.median(times) for times in found]

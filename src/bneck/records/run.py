@@ -91,7 +91,7 @@ class SearchRecord(TypedDict, total=False):
     runtime: str
     runtime_version: str
     precision: str
-    # entries, rounding, scale, offset_ms, networks, median, p95, reference, reference_ms
+    # entries, rounding, scale, offset_ms, networks, median, p95, bias, reference, reference_ms
     table: dict[str, Any]
     target: str  # as the user wrote it: "5ms", "70%"
     target_ms: float
