@@ -19,7 +19,7 @@ from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import from_text, load, to_text
 from bneck.specs.transforms import rename, scale_width, with_expanded
-from simulated_device import SimulatedDevice
+from simulated_device import SimulatedDevice, plugged_in, work_ms
 
 QUICK: dict[str, Any] = {"epochs": 1.0, "repeats": 1, "workers": 1}
 
@@ -281,3 +281,24 @@ def test_netadapt_begins_with_the_start_and_keeps_its_weights_unless_it_trains_a
     )
     nearest = torch.cdist(ours, theirs).min(1).values
     assert (nearest.max() < 0.1 * theirs.norm(dim=1).mean()) == (not retrain)
+
+
+def test_a_device_that_slows_down_at_the_end_gets_a_narrower_network(
+    start: Path, pictures: Path, tmp_path: Path
+) -> None:
+    heard, out = Heard(), tmp_path / "run"
+    with plugged_in() as device:
+        seed = load(start / "spec.yaml")
+        seed_ms, shipped = device.network_ms(seed), out / "found" / "model.onnx"
+
+        def work(model: bytes) -> float:
+            # Once a file is shipped, whatever is faster than the seed takes 3 % more.
+            ms = work_ms(model)
+            return 1.03 * ms if shipped.is_file() and ms < 0.97 * seed_ms else ms
+
+        device.work = work
+        record = search(
+            pictures, "80%", start=str(start), device=device.name, out=out, progress=heard, **QUICK
+        )
+    assert any(said.endswith("narrowing further") for said in heard.said)
+    assert record["measured_latency_ms"] <= record["target_ms"]

@@ -34,6 +34,7 @@ from bneck.specs.text import from_text, to_text
 from bneck.specs.transforms import fix_skips, rename
 
 ROUNDS = 3  # of training, where the measurement at the end misses the target
+SAFER = 0.992  # of the limit, each round: a network that missed it must not be chosen again
 # What each target of a run has of its own in the record.
 OWN = (
     "target", "target_ms", "found", "uniform", "others", "allocation", "export", "shipped", "baseline",
@@ -133,7 +134,7 @@ class _Narrowing:
                 made[found.spec.digest()] = found
                 return found.spec
 
-            found, uniform = by_clocks(self.latencies, self.limit_ms, {
+            found, uniform = by_clocks(self.latencies, self.limit_ms * SAFER**number, {
                 "found": by_importance,
                 "uniform": self._uniform,
             })  # fmt: skip
