@@ -236,13 +236,13 @@ class Tree:
         return {**found, "files": sorted(digest(path.read_bytes()) for path in files)}
 
     def sum_rows(self, topic: str) -> dict[str, Any]:
-        """Estimates before calibration, which a tree adds to the table for networks it measures."""
+        """The rows of the networks that a tree draws by a table's rows, to measure them."""
         lines = (self.keep / "table.jsonl").read_text().splitlines(keepends=True)
         cut = self.folder / "cut.jsonl"
         cut.write_text("".join(lines[:-REMEASURED]))
         self.run(f"table {SEED} --out {cut.name}")
         found = [json.loads(line)["network"] for line in cut.read_text().splitlines()[-REMEASURED:]]
-        return {f"network {i}": [sums, held] for i, (sums, _, held) in enumerate(found)}
+        return {f"network {i}": [rows, held] for i, (rows, _, held) in enumerate(found)}
 
     def golden(self, topic: str) -> dict[str, Any]:
         """What seeded searches propose, as the tests of a tree have it."""
