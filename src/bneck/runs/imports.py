@@ -23,7 +23,7 @@ from bneck.records.imported import ImportRecord, Preprocessing, SourceRecord
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
 from bneck.runs.folder import check_empty, fresh_folder, new_record, now
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, few
 from bneck.specs.network import PADDINGS, NetSpec
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.text import resolve, to_text
@@ -189,5 +189,5 @@ def _notes(held: Source, made: Matched) -> list[str]:
             "taken as trained in timm; a port of TensorFlow weights needs --source timm-tf"
         )
     if made.excused:
-        notes.append(f"unmatched and excused: {', '.join(made.excused)}")
+        notes.append(f"unmatched and excused: {few(made.excused)}")
     return notes

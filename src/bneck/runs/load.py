@@ -9,7 +9,7 @@ from typing import Any
 
 from bneck.records.imported import normalisation
 from bneck.records.run import RunFolder, task_run
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, few
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load
 from bneck.specs.wrapper import Wrapper
@@ -128,8 +128,3 @@ def named(network: str | Path | NetSpec, task_name: str = DEFAULT, *, seed: int 
 
 def _numbered(count: int) -> tuple[str, ...]:
     return tuple(map(str, range(count)))
-
-
-def few(names: Sequence[str]) -> str:
-    """The first names, for a sentence."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
