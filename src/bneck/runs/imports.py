@@ -22,6 +22,7 @@ from bneck.records.files import write_json, write_text
 from bneck.records.imported import ImportRecord, Preprocessing, SourceRecord
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
+from bneck.runs.file_answers import check_answers
 from bneck.runs.folder import check_empty, fresh_folder, new_record, now
 from bneck.specs.errors import InputError, few
 from bneck.specs.network import PADDINGS, NetSpec
@@ -72,7 +73,8 @@ def import_weights(
 
     Raises:
         InputError: the file is damaged or holds code, another network, another width, another
-            number of classes, or names unmatched; the message is one sentence.
+            number of classes, names unmatched, or is a TFLite file that answers otherwise; the message is
+            one sentence.
     """
     begun = new_record("import", "bneck.import_weights(...)")
     spec = None if network is None else resolve(network)
@@ -88,6 +90,8 @@ def import_weights(
     spec = _as_published(spec, held, padding, bn_eps)
     made = matched(spec, held, path=weights.file, excuses=allow_unmatched, classes=classes)
     spec, made.net.normalisation = made.net.spec, _normalisation(held, mean, std)
+    overruled = any(value is not None for value in (padding, bn_eps, mean, std)) or made.excused
+    alike = [] if overruled else check_answers(weights.file, held, made.net)
     costs = count(spec)
     names, ids = _class_names(None if labels is None else Path(labels), spec.classes)
     record: Any = ImportRecord(
@@ -97,7 +101,7 @@ def import_weights(
         class_count=spec.classes, source=_source_record(weights, held),
         preprocessing=_preprocessing(weights.config),
         normalisation=made.net.normalisation.as_json(), classes=names, class_ids=ids,
-        excused=list(made.excused), notes=_notes(held, made),
+        excused=list(made.excused), notes=[*_notes(held, made), *alike],
     )  # fmt: skip
     write_text(folder.spec, to_text(spec))
     save_weights(made.net.state_dict(), folder.weights)
