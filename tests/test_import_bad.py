@@ -161,7 +161,7 @@ class TestDamage:
             ({3: torch.zeros(2)}, "holds a Tensor under 3; it must hold a state dict"),
             (
                 {"layer1.0.weight": torch.zeros(2)},
-                "names of no known layout (its first: layer1.0.weight)",
+                "has no convolutions or linear layers by name (it has 0.weight); there is nothing",
             ),
         ],
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 from bneck.imports.source import Named, Shape, Source, places
 from bneck.nets.build import Net, build
 from bneck.specs import zoo
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, few
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import SpecError
 from bneck.specs.transforms import scale_width, with_classes
@@ -29,10 +29,11 @@ _WIDTHS = (1.0, 0.75, 0.5, 0.35, 1.25, 1.4, *(round(0.05 * i, 2) for i in range(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matched:
-    """A net with a file's weights, and the file's names that were allowed to stay unmatched."""
+    """A net with a file's weights, the file's names that were allowed to stay unmatched, and notes."""
 
     net: Net
     excused: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ def matched(
                 f"{path} holds values that are no numbers in {named.origin[name]}; fetch it again"
             )
         state[name].copy_(value)  # the net's own memory
-    return Matched(net=net.eval(), excused=tuple(dict.fromkeys(entry.foreign for entry in odd)))
+    excused = tuple(dict.fromkeys(entry.foreign for entry in odd))
+    return Matched(net=net.eval(), excused=excused, notes=named.notes)
 
 
 def _check_classes(spec: NetSpec, held: int, wanted: int | None, path: Path) -> None:
@@ -137,7 +139,7 @@ def _refusal(spec: NetSpec, source: Source, named: Named, path: Path, odd: list[
     ):
         names = [f"{e.foreign} ({e.note})" if e.note else e.foreign for e in odd if e.kind == kind]
         if names:
-            parts.append(f"{len(names)} {what}: {', '.join(dict.fromkeys(names))}")
+            parts.append(f"{len(names)} {what}: {few(list(dict.fromkeys(names)))}")
     return (
         f"{path} does not match {spec.name}: {'; '.join(parts)}; name what may differ with "
         "--allow-unmatched PATTERN"

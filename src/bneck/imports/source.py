@@ -63,12 +63,13 @@ class Named:
     """A file's tensors under the names of a net's state.
 
     `origin` has the file's name for each of the net's, also for those that the file lacks; `left`
-    are the file's names that the network has no place for.
+    are the file's names that the network has no place for. `notes` are sentences for the user.
     """
 
     tensors: dict[str, Tensor]
     origin: dict[str, str]
     left: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,13 @@ from typing import Any
 from bneck.costs.count import count
 from bneck.data.images import FILTERS
 from bneck.data.labels import read_classes
-from bneck.imports.checkpoint import config_next_to
+from bneck.imports.checkpoint import BY_ORDER, FOREIGN, config_next_to
 from bneck.imports.hub import Weights, fetch, hub_name, preprocessing
 from bneck.imports.match import Matched, matched, which_network
 from bneck.imports.published import network_of
 from bneck.imports.read import read_source
 from bneck.imports.source import Source
+from bneck.imports.unwrap import KINDS
 from bneck.nets.weights import save_weights
 from bneck.records.files import write_json, write_text
 from bneck.records.imported import ImportRecord, Preprocessing, SourceRecord
@@ -45,6 +46,7 @@ def import_weights(
     std: Sequence[float] | None = None,
     bn_eps: float | None = None,
     classes: int | None = None,
+    weights: str | None = None,
     labels: str | Path | None = None,
     allow_unmatched: Sequence[str] = (),
     progress: Progress | None = None,
@@ -64,6 +66,7 @@ def import_weights(
         mean, std: of pixels from 0 to 1, by channel; None takes the source's.
         classes: the number of classes that the file must have; None allows 1000, 1001 and the
             network's own.
+        weights: "raw" or "ema" (averaged) of a checkpoint that has both; None prefers "ema".
         labels: a list of class names (see `bneck.data.labels.read_classes`).
         allow_unmatched: patterns of names that may stay unmatched, as "classifier.*".
         progress: receives the steps of a download.
@@ -82,24 +85,31 @@ def import_weights(
         raise InputError(f"there is no source {source!r}; known are {', '.join(SOURCES)}")
     if padding is not None and padding not in PADDINGS:
         raise InputError(f"padding is {padding!r}; allowed are {', '.join(PADDINGS)}")
+    if weights is not None and weights not in KINDS:
+        raise InputError(f"weights is {weights!r}; allowed are {', '.join(KINDS)}")
     folder = RunFolder(Path(out) if out is not None else fresh_folder("import"))
     check_empty(folder.path, ())
-    weights = _weights(file, known=network is None, progress=progress or Silent())
-    held = read_source(weights.file, port=None if source == "auto" else source == "timm-tf")
-    spec = spec or resolve(_network(held, weights.config, str(file)))
+    found = _weights(file, known=network is None, progress=progress or Silent())
+    held = read_source(
+        found.file, port=None if source == "auto" else source == "timm-tf",
+        weights=weights,  # type: ignore[arg-type]
+    )  # fmt: skip
+    spec = spec or resolve(_network(held, found.config, str(file)))
     spec = _as_published(spec, held, padding, bn_eps)
-    made = matched(spec, held, path=weights.file, excuses=allow_unmatched, classes=classes)
+    made = matched(spec, held, path=found.file, excuses=allow_unmatched, classes=classes)
+    if BY_ORDER in made.notes:
+        held = replace(held, layout=FOREIGN)
     spec, made.net.normalisation = made.net.spec, _normalisation(held, mean, std)
     overruled = any(value is not None for value in (padding, bn_eps, mean, std)) or made.excused
-    alike = [] if overruled else check_answers(weights.file, held, made.net)
+    alike = [] if overruled else check_answers(found.file, held, made.net)
     costs = count(spec)
     names, ids = _class_names(None if labels is None else Path(labels), spec.classes)
     record: Any = ImportRecord(
         **{**begun, "state": "finished"},  # type: ignore[typeddict-item]
         finished=now(), name=spec.name, digest=spec.digest(), params=costs.params, madds=costs.madds,
         padding=spec.padding, bn_eps=spec.bn_eps, resolution=spec.resolution,
-        class_count=spec.classes, source=_source_record(weights, held),
-        preprocessing=_preprocessing(weights.config),
+        class_count=spec.classes, source=_source_record(found, held),
+        preprocessing=_preprocessing(found.config),
         normalisation=made.net.normalisation.as_json(), classes=names, class_ids=ids,
         excused=list(made.excused), notes=[*_notes(held, made), *alike],
     )  # fmt: skip
@@ -185,7 +195,7 @@ def _class_names(path: Path | None, count: int) -> tuple[list[str] | None, dict[
 
 
 def _notes(held: Source, made: Matched) -> list[str]:
-    notes = list(held.notes)
+    notes = [*held.notes, *made.notes]
     if made.net.spec.classes == 1001:
         notes.append("1001 classes: the first is the background")
     if held.layout == "timm":
