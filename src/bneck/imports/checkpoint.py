@@ -18,7 +18,7 @@ from bneck.imports.order import by_order
 from bneck.imports.source import Named, Source, filters, places, rename
 from bneck.imports.timm_names import is_timm, timm_weights
 from bneck.imports.torchvision_names import is_torchvision, torchvision_weights
-from bneck.imports.unwrap import Kind, Unwrapped, unwrapped
+from bneck.imports.unwrap import Unwrapped, unwrapped
 from bneck.nets.weights import load_weights
 from bneck.specs.errors import InputError, few
 from bneck.specs.network import NetSpec
@@ -34,7 +34,7 @@ BY_ORDER = (
 
 
 def checkpoint_weights(
-    path: Path, *, port: bool | None = None, weights: Kind | None = None
+    path: Path, *, port: bool | None = None, weights: str | None = None
 ) -> Source:
     """What a state dict holds, by its names: torchvision's, timm's, this project's own, or by order.
 
@@ -99,7 +99,7 @@ def is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-def read_state(path: Path, weights: Kind | None = None) -> Unwrapped:
+def read_state(path: Path, weights: str | None = None) -> Unwrapped:
     """The tensors of a torch or safetensors file by name, as float32 where they are floats.
 
     Raises:

@@ -7,11 +7,10 @@ from pathlib import Path
 from bneck.imports.checkpoint import checkpoint_weights, is_safetensors
 from bneck.imports.source import Source
 from bneck.imports.tflite_file import MAGIC, tflite_weights
-from bneck.imports.unwrap import Kind
 from bneck.specs.errors import InputError
 
 
-def read_source(path: Path, *, port: bool | None = None, weights: Kind | None = None) -> Source:
+def read_source(path: Path, *, port: bool | None = None, weights: str | None = None) -> Source:
     """What a file of published weights holds.
 
     `port` says whether a timm file is a port of TensorFlow weights; None goes by names. `weights` is

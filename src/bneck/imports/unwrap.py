@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bneck.specs.errors import InputError, few
 
-Kind = Literal["raw", "ema"]
 KINDS = ("raw", "ema")
 # Where training scripts put the weights that they train, the likeliest first.
 WRAPPERS = (
@@ -39,7 +38,7 @@ class Unwrapped:
     notes: tuple[str, ...]
 
 
-def unwrapped(path: Path, held: Any, wanted: Kind | None = None) -> Unwrapped:
+def unwrapped(path: Path, held: Any, wanted: str | None = None) -> Unwrapped:
     """The weights of one network in what a checkpoint holds.
 
     Args:
@@ -79,9 +78,7 @@ def _states(held: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, Mappin
             yield from _states(value, (*keys, key))
 
 
-def _chosen(
-    path: Path, found: Mapping[str, Any], wanted: Kind | None
-) -> tuple[str, Any, list[str]]:
+def _chosen(path: Path, found: Mapping[str, Any], wanted: str | None) -> tuple[str, Any, list[str]]:
     """The weights that are meant, of several by the keys or prefixes that they stand under."""
     averaged = [name for name in found if _AVERAGED.search(name)]
     raw = [name for name in found if name not in averaged]

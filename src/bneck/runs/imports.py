@@ -23,7 +23,7 @@ from bneck.records.files import write_json, write_text
 from bneck.records.imported import ImportRecord, Preprocessing, SourceRecord
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
-from bneck.runs.file_answers import check_answers
+from bneck.runs.files import check_answers
 from bneck.runs.folder import check_empty, fresh_folder, new_record, now
 from bneck.specs.errors import InputError, few
 from bneck.specs.network import PADDINGS, NetSpec
@@ -75,40 +75,28 @@ def import_weights(
         The record (`bneck.records.imported.ImportRecord`), with its folder under "run".
 
     Raises:
-        InputError: the file is damaged or holds code, another network, another width, another
-            number of classes, names unmatched, or is a TFLite file that answers otherwise; the message is
-            one sentence.
+        InputError: the file is damaged or holds code, another network, width or number of classes, names
+            unmatched, or is a TFLite file that answers otherwise; the message is one sentence.
     """
     begun = new_record("import", "bneck.import_weights(...)")
     spec = None if network is None else resolve(network)
-    if source not in SOURCES:
-        raise InputError(f"there is no source {source!r}; known are {', '.join(SOURCES)}")
-    if padding is not None and padding not in PADDINGS:
-        raise InputError(f"padding is {padding!r}; allowed are {', '.join(PADDINGS)}")
-    if weights is not None and weights not in KINDS:
-        raise InputError(f"weights is {weights!r}; allowed are {', '.join(KINDS)}")
+    _check_choices(source, padding, weights)
     folder = RunFolder(Path(out) if out is not None else fresh_folder("import"))
     check_empty(folder.path, ())
     found = _weights(file, known=network is None, progress=progress or Silent())
-    held = read_source(
-        found.file, port=None if source == "auto" else source == "timm-tf",
-        weights=weights,  # type: ignore[arg-type]
-    )  # fmt: skip
+    port = None if source == "auto" else source == "timm-tf"
+    held = read_source(found.file, port=port, weights=weights)
     spec = spec or resolve(_network(held, found.config, str(file)))
     spec = _as_published(spec, held, padding, bn_eps)
     made = matched(spec, held, path=found.file, excuses=allow_unmatched, classes=classes)
-    if BY_ORDER in made.notes:
-        held = replace(held, layout=FOREIGN)
+    held = replace(held, layout=FOREIGN) if BY_ORDER in made.notes else held
     spec, made.net.normalisation = made.net.spec, _normalisation(held, mean, std)
-    overruled = any(value is not None for value in (padding, bn_eps, mean, std)) or made.excused
+    overruled = (padding, bn_eps, mean, std) != (None,) * 4 or made.excused
     alike = [] if overruled else check_answers(found.file, held, made.net)
-    costs = count(spec)
     names, ids = _class_names(None if labels is None else Path(labels), spec.classes)
     record: Any = ImportRecord(
-        **{**begun, "state": "finished"},  # type: ignore[typeddict-item]
-        finished=now(), name=spec.name, digest=spec.digest(), params=costs.params, madds=costs.madds,
-        padding=spec.padding, bn_eps=spec.bn_eps, resolution=spec.resolution,
-        class_count=spec.classes, source=_source_record(found, held),
+        **{**begun, **_facts(spec), "state": "finished"},  # type: ignore[typeddict-item]
+        finished=now(), source=_source_record(found, held),
         preprocessing=_preprocessing(found.config),
         normalisation=made.net.normalisation.as_json(), classes=names, class_ids=ids,
         excused=list(made.excused), notes=[*_notes(held, made), *alike],
@@ -117,6 +105,25 @@ def import_weights(
     save_weights(made.net.state_dict(), folder.weights)
     write_json(folder.run_json, record)  # last: a folder without it is no run
     return {"run": str(folder.path), **record}
+
+
+def _check_choices(source: str, padding: str | None, weights: str | None) -> None:
+    if source not in SOURCES:
+        raise InputError(f"there is no source {source!r}; known are {', '.join(SOURCES)}")
+    if padding is not None and padding not in PADDINGS:
+        raise InputError(f"padding is {padding!r}; allowed are {', '.join(PADDINGS)}")
+    if weights is not None and weights not in KINDS:
+        raise InputError(f"weights is {weights!r}; allowed are {', '.join(KINDS)}")
+
+
+def _facts(spec: NetSpec) -> dict[str, Any]:
+    """What a record says of the network itself."""
+    costs = count(spec)
+    return {
+        "name": spec.name, "digest": spec.digest(), "params": costs.params, "madds": costs.madds,
+        "padding": spec.padding, "bn_eps": spec.bn_eps, "resolution": spec.resolution,
+        "class_count": spec.classes,
+    }  # fmt: skip
 
 
 def _weights(file: str | Path, *, known: bool, progress: Progress) -> Weights:
