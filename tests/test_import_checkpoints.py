@@ -123,7 +123,7 @@ def test_what_weights_asks_for_must_be_there(
     state: State, tiny_file: Path, tmp_path: Path, call: Call
 ) -> None:
     with pytest.raises(
-        bneck.InputError, match=r"has no averaged \(EMA\) weights; leave --weights out"
+        bneck.InputError, match=r"has no averaged \(EMA\) weights; leave bneck import --weights out"
     ):
         taken({"model": state}, tiny_file, tmp_path, weights="ema")
     with pytest.raises(
@@ -206,7 +206,9 @@ def test_a_known_network_under_other_names_needs_no_name(tmp_path: Path) -> None
     torch.save(state, tmp_path / "w.pth")
     record = bneck.import_weights(tmp_path / "w.pth", out=tmp_path / "run")
     assert (record["name"], record["class_count"]) == ("v3-small", 1000)
-    with pytest.raises(bneck.InputError, match="holds v3-small, not v3-large; import it with --as"):
+    with pytest.raises(
+        bneck.InputError, match="holds v3-small, not v3-large; import it with bneck import --as"
+    ):
         bneck.import_weights(tmp_path / "w.pth", "v3-large", out=tmp_path / "other")
 
 

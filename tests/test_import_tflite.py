@@ -158,7 +158,7 @@ def test_an_exported_file_that_takes_pixels(tiny: NetSpec, tmp_path: Path) -> No
     (tmp_path / "tiny.yaml").write_text(to_text(tiny))
     bneck.export(tmp_path / "tiny.yaml", "tflite", out=file, pixels=True)
     with pytest.raises(
-        bneck.InputError, match="was exported with --pixels, which folds the input's"
+        bneck.InputError, match="was made by bneck export --pixels, which folds the input's"
     ):
         bneck.import_weights(file, tmp_path / "tiny.yaml", out=tmp_path / "run")
 
@@ -210,7 +210,7 @@ def test_the_authors_files(file: str, name: str, tmp_path: Path) -> None:
     assert record["normalisation"]["mean"] == pytest.approx([128 / 255] * 3)
     assert record["excused"] == []
     with pytest.raises(
-        bneck.InputError, match=rf"holds {name}, not v3-large; import it with --as "
+        bneck.InputError, match=rf"holds {name}, not v3-large; import it with bneck import --as "
     ):
         bneck.import_weights(DATA / file, "v3-large", out=tmp_path / "other")
     torn = tmp_path / "torn.tflite"

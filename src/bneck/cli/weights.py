@@ -68,6 +68,8 @@ def import_weights(
     Python: bneck.import_weights(file)
     """
     if known:
+        if file is not None or network is not None or given:
+            raise InputError("--list prints what is known and imports nothing; leave the rest out")
         _print_known(as_json)
         return
     if file is None:

@@ -29,7 +29,7 @@ FOREIGN = "foreign"  # the layout of names of nobody known here
 _CODE = re.compile(r"GLOBAL ([\w.]+)")
 BY_ORDER = (
     "the names are of no layout known here, so tensors were placed by order and shape; padding, epsilon, "
-    "mean and std are assumed to be as usual in torch: --padding, --bn-eps, --mean and --std say otherwise"
+    "mean and std are assumed to be as usual in torch (bneck import --padding, --bn-eps, --mean and --std)"
 )
 
 

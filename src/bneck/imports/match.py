@@ -92,12 +92,12 @@ def _check_classes(spec: NetSpec, held: int, wanted: int | None, path: Path) -> 
     if wanted is not None and held != wanted:
         raise InputError(
             f"{path} has {held} classes, not {wanted}; leave --classes out, or give the classifier fresh "
-            f"weights for {wanted} with --allow-unmatched 'classifier.*'"
+            f"weights for {wanted} with bneck import --allow-unmatched 'classifier.*'"
         )
     if wanted is None and held not in (*IMAGENET_CLASSES, spec.classes):
         raise InputError(
             f"{path} has {held} classes, published weights have 1000, or 1001 with the background; say "
-            f"--classes {held} if it is meant to have them"
+            f"bneck import --classes {held} if it is meant to have them"
         )
 
 
@@ -125,11 +125,12 @@ def _text(shape: Sequence[int]) -> str:
 def _refusal(spec: NetSpec, source: Source, named: Named, path: Path, odd: list[Odd]) -> str:
     held = which_network(source.filters, first=spec.name)
     if held not in (None, spec.name.partition("@")[0]):
-        return f"{path} holds {held}, not {spec.name}; import it with --as {held}"
+        return f"{path} holds {held}, not {spec.name}; import it with bneck import --as {held}"
     if all(entry.kind == "shape" for entry in odd) and (share := _width(spec, named.tensors)) != 1:
         return (
             f"{path} is about {share:g} times as wide as {spec.name}, by no rule of width known here; write "
-            f"its table as a spec file (bneck show {spec.name} --text prints one) and give that to --as"
+            f"its table as a spec file (bneck show {spec.name} --text prints one) and give that "
+            "to bneck import --as"
         )
     parts = []
     for kind, what in (
@@ -142,7 +143,7 @@ def _refusal(spec: NetSpec, source: Source, named: Named, path: Path, odd: list[
             parts.append(f"{len(names)} {what}: {few(list(dict.fromkeys(names)))}")
     return (
         f"{path} does not match {spec.name}: {'; '.join(parts)}; name what may differ with "
-        "--allow-unmatched PATTERN"
+        "bneck import --allow-unmatched PATTERN"
     )
 
 

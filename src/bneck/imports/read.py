@@ -27,8 +27,8 @@ def read_source(path: Path, *, port: bool | None = None, weights: str | None = N
     if start[4:8] == MAGIC:
         if weights is not None:
             raise InputError(
-                f"--weights chooses among those of a torch or safetensors file, and {path} is a TFLite file; "
-                "leave it out"
+                f"bneck import --weights chooses among those of a torch or safetensors file, and {path} is a "
+                "TFLite file; leave it out"
             )
         return tflite_weights(path)
     is_torch = start[:2] == b"PK" or start[:1] == b"\x80"

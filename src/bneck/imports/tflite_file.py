@@ -89,8 +89,8 @@ def tflite_weights(path: Path) -> Source:
         takes, softmax = graph.takes(), "SOFTMAX" in graph.kinds
         if graph.metadata().get("input") == "pixels":
             raise InputError(
-                f"{path} was exported with --pixels, which folds the input's normalisation into the weights; "
-                "import the run's folder that it is from, or a file exported without --pixels"
+                f"{path} was made by bneck export --pixels, which folds the input's normalisation into the "
+                "weights; import the run's folder that it is from, or a file of bneck export without --pixels"
             )
     except InputError:
         raise

@@ -55,7 +55,7 @@ def unwrapped(path: Path, held: Any, wanted: str | None = None) -> Unwrapped:
     prefix, own, more = _chosen(path, parts, None if _AVERAGED.search(taken) else wanted)
     if wanted == "ema" and not _AVERAGED.search(f"{taken}.{prefix}"):
         raise InputError(
-            f"{path} has no averaged (EMA) weights; leave --weights out to take those it has"
+            f"{path} has no averaged (EMA) weights; leave bneck import --weights out to take those it has"
         )
     if not any(marker in own for marker in MARKERS):
         cut = _common(own)
@@ -84,7 +84,8 @@ def _chosen(path: Path, found: Mapping[str, Any], wanted: str | None) -> tuple[s
     raw = [name for name in found if name not in averaged]
     if wanted == "raw" and not raw:
         raise InputError(
-            f"{path} has averaged (EMA) weights alone ({few(averaged)}); leave --weights out to take them"
+            f"{path} has averaged (EMA) weights alone ({few(averaged)}); leave bneck import --weights out to "
+            "take them"
         )
     candidates = raw if wanted == "raw" or not averaged else averaged
     names = [name.strip(".").rpartition(".")[2] for name in candidates]

@@ -141,7 +141,7 @@ def _network(held: Source, config: Mapping[str, Any], whose: str) -> str:
     if found is None:
         raise InputError(
             f"{whose} has the convolutions of no network known here at any width; name its network or write "
-            "its table as a spec file, and pass that with --as"
+            "its table as a spec file, and pass that to bneck import with --as"
         )
     return found
 
