@@ -207,7 +207,10 @@ class TestBadImages:
         assert said.startswith("4 of 16 images (25.0%) cannot be read")
         assert all(str(path) in said for path in paths[:3])
         assert str(paths[3]) not in said
-        assert "and 1 more; replace or delete them, or raise --bad-share" in said
+        assert (
+            "and 1 more; replace or delete them, or raise --bad-share of bneck train or bneck search"
+            in said
+        )
         assert left_in(folder) == []
 
     def test_a_stricter_share_holds_for_a_pack_that_is_there(

@@ -85,7 +85,7 @@ class TestAccuracy:
     def test_classes_in_the_order_of_their_folders(
         self, tiny: NetSpec, images: Path, tmp_path: Path
     ) -> None:
-        net = colour_net(tiny, tmp_path / "net", 3, {0: 0, 1: 1, 2: 2})
+        net = colour_net(tiny, tmp_path / "net", 3, {0: 0, 1: 1, 2: 2}, classes=[*COLOURS])
         found = bneck.evaluate(net, images)
         assert (found["images"], found["score"], found["top5"]) == (3 * EACH, 1.0, 1.0)
         assert found["loss"] < 0.1
@@ -95,7 +95,7 @@ class TestAccuracy:
     def test_wrong_answers_count_as_wrong(
         self, tiny: NetSpec, images: Path, tmp_path: Path
     ) -> None:
-        net = colour_net(tiny, tmp_path / "net", 3, {0: 0, 1: 2, 2: 1})
+        net = colour_net(tiny, tmp_path / "net", 3, {0: 0, 1: 2, 2: 1}, classes=[*COLOURS])
         found = bneck.evaluate(net, images, crop="resize", resolution=48)
         assert found["score"] == pytest.approx(1 / 3)
         assert found["top5"] == 1.0
@@ -141,17 +141,68 @@ class TestClasses:
         )  # fmt: skip
         assert bneck.evaluate(net, images)["score"] == 1.0
 
-    def test_numbers_of_a_network_without_names_are_no_names(
+    def test_a_network_without_names_knows_its_classes_by_number(
         self, tiny: NetSpec, images: Path, tmp_path: Path
     ) -> None:
-        """Folders called 2, 10 and 9 are classes 1, 0 and 2 of three: they count in their order."""
+        """Folders called 2, 10 and 9 are these classes of eleven, and nothing that three classes have."""
         for old, new in (("n01", "2"), ("n02", "10"), ("n03", "9")):
             (images / old).rename(images / new)
-        net = colour_net(tiny, tmp_path / "net", 11, {0: 1, 1: 0, 2: 2})
-        with pytest.raises(bneck.InputError, match="has 3 classes and the network 11 classes"):
-            bneck.evaluate(net, images)
+        net = colour_net(tiny, tmp_path / "net", 11, {0: 2, 1: 10, 2: 9})
+        assert bneck.evaluate(net, images)["score"] == 1.0
         three = colour_net(tiny, tmp_path / "three", 3, {0: 1, 1: 0, 2: 2})
-        assert bneck.evaluate(three, images)["score"] == 1.0
+        with pytest.raises(
+            bneck.InputError, match=r"none of them \(3 classes without names\); say"
+        ):
+            bneck.evaluate(three, images)
+
+    def test_folders_in_the_order_of_their_names_are_no_classes(
+        self, tiny: NetSpec, images: Path, tmp_path: Path
+    ) -> None:
+        net = colour_net(tiny, tmp_path / "net", 3, {0: 0, 1: 1, 2: 2})
+        with pytest.raises(
+            bneck.InputError, match=r"has 3 classes \(n01, n02, n03\), and the network"
+        ):
+            bneck.evaluate(net, images)
+        named = colour_net(tiny, tmp_path / "named", 3, {0: 0}, classes=["red", "green", "blue"])
+        with pytest.raises(bneck.InputError, match=r"knows none of them \(red, green, blue\); say"):
+            bneck.evaluate(named, images)
+        (tmp_path / "list.txt").write_text("n01\nn02\nn03\n")
+        assert bneck.evaluate(net, images, labels=tmp_path / "list.txt")["score"] == 1.0
+
+    def test_classes_that_the_network_does_not_know_are_left_out_and_reported(
+        self, tiny: NetSpec, images: Path, tmp_path: Path
+    ) -> None:
+        """By position, n01 and n03 would be classes 0 and 1."""
+        net = colour_net(tiny, tmp_path / "net", 3, {0: 1, 2: 2}, classes=["n00", "n01", "n03"])
+        found = bneck.evaluate(net, images)
+        assert (found["images"], found["score"]) == (2 * EACH, 1.0)
+        assert found["notes"] == [
+            "left out: 4 images of 1 classes that the network does not know (n02)",
+            "the data has images of 2 of the network's 3 classes",
+        ]
+
+    def test_case_and_form_of_a_name_do_not_matter_where_that_is_certain(
+        self, tiny: NetSpec, images: Path, tmp_path: Path
+    ) -> None:
+        (images / "n01").rename(images / "Ka\u0308fer")  # as macOS writes it
+        net = colour_net(
+            tiny, tmp_path / "net", 3, {0: 1, 1: 2, 2: 0}, classes=["N03", "k\u00e4fer", "n02"]
+        )
+        found = bneck.evaluate(net, images)
+        assert (found["images"], found["score"], found["notes"]) == (3 * EACH, 1.0, [])
+        two = colour_net(tiny, tmp_path / "two", 3, {1: 2}, classes=["N03", "n03", "n02"])
+        (images / "n03").rename(images / "ñ03")
+        assert bneck.evaluate(two, images)["images"] == EACH
+
+    def test_a_csv_must_not_contradict_the_names_of_the_network(
+        self, tiny: NetSpec, images: Path, tmp_path: Path
+    ) -> None:
+        net = colour_net(tiny, tmp_path / "net", 3, {0: 0, 1: 1, 2: 2}, classes=[*COLOURS])
+        (images / "labels.csv").write_text("path,label,class\nn02/0.png,1,n02\nn03/0.png,0,n03\n")
+        with pytest.raises(
+            bneck.InputError, match=r"gives n03 the index 0 in line 3, and the network has"
+        ):
+            bneck.evaluate(net, images)
 
     @pytest.mark.parametrize("kind", ["csv", "json"])
     def test_or_by_a_list_of_imagenet_and_the_background_is_dropped(
@@ -197,8 +248,9 @@ class TestClasses:
         with pytest.raises(bneck.InputError) as refused:
             bneck.evaluate(net, images)
         assert str(refused.value) == (
-            f"{images} has 3 classes and the network 10 classes; say which is which with --labels (a list of "
-            "the classes by index), or take data of the network's classes"
+            f"{images} has 3 classes (n01, n02, n03), and the network knows none of them (10 classes without "
+            "names); say which is which with --labels (a list of the network's classes by index), or pass "
+            "images of its classes"
         )
         (images / "labels.csv").write_text("path,index\nn01/0.png,10\n")
         with pytest.raises(
@@ -210,7 +262,7 @@ class TestClasses:
 class TestBadInput:
     @pytest.fixture
     def net(self, tiny: NetSpec, tmp_path: Path) -> Path:
-        return colour_net(tiny, tmp_path / "net", 3, {0: 0, 1: 1, 2: 2})
+        return colour_net(tiny, tmp_path / "net", 3, {0: 0, 1: 1, 2: 2}, classes=[*COLOURS])
 
     @pytest.mark.parametrize("name", ["v3-small", "none"])
     def test_no_weights(self, images: Path, tmp_path: Path, name: str) -> None:
@@ -281,7 +333,7 @@ class TestBadInput:
 
     def test_a_list_of_other_classes(self, net: Path, images: Path, tmp_path: Path) -> None:
         (tmp_path / "c.txt").write_text("n01\nn02\n")
-        with pytest.raises(bneck.InputError, match="does not name all class folders of"):
+        with pytest.raises(bneck.InputError, match="does not name the class folders n03 of"):
             bneck.evaluate(net, images, labels=tmp_path / "c.txt")
 
 
@@ -363,7 +415,9 @@ class TestNormalisation:
     def test_it_decides_what_a_net_sees(self, tiny: NetSpec, images: Path, tmp_path: Path) -> None:
         """With a mean above every pixel all inputs are negative, and h-swish lets nothing through."""
         dark = {"mean": [5.0] * 3, "std": [0.5] * 3}
-        net = colour_net(tiny, tmp_path / "net", 3, {0: 0, 1: 1, 2: 2}, normalisation=dark)
+        net = colour_net(
+            tiny, tmp_path / "net", 3, {0: 0, 1: 1, 2: 2}, normalisation=dark, classes=[*COLOURS]
+        )
         found = bneck.evaluate(net, images)
         assert found["normalisation"] == dark
         assert found["score"] == pytest.approx(1 / 3)

@@ -161,7 +161,7 @@ class TestDamage:
             ({3: torch.zeros(2)}, "holds a Tensor under 3; it must hold a state dict"),
             (
                 {"layer1.0.weight": torch.zeros(2)},
-                "names of no known layout (its first: layer1.0.weight)",
+                "has no convolutions or linear layers by name (it has 0.weight); there is nothing",
             ),
         ],
     )
@@ -185,7 +185,7 @@ class TestOtherNetworks:
         torch.save(Torchvision(network(held), 1000).state_dict(), tmp_path / "w.pth")
         said = refusal(tmp_path / "w.pth", said_to_be, tmp_path)
         assert said == (
-            f"{tmp_path / 'w.pth'} holds {held}, not {said_to_be}; import it with --as {held}"
+            f"{tmp_path / 'w.pth'} holds {held}, not {said_to_be}; import it with bneck import --as {held}"
         )
 
     def test_a_width_by_another_rule(self, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ class TestOtherNetworks:
         said = refusal(tmp_path / "w.pth", tiny_file, tmp_path)
         assert "4 names of the file have no place in the network: " in said
         assert "4 names that the network needs are not in the file: " in said
-        assert said.endswith("; name what may differ with --allow-unmatched PATTERN")
+        assert said.endswith("; name what may differ with bneck import --allow-unmatched PATTERN")
         for name in gone:
             assert said.count(name) == 2
             assert said.count(f"more.{name}") == 1

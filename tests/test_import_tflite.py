@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import bneck
 from bneck.nets.build import Net, build
 from bneck.nets.fold import folded_weights
+from bneck.nets.weights import save_weights
 from bneck.specs.network import NetSpec, Padding
 from bneck.specs.text import to_text
 from foreign_nets import trained
@@ -118,6 +120,49 @@ class WithScaling(TfliteWriter):
         return self.simple("MUL", [at, scale], 3, self.spec.resolution)
 
 
+class WithSigmoid(TfliteWriter):
+    def before(self, at: int) -> int:
+        return self.simple("LOGISTIC", [at], 3, self.spec.resolution)
+
+
+def test_an_operator_without_numbers_that_no_network_here_has(net: Net, tmp_path: Path) -> None:
+    data = WithSigmoid(net.spec, folded_weights(net)).write()
+    with pytest.raises(bneck.InputError, match=r"answers otherwise than tiny with its weights"):
+        imported(data, net.spec, tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_files_that_bneck_exported(tiny: NetSpec, tmp_path: Path, precision: str) -> None:
+    """Their h-swish and their gates lack the 1/6, which the weights after them make up for."""
+    theirs, run = build(tiny), tmp_path / "theirs"
+    for _ in range(20):  # statistics of its own images
+        theirs.train()(torch.randn(16, 3, 32, 32))
+    run.mkdir()
+    (run / "spec.yaml").write_text(to_text(tiny))
+    save_weights(theirs.state_dict(), run / "weights.safetensors")
+    for i in range(8):
+        colours = np.random.default_rng(i).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(colours).save(tmp_path / f"{i}.png")
+    file = tmp_path / "m.tflite"
+    bneck.export(run, "tflite", precision=precision, out=file, data=tmp_path)
+    record = bneck.import_weights(file, run / "spec.yaml", out=tmp_path / "ours")
+    assert record["normalisation"]["mean"] == [0.485, 0.456, 0.406]
+    ours = bneck.build(tmp_path / "ours")
+    wanted = answers(theirs)
+    largest = float((answers(ours) - wanted).abs().max() / wanted.abs().max())
+    assert largest < {"fp32": 1e-5, "fp16": 0.002, "int8": 0.05}[precision]
+
+
+def test_an_exported_file_that_takes_pixels(tiny: NetSpec, tmp_path: Path) -> None:
+    file = tmp_path / "m.tflite"
+    (tmp_path / "tiny.yaml").write_text(to_text(tiny))
+    bneck.export(tmp_path / "tiny.yaml", "tflite", out=file, pixels=True)
+    with pytest.raises(
+        bneck.InputError, match="was made by bneck export --pixels, which folds the input's"
+    ):
+        bneck.import_weights(file, tmp_path / "tiny.yaml", out=tmp_path / "run")
+
+
 def test_a_number_of_the_graph_without_a_place_is_named(net: Net, tmp_path: Path) -> None:
     with pytest.raises(bneck.InputError, match=r"1 names of the file have no place .*: rescale"):
         imported(WithScaling(net.spec, folded_weights(net)).write(), net.spec, tmp_path)
@@ -165,7 +210,7 @@ def test_the_authors_files(file: str, name: str, tmp_path: Path) -> None:
     assert record["normalisation"]["mean"] == pytest.approx([128 / 255] * 3)
     assert record["excused"] == []
     with pytest.raises(
-        bneck.InputError, match=rf"holds {name}, not v3-large; import it with --as "
+        bneck.InputError, match=rf"holds {name}, not v3-large; import it with bneck import --as "
     ):
         bneck.import_weights(DATA / file, "v3-large", out=tmp_path / "other")
     torn = tmp_path / "torn.tflite"

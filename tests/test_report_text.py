@@ -103,7 +103,7 @@ def test_single_trainings_and_unequal_latencies_are_owned_up_to() -> None:
 
 def test_accuracy_comes_with_its_repeats() -> None:
     run = record()
-    run["data"] = {"val": 10_000}
+    run["data"] = {"splits": {"train": 50_000, "val": 10_000}}
     assert text.accuracy_sentence(run) == (
         "Top-1 is 88.5 \u00b1 0.1 % (mean and half the range of 3 trainings, 10,000 validation "
         "images)."

@@ -116,12 +116,17 @@ class TestExport:
 
 class TestFilesAnswer:
     def test_predict_and_evaluate_take_them(
-        self, call: Call, exported: Path, pictures: Path
+        self, call: Call, exported: Path, pictures: Path, tmp_path: Path
     ) -> None:
         picture = pictures / "val" / "circle" / "00.png"
         done = call("predict", exported, picture, "--json")
         assert len(json.loads(done.out)[0]["classes"]) == 3
-        done = call("evaluate", exported, "--data", pictures, "--json")
+        done = call("evaluate", exported, "--data", pictures)
+        assert "the network knows none of them (3 classes without names)" in done.err
+        (tmp_path / "classes.txt").write_text("circle\nsquare\nstripes\n")
+        done = call(
+            "evaluate", exported, "--data", pictures, "--json", "--labels", tmp_path / "classes.txt"
+        )
         assert json.loads(done.out)["images"] == 30
 
     def test_a_file_of_somebody_else_is_refused(self, call: Call, tmp_path: Path) -> None:

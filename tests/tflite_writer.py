@@ -53,7 +53,7 @@ class TfliteWriter:
         into = 3
         for i, row in enumerate(spec.rows):
             if isinstance(row, Pool):
-                at, size = self.simple("MEAN", [at], into, 1), 1
+                at, size = self.mean(at, into), 1
             elif isinstance(row, Conv):
                 at = self.conv(f"rows.{i}", at, row.act, size, row.kernel, row.stride)
                 size = -(-size // row.stride)
@@ -77,7 +77,7 @@ class TfliteWriter:
         )
         size = -(-size // row.stride)
         if row.se:
-            pooled = self.simple("MEAN", [at], wide, 1)
+            pooled = self.mean(at, wide)
             gate = self.conv(f"rows.{i}.se.reduce", pooled, "relu", 1)
             name = f"rows.{i}.se.gate"
             if self.fused_gate:
@@ -87,6 +87,7 @@ class TfliteWriter:
                 self.weights[f"{name}.bias"] = self.weights[f"{name}.bias"] - 3
             else:
                 gate = self.simple("ADD", [gate, self.constant("three", np.float32(3))], wide, 1)
+                gate = self.simple("RELU6", [gate], wide, 1)
             gate = self.simple("MUL", [gate, self.constant("sixth", np.float32(1 / 6))], wide, 1)
             at = self.simple("MUL", [at, gate], wide, size)
         at = self.conv(f"rows.{i}.project", at, "linear", size)
@@ -156,6 +157,18 @@ class TfliteWriter:
         held = np.round(values / 1e-4).astype(np.int32)
         self.real[name] = held * np.float64(np.float32(1e-4))
         return self.constant(name, held, scale=[1e-4], zero=[0])
+
+    def mean(self, at: int, out: int) -> int:
+        """Over height and width."""
+        made = self.activation("MEAN", out, 1)
+        axes = self.constant("axes", np.array([1, 2], np.int32))
+        self.operator("MEAN", [at, axes], [made], self.keeps_sides)
+        return made
+
+    def keeps_sides(self) -> tuple[int, int]:
+        tflite.ReducerOptionsStart(self.b)
+        tflite.ReducerOptionsAddKeepDims(self.b, True)
+        return tflite.ReducerOptionsEnd(self.b), tflite.BuiltinOptions.ReducerOptions
 
     def simple(self, kind: str, inputs: Sequence[int], out: int, size: int) -> int:
         """An operator without options."""

@@ -17,6 +17,9 @@ from bneck.tasks.options import TrainOptions, flag_of, help_of, of_command, opti
 from bneck.tasks.registry import tasks
 
 Command = Callable[..., None]
+CONTEXT = inspect.Parameter(
+    "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +51,13 @@ def with_options(command: str, own: type[Any] | None = None) -> Callable[[Comman
         made = _parameters(command, own, {one.name for one in fixed})
         # --json comes last in the help of every command.
         parameters = sorted([*fixed, *made], key=lambda one: one.name == "as_json")
-        usual = {one.name: one.default for one in made}
+        usual = {one.name for one in made}
 
-        def called(**values: Any) -> None:
+        def called(context: typer.Context, **values: Any) -> None:
             used = {
                 name: v
                 for name, v in values.items()
-                if name not in usual or v not in (usual[name], [])
+                if name not in usual or _said(context.get_parameter_source(name))
             }
             for one in fields(DeviceTools):
                 if one.name in usual and one.name in used:  # the environment is where devices look
@@ -63,8 +66,10 @@ def with_options(command: str, own: type[Any] | None = None) -> Callable[[Comman
 
         # Typer reads the options from the signature and the annotations, the help from the docstring.
         called.__name__, called.__doc__ = function.__name__, function.__doc__
-        called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        called.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": None}
+        called.__signature__ = signature.replace(parameters=[CONTEXT, *parameters])  # type: ignore[attr-defined]
+        called.__annotations__ = {one.name: one.annotation for one in (CONTEXT, *parameters)} | {
+            "return": None
+        }
         return called
 
     return decorate
@@ -118,6 +123,18 @@ def _plain(hint: Any) -> Any:
     if get_origin(hint) is tuple:
         return list[inner[0]]  # type: ignore[valid-type]
     return inner[0] if inner else hint
+
+
+def _said(source: Any) -> bool:
+    """Whether an option was given, also where that is its default."""
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def together(option: str, given: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Raise InputError where one of `names` was given without the option that it goes with."""
+    lost = [f"--{name.replace('_', '-')}" for name in names if name in given]
+    if lost:
+        raise InputError(f"{', '.join(lost)} goes with {option}; add {option} or leave it out")
 
 
 def alone(resume: Any, given: Mapping[str, Any]) -> None:

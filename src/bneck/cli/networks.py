@@ -40,9 +40,10 @@ def count(
     **given: Any,
 ) -> None:
     """Count parameters, multiply-adds and activation memory. Python: bneck.count(network, task=...)"""
+    from bneck.runs.load import common_task
     from bneck.tasks.options import parted
 
-    chosen = task_named(task or DEFAULT)
+    chosen = common_task(networks) if task is None else task_named(task)
     _, own = parted(chosen, "count", given, tasks())
     table = chosen.count(networks, own)
     if as_json:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from bneck.cli.bars import bars
-from bneck.cli.generated import with_options
+from bneck.cli.generated import together, with_options
 from bneck.cli.options import RUNTIME, WHERE, Json, print_json, print_table
 from bneck.cli.tables import exhibit_tables, subjects_table
 from bneck.tasks.options import option
@@ -60,6 +60,8 @@ def reproduce(
     """The paper's tables and figures next to ours, with what is missing named. Python: bneck.reproduce(...)"""
     from bneck.paper.reproduce import reproduce as make
 
+    if given.get("measure") is False:
+        together("--measure", given, ("quick", "runtime", "device", "threads"))
     with bars() as progress:
         found = make(*names, progress=progress, **given)
     if as_json:
@@ -89,6 +91,8 @@ def compare(
     """Runs and networks on one page: costs, scores, blocks, what differs. Python: bneck.compare(...)"""
     from bneck.runs.compare import compare as make
 
+    if not given.get("measure"):
+        together("--measure", given, ("rounds", "device", "runtime", "threads"))
     with bars() as progress:
         found = make(*places, on_round=progress.on_round, **given)
     if as_json:

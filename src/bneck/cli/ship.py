@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from bneck.cli.bars import bars
-from bneck.cli.generated import with_options
+from bneck.cli.generated import together, with_options
 from bneck.cli.options import (
     NAMES,
     RUNTIMES,
@@ -23,7 +23,6 @@ from bneck.cli.options import (
 from bneck.cli.tables import measurement_table, quantize_table
 from bneck.specs.errors import InputError
 from bneck.tasks.options import option
-from bneck.tasks.registry import DEFAULT
 
 
 @with_options("measure")
@@ -61,7 +60,7 @@ def measure(
         raise InputError(f"against is {against!r}; allowed is paper")
     with bars() as progress:
         found = measure_networks(
-            *networks, task=task or DEFAULT, threads=threads, rounds=rounds, device=device, runtime=runtime,
+            *networks, task=task, threads=threads, rounds=rounds, device=device, runtime=runtime,
             precision=precision, profile=profile, on_round=progress.on_round, **given,
         )  # fmt: skip
     if as_json:
@@ -96,7 +95,7 @@ def export(
 
     with bars() as progress:
         found = export_network(
-            network, format, precision=precision, task=task or DEFAULT, out=out, data=data,
+            network, format, precision=precision, task=task, out=out, data=data,
             progress=progress, **given,
         )  # fmt: skip
     if as_json:
@@ -134,6 +133,8 @@ def quantize(
     """Compare float, post-training (PTQ) and fine-tuned (QAT) int8. Python: bneck.quantize(network)"""
     from bneck.runs.quantize import quantize as quantize_network
 
+    if given.get("epochs") == 0:
+        together("--epochs above 0", given, ("lr", "compute", "seed"))
     with bars() as progress:
         found = quantize_network(network, runtime_name=runtime, progress=progress, **given)
     if as_json:

@@ -39,6 +39,10 @@ class ImportOptions:
     std: str | None = option(None, "Input std, as --mean.")
     bn_eps: float | None = option(None, "Batch norm's epsilon; default the source's.")
     classes: int | None = option(None, "Classes that the file must have; default 1000 or 1001.")
+    weights: str | None = option(
+        None,
+        "raw or ema: which of a checkpoint's weights; default the averaged ones (EMA) if it has them.",
+    )
     labels: Path | None = option(None, "Class names: a line each, json by index, or csv.")
     allow_unmatched: tuple[str, ...] = option((), "Names that may stay unmatched, as classifier.*")
 
@@ -64,6 +68,8 @@ def import_weights(
     Python: bneck.import_weights(file)
     """
     if known:
+        if file is not None or network is not None or given:
+            raise InputError("--list prints what is known and imports nothing; leave the rest out")
         _print_known(as_json)
         return
     if file is None:

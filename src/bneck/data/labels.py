@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from bneck.data.folders import DataError, Item, class_folders
 INDEX_COLUMNS = ("imagenet_index", "index", "label")  # the first that a csv has
 NAME_COLUMNS = ("wnid", "name", "class")
 LABELS_CSV = "labels.csv"
+
+Places = Callable[[Sequence[str]], Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,37 +94,48 @@ def _column(table: list[dict[str, str]], names: tuple[str, ...]) -> str | None:
 class Labelled:
     """Images with the index of their class.
 
-    `classes` is how many classes the indices are counted among, None where only the indices that
-    occur are known. `named` says that the indices were looked up by name.
+    `folders` has the class folders that they were found in, () for a labels.csv. `unknown` counts the
+    images of folders that are no class, which are left out.
     """
 
     items: tuple[Item, ...]
-    classes: int | None
-    named: bool
+    folders: tuple[str, ...] = ()
+    unknown: Mapping[str, int] = field(default_factory=dict)
 
 
 def labelled_images(
-    root: Path, *, known: Mapping[str, int] | None = None, listed: Path | None = None
+    root: Path,
+    *,
+    places: Places,
+    listed: Path | None = None,
+    known: Mapping[str, int] | None = None,
 ) -> Labelled:
     """Images and labels of `root`: a labels.csv with path and index, or class folders.
 
     Args:
         root: a folder with `CLASS/*` (or val/CLASS/* beside train), or with images and labels.csv.
-        known: index of classes by name; folders take theirs from it where it has all of them,
-            else they are numbered in the order of their names.
+        places: the index of each class folder by its name; folders that it leaves out are no class.
         listed: a labels.csv that lies elsewhere; its paths are below `root`.
+        known: index of classes by name, which a labels.csv with names must not contradict.
 
     Raises:
         DataError: no such folder, no images, or a labels.csv that cannot be read.
     """
     table = listed or root / LABELS_CSV
     if listed is not None or table.is_file():
-        return Labelled(items=_listed(root, table), classes=None, named=False)
+        return Labelled(items=_listed(root, table, known or {}))
     folders = class_folders(root)
-    named = known is not None and all(name in known for name in folders)
-    places = known if named and known is not None else {n: i for i, n in enumerate(folders)}
-    items = tuple(Item(path, places[name]) for name, paths in folders.items() for path in paths)
-    return Labelled(items=items, classes=None if named else len(folders), named=named)
+    index = places(tuple(folders))
+    return Labelled(
+        items=tuple(
+            Item(path, index[name])
+            for name, paths in folders.items()
+            if name in index
+            for path in paths
+        ),
+        folders=tuple(folders),
+        unknown={name: len(paths) for name, paths in folders.items() if name not in index},
+    )
 
 
 def is_image_list(path: Path) -> bool:
@@ -134,7 +147,7 @@ def is_image_list(path: Path) -> bool:
         return False
 
 
-def _listed(root: Path, table: Path) -> tuple[Item, ...]:
+def _listed(root: Path, table: Path, known: Mapping[str, int]) -> tuple[Item, ...]:
     try:
         rows = list(csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines()))
     except (OSError, ValueError) as error:
@@ -154,5 +167,11 @@ def _listed(root: Path, table: Path) -> tuple[Item, ...]:
             raise DataError(
                 f"{table} has no index in line {number}: {row[index]!r}; it must be a whole number from 0"
             )
+        for name in filter(None, (row.get(column) for column in NAME_COLUMNS)):
+            if known.get(name, label) != label:
+                raise DataError(
+                    f"{table} gives {name} the index {label} in line {number}, and the network has it as "
+                    f"{known[name]}; correct the column {index}, or remove it to go by folders"
+                )
         items.append(Item(root / row["path"], label))
     return tuple(items)

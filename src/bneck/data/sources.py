@@ -126,7 +126,8 @@ def too_many_bad(bad: Sequence[tuple[str, str]], count: int, share: float) -> Da
     more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
     return DataError(
         f"{len(bad)} of {count} images ({len(bad) / count:.1%}) cannot be read, more than the allowed "
-        f"{share:.1%}: {named}{more}; replace or delete them, or raise --bad-share"
+        f"{share:.1%}: {named}{more}; replace or delete them, or raise --bad-share of "
+        "bneck train or bneck search"
     )
 
 

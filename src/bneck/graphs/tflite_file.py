@@ -196,5 +196,7 @@ def metadata_of(model: bytes) -> dict[str, str]:
     for entry in (root.Metadata(i) for i in range(root.MetadataLength())):
         data = root.Buffers(entry.Buffer()).DataAsNumpy()
         # The schema gives 0 for a buffer without bytes.
-        found[entry.Name().decode()] = "" if isinstance(data, int) else data.tobytes().decode()
+        found[entry.Name().decode()] = (
+            "" if isinstance(data, int) else data.tobytes().decode("utf-8", "replace")
+        )
     return found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +14,59 @@ import torch
 from torch import Tensor
 
 from bneck.imports.hub import preprocessing
-from bneck.imports.source import Source, filters, places, rename
+from bneck.imports.order import by_order
+from bneck.imports.source import Named, Source, filters, places, rename
 from bneck.imports.timm_names import is_timm, timm_weights
 from bneck.imports.torchvision_names import is_torchvision, torchvision_weights
+from bneck.imports.unwrap import Unwrapped, unwrapped
 from bneck.nets.weights import load_weights
-from bneck.specs.errors import InputError
-from bneck.specs.normalisation import Normalisation
+from bneck.specs.errors import InputError, few
+from bneck.specs.network import NetSpec
+from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.rows import SpecError
 
-WRAPPERS = ("state_dict", "model")  # where training scripts put the tensors
+FOREIGN = "foreign"  # the layout of names of nobody known here
 _CODE = re.compile(r"GLOBAL ([\w.]+)")
+BY_ORDER = (
+    "the names are of no layout known here, so tensors were placed by order and shape; padding, epsilon, "
+    "mean and std are assumed to be as usual in torch (bneck import --padding, --bn-eps, --mean and --std)"
+)
 
 
-def checkpoint_weights(path: Path, *, port: bool | None) -> Source:
-    """What a state dict holds, by its names: torchvision's, timm's or this project's own.
+def checkpoint_weights(
+    path: Path, *, port: bool | None = None, weights: str | None = None
+) -> Source:
+    """What a state dict holds, by its names: torchvision's, timm's, this project's own, or by order.
 
-    `port` says whether a timm file is a port of TensorFlow weights; None goes by the file's name
-    and by a config.json next to it.
+    Args:
+        path: the file.
+        port: whether a timm file is a port of TensorFlow weights; None goes by the file's name and by a
+            config.json next to it.
+        weights: "raw" or "ema" where a file has both, see `unwrap.unwrapped`.
 
     Raises:
-        InputError: the file is damaged, holds code, or has names of none of the three.
+        InputError: the file is damaged, holds code, or no convolutions by name.
     """
-    state = read_state(path)
+    held = read_state(path, weights)
+    state, ordered = held.state, not is_safetensors(path)
+    if not filters(state):
+        raise InputError(
+            f"{path} has no convolutions or linear layers by name (it has {few([*state])}); there is "
+            "nothing to import"
+        )
+    source = _source(path, state, port)
+
+    def named(spec: NetSpec) -> Named:
+        found = source.named(spec)
+        if not found.left and found.origin.keys() == found.tensors.keys():
+            return found
+        pairs = by_order(state, spec, ordered=ordered)
+        return found if pairs is None else replace(rename(state, pairs), notes=(BY_ORDER,))
+
+    return replace(source, named=named, notes=(*source.notes, *held.notes))
+
+
+def _source(path: Path, state: dict[str, Tensor], port: bool | None) -> Source:
     if is_torchvision(state):
         return torchvision_weights(state)
     if is_timm(state):
@@ -48,9 +81,15 @@ def checkpoint_weights(path: Path, *, port: bool | None) -> Source:
             filters=filters(state),
             named=lambda spec: rename(state, ((p, p.conv, p.bn or "") for p in places(spec))),
         )
-    raise InputError(
-        f"{path} has names of no known layout (its first: {', '.join([*state][:3])}); known are "
-        "torchvision's and timm's state dicts, TFLite files and bneck's own weights"
+    return Source(
+        layout=FOREIGN,
+        filters=filters(state),
+        named=lambda spec: rename(
+            state, ((p, f"(row {p.layer.row} {p.part})", "(its batch norm)") for p in places(spec))
+        ),
+        padding="symmetric",
+        bn_eps=1e-5,
+        normalisation=IMAGENET,
     )
 
 
@@ -60,23 +99,33 @@ def is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, weights: str | None = None) -> Unwrapped:
     """The tensors of a torch or safetensors file by name, as float32 where they are floats.
 
     Raises:
         InputError: the file is damaged, holds code, no tensors by name, or sparse or quantized ones.
     """
-    state = load_weights(path) if is_safetensors(path) else _unwrapped(path, _torch_load(path))
-    state = {name.removeprefix("module."): value for name, value in state.items()}
-    return {
-        name: value.float() if value.is_floating_point() else value for name, value in state.items()
+    held = unwrapped(
+        path, load_weights(path) if is_safetensors(path) else _torch_load(path), weights
+    )
+    floats = {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in held.state.items()
     }
+    return replace(held, state=floats)
 
 
 def _torch_load(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # What scripts put next to weights, and what holds values alone.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        if "TorchScript" in str(error):
+            raise InputError(
+                f"{path} is a TorchScript program, which is never run here; ask for a file of tensors alone, "
+                "as torch.save(model.state_dict(), ...) writes it"
+            ) from None
         if isinstance(error, pickle.UnpicklingError) and (code := _CODE.search(str(error))):
             raise InputError(
                 f"{path} holds code ({code[1]}), which is never run here; ask for a file of tensors alone, "
@@ -84,32 +133,6 @@ def _torch_load(path: Path) -> Any:
             ) from None
         reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise InputError(f"{path} is not a whole torch file: {reason}; fetch it again") from None
-
-
-def _unwrapped(path: Path, held: Any) -> dict[str, Tensor]:
-    for wrapper in WRAPPERS:
-        if isinstance(held, dict) and isinstance(held.get(wrapper), dict):
-            held = held[wrapper]
-    if not isinstance(held, dict) or not held:
-        raise InputError(
-            f"{path} holds a {type(held).__name__}; it must hold a state dict, tensors by name"
-        )
-    for name, value in held.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise InputError(
-                f"{path} holds a {type(value).__name__} under {name!r}; it must hold a state dict, "
-                "tensors by name"
-            )
-        if value.is_quantized:
-            raise InputError(
-                f"{path} holds quantized tensors (its first: {name}), as torch's own int8 networks do; "
-                "import the float weights that they were made from, or an int8 TFLite file"
-            )
-        if value.layout is not torch.strided:
-            raise InputError(
-                f"{path} holds sparse tensors (its first: {name}); save them again after value.to_dense()"
-            )
-    return held
 
 
 def config_next_to(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from bneck.imports.source import Named, Shape, Source, places
 from bneck.nets.build import Net, build
 from bneck.specs import zoo
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, few
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import SpecError
 from bneck.specs.transforms import scale_width, with_classes
@@ -29,10 +29,11 @@ _WIDTHS = (1.0, 0.75, 0.5, 0.35, 1.25, 1.4, *(round(0.05 * i, 2) for i in range(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matched:
-    """A net with a file's weights, and the file's names that were allowed to stay unmatched."""
+    """A net with a file's weights, the file's names that were allowed to stay unmatched, and notes."""
 
     net: Net
     excused: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +84,20 @@ def matched(
                 f"{path} holds values that are no numbers in {named.origin[name]}; fetch it again"
             )
         state[name].copy_(value)  # the net's own memory
-    return Matched(net=net.eval(), excused=tuple(dict.fromkeys(entry.foreign for entry in odd)))
+    excused = tuple(dict.fromkeys(entry.foreign for entry in odd))
+    return Matched(net=net.eval(), excused=excused, notes=named.notes)
 
 
 def _check_classes(spec: NetSpec, held: int, wanted: int | None, path: Path) -> None:
     if wanted is not None and held != wanted:
         raise InputError(
             f"{path} has {held} classes, not {wanted}; leave --classes out, or give the classifier fresh "
-            f"weights for {wanted} with --allow-unmatched 'classifier.*'"
+            f"weights for {wanted} with bneck import --allow-unmatched 'classifier.*'"
         )
     if wanted is None and held not in (*IMAGENET_CLASSES, spec.classes):
         raise InputError(
             f"{path} has {held} classes, published weights have 1000, or 1001 with the background; say "
-            f"--classes {held} if it is meant to have them"
+            f"bneck import --classes {held} if it is meant to have them"
         )
 
 
@@ -123,11 +125,12 @@ def _text(shape: Sequence[int]) -> str:
 def _refusal(spec: NetSpec, source: Source, named: Named, path: Path, odd: list[Odd]) -> str:
     held = which_network(source.filters, first=spec.name)
     if held not in (None, spec.name.partition("@")[0]):
-        return f"{path} holds {held}, not {spec.name}; import it with --as {held}"
+        return f"{path} holds {held}, not {spec.name}; import it with bneck import --as {held}"
     if all(entry.kind == "shape" for entry in odd) and (share := _width(spec, named.tensors)) != 1:
         return (
             f"{path} is about {share:g} times as wide as {spec.name}, by no rule of width known here; write "
-            f"its table as a spec file (bneck show {spec.name} --text prints one) and give that to --as"
+            f"its table as a spec file (bneck show {spec.name} --text prints one) and give that "
+            "to bneck import --as"
         )
     parts = []
     for kind, what in (
@@ -137,10 +140,10 @@ def _refusal(spec: NetSpec, source: Source, named: Named, path: Path, odd: list[
     ):
         names = [f"{e.foreign} ({e.note})" if e.note else e.foreign for e in odd if e.kind == kind]
         if names:
-            parts.append(f"{len(names)} {what}: {', '.join(dict.fromkeys(names))}")
+            parts.append(f"{len(names)} {what}: {few(list(dict.fromkeys(names)))}")
     return (
         f"{path} does not match {spec.name}: {'; '.join(parts)}; name what may differ with "
-        "--allow-unmatched PATTERN"
+        "bneck import --allow-unmatched PATTERN"
     )
 
 

@@ -10,10 +10,11 @@ from bneck.imports.tflite_file import MAGIC, tflite_weights
 from bneck.specs.errors import InputError
 
 
-def read_source(path: Path, *, port: bool | None = None) -> Source:
+def read_source(path: Path, *, port: bool | None = None, weights: str | None = None) -> Source:
     """What a file of published weights holds.
 
-    `port` says whether a timm file is a port of TensorFlow weights; None goes by names.
+    `port` says whether a timm file is a port of TensorFlow weights; None goes by names. `weights` is
+    "raw" or "ema" where a checkpoint has both; None prefers the average.
 
     Raises:
         InputError: no such file, a damaged one, one with code in it, or one of an unknown format.
@@ -24,10 +25,15 @@ def read_source(path: Path, *, port: bool | None = None) -> Source:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     if start[4:8] == MAGIC:
+        if weights is not None:
+            raise InputError(
+                f"bneck import --weights chooses among those of a torch or safetensors file, and {path} is a "
+                "TFLite file; leave it out"
+            )
         return tflite_weights(path)
     is_torch = start[:2] == b"PK" or start[:1] == b"\x80"
     if not is_torch and not is_safetensors(path):
         raise InputError(
             f"{path} is no torch, safetensors or TFLite file; these are the formats that can be imported"
         )
-    return checkpoint_weights(path, port=port)
+    return checkpoint_weights(path, port=port, weights=weights)

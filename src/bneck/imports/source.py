@@ -63,12 +63,13 @@ class Named:
     """A file's tensors under the names of a net's state.
 
     `origin` has the file's name for each of the net's, also for those that the file lacks; `left`
-    are the file's names that the network has no place for.
+    are the file's names that the network has no place for. `notes` are sentences for the user.
     """
 
     tensors: dict[str, Tensor]
     origin: dict[str, str]
     left: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,8 @@ class Source:
 
     `layout` names the format ("torchvision"). `filters` are the shapes of all its convolutions, as
     `Place.shape`. `named` gives its tensors a network's names. `notes` are sentences for the user.
+    `takes` is the kind of number that a file which can be run takes as input ("float32", "uint8"),
+    `softmax` whether its outputs went through one, `rounded` whether it computes in 8 bits.
     """
 
     layout: str
@@ -87,6 +90,9 @@ class Source:
     normalisation: Normalisation | None = None
     resolution: int | None = None
     notes: tuple[str, ...] = ()
+    takes: str | None = None
+    softmax: bool = False
+    rounded: bool = False
 
 
 Renamed = Iterable[tuple[Place, str, str]]  # a place, the file's conv and batch norm

@@ -6,8 +6,10 @@ the n-th convolution of the file is the n-th of the network.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isclose, prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +35,19 @@ NUMBERS = {
     "FLOAT32": "<f4", "FLOAT16": "<f2", "UINT8": "u1", "INT8": "i1", "INT16": "<i2", "INT32": "<i4",
     "INT64": "<i8",
 }  # fmt: skip
+# Operators that hand on the first tensor's values.
+HANDED_ON = (
+    "ADD",
+    "AVERAGE_POOL_2D",
+    "DEQUANTIZE",
+    "MEAN",
+    "PAD",
+    "PADV2",
+    "QUANTIZE",
+    "RESHAPE",
+    "SQUEEZE",
+)
+TAKEN = ("float32", "uint8", "int8")
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -71,6 +86,12 @@ def tflite_weights(path: Path) -> Source:
         found = list(graph.convolutions())
         left = tuple(graph.other_constants())
         normalisation, resolution = graph.normalisation(), graph.resolution()
+        takes, softmax = graph.takes(), "SOFTMAX" in graph.kinds
+        if graph.metadata().get("input") == "pixels":
+            raise InputError(
+                f"{path} was made by bneck export --pixels, which folds the input's normalisation into the "
+                "weights; import the run's folder that it is from, or a file of bneck export without --pixels"
+            )
     except InputError:
         raise
     except Exception as error:  # flatbuffers has no check of its own: a torn file fails anywhere
@@ -92,6 +113,9 @@ def tflite_weights(path: Path) -> Source:
         normalisation=normalisation or MINUS_ONE_TO_ONE,
         resolution=resolution,
         notes=tuple(notes),
+        takes=takes,
+        softmax=softmax,
+        rounded=graph.quantised,
     )
 
 
@@ -160,6 +184,7 @@ class _Graph:
         }
         self.quantised = False
         self._used: set[int] = set()  # tensors that are weights or biases
+        self.gains = self._gains()
 
     def _code(self, operator: Any) -> int:
         code = self.model.OperatorCodes(operator.OpcodeIndex())
@@ -182,12 +207,12 @@ class _Graph:
         if weight is None:
             raise InputError(f"the operator {number} ({kind}) has no stored weights ({name})")
         options_class, axes = WEIGHTED[kind]
-        weight = weight.transpose(axes)
+        # A gate without its 1/6 hands on six times what it stands for; these weights make up for it.
+        weight = weight.transpose(axes) * self.gains.get(entering, 1.0)
         weight = weight.reshape(*weight.shape[:2], *(weight.shape[2:] or (1, 1)))
         bias = self.constant(rest[0]) if rest and rest[0] >= 0 else None
         self._used |= {weight_at, *(rest[:1])}
-        options, table = getattr(self.schema, options_class)(), operator.BuiltinOptions()
-        options.Init(table.Bytes, table.Pos)
+        options = self._options(operator, options_class)
         kinds = self.schema.ActivationFunctionType
         fused = {kinds.NONE: "none", kinds.RELU: "relu", kinds.RELU6: "relu6"}
         one_pixel = weight.shape[2] == 1
@@ -199,6 +224,70 @@ class _Graph:
             floored=self._floored(int(operator.Outputs(0))),
             padding=None if one_pixel else self._padding(entering, weight.shape[2], options),
         )
+
+    def _gains(self) -> dict[int, float]:
+        """How many times a tensor is what it stands for: h-swish and hard sigmoid may lack their 1/6."""
+        found: dict[int, float] = {}
+        for operator, kind in zip(self.operators, self.kinds, strict=True):
+            entering = [int(i) for i in operator.InputsAsNumpy()]
+            computed = [i for i in entering if i >= 0 and not self._stored(i)]
+            out = int(operator.Outputs(0))
+            if kind == "MUL":
+                gain = prod(found.get(i, 1.0) for i in computed)
+                gain *= prod(self._number(i) for i in entering if i not in computed)
+            elif kind in HANDED_ON and computed:
+                gain = found.get(computed[0], 1.0)
+            else:
+                gain = 1.0
+            if self._clips_to_six(operator, kind) and self._opens(out):
+                gain = 6.0
+            # Stored numbers are rounded, 1/6 among them. A sixth of what is not clipped in the open is one of
+            # what its 8-bit range clips.
+            exact = ((1.0, 1.0), (6.0, 6.0), (1 / 6, 1.0))
+            found[out] = next((to for near, to in exact if isclose(gain, near, rel_tol=0.02)), gain)
+        return found
+
+    def _clips_to_six(self, operator: Any, kind: str) -> bool:
+        options_class = {"ADD": "AddOptions"} | {k: v for k, (v, _) in WEIGHTED.items()}
+        if kind not in options_class:
+            return kind == "RELU6"
+        if operator.BuiltinOptions() is None:
+            return False
+        fused = self._options(operator, options_class[kind]).FusedActivationFunction()
+        return bool(fused == self.schema.ActivationFunctionType.RELU6)
+
+    def _opens(self, tensor: int) -> bool:
+        """Whether a tensor multiplies another one, as a gate does."""
+        for operator, kind in zip(self.operators, self.kinds, strict=True):
+            entering = [int(i) for i in operator.InputsAsNumpy()]
+            if tensor not in entering:
+                continue
+            if kind == "MUL" and not any(self._stored(i) for i in entering):
+                return True
+            if kind in (*HANDED_ON, "MUL") and self._opens(int(operator.Outputs(0))):
+                return True
+        return False
+
+    def _stored(self, tensor: int) -> bool:
+        if self.model.Buffers(self.graph.Tensors(tensor).Buffer()).DataLength():
+            return True
+        maker = self.makers.get(tensor)
+        return (
+            maker is not None
+            and self.kinds[maker] == "DEQUANTIZE"
+            and self._stored(int(self.operators[maker].Inputs(0)))
+        )
+
+    def _number(self, tensor: int) -> float:
+        used = set(self._used)
+        values = self.constant(tensor)
+        self._used = used  # whether it is a weight is said elsewhere
+        return 1.0 if values is None or values.size != 1 else float(values.reshape(-1)[0])
+
+    def _options(self, operator: Any, name: str) -> Any:
+        options, table = getattr(self.schema, name)(), operator.BuiltinOptions()
+        options.Init(table.Bytes, table.Pos)
+        return options
 
     def _floored(self, tensor: int) -> bool:
         held = self.graph.Tensors(tensor)
@@ -274,7 +363,10 @@ class _Graph:
                 yield self._name(index)
 
     def normalisation(self) -> Normalisation | None:
-        """From the input's quantization; None if the input is float."""
+        """From the input's quantization, or what bneck's own files say; None if neither says."""
+        told = self.metadata()
+        if "mean" in told and "std" in told:
+            return Normalisation(tuple(json.loads(told["mean"])), tuple(json.loads(told["std"])))
         tensor = self.graph.Tensors(int(self.graph.Inputs(0)))
         quantisation = tensor.Quantization()
         if quantisation is None or not quantisation.ScaleLength():
@@ -284,6 +376,22 @@ class _Graph:
         scale, zero = float(quantisation.Scale(0)), int(quantisation.ZeroPoint(0)) + shift
         mean, std = zero / 255, 1 / (255 * scale)
         return Normalisation((mean, mean, mean), (std, std, std))
+
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself, as bneck's own do."""
+        entries = (self.model.Metadata(i) for i in range(self.model.MetadataLength()))
+        held = {entry.Name().decode(): self.model.Buffers(entry.Buffer()) for entry in entries}
+        return {
+            name: buffer.DataAsNumpy().tobytes().decode("utf-8", "replace")
+            for name, buffer in held.items()
+            if buffer.DataLength()
+        }
+
+    def takes(self) -> str | None:
+        """The kind of number of the input; None for another than float32, uint8 and int8."""
+        kind = self.graph.Tensors(int(self.graph.Inputs(0))).Type()
+        known = {getattr(self.schema.TensorType, name.upper()): name for name in TAKEN}
+        return known.get(kind)
 
     def resolution(self) -> int | None:
         """The side of a square input."""

@@ -10,7 +10,8 @@ from bneck.specs.normalisation import IMAGENET, Normalisation
 
 
 class SourceRecord(TypedDict):
-    """The file that weights came from; `layout` is torchvision, timm, timm-tf, tflite or bneck.
+    """The file that weights came from; `layout` is torchvision, timm, timm-tf, tflite, bneck or foreign
+    (placed by order and shape).
 
     `repository` and `commit` are None for a file that was at hand, `license` where nobody names one.
     """

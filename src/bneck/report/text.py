@@ -173,7 +173,7 @@ def accuracy_sentence(record: SearchRecord) -> str:
     scores = record.get("found", {}).get("scores")
     if not scores:
         return ""
-    images = record.get("data", {}).get("val")
+    images = record.get("data", {}).get("splits", {}).get("val")
     of = f", {images:,} validation images" if isinstance(images, int) else ""
     text = f"{metric(record, first=True)} is {spread_text(scores)} ({repeats(scores)}{of})."
     seed = record.get("seed_network", {})

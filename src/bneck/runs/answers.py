@@ -123,6 +123,11 @@ def answering(
     """
     place = task_run(path)
     if place.is_file():
+        if compute not in (None, "cpu"):
+            raise InputError(
+                f"--compute {compute} is for a run's folder, and {path} is a file, which runs on the "
+                "processor; leave it out"
+            )
         return FileAnswers(place), record_next_to(place), None
     from bneck.runs.load import trained
     from bneck.training.processes import device_of

@@ -13,8 +13,8 @@ from bneck.data.folders import SUFFIXES
 from bneck.records.files import write_json
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
-from bneck.runs.load import Trained, few
-from bneck.specs.errors import InputError
+from bneck.runs.load import Trained
+from bneck.specs.errors import InputError, few
 from bneck.tasks.contract import Data, Dataset, Left, Size, Task
 from bneck.tasks.registry import tasks
 from bneck.training.processes import ALONE, ProcessGroup

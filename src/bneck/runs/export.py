@@ -22,7 +22,7 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import PLAIN
 from bneck.tasks.options import parted
-from bneck.tasks.registry import DEFAULT, tasks
+from bneck.tasks.registry import tasks
 
 CHECKED, CALIBRATING = 32, 128  # images that a file is checked with, and int8 is calibrated on
 NUMBERS = 1 << 23  # of images at most in a batch: 32 MB; activations are some ten times as much
@@ -33,7 +33,7 @@ def export(
     format: str = "onnx",
     *,
     precision: str = "fp32",
-    task: str = DEFAULT,
+    task: str | None = None,
     out: str | Path | None = None,
     data: str | Path | None = None,
     progress: Progress | None = None,
@@ -45,7 +45,7 @@ def export(
         network: a finished run's or import's folder; a zoo name or spec file gives random weights.
         format: "onnx", "tflite", "openvino", "pte" or "torch".
         precision: "fp32", "fp16" (weights in half precision) or "int8" (post-training quantization).
-        task: of a zoo name or a spec file; a run knows its own.
+        task: of a zoo name or a spec file, None the default one; a run knows its own.
         out: the file; None: `model` in the run's folder, or the network's name here.
         data: a folder of pictures to calibrate and check with; None takes those of the run: int8 is
             calibrated on train images and checked on val images.

@@ -11,19 +11,21 @@ from typing import Any
 from bneck.costs.count import count
 from bneck.data.images import FILTERS
 from bneck.data.labels import read_classes
-from bneck.imports.checkpoint import config_next_to
+from bneck.imports.checkpoint import BY_ORDER, FOREIGN, config_next_to
 from bneck.imports.hub import Weights, fetch, hub_name, preprocessing
 from bneck.imports.match import Matched, matched, which_network
 from bneck.imports.published import network_of
 from bneck.imports.read import read_source
 from bneck.imports.source import Source
+from bneck.imports.unwrap import KINDS
 from bneck.nets.weights import save_weights
 from bneck.records.files import write_json, write_text
 from bneck.records.imported import ImportRecord, Preprocessing, SourceRecord
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
+from bneck.runs.files import check_answers
 from bneck.runs.folder import check_empty, fresh_folder, new_record, now
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, few
 from bneck.specs.network import PADDINGS, NetSpec
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.text import resolve, to_text
@@ -44,6 +46,7 @@ def import_weights(
     std: Sequence[float] | None = None,
     bn_eps: float | None = None,
     classes: int | None = None,
+    weights: str | None = None,
     labels: str | Path | None = None,
     allow_unmatched: Sequence[str] = (),
     progress: Progress | None = None,
@@ -63,6 +66,7 @@ def import_weights(
         mean, std: of pixels from 0 to 1, by channel; None takes the source's.
         classes: the number of classes that the file must have; None allows 1000, 1001 and the
             network's own.
+        weights: "raw" or "ema" (averaged) of a checkpoint that has both; None prefers "ema".
         labels: a list of class names (see `bneck.data.labels.read_classes`).
         allow_unmatched: patterns of names that may stay unmatched, as "classifier.*".
         progress: receives the steps of a download.
@@ -71,38 +75,55 @@ def import_weights(
         The record (`bneck.records.imported.ImportRecord`), with its folder under "run".
 
     Raises:
-        InputError: the file is damaged or holds code, another network, another width, another
-            number of classes, or names unmatched; the message is one sentence.
+        InputError: the file is damaged or holds code, another network, width or number of classes, names
+            unmatched, or is a TFLite file that answers otherwise; the message is one sentence.
     """
     begun = new_record("import", "bneck.import_weights(...)")
     spec = None if network is None else resolve(network)
-    if source not in SOURCES:
-        raise InputError(f"there is no source {source!r}; known are {', '.join(SOURCES)}")
-    if padding is not None and padding not in PADDINGS:
-        raise InputError(f"padding is {padding!r}; allowed are {', '.join(PADDINGS)}")
+    _check_choices(source, padding, weights)
     folder = RunFolder(Path(out) if out is not None else fresh_folder("import"))
     check_empty(folder.path, ())
-    weights = _weights(file, known=network is None, progress=progress or Silent())
-    held = read_source(weights.file, port=None if source == "auto" else source == "timm-tf")
-    spec = spec or resolve(_network(held, weights.config, str(file)))
+    found = _weights(file, known=network is None, progress=progress or Silent())
+    port = None if source == "auto" else source == "timm-tf"
+    held = read_source(found.file, port=port, weights=weights)
+    spec = spec or resolve(_network(held, found.config, str(file)))
     spec = _as_published(spec, held, padding, bn_eps)
-    made = matched(spec, held, path=weights.file, excuses=allow_unmatched, classes=classes)
+    made = matched(spec, held, path=found.file, excuses=allow_unmatched, classes=classes)
+    held = replace(held, layout=FOREIGN) if BY_ORDER in made.notes else held
     spec, made.net.normalisation = made.net.spec, _normalisation(held, mean, std)
-    costs = count(spec)
+    overruled = (padding, bn_eps, mean, std) != (None,) * 4 or made.excused
+    alike = [] if overruled else check_answers(found.file, held, made.net)
     names, ids = _class_names(None if labels is None else Path(labels), spec.classes)
     record: Any = ImportRecord(
-        **{**begun, "state": "finished"},  # type: ignore[typeddict-item]
-        finished=now(), name=spec.name, digest=spec.digest(), params=costs.params, madds=costs.madds,
-        padding=spec.padding, bn_eps=spec.bn_eps, resolution=spec.resolution,
-        class_count=spec.classes, source=_source_record(weights, held),
-        preprocessing=_preprocessing(weights.config),
+        **{**begun, **_facts(spec), "state": "finished"},  # type: ignore[typeddict-item]
+        finished=now(), source=_source_record(found, held),
+        preprocessing=_preprocessing(found.config),
         normalisation=made.net.normalisation.as_json(), classes=names, class_ids=ids,
-        excused=list(made.excused), notes=_notes(held, made),
+        excused=list(made.excused), notes=[*_notes(held, made), *alike],
     )  # fmt: skip
     write_text(folder.spec, to_text(spec))
     save_weights(made.net.state_dict(), folder.weights)
     write_json(folder.run_json, record)  # last: a folder without it is no run
     return {"run": str(folder.path), **record}
+
+
+def _check_choices(source: str, padding: str | None, weights: str | None) -> None:
+    if source not in SOURCES:
+        raise InputError(f"there is no source {source!r}; known are {', '.join(SOURCES)}")
+    if padding is not None and padding not in PADDINGS:
+        raise InputError(f"padding is {padding!r}; allowed are {', '.join(PADDINGS)}")
+    if weights is not None and weights not in KINDS:
+        raise InputError(f"weights is {weights!r}; allowed are {', '.join(KINDS)}")
+
+
+def _facts(spec: NetSpec) -> dict[str, Any]:
+    """What a record says of the network itself."""
+    costs = count(spec)
+    return {
+        "name": spec.name, "digest": spec.digest(), "params": costs.params, "madds": costs.madds,
+        "padding": spec.padding, "bn_eps": spec.bn_eps, "resolution": spec.resolution,
+        "class_count": spec.classes,
+    }  # fmt: skip
 
 
 def _weights(file: str | Path, *, known: bool, progress: Progress) -> Weights:
@@ -120,7 +141,7 @@ def _network(held: Source, config: Mapping[str, Any], whose: str) -> str:
     if found is None:
         raise InputError(
             f"{whose} has the convolutions of no network known here at any width; name its network or write "
-            "its table as a spec file, and pass that with --as"
+            "its table as a spec file, and pass that to bneck import with --as"
         )
     return found
 
@@ -181,7 +202,7 @@ def _class_names(path: Path | None, count: int) -> tuple[list[str] | None, dict[
 
 
 def _notes(held: Source, made: Matched) -> list[str]:
-    notes = list(held.notes)
+    notes = [*held.notes, *made.notes]
     if made.net.spec.classes == 1001:
         notes.append("1001 classes: the first is the background")
     if held.layout == "timm":
@@ -189,5 +210,5 @@ def _notes(held: Source, made: Matched) -> list[str]:
             "taken as trained in timm; a port of TensorFlow weights needs --source timm-tf"
         )
     if made.excused:
-        notes.append(f"unmatched and excused: {', '.join(made.excused)}")
+        notes.append(f"unmatched and excused: {few(made.excused)}")
     return notes

@@ -9,7 +9,7 @@ from typing import Any
 
 from bneck.records.imported import normalisation
 from bneck.records.run import RunFolder, task_run
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, few
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load
 from bneck.specs.wrapper import Wrapper
@@ -39,6 +39,22 @@ class Trained:
 def task_of(record: Mapping[str, Any]) -> Task:
     """The task of a record; an import classifies."""
     return task(record.get("task", DEFAULT))
+
+
+def common_task(networks: Sequence[str]) -> Task:
+    """The task of runs that are all of one; else the default."""
+    folders = [run_of(network) for network in networks]
+    records = [one.read() for one in folders if one is not None and one.run_json.is_file()]
+    found = {task_of(record).name for record in records}
+    return task(found.pop() if len(found) == 1 and len(records) == len(networks) else DEFAULT)
+
+
+def of_task(path: str | Path, record: Mapping[str, Any], name: str | None) -> None:
+    """Raise InputError where a run is asked for as a network of another task."""
+    if name is not None and task_of(record).name != name:
+        raise InputError(
+            f"{path} is a network of the task {task_of(record).name}, which its run knows; leave --task out"
+        )
 
 
 def wrapper_of(chosen: Task, spec: NetSpec, record: Mapping[str, Any]) -> Wrapper:
@@ -103,15 +119,17 @@ def trained(
     )  # fmt: skip
 
 
-def named(network: str | Path | NetSpec, task_name: str = DEFAULT, *, seed: int = 0) -> Trained:
+def named(network: str | Path | NetSpec, task_name: str | None = None, *, seed: int = 0) -> Trained:
     """A trained network by its folder, or one with random weights by a name, a spec file or a spec.
 
     Raises:
-        InputError: no such network, or a run without weights.
+        InputError: no such network, a run without weights, or one of another task than was asked for.
     """
     if not isinstance(network, NetSpec) and run_of(network) is not None:
-        return trained(network)
-    chosen = task(task_name)
+        run = trained(network)
+        of_task(network, run.record, task_name)
+        return run
+    chosen = task(task_name or DEFAULT)
     spec, wrapper = chosen.arrange(network, chosen.Options(), None)
     net: Any = chosen.module(spec, wrapper, seed=seed)
     labels = _numbered(getattr(wrapper, "classes", spec.classes))
@@ -128,8 +146,3 @@ def named(network: str | Path | NetSpec, task_name: str = DEFAULT, *, seed: int 
 
 def _numbered(count: int) -> tuple[str, ...]:
     return tuple(map(str, range(count)))
-
-
-def few(names: Sequence[str]) -> str:
-    """The first names, for a sentence."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -17,13 +17,13 @@ from bneck.devices.runtimes import file_runtimes, runtime
 from bneck.records.measurement import Measurement
 from bneck.records.run import RunFolder, task_run
 from bneck.runs.answers import image_size
-from bneck.runs.load import task_of, wrapper_of
+from bneck.runs.load import of_task, task_of, wrapper_of
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, load
 from bneck.specs.transforms import rename
 from bneck.tasks.contract import Task
-from bneck.tasks.options import parted
+from bneck.tasks.options import flag_of, of_command, parted
 from bneck.tasks.registry import DEFAULT, tasks
 from bneck.tasks.registry import task as task_named
 
@@ -34,7 +34,7 @@ PATIENT = Protocol(burst_ms=0.0, least_runs=1, warmup=1, first_warmup=1, max_rep
 
 def measure(
     *networks: str | Path | NetSpec,
-    task: str = DEFAULT,
+    task: str | None = None,
     threads: int = 1,
     rounds: int = 20,
     device: str = "local",
@@ -54,7 +54,7 @@ def measure(
 
     Args:
         networks: zoo names, spec files, run folders, exported files or specs.
-        task: of names and spec files.
+        task: of names and spec files, None the default one; a run knows its own.
         threads, rounds: of the runtime; shuffled rounds, at least 3.
         device: docs/devices.md has them.
         runtime, precision: one or several.
@@ -70,8 +70,9 @@ def measure(
             "there is nothing to measure; name a network, as in: bneck measure v3-small"
         )
     check_rounds(threads, rounds)
-    chosen = task_named(task)
+    chosen = task_named(task or DEFAULT)
     _, own = parted(chosen, "measure", options, tasks())
+    _refuse_ignored(networks, task, chosen, options)
     usual = usual_runtime(device)
     runtimes = [runtime or usual] if runtime is None or isinstance(runtime, str) else list(runtime)
     precisions = [precision] if isinstance(precision, str) else list(precision)
@@ -87,6 +88,33 @@ def measure(
     return measure_candidates(
         candidates, place=device, protocol=protocol, profile=profile, on_round=on_round
     )
+
+
+def _refuse_ignored(
+    networks: Sequence[str | Path | NetSpec],
+    task: str | None,
+    chosen: Task,
+    options: Mapping[str, Any],
+) -> None:
+    """Raise InputError for options that a run or a file, which is measured as it is, would ignore."""
+    for name in networks:
+        if isinstance(name, NetSpec):
+            continue
+        folder = RunFolder(task_run(name))
+        if folder.run_json.is_file():
+            of_task(name, folder.read(), task)
+        elif not (Path(name).is_file() and file_runtimes(Path(name))):
+            continue
+        kept = [
+            one
+            for one in of_command(chosen.Options, "measure")
+            if options.get(one.name) is not None
+        ]
+        if kept:
+            raise InputError(
+                f"{', '.join(map(flag_of, kept))} goes with names and spec files, and {name} is measured as it "
+                "was trained or exported; leave it out"
+            )
 
 
 def check_rounds(threads: int, rounds: int) -> None:

@@ -66,7 +66,7 @@ def zoo(pattern: str = "*", *, task: str = DEFAULT) -> list[dict[str, Any]]:
     return [dict(values) for values in chosen.zoo(pattern).values]
 
 
-def build(name: Network, *, task: str = DEFAULT, seed: int = 0) -> Any:
+def build(name: Network, *, task: str | None = None, seed: int = 0) -> Any:
     """The torch module of a network; a finished run's folder gives its trained weights.
 
     `normalisation` of the module says what input they were made for, `wrapper` what stands around

@@ -82,6 +82,8 @@ def find_start(
         if not RunFolder(folder).run_json.is_file():
             shutil.rmtree(folder, ignore_errors=True)  # an import that was killed
             import_weights(text, **options, out=folder, progress=progress)
+    for note in RunFolder(folder).read()["notes"]:
+        (progress or Silent()).say(f"{start}: {note}")
     return Start(folder, text)
 
 

@@ -47,6 +47,19 @@ class LiteRtSession(Session):
         self.prepare(image)()
         return [self._interpreter.get_tensor(index) for index in self._outputs]
 
+    def reals(self, image: Array) -> Array:
+        """One image -> the first output as real numbers, also where it is stored in 8 bits.
+
+        Raises:
+            EngineError: the file cannot be run.
+        """
+        try:
+            found: Array = self.run_all(image)[0]
+        except RuntimeError as error:
+            raise EngineError(f"litert cannot run the file: {str(error).splitlines()[0]}") from None
+        scale, zero = self._interpreter.get_output_details()[0]["quantization"]
+        return (found.astype(np.float64) - zero) * scale if scale else found
+
     def prepare(self, image: Array) -> Callable[[], Any]:
         interpreter = self._interpreter
         # Pixels are NHWC already.

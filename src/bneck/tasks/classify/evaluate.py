@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from bneck.data.labels import Labelled, is_image_list, labelled_images, read_cla
 from bneck.data.sources import Source, file_source
 from bneck.records.imported import class_places
 from bneck.records.progress import Progress
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, few
+from bneck.tasks.classify.classes import IMAGENET, by_name
 from bneck.tasks.classify.dataset import find, read_central
 from bneck.tasks.classify.scoring import evaluate as score
 from bneck.tasks.data import Answers, Scores
@@ -27,7 +28,6 @@ from bneck.tasks.data import Answers, Scores
 BATCH = 32
 BAD_SHARE = 0.01  # of the images may be unreadable
 Read = Callable[[Encoded], Pixels | str]
-IMAGENET = 1000  # classes; some networks have a background class before them
 
 
 def evaluate(
@@ -40,8 +40,8 @@ def evaluate(
         answers: a trained network or an exported file.
         data: a folder `CLASS/*` (or val/CLASS/* next to train), or images with a labels.csv (columns
             path and index). Class folders are found by the names or WNIDs that the network's record
-            or `labels` has; else they are numbered in the order of their names. None takes the images of
-            the network's run, split as the run split them, and sees of each what training scored.
+            or `labels` has (`classes.by_name`); those of other classes are left out. None takes the
+            images of the network's run, split as the run split them, and sees of each what training scored.
         options: crop, resolution and labels of `ClassifyOptions`.
         split: of the run's own images "val" or "train", of others only what the scores are called.
         record: that of the network's run, {} where there is none.
@@ -66,8 +66,10 @@ def evaluate(
         read = partial(read_central, side=side) if crop == "central" else read
     else:
         # A module without a record has only numbers for labels; a file holds its own.
-        known = class_places(record if answers.net else {"classes": list(answers.labels), **record})
-        fit = _fit(_labelled(Path(data), known, listed), answers.spec.classes, Path(data))
+        known = class_places(record if answers.net else _named(answers.labels) | dict(record))
+        classes = answers.spec.classes
+        found = _labelled(Path(data), known, listed, classes)
+        fit = _fit(found, known is not None, classes, Path(data))
     progress.stage(f"scoring {answers.spec.name}", len(fit.images.names))
     batches = _Batches(answers, fit, read, progress)
     accuracy = score(answers, batches, background=fit.background)
@@ -95,17 +97,20 @@ def _crop(asked: str | None, record: Mapping[str, Any]) -> tuple[Any, dict[str, 
     return chosen, {"share": published["crop"], "filter": published["interpolation"]}
 
 
-def _labelled(root: Path, known: dict[str, int] | None, listed: Path | None) -> Labelled:
-    if listed is None:
-        return labelled_images(root, known=known)
-    if is_image_list(listed):
-        return labelled_images(root, listed=listed)
+def _labelled(
+    root: Path, known: dict[str, int] | None, listed: Path | None, classes: int
+) -> Labelled:
+    images = listed if listed is not None and is_image_list(listed) else None
+    if listed is None or images is not None:
+        named = partial(by_name, known=known, classes=classes, where=str(root))
+        return labelled_images(root, places=named, listed=images, known=known)
     places = read_classes(listed).places
-    found = labelled_images(root, known=places)
-    if not found.named:
-        raise InputError(f"{listed} does not name all class folders of {root}; add those it lacks")
-    # Their indices are the list's, which may leave the background out.
-    return Labelled(items=found.items, classes=None, named=False)
+    found = labelled_images(root, places=lambda folders: places)
+    if found.unknown:
+        raise InputError(
+            f"{listed} does not name the class folders {few(list(found.unknown))} of {root}; add them"
+        )
+    return replace(found, folders=())  # its indices may leave the background out
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +136,8 @@ def _own(record: Mapping[str, Any], split: str, seed: int, listed: Path | None) 
     found = find(known["path"], seed=seed)
     if list(found.classes) != list(record["classes"]):
         raise InputError(
-            f"{where} has the classes {', '.join(found.classes)} now, and the network was trained on "
-            f"{', '.join(record['classes'])}; bring these back, or pass other images with --data"
+            f"{where} has the classes {few(found.classes)} now, and the network was trained on "
+            f"{few(record['classes'])}; bring these back, or pass other images with --data"
         )
     if split not in found.splits:
         raise InputError(
@@ -141,34 +146,55 @@ def _own(record: Mapping[str, Any], split: str, seed: int, listed: Path | None) 
     return Fit(found.sources.val if split == "val" else found.sources.train, False, ())
 
 
-def _fit(found: Labelled, classes: int, root: Path) -> Fit:
-    """Bring the data's classes and the network's together."""
+def _named(labels: Sequence[str]) -> dict[str, Any]:
+    """The names of a file's classes as a record has them; numbers stand for none."""
+    return {} if list(labels) == [str(i) for i in range(len(labels))] else {"classes": list(labels)}
+
+
+def _fit(found: Labelled, named: bool, classes: int, root: Path) -> Fit:
+    """Bring the data's classes and the network's together; `named`: by the network's own names."""
     highest = max(item.label for item in found.items)
-    held = found.classes or max(highest + 1, 1)
-    if found.named:
-        # By the network's own names, so its background counts; no image shows it.
+    thousand = not named and len(found.folders) >= IMAGENET  # see `by_name`
+    if named and found.folders:
+        notes = _missing(found, classes)
+        # Its background counts; no image shows it.
         if classes == IMAGENET + 1 and all(item.label > 0 for item in found.items):
-            return _shifted(found, True, "the network's background class is left out")
-        return Fit(_source(found.items), False, ())
-    of_imagenet = held == IMAGENET if found.classes else held <= IMAGENET
+            note = "the network's background class is left out"
+            return _shifted(found, True, note, *notes)
+        return Fit(_source(found.items), False, notes)
+    notes = _missing(found, classes) if found.unknown else ()
+    held = len(found.folders) if thousand else highest + 1
+    of_imagenet = held == IMAGENET if thousand else held <= IMAGENET
     if classes == IMAGENET + 1 and of_imagenet:
         note = f"the network has {classes} classes, the data {IMAGENET}: its background class is left out"
-        return Fit(_source(found.items), True, (note,))
+        return Fit(_source(found.items), True, (note, *notes))
     if classes == IMAGENET and held == IMAGENET + 1:
         note = f"the data has {held} classes, the network {classes}: images of the background are left out"
-        return _shifted(found, False, note)
-    if held == classes or (found.classes is None and held < classes):
-        return Fit(_source(found.items), False, ())
-    what = f"has {held} classes" if found.classes else f"has labels up to {highest}"
+        return _shifted(found, False, note, *notes)
+    if held <= classes:
+        return Fit(_source(found.items), False, notes)
     raise InputError(
-        f"{root} {what} and the network {classes} classes; say which is which with --labels (a list of "
-        "the classes by index), or take data of the network's classes"
+        f"{root} has labels up to {highest} and the network {classes} classes; say which is which with "
+        "--labels (a list of the classes by index), or take data of the network's classes"
     )
 
 
-def _shifted(found: Labelled, background: bool, note: str) -> Fit:
+def _missing(found: Labelled, classes: int) -> tuple[str, ...]:
+    """What of the data and of the network's classes is not scored."""
+    notes, seen = [], len({item.label for item in found.items})
+    if found.unknown:
+        notes.append(
+            f"left out: {sum(found.unknown.values())} images of {len(found.unknown)} classes that the network "
+            f"does not know ({few(list(found.unknown))})"
+        )
+    if seen < classes:
+        notes.append(f"the data has images of {seen} of the network's {classes} classes")
+    return tuple(notes)
+
+
+def _shifted(found: Labelled, background: bool, *notes: str) -> Fit:
     items = tuple(Item(item.path, item.label - 1) for item in found.items if item.label > 0)
-    return Fit(_source(items), background, (note,))
+    return Fit(_source(items), background, notes)
 
 
 def _source(items: Sequence[Item]) -> Source:

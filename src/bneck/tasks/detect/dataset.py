@@ -14,7 +14,7 @@ from torch import Tensor
 from bneck.data.read import read_images
 from bneck.records.files import write_bytes
 from bneck.records.progress import Progress
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, few
 from bneck.specs.network import NetSpec
 from bneck.tasks.data import Answers, Data, Dataset, Indices, Learning, Left, Opened, Scores
 from bneck.tasks.detect.average_precision import average_precision, check_evaluator
@@ -70,8 +70,8 @@ def check_classes(annotated: Annotated, classes: Sequence[str], where: str) -> N
     """Raise InputError where data has other classes than those wanted, in their order."""
     if tuple(annotated.classes) != tuple(classes):
         raise InputError(
-            f"{annotated.file} has the classes {', '.join(annotated.classes)}, and {where} has "
-            f"{', '.join(classes)}; they must be the same, in the order of their ids"
+            f"{annotated.file} has the classes {few(annotated.classes)}, and {where} has "
+            f"{few(classes)}; they must be the same, in the order of their ids"
         )
 
 

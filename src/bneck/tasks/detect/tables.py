@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
+from bneck.records.run import RunFolder, task_run
+from bneck.specs.text import load
+from bneck.specs.transforms import with_resolution
 from bneck.tasks.contract import Table
 from bneck.tasks.detect.count import PAPER_V2_CLASSES, TABLE6, count_detector
-from bneck.tasks.detect.head import ssdlite
+from bneck.tasks.detect.head import COCO_IDS, Detector, Ssdlite, ssdlite
 from bneck.tasks.tables import matching, percent
 
 KEYS = ("AP50", "AP_small", "AP_medium", "AP_large")
@@ -17,10 +21,7 @@ KEYS = ("AP50", "AP_small", "AP_medium", "AP_large")
 
 def count_table(networks: Iterable[str], options: Any) -> Table:
     """Costs of SSDLite around networks by name."""
-    detectors = [
-        (name, ssdlite(name, classes=options.classes, resolution=options.resolution))
-        for name in networks
-    ]
+    detectors = [(name, run_detector(name, options) or _named(name, options)) for name in networks]
     counted = [(name, detector, count_detector(detector)) for name, detector in detectors]
     return Table(
         title="SSDLite; slots are the classes and the background",
@@ -37,6 +38,26 @@ def count_table(networks: Iterable[str], options: Any) -> Table:
             for name, d, costs in counted
         ],
     )  # fmt: skip
+
+
+def _named(name: str, options: Any) -> Detector:
+    classes = COCO_IDS if options.classes is None else options.classes
+    return ssdlite(name, classes=classes, resolution=options.resolution)
+
+
+def run_detector(path: str | Path, options: Any) -> Detector | None:
+    """The detector of a run's folder as it was trained, but for what is asked; None: no such run."""
+    folder = RunFolder(task_run(path))
+    record = folder.read() if folder.run_json.is_file() else {}
+    if record.get("task") != "detect":
+        return None
+    spec, classes = load(folder.spec), len(record["classes"])
+    if options.resolution is not None:
+        spec = with_resolution(spec, options.resolution)
+    return Ssdlite(
+        classes=classes if options.classes is None else options.classes,
+        extras=tuple(record["wrapper"]["extras"]),
+    ).around(spec)
 
 
 def zoo_table(pattern: str) -> Table:

@@ -48,7 +48,9 @@ class DetectOptions:
     loss: str = option(
         "focal", "Detection loss: focal, or mining (hard negatives).", "train", "search"
     )
-    classes: int = option(COCO_IDS, "Number of classes; default COCO's 90 ids.", "count", "measure")
+    classes: int | None = option(
+        None, "Number of classes; default COCO's 90 ids.", "count", "measure"
+    )
     decode: bool = option(
         False, "ONNX file outputs boxes after NMS (detection).", "export", "measure"
     )
@@ -88,7 +90,7 @@ class Detect(Task):
         self, network: str | Path | NetSpec, options: DetectOptions, dataset: Dataset | None
     ) -> tuple[NetSpec, Wrapper]:
         """SSDLite around a network; a width in a zoo name also scales the extra feature maps."""
-        classes = options.classes if dataset is None else len(dataset.classes)
+        classes = (options.classes or COCO_IDS) if dataset is None else len(dataset.classes)
         made = ssdlite(network, classes=classes, resolution=options.resolution)
         spec = with_resolution(made.network, made.resolution)
         return spec, Ssdlite(classes=classes, extras=made.extras)

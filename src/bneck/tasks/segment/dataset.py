@@ -16,7 +16,7 @@ from bneck.data.memory import room
 from bneck.data.read import read_images
 from bneck.records.files import write_json
 from bneck.records.progress import Progress
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, few
 from bneck.specs.network import NetSpec
 from bneck.tasks.data import Answers, Data, Dataset, Indices, Learning, Left, Opened, Scores, Size
 from bneck.tasks.options import sized
@@ -214,7 +214,7 @@ def _survey(dataset: MaskedImages, size: Size | None, scratch: Path, progress: P
         )
     unseen = [name for name, n in zip(dataset.classes, survey.pixels, strict=True) if not n]
     if unseen:
-        progress.say(f"no mask of train has a pixel of {', '.join(unseen)}")
+        progress.say(f"no mask of train has a pixel of {few(unseen)}")
     scratch.mkdir(parents=True, exist_ok=True)
     write_json(kept, {"pixels": survey.pixels.tolist(), "empty": list(survey.empty)})
     return survey

@@ -21,7 +21,7 @@ from bneck.data.images import Pixels, read_whole
 from bneck.data.read import resized
 from bneck.records.files import write_whole
 from bneck.records.progress import Progress
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, few
 from bneck.tasks.contract import Answers, Prediction, Scores, Size
 from bneck.tasks.options import sized
 from bneck.tasks.segment.drawing import class_shares, overlay
@@ -235,8 +235,8 @@ def split_scenes(
     )  # fmt: skip
     if list(scenery.labels.names) != list(answers.labels):
         raise InputError(
-            f"the data has the classes {', '.join(scenery.labels.names)}, and the network was trained on "
-            f"{', '.join(answers.labels)}; they must be the same, in the same order"
+            f"the data has the classes {few(scenery.labels.names)}, and the network was trained on "
+            f"{few(answers.labels)}; they must be the same, in the same order"
         )
     size = answers.size or _trained_size(record)
     return Scenes(scenery.split(split), scenery.labels, size=size, whole_masks=True)
