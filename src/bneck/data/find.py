@@ -47,4 +47,8 @@ def of_listing(listing: Listing) -> Sources:
         return found
 
     train, val = source(listing.train), source(listing.val)
-    return Sources(listing.classes, train, val, "folders", digest.hexdigest(), listing)
+    fingerprint = digest.hexdigest()  # a test split is not part of a training
+    return Sources(
+        listing.classes, train, val, "folders", fingerprint, listing,
+        source(listing.test) if listing.test else None, listing.found,
+    )  # fmt: skip

@@ -9,7 +9,8 @@ from typing import Any, get_type_hints
 
 from torch import Tensor
 
-from bneck.data.folders import SUFFIXES
+from bneck.data.intake import Repeated, repeated, sentence
+from bneck.data.walk import images_below
 from bneck.records.files import write_json
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
@@ -22,9 +23,21 @@ from bneck.training.processes import ALONE, ProcessGroup
 LEAST, ALL_NUMBERS = 8, 1 << 27  # images at least, and numbers of all images beyond that: 0.5 GB
 
 
-def data_record(dataset: Dataset, place: str | None) -> dict[str, Any]:
-    """A dataset as records hold it; `place` is None for the built-in images."""
+def data_record(dataset: Dataset, place: str | None, progress: Progress) -> dict[str, Any]:
+    """A dataset as records hold it; `place` is None for the built-in images.
+
+    What was found is reported in one line, with images that stand both in train and in val.
+    """
+    repeats = Repeated()
+    if place is not None:
+        repeats = repeated(dataset.source("train"), dataset.source("val"))
+    line = sentence(
+        dataset.classes, dataset.splits, dataset.found, repeats, held_back=dataset.held_back
+    )
+    progress.say(f"{dataset.name}: {line}")
     return {
+        "found": line,
+        "in_train_and_val": list(repeats.leaked),
         "name": dataset.name,
         "path": place,
         "splits": dict(dataset.splits),
@@ -147,9 +160,7 @@ class Samples:
             return self.dataset
         if self.data is not None:
             root = Path(self.data)
-            found = sorted(
-                p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
-            )
+            found = images_below(root)
             if not found:
                 raise InputError(f"{root} has no pictures; pass a folder of pictures with --data")
             return found

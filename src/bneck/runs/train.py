@@ -78,7 +78,7 @@ def train(
         InputError: wrong input; the message is one sentence.
     """
     with joined(options.get("compute")) as group:
-        plan = planned(network, data, task, options, progress)
+        plan = planned(network, data, task, options, progress if group.first else None)
         plan.settings.check(group)
         folder = RunFolder(Path(group.share(str(out or fresh_folder(KIND)))))
         if group.first:
@@ -179,8 +179,9 @@ def planned(
         settings = replace(settings, lr=common.lr)
     settings = changed(replace(settings, frozen=common.frozen), common.changes)
     return Plan(
-        task=chosen, classes=tuple(dataset.classes), data=data_record(dataset, place), spec=spec,
-        wrapper=wrapper, common=common, own=own, settings=settings,
+        task=chosen, classes=tuple(dataset.classes), spec=spec,
+        data=data_record(dataset, place, progress or Silent()), wrapper=wrapper, common=common,
+        own=own, settings=settings,
         source=None if start is None else start.record(),
     )  # fmt: skip
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bneck.data.folders import Found
+from bneck.data.sources import Source, file_source
 from bneck.records.progress import Progress
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
@@ -64,8 +66,9 @@ class Dataset:
     """A dataset as found on disk: split, its classes known, nothing decoded yet.
 
     `name` is for people, `place` a path or URL, None for built-in images. `splits` counts the images of
-    each split and always has "train" and "val". `facts` are plain JSON values that the task wants in
-    the record. `files` are the images of each split, for `Task.samples`.
+    each split that is scored and always has "train" and "val". `facts` are plain JSON values that the task
+    wants in the record. `files` are the images of each split, for `Task.samples`. `found` is what else there
+    is to say at the start.
     """
 
     name: str
@@ -75,6 +78,12 @@ class Dataset:
     facts: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     left_out: Sequence[Left] = ()
+    found: Found = field(default_factory=Found)
+    held_back: int = 0  # images of a test split that training leaves alone
+
+    def source(self, split: str) -> Source:
+        """The encoded images of "train" or "val"."""
+        return file_source(self.files[split])
 
 
 class Answers(Protocol):

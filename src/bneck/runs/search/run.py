@@ -154,7 +154,7 @@ def new_run(
         "metric": task.metric.name,
         "wrapper": task.stored(seed, wrapper),
         "classes": list(dataset.classes),
-        "data": {**data_record(dataset, data), "resolution": seed.resolution},
+        "data": {**data_record(dataset, data, progress), "resolution": seed.resolution},
         "settings": {**asdict(settings), "data": data},
     }
     if start is not None:

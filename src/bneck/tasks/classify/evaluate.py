@@ -134,11 +134,12 @@ def _own(record: Mapping[str, Any], split: str, seed: int, listed: Path | None) 
             f"{where} has the classes {', '.join(found.classes)} now, and the network was trained on "
             f"{', '.join(record['classes'])}; bring these back, or pass other images with --data"
         )
-    if split not in found.splits:
-        raise InputError(
-            f"there is no split {split!r} of {where}; it has {', '.join(found.splits)}"
-        )
-    return Fit(found.sources.val if split == "val" else found.sources.train, False, ())
+    splits = {"train": found.sources.train, "val": found.sources.val, "test": found.sources.test}
+    images = splits.get(split)
+    if images is None:
+        has = ", ".join(name for name, source in splits.items() if source is not None)
+        raise InputError(f"there is no split {split!r} of {where}; it has {has}")
+    return Fit(images, False, ())
 
 
 def _fit(found: Labelled, classes: int, root: Path) -> Fit:
