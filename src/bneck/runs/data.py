@@ -23,10 +23,10 @@ from bneck.training.processes import ALONE, ProcessGroup
 LEAST, ALL_NUMBERS = 8, 1 << 27  # images at least, and numbers of all images beyond that: 0.5 GB
 
 
-def data_record(dataset: Dataset, place: str | None, progress: Progress) -> dict[str, Any]:
+def data_record(dataset: Dataset, place: str | None) -> dict[str, Any]:
     """A dataset as records hold it; `place` is None for the built-in images.
 
-    What was found is reported in one line, with images that stand both in train and in val.
+    "found" says in one line what was found, with images that stand both in train and in val.
     """
     repeats = Repeated()
     if place is not None:
@@ -34,7 +34,6 @@ def data_record(dataset: Dataset, place: str | None, progress: Progress) -> dict
     line = sentence(
         dataset.classes, dataset.splits, dataset.found, repeats, held_back=dataset.held_back
     )
-    progress.say(f"{dataset.name}: {line}")
     return {
         "found": line,
         "in_train_and_val": list(repeats.leaked),
@@ -160,7 +159,7 @@ class Samples:
             return self.dataset
         if self.data is not None:
             root = Path(self.data)
-            found = images_below(root)
+            found = images_below(root) if root.is_dir() else []
             if not found:
                 raise InputError(f"{root} has no pictures; pass a folder of pictures with --data")
             return found

@@ -83,6 +83,7 @@ def train(
         folder = RunFolder(Path(group.share(str(out or fresh_folder(KIND)))))
         if group.first:
             check_empty(folder.path)
+            (progress or Silent()).say(f"{plan.data['name']}: {plan.data['found']}")
         work = Work(plan.task, group, progress)
         if not group.first:
             return work.follow(folder)
@@ -180,7 +181,7 @@ def planned(
     settings = changed(replace(settings, frozen=common.frozen), common.changes)
     return Plan(
         task=chosen, classes=tuple(dataset.classes), spec=spec,
-        data=data_record(dataset, place, progress or Silent()), wrapper=wrapper, common=common,
+        data=data_record(dataset, place), wrapper=wrapper, common=common,
         own=own, settings=settings,
         source=None if start is None else start.record(),
     )  # fmt: skip

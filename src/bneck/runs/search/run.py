@@ -154,9 +154,10 @@ def new_run(
         "metric": task.metric.name,
         "wrapper": task.stored(seed, wrapper),
         "classes": list(dataset.classes),
-        "data": {**data_record(dataset, data, progress), "resolution": seed.resolution},
+        "data": {**data_record(dataset, data), "resolution": seed.resolution},
         "settings": {**asdict(settings), "data": data},
     }
+    progress.say(f"{dataset.name}: {record['data']['found']}")
     if start is not None:
         record["source"] = start.record()
         record["normalisation"] = normalisation(RunFolder(start.folder)).as_json()

@@ -18,7 +18,7 @@ from bneck.data.memory import room
 from bneck.data.read import Size, resized
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.tasks.segment.masks import IGNORED, Labels, read_mask
-from bneck.tasks.segment.pairs import Pair
+from bneck.tasks.segment.matching import Pair
 
 STEP = 0.25  # between scales
 SETS = 2  # that a training run or a search has at once: train, and what is scored
