@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from bneck.data.walk import HEIF_READ
+
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Encoded: TypeAlias = Path | bytes  # an image file, or what is in one
 Crop: TypeAlias = Literal["central", "resize", "published"]
@@ -29,8 +31,25 @@ FILTERS = {
 }
 
 # Named, because Pillow would start Ghostscript for a PostScript file that is called .jpg.
-DECODERS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+DECODERS = (
+    "JPEG",
+    "PNG",
+    "BMP",
+    "WEBP",
+    "GIF",
+    "TIFF",
+    "PPM",
+    "AVIF",
+    *(("HEIF",) if HEIF_READ else ()),
+)
+if HEIF_READ:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+# Scans and satellites have more pixels than Pillow suspects of an attack; so many decode to 1.6 GB.
+Image.MAX_IMAGE_PIXELS = 1 << 29
 _ORIENTATION = 0x0112  # the EXIF tag
+_SIDEWAYS = (5, 6, 7, 8)  # its values that exchange width and height
 
 
 def read_square(path: Encoded, side: int) -> Pixels | str:
@@ -107,11 +126,18 @@ def image_size(path: Path) -> tuple[int, int] | str:
         with Image.open(path, formats=DECODERS) as image:
             turned = False
             with suppress(Exception):
-                turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+                turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
             width, height = image.size
             return (height, width) if turned else (width, height)
     except Exception as error:
         return _reason(path, error)
+
+
+def is_turned(path: Path) -> bool:
+    """Whether an image file's EXIF block lays it on its side."""
+    with suppress(Exception), Image.open(path, formats=DECODERS) as image:
+        return image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+    return False
 
 
 def read_ahead(paths: Sequence[T], read: Callable[[T], Pixels | str]) -> Iterator[Pixels | str]:

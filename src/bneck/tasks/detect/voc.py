@@ -1,111 +1,198 @@
-"""VOC's xml files as COCO's json files, one per split."""
+"""VOC's xml files: read wherever they lie, or written as COCO's json files, one per split."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from bneck.data.folders import DataError
+from bneck.data.lists import listed_stem, split_lists
+from bneck.data.walk import DataError, walk
 from bneck.records.files import write_json
-from bneck.tasks.detect.coco import Dropped, clipped, image_folders
+from bneck.tasks.detect.coco import Annotated, Dropped, clipped
+from bneck.tasks.detect.coco_fields import number
+from bneck.tasks.detect.image_files import ImageFiles, image_folders, stem_of
+from bneck.tasks.detect.marked import Box, Marked, annotated_of, coco_data, split_by_folder
 
-SPLITS = ("train", "val", "test")
-ANNOTATIONS, SETS = "Annotations", "ImageSets/Main"
+SETS = Path("ImageSets", "Main")
+DEPTH = 3  # folders that are looked into for lists
+TRUE = ("1", "true", "yes")
+_DECLARED = re.compile(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)[\"'][^>]*\?>")
+
+
+def has_voc(root: Path) -> bool:
+    """Whether there are xml files below a folder."""
+    return any(path.suffix.lower() == ".xml" for path in walk(root))
+
+
+def read_voc(root: Path) -> dict[str, Annotated]:
+    """The annotated images of each split, of "" where nothing tells splits; classes in the order of names.
+
+    Splits are lists in `ImageSets/Main`, or folders above the xml files. An image is found by the xml
+    file's own name, else by the name that it holds. Objects marked "difficult" become crowd boxes.
+
+    Raises:
+        DataError: no xml files with objects, one that is not VOC xml, a listed one or an image that is missing.
+    """
+    files, dropped = _files(root), list[Dropped]()
+    splits = _splits(root, files)
+    parsed = {name: _parse(files[name], dropped) for names in splits.values() for name in names}
+    found = _located(root, files, parsed)
+    classes = _classes(root, parsed)
+    return {
+        split: annotated_of(classes, [found[name] for name in names], _place(files))
+        for split, names in splits.items()
+    }
 
 
 def convert_voc(root: Path, out: Path) -> tuple[dict[str, Path], tuple[Dropped, ...]]:
-    """Write `instances_SPLIT.json` for each of train, val and test that `ImageSets/Main` lists.
+    """Write `instances_SPLIT.json` for each split of `read_voc`, one for train where nothing tells splits.
 
-    Without such lists all files become one train split. Corners are taken as they stand, as annotation
-    tools write them. Objects marked "difficult" become crowd boxes: neither hits nor misses. Images
-    that are not there are left out with their boxes. `root` is the folder with `Annotations` (and
-    `JPEGImages`); training finds the images if `out` is `root` or a folder in it.
+    Corners are taken as they stand, as annotation tools write them. Images that are not there are left
+    out with their boxes. Training finds the images if `out` is `root` or a folder in it.
 
     Returns:
         The files by split; the boxes without an area that were left out, and in one entry how many
         images are not there.
 
     Raises:
-        DataError: no xml files, a listed one that is missing, one that is not VOC xml, or a split of
-            which no image is there.
+        DataError: as `read_voc`, a split of which no image is there, or a json file that is there already.
     """
-    folder = root / ANNOTATIONS
-    files = {path.stem: path for path in sorted(folder.glob("*.xml"))}
-    if not files:
-        raise DataError(f"{folder} has no xml files; give the folder that holds {ANNOTATIONS}")
-    splits = _splits(root, files)
-    dropped: list[Dropped] = []
+    files, dropped = _files(root), list[Dropped]()
+    splits: dict[str, list[str]] = {}
+    for split, names in _splits(root, files).items():
+        splits.setdefault(split or "train", []).extend(names)
     parsed = {name: _parse(files[name], dropped) for names in splits.values() for name in names}
-    splits, lost = _present(splits, parsed, (out, root))
-    dropped += lost
-    classes = sorted({box["name"] for entry in parsed.values() for box in entry["boxes"]})
-    if not classes:
-        raise DataError(f"no file in {folder} holds an object; there is nothing to convert")
+    found = _located(root, files, parsed)
+    splits, lost = _present(root, splits, found)
+    classes = _classes(root, parsed)
     written = {split: out / f"instances_{split}.json" for split in splits}
+    if there := next((path for path in written.values() if path.exists()), None):
+        raise DataError(
+            f"{there} is there already and would be written over; name another folder with --out, or move it"
+        )
     for split, path in written.items():
-        write_json(path, _coco([parsed[name] for name in splits[split]], classes))
-    return written, tuple(dropped)
+        write_json(path, coco_data(classes, [found[name] for name in splits[split]]))
+    return written, (*dropped, *lost)
 
 
-def _splits(root: Path, files: dict[str, Path]) -> dict[str, list[str]]:
+def _files(root: Path) -> dict[str, Path]:
+    """The xml files by stem; by path without suffix where a stem occurs twice."""
+    paths = sorted(path for path in walk(root) if path.suffix.lower() == ".xml")
+    if not paths:
+        raise DataError(
+            f"{root} has no xml files; give the folder that holds Annotations and the images"
+        )
+    stems = [path.stem for path in paths]
+    if len(set(stems)) == len(stems):
+        return dict(zip(stems, paths, strict=True))
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in paths}
+
+
+def _place(files: Mapping[str, Path]) -> Path:
+    return next(iter(files.values())).parent
+
+
+def _splits(root: Path, files: Mapping[str, Path]) -> dict[str, list[str]]:
+    for depth in range(DEPTH):
+        for folder in sorted(root.glob("*/" * depth + str(SETS))):
+            if lists := split_lists(folder):
+                return {split: _listed(folder, lines, files) for split, lines in lists.items()}
     found: dict[str, list[str]] = {}
-    for split in SPLITS:
-        listed = root / SETS / f"{split}.txt"
-        if not listed.is_file():
-            continue
-        # Lists of a single class have a second column, which says whether it is there.
-        names = [line.split()[0] for line in listed.read_text("utf-8").splitlines() if line.strip()]
-        if missing := [name for name in names if name not in files]:
-            raise DataError(
-                f"{listed} names {len(missing)} files that {root / ANNOTATIONS} lacks, first "
-                f"{missing[0]}.xml; add them or take them off the list"
-            )
-        found[split] = names
-    return found or {"train": list(files)}
+    for name, path in files.items():
+        found.setdefault(split_by_folder(root, path), []).append(name)
+    return found
+
+
+def _listed(folder: Path, lines: Sequence[str], files: Mapping[str, Path]) -> list[str]:
+    names = [listed_stem(line, files) for line in lines]
+    if missing := [name for name in names if name not in files]:
+        raise DataError(
+            f"a list in {folder} names {len(missing)} files that {_place(files)} lacks, first "
+            f"{missing[0]}.xml; add them or take them off the list"
+        )
+    return names
+
+
+def _located(
+    root: Path, files: Mapping[str, Path], parsed: Mapping[str, dict[str, Any]]
+) -> dict[str, Marked]:
+    images, usual = ImageFiles(root), image_folders(root)
+    found = {}
+    for name, entry in parsed.items():
+        xml = files[name]
+        path = images.of_stem(xml.stem, xml)
+        if path is None and entry["image"]:
+            path = images.named(entry["image"], xml) or images.of_stem(stem_of(entry["image"]), xml)
+        called = entry["image"] or f"{xml.stem}.jpg"
+        if path is not None:
+            plain = any(folder / path.name == path for folder in usual)
+            called = path.name if plain else path.relative_to(root).as_posix()
+        found[name] = Marked(called, path, tuple(entry["boxes"]), entry["size"])
+    return found
+
+
+def _classes(root: Path, parsed: Mapping[str, dict[str, Any]]) -> list[str]:
+    classes = sorted({box.name for entry in parsed.values() for box in entry["boxes"]})
+    if not classes:
+        raise DataError(f"no xml file in {root} holds an object; there is nothing to learn from")
+    return classes
 
 
 def _present(
-    splits: dict[str, list[str]], parsed: dict[str, Any], places: tuple[Path, Path]
+    root: Path, splits: Mapping[str, list[str]], found: Mapping[str, Marked]
 ) -> tuple[dict[str, list[str]], list[Dropped]]:
-    """The splits without the files whose images lie nowhere that training looks for them."""
-    folders = [folder for place in places for folder in image_folders(place)]
-    images = {name: entry["image"] for name, entry in parsed.items()}
-    lost = [n for n, image in images.items() if not any((f / image).is_file() for f in folders)]
-    if not lost:
-        return splits, []
+    """The splits without the files whose images are not there."""
+    lost = [name for name, marked in found.items() if marked.path is None]
     kept = {split: [n for n in names if n not in set(lost)] for split, names in splits.items()}
     for split, names in kept.items():
         if not names:
             raise DataError(
                 f"none of the {len(splits[split])} images of {split} is there, the first is "
-                f"{images[splits[split][0]]}; put them into {places[1] / 'JPEGImages'}"
+                f"{found[splits[split][0]].name}; put them into {root / 'JPEGImages'}"
             )
-    reason = f"there are no such files, the first is {images[lost[0]]}"
-    return kept, [Dropped(f"{len(lost)} of {len(parsed)} images", reason)]
+    if not lost:
+        return kept, []
+    reason = f"there are no such files, the first is {found[lost[0]].name}"
+    return kept, [Dropped(f"{len(lost)} of {len(found)} images", reason)]
 
 
 def _parse(path: Path, dropped: list[Dropped]) -> dict[str, Any]:
     try:
-        tree = ElementTree.parse(path).getroot()
-        size = (int(_text(tree, "size/width")), int(_text(tree, "size/height")))
+        tree = ElementTree.fromstring(_text_of(path))
+        sides = [number(tree.findtext(f"size/{side}", "").strip()) for side in ("width", "height")]
+        # Some tools write 0 for what they do not know; the image file will say it.
+        size = (int(sides[0]), int(sides[1])) if sides[0] and sides[1] else None
         boxes = []
         for entry in tree.iter("object"):
             left, top, right, bottom = (
                 float(_text(entry, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")
             )
-            name, bbox = _text(entry, "name"), [left, top, right - left, bottom - top]
-            crowd = int((entry.findtext("difficult") or "0").strip() == "1")
-            reason = clipped(bbox, size) if min(size) > 0 else ()
+            name, bbox = _text(entry, "name"), (left, top, right - left, bottom - top)
+            crowd = (entry.findtext("difficult") or "0").strip().lower() in TRUE
+            reason = clipped(bbox, size) if size else ()
             if isinstance(reason, str):
                 dropped.append(Dropped(f"{name} of {path.name}", reason))
             else:
-                boxes.append({"name": name, "bbox": bbox, "crowd": crowd})
-        image = tree.findtext("filename") or f"{path.stem}.jpg"
-    except (ElementTree.ParseError, OSError, ValueError) as error:
+                boxes.append(Box(name, bbox, crowd))
+        image = (tree.findtext("filename") or "").strip()
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise DataError(f"{path} is not a VOC xml file: {error}; correct or delete it") from None
-    return {"image": image.strip(), "size": size, "boxes": boxes}
+    return {"image": image, "size": size, "boxes": boxes}
+
+
+def _text_of(path: Path) -> bytes | str:
+    """What the parser takes: encodings of several bytes, as gbk, are for Python to decode."""
+    data = path.read_bytes()
+    declared = _DECLARED.match(data)
+    if declared is None:
+        return data
+    encoding = declared[1].decode("ascii")
+    if encoding.lower() in ("utf-8", "utf8"):
+        return data
+    return data[declared.end() :].decode(encoding)
 
 
 def _text(tree: ElementTree.Element, name: str) -> str:
@@ -113,26 +200,3 @@ def _text(tree: ElementTree.Element, name: str) -> str:
     if not text:
         raise ValueError(f"it has no {name}")
     return text
-
-
-def _coco(entries: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
-    boxes = [(image, box) for image, entry in enumerate(entries, 1) for box in entry["boxes"]]
-    return {
-        "images": [
-            {"id": i, "file_name": e["image"], **_sides(e["size"])}
-            for i, e in enumerate(entries, 1)
-        ],
-        "annotations": [
-            {
-                "id": key, "image_id": image, "category_id": classes.index(box["name"]) + 1,
-                "bbox": box["bbox"], "area": box["bbox"][2] * box["bbox"][3], "iscrowd": box["crowd"],
-            }
-            for key, (image, box) in enumerate(boxes, 1)
-        ],
-        "categories": [{"id": i, "name": name} for i, name in enumerate(classes, 1)],
-    }  # fmt: skip
-
-
-def _sides(size: tuple[int, int]) -> dict[str, int]:
-    # Some tools write 0 for what they do not know; the image file will say it.
-    return {"width": size[0], "height": size[1]} if min(size) > 0 else {}
