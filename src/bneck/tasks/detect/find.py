@@ -85,7 +85,9 @@ def find_annotations(root: Path) -> dict[str, Path]:
     unnamed = [
         path for path in files if split_of(path.stem) is None and "test" not in words(path.stem)
     ]
-    told = {path: path.parent.name if path in unnamed else path.stem for path in files}
+    # The dataset's own folder may be called anything.
+    folders = {path: "" if path.parent == root else path.parent.name for path in files}
+    told = {path: folders[path] if path in unnamed else path.stem for path in files}
     by_split: dict[Split, list[Path]] = {}
     for path, name in told.items():
         if split := split_of(name):
@@ -93,7 +95,7 @@ def find_annotations(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {
         split: _only(root, paths, split, told) for split, paths in by_split.items()
     }
-    loose = [path for path in unnamed if split_of(path.parent.name) is None and _is_coco(path)]
+    loose = [path for path in unnamed if split_of(folders[path]) is None and _is_coco(path)]
     if "train" not in found and loose:
         found[""] = _only(root, loose, "train", told)
     return found
@@ -159,10 +161,11 @@ def _part(read: Reader, name: str, seed: int) -> Annotated:
             f"{whole.file} has a single image; it cannot be split into train and val: add images"
         )
 
+    root = os.path.commonpath([picture.path.parent for picture in whole.pictures])
+
     def rank(position: int) -> bytes:
-        path = whole.pictures[position].path
-        near = os.fsencode("/".join(path.parts[-2:]))
-        return hashlib.sha256(b"%d/%s" % (seed, near)).digest()
+        name = whole.pictures[position].path.relative_to(root).as_posix()
+        return hashlib.sha256(b"%d/%s" % (seed, os.fsencode(name))).digest()
 
     order = sorted(range(len(whole.pictures)), key=rank)
     val = set(order[: held_out(len(order), VAL_SHARE)])

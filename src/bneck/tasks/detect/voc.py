@@ -17,14 +17,15 @@ from bneck.tasks.detect.image_files import ImageFiles, image_folders, stem_of
 from bneck.tasks.detect.marked import Box, Marked, annotated_of, coco_data, split_by_folder
 
 SETS = Path("ImageSets", "Main")
+LOOKED_AT = 4096  # bytes of an xml file, to tell annotations from others
 DEPTH = 3  # folders that are looked into for lists
 TRUE = ("1", "true", "yes")
 _DECLARED = re.compile(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)[\"'][^>]*\?>")
 
 
 def has_voc(root: Path) -> bool:
-    """Whether there are xml files below a folder."""
-    return any(path.suffix.lower() == ".xml" for path in walk(root))
+    """Whether there are VOC's xml files below a folder."""
+    return any(map(_is_voc, walk(root)))
 
 
 def read_voc(root: Path) -> dict[str, Annotated]:
@@ -80,7 +81,7 @@ def convert_voc(root: Path, out: Path) -> tuple[dict[str, Path], tuple[Dropped, 
 
 def _files(root: Path) -> dict[str, Path]:
     """The xml files by stem; by path without suffix where a stem occurs twice."""
-    paths = sorted(path for path in walk(root) if path.suffix.lower() == ".xml")
+    paths = sorted(filter(_is_voc, walk(root)))
     if not paths:
         raise DataError(
             f"{root} has no xml files; give the folder that holds Annotations and the images"
@@ -89,6 +90,17 @@ def _files(root: Path) -> dict[str, Path]:
     if len(set(stems)) == len(stems):
         return dict(zip(stems, paths, strict=True))
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in paths}
+
+
+def _is_voc(path: Path) -> bool:
+    """Whether a file is xml of annotations, whole or not: other programs leave xml too."""
+    if path.suffix.lower() != ".xml":
+        return False
+    try:
+        with path.open("rb") as file:
+            return b"<annotation" in file.read(LOOKED_AT)
+    except OSError:
+        return True  # reading it says why
 
 
 def _place(files: Mapping[str, Path]) -> Path:
