@@ -9,14 +9,19 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from bneck.data.find import find_images
 from bneck.data.folders import DataError, Found, list_images
 from bneck.data.intake import Repeated, repeated, sentence
+from bneck.data.pack import decode
 from bneck.data.sources import file_source
 from bneck.data.splits import only_a_split, split_of
+from bneck.data.walk import HEIF_READ
+from bneck.runs.answers import answering
+from bneck.tasks.data import known_bits
 from commands import Call
 from test_data_folders import lay, many
 
@@ -193,6 +198,42 @@ def shard(path: Path, *names: str, **contents: bytes) -> Path:
     return path.parent
 
 
+class TestPhotos:
+    def test_heic_is_taken_with_its_extra(self, tmp_path: Path) -> None:
+        pytest.importorskip("pillow_heif")
+        lay(tmp_path, *many("a", 3), *many("b", 3))
+        Image.new("RGB", (64, 64), (200, 0, 0)).save(tmp_path / "a/IMG_1.HEIC", format="HEIF")
+        listing = list_images(tmp_path)
+        assert len(listing.train) + len(listing.val) == 7
+        assert decode(tmp_path / "a/IMG_1.HEIC", 8)[:, 4, 4].tolist() == pytest.approx(
+            [200, 0, 0], abs=6
+        )
+
+    def test_without_it_heic_is_counted(self, tmp_path: Path) -> None:
+        if HEIF_READ:
+            pytest.skip("pillow-heif is installed")
+        lay(tmp_path, *many("a", 5), *many("b", 5), "b/1.heic", "b/2.HEIC", "c/3.heic")
+        with pytest.raises(
+            DataError, match=r"'c' has no images in .* but 1 .heic .pip install 'bneck.heif"
+        ):
+            list_images(tmp_path)
+        (tmp_path / "c/3.heic").rename(tmp_path / "c.txt")
+        (tmp_path / "c").rmdir()
+        assert list_images(tmp_path).found.left == {".heic (pip install 'bneck[heif]')": 2}
+
+    @pytest.mark.parametrize(
+        ("suffix", "form"), [("jfif", "jpeg"), ("AVIF", "avif"), ("JPE", "jpeg")]
+    )
+    def test_photos_of_other_suffixes(self, tmp_path: Path, suffix: str, form: str) -> None:
+        lay(tmp_path, *many("a", 3), *many("b", 3))
+        Image.new("RGB", (64, 64), (200, 0, 0)).save(tmp_path / f"a/x.{suffix}", format=form)
+        listing = list_images(tmp_path)
+        assert tmp_path / f"a/x.{suffix}" in {item.path for item in (*listing.train, *listing.val)}
+        assert decode(tmp_path / f"a/x.{suffix}", 8)[:, 4, 4].tolist() == pytest.approx(
+            [200, 0, 0], abs=6
+        )
+
+
 class TestShards:
     @pytest.mark.parametrize("form", ["2024.03.{i:02} 10.22.31.jpg", "v{m}.{i}.jpg", "{i}.JPG"])
     def test_all_pictures_of_class_folders_are_used(self, tmp_path: Path, form: str) -> None:
@@ -331,3 +372,28 @@ def test_a_training_says_records_and_reports_it(
     assert json.loads((run / "run.json").read_text())["data"]["found"] == line
     assert f"Data: {line}." in (run / "report.md").read_text()
     assert json.loads(call("evaluate", run, "--split", "test", "--json").out)["images"] == 6
+
+
+def test_deep_values_are_recorded_and_used_at_predict(
+    tmp_path: Path, tiny_file: Path, call: Call
+) -> None:
+    """A network that sees images of 12 bits in files of 16, in its record and its file's metadata."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    for label, name in enumerate(("cup", "pen")):
+        (data / name).mkdir(parents=True)
+        for i in range(5):
+            values = np.full((40, 40), 4000 - 3000 * label - i, np.uint16)
+            Image.fromarray(values).save(data / name / f"{i}.png")
+    given = ("--resolution", 32, "--epochs", 1, "--batch", 4, "--out", run)
+    assert "taken as of 12 bits" in call("train", tiny_file, "--data", data, *given).err
+    assert json.loads((run / "run.json").read_text())["data"]["bits"] == 12
+    found = find_images(data)
+    assert {part.bits for part in (found.train, found.val)} == {12}
+    answers, record, _ = answering(run / "model.onnx", "cpu")
+    assert (answers.metadata["bits"], known_bits(answers, {})) == ("12", 12)
+    assert known_bits(answering(run, "cpu")[0], record) == 12
+    flat, eight = tmp_path / "twelve.png", tmp_path / "eight.png"
+    Image.fromarray(np.full((40, 40), 1600, np.uint16)).save(flat)
+    Image.fromarray(np.full((40, 40), 100, np.uint8)).save(eight)
+    one, other = json.loads(call("predict", run, flat, eight, "--json").out)
+    assert one["classes"] == other["classes"]  # 1600 of 4096 is 100 of 256

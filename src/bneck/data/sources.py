@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from bneck.data.depth import FULL, Encoded, deep
 from bneck.data.folders import DataError, Found, Listing, check_class_names, split_off
 
 T = TypeVar("T")
@@ -28,6 +29,7 @@ class Source:
     labels: npt.NDArray[np.int64]
     read: Callable[[int], bytes]
     size: Callable[[int], int] | None = None  # bytes of one image, where that costs no reading
+    bits: int = FULL  # see `images.set_bits`
 
     def part(self, indices: npt.NDArray[np.int64]) -> Source:
         """The images of `indices`, numbered from 0."""
@@ -35,17 +37,17 @@ class Source:
         size = self.size
         return Source(
             names, self.labels[indices], lambda number: self.read(int(indices[number])),
-            None if size is None else lambda number: size(int(indices[number])),
+            None if size is None else lambda number: size(int(indices[number])), self.bits,
         )  # fmt: skip
 
-    def pixels(self, decode: Callable[[bytes], T | str], number: int) -> T | str:
+    def pixels(self, decode: Callable[[Encoded], T | str], number: int) -> T | str:
         """What `decode` makes of one image, or why there is none; any thread may ask."""
         try:
             data = self.read(number)
         except OSError as error:
             missing = isinstance(error, FileNotFoundError) and error.filename is not None
             return "there is no such file" if missing else error.strerror or str(error)
-        return decode(data)
+        return decode(deep(data, self.bits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,19 @@ class Sources:
     listing: Listing | None = None
     test: Source | None = None
     found: Found = field(default_factory=Found)
+
+    def settled(self) -> Sources:
+        """With the bits of deep values decided by the train images, for all splits."""
+        from bneck.data.images import set_bits
+
+        bits = set_bits(self.train.read, len(self.train.names))
+        if bits == FULL:
+            return self
+        train, val = (replace(one, bits=bits) for one in (self.train, self.val))
+        test = None if self.test is None else replace(self.test, bits=bits)
+        note = f"values of more than 8 bits are taken as of {bits} bits"
+        found = replace(self.found, notes=(*self.found.notes, note))
+        return replace(self, train=train, val=val, test=test, found=found)
 
 
 def file_source(paths: Sequence[Path], labels: Sequence[int] | None = None) -> Source:

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from torch import Tensor
 
+from bneck.data.depth import FULL
 from bneck.data.intake import Repeated, repeated, sentence
 from bneck.data.walk import images_below
 from bneck.records.files import write_json
@@ -41,6 +42,7 @@ def data_record(dataset: Dataset, place: str | None) -> dict[str, Any]:
         "path": place,
         "splits": dict(dataset.splits),
         "left_out": [[left.what, left.why] for left in dataset.left_out],
+        **({} if dataset.bits == FULL else {"bits": dataset.bits}),
         **dataset.facts,
     }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bneck.data.depth import FULL
 from bneck.data.folders import Found
 from bneck.data.sources import Source, file_source
 from bneck.records.progress import Progress
@@ -80,6 +81,7 @@ class Dataset:
     left_out: Sequence[Left] = ()
     found: Found = field(default_factory=Found)
     held_back: int = 0  # images of a test split that training leaves alone
+    bits: int = FULL  # of values of more than 8 bits, see `data.images.set_bits`
 
     def source(self, split: str) -> Source:
         """The encoded images of "train" or "val"."""
@@ -270,6 +272,18 @@ class Data(ABC):
 @lru_cache(maxsize=1)
 def _opened(data: Data) -> Opened:
     return data.read()
+
+
+def known_bits(answers: Answers, record: Mapping[str, Any]) -> int:
+    """The bits of deep values that a network was trained on, from its file or its run's record."""
+    told = answers.metadata.get("bits") or (record.get("data") or {}).get("bits")
+    return FULL if told is None else int(told)
+
+
+def told_bits(record: Mapping[str, Any]) -> dict[str, str]:
+    """The same for a file's metadata: nothing where it is the usual."""
+    bits = (record.get("data") or {}).get("bits", FULL)
+    return {} if bits == FULL else {"bits": str(bits)}
 
 
 def as_input(pixels: Array, normalisation: Normalisation) -> Array:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from bneck.data.batches import Images, eval_batches, holdout, normalise, train_batches
+from bneck.data.depth import Encoded
 from bneck.data.find import find_images
-from bneck.data.images import Encoded, Pixels, read_square
+from bneck.data.images import Pixels, read_square
 from bneck.data.pack import open_pack, pack, stored_side
 from bneck.data.sources import Source, Sources, file_source
 from bneck.data.stream import Stream
@@ -54,6 +55,7 @@ def find(data: str | None, options: Any = None, *, seed: int) -> LabelledImages:
         splits={"train": len(found.train.labels), "val": len(found.val.labels)},
         facts={"kind": found.kind, "fingerprint": found.fingerprint},
         found=found.found, held_back=0 if found.test is None else len(found.test.labels),
+        bits=found.train.bits,
     )  # fmt: skip
 
 

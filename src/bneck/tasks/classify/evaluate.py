@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from bneck.data.batches import normalise
+from bneck.data.depth import Encoded
 from bneck.data.folders import Item
-from bneck.data.images import CROPS, Encoded, Pixels, read_ahead, read_crop
+from bneck.data.images import CROPS, Pixels, read_ahead, read_crop
 from bneck.data.labels import Labelled, is_image_list, labelled_images, read_classes
 from bneck.data.sources import Source, file_source
 from bneck.records.imported import class_places
@@ -22,7 +23,7 @@ from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.tasks.classify.dataset import find, read_central
 from bneck.tasks.classify.scoring import evaluate as score
-from bneck.tasks.data import Answers, Scores
+from bneck.tasks.data import Answers, Scores, known_bits
 
 BATCH = 32
 BAD_SHARE = 0.01  # of the images may be unreadable
@@ -68,6 +69,7 @@ def evaluate(
         # A module without a record has only numbers for labels; a file holds its own.
         known = class_places(record if answers.net else {"classes": list(answers.labels), **record})
         fit = _fit(_labelled(Path(data), known, listed), answers.spec.classes, Path(data))
+        fit = replace(fit, images=replace(fit.images, bits=known_bits(answers, record)))
     progress.stage(f"scoring {answers.spec.name}", len(fit.images.names))
     batches = _Batches(answers, fit, read, progress)
     accuracy = score(answers, batches, background=fit.background)

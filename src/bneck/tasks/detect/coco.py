@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from bneck.data.depth import FULL
 from bneck.data.images import image_size, is_turned
 from bneck.data.texts import decoded
 from bneck.data.walk import DataError, has_images
@@ -65,6 +66,7 @@ class Annotated:
     ids: tuple[int, ...]
     pictures: tuple[Picture, ...]
     dropped: tuple[Dropped, ...]
+    bits: int = FULL  # of values of more than 8 bits, see `data.images.set_bits`
 
     def without(self, bad: Mapping[int, str]) -> Annotated:
         """Without the pictures whose ids are given with a reason.

@@ -12,12 +12,23 @@ import numpy as np
 from torch import Tensor
 
 from bneck.data.folders import Found
+from bneck.data.images import set_bits
 from bneck.data.read import read_images
 from bneck.records.files import write_bytes
 from bneck.records.progress import Progress
 from bneck.specs.errors import InputError, few
 from bneck.specs.network import NetSpec
-from bneck.tasks.data import Answers, Data, Dataset, Indices, Learning, Left, Opened, Scores
+from bneck.tasks.data import (
+    Answers,
+    Data,
+    Dataset,
+    Indices,
+    Learning,
+    Left,
+    Opened,
+    Scores,
+    known_bits,
+)
 from bneck.tasks.detect.average_precision import average_precision, check_evaluator
 from bneck.tasks.detect.coco import Annotated, ground_truth, read_coco
 from bneck.tasks.detect.find import find_splits
@@ -54,6 +65,9 @@ def find(data: str | None, options: Any, *, seed: int) -> AnnotatedImages:
     splits = find_splits(root, images=images, seed=seed)
     train = splits.read("train", root)
     val = aligned(splits.read("val", root), train.classes, str(train.file), train.ids)
+    files = [picture.path for picture in train.pictures]
+    bits = set_bits(files.__getitem__, len(files))
+    train, val = replace(train, bits=bits), replace(val, bits=bits)
     if len(train.pictures) < 2:
         raise InputError(f"{train.file} has 1 image; batch norm needs at least 2, add images")
     if not objects(train):
@@ -77,7 +91,7 @@ def find(data: str | None, options: Any, *, seed: int) -> AnnotatedImages:
             "objects": {name: objects(part) for name, part in parts.items()},
             "category_ids": list(train.ids),
         },
-        found=Found(splits.val, {LISTED: dropped} if dropped else {}, tuple(notes)),
+        bits=bits, found=Found(splits.val, {LISTED: dropped} if dropped else {}, tuple(notes)),
     )  # fmt: skip
 
 
@@ -185,7 +199,9 @@ class DetectionData(Data):
         opened, side = self.open(), self.resolution
         if split == "val":
             files = [picture.path for picture in opened.others.pictures]
-            return read_images(files, (side, side), count, net.normalisation)
+            return read_images(
+                files, (side, side), count, net.normalisation, bits=opened.others.bits
+            )
         indices = np.unique(np.linspace(0, len(opened.usable) - 1, count).astype(np.int64))
         return varied(opened.train, indices, side, PLAIN, (0, 0), net.normalisation)[0]
 
@@ -239,4 +255,5 @@ def evaluate(
     else:
         annotated = find_splits(root, images=place, seed=seed).read(split, root)
     annotated = aligned(annotated, answers.labels, "the network")
+    annotated = replace(annotated, bits=known_bits(answers, record))
     return score(answers, annotated, split, progress, out=out)

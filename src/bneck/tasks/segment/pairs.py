@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bneck.data.depth import FULL
 from bneck.data.folders import Found, held_out
+from bneck.data.images import set_bits
 from bneck.data.lists import UNDIVIDED, listed_stem, split_lists
 from bneck.data.walk import DataError, images_below, subfolders
 from bneck.tasks.segment.class_list import CLASS_LISTS, find_list, read_labels, voc_labels
@@ -32,6 +34,7 @@ class Scenery:
     labels: Labels
     splits: dict[str, tuple[Pair, ...]]
     found: Found = field(default_factory=Found)
+    bits: int = FULL  # of values of more than 8 bits, see `data.images.set_bits`
 
     def split(self, name: str) -> tuple[Pair, ...]:
         """The pairs of a split; DataError where there is none of that name."""
@@ -89,7 +92,9 @@ def list_pairs(
     camvid = any(path.name.lower().endswith(ANNOT) for path in inside.values())
     ordered = {name: found[name] for name in SPLITS if name in found}
     said = Found(how, dict(left), (*notes, *told))
-    return Scenery("camvid" if camvid else "pairs", known, ordered, said)
+    files = [pair.image for pair in found[TRAIN]]
+    bits = set_bits(files.__getitem__, len(files))
+    return Scenery("camvid" if camvid else "pairs", known, ordered, said, bits)
 
 
 def _cityscapes(root: Path, images: Path, masks: Path) -> Scenery:

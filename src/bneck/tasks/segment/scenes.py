@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from bneck.data.batches import normalise
+from bneck.data.depth import FULL, deep
 from bneck.data.folders import DataError
 from bneck.data.images import Pixels, read_whole
 from bneck.data.memory import room
@@ -60,17 +61,19 @@ class Scenes:
 
     `size` is the (height, width) in pixels that images are brought to; None leaves them as they are.
     `whole_masks` leaves masks at their own size where images are resized, for validation.
-    `kept_bytes` of None is `data.memory.room` for two sets in one process.
+    `kept_bytes` of None is `data.memory.room` for two sets in one process. `bits` are those of values of
+    more than 8 bits.
     """
 
     def __init__(
         self, pairs: Sequence[Pair], labels: Labels, *, size: Size | None = None,
-        whole_masks: bool = False, kept_bytes: int | None = None,
+        whole_masks: bool = False, kept_bytes: int | None = None, bits: int = FULL,
     ) -> None:  # fmt: skip
         self.pairs = tuple(pairs)
         self.labels = labels
         self.size = size
         self.whole_masks = whole_masks
+        self.bits = bits
         self._kept: dict[int, tuple[Pixels, Pixels]] = {}
         self.kept_bytes = room(SETS, 1) if kept_bytes is None else kept_bytes
         self._room = self.kept_bytes
@@ -87,7 +90,7 @@ class Scenes:
         if index in self._kept:
             return self._kept[index]
         pair = self.pairs[index]
-        image = read_whole(pair.image)
+        image = read_whole(deep(pair.image, self.bits))
         if isinstance(image, str):
             raise DataError(
                 f"image {pair.image} cannot be read: {image}; replace it or delete the pair"
