@@ -13,9 +13,9 @@ from PIL import Image
 
 from bneck.data.folders import DataError
 from bneck.data.images import image_size
-from bneck.tasks.detect.coco import Annotated, ground_truth, read_coco
-from bneck.tasks.detect.find import find_annotations, find_splits
-from bneck.tasks.detect.voc import convert_voc
+from bneck.tasks.detect.intake.coco import Annotated, ground_truth, read_coco
+from bneck.tasks.detect.intake.find import find_annotations, find_splits
+from bneck.tasks.detect.intake.voc import convert_voc
 from commands import Call, refusal
 
 BCCD = Path(__file__).parents[2] / "shared/data/bccd/bccd.tar"

@@ -26,7 +26,7 @@ from bneck.runs.load import trained
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, to_text
 from bneck.specs.transforms import with_expanded
-from bneck.tasks.detect.coco import read_coco
+from bneck.tasks.detect.intake.coco import read_coco
 from bneck.tasks.detect.scoring import score
 from commands import Call, refusal
 

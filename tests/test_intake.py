@@ -15,11 +15,11 @@ from PIL import Image
 
 from bneck.data.find import find_images
 from bneck.data.folders import DataError, Found, list_images
-from bneck.data.intake import Repeated, repeated, sentence
+from bneck.data.intake.sentence import Repeated, repeated, sentence
+from bneck.data.intake.splits import only_a_split, split_of
+from bneck.data.intake.walk import HEIF_READ
 from bneck.data.pack import decode
 from bneck.data.sources import file_source
-from bneck.data.splits import only_a_split, split_of
-from bneck.data.walk import HEIF_READ
 from bneck.runs.answers import answering
 from bneck.tasks.data import known_bits
 from commands import Call

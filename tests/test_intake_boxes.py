@@ -12,9 +12,9 @@ from PIL import Image
 
 from bneck.data.folders import DataError
 from bneck.specs.errors import InputError
-from bneck.tasks.detect.coco import Annotated, ground_truth, read_coco
 from bneck.tasks.detect.dataset import find
-from bneck.tasks.detect.find import find_splits
+from bneck.tasks.detect.intake.coco import Annotated, ground_truth, read_coco
+from bneck.tasks.detect.intake.find import find_splits
 from bneck.tasks.detect.task import DetectOptions
 from commands import Call, refusal
 

@@ -282,7 +282,7 @@ class TestWhatAValueMeans:
         places = ("--data", tmp_path / "data", "--out", tmp_path / "run", "--size", 32)
         said = call("train", tiny_file, "--task", "segment", *places)
         assert said.code == 2
-        assert "of the class 'background', so there is nothing to learn" in said.err
+        assert "are ignored or of the class 'background', so there is nothing to learn" in said.err
 
     def test_negative_ids_to_ignore(self, tmp_path: Path, tiny_file: Path, call: Call) -> None:
         stored(tmp_path, HALF)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bneck.data.folders import DataError
-from bneck.tasks.segment.class_list import read_labels
+from bneck.tasks.segment.intake.class_list import read_labels
 from bneck.tasks.segment.masks import (
     CITYSCAPES,
     IGNORED,

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unicodedata import normalize
 
-from bneck.data.layout import Layout, find_layout
-from bneck.data.splits import VAL_NAMES
-from bneck.data.walk import SUFFIXES, DataError, counted, endings, images_below
+from bneck.data.intake.layout import Layout, find_layout
+from bneck.data.intake.splits import VAL_NAMES
+from bneck.data.intake.walk import SUFFIXES, DataError, counted, endings, images_below
 
 __all__ = [
     "SUFFIXES", "VAL_NAMES", "DataError", "Found", "Item", "Listing", "check_class_names", "class_folders",

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bneck.data.depth import FULL, Deep, Encoded
-from bneck.data.walk import HEIF_READ
+from bneck.data.intake.walk import HEIF_READ
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Crop: TypeAlias = Literal["central", "resize", "published"]

@@ -20,10 +20,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from bneck.data.intake.splits import only_a_split, split_of
+from bneck.data.intake.texts import decoded
+from bneck.data.intake.walk import DataError, endings, is_hidden, is_image
 from bneck.data.sources import Source, Sources, state_of, with_splits
-from bneck.data.splits import only_a_split, split_of
-from bneck.data.texts import decoded
-from bneck.data.walk import DataError, endings, is_hidden, is_image
 
 BLOCK = 512
 HANDLES = 256  # shards that stay open; systems allow some thousand files, or only one

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from bneck.data.intake.splits import Split, split_of
+from bneck.data.intake.walk import DataError, is_hidden
 from bneck.data.sources import Source, Sources, state_of, with_splits
-from bneck.data.splits import Split, split_of
-from bneck.data.walk import DataError, is_hidden
 
 LABELS = ("label", "labels", "fine_label", "cls", "class", "target")
 KEPT_GROUPS = 4  # row groups of parquet that are kept decoded

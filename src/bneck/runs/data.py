@@ -10,14 +10,15 @@ from typing import Any, get_type_hints
 from torch import Tensor
 
 from bneck.data.depth import FULL
-from bneck.data.intake import Repeated, repeated, sentence
-from bneck.data.walk import images_below
+from bneck.data.intake.sentence import Repeated, repeated, sentence
+from bneck.data.intake.walk import images_below
 from bneck.records.files import write_json
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
 from bneck.runs.load import Trained, few
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Data, Dataset, Left, Size, Task
+from bneck.tasks.data import check_divided
 from bneck.tasks.registry import tasks
 from bneck.training.processes import ALONE, ProcessGroup
 
@@ -37,6 +38,7 @@ def data_record(dataset: Dataset, place: str | None) -> dict[str, Any]:
     )
     return {
         "found": line,
+        "val": dataset.found.val,
         "in_train_and_val": list(repeats.leaked),
         "name": dataset.name,
         "path": place,
@@ -201,6 +203,8 @@ def run_dataset(run: Trained, data: str | Path | None = None) -> Dataset:
     seed = (run.record.get("options") or {}).get("seed", 0)
     place = known["path"] if data is None else str(data)
     found = run.task.find(place, run.options, seed=seed)
+    if data is None:
+        check_divided(found.found.val, run.record, place)
     check_classes(found, run.labels, data_name(run.record, data), bool(run.record.get("classes")))
     return found
 

@@ -16,6 +16,7 @@ from bneck.data.depth import FULL
 from bneck.data.folders import Found
 from bneck.data.sources import Source, file_source
 from bneck.records.progress import Progress
+from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
 
@@ -272,6 +273,19 @@ class Data(ABC):
 @lru_cache(maxsize=1)
 def _opened(data: Data) -> Opened:
     return data.read()
+
+
+def check_divided(val: str, record: Mapping[str, Any], where: object) -> None:
+    """Raise InputError where a run's val came about otherwise than now, as where a val folder is gone.
+
+    `val` is `Found.val` of the run's own data as it is now: its "val" would be images that the run learned from.
+    """
+    told = (record.get("data") or {}).get("val")
+    if told is not None and told != val:
+        raise InputError(
+            f"val of {where} is {val} now, and was {told} when the run was trained; bring the images back as they "
+            "were, or pass others with --data"
+        )
 
 
 def known_bits(answers: Answers, record: Mapping[str, Any]) -> int:

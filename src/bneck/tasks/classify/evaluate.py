@@ -23,7 +23,7 @@ from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.tasks.classify.dataset import find, read_central
 from bneck.tasks.classify.scoring import evaluate as score
-from bneck.tasks.data import Answers, Scores, known_bits
+from bneck.tasks.data import Answers, Scores, check_divided, known_bits
 
 BATCH = 32
 BAD_SHARE = 0.01  # of the images may be unreadable
@@ -136,6 +136,7 @@ def _own(record: Mapping[str, Any], split: str, seed: int, listed: Path | None) 
             f"{where} has the classes {', '.join(found.classes)} now, and the network was trained on "
             f"{', '.join(record['classes'])}; bring these back, or pass other images with --data"
         )
+    check_divided(found.found.val, record, where)
     splits = {"train": found.sources.train, "val": found.sources.val, "test": found.sources.test}
     images = splits.get(split)
     if images is None:

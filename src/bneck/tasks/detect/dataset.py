@@ -30,9 +30,9 @@ from bneck.tasks.data import (
     known_bits,
 )
 from bneck.tasks.detect.average_precision import average_precision, check_evaluator
-from bneck.tasks.detect.coco import Annotated, ground_truth, read_coco
-from bneck.tasks.detect.find import find_splits
 from bneck.tasks.detect.images import MARGIN, Batch, BoxAugment, box_batches, store, varied
+from bneck.tasks.detect.intake.coco import Annotated, ground_truth, read_coco
+from bneck.tasks.detect.intake.find import find_splits
 from bneck.tasks.detect.loss import DetectionLoss, check_loss, divergence
 from bneck.tasks.detect.scoring import found_in, results, score
 from bneck.training.processes import ProcessGroup

@@ -26,7 +26,7 @@ from bneck.data.vary import recoloured, sample
 from bneck.records.files import write_json
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.tasks.detect.boxes import Boxes, Labels
-from bneck.tasks.detect.coco import Annotated, Picture
+from bneck.tasks.detect.intake.coco import Annotated, Picture
 
 Batch = tuple[Tensor, list[Boxes], list[Labels]]
 

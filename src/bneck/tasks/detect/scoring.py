@@ -19,11 +19,11 @@ from bneck.specs.errors import InputError
 from bneck.tasks.contract import Answers, Scores
 from bneck.tasks.detect.average_precision import average_precision
 from bneck.tasks.detect.boxes import Found, detections
-from bneck.tasks.detect.coco import Annotated, Picture, ground_truth
 from bneck.tasks.detect.drawing import FALSE_ALARM, HIT, MISSED, Mark, sheet, with_boxes
 from bneck.tasks.detect.head import anchors
 from bneck.tasks.detect.hits import Verdict, best_threshold, judge
 from bneck.tasks.detect.images import eval_images
+from bneck.tasks.detect.intake.coco import Annotated, Picture, ground_truth
 
 BATCH = 8  # images scored at a time
 ON_SHEET = 12

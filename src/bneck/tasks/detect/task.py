@@ -107,7 +107,7 @@ class Detect(Task):
 
     def convert(self, data: Path, out: Path | None) -> tuple[dict[str, Path], tuple[Left, ...]]:
         """VOC xml as COCO json, in `data`/annotations unless `out` says otherwise."""
-        from bneck.tasks.detect.voc import convert_voc
+        from bneck.tasks.detect.intake.voc import convert_voc
 
         files, dropped = convert_voc(data, data / "annotations" if out is None else out)
         return files, tuple(Left(what=one.what, why=one.reason) for one in dropped)

@@ -216,12 +216,6 @@ def _survey(dataset: MaskedImages, size: Size | None, scratch: Path, progress: P
             f"first is {train.pairs[survey.empty[0]].mask}"
         )
     unseen = [name for name, n in zip(dataset.classes, survey.pixels, strict=True) if not n]
-    if len(unseen) == len(dataset.classes) - 1 > 0:
-        only = next(name for name in dataset.classes if name not in unseen)
-        raise InputError(
-            f"all labelled pixels of all {len(train)} masks of train are of the class {only!r}, so there is "
-            "nothing to learn; check the class list and --ignore"
-        )
     if unseen:
         progress.say(f"no mask of train has a pixel of {', '.join(unseen)}")
     scratch.mkdir(parents=True, exist_ok=True)

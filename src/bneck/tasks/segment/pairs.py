@@ -12,12 +12,12 @@ from pathlib import Path
 from bneck.data.depth import FULL
 from bneck.data.folders import Found, held_out
 from bneck.data.images import set_bits
-from bneck.data.lists import UNDIVIDED, listed_stem, split_lists
-from bneck.data.walk import DataError, images_below, subfolders
-from bneck.tasks.segment.class_list import CLASS_LISTS, find_list, read_labels, voc_labels
-from bneck.tasks.segment.encoding import settled
+from bneck.data.intake.lists import UNDIVIDED, listed_stem, split_lists
+from bneck.data.intake.walk import DataError, images_below, subfolders
+from bneck.tasks.segment.intake.class_list import CLASS_LISTS, find_list, read_labels, voc_labels
+from bneck.tasks.segment.intake.encoding import settled
+from bneck.tasks.segment.intake.matching import ANNOT, Matched, Pair, match
 from bneck.tasks.segment.masks import Labels, cityscapes_labels
-from bneck.tasks.segment.matching import ANNOT, Matched, Pair, match
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SPLITS = (TRAIN, VAL, TEST)

@@ -18,8 +18,8 @@ from bneck.data.images import Pixels, read_whole
 from bneck.data.memory import room
 from bneck.data.read import Size, resized
 from bneck.specs.normalisation import IMAGENET, Normalisation
+from bneck.tasks.segment.intake.matching import Pair
 from bneck.tasks.segment.masks import IGNORED, Labels, read_mask
-from bneck.tasks.segment.matching import Pair
 
 STEP = 0.25  # between scales
 SETS = 2  # that a training run or a search has at once: train, and what is scored
@@ -108,12 +108,13 @@ class Scenes:
         """Read every pair once; `on_scene` is called with 1 after each.
 
         Raises:
-            DataError: a bad file, or nothing but ignored pixels everywhere.
+            DataError: a bad file, nothing but ignored pixels everywhere, or next to them one class of several.
         """
         classes = len(self.labels.names)
-        pixels, empty = np.zeros(classes, np.int64), []
+        pixels, empty, ignored = np.zeros(classes, np.int64), [], 0
         for index in range(len(self)):
-            found = np.bincount(self.read(index)[1].ravel(), minlength=256)[:classes]
+            counts = np.bincount(self.read(index)[1].ravel(), minlength=256)
+            found, ignored = counts[:classes], ignored + int(counts[IGNORED])
             pixels += found
             if not found.any():
                 empty.append(index)
@@ -123,6 +124,14 @@ class Scenes:
             raise DataError(
                 f"all pixels of all {len(self)} masks are ignored (the first is {self.pairs[0].mask}); check "
                 "the class list and --ignore"
+            )
+        if (
+            ignored and classes > 1 and (pixels > 0).sum() == 1
+        ):  # as objects that are taken for ignored
+            only = self.labels.names[int(pixels.argmax())]
+            raise DataError(
+                f"all pixels of all {len(self)} masks are ignored or of the class {only!r}, so there is "
+                "nothing to learn; check the class list and --ignore"
             )
         return Survey(pixels, tuple(empty))
 

@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 
 from bneck.data.images import image_size
-from bneck.data.texts import read_text
-from bneck.data.walk import DataError, is_image, walk
-from bneck.tasks.detect.coco import Annotated
-from bneck.tasks.detect.image_files import ImageFiles
-from bneck.tasks.detect.marked import Box, Marked, annotated_of, split_by_folder
+from bneck.data.intake.texts import read_text
+from bneck.data.intake.walk import DataError, is_image, walk
+from bneck.tasks.detect.intake.coco import Annotated
+from bneck.tasks.detect.intake.image_files import ImageFiles
+from bneck.tasks.detect.intake.marked import Box, Marked, annotated_of, split_by_folder
 
 NAME_LISTS = ("classes.txt", "obj.names", "names.txt")
 _LINE = re.compile(r"\d+(\s+[-+\d.eE]+){4,}")

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from bneck.data.splits import split_of
-from bneck.data.texts import read_text
-from bneck.data.walk import DataError, subfolders
+from bneck.data.intake.splits import split_of
+from bneck.data.intake.texts import read_text
+from bneck.data.intake.walk import DataError, subfolders
 from bneck.tasks.segment.masks import Colour, Labels, labels, palette
 
 CLASS_LISTS = (

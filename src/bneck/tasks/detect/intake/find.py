@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from bneck.data.folders import held_out
-from bneck.data.splits import Split, preferred, split_of, words
-from bneck.data.walk import DataError, is_hidden
-from bneck.tasks.detect.coco import Annotated, read_coco
-from bneck.tasks.detect.voc import has_voc, read_voc
-from bneck.tasks.detect.yolo import has_yolo, read_yolo
+from bneck.data.intake.splits import Split, preferred, split_of, words
+from bneck.data.intake.walk import DataError, is_hidden
+from bneck.tasks.detect.intake.coco import Annotated, read_coco
+from bneck.tasks.detect.intake.voc import has_voc, read_voc
+from bneck.tasks.detect.intake.yolo import has_yolo, read_yolo
 
 VAL_SHARE = 0.2  # where there is no val split
 LOOKED_AT = 1 << 16  # bytes of a json without a split's name, to tell COCO's from others

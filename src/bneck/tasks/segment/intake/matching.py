@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bneck.data.splits import only_a_split, split_of, words
-from bneck.data.walk import SUFFIXES
+from bneck.data.intake.splits import only_a_split, split_of, words
+from bneck.data.intake.walk import SUFFIXES
 
 _MASKS = frozenset((
     "mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots", "segmentation",

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bneck.data.splits import Split, only_a_split, preferred, split_of, words
-from bneck.data.walk import DataError, has_images, images_below, is_image, subfolders
+from bneck.data.intake.splits import Split, only_a_split, preferred, split_of, words
+from bneck.data.intake.walk import DataError, has_images, images_below, is_image, subfolders
 
 _UNLABELLED = ("unlabeled", "unlabelled", "unlabel", "unannotated", "unsorted")
 Classes = Mapping[str, Path]

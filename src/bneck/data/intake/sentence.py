@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from bneck.data.folders import Found
+from bneck.data.intake.walk import counted
 from bneck.data.sources import Source
-from bneck.data.walk import counted
 
 CLASSES_SHOWN = 5
 

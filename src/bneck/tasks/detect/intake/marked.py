@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bneck.data.splits import only_a_split, split_of
-from bneck.tasks.detect.coco import Annotated, annotated
+from bneck.data.intake.splits import only_a_split, split_of
+from bneck.tasks.detect.intake.coco import Annotated, annotated
 
 
 @dataclass(frozen=True, slots=True)

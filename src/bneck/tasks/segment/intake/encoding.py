@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from bneck.data.images import DECODERS
-from bneck.data.walk import DataError
+from bneck.data.intake.walk import DataError
 from bneck.tasks.segment.masks import IGNORED, PLAIN, Colour, Labels, labels
 
 LOOKED_AT = 64  # masks, spread evenly over those of train

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bneck.data.walk import DataError
+from bneck.data.intake.walk import DataError
 
 LISTS = ("images", "annotations", "categories")
 BACKGROUND = ("__background__", "_background_", "background")

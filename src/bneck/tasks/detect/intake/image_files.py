@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from bneck.data.walk import SUFFIXES, images_below
+from bneck.data.intake.walk import SUFFIXES, images_below
 
 # Where images lie next to their json, or next to the folder that holds it.
 IMAGE_FOLDERS = ("", "images", "JPEGImages", "data")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from bneck.data.splits import Split, split_of
-from bneck.data.texts import read_text
-from bneck.data.walk import SUFFIXES, is_hidden
+from bneck.data.intake.splits import Split, split_of
+from bneck.data.intake.texts import read_text
+from bneck.data.intake.walk import SUFFIXES, is_hidden
 
 UNDIVIDED = ""
 
