@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 import unicodedata
 from collections import Counter
@@ -22,7 +23,7 @@ from bneck.data.pack import decode
 from bneck.data.sources import file_source
 from bneck.runs.answers import answering
 from bneck.tasks.data import known_bits
-from commands import Call
+from commands import Call, refusal
 from test_data_folders import lay, many
 
 ABC = ("a", "b", "c")
@@ -372,6 +373,10 @@ def test_a_training_says_records_and_reports_it(
     assert json.loads((run / "run.json").read_text())["data"]["found"] == line
     assert f"Data: {line}." in (run / "report.md").read_text()
     assert json.loads(call("evaluate", run, "--split", "test", "--json").out)["images"] == 6
+    for split in ("val", "test"):
+        shutil.rmtree(data / split)
+    said = refusal(call("evaluate", run))  # what would be val now was learned from
+    assert "is split off by seed 0 now, and was given when the run was trained" in said
 
 
 def test_deep_values_are_recorded_and_used_at_predict(

@@ -278,13 +278,13 @@ def _opened(data: Data) -> Opened:
 def check_divided(val: str, record: Mapping[str, Any], where: object) -> None:
     """Raise InputError where a run's val came about otherwise than now, as where a val folder is gone.
 
-    `val` is `Found.val` of the run's own data as it is now: its "val" would be images that the run learned from.
+    `val` is `Found.val` of the run's own data as it is now, whose val may be images that the run learned from.
     """
     told = (record.get("data") or {}).get("val")
     if told is not None and told != val:
         raise InputError(
-            f"val of {where} is {val} now, and was {told} when the run was trained; bring the images back as they "
-            "were, or pass others with --data"
+            f"val of {where} is {val} now, and was {told} when the run was trained; bring the images back as "
+            "they were, or pass others with --data"
         )
 
 

@@ -27,6 +27,7 @@ from bneck.tasks.data import (
     Left,
     Opened,
     Scores,
+    check_divided,
     known_bits,
 )
 from bneck.tasks.detect.average_precision import average_precision, check_evaluator
@@ -253,7 +254,10 @@ def evaluate(
     if root.is_file() and root.suffix == ".json" and not own:
         annotated = read_coco(root, images=place)  # all of it, whatever the split is called
     else:
-        annotated = find_splits(root, images=place, seed=seed).read(split, root)
+        splits = find_splits(root, images=place, seed=seed)
+        if own:
+            check_divided(splits.val, record, root)
+        annotated = splits.read(split, root)
     annotated = aligned(annotated, answers.labels, "the network")
     annotated = replace(annotated, bits=known_bits(answers, record))
     return score(answers, annotated, split, progress, out=out)

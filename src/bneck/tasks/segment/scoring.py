@@ -24,7 +24,7 @@ from bneck.records.files import write_whole
 from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Answers, Prediction, Scores, Size
-from bneck.tasks.data import known_bits
+from bneck.tasks.data import check_divided, known_bits
 from bneck.tasks.options import sized
 from bneck.tasks.segment.drawing import class_shares, overlay
 from bneck.tasks.segment.masks import IGNORED
@@ -235,6 +235,8 @@ def split_scenes(
         Path(str(root)), classes=None if classes is None else Path(classes),
         ignore=options.ignore or tuple(own.get("ignore") or ()), seed=seed,
     )  # fmt: skip
+    if data is None:
+        check_divided(scenery.found.val, record, root)
     if list(scenery.labels.names) != list(answers.labels):
         raise InputError(
             f"the data has the classes {', '.join(scenery.labels.names)}, and the network was trained on "

@@ -72,7 +72,7 @@ def find_annotations(root: Path) -> dict[str, Path]:
     """The json files of a dataset's splits, of "" where a single one is of no split; {} where there are none.
 
     A file belongs to a split if a word of its name, or of its folder's, is the split's
-    (`data.splits.split_of`): `annotations/instances_train2017.json`, `train/_annotations.coco.json`,
+    (`splits.split_of`): `annotations/instances_train2017.json`, `train/_annotations.coco.json`,
     `coco_val.json`. Of several files for a split those of the usual word count (val before dev), then COCO's
     `instances_*`.
 
