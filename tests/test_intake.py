@@ -373,6 +373,12 @@ def test_a_training_says_records_and_reports_it(
     assert json.loads((run / "run.json").read_text())["data"]["found"] == line
     assert f"Data: {line}." in (run / "report.md").read_text()
     assert json.loads(call("evaluate", run, "--split", "test", "--json").out)["images"] == 6
+    shutil.copytree(data, tmp_path / "other")
+    shutil.rmtree(tmp_path / "other/train/cup")
+    lay(tmp_path / "other/train/cup", "0.png")
+    for split, count in (("test", 6), ("val", 4)):
+        command = ("evaluate", run, "--data", tmp_path / "other", "--split", split, "--json")
+        assert json.loads(call(*command).out)["images"] == count
     for split in ("val", "test"):
         shutil.rmtree(data / split)
     said = refusal(call("evaluate", run))  # what would be val now was learned from

@@ -11,12 +11,12 @@ from pathlib import Path
 from unicodedata import normalize
 
 from bneck.data.intake.layout import Layout, find_layout
-from bneck.data.intake.splits import VAL_NAMES
+from bneck.data.intake.splits import split_of
 from bneck.data.intake.walk import SUFFIXES, DataError, counted, endings, images_below
 
 __all__ = [
-    "SUFFIXES", "VAL_NAMES", "DataError", "Found", "Item", "Listing", "check_class_names", "class_folders",
-    "held_out", "list_images", "split_off",
+    "SUFFIXES", "DataError", "Found", "Item", "Listing", "check_class_names", "class_folders",
+    "held_out", "list_images", "split_folder", "split_off",
 ]  # fmt: skip
 Paths = Mapping[str, tuple[Path, ...]]
 
@@ -95,20 +95,14 @@ def list_images(root: Path, *, val_share: float = 0.2, seed: int = 0) -> Listing
     )  # fmt: skip
 
 
-def class_folders(root: Path, split: str = "val") -> dict[str, tuple[Path, ...]]:
-    """Images to judge by, by class in the order of names: those of a split, or of all folders without splits.
+def class_folders(root: Path) -> dict[str, tuple[Path, ...]]:
+    """Images to judge by, by class in the order of names: those of val, or all where nothing is divided.
 
     Raises:
-        DataError: no class folders there, no such split, or a class without images.
+        DataError: no class folders there, or one without images.
     """
     layout = find_layout(root)
-    if split not in layout.splits:
-        divided = len(layout.splits) > 1
-        if divided and split != "val":
-            raise DataError(
-                f"there is no split {split!r} of {root}; it has {', '.join(layout.splits)}"
-            )
-        split = "train"
+    split = "val" if "val" in layout.splits else "train"
     place, folders = layout.places[split], _composed(layout, split)
     if not folders:
         raise DataError(
@@ -117,6 +111,30 @@ def class_folders(root: Path, split: str = "val") -> dict[str, tuple[Path, ...]]
         )
     check_class_names(folders, place)
     return {name: _images(folder) for name, folder in folders.items()}
+
+
+def split_folder(root: Path, split: str) -> Path:
+    """The folder that holds the class folders of a split; `root` where it is not divided into such folders.
+
+    Raises:
+        DataError: no such folder, or it is divided and has no such split.
+    """
+    if not root.is_dir():
+        return root  # what reads it says what is wrong
+    layout = find_layout(root)
+    if len(layout.splits) == 1:
+        return root
+    if split == "test" and split_of(layout.places.get("val", root).name) == "test":
+        split = "val"  # which test is where there is no other
+    if split not in layout.splits and split in ("train", "val", "test"):
+        raise DataError(f"there is no split {split!r} of {root}; it has {', '.join(layout.splits)}")
+    place = layout.places.get(split, root)
+    if split != "val" and list(layout.places.values()).count(place) > 1:
+        raise DataError(
+            f"{root} has its splits inside the class folders; to score on {split}, give a folder that holds "
+            f"{split}/CLASS"
+        )
+    return place
 
 
 def held_out(count: int, share: float) -> int:

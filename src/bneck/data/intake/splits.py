@@ -20,7 +20,6 @@ _FILLERS = (
     "", "s", "a", "all", "data", "dataset", "folder", "full", "image", "images", "img", "imgs", "instances",
     "jpg", "of", "part", "photos", "pictures", "png", "seg", "set", "sets", "shard", "shards", "split", "the",
 )  # fmt: skip
-VAL_NAMES = ("val", "valid", "validation", "test")  # of a file's words, in this order
 _SPLITS: dict[str, Split] = {
     word + end: split
     for split, words in WORDS.items()

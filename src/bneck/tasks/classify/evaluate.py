@@ -14,9 +14,9 @@ from torch import Tensor
 
 from bneck.data.batches import normalise
 from bneck.data.depth import Encoded
-from bneck.data.folders import Item
+from bneck.data.folders import Item, split_folder
 from bneck.data.images import CROPS, Pixels, read_ahead, read_crop
-from bneck.data.labels import Labelled, is_image_list, labelled_images, read_classes
+from bneck.data.labels import LABELS_CSV, Labelled, is_image_list, labelled_images, read_classes
 from bneck.data.sources import Source, file_source
 from bneck.records.imported import class_places
 from bneck.records.progress import Progress
@@ -44,7 +44,7 @@ def evaluate(
             or `labels` has; else they are numbered in the order of their names. None takes the images of
             the network's run, split as the run split them, and sees of each what training scored.
         options: crop, resolution and labels of `ClassifyOptions`.
-        split: of the run's own images "val" or "train", of others only what the scores are called.
+        split: "val", "train" or "test" where the images are divided, else only what the scores are called.
         record: that of the network's run, {} where there is none.
         seed: that the run split its images by.
         progress: receives what happens.
@@ -62,6 +62,8 @@ def evaluate(
     read: Read = partial(read_crop, side=side, crop=crop, **how)
     if listed is not None and is_image_list(listed):
         data = data or own  # it says itself which images are meant
+    if data is not None and listed is None and not (Path(data) / LABELS_CSV).is_file():
+        data = str(split_folder(Path(data), split))
     if data is None:
         fit = _own(record, split, seed, listed)
         read = partial(read_central, side=side) if crop == "central" else read
