@@ -19,6 +19,7 @@ from bneck.data.folders import DataError, Found, list_images
 from bneck.data.intake.sentence import Repeated, repeated, sentence
 from bneck.data.intake.splits import only_a_split, split_of
 from bneck.data.intake.walk import HEIF_READ
+from bneck.data.labels import labelled_images
 from bneck.data.pack import decode
 from bneck.data.sources import file_source
 from bneck.runs.answers import answering
@@ -408,3 +409,29 @@ def test_deep_values_are_recorded_and_used_at_predict(
     Image.fromarray(np.full((40, 40), 100, np.uint8)).save(eight)
     one, other = json.loads(call("predict", run, flat, eight, "--json").out)
     assert one["classes"] == other["classes"]  # 1600 of 4096 is 100 of 256
+
+
+TABLES = {
+    "comma": "path,index\n{a},0\n{b},1\n", "semicolon": "path;index\n{a};0\n{b};1\n",
+    "tab": "path\tindex\n{a}\t0\n{b}\t1\n", "names": "path,label\n{a},cup\n{b},pen\n",
+    "filename": "filename,label\n{a},0\n{b},1\n", "blanks": "path, index\n{a}, 0\n{b}, 1\n\n",
+    "float": "path,index\n{a},0.0\n{b},1.0\n", "capitals": "Path;Index\n{a};0\n{b};1\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("form", TABLES)
+def test_tables_of_labels_from_spreadsheets(tmp_path: Path, form: str, encoding: str) -> None:
+    text = TABLES[form].format(a="in/a 1.jpg", b="b.jpg").replace("\n", "\r\n")
+    (tmp_path / "labels.csv").write_bytes(text.encode(encoding))
+    items = labelled_images(tmp_path, known={"cup": 0, "pen": 1}).items
+    assert [(item.path, item.label) for item in items] == [
+        (tmp_path / "in/a 1.jpg", 0), (tmp_path / "b.jpg", 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["", "-1", "1.5", "mug"])
+def test_labels_that_are_no_class(tmp_path: Path, value: str) -> None:
+    (tmp_path / "labels.csv").write_text(f"path;label\na.jpg;cup\nb.jpg;{value}\n")
+    with pytest.raises(DataError, match=f"has no index in line 3: '{value}'"):
+        labelled_images(tmp_path, known={"cup": 0})
