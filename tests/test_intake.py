@@ -162,6 +162,10 @@ class TestFolders:
         listing = list_images(tmp_path)
         assert len(listing.train) + len(listing.val) == 12
         assert listing.found.left == {".nef": 2, "without a suffix": 2, "in no class folder": 1}
+        lay(
+            tmp_path / "split", *classes("train", 3), *classes("val", 2), "train/x.jpg", "val/y.jpg"
+        )
+        assert list_images(tmp_path / "split").found.left == {"in no class folder": 2}
 
     def test_unicode_forms_of_one_name(self, tmp_path: Path) -> None:
         lay(tmp_path, *many(f"train/{NFC}", 3), *many("train/pen", 3), *many(f"val/{NFD}", 2))

@@ -199,6 +199,11 @@ class TestCoco:
         alone = find(str(tmp_path / "here" / file), DetectOptions(), seed=3)
         assert [p.path.name for p in alone.val.pictures] == parts[0]
 
+    def test_json_files_some_folders_deeper(self, tmp_path: Path) -> None:
+        for split in ("train", "val"):
+            coco(tmp_path, file=f"archive/data/{split}/_annotations.coco.json")
+        assert seen(find(str(tmp_path), DetectOptions(), seed=0).val) == WHOLE
+
     def test_test_is_left_alone_and_other_json_is_no_annotation(self, tmp_path: Path) -> None:
         for split in ("train", "valid", "test"):
             coco(tmp_path, file=f"{split}/_annotations.coco.json")
@@ -385,6 +390,25 @@ class TestYolo:
         assert find(str(tmp_path), DetectOptions(), seed=0).classes == ("0", "1")
         (tmp_path / "classes.txt").write_text("cup\npen\n")
         assert find(str(tmp_path), DetectOptions(), seed=0).classes == ("cup", "pen")
+
+    def test_lists_of_images(self, tmp_path: Path) -> None:
+        listed = "train: train.txt\nval: val.txt\n" + NAMES
+        root = yolo(tmp_path, "images/{split}", "labels/{split}", listed=listed)
+        (root / "train.txt").write_text("./images/train/1.png\n./images/train/2.png\n")
+        (root / "val.txt").write_text("images/train/3.png\n")
+        found = find(str(root), DetectOptions(), seed=0)
+        assert [p.path.stem for p in found.train.pictures] == ["1", "2"]
+        assert [p.path.stem for p in found.val.pictures] == ["3"]
+        (root / "val.txt").write_text("images/train/9.png\n")
+        with pytest.raises(
+            DataError, match="names 1 images that are not there or not one file alone"
+        ):
+            find(str(root), DetectOptions(), seed=0)
+
+    def test_a_folder_of_images_is_for_coco(self, tmp_path: Path) -> None:
+        root = yolo(tmp_path, "images/{split}", "labels/{split}", listed=NAMES)
+        with pytest.raises(DataError, match=r"--images is for COCO json files, and .* has none"):
+            find(str(root), DetectOptions(images=str(root)), seed=0)
 
     def test_polygons_are_boxed(self, tmp_path: Path) -> None:
         line = "0 0.25 0.5 0.5 0.25 0.75 0.5 0.5 0.75"

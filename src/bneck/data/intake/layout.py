@@ -47,9 +47,7 @@ def find_layout(root: Path) -> Layout:
         unlabelled = [name for name in inside if set(words(name)) & set(_UNLABELLED)]
         classes = {name: path for name, path in inside.items() if name not in unlabelled}
         notes += _unused(inside, unlabelled)
-        loose = sum(is_image(path.name) for path in place.iterdir()) if classes else 0
-        left = Counter({"in no class folder": loose}) if loose else Counter[str]()
-        return Layout({"train": place}, {"train": classes}, tuple(notes), left)
+        return _chosen({"train": place}, {"train": classes}, notes)
     if "train" not in named.values():
         rest = {name: path for name, path in inside.items() if name not in named}
         return _chosen(
@@ -158,7 +156,14 @@ def _chosen(
     if "val" not in splits and "test" in splits:
         notes.append(f"val is {places['test'].name}")
         places["val"], splits["val"] = places.pop("test"), splits.pop("test")
-    return Layout(places, splits, tuple(notes))
+    loose = sum(
+        is_image(path.name)
+        for split, place in places.items()
+        if any(path.parent == place for path in splits[split].values())
+        for path in place.iterdir()
+    )
+    left = Counter({"in no class folder": loose}) if loose else Counter[str]()
+    return Layout(places, splits, tuple(notes), left)
 
 
 def _unused(inside: Classes, names: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from bneck.data.folders import held_out
+from bneck.data.intake.layout import single
 from bneck.data.intake.splits import Split, preferred, split_of, words
 from bneck.data.intake.walk import DataError, is_hidden
 from bneck.tasks.detect.intake.coco import Annotated, read_coco
@@ -54,10 +55,14 @@ def find_splits(root: Path, *, images: Path | None = None, seed: int = 0) -> Spl
         raise DataError(f"there is no folder {root}; check the path")
     if root.is_file() and root.suffix.lower() not in YAML:
         return _completed({"": partial(read_coco, root, images=images)}, seed)
+    if not root.is_file() and (jsons := find_annotations(root) or find_annotations(single(root))):
+        return _completed({s: partial(read_coco, p, images=images) for s, p in jsons.items()}, seed)
+    if images is not None:
+        raise DataError(
+            f"--images is for COCO json files, and {root} has none; leave it out, images are found by name"
+        )
     if root.is_file():
         return _completed(_readers(read_yolo(root.parent, root)), seed)
-    if jsons := find_annotations(root):
-        return _completed({s: partial(read_coco, p, images=images) for s, p in jsons.items()}, seed)
     if has_voc(root):
         return _completed(_readers(read_voc(root)), seed)
     if has_yolo(root):

@@ -52,7 +52,7 @@ def read_yolo(root: Path, listed: Path | None = None) -> dict[str, Annotated]:
     """
     listed = listed or find_yaml(root)
     settings = {} if listed is None else _settings(listed)
-    images = ImageFiles(root)
+    images = ImageFiles(root, (root,))
     splits = _named_splits(root, listed, settings, images) or _by_folder(root, images.all())
     texts = _label_files(root, [path.stem for paths in splits.values() for path in paths])
     names = _names(root, settings)
@@ -117,10 +117,20 @@ def _named_splits(
             if place.is_dir():
                 found.setdefault(split, []).extend(ImageFiles(place).all())
             else:
-                lines = read_text(place, "the list").split("\n")
-                files = (images.named(line.strip()) for line in lines if line.strip())
-                found.setdefault(split, []).extend(path for path in files if path)
+                found.setdefault(split, []).extend(_of_list(place, images))
     return found if found.get("train") else {}
+
+
+def _of_list(listed: Path, images: ImageFiles) -> list[Path]:
+    """The images of a list, which has a path per line."""
+    lines = [line.strip() for line in read_text(listed, "the list").splitlines() if line.strip()]
+    found = {line: images.named(line) for line in lines}
+    if lost := [line for line, path in found.items() if path is None]:
+        raise DataError(
+            f"{listed} names {len(lost)} images that are not there or not one file alone, first {lost[0]}; add "
+            "them, or take them off the list"
+        )
+    return [path for path in found.values() if path is not None]
 
 
 def _by_folder(root: Path, images: Sequence[Path]) -> dict[str, list[Path]]:
