@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,11 +16,16 @@ class Answer(NamedTuple):
 Call = Callable[..., Answer]
 
 
+FOUND = re.compile(r".+: \d+ class(es)? \(.*\); \d+ train, ")
+
+
 def refusal(answer: Answer, *, after: int = 0) -> str:
-    """The one sentence of a refusal; `after` stages that were announced before it."""
+    """The one sentence of a refusal; `after` stages that were announced before it, what was found aside."""
     assert answer.code == 2
     assert answer.out == ""
     lines = answer.err.splitlines()
+    if FOUND.match(lines[0]):
+        del lines[0]
     assert len(lines) == after + 1, answer.err
     assert lines[-1].startswith("bneck: ")
     assert not lines[-1].endswith(".")

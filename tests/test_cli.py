@@ -73,7 +73,7 @@ class TestData:
             "search", "--data", few, "--seed-network", tiny_file, "--out", tmp_path / "run"
         )
         said = refusal(answer, after=1)
-        assert answer.err.startswith("reading images (126)\n")  # 3 x (32 + 10)
+        assert "\nreading images (126)\n" in answer.err  # 3 x (32 + 10)
         assert said.startswith(
             "2 of 126 images (1.6%) cannot be read, more than the allowed 1.0%: "
         )

@@ -13,8 +13,9 @@ from PIL import Image
 
 from bneck.data.folders import DataError
 from bneck.data.images import image_size
-from bneck.tasks.detect.coco import Annotated, find_annotations, ground_truth, read_coco
-from bneck.tasks.detect.voc import convert_voc
+from bneck.tasks.detect.intake.coco import Annotated, ground_truth, read_coco
+from bneck.tasks.detect.intake.find import find_annotations, find_splits
+from bneck.tasks.detect.intake.voc import convert_voc
 from commands import Call, refusal
 
 BCCD = Path(__file__).parents[2] / "shared/data/bccd/bccd.tar"
@@ -78,7 +79,7 @@ class TestReading:
             ([40, 5, 10, 10], "lies outside the image of 40x20 pixels"),
             ([-30, 5, 20, 10], "lies outside the image"),
             ([10, 5, float("nan"), 10], "must be four finite numbers"),
-            ([10, 5, "20", 10], "must be four finite numbers"),
+            ([10, 5, "wide", 10], "must be four finite numbers"),
             ([10, 5, 20], "must be [x, y, width, height]"),
             (None, "must be [x, y, width, height]"),
             ([0.5, 5, 1e-9, 10], "lies outside the image"),
@@ -175,11 +176,11 @@ class TestRefusals:
             ({"annotations": [box(1, image=8)]}, "annotation 1 is of image 8, which the file does not"),
             ({"annotations": [box(1, category=6)]}, "annotation 1 is of category 6"),
             ({"annotations": [box(1) | {"image_id": [7]}]}, r"annotation 1 is of image \[7\]"),
-            ({"images": [{"id": "7", "file_name": "a.png"}]}, "one of the images has the id '7'"),
+            ({"images": [{"id": 7.5, "file_name": "a.png"}]}, "one of the images has the id 7.5"),
             ({"images": [{"id": 7}]}, "image 7 has no file_name"),
             ({"images": [], "annotations": []}, "names no images"),
             ({"categories": [], "annotations": []}, "has no categories"),
-            ({"images": None}, "is not in COCO's format: it has no list of images"),
+            ({"images": None}, "is not in COCO's format: images is not a list"),
         ],
     )  # fmt: skip
     def test_a_file_that_cannot_be(self, tmp_path: Path, parts: dict[str, Any], said: str) -> None:
@@ -195,7 +196,7 @@ class TestRefusals:
         assert "and 2 more" in str(error.value)
 
     def test_an_image_of_another_size(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="it is 40x20 pixels, the json says 20x40"):
+        with pytest.raises(DataError, match="it is 40x20 pixels, the annotations say 20x40"):
             read(tmp_path, images=[{"id": 7, "file_name": "a.png", "width": 20, "height": 40}])
 
     def test_one_missing_image_in_a_hundred_is_reported(self, tmp_path: Path) -> None:
@@ -229,7 +230,8 @@ class TestFinding:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
         found = find_annotations(tmp_path)
-        assert found == {"train": tmp_path / names[0], "val": tmp_path / names[1]}
+        second = "test" if names[1].startswith("test") else "val"
+        assert found == {"train": tmp_path / names[0], second: tmp_path / names[1]}
 
     def test_instances_go_first_and_two_of_a_kind_are_refused(self, tmp_path: Path) -> None:
         for name in ("instances_train.json", "person_train.json", "a_val.json"):
@@ -240,13 +242,13 @@ class TestFinding:
             find_annotations(tmp_path)
 
     def test_nothing_there(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="has no json file for train"):
-            find_annotations(tmp_path)
-        (tmp_path / "train.json").touch()
-        with pytest.raises(DataError, match="has no json file for val"):
-            find_annotations(tmp_path)
+        with pytest.raises(DataError, match="has no annotations: no json file in COCO's format"):
+            find_splits(tmp_path)
+        (tmp_path / "val.json").touch()
+        with pytest.raises(DataError, match="has val and no train split to learn from"):
+            find_splits(tmp_path)
         with pytest.raises(DataError, match="there is no folder"):
-            find_annotations(tmp_path / "none")
+            find_splits(tmp_path / "none")
 
 
 OBJECT = """<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin>
@@ -303,7 +305,7 @@ class TestVoc:
         answer = call("convert", tmp_path)
         (told,) = [line for line in answer.out.splitlines() if line.startswith("- ")]
         assert told == ("- left out: 2 of 3 images, there are no such files, the first is a.jpg")
-        found = read_coco(find_annotations(tmp_path, ["train"])["train"])
+        found = read_coco(find_annotations(tmp_path)["train"])
         assert [picture.path.name for picture in found.pictures] == ["b.jpg"]
 
     def test_a_split_without_its_images_is_refused(self, tmp_path: Path, call: Call) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bneck.data.depth import Deep
 from bneck.data.folders import DataError
+from bneck.data.images import image_size, read_square, read_whole, set_bits
 from bneck.data.pack import decode
 
 
@@ -209,3 +211,51 @@ class TestUnreadable:
                 except DataError as error:
                     refusal = str(error)
                 assert "\n" not in refusal
+
+
+class TestDeepValues:
+    """Files of 16 bits whose values have fewer: one rule for a whole dataset."""
+
+    def deep(self, folder: Path, *values: int) -> list[Path]:
+        folder.mkdir()
+        paths = [folder / f"{i}.png" for i in range(len(values))]
+        for path, value in zip(paths, values, strict=True):
+            Image.fromarray(np.full((8, 8), value, np.uint16)).save(path)
+        return paths
+
+    @pytest.mark.parametrize(
+        ("values", "bits"),
+        [
+            ((1000, 3), 10),
+            ((1024, 3), 12),
+            ((4095,), 12),
+            ((9000,), 14),
+            ((65535, 7), 16),
+            ((0,), 16),
+        ],
+    )
+    def test_the_largest_value_decides(
+        self, tmp_path: Path, values: tuple[int, ...], bits: int
+    ) -> None:
+        paths = self.deep(tmp_path / "set", *values)
+        assert set_bits(paths.__getitem__, len(paths)) == bits
+
+    def test_files_of_8_bits_need_none(self, tmp_path: Path) -> None:
+        path = save(plain((9, 9, 9)), tmp_path / "a.png")
+        assert set_bits([path, tmp_path / "gone.png"].__getitem__, 2) == 16
+
+    def test_twelve_bits_are_not_black_and_alike_in_all_images(self, tmp_path: Path) -> None:
+        bright, dark = self.deep(tmp_path / "set", 4095, 1600)
+        for read in (read_whole, lambda file: read_square(file, 8)):
+            assert {int(v) for v in np.unique(read(Deep(bright, 12)))} == {255}
+            assert {int(v) for v in np.unique(read(Deep(dark, 12)))} == {100}
+            assert {int(v) for v in np.unique(read(bright))} == {15}
+        (over,) = self.deep(tmp_path / "other", 60000)
+        assert np.unique(read_whole(Deep(over, 12))).tolist() == [255]
+
+
+def test_very_large_images_are_read(tmp_path: Path) -> None:
+    """200 million pixels, where Pillow suspects an attack."""
+    path = tmp_path / "scan.png"
+    Image.new("1", (20000, 10000), 1).save(path)
+    assert image_size(path) == (20000, 10000)

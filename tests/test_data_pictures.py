@@ -14,7 +14,6 @@ from PIL import Image
 
 from bneck.data.folders import DataError
 from bneck.specs.normalisation import IMAGENET
-from bneck.tasks.detect.coco import Annotated, read_coco
 from bneck.tasks.detect.images import (
     BoxAugment,
     box_batches,
@@ -25,6 +24,7 @@ from bneck.tasks.detect.images import (
     store,
     varied,
 )
+from bneck.tasks.detect.intake.coco import Annotated, read_coco
 
 SIDE, INPUT = 80, 64
 

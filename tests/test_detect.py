@@ -27,7 +27,7 @@ from bneck.runs.load import trained
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, to_text
 from bneck.specs.transforms import with_expanded
-from bneck.tasks.detect.coco import read_coco
+from bneck.tasks.detect.intake.coco import read_coco
 from bneck.tasks.detect.scoring import score
 from commands import Call, refusal
 
@@ -422,13 +422,13 @@ class TestRefusals:
     def test_no_boxes_at_all(self, call: Call, spoilt: Path) -> None:
         edit(spoilt / "instances_train.json", lambda d: d.update(annotations=[]))
         options = ("--task", "detect", "--resolution", 48, "--out", spoilt.parent / "out")
-        said = refusal(call("train", "v3-small-0.35", "--data", spoilt, *options), after=1)
-        assert "has no boxes to learn from" in said
+        said = refusal(call("train", "v3-small-0.35", "--data", spoilt, *options))
+        assert "has nothing to learn from: it has no boxes" in said
         assert not (spoilt.parent / "out").exists()
 
     def test_other_classes_in_val(self, call: Call, spoilt: Path) -> None:
         edit(spoilt / "instances_val.json", lambda d: d["categories"][0].update(name="odd"))
-        assert "has the classes odd, dark, and" in self.train(call, spoilt)
+        assert "has the classes odd, and" in self.train(call, spoilt)
 
     def test_missing_images(self, call: Call, spoilt: Path) -> None:
         (spoilt / "images" / "train-3.png").unlink()
@@ -458,7 +458,7 @@ class TestRefusals:
     def test_what_is_no_run(self, call: Call, scene: Path, run: Path, tmp_path: Path) -> None:
         with pytest.raises(bneck.InputError, match="has no trained weights"):
             bneck.evaluate(tmp_path)
-        assert "has no json file for test" in refusal(call("evaluate", run, "--split", "test"))
+        assert "there is no split 'test'" in refusal(call("evaluate", run, "--split", "test"))
         said = refusal(call("train", "v3-small", "--task", "detect", "--data", scene, "--out", run))
         assert "holds a run already" in said
         assert "a network is needed" in refusal(call("train", "--task", "detect"))

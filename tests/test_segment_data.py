@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bneck.data.folders import DataError
+from bneck.tasks.segment.intake.class_list import read_labels
 from bneck.tasks.segment.masks import (
     CITYSCAPES,
     IGNORED,
     Labels,
     cityscapes_labels,
     labels,
-    read_labels,
     read_mask,
 )
 from bneck.tasks.segment.pairs import list_pairs

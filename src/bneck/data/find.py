@@ -30,11 +30,11 @@ def find_images(data: str | Path | None, *, val_share: float = 0.2, seed: int = 
         return fashion_sources()
     text = str(data)
     if is_sharded(text):
-        return read_shards(text, val_share=val_share, seed=seed)
+        return read_shards(text, val_share=val_share, seed=seed).settled()
     path = Path(data)
     if is_table(path):
-        return read_tables(path, val_share=val_share, seed=seed)
-    return of_listing(list_images(path, val_share=val_share, seed=seed))
+        return read_tables(path, val_share=val_share, seed=seed).settled()
+    return of_listing(list_images(path, val_share=val_share, seed=seed)).settled()
 
 
 def of_listing(listing: Listing) -> Sources:
@@ -47,4 +47,8 @@ def of_listing(listing: Listing) -> Sources:
         return found
 
     train, val = source(listing.train), source(listing.val)
-    return Sources(listing.classes, train, val, "folders", digest.hexdigest(), listing)
+    fingerprint = digest.hexdigest()  # a test split is not part of a training
+    return Sources(
+        listing.classes, train, val, "folders", fingerprint, listing,
+        source(listing.test) if listing.test else None, listing.found,
+    )  # fmt: skip

@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from bneck.data.depth import FULL, Deep, Encoded
+from bneck.data.intake.walk import HEIF_READ
+
 Pixels: TypeAlias = npt.NDArray[np.uint8]
-Encoded: TypeAlias = Path | bytes  # an image file, or what is in one
 Crop: TypeAlias = Literal["central", "resize", "published"]
 T = TypeVar("T")
 CROPS: tuple[str, ...] = get_args(Crop)
@@ -29,15 +31,25 @@ FILTERS = {
 }
 
 # Named, because Pillow would start Ghostscript for a PostScript file that is called .jpg.
-DECODERS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+DECODERS = (
+    "JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "AVIF", *(("HEIF",) if HEIF_READ else ()),
+)  # fmt: skip
+if HEIF_READ:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+# Scans and satellites have more pixels than Pillow suspects of an attack; so many decode to 1.6 GB.
+Image.MAX_IMAGE_PIXELS = 1 << 29
+LOOKED_AT = 64  # images, spread evenly, that decide on the bits of a dataset
 _ORIENTATION = 0x0112  # the EXIF tag
+_SIDEWAYS = (5, 6, 7, 8)  # its values that exchange width and height
 
 
 def read_square(path: Encoded, side: int) -> Pixels | str:
     """The central square of an image file, resized to (3, side, side) RGB, or why there is none.
 
-    EXIF orientation is applied, transparency is laid on white, 16 bits a pixel become 8, and of
-    several frames the first is taken. Resizing is bilinear and antialiased.
+    EXIF orientation is applied, transparency is laid on white, of 16 bits a value (or as many as `Deep`
+    says) the upper 8 are taken, and of several frames the first. Resizing is bilinear and antialiased.
     """
     upright = _upright(path, side)
     if isinstance(upright, str):
@@ -107,11 +119,18 @@ def image_size(path: Path) -> tuple[int, int] | str:
         with Image.open(path, formats=DECODERS) as image:
             turned = False
             with suppress(Exception):
-                turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+                turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
             width, height = image.size
             return (height, width) if turned else (width, height)
     except Exception as error:
         return _reason(path, error)
+
+
+def is_turned(path: Path) -> bool:
+    """Whether an image file's EXIF block lays it on its side."""
+    with suppress(Exception), Image.open(path, formats=DECODERS) as image:
+        return image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+    return False
 
 
 def read_ahead(paths: Sequence[T], read: Callable[[T], Pixels | str]) -> Iterator[Pixels | str]:
@@ -130,17 +149,18 @@ def _upright(path: Encoded, side: int | None) -> Image.Image | str:
 
     It may be made smaller, but not below twice `side`.
     """
+    whole, bits = (path.file, path.bits) if isinstance(path, Deep) else (path, FULL)
     try:
-        file = BytesIO(path) if isinstance(path, bytes) else path
+        file = BytesIO(whole) if isinstance(whole, bytes) else whole
         with Image.open(file, formats=DECODERS) as image:
             if side is not None:
                 image.draft(None, (2 * side, 2 * side))  # a JPEG is decoded at 1/2, 1/4 or 1/8
             image.load()
             with suppress(Exception):  # an image whose EXIF block is damaged is taken as upright
                 ImageOps.exif_transpose(image, in_place=True)
-            return _rgb(image)
+            return _rgb(image, bits)
     except Exception as error:
-        return _reason(path, error)
+        return _reason(whole, error)
 
 
 def _channels_first(image: Image.Image) -> Pixels:
@@ -153,11 +173,33 @@ def read_whole(path: Encoded) -> Pixels | str:
     return upright if isinstance(upright, str) else np.array(upright)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def set_bits(read: Callable[[int], Path | bytes], count: int) -> int:
+    """How many bits the values of a dataset's images of more than 8 bits have: 10, 12, 14 or 16.
+
+    Cameras and scanners store 10 or 12 bits in files of 16, whose upper bits are dark. The largest value of
+    some images decides for all, so that equal values stay equal. `FULL` where images have 8 bits a value.
+    """
+    largest = 0
+    for number in np.unique(np.linspace(0, count - 1, min(LOOKED_AT, count)).astype(int)):
+        with suppress(Exception):
+            data = read(int(number))
+            file = BytesIO(data) if isinstance(data, bytes) else data
+            with Image.open(file, formats=DECODERS) as image:
+                if _is_deep(image):
+                    largest = max(largest, int(np.asarray(image).max()))
+    return next((bits for bits in (10, 12, 14) if 0 < largest < 1 << bits), FULL)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether its values have more than 8 bits, which Pillow's own conversion would clip to white."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def _rgb(image: Image.Image, bits: int) -> Image.Image:
     """Any readable image as 8-bit RGB; what shows through it is white."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        # Pillow's own conversion would clip the upper 255 / 256 of the range to white.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if _is_deep(image):
+        values = (np.asarray(image) >> (bits - 8)).clip(0, 255)
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise ValueError("it has 32 bits a pixel without a known range; 8 and 16 are read")
     if not image.has_transparency_data:
@@ -167,7 +209,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return page.convert("RGB")
 
 
-def _reason(path: Encoded, error: Exception) -> str:
+def _reason(path: Path | bytes, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     with suppress(OSError):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bneck.data.folders import DataError, Item, class_folders
+from bneck.data.intake.csv_rows import csv_rows
+from bneck.data.intake.texts import read_text
 
 INDEX_COLUMNS = ("imagenet_index", "index", "label")  # the first that a csv has
+PATH_COLUMNS = ("path", "filename", "file_name", "file", "image", "image_path")
 NAME_COLUMNS = ("wnid", "name", "class")
 LABELS_CSV = "labels.csv"
 
@@ -39,16 +42,15 @@ def read_classes(path: Path) -> ClassList:
         DataError: the file cannot be read as one of them.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".csv":
-            rows = _csv_rows(path, text)
+            rows = _csv_rows(path)
         elif path.suffix.lower() == ".json":
-            rows = _json_rows(json.loads(text))
+            rows = _json_rows(json.loads(read_text(path, "the class list")))
         else:
-            lines = [line.strip() for line in text.splitlines()]
+            lines = [line.strip() for line in read_text(path, "the class list").splitlines()]
             rows = [(index, (name,)) for index, name in enumerate(filter(None, lines))]
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except DataError:
+        raise
     except (ValueError, TypeError, AttributeError):
         rows = []
     if not rows:
@@ -68,8 +70,8 @@ def read_classes(path: Path) -> ClassList:
     return ClassList(tuple(by_index[i] for i in range(len(by_index))) if whole else (), places)
 
 
-def _csv_rows(path: Path, text: str) -> list[tuple[int, tuple[str, ...]]]:
-    table = list(csv.DictReader(text.splitlines()))
+def _csv_rows(path: Path) -> list[tuple[int, tuple[str, ...]]]:
+    table = csv_rows(path)
     index = _column(table, INDEX_COLUMNS)
     names = [column for column in NAME_COLUMNS if table and column in table[0]]
     if index is None or not names:
@@ -139,33 +141,30 @@ def labelled_images(
 
 
 def is_image_list(path: Path) -> bool:
-    """Whether a csv lists images, not classes: it has a column path."""
+    """Whether a csv lists images, not classes: it has a column of paths."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return path.suffix.lower() == ".csv" and "path" in next(csv.reader(file), [])
-    except (OSError, ValueError):
+        return path.suffix.lower() == ".csv" and _column(csv_rows(path), PATH_COLUMNS) is not None
+    except DataError:
         return False
 
 
 def _listed(root: Path, table: Path, known: Mapping[str, int]) -> tuple[Item, ...]:
-    try:
-        rows = list(csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{table} cannot be read: {error}") from None
-    index = _column(rows, INDEX_COLUMNS)
-    if index is None or "path" not in rows[0]:
+    rows = csv_rows(table)
+    index, path = _column(rows, INDEX_COLUMNS), _column(rows, PATH_COLUMNS)
+    if index is None or path is None:
         raise DataError(
             f"{table} lists no images; it needs the columns path and index (or label), and a row an image"
         )
     items = []
     for number, row in enumerate(rows, 2):
-        try:
-            label = int(row[index])
-        except (TypeError, ValueError):
-            label = -1
-        if label < 0 or not row["path"]:
+        value = row.get(index, "")
+        label = known.get(value, -1)
+        if re.fullmatch(r"\d+(\.0*)?", value):  # a spreadsheet may write 1.0
+            label = int(value.partition(".")[0])
+        if label < 0 or not row.get(path):
             raise DataError(
-                f"{table} has no index in line {number}: {row[index]!r}; it must be a whole number from 0"
+                f"{table} has no index in line {number}: {value!r}; it must be a whole number from 0, or the "
+                "name of a class that the network knows"
             )
         for name in filter(None, (row.get(column) for column in NAME_COLUMNS)):
             if known.get(name, label) != label:
@@ -173,5 +172,5 @@ def _listed(root: Path, table: Path, known: Mapping[str, int]) -> tuple[Item, ..
                     f"{table} gives {name} the index {label} in line {number}, and the network has it as "
                     f"{known[name]}; correct the column {index}, or remove it to go by folders"
                 )
-        items.append(Item(root / row["path"], label))
+        items.append(Item(root / row[path].replace("\\", "/"), label))
     return tuple(items)

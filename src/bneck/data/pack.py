@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bneck.data.depth import FULL, Encoded
 from bneck.data.find import of_listing
 from bneck.data.folders import DataError, Listing
 from bneck.data.images import CENTRAL, Pixels, read_ahead, read_square
@@ -176,7 +177,7 @@ def open_pack(folder: Path) -> Packed:
         raise DataError(f"the pack in {folder} is damaged: {error}; pack again") from None
 
 
-def decode(path: Path, side: int) -> Pixels:
+def decode(path: Encoded, side: int) -> Pixels:
     """The central square of an image file, resized to (3, side, side) uint8 RGB.
 
     Raises:
@@ -184,7 +185,7 @@ def decode(path: Path, side: int) -> Pixels:
     """
     pixels = read_square(path, side)
     if isinstance(pixels, str):
-        raise DataError(f"{path} cannot be used: {pixels}; replace it by a whole image file")
+        raise DataError(f"{path!s} cannot be used: {pixels}; replace it by a whole image file")
     return pixels
 
 
@@ -321,6 +322,8 @@ def _names(found: Sources) -> dict[str, Sequence[str]]:
 def _fingerprint(found: Sources, resolution: int, names: Mapping[str, Sequence[str]]) -> str:
     """Names the content of a pack: what goes in, and the state of the files it comes from."""
     what: tuple[Any, ...] = (FORMAT, resolution, found.classes)
+    if found.train.bits != FULL:
+        what = (*what, found.train.bits)
     if found.listing is None:
         return hashlib.sha256(repr((*what, found.fingerprint)).encode()).hexdigest()
     digest = hashlib.sha256(repr(what).encode())

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from bneck.data.batches import normalise
+from bneck.data.depth import FULL, Encoded, deep
 from bneck.data.images import Pixels, read_stretched, read_whole
 from bneck.specs.errors import InputError
 from bneck.specs.normalisation import Normalisation
@@ -19,7 +20,12 @@ Size = tuple[int, int]
 
 
 def read_images(
-    files: Sequence[Path], size: Size, count: int, normalisation: Normalisation
+    files: Sequence[Path],
+    size: Size,
+    count: int,
+    normalisation: Normalisation,
+    *,
+    bits: int = FULL,
 ) -> Tensor:
     """`count` images, spread evenly over the files, stretched to `size` and normalised: (N, 3, H, W).
 
@@ -29,7 +35,7 @@ def read_images(
         InputError: none can be read.
     """
     places = np.unique(np.linspace(0, len(files) - 1, min(count, len(files))).astype(int))
-    read = (_stretched(files[i], size) for i in places)
+    read = (_stretched(deep(files[i], bits), size) for i in places)
     found = [pixels for pixels in read if not isinstance(pixels, str)]
     if not found:
         raise InputError(f"no image can be read, the first is {files[0]}; pass others with --data")
@@ -44,7 +50,7 @@ def resized(values: Pixels, size: Size, *, nearest: bool = False) -> Pixels:
     return np.asarray(Image.fromarray(values).resize((size[1], size[0]), how))
 
 
-def _stretched(file: Path, size: Size) -> Pixels | str:
+def _stretched(file: Encoded, size: Size) -> Pixels | str:
     if size[0] == size[1]:
         return read_stretched(file, size[0])
     whole = read_whole(file)

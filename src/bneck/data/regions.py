@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from bneck.data.depth import Deep, Encoded
 from bneck.data.images import read_whole
 
 try:
@@ -27,18 +28,24 @@ _PLAIN = ("YCbCr", "RGB", "Gray")  # what decodes to RGB as it is
 _ORIENTATION = 0x0112
 
 
-def read_region(data: bytes, choose: Callable[[Size], Region], resolution: int) -> Tensor | str:
+def read_region(data: Encoded, choose: Callable[[Size], Region], resolution: int) -> Tensor | str:
     """A region of an image file's content, resized to (3, resolution, resolution) uint8 RGB.
 
     `choose` is asked for (left, top, width, height) once the size (width, height) is known. Resizing is
     bilinear and antialiased, odd files are read as by `data.images.read_square`. Returns why there is
     no image where there is none.
     """
-    if simplejpeg is not None and data[:2] == b"\xff\xd8" and not _turned(data):
+    raw = data.file if isinstance(data, Deep) else data
+    if (
+        simplejpeg is not None
+        and isinstance(raw, bytes)
+        and raw[:2] == b"\xff\xd8"
+        and not _turned(raw)
+    ):
         try:
-            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(raw)
             if colours in _PLAIN:
-                return _jpeg(data, (width, height), choose((width, height)), resolution)
+                return _jpeg(raw, (width, height), choose((width, height)), resolution)
         except ValueError as error:
             return str(error) or "it is damaged"
     pixels = read_whole(data)

@@ -11,7 +11,8 @@ import json
 import os
 import tarfile
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -19,8 +20,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from bneck.data.folders import SUFFIXES, VAL_NAMES, DataError
-from bneck.data.sources import Source, Sources, check_labels, divided, state_of
+from bneck.data.intake.splits import only_a_split, split_of
+from bneck.data.intake.texts import decoded
+from bneck.data.intake.walk import DataError, endings, is_hidden, is_image
+from bneck.data.sources import Source, Sources, state_of, with_splits
 
 BLOCK = 512
 HANDLES = 256  # shards that stay open; systems allow some thousand files, or only one
@@ -49,35 +52,47 @@ def is_sharded(data: str) -> bool:
 def read_shards(data: str, *, val_share: float, seed: int) -> Sources:
     """List the images of a tar file, or of all tar files of a folder or URL.
 
-    A shard whose name says train or val holds that split; in others the first folder in the tar does,
-    if it is called so; else val is split off. The label of `KEY.jpg` is that of `KEY.cls` (a number or
-    a name) or `KEY.json` ("label", "cls" or "class"), else the folder that it is in. `classes.txt`
-    beside the shards names the classes, one a line.
+    A shard whose name has a word for a split (`splits.split_of`) holds that split; in others the folder
+    above the class's does, if it is called so; else val is split off. Test is left alone where there is a
+    val. The label of `KEY.jpg` is that of `KEY.cls` (a number or a name) or `KEY.json` ("label", "cls" or
+    "class"), else the folder that it is in. `classes.txt` next to the shards names the classes, one a line.
 
     Raises:
         DataError: a truncated or compressed shard, an image without a label, a class that only val
             has, a label that is none of the classes.
     """
-    store = _Store(data)
-    samples = [sample for shard in store.shards() for sample in _listed(store, shard)]
+    store, left = _Store(data), Counter[str]()
+    samples = [sample for shard in store.shards() for sample in _listed(store, shard, left)]
     if not samples:
-        raise DataError(f"{data} holds no images (names that end in {' '.join(SUFFIXES)})")
-    classes = _classes(store, samples, data)
+        raise DataError(f"{data} holds no images (names that end in {endings()})")
+    by_split: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_split.setdefault(sample.split, []).append(sample)
+    unlabelled = len(by_split.get("test", ())) if _nameless(by_split.get("test", ())) else 0
+    notes = [f"not used: {unlabelled} images of test without labels"] if unlabelled else []
+    if unlabelled:
+        del by_split["test"]
+    if "train" in by_split and "" in by_split:
+        others = sorted({PurePosixPath(sample.shard).name for sample in by_split[""]})
+        notes.append(f"not used: {len(by_split.pop(''))} images of no split ({', '.join(others)})")
+    elif "" in by_split:
+        by_split["train"] = by_split.pop("")
+    used = [s for split, found in by_split.items() if split != "test" for s in found]
+    classes = _classes(store, used or samples, data)
     numbers = {name: number for number, name in enumerate(classes)}
 
-    def source(split: str) -> Source:
-        mine = [sample for sample in samples if sample.split == split]
-        labels = [_label(sample, numbers, data) for sample in mine]
-        return Source([s.name for s in mine], np.array(labels, np.int64), partial(store.read, mine))
+    def source(found: Sequence[Sample]) -> Source:
+        labels = [_label(sample, numbers, data) for sample in found]
+        return Source(
+            [s.name for s in found], np.array(labels, np.int64), partial(store.read, found),
+            lambda number: found[number].size,
+        )  # fmt: skip
 
-    undivided, train, val = map(source, ("", "train", "val"))
-    if not len(train.labels):
-        train = undivided
-    if not len(val.labels):
-        check_labels(classes, train, None, data)
-        train, val = divided(train, classes, data, val_share=val_share, seed=seed)
-    check_labels(classes, train, val, data)
-    return Sources(classes, train, val, "shards", store.fingerprint())
+    splits = {split: source(found) for split, found in by_split.items()}
+    return with_splits(
+        classes, splits, data, kind="shards", fingerprint=store.fingerprint(), val_share=val_share,
+        seed=seed, left=left, notes=notes,
+    )  # fmt: skip
 
 
 class _Store:
@@ -124,9 +139,11 @@ class _Store:
         folder = str(PurePosixPath(self.root).parent) if self.root.endswith(".tar") else self.root
         try:
             with self.open(f"{folder}/{name}") as file:
-                return file.read().decode("utf-8")
-        except (OSError, UnicodeDecodeError):
+                return decoded(file.read())
+        except OSError:
             return None
+        except UnicodeDecodeError:
+            raise DataError(f"{folder}/{name} is not UTF-8 text; save it as UTF-8") from None
 
     def read(self, samples: Sequence[Sample], number: int) -> bytes:
         """The bytes of one image; any thread may ask."""
@@ -159,9 +176,9 @@ class _Store:
         return digest.hexdigest()
 
 
-def _listed(store: _Store, shard: str) -> list[Sample]:
-    """The images of one shard, with labels from the files next to them."""
-    groups: dict[str, dict[str, tuple[int, int]]] = {}
+def _listed(store: _Store, shard: str, left: Counter[str]) -> list[Sample]:
+    """The images of one shard, with labels from the files next to them; `left` counts those left out."""
+    images: dict[str, tuple[str, int, int]] = {}  # by whole name: stem, place, size
     notes: dict[str, str] = {}
     try:
         with store.open(shard) as file:
@@ -169,14 +186,16 @@ def _listed(store: _Store, shard: str) -> list[Sample]:
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
-                    if not member.isfile() or PurePosixPath(member.name).name.startswith("."):
+                    path = PurePosixPath(member.name.removeprefix("./"))
+                    if not member.isfile() or any(map(is_hidden, path.parts)):
                         continue
-                    key, kind = _parts(member.name)
-                    groups.setdefault(key, {})[kind] = (member.offset_data, member.size)
-                    if kind in ("cls", "json"):
+                    kind, stem = path.suffix.lower(), str(path.with_suffix(""))
+                    if is_image(path.name):
+                        images[str(path)] = (stem, member.offset_data, member.size)
+                    elif kind in (".cls", ".json"):
                         content = tar.extractfile(member)
                         assert content is not None
-                        notes[key] = _note(content.read(), kind, f"{shard}/{member.name}")
+                        notes[stem] = _note(content.read(), kind, f"{shard}/{member.name}")
                 end = tar.offset
             file.seek(end)
             if end + BLOCK > size or file.read(BLOCK).strip(b"\0"):
@@ -190,27 +209,50 @@ def _listed(store: _Store, shard: str) -> list[Sample]:
         raise DataError(f"there is no file {shard}; check the path") from None
     except OSError as error:
         raise DataError(f"the shard {shard} cannot be read: {error}") from None
-    samples = []
-    for key, files in groups.items():
-        image = next((kind for kind in files if f".{kind.rpartition('.')[2]}" in SUFFIXES), None)
-        if image is not None:
-            label = notes.get(key) or PurePosixPath(key).parent.name
-            name = f"{key}.{image}"
-            samples.append(Sample(name, label, _split(shard, key), shard, *files[image]))
-    return samples
+    return _samples(shard, images, notes, left)
 
 
-def _parts(name: str) -> tuple[str, str]:
-    """("a/b", "seg.png") of "a/b.seg.png": a sample's key and what one of its files is."""
-    folder, slash, file = name.removeprefix("./").rpartition("/")
-    stem, _, kind = file.partition(".")
-    return f"{folder}{slash}{stem}", kind.lower()
+def _samples(
+    shard: str, images: Mapping[str, tuple[str, int, int]], notes: Mapping[str, str],
+    left: Counter[str],
+) -> list[Sample]:  # fmt: skip
+    """One sample for each image; of several of one key, as KEY.jpg and KEY.seg.png, for the first.
+
+    A key ends at the first dot of a file's name, as WebDataset has it, unless that tears images apart that
+    have a label each, or a date in their names.
+    """
+    stems = {stem for stem, _, _ in images.values()}
+    taken: dict[str, str] = {}  # key: the image that stands for it
+    for name, (stem, _, _) in sorted(
+        images.items(), key=lambda entry: entry[1][0] != _key(entry[1][0])
+    ):
+        key, ending = _key(stem), stem[len(_key(stem)) :]
+        shares = stem not in notes and (
+            key in notes or (key in stems and ending.replace(".", "").isalpha())
+        )
+        taken.setdefault(key if shares else stem, name)
+    chosen = set(taken.values())
+    if len(chosen) < len(images):
+        left["further images of a key"] += len(images) - len(chosen)
+    return [
+        Sample(
+            name, notes.get(stem) or notes.get(_key(stem)) or PurePosixPath(stem).parent.name,
+            _split(shard, stem), shard, place, size,
+        )
+        for name, (stem, place, size) in images.items()
+        if name in chosen
+    ]  # fmt: skip
+
+
+def _key(stem: str) -> str:
+    folder, slash, file = stem.rpartition("/")
+    return f"{folder}{slash}{file.partition('.')[0]}"
 
 
 def _note(data: bytes, kind: str, where: str) -> str:
     try:
-        text = data.decode("utf-8").strip()
-        if kind == "cls":
+        text = decoded(data).strip()
+        if kind == ".cls":
             return text
         values = json.loads(text)
         return str(next((values[k] for k in ("label", "cls", "class") if k in values), ""))
@@ -220,14 +262,15 @@ def _note(data: bytes, kind: str, where: str) -> str:
 
 def _split(shard: str, key: str) -> str:
     # Only a folder above the class's may name a split: there are classes that are called "train".
-    above = [name.lower() for name in PurePosixPath(key).parts[:-2]]
-    splits = [name for name in above if name in ("train", *VAL_NAMES)]
-    for name in (PurePosixPath(shard).stem.lower(), *splits):
-        if "train" in name:
-            return "train"
-        if any(word in name for word in VAL_NAMES):
-            return "val"
+    above = [name for name in PurePosixPath(key).parts[:-2] if only_a_split(name)]
+    for name in (PurePosixPath(shard).stem, *above):
+        if split := split_of(name):
+            return split
     return ""
+
+
+def _nameless(samples: Sequence[Sample]) -> bool:
+    return any(sample.label == "" for sample in samples)
 
 
 def _classes(store: _Store, samples: Sequence[Sample], where: str) -> tuple[str, ...]:

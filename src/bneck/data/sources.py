@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +12,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from bneck.data.folders import DataError, Listing, check_class_names, split_off
+from bneck.data.depth import FULL, Encoded, deep
+from bneck.data.folders import DataError, Found, Listing, check_class_names, split_off
 
 T = TypeVar("T")
 
@@ -27,27 +28,34 @@ class Source:
     names: Sequence[str]
     labels: npt.NDArray[np.int64]
     read: Callable[[int], bytes]
+    size: Callable[[int], int] | None = None  # bytes of one image, where that costs no reading
+    bits: int = FULL  # see `images.set_bits`
 
     def part(self, indices: npt.NDArray[np.int64]) -> Source:
         """The images of `indices`, numbered from 0."""
         names = [self.names[i] for i in indices]
-        return Source(names, self.labels[indices], lambda number: self.read(int(indices[number])))
+        size = self.size
+        return Source(
+            names, self.labels[indices], lambda number: self.read(int(indices[number])),
+            None if size is None else lambda number: size(int(indices[number])), self.bits,
+        )  # fmt: skip
 
-    def pixels(self, decode: Callable[[bytes], T | str], number: int) -> T | str:
+    def pixels(self, decode: Callable[[Encoded], T | str], number: int) -> T | str:
         """What `decode` makes of one image, or why there is none; any thread may ask."""
         try:
             data = self.read(number)
         except OSError as error:
             missing = isinstance(error, FileNotFoundError) and error.filename is not None
             return "there is no such file" if missing else error.strerror or str(error)
-        return decode(data)
+        return decode(deep(data, self.bits))
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
     """A dataset of encoded images. `kind` says what holds them, `fingerprint` names its state.
 
-    `listing` has the paths of files in folders.
+    `listing` has the paths of files in folders. `test` are images that training leaves alone, `found` is what
+    else there is to say.
     """
 
     classes: tuple[str, ...]
@@ -56,13 +64,30 @@ class Sources:
     kind: str
     fingerprint: str
     listing: Listing | None = None
+    test: Source | None = None
+    found: Found = field(default_factory=Found)
+
+    def settled(self) -> Sources:
+        """With the bits of deep values decided by the train images, for all splits."""
+        from bneck.data.images import set_bits
+
+        bits = set_bits(self.train.read, len(self.train.names))
+        if bits == FULL:
+            return self
+        train, val = (replace(one, bits=bits) for one in (self.train, self.val))
+        test = None if self.test is None else replace(self.test, bits=bits)
+        note = f"values of more than 8 bits are taken as of {bits} bits"
+        found = replace(self.found, notes=(*self.found.notes, note))
+        return replace(self, train=train, val=val, test=test, found=found)
 
 
 def file_source(paths: Sequence[Path], labels: Sequence[int] | None = None) -> Source:
     """Image files, with their labels or all with 0."""
     found = np.zeros(len(paths)) if labels is None else labels
     names = [str(path) for path in paths]
-    return Source(names, np.array(found, np.int64), partial(_file, paths))
+    return Source(
+        names, np.array(found, np.int64), partial(_file, paths), lambda i: paths[i].stat().st_size
+    )
 
 
 def divided(
@@ -83,6 +108,33 @@ def divided(
             )
         val[members[split_off([source.names[int(i)] for i in members], val_share, seed)]] = True
     return source.part(np.flatnonzero(~val)), source.part(np.flatnonzero(val))
+
+
+def with_splits(
+    classes: tuple[str, ...], splits: Mapping[str, Source], where: str, *, kind: str, fingerprint: str,
+    val_share: float, seed: int, left: Mapping[str, int] | None = None, notes: Sequence[str] = (),
+) -> Sources:  # fmt: skip
+    """A dataset of the images of each split: without val test is val, without both val is split off.
+
+    Raises:
+        DataError: no train images, a class that only val has or that has a single image, a label that is none.
+    """
+    train, val, test = (splits.get(name) for name in ("train", "val", "test"))
+    if train is None or not len(train.labels):
+        raise DataError(
+            f"{where} has {', '.join(splits)} and no images of train; add a train split"
+        )
+    told, how = list(notes), "given"
+    if val is None and test is not None:
+        told.append("val is test")
+        val, test = test, None
+    if val is None or not len(val.labels):
+        check_labels(classes, train, None, where)
+        train, val = divided(train, classes, where, val_share=val_share, seed=seed)
+        how = f"split off by seed {seed}"
+    check_labels(classes, train, val, where)
+    found = Found(how, dict(left or {}), tuple(told))
+    return Sources(classes, train, val, kind, fingerprint, test=test, found=found)
 
 
 def check_labels(classes: Sequence[str], train: Source, val: Source | None, where: str) -> None:

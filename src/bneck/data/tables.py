@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bneck.data.folders import VAL_NAMES, DataError
-from bneck.data.sources import Source, Sources, check_labels, divided, state_of
+from bneck.data.intake.splits import Split, split_of
+from bneck.data.intake.walk import DataError, is_hidden
+from bneck.data.sources import Source, Sources, state_of, with_splits
 
 LABELS = ("label", "labels", "fine_label", "cls", "class", "target")
 KEPT_GROUPS = 4  # row groups of parquet that are kept decoded
@@ -28,7 +29,7 @@ def is_table(path: Path) -> bool:
 def read_tables(path: Path, *, val_share: float, seed: int) -> Sources:
     """List the images of a dataset with a column of encoded images and one of labels.
 
-    Splits are told by the names of files or of their folders. Arrow files are mapped and read at
+    Splits are told by the words in the names of files or of their folders. Arrow files are mapped and read at
     random; of parquet files whole row groups are read, so they suit packing, not streaming.
 
     Raises:
@@ -41,9 +42,9 @@ def read_tables(path: Path, *, val_share: float, seed: int) -> Sources:
             f"{path} is read with pyarrow, which is not installed; run: pip install 'bneck[train]'"
         ) from None
     files = _files(path) if path.is_dir() else [path]
-    by_split: dict[str, list[Path]] = {"train": [], "val": []}
+    by_split: dict[str, list[Path]] = {"train": []}
     for file in files:
-        by_split[_split(file, path)].append(file)
+        by_split.setdefault(_split(file, path), []).append(file)
     try:
         tables = {split: [_open(file) for file in found] for split, found in by_split.items()}
         if not tables["train"]:
@@ -51,16 +52,20 @@ def read_tables(path: Path, *, val_share: float, seed: int) -> Sources:
         classes = _classes(tables["train"][0], path)
         if classes is None:
             classes = _written(tables["train"])
-        train, val = (_source(tables[split], classes, path, split) for split in ("train", "val"))
+        sources = {split: _source(found, classes, path) for split, found in tables.items()}
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"a file of {path} is damaged or unreadable: {reason}") from None
-    if not len(val.labels):
-        check_labels(classes, train, None, str(path))
-        train, val = divided(train, classes, str(path), val_share=val_share, seed=seed)
-    check_labels(classes, train, val, str(path))
     kind = "parquet" if files[0].suffix == ".parquet" else "arrow"
-    return Sources(classes, train, val, kind, state_of(files))
+    return with_splits(
+        classes,
+        sources,
+        str(path),
+        kind=kind,
+        fingerprint=state_of(files),
+        val_share=val_share,
+        seed=seed,
+    )
 
 
 class _Arrow:
@@ -124,17 +129,15 @@ def _open(path: Path) -> _Table:
 def _files(folder: Path) -> list[Path]:
     """Arrow files of a saved dataset, or parquet files, here or in folders of splits or `data`."""
     for pattern in ("data-*.arrow", "*/data-*.arrow", "*.parquet", "*/*.parquet"):
-        found = sorted(folder.glob(pattern))
+        found = sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
         if found:
             return found
     return []
 
 
-def _split(file: Path, root: Path) -> str:
-    names = [file.stem.lower()]
-    if file.parent != root:
-        names.append(file.parent.name.lower())
-    return "val" if any(word in name for name in names for word in VAL_NAMES) else "train"
+def _split(file: Path, root: Path) -> Split:
+    names = [file.stem] if file.parent == root else [file.stem, file.parent.name]
+    return next((split for name in names if (split := split_of(name))), "train")
 
 
 def _columns(table: _Table, path: Path) -> tuple[str, str]:
@@ -182,7 +185,7 @@ def _written(tables: Sequence[_Table]) -> tuple[str, ...]:
     return tuple(sorted(map(str, found)))
 
 
-def _source(tables: Sequence[_Table], classes: tuple[str, ...], path: Path, split: str) -> Source:
+def _source(tables: Sequence[_Table], classes: tuple[str, ...], path: Path) -> Source:
     numbers = {name: number for number, name in enumerate(classes)}
     labels: list[int] = []
     places: list[tuple[int, int]] = []

@@ -302,6 +302,7 @@ def _facts(record: SearchRecord) -> Iterator[tuple[str, str]]:
     yield "target", text.target_text(record) if record.get("target") else ""
     yield "settings", _joined(record.get("settings", {}), "{0} {1}")
     yield "data", _words(data.get("name"))
+    yield "found", _words(data.get("found"))
     images = {**data.get("splits", {}), "heldout": data.get("heldout")}
     yield "images", _joined(images, "{1} {0}")
     yield "classes", _words(record.get("classes"))

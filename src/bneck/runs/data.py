@@ -9,13 +9,16 @@ from typing import Any, get_type_hints
 
 from torch import Tensor
 
-from bneck.data.folders import SUFFIXES
+from bneck.data.depth import FULL
+from bneck.data.intake.sentence import Repeated, repeated, sentence
+from bneck.data.intake.walk import images_below
 from bneck.records.files import write_json
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
 from bneck.runs.load import Trained
 from bneck.specs.errors import InputError, few
 from bneck.tasks.contract import Data, Dataset, Left, Size, Task
+from bneck.tasks.data import check_divided
 from bneck.tasks.registry import tasks
 from bneck.training.processes import ALONE, ProcessGroup
 
@@ -23,12 +26,25 @@ LEAST, ALL_NUMBERS = 8, 1 << 27  # images at least, and numbers of all images be
 
 
 def data_record(dataset: Dataset, place: str | None) -> dict[str, Any]:
-    """A dataset as records hold it; `place` is None for the built-in images."""
+    """A dataset as records hold it; `place` is None for the built-in images.
+
+    "found" says in one line what was found, with images that stand both in train and in val.
+    """
+    repeats = Repeated()
+    if place is not None:
+        repeats = repeated(dataset.source("train"), dataset.source("val"))
+    line = sentence(
+        dataset.classes, dataset.splits, dataset.found, repeats, held_back=dataset.held_back
+    )
     return {
+        "found": line,
+        "val": dataset.found.val,
+        "in_train_and_val": list(repeats.leaked),
         "name": dataset.name,
         "path": place,
         "splits": dict(dataset.splits),
         "left_out": [[left.what, left.why] for left in dataset.left_out],
+        **({} if dataset.bits == FULL else {"bits": dataset.bits}),
         **dataset.facts,
     }
 
@@ -147,9 +163,7 @@ class Samples:
             return self.dataset
         if self.data is not None:
             root = Path(self.data)
-            found = sorted(
-                p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
-            )
+            found = images_below(root) if root.is_dir() else []
             if not found:
                 raise InputError(f"{root} has no pictures; pass a folder of pictures with --data")
             return found
@@ -189,6 +203,8 @@ def run_dataset(run: Trained, data: str | Path | None = None) -> Dataset:
     seed = (run.record.get("options") or {}).get("seed", 0)
     place = known["path"] if data is None else str(data)
     found = run.task.find(place, run.options, seed=seed)
+    if data is None:
+        check_divided(found.found.val, run.record, place)
     check_classes(found, run.labels, data_name(run.record, data), bool(run.record.get("classes")))
     return found
 

@@ -43,7 +43,17 @@ def write_training_report(folder: Path) -> Path:
     lines = [f"# Training {folder.resolve().name}, {record['state']}", ""]
     lines += [_score(record, one) for one in record.get("scores", {}).values()]
     lines += _best(record)
-    lines += ["", _network(record), "", _how(record), "", *task.report(record), *_left(record)]
+    found = [f"Data: {told}.", ""] if (told := record["data"].get("found")) else []
+    lines += [
+        "",
+        _network(record),
+        "",
+        *found,
+        _how(record),
+        "",
+        *task.report(record),
+        *_left(record),
+    ]
     lines += ["## Again", "", "```bash", record["command"], "```"]
     path = folder / "report.md"
     write_text(path, "\n".join(lines).rstrip() + "\n")

@@ -78,11 +78,12 @@ def train(
         InputError: wrong input; the message is one sentence.
     """
     with joined(options.get("compute")) as group:
-        plan = planned(network, data, task, options, progress)
+        plan = planned(network, data, task, options, progress if group.first else None)
         plan.settings.check(group)
         folder = RunFolder(Path(group.share(str(out or fresh_folder(KIND)))))
         if group.first:
             check_empty(folder.path)
+            (progress or Silent()).say(f"{plan.data['name']}: {plan.data['found']}")
         work = Work(plan.task, group, progress)
         if not group.first:
             return work.follow(folder)
@@ -184,8 +185,9 @@ def planned(
         settings = replace(settings, lr=common.lr)
     settings = changed(replace(settings, frozen=common.frozen), common.changes)
     return Plan(
-        task=chosen, classes=tuple(dataset.classes), data=data_record(dataset, place), spec=spec,
-        wrapper=wrapper, common=common, own=own, settings=settings,
+        task=chosen, classes=tuple(dataset.classes), spec=spec,
+        data=data_record(dataset, place), wrapper=wrapper, common=common,
+        own=own, settings=settings,
         source=None if start is None else start.record(),
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from bneck.costs.count import count_whole
+from bneck.data.depth import FULL
 from bneck.records.progress import Progress
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
@@ -22,7 +23,7 @@ from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import to_text
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.checks import ExportError, apart, both
-from bneck.tasks.data import Answers, Array, Data, Dataset, Left, Scores, Size
+from bneck.tasks.data import Answers, Array, Data, Dataset, Left, Scores, Size, told_bits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -245,7 +246,8 @@ class Task(Protocol):
         from bneck.data.read import read_images
 
         files = source.files[split] if isinstance(source, Dataset) else source
-        return read_images(files, size, count, normalisation)
+        bits = source.bits if isinstance(source, Dataset) else FULL
+        return read_images(files, size, count, normalisation, bits=bits)
 
     # Its files.
 
@@ -278,6 +280,7 @@ class Task(Protocol):
             "size": json.dumps(size),
             "spec": to_text(net.spec),
             "wrapper": json.dumps(net.wrapped.settings()),
+            **told_bits(record),
         }
 
     def finished(self, options: Any) -> bool:

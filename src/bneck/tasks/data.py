@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bneck.data.depth import FULL
+from bneck.data.folders import Found
+from bneck.data.sources import Source, file_source
 from bneck.records.progress import Progress
+from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
 
@@ -65,8 +69,9 @@ class Dataset:
     """A dataset as found on disk: split, its classes known, nothing decoded yet.
 
     `name` is for people, `place` a path or URL, None for built-in images. `splits` counts the images of
-    each split and always has "train" and "val". `facts` are plain JSON values that the task wants in
-    the record. `files` are the images of each split, for `Task.samples`.
+    each split that is scored and always has "train" and "val". `facts` are plain JSON values that the task
+    wants in the record. `files` are the images of each split, for `Task.samples`. `found` is what else there
+    is to say at the start.
     """
 
     name: str
@@ -76,6 +81,13 @@ class Dataset:
     facts: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     left_out: Sequence[Left] = ()
+    found: Found = field(default_factory=Found)
+    held_back: int = 0  # images of a test split that training leaves alone
+    bits: int = FULL  # of values of more than 8 bits, see `data.images.set_bits`
+
+    def source(self, split: str) -> Source:
+        """The encoded images of "train" or "val"."""
+        return file_source(self.files[split])
 
 
 class Answers(Protocol):
@@ -298,6 +310,31 @@ class Data(ABC):
 @lru_cache(maxsize=1)
 def _opened(data: Data) -> Opened:
     return data.read()
+
+
+def check_divided(val: str, record: Mapping[str, Any], where: object) -> None:
+    """Raise InputError where a run's val came about otherwise than now, as where a val folder is gone.
+
+    `val` is `Found.val` of the run's own data as it is now, whose val may be images that the run learned from.
+    """
+    told = (record.get("data") or {}).get("val")
+    if told is not None and told != val:
+        raise InputError(
+            f"val of {where} is {val} now, and was {told} when the run was trained; bring the images back as "
+            "they were, or pass others with --data"
+        )
+
+
+def known_bits(answers: Answers, record: Mapping[str, Any]) -> int:
+    """The bits of deep values that a network was trained on, from its file or its run's record."""
+    told = answers.metadata.get("bits") or (record.get("data") or {}).get("bits")
+    return FULL if told is None else int(told)
+
+
+def told_bits(record: Mapping[str, Any]) -> dict[str, str]:
+    """The same for a file's metadata: nothing where it is the usual."""
+    bits = (record.get("data") or {}).get("bits", FULL)
+    return {} if bits == FULL else {"bits": str(bits)}
 
 
 def as_input(pixels: Array, normalisation: Normalisation) -> Array:

@@ -171,6 +171,7 @@ def new_run(
         "data": {**data_record(dataset, data), "resolution": seed.resolution},
         "settings": {**asdict(settings), "data": data},
     }
+    progress.say(f"{dataset.name}: {record['data']['found']}")
     if start is not None:
         record["source"] = start.record()
         record["normalisation"] = normalisation(RunFolder(start.folder)).as_json()

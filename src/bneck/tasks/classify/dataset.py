@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from bneck.data.batches import Images, eval_batches, holdout, normalise, train_batches
+from bneck.data.depth import Encoded
 from bneck.data.find import find_images
-from bneck.data.images import Encoded, Pixels, read_square
+from bneck.data.images import Pixels, read_square
 from bneck.data.pack import open_pack, pack, stored_side
-from bneck.data.sources import Sources, file_source
+from bneck.data.sources import Source, Sources, file_source
 from bneck.data.stream import Stream
 from bneck.records.progress import Advancing, Progress
 from bneck.specs.errors import InputError
@@ -38,6 +39,9 @@ class LabelledImages(Dataset):
 
     sources: Sources
 
+    def source(self, split: str) -> Source:
+        return self.sources.val if split == "val" else self.sources.train
+
 
 def find(data: str | None, options: Any = None, *, seed: int) -> LabelledImages:
     """Look at a folder, tar shards, tables or a URL; None takes the built-in images.
@@ -50,6 +54,8 @@ def find(data: str | None, options: Any = None, *, seed: int) -> LabelledImages:
         name=BUILTIN if data is None else Path(data).name, classes=found.classes, sources=found, place=data,
         splits={"train": len(found.train.labels), "val": len(found.val.labels)},
         facts={"kind": found.kind, "fingerprint": found.fingerprint},
+        found=found.found, held_back=0 if found.test is None else len(found.test.labels),
+        bits=found.train.bits,
     )  # fmt: skip
 
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from bneck.data.batches import normalise
-from bneck.data.folders import Item
-from bneck.data.images import CROPS, Encoded, Pixels, read_ahead, read_crop
-from bneck.data.labels import Labelled, is_image_list, labelled_images, read_classes
+from bneck.data.depth import Encoded
+from bneck.data.folders import Item, split_folder
+from bneck.data.images import CROPS, Pixels, read_ahead, read_crop
+from bneck.data.labels import LABELS_CSV, Labelled, is_image_list, labelled_images, read_classes
 from bneck.data.sources import Source, file_source
 from bneck.records.imported import class_places
 from bneck.records.progress import Progress
@@ -23,7 +24,7 @@ from bneck.specs.errors import InputError, few
 from bneck.tasks.classify.classes import IMAGENET, by_name
 from bneck.tasks.classify.dataset import find, read_central
 from bneck.tasks.classify.scoring import evaluate as score
-from bneck.tasks.data import Answers, Scores
+from bneck.tasks.data import Answers, Scores, check_divided, known_bits
 
 BATCH = 32
 BAD_SHARE = 0.01  # of the images may be unreadable
@@ -43,7 +44,7 @@ def evaluate(
             or `labels` has (`classes.by_name`); those of other classes are left out. None takes the
             images of the network's run, split as the run split them, and sees of each what training scored.
         options: crop, resolution and labels of `ClassifyOptions`.
-        split: of the run's own images "val" or "train", of others only what the scores are called.
+        split: "val", "train" or "test" where the images are divided, else only what the scores are called.
         record: that of the network's run, {} where there is none.
         seed: that the run split its images by.
         progress: receives what happens.
@@ -61,6 +62,8 @@ def evaluate(
     read: Read = partial(read_crop, side=side, crop=crop, **how)
     if listed is not None and is_image_list(listed):
         data = data or own  # it says itself which images are meant
+    if data is not None and listed is None and not (Path(data) / LABELS_CSV).is_file():
+        data = str(split_folder(Path(data), split))
     if data is None:
         fit = _own(record, split, seed, listed)
         read = partial(read_central, side=side) if crop == "central" else read
@@ -70,6 +73,7 @@ def evaluate(
         classes = answers.spec.classes
         found = _labelled(Path(data), known, listed, classes)
         fit = _fit(found, known is not None, classes, Path(data))
+        fit = replace(fit, images=replace(fit.images, bits=known_bits(answers, record)))
     progress.stage(f"scoring {answers.spec.name}", len(fit.images.names))
     batches = _Batches(answers, fit, read, progress)
     accuracy = score(answers, batches, background=fit.background)
@@ -139,11 +143,13 @@ def _own(record: Mapping[str, Any], split: str, seed: int, listed: Path | None) 
             f"{where} has the classes {few(found.classes)} now, and the network was trained on "
             f"{few(record['classes'])}; bring these back, or pass other images with --data"
         )
-    if split not in found.splits:
-        raise InputError(
-            f"there is no split {split!r} of {where}; it has {', '.join(found.splits)}"
-        )
-    return Fit(found.sources.val if split == "val" else found.sources.train, False, ())
+    check_divided(found.found.val, record, where)
+    splits = {"train": found.sources.train, "val": found.sources.val, "test": found.sources.test}
+    images = splits.get(split)
+    if images is None:
+        has = ", ".join(name for name, source in splits.items() if source is not None)
+        raise InputError(f"there is no split {split!r} of {where}; it has {has}")
+    return Fit(images, False, ())
 
 
 def _named(labels: Sequence[str]) -> dict[str, Any]:

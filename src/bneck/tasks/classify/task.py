@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bneck.data.depth import deep
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import resolve, to_text
 from bneck.specs.transforms import with_classes, with_resolution
 from bneck.specs.wrapper import PLAIN, Wrapped, Wrapper
 from bneck.tasks.contract import Answers, Dataset, Metric, Prediction, Size, Table, Task, later
-from bneck.tasks.data import as_input
+from bneck.tasks.data import as_input, known_bits, told_bits
 from bneck.tasks.options import option
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Classify(Task):
         if options.top < 1:
             raise InputError(f"top is {options.top}; it must be at least 1")
         side = (answers.size or (answers.spec.resolution,) * 2)[0]
-        stored = decode(path, stored_side(side))
+        stored = decode(deep(path, known_bits(answers, record)), stored_side(side))
         start = (stored.shape[1] - side) // 2
         pixels = stored[:, start : start + side, start : start + side]
         scores = answers(as_input(pixels, answers.normalisation)[None])[0][0]
@@ -147,6 +148,7 @@ class Classify(Task):
             "precision": precision,
             "input": "pixels" if options.pixels else "normalised",
             "spec": to_text(net.spec),
+            **told_bits(record),
         }
 
     def pixels(self, options: ClassifyOptions) -> bool:

@@ -11,21 +11,36 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from bneck.data.folders import Found
+from bneck.data.images import set_bits
 from bneck.data.read import read_images
 from bneck.records.files import write_bytes
 from bneck.records.progress import Progress
 from bneck.specs.errors import InputError, few
 from bneck.specs.network import NetSpec
-from bneck.tasks.data import Answers, Data, Dataset, Indices, Learning, Left, Opened, Scores
+from bneck.tasks.data import (
+    Answers,
+    Data,
+    Dataset,
+    Indices,
+    Learning,
+    Left,
+    Opened,
+    Scores,
+    check_divided,
+    known_bits,
+)
 from bneck.tasks.detect.average_precision import average_precision, check_evaluator
-from bneck.tasks.detect.coco import Annotated, find_annotations, ground_truth, read_coco
 from bneck.tasks.detect.images import MARGIN, Batch, BoxAugment, box_batches, store, varied
+from bneck.tasks.detect.intake.coco import Annotated, ground_truth, read_coco
+from bneck.tasks.detect.intake.find import find_splits
 from bneck.tasks.detect.loss import DetectionLoss, check_loss, divergence
 from bneck.tasks.detect.scoring import found_in, results, score
 from bneck.training.processes import ProcessGroup
 from bneck.training.settings import Settings
 
 CHANCE = 0.005  # mAP of a detector that has learned nothing
+LISTED = "boxes or images, listed in run.json"
 BATCH = 8  # images scored at a time
 ANNOTATED = "annotated.pickle"  # train and val as the run began with them
 PLAIN = BoxAugment(crop=False, flip=False, colour=0.0)
@@ -40,19 +55,33 @@ class AnnotatedImages(Dataset):
 
 
 def find(data: str | None, options: Any, *, seed: int) -> AnnotatedImages:
-    """The train and val splits of a folder with COCO json files, see `coco.find_annotations`.
+    """The train and val splits of a folder, see `find.find_splits`.
 
     Raises:
-        InputError: there are none, they have not the same classes, or the train split has one image.
+        InputError: there are none, val has a class that train lacks, or the train split has one image or
+            nothing to learn from.
     """
     assert data is not None  # None is for tasks with built-in images
     root, images = Path(data), None if options.images is None else Path(options.images)
-    files = find_annotations(root)
-    train, val = (read_coco(files[name], images=images) for name in ("train", "val"))
-    check_classes(val, train.classes, str(train.file))
+    splits = find_splits(root, images=images, seed=seed)
+    train = splits.read("train", root)
+    val = aligned(splits.read("val", root), train.classes, str(train.file), train.ids)
+    files = [picture.path for picture in train.pictures]
+    bits = set_bits(files.__getitem__, len(files))
+    train, val = replace(train, bits=bits), replace(val, bits=bits)
     if len(train.pictures) < 2:
         raise InputError(f"{train.file} has 1 image; batch norm needs at least 2, add images")
+    if not objects(train):
+        crowds = sum(len(picture.boxes) for picture in train.pictures)
+        why = (
+            f"its {crowds} boxes are all crowds or difficult ones" if crowds else "it has no boxes"
+        )
+        raise InputError(f"{train.file} has nothing to learn from: {why}; annotate some objects")
     parts = {"train": train, "val": val}
+    dropped = sum(len(part.dropped) for part in parts.values())
+    notes = [*splits.notes, *["test is left alone"] * ("test" in splits.readers)]
+    if not objects(val):
+        notes.append("val has no boxes, so mAP is undefined")
     return AnnotatedImages(
         name=root.name, place=data, classes=train.classes, train=train, val=val,
         splits={name: len(part.pictures) for name, part in parts.items()},
@@ -63,16 +92,34 @@ def find(data: str | None, options: Any, *, seed: int) -> AnnotatedImages:
             "objects": {name: objects(part) for name, part in parts.items()},
             "category_ids": list(train.ids),
         },
+        bits=bits, found=Found(splits.val, {LISTED: dropped} if dropped else {}, tuple(notes)),
     )  # fmt: skip
 
 
-def check_classes(annotated: Annotated, classes: Sequence[str], where: str) -> None:
-    """Raise InputError where data has other classes than those wanted, in their order."""
-    if tuple(annotated.classes) != tuple(classes):
+def aligned(
+    annotated: Annotated, classes: Sequence[str], where: str, ids: Sequence[int] | None = None
+) -> Annotated:
+    """Annotated images with their classes numbered as those wanted, by name; some may be missing.
+
+    `ids` are the categories' ids then, None keeps the file's.
+
+    Raises:
+        InputError: they have a class that is not wanted.
+    """
+    if tuple(annotated.classes) == tuple(classes):
+        return annotated
+    if unknown := [name for name in annotated.classes if name not in classes]:
         raise InputError(
-            f"{annotated.file} has the classes {few(annotated.classes)}, and {where} has "
-            f"{few(classes)}; they must be the same, in the order of their ids"
+            f"{annotated.file} has the classes {few(unknown)}, and {where} has {few(classes)}; they must be "
+            "the same: rename them, or take their boxes out"
         )
+    numbers = np.array([0, *(list(classes).index(name) + 1 for name in annotated.classes)])
+    pictures = tuple(replace(one, labels=numbers[one.labels]) for one in annotated.pictures)
+    if ids is None:
+        own = dict(zip(annotated.classes, annotated.ids, strict=True))
+        free = 1 + max(annotated.ids)
+        ids = [own.get(name, free + place) for place, name in enumerate(classes)]
+    return replace(annotated, classes=tuple(classes), ids=tuple(ids), pictures=pictures)
 
 
 def objects(annotated: Annotated) -> int:
@@ -153,7 +200,9 @@ class DetectionData(Data):
         opened, side = self.open(), self.resolution
         if split == "val":
             files = [picture.path for picture in opened.others.pictures]
-            return read_images(files, (side, side), count, net.normalisation)
+            return read_images(
+                files, (side, side), count, net.normalisation, bits=opened.others.bits
+            )
         indices = np.unique(np.linspace(0, len(opened.usable) - 1, count).astype(np.int64))
         return varied(opened.train, indices, side, PLAIN, (0, 0), net.normalisation)[0]
 
@@ -172,7 +221,7 @@ def prepare(
     progress.stage("reading images", len(dataset.train.pictures))
     side = round(spec.resolution * MARGIN)
     stored = store(dataset.train, side, scratch, name="train", on_image=progress.advance)
-    if not any(len(picture.boxes) for picture in stored.annotated.pictures):
+    if not objects(stored.annotated):
         raise InputError(f"{dataset.train.file} has no boxes to learn from; annotate some images")
     # Handed to all processes, which neither parse the json nor open the images again.
     write_bytes(scratch / ANNOTATED, pickle.dumps((dataset.train, dataset.val)))
@@ -198,9 +247,17 @@ def evaluate(
             "json with --data"
         )
     root, images = Path(str(known if data is None else data)), options.images
+    own = data is None or str(root) == str(known)
     if images is None and data is None:
         images = record["options"]["task"].get("images")
-    file = root if root.is_file() else find_annotations(root, (split,))[split]
-    annotated = read_coco(file, images=None if images is None else Path(images))
-    check_classes(annotated, answers.labels, "the network")
+    place = None if images is None else Path(images)
+    if root.is_file() and root.suffix == ".json" and not own:
+        annotated = read_coco(root, images=place)  # all of it, whatever the split is called
+    else:
+        splits = find_splits(root, images=place, seed=seed)
+        if own:
+            check_divided(splits.val, record, root)
+        annotated = splits.read(split, root)
+    annotated = aligned(annotated, answers.labels, "the network")
+    annotated = replace(annotated, bits=known_bits(answers, record))
     return score(answers, annotated, split, progress, out=out)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from bneck.data.batches import normalise
+from bneck.data.depth import deep
 from bneck.data.folders import DataError
 from bneck.data.images import Pixels, read_ahead, read_stretched
 from bneck.data.vary import recoloured, sample
 from bneck.records.files import write_json
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.tasks.detect.boxes import Boxes, Labels
-from bneck.tasks.detect.coco import Annotated, Picture
+from bneck.tasks.detect.intake.coco import Annotated, Picture
 
 Batch = tuple[Tensor, list[Boxes], list[Labels]]
 
@@ -95,7 +96,7 @@ def _write(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
-            for picture, pixels in _decoded(annotated.pictures, side):
+            for picture, pixels in _decoded(annotated, side):
                 if isinstance(pixels, str):
                     bad[picture.id] = pixels
                 else:
@@ -116,13 +117,15 @@ def _write(
     return bad
 
 
-def _decoded(pictures: Sequence[Picture], side: int) -> Iterator[tuple[Picture, Pixels | str]]:
-    files = [picture.path for picture in pictures]
-    return zip(pictures, read_ahead(files, partial(read_stretched, side=side)), strict=True)
+def _decoded(annotated: Annotated, side: int) -> Iterator[tuple[Picture, Pixels | str]]:
+    files = [deep(picture.path, annotated.bits) for picture in annotated.pictures]
+    return zip(
+        annotated.pictures, read_ahead(files, partial(read_stretched, side=side)), strict=True
+    )
 
 
 def _fingerprint(annotated: Annotated, side: int) -> str:
-    digest = hashlib.sha256(repr(side).encode())
+    digest = hashlib.sha256(repr((side, annotated.bits)).encode())
     for picture in annotated.pictures:
         state = picture.path.stat()
         told = (picture.id, str(picture.path), state.st_size, state.st_mtime_ns)
@@ -227,7 +230,7 @@ def eval_images(
 
     Images are whole, stretched and normalised, (N, 3, resolution, resolution) float32, in order.
     """
-    decoded = _decoded(annotated.pictures, resolution)
+    decoded = _decoded(annotated, resolution)
     while part := list(islice(decoded, batch)):
         good = [(picture, pixels) for picture, pixels in part if not isinstance(pixels, str)]
         bad = {picture.id: why for picture, why in part if isinstance(why, str)}

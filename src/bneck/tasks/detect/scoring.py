@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bneck.data.depth import deep
 from bneck.data.images import read_whole
 from bneck.records.files import write_json, write_whole
 from bneck.records.progress import Progress
@@ -18,11 +19,11 @@ from bneck.specs.errors import InputError
 from bneck.tasks.contract import Answers, Scores
 from bneck.tasks.detect.average_precision import average_precision
 from bneck.tasks.detect.boxes import Found, detections
-from bneck.tasks.detect.coco import Annotated, Picture, ground_truth
 from bneck.tasks.detect.drawing import FALSE_ALARM, HIT, MISSED, Mark, sheet, with_boxes
 from bneck.tasks.detect.head import anchors
 from bneck.tasks.detect.hits import Verdict, best_threshold, judge
 from bneck.tasks.detect.images import eval_images
+from bneck.tasks.detect.intake.coco import Annotated, Picture, ground_truth
 
 BATCH = 8  # images scored at a time
 ON_SHEET = 12
@@ -74,7 +75,8 @@ def score(
     }
     if out is not None:
         write_json(out / f"detections-{split}.json", entries)
-        page = _sheet(pictures, found, annotated.classes, best.score if best else DEFAULT_SCORE)
+        shown = replace(kept, pictures=tuple(pictures))
+        page = _sheet(shown, found, best.score if best else DEFAULT_SCORE)
         details["sheet"] = f"sheet-{split}.png"
         write_whole(out / details["sheet"], partial(page.save, format="png"))
     value = details.pop("AP")
@@ -114,17 +116,16 @@ def _verdicts(pictures: list[Picture], found: list[Found]) -> list[Verdict]:
     return [judge(one, p.boxes, p.labels, p.crowd) for p, one in pairs]
 
 
-def _sheet(
-    pictures: list[Picture], found: list[Found], classes: tuple[str, ...], score: float
-) -> Image.Image:
+def _sheet(annotated: Annotated, found: list[Found], score: float) -> Image.Image:
     """Images from the one with the fewest errors to the one with the most, evenly chosen."""
+    pictures, classes = list(annotated.pictures), annotated.classes
     shown = [one.above(score) for one in found]
     verdicts = _verdicts(pictures, shown)
     order = sorted(range(len(pictures)), key=lambda i: (verdicts[i].error, pictures[i].id))
     count = min(ON_SHEET, len(order))
     tiles = []
     for i in (order[round(k * (len(order) - 1) / max(count - 1, 1))] for k in range(count)):
-        pixels = read_whole(pictures[i].path)
+        pixels = read_whole(deep(pictures[i].path, annotated.bits))
         if isinstance(pixels, str):
             continue
         hits, missed, false = verdicts[i].counts

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bneck.data.depth import deep
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text
 from bneck.specs.transforms import with_resolution
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.contract import Answers, Dataset, Left, Metric, Prediction, Size, Task, later
-from bneck.tasks.data import as_input
+from bneck.tasks.data import as_input, known_bits, told_bits
 from bneck.tasks.detect.head import COCO_IDS, Ssdlite, anchors, ssdlite
 from bneck.tasks.options import option
 
@@ -109,7 +110,7 @@ class Detect(Task):
 
     def convert(self, data: Path, out: Path | None) -> tuple[dict[str, Path], tuple[Left, ...]]:
         """VOC xml as COCO json, in `data`/annotations unless `out` says otherwise."""
-        from bneck.tasks.detect.voc import convert_voc
+        from bneck.tasks.detect.intake.voc import convert_voc
 
         files, dropped = convert_voc(data, data / "annotations" if out is None else out)
         return files, tuple(Left(what=one.what, why=one.reason) for one in dropped)
@@ -144,7 +145,8 @@ class Detect(Task):
             raise InputError(f"score is {options.score}; it must be from 0 to 1")
         best = (record.get("scores", {}).get("val") or {}).get("threshold") or {}
         least = options.score if options.score is not None else best.get("score", SHOWN_SCORE)
-        stretched, whole = read_stretched(path, answers.spec.resolution), read_whole(path)
+        file = deep(path, known_bits(answers, record))
+        stretched, whole = read_stretched(file, answers.spec.resolution), read_whole(file)
         if isinstance(stretched, str) or isinstance(whole, str):
             raise InputError(
                 f"{path} cannot be used: {stretched}; replace it with an image file that is whole"
@@ -211,6 +213,7 @@ class Detect(Task):
             "spec": to_text(detector.network),
             "extras": json.dumps(detector.extras),
             "anchors": json.dumps(anchors(detector)),
+            **told_bits(record),
         }
 
     def finished(self, options: DetectOptions) -> bool:

@@ -73,6 +73,7 @@ def find(data: str | None, options: Any, *, seed: int) -> MaskedImages:
             "layout": scenery.layout, "labels": labels_record(scenery.labels), "shape": list(size),
             "crop": list(crop),
         },
+        found=scenery.found, bits=scenery.bits,
     )  # fmt: skip
 
 
@@ -114,7 +115,7 @@ class SegmentationData(Data):
         return Scenes(
             scenery.split(split), scenery.labels, whole_masks=whole_masks,
             size=self.shape if self.heldout_share else self.size,
-            kept_bytes=room(SETS, self.processes),
+            kept_bytes=room(SETS, self.processes), bits=scenery.bits,
         )  # fmt: skip
 
     def learning(
@@ -162,7 +163,7 @@ class SegmentationData(Data):
         if split == "heldout":
             scenes = Scenes(
                 [opened.train.pairs[i] for i in opened.held], opened.train.labels, size=self.shape,
-                kept_bytes=room(SETS, self.processes),
+                kept_bytes=room(SETS, self.processes), bits=opened.others.bits,
             )  # fmt: skip
         else:
             scenes = self._scenes(opened.others, split, whole_masks=True)
@@ -177,7 +178,9 @@ class SegmentationData(Data):
 
     def images(self, net: Any, split: str, count: int) -> Tensor:
         files = [pair.image for pair in self.open().others.split(split)]
-        return read_images(files, self.shape, count, net.normalisation)
+        return read_images(
+            files, self.shape, count, net.normalisation, bits=self.open().others.bits
+        )
 
 
 def prepare(

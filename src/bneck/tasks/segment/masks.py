@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,16 @@ from bneck.data.images import DECODERS, Pixels
 
 IGNORED = 255  # in arrays: a pixel that neither loss nor metric looks at
 MOST_CLASSES = 255
+PLAIN = (
+    "1",
+    "L",
+    "LA",
+    "P",
+    "I",
+    "I;16",
+    "I;16B",
+    "I;16L",
+)  # Pillow's modes of files that may hold ids
 VOID = ("void", "ignore", "ignored", "unlabelled", "unlabeled")
 
 Colour = tuple[int, int, int]
@@ -39,7 +48,8 @@ class Labels:
 
     `names` are the classes, in the order of their numbers. `stored` gives every id that a mask may
     hold its class number, or `IGNORED`. `colours` are for pictures and for colour masks; `painted`
-    are further colours of what is ignored. `known` is whether the colours came with the data.
+    are further colours of what is ignored. `known` is whether the colours came with the data. `coloured` is
+    whether colours decide in every mask, palette and grey ones too, see `encoding.settled`.
     """
 
     names: tuple[str, ...]
@@ -47,6 +57,7 @@ class Labels:
     colours: tuple[Colour, ...]
     painted: tuple[Colour, ...] = ()
     known: bool = False
+    coloured: bool = False
 
     def ids(self) -> Pixels:
         """Class number -> stored id, for files to be handed in; 256 values, 0 for no class."""
@@ -69,35 +80,6 @@ def cityscapes_labels(*, train_ids: bool = False) -> Labels:
     return Labels(names, stored | {IGNORED: IGNORED}, colours, ((0, 0, 0),), known=True)
 
 
-def read_labels(path: Path, *, ignore: Sequence[int] = ()) -> Labels:
-    """A class list: one class per line, in the order of ids from 0; all have a colour or none has.
-
-    A line is `name`, `name R G B` or `R G B name`, separated by blanks, tabs or commas; a line of
-    column heads (`name,r,g,b`), empty lines and lines after # are passed over. Classes called void,
-    ignore or unlabelled are ignored, and so are 255 and the ids in `ignore`.
-
-    Raises:
-        DataError: no such file, a line that is none of these, one name twice, no class.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not utf-8 text"
-        raise DataError(f"the class list {path} cannot be read: {reason}") from None
-    entries = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        told = line.partition("#")[0].strip()
-        heads = re.split(r"[\s,;]+", told.lower())
-        if told and heads not in (["name", "r", "g", "b"], ["r", "g", "b", "name"]):
-            entries.append(_entry(path, number, told))
-    coloured = [colour for _, colour in entries if colour is not None]
-    if coloured and len(coloured) < len(entries):
-        raise DataError(f"the class list {path} gives some classes a colour; give all one, or none")
-    if len(set(coloured)) < len(coloured):
-        raise DataError(f"the class list {path} has one colour twice; each class needs its own")
-    return labels(entries, ignore=ignore, source=f"the class list {path}")
-
-
 def labels(
     entries: Sequence[tuple[str, Colour | None]], *, ignore: Sequence[int] = (), source: str
 ) -> Labels:
@@ -115,7 +97,7 @@ def labels(
             raise DataError(f"{source} has {name!r} twice; each class needs a name of its own")
         stored[value] = len(names)
         names.append(name)
-        colours.append(colour or _colour(len(colours)))
+        colours.append(colour or palette(len(colours) + 1))
     stored |= dict.fromkeys((*ignore, IGNORED), IGNORED)
     if not names or len(entries) > MOST_CLASSES:
         raise DataError(f"{source} has {len(names)} classes; from 1 to {MOST_CLASSES} are possible")
@@ -126,9 +108,10 @@ def labels(
 def read_mask(path: Path, known: Labels, *, size: tuple[int, int] | None = None) -> Pixels:
     """The class numbers (H, W) of a mask file, uint8; `IGNORED` where nothing is to be learned.
 
-    Files of 8 or 16 bits hold ids, files with a palette too: its indices. Colour files are converted
-    by the class list's colours, or taken as ids where every pixel is grey. Where `size`, the
-    (height, width) of the image, is given, the mask must have it.
+    Where colours decide (`Labels.coloured`), every file is converted by them; 255 of a grey file or of a
+    palette is ignored where its colour is no class. Else files of 8 or 16 bits hold ids, files with a
+    palette too: its indices; colour files are converted by the class list's colours, or taken as ids where
+    every pixel is grey. Where `size`, the (height, width) of the image, is given, the mask must have it.
 
     Raises:
         DataError: it cannot be read, has another size, or holds what the labels do not know.
@@ -145,9 +128,10 @@ def read_mask(path: Path, known: Labels, *, size: tuple[int, int] | None = None)
                     f"{size[0]}; they must be equal: give each image the mask that was drawn on it"
                 )
             image.load()
-            colour = image.mode not in ("1", "L", "LA", "P", "I", "I;16", "I;16B", "I;16L")
+            plain = image.mode in PLAIN
             ids = image.getchannel(0) if image.mode == "LA" else image
-            values = np.asarray(image.convert("RGB") if colour else ids)
+            void = np.asarray(ids) == IGNORED if plain and known.coloured else None
+            values = np.asarray(image.convert("RGB") if known.coloured or not plain else ids)
     except DataError:
         raise
     except Exception as error:
@@ -155,7 +139,7 @@ def read_mask(path: Path, known: Labels, *, size: tuple[int, int] | None = None)
         raise DataError(f"mask {path} cannot be read: {reason}") from None
     if values.ndim == 2:
         return _by_id(path, values.astype(np.int32), known)
-    return _by_colour(path, values, known)
+    return _by_colour(path, values, known, void)
 
 
 def _by_id(path: Path, values: npt.NDArray[np.int32], known: Labels) -> Pixels:
@@ -175,8 +159,10 @@ def _by_id(path: Path, values: npt.NDArray[np.int32], known: Labels) -> Pixels:
     )
 
 
-def _by_colour(path: Path, values: Pixels, known: Labels) -> Pixels:
-    if not known.known:
+def _by_colour(
+    path: Path, values: Pixels, known: Labels, void: npt.NDArray[np.bool_] | None
+) -> Pixels:
+    if not known.known and not known.coloured:
         if (values == values[:, :, :1]).all():
             return _by_id(path, values[:, :, 0].astype(np.int32), known)
         raise DataError(
@@ -192,36 +178,21 @@ def _by_colour(path: Path, values: Pixels, known: Labels) -> Pixels:
     )
     order = np.argsort(codes)
     at = order[np.searchsorted(codes, pixels, sorter=order).clip(max=len(codes) - 1)]
-    if (missing := codes[at] != pixels).any():
+    missing = codes[at] != pixels
+    if void is not None:
+        at, missing = np.where(missing & void, len(codes), at), missing & ~void
+    if missing.any():
         red, green, blue = (int(v) for v in values[missing][0])
         raise DataError(
             f"mask {path} has the colour {red} {green} {blue}, which no class of the list has; add it "
             "to the list, as a line 'void R G B' if it means none"
         )
-    found: Pixels = np.array(numbers, np.uint8)[at]
+    found: Pixels = np.array([*numbers, IGNORED], np.uint8)[at]
     return found
 
 
-def _entry(path: Path, number: int, line: str) -> tuple[str, Colour | None]:
-    parts = [part for part in re.split(r"[\s,;]+", line) if part]
-    whole = [part.isdecimal() for part in parts]
-    for colour, name in ((parts[-3:], parts[:-3]), (parts[:3], parts[3:])):
-        if name and len(colour) == 3 and all(part.isdecimal() for part in colour):
-            red, green, blue = (int(part) for part in colour)
-            if max(red, green, blue) > 255:
-                break
-            return " ".join(name), (red, green, blue)
-    if all(whole) or (len(parts) > 3 and sum(whole) >= 3):
-        raise DataError(
-            f"line {number} of the class list {path} is {line!r}; it must be 'name' or 'name R G B' "
-            "with numbers from 0 to 255"
-        )
-    return " ".join(parts), None
-
-
-def _colour(index: int) -> Colour:
-    """A colour for class `index` that is far from those before it."""
-    # The lowest bits become the highest of red, green and blue in turn.
-    bits = f"{index + 1:024b}"[::-1]
+def palette(value: int) -> Colour:
+    """VOC's colour of an id, far from those of lower ids: its lowest bits are the highest of R, G, B."""
+    bits = f"{value:024b}"[::-1]
     red, green, blue = (int(bits[channel::3], 2) for channel in range(3))
     return red, green, blue

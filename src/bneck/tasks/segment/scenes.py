@@ -12,13 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from bneck.data.batches import normalise
+from bneck.data.depth import FULL, deep
 from bneck.data.folders import DataError
 from bneck.data.images import Pixels, read_whole
 from bneck.data.memory import room
 from bneck.data.read import Size, resized
 from bneck.specs.normalisation import IMAGENET, Normalisation
+from bneck.tasks.segment.intake.matching import Pair
 from bneck.tasks.segment.masks import IGNORED, Labels, read_mask
-from bneck.tasks.segment.pairs import Pair
 
 STEP = 0.25  # between scales
 SETS = 2  # that a training run or a search has at once: train, and what is scored
@@ -60,17 +61,19 @@ class Scenes:
 
     `size` is the (height, width) in pixels that images are brought to; None leaves them as they are.
     `whole_masks` leaves masks at their own size where images are resized, for validation.
-    `kept_bytes` of None is `data.memory.room` for two sets in one process.
+    `kept_bytes` of None is `data.memory.room` for two sets in one process. `bits` are those of values of
+    more than 8 bits.
     """
 
     def __init__(
         self, pairs: Sequence[Pair], labels: Labels, *, size: Size | None = None,
-        whole_masks: bool = False, kept_bytes: int | None = None,
+        whole_masks: bool = False, kept_bytes: int | None = None, bits: int = FULL,
     ) -> None:  # fmt: skip
         self.pairs = tuple(pairs)
         self.labels = labels
         self.size = size
         self.whole_masks = whole_masks
+        self.bits = bits
         self._kept: dict[int, tuple[Pixels, Pixels]] = {}
         self.kept_bytes = room(SETS, 1) if kept_bytes is None else kept_bytes
         self._room = self.kept_bytes
@@ -87,7 +90,7 @@ class Scenes:
         if index in self._kept:
             return self._kept[index]
         pair = self.pairs[index]
-        image = read_whole(pair.image)
+        image = read_whole(deep(pair.image, self.bits))
         if isinstance(image, str):
             raise DataError(
                 f"image {pair.image} cannot be read: {image}; replace it or delete the pair"
@@ -105,12 +108,13 @@ class Scenes:
         """Read every pair once; `on_scene` is called with 1 after each.
 
         Raises:
-            DataError: a bad file, or nothing but ignored pixels everywhere.
+            DataError: a bad file, nothing but ignored pixels everywhere, or next to them one class of several.
         """
         classes = len(self.labels.names)
-        pixels, empty = np.zeros(classes, np.int64), []
+        pixels, empty, ignored = np.zeros(classes, np.int64), [], 0
         for index in range(len(self)):
-            found = np.bincount(self.read(index)[1].ravel(), minlength=256)[:classes]
+            counts = np.bincount(self.read(index)[1].ravel(), minlength=256)
+            found, ignored = counts[:classes], ignored + int(counts[IGNORED])
             pixels += found
             if not found.any():
                 empty.append(index)
@@ -120,6 +124,14 @@ class Scenes:
             raise DataError(
                 f"all pixels of all {len(self)} masks are ignored (the first is {self.pairs[0].mask}); check "
                 "the class list and --ignore"
+            )
+        if (
+            ignored and classes > 1 and (pixels > 0).sum() == 1
+        ):  # as objects that are taken for ignored
+            only = self.labels.names[int(pixels.argmax())]
+            raise DataError(
+                f"all pixels of all {len(self)} masks are ignored or of the class {only!r}, so there is "
+                "nothing to learn; check the class list and --ignore"
             )
         return Survey(pixels, tuple(empty))
 

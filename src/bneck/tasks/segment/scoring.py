@@ -17,12 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bneck.data.depth import deep
 from bneck.data.images import Pixels, read_whole
 from bneck.data.read import resized
 from bneck.records.files import write_whole
 from bneck.records.progress import Progress
 from bneck.specs.errors import InputError, few
 from bneck.tasks.contract import Answers, Prediction, Scores, Size
+from bneck.tasks.data import check_divided, known_bits
 from bneck.tasks.options import sized
 from bneck.tasks.segment.drawing import class_shares, overlay
 from bneck.tasks.segment.masks import IGNORED
@@ -233,13 +235,16 @@ def split_scenes(
         Path(str(root)), classes=None if classes is None else Path(classes),
         ignore=options.ignore or tuple(own.get("ignore") or ()), seed=seed,
     )  # fmt: skip
+    if data is None:
+        check_divided(scenery.found.val, record, root)
     if list(scenery.labels.names) != list(answers.labels):
         raise InputError(
             f"the data has the classes {few(scenery.labels.names)}, and the network was trained on "
             f"{few(answers.labels)}; they must be the same, in the same order"
         )
     size = answers.size or _trained_size(record)
-    return Scenes(scenery.split(split), scenery.labels, size=size, whole_masks=True)
+    bits = known_bits(answers, record)
+    return Scenes(scenery.split(split), scenery.labels, size=size, whole_masks=True, bits=bits)
 
 
 def _own_options(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -257,7 +262,7 @@ def seen(answers: Answers, path: Path, record: Mapping[str, Any]) -> Prediction:
     Raises:
         InputError: it cannot be read.
     """
-    pixels = read_whole(path)
+    pixels = read_whole(deep(path, known_bits(answers, record)))
     if isinstance(pixels, str):
         raise InputError(f"picture {path} cannot be read: {pixels}; give another one")
     own, size = (pixels.shape[0], pixels.shape[1]), _trained_size(record)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,17 +14,19 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from bneck.data.folders import VAL_NAMES, DataError
-from bneck.data.images import image_size
+from bneck.data.depth import FULL
+from bneck.data.images import image_size, is_turned
+from bneck.data.intake.texts import decoded
+from bneck.data.intake.walk import DataError, has_images
 from bneck.tasks.detect.boxes import Boxes, Labels, as_boxes
+from bneck.tasks.detect.intake.coco_fields import cleaned, number
+from bneck.tasks.detect.intake.image_files import ImageFiles, image_folders
 
 Measure: TypeAlias = Callable[[Path], tuple[int, int] | str]
+Locate: TypeAlias = Callable[[Mapping[str, Any]], Path | None]
 
 BAD_SHARE = 0.01  # of the images may be missing or unreadable
 CACHED = 4  # splits that a process keeps: train, val and test of a dataset, and one more
-LISTS = ("images", "annotations", "categories")
-# Where images lie next to their json, or next to the folder that holds it.
-IMAGE_FOLDERS = ("", "images", "JPEGImages", "data")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -65,6 +66,7 @@ class Annotated:
     ids: tuple[int, ...]
     pictures: tuple[Picture, ...]
     dropped: tuple[Dropped, ...]
+    bits: int = FULL  # of values of more than 8 bits, see `data.images.set_bits`
 
     def without(self, bad: Mapping[int, str]) -> Annotated:
         """Without the pictures whose ids are given with a reason.
@@ -78,51 +80,6 @@ class Annotated:
         return replace(self, pictures=kept, dropped=(*self.dropped, *lost))
 
 
-def find_annotations(root: Path, splits: Sequence[str] = ("train", "val")) -> dict[str, Path]:
-    """The json files of a dataset's splits.
-
-    A file belongs to a split if a word of its name, or of its folder's, is the split's, digits aside:
-    `annotations/instances_train2017.json`, `train/_annotations.coco.json`, `coco_val.json`. For "val" the
-    words valid, validation and test do too, in this order. Of several files for a split, COCO's
-    `instances_*` counts.
-
-    Raises:
-        DataError: no such folder, no file for a split, or several.
-    """
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}; check the path")
-    files = sorted([*root.glob("*.json"), *root.glob("*/*.json")])
-    return {split: _pick(root, files, split) for split in splits}
-
-
-def _pick(root: Path, files: Sequence[Path], split: str) -> Path:
-    words = VAL_NAMES if split == "val" else (split,)
-    named = ((word, found) for word in words if (found := _candidates(files, word)))
-    word, found = next(named, (split, []))
-    if len(found) > 1:
-        found = [path for path in found if path.stem.startswith("instances")] or found
-    if not found:
-        raise DataError(
-            f"{root} has no json file for {word}; name one as in annotations/instances_{word}.json, or "
-            "convert VOC xml with: bneck convert"
-        )
-    if len(found) > 1:
-        raise DataError(
-            f"{root} has {len(found)} json files for {word}: "
-            f"{', '.join(str(p.relative_to(root)) for p in found)}; leave one of them"
-        )
-    return found[0]
-
-
-def _candidates(files: Sequence[Path], word: str) -> list[Path]:
-    def words(text: str) -> set[str]:
-        return set(re.findall(r"[a-z]+", text.lower()))
-
-    unnamed = [p for p in files if not words(p.stem) & {"train", "trainval", *VAL_NAMES}]
-    in_folder = [path for path in unnamed if word in words(path.parent.name)]
-    return [path for path in files if word in words(path.stem)] or in_folder
-
-
 def read_coco(
     path: Path, *, images: Path | None = None, measure: Measure = image_size
 ) -> Annotated:
@@ -133,13 +90,14 @@ def read_coco(
     Boxes without an area, or outside their image, are left out and listed in `dropped`; those that
     reach over an edge are cut there. Category ids may have gaps. Images without boxes stay.
 
-    `images` is the folder that file names are relative to; None looks next to the json (see
-    `IMAGE_FOLDERS`, and a folder of the split's name). `measure` gives an image file's (width, height),
-    or why it cannot be read.
+    Fields that tools write otherwise are read where their meaning is certain, see `coco_fields.cleaned`;
+    file names are looked for as `image_files.ImageFiles` does. `images` is the folder that file names are
+    relative to; None looks next to the json. `measure` gives an image file's (width, height), or why it
+    cannot be read.
 
     Raises:
-        DataError: no such file, no COCO json, an id that occurs twice or is unknown, or more than
-            one image in a hundred missing.
+        DataError: no such file, no COCO json, an id that occurs twice or is unknown, boxes that are corners
+            or fractions, or more than one image in a hundred missing.
     """
     if images is None:
         folders = image_folders(path.parent, re.sub(r"^(instances|coco)_", "", path.stem))
@@ -155,95 +113,77 @@ def _read(
     path: Path, folders: tuple[Path, ...], measure: Measure, states: tuple[object, ...]
 ) -> Annotated:
     # `states` only tells the cache that a file or a folder has changed.
-    data = _load(path)
-    ids, classes = _categories(data, path)
-    entries = _by_id(data, "images", path)
-    boxes: dict[Any, list[tuple[int, dict[str, Any], int]]] = {image: [] for image in entries}
-    for key, entry in _by_id(data, "annotations", path).items():
-        image, category = entry.get("image_id"), entry.get("category_id")
-        for value, known, what in ((image, boxes, "image"), (category, ids, "category")):
-            if not isinstance(value, int) or value not in known:
-                raise DataError(
-                    f"{path}: annotation {key} is of {what} {value!r}, which the file does not have; "
-                    "correct or delete it"
-                )
-        boxes[image].append((key, entry, ids.index(category) + 1))
+    # Below its folder, or that of its folder where only texts lie next to it.
+    files = ImageFiles(folders[0] if has_images(folders[0]) else path.parent.parent, folders)
+
+    def locate(entry: Mapping[str, Any]) -> Path | None:
+        name = entry.get("file_name")
+        if not isinstance(name, str) or not name:
+            raise DataError(f"{path}: image {entry.get('id')} has no file_name; add it")
+        return files.named(name)
+
+    return annotated(_load(path), path, locate, measure=measure)
+
+
+def annotated(
+    data: Any, where: Path, locate: Locate, *, measure: Measure = image_size
+) -> Annotated:
+    """Annotated images from what a COCO json holds, wherever that comes from; `where` is named in messages.
+
+    `locate` gives the file of an entry of "images", None where there is none.
+
+    Raises:
+        DataError: as `read_coco`.
+    """
+    parts = cleaned(data, where)
+    categories = sorted(parts["categories"], key=lambda one: int(one["id"]))
+    ids = tuple(one["id"] for one in categories)
+    boxes: dict[int, list[tuple[int, dict[str, Any], int]]] = {
+        one["id"]: [] for one in parts["images"]
+    }
+    for entry in parts["annotations"]:
+        boxes[entry["image_id"]].append((entry["id"], entry, ids.index(entry["category_id"]) + 1))
     pictures: list[Picture] = []
     dropped: list[Dropped] = []
     lost: list[Dropped] = []
-    for image, entry in entries.items():
-        found = _found(entry, folders, path, measure)
+    for entry in parts["images"]:
+        found = _found(entry, locate, measure)
         if isinstance(found, str):
             lost.append(Dropped(str(entry.get("file_name")), found))
         else:
-            pictures.append(_picture(image, *found, boxes[image], dropped))
-    _check_lost(lost, len(entries), path)
-    return Annotated(path, classes, ids, tuple(pictures), (*dropped, *lost))
+            pictures.append(_picture(entry["id"], *found, boxes[entry["id"]], dropped))
+    _check_lost(lost, len(parts["images"]), where)
+    _check_form(pictures, where)
+    classes = tuple(one["name"] for one in categories)
+    return Annotated(where, classes, ids, tuple(pictures), (*dropped, *lost))
 
 
-def _load(path: Path) -> Mapping[str, Any]:
+def _load(path: Path) -> Any:
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(decoded(path.read_bytes()))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError:
         raise DataError(f"{path} is not json; give a file in COCO's format") from None
-    parts = data if isinstance(data, dict) else {}
-    missing = [name for name in LISTS if not isinstance(parts.get(name), list)]
-    if missing:
-        raise DataError(
-            f"{path} is not in COCO's format: it has no list of {', '.join(missing)}; it needs "
-            f"{', '.join(LISTS)}"
-        )
-    return parts
-
-
-def _by_id(data: Mapping[str, Any], part: str, path: Path) -> dict[int, dict[str, Any]]:
-    found: dict[int, dict[str, Any]] = {}
-    for entry in data[part]:
-        key = entry.get("id") if isinstance(entry, dict) else None
-        if not isinstance(key, int) or isinstance(key, bool):
-            raise DataError(f"{path}: one of the {part} has the id {key!r}; ids are whole numbers")
-        if key in found:
-            raise DataError(
-                f"{path}: the id {key} occurs twice among the {part}; give each its own"
-            )
-        found[key] = entry
-    return found
-
-
-def _categories(data: Mapping[str, Any], path: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    names = {key: str(e.get("name", key)) for key, e in _by_id(data, "categories", path).items()}
-    if not names:
-        raise DataError(f"{path} has no categories; name at least one")
-    ids = tuple(sorted(names))
-    classes = tuple(names[key] for key in ids)
-    if twice := next((name for name in classes if classes.count(name) > 1), None):
-        raise DataError(f"{path}: two categories are called {twice!r}; rename one")
-    return ids, classes
-
-
-def image_folders(place: Path, split: str = "") -> list[Path]:
-    """Where the images of a json file in the folder `place` are looked for."""
-    names = (*IMAGE_FOLDERS, split, f"images/{split}") if split else IMAGE_FOLDERS
-    return [start / name for start in (place, place.parent) for name in names]
 
 
 def _found(
-    entry: Mapping[str, Any], folders: Iterable[Path], path: Path, measure: Measure
+    entry: Mapping[str, Any], locate: Locate, measure: Measure
 ) -> tuple[Path, tuple[int, int]] | str:
     """An image's file and its size, which the json must not contradict; or why it cannot be used."""
-    name = entry.get("file_name")
-    if not isinstance(name, str) or not name:
-        raise DataError(f"{path}: image {entry.get('id')} has no file_name; add it")
-    file = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    file = locate(entry)
     size = "there is no such file" if file is None else measure(file)
     if file is None or isinstance(size, str):
         return str(size)
     said = (entry.get("width", size[0]), entry.get("height", size[1]))
-    if said != size:
-        return f"it is {size[0]}x{size[1]} pixels, the json says {said[0]}x{said[1]}"
-    return file, size
+    if said == size:
+        return file, size
+    if said == size[::-1] and is_turned(file):
+        return (
+            f"its EXIF block turns it upright to {size[0]}x{size[1]} pixels, the annotations are for "
+            f"{said[0]}x{said[1]}: turn the file itself, or export the boxes of the upright image"
+        )
+    return f"it is {size[0]}x{size[1]} pixels, the annotations say {said[0]}x{said[1]}"
 
 
 def _state(path: Path) -> tuple[int, int] | None:
@@ -277,7 +217,7 @@ def clipped(bbox: Any, size: tuple[int, int]) -> tuple[float, float, float, floa
     """COCO's [x, y, width, height] in pixels as corners in normalized coordinates, or why it is no box."""
     if not isinstance(bbox, list | tuple) or len(bbox) != 4:
         return f"its bbox is {bbox!r}; it must be [x, y, width, height]"
-    if not all(map(_is_finite, bbox)):
+    if any(isinstance(value, str) or number(value) is None for value in bbox):
         return f"its bbox is {list(bbox)}; it must be four finite numbers"
     x, y, width, height = bbox
     if width <= 0 or height <= 0:
@@ -290,8 +230,26 @@ def clipped(bbox: Any, size: tuple[int, int]) -> tuple[float, float, float, floa
     return left, top, right, bottom
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _check_form(pictures: Sequence[Picture], where: Path) -> None:
+    """Raise DataError for boxes that are all fractions, or corners that reach over the edges as sizes."""
+    given = [(picture, row[:4]) for picture in pictures for row in picture.given]
+    if not given:
+        return
+    values = np.array([row for _, row in given])
+    sides = np.array([picture.size for picture, _ in given], np.float64)
+    if values.max() <= 1 and sides.min() > 8:
+        raise DataError(
+            f"{where}: all numbers of all boxes are at most 1, as fractions of the image are; COCO's boxes are "
+            "[x, y, width, height] in pixels: write them so"
+        )
+    low, high = values[:, :2], values[:, 2:]
+    over = ((low + high) > sides + 2).any(1)
+    corners = ((high > low) & (high <= sides + 1) & (low >= -1)).all()
+    if corners and over.sum() >= 3 and over.mean() > 0.1:
+        raise DataError(
+            f"{where}: {over.sum()} of {len(given)} boxes reach over the edges of their images as [x, y, "
+            "width, height], and none as [left, top, right, bottom]; write widths and heights, not corners"
+        )
 
 
 def _check_lost(lost: Sequence[Dropped], count: int, path: Path) -> None:
@@ -333,5 +291,5 @@ def ground_truth(annotated: Annotated) -> dict[str, Any]:
 
 def _area(entry: Mapping[str, Any]) -> float:
     """What decides whether an object is small: its mask's area where the file says it, else its box's."""
-    area: Any = entry.get("area")
-    return float(area if _is_finite(area) else entry["bbox"][2] * entry["bbox"][3])
+    area = number(entry.get("area"))
+    return float(entry["bbox"][2] * entry["bbox"][3] if area is None else area)

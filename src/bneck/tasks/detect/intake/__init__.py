@@ -1,0 +1,1 @@
+"""Annotated images in the formats that tools write, found and read: COCO, VOC, YOLO."""

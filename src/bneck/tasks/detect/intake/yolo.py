@@ -1,0 +1,216 @@
+"""YOLO's txt files with data.yaml, or without: one file per image, a line per box in fractions of the image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bneck.data.images import image_size
+from bneck.data.intake.texts import read_text
+from bneck.data.intake.walk import DataError, is_image, walk
+from bneck.tasks.detect.intake.coco import Annotated
+from bneck.tasks.detect.intake.image_files import ImageFiles
+from bneck.tasks.detect.intake.marked import Box, Marked, annotated_of, split_by_folder
+
+NAME_LISTS = ("classes.txt", "obj.names", "names.txt")
+_LINE = re.compile(r"\d+(\s+[-+\d.eE]+){4,}")
+
+
+def find_yaml(root: Path) -> Path | None:
+    """The yaml file of a folder that names classes, None for none."""
+    files = sorted([*root.glob("*.yaml"), *root.glob("*.yml"), *root.glob("*/data.yaml")])
+    return next((file for file in files if _settings(file).get("names")), None)
+
+
+def has_yolo(root: Path) -> bool:
+    """Whether a folder has a data.yaml, or txt files with boxes named after images."""
+    if find_yaml(root) is not None:
+        return True
+    stems, texts = set(), []
+    for path in walk(root):
+        if is_image(path.name):
+            stems.add(path.stem)
+        elif path.suffix.lower() == ".txt":
+            texts.append(path)
+    return any(path.stem in stems and _has_boxes(path) for path in texts)
+
+
+def read_yolo(root: Path, listed: Path | None = None) -> dict[str, Annotated]:
+    """The annotated images of each split, of "" where nothing tells splits.
+
+    Splits are what the yaml file names (folders, or lists of images), else folders above the images. The label
+    file of an image has its name and lies next to it or in a folder alike; an image without one has no boxes.
+    Polygons become the boxes round them. `listed` is the yaml file, looked for where it is None.
+
+    Raises:
+        DataError: a line that is no box, a class without a name, no label files.
+    """
+    listed = listed or find_yaml(root)
+    settings = {} if listed is None else _settings(listed)
+    images = ImageFiles(root, (root,))
+    splits = _named_splits(root, listed, settings, images) or _by_folder(root, images.all())
+    texts = _label_files(root, [path.stem for paths in splits.values() for path in paths])
+    names = _names(root, settings)
+    found = {
+        split: [_marked(path, _label_of(root, path, texts), names) for path in paths]
+        for split, paths in splits.items()
+    }
+    boxes = [box for marked in found.values() for one in marked for box in one.boxes]
+    if not texts or not boxes:
+        raise DataError(
+            f"{root} has no label files with boxes; each image needs a txt file of its name, next to it or in "
+            "a folder labels next to images"
+        )
+    if not names:
+        names = [str(number) for number in range(1 + max(int(box.name) for box in boxes))]
+    return {split: annotated_of(names, marked, listed or root) for split, marked in found.items()}
+
+
+def _settings(path: Path) -> Mapping[str, Any]:
+    with suppress(yaml.YAMLError):
+        found = yaml.safe_load(read_text(path, "the list"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _names(root: Path, settings: Mapping[str, Any]) -> list[str]:
+    """Class names by number; [] where nothing names them."""
+    names = settings.get("names")
+    if isinstance(names, dict):
+        numbers = sorted((int(number), str(name)) for number, name in names.items())
+        if [number for number, _ in numbers] != list(range(len(numbers))):
+            raise DataError(f"the names in the yaml file of {root} do not count from 0; name all")
+        return [name for _, name in numbers]
+    if names:
+        return [str(name) for name in names]
+    files = (place / name for place in (root, root / "labels") for name in NAME_LISTS)
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        return []
+    return [line.strip() for line in read_text(file, "the class list").splitlines() if line.strip()]
+
+
+def _named_splits(
+    root: Path, listed: Path | None, settings: Mapping[str, Any], images: ImageFiles
+) -> dict[str, list[Path]]:
+    """The images of each split as the yaml file has them; {} where its folders are not there."""
+    found: dict[str, list[Path]] = {}
+    if listed is None:
+        return found
+    base = listed.parent / str(settings.get("path") or "")
+    for split, key in (("train", "train"), ("val", "val"), ("val", "valid"), ("test", "test")):
+        entries = settings.get(key)
+        for entry in entries if isinstance(entries, list) else [entries] if entries else []:
+            plain = str(entry).removeprefix("../").removeprefix("./")
+            places = (base / str(entry), base / plain, listed.parent / plain, root / plain)
+            place = next(
+                (p for p in places if p.exists() and p.resolve().is_relative_to(root.resolve())),
+                None,
+            )
+            if place is None:
+                continue
+            if place.is_dir():
+                found.setdefault(split, []).extend(ImageFiles(place).all())
+            else:
+                found.setdefault(split, []).extend(_of_list(place, images))
+    return found if found.get("train") else {}
+
+
+def _of_list(listed: Path, images: ImageFiles) -> list[Path]:
+    """The images of a list, which has a path per line."""
+    lines = [line.strip() for line in read_text(listed, "the list").splitlines() if line.strip()]
+    found = {line: images.named(line) for line in lines}
+    if lost := [line for line, path in found.items() if path is None]:
+        raise DataError(
+            f"{listed} names {len(lost)} images that are not there or not one file alone, first {lost[0]}; add "
+            "them, or take them off the list"
+        )
+    return [path for path in found.values() if path is not None]
+
+
+def _by_folder(root: Path, images: Sequence[Path]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in images:
+        found.setdefault(split_by_folder(root, path), []).append(path)
+    return found
+
+
+def _label_files(root: Path, stems: Sequence[str]) -> dict[str, list[Path]]:
+    wanted, found = set(stems), dict[str, list[Path]]()
+    for path in sorted(walk(root)):
+        if path.suffix.lower() == ".txt" and path.stem in wanted:
+            found.setdefault(path.stem, []).append(path)
+    return found
+
+
+def _label_of(root: Path, image: Path, texts: Mapping[str, list[Path]]) -> Path | None:
+    """The label file of an image: of several of its name the one whose folders are most alike."""
+    found = texts.get(image.stem, [])
+    own = set(image.parent.parts)
+    split = split_by_folder(root, image) if image.is_relative_to(root) else ""
+    alike = [path for path in found if split_by_folder(root, path) in (split, "")]
+    shared = [len(own & set(path.parent.parts)) for path in alike]
+    if shared and shared.count(max(shared)) > 1:
+        twins = [path for path, count in zip(alike, shared, strict=True) if count == max(shared)]
+        raise DataError(
+            f"{image} has several label files: {twins[0]}, {twins[1]}; leave one of them"
+        )
+    return alike[shared.index(max(shared))] if shared else None
+
+
+def _has_boxes(path: Path) -> bool:
+    with suppress(DataError):
+        lines = [line for line in read_text(path, "").splitlines() if line.strip()]
+        return bool(lines) and _LINE.fullmatch(lines[0].strip()) is not None
+    return False
+
+
+def _marked(image: Path, label: Path | None, names: Sequence[str]) -> Marked:
+    size = image_size(image)
+    if label is None or isinstance(
+        size, str
+    ):  # an image that cannot be read is reported with the others
+        return Marked(str(image), image, ())
+    lines = enumerate(read_text(label, "the label file").splitlines(), 1)
+    boxes = tuple(_box(label, number, line, size, names) for number, line in lines if line.strip())
+    return Marked(str(image), image, boxes)
+
+
+def _box(label: Path, number: int, line: str, size: tuple[int, int], names: Sequence[str]) -> Box:
+    """A line `class cx cy width height`, or `class x y x y x y ...`, all but the class in fractions."""
+    try:
+        given, *values = (float(part) for part in line.split())
+    except ValueError:
+        given, values = -1.0, []
+    kind = int(given)
+    polygon = len(values) >= 6 and len(values) % 2 == 0
+    if kind != given or kind < 0 or not (len(values) == 4 or polygon):
+        raise DataError(
+            f"line {number} of {label} is {line.strip()[:60]!r}; it must be 'class cx cy width height' in "
+            "fractions of the image, or 'class x y x y ...'"
+        )
+    if max(values) > 2:
+        raise DataError(
+            f"line {number} of {label} has the number {max(values):g}, as if in pixels; YOLO's boxes are in "
+            "fractions of the image from 0 to 1"
+        )
+    if names and kind >= len(names):
+        raise DataError(
+            f"line {number} of {label} has the class {kind}, and there are {len(names)} names; add it to the "
+            "yaml file's names"
+        )
+    if polygon:
+        across, down = values[::2], values[1::2]
+        low, high = (min(across), min(down)), (max(across), max(down))
+    else:
+        low = (values[0] - values[2] / 2, values[1] - values[3] / 2)
+        high = (values[0] + values[2] / 2, values[1] + values[3] / 2)
+    return Box(
+        names[kind] if names else str(kind),
+        (low[0] * size[0], low[1] * size[1], (high[0] - low[0]) * size[0], (high[1] - low[1]) * size[1]),
+    )  # fmt: skip

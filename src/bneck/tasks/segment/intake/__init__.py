@@ -1,0 +1,1 @@
+"""Which mask is whose, and what the values in masks mean."""
