@@ -59,7 +59,7 @@ def main() -> None:
     base = with_resolution(with_classes(network("v3-small"), 10), args.resolution)
     space = named_space(args.space, resolution=args.resolution, classes=10)
     rng = random.Random(0)
-    networks = [space.decode(space.sample(rng)) for _ in range(fill.CALIBRATING + fill.HELD_OUT)]
+    networks = [space.decode(space.sample(rng)) for _ in range(fill.NETWORKS_IN_ALL)]
     plan = fill.plan_for_all(space.covering(), networks, name=space.name, digest=space.digest())
     table = fill.fill_table(base, args.table, plan=plan)
     limit_ms = target_ms(args.target, float(table.header["reference_ms"]))
