@@ -198,6 +198,7 @@ def test_a_seed_without_weights_is_trained_first_and_simpler_ways_are_compared(
     report = (tmp_path / "run" / "report.md").read_text()
     for one in record["others"].values():
         assert one["title"] in report
+    assert "| found-60percent |" in report
 
 
 def test_the_fastest_network_within_a_loss(

@@ -46,8 +46,8 @@ def blocks(record: SearchRecord, entries: Entries, files: Files) -> list[Block]:
         files: those in the run folder.
     """
     return [
-        *_summary(record), *_networks(record), *_tradeoff(record, entries), *block_search(record),
-        *_cuts(record), *_steps(record, entries), *_latency(record), *_time(record), *_checks(record),
+        *_summary(record), *_networks(record), *_family(record), *_tradeoff(record, entries),
+        *block_search(record), *_cuts(record), *_steps(record, entries), *_latency(record), *_time(record), *_checks(record),
         *_rerun(record, files),
     ]  # fmt: skip
 
@@ -112,15 +112,41 @@ def _networks(record: SearchRecord) -> Iterator[Block]:
             _behind(record, role, scores),
         ))  # fmt: skip
     yield Table(
-        title="Measured: median, and 10th to 90th percentile. Error: estimate against measurement. Behind "
-        "found: its score minus this one, training by training; training n of each has the same seed.",
+        title="Measured: median, and 10th to 90th percentile. Error: estimate against measurement. Behind: "
+        "the found network's score minus this one, training by training; training n of each has the same seed.",
         columns=columns(
             "network", "params (M)", "MAdds (M)", "estimated (ms)", "measured (ms)", "p10 to p90 (ms)",
-            "error (%)", f"{text.metric(record)} per training (%)", "mean (%)", "behind found (points)",
+            "error (%)", f"{text.metric(record)} per training (%)", "mean (%)", "behind (points)",
         ),
         rows=tuple(rows),
         strong=frozenset(i for i, (role, _, _) in enumerate(named) if role == "found"),
         narrow="cards",
+    )  # fmt: skip
+
+
+def _family(record: SearchRecord) -> Iterator[Block]:
+    """The networks of further targets; nothing where there are none."""
+    family = record.get("family", [])
+    if not family:
+        return
+    yield Heading("Further targets")
+    rows = []
+    for one in family:
+        baseline = text.best_baseline(one)  # type: ignore[arg-type]  # it has the keys of a record
+        behind = (
+            NONE if baseline is None else f"{baseline[0]}: {spread_text(baseline[1]['scores'])}"
+        )
+        rows.append((
+            one["target"], ms(one["target_ms"]), ms(one.get("measured_latency_ms")),
+            spread_text(one["found"]["scores"]), behind, one["export"]["file"].partition("/")[0],
+        ))  # fmt: skip
+    yield Table(
+        title=f"{text.metric(record, first=True)} of the network of each further target, and of the best other "
+        "way to its latency.",
+        columns=columns(
+            "target", "target (ms)", "measured (ms)", "found (%)", "best other way", "folder", text=(0, 4, 5)
+        ),
+        rows=tuple(rows), narrow="cards",
     )  # fmt: skip
 
 
