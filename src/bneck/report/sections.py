@@ -47,8 +47,8 @@ def blocks(record: SearchRecord, entries: Entries, files: Files) -> list[Block]:
     """
     return [
         *_summary(record), *_networks(record), *_family(record), *_tradeoff(record, entries),
-        *block_search(record), *_cuts(record), *_steps(record, entries), *_latency(record), *_time(record), *_checks(record),
-        *_rerun(record, files),
+        *block_search(record), *_cuts(record), *_steps(record, entries), *_latency(record),
+        *_time(record), *_checks(record), *_rerun(record, files),
     ]  # fmt: skip
 
 
