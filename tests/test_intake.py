@@ -330,6 +330,14 @@ class TestRepeats:
             leaked=(str(tmp_path / "copy.png"),), torn=(str(tmp_path / "2.png"),)
         )
 
+    def test_millions_are_not_read_twice(self, tmp_path: Path) -> None:
+        for i in range(3):
+            Image.new("RGB", (8, 8), (60 * i, 0, 0)).save(tmp_path / f"{i}.bmp")
+        source = file_source([tmp_path / f"{i}.bmp" for i in range(3)])
+        assert repeated(source, source, most=5) is None
+        line = sentence(("a",), {"train": 3, "val": 3}, Found(), None)
+        assert line.endswith("; images that stand in it twice were not looked for")
+
     def test_the_sentence(self) -> None:
         found = Found(
             "given",
