@@ -85,6 +85,13 @@ class TestFolders:
         assert (len(listing.train), len(listing.val)) == (24, 6)
         assert listing.found.notes == ("found in archive/data",)
 
+    def test_variants_of_a_dataset_may_be_meant_for_classes(self, tmp_path: Path) -> None:
+        listing = list_images(lay(tmp_path, *classes("color", 5), *classes("grey", 5)))
+        assert listing.classes == ("color", "grey")
+        assert listing.found.notes[0].startswith(
+            "all classes hold the folders a, b, c: if these are"
+        )
+
     def test_test_is_left_alone_next_to_val(self, tmp_path: Path) -> None:
         lay(tmp_path, *classes("train", 5), *classes("val", 2), *classes("test", 3))
         listing = list_images(tmp_path)

@@ -391,6 +391,13 @@ class TestYolo:
         (tmp_path / "classes.txt").write_text("cup\npen\n")
         assert find(str(tmp_path), DetectOptions(), seed=0).classes == ("cup", "pen")
 
+    def test_key_points_after_a_box_are_passed_over(self, tmp_path: Path) -> None:
+        line = "1 0.5 0.5 0.5 0.5 0.1 0.1 2 0.9 0.9 2"
+        listed = NAMES + "kpt_shape: [2, 3]\n"
+        root = yolo(tmp_path, "images/{split}", "labels/{split}", line=line, listed=listed)
+        (root / "notes.json").write_text('{"categories": [{"id": 0, "name": "cup"}]}')
+        assert seen(find(str(root), DetectOptions(), seed=0).val) == [("pen", BOX)] * 2
+
     def test_lists_of_images(self, tmp_path: Path) -> None:
         listed = "train: train.txt\nval: val.txt\n" + NAMES
         root = yolo(tmp_path, "images/{split}", "labels/{split}", listed=listed)

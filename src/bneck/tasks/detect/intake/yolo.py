@@ -57,7 +57,10 @@ def read_yolo(root: Path, listed: Path | None = None) -> dict[str, Annotated]:
     texts = _label_files(root, [path.stem for paths in splits.values() for path in paths])
     names = _names(root, settings)
     found = {
-        split: [_marked(path, _label_of(root, path, texts), names) for path in paths]
+        split: [
+            _marked(path, _label_of(root, path, texts), names, pose="kpt_shape" in settings)
+            for path in paths
+        ]
         for split, paths in splits.items()
     }
     boxes = [box for marked in found.values() for one in marked for box in one.boxes]
@@ -170,14 +173,19 @@ def _has_boxes(path: Path) -> bool:
     return False
 
 
-def _marked(image: Path, label: Path | None, names: Sequence[str]) -> Marked:
+def _marked(image: Path, label: Path | None, names: Sequence[str], *, pose: bool) -> Marked:
+    """An image with its boxes; `pose`: key points follow each box."""
     size = image_size(image)
     if label is None or isinstance(
         size, str
     ):  # an image that cannot be read is reported with the others
         return Marked(str(image), image, ())
     lines = enumerate(read_text(label, "the label file").splitlines(), 1)
-    boxes = tuple(_box(label, number, line, size, names) for number, line in lines if line.strip())
+    boxes = tuple(
+        _box(label, number, " ".join(line.split()[:5]) if pose else line, size, names)
+        for number, line in lines
+        if line.strip()
+    )
     return Marked(str(image), image, boxes)
 
 
