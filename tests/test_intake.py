@@ -85,6 +85,12 @@ class TestFolders:
         assert (len(listing.train), len(listing.val)) == (24, 6)
         assert listing.found.notes == ("found in archive/data",)
 
+    def test_a_link_to_a_folder_above_ends(self, tmp_path: Path) -> None:
+        (tmp_path / "set").mkdir()
+        (tmp_path / "set/in").symlink_to(tmp_path / "set", target_is_directory=True)
+        with pytest.raises(DataError, match=r"has one class, 'in'"):
+            list_images(tmp_path / "set")
+
     def test_variants_of_a_dataset_may_be_meant_for_classes(self, tmp_path: Path) -> None:
         listing = list_images(lay(tmp_path, *classes("color", 5), *classes("grey", 5)))
         assert listing.classes == ("color", "grey")

@@ -12,6 +12,7 @@ from bneck.data.intake.walk import DataError, has_images, images_below, is_image
 from bneck.specs.errors import few
 
 _UNLABELLED = ("unlabeled", "unlabelled", "unlabel", "unannotated", "unsorted")
+MOST_DEEP = 8  # folders with a single one inside
 Classes = Mapping[str, Path]
 
 
@@ -65,7 +66,9 @@ def find_layout(root: Path) -> Layout:
 def single(root: Path) -> Path:
     """The folder below `root` where more than one folder lies, as in archive/data/CLASS."""
     inside = subfolders(root)
-    while len(inside) == 1:
+    for _ in range(MOST_DEEP):  # a link to a folder above has no end
+        if len(inside) != 1:
+            break
         (only,) = inside.values()
         deeper = subfolders(only)
         if not deeper or any(is_image(path.name) for path in only.iterdir()):
