@@ -13,6 +13,7 @@ import yaml
 from bneck.data.images import image_size
 from bneck.data.intake.texts import read_text
 from bneck.data.intake.walk import DataError, is_image, walk
+from bneck.specs.errors import few
 from bneck.tasks.detect.intake.coco import Annotated
 from bneck.tasks.detect.intake.image_files import ImageFiles
 from bneck.tasks.detect.intake.marked import Box, Marked, annotated_of, split_by_folder
@@ -75,22 +76,31 @@ def read_yolo(root: Path, listed: Path | None = None) -> dict[str, Annotated]:
 
 
 def _settings(path: Path) -> Mapping[str, Any]:
-    with suppress(yaml.YAMLError):
+    try:
         found = yaml.safe_load(read_text(path, "the list"))
-        return found if isinstance(found, dict) else {}
-    return {}
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} is not yaml: {reason}; correct it, or move it elsewhere") from None
+    return found if isinstance(found, dict) else {}
 
 
 def _names(root: Path, settings: Mapping[str, Any]) -> list[str]:
     """Class names by number; [] where nothing names them."""
     names = settings.get("names")
     if isinstance(names, dict):
-        numbers = sorted((int(number), str(name)) for number, name in names.items())
-        if [number for number, _ in numbers] != list(range(len(numbers))):
-            raise DataError(f"the names in the yaml file of {root} do not count from 0; name all")
-        return [name for _, name in numbers]
-    if names:
+        by_number = {str(number): str(name) for number, name in names.items()}
+        wanted = [str(number) for number in range(len(by_number))]
+        if set(by_number) != set(wanted):
+            raise DataError(
+                f"the names in the yaml file of {root} are numbered {few(list(by_number))}; number them from 0"
+            )
+        return [by_number[number] for number in wanted]
+    if isinstance(names, list):
         return [str(name) for name in names]
+    if names:
+        raise DataError(
+            f"names in the yaml file of {root} is {names!r}; it must be a list of names"
+        )
     files = (place / name for place in (root, root / "labels") for name in NAME_LISTS)
     file = next((file for file in files if file.is_file()), None)
     if file is None:
