@@ -394,10 +394,11 @@ class TestYolo:
     @pytest.mark.parametrize(
         ("listed", "said"),
         [
-            ("names: [cup\n", "data.yaml is not yaml"), ("names: cup\n", "is 'cup'; it must be a list of names"),
+            ("names: [cup\n", "data.yaml is not yaml"),
+            ("names: cup\n", "is 'cup'; it must be a list of names"),
             ("names: {a: cup, b: pen}\n", "are numbered a, b; number them from 0"),
             ("names: {0: cup, 2: pen}\n", "are numbered 0, 2; number them from 0"),
-            ("names: [cup, cup]\n", "two categories are called 'cup'"),
+            ("names: [cup, cup]\n", "have the name 'cup' twice"),
         ],
     )  # fmt: skip
     def test_a_yaml_that_cannot_be(self, tmp_path: Path, listed: str, said: str) -> None:

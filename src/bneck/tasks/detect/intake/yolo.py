@@ -57,6 +57,8 @@ def read_yolo(root: Path, listed: Path | None = None) -> dict[str, Annotated]:
     splits = _named_splits(root, listed, settings, images) or _by_folder(root, images.all())
     texts = _label_files(root, [path.stem for paths in splits.values() for path in paths])
     names = _names(root, settings)
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"the classes of {root} have the name {twice!r} twice; rename one")
     found = {
         split: [
             _marked(path, _label_of(root, path, texts), names, pose="kpt_shape" in settings)
