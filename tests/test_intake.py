@@ -85,6 +85,19 @@ class TestFolders:
         assert (len(listing.train), len(listing.val)) == (24, 6)
         assert listing.found.notes == ("found in archive/data",)
 
+    def test_a_link_to_a_folder_above_ends(self, tmp_path: Path) -> None:
+        (tmp_path / "set").mkdir()
+        (tmp_path / "set/in").symlink_to(tmp_path / "set", target_is_directory=True)
+        with pytest.raises(DataError, match=r"has one class, 'in'"):
+            list_images(tmp_path / "set")
+
+    def test_variants_of_a_dataset_may_be_meant_for_classes(self, tmp_path: Path) -> None:
+        listing = list_images(lay(tmp_path, *classes("color", 5), *classes("grey", 5)))
+        assert listing.classes == ("color", "grey")
+        assert listing.found.notes[0].startswith(
+            "all classes hold the folders a, b, c: if these are"
+        )
+
     def test_test_is_left_alone_next_to_val(self, tmp_path: Path) -> None:
         lay(tmp_path, *classes("train", 5), *classes("val", 2), *classes("test", 3))
         listing = list_images(tmp_path)
@@ -329,6 +342,14 @@ class TestRepeats:
         assert found == Repeated(
             leaked=(str(tmp_path / "copy.png"),), torn=(str(tmp_path / "2.png"),)
         )
+
+    def test_millions_are_not_read_twice(self, tmp_path: Path) -> None:
+        for i in range(3):
+            Image.new("RGB", (8, 8), (60 * i, 0, 0)).save(tmp_path / f"{i}.bmp")
+        source = file_source([tmp_path / f"{i}.bmp" for i in range(3)])
+        assert repeated(source, source, most=5) is None
+        line = sentence(("a",), {"train": 3, "val": 3}, Found(), None)
+        assert line.endswith("; images that stand in it twice were not looked for")
 
     def test_the_sentence(self) -> None:
         found = Found(

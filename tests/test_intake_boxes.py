@@ -391,6 +391,28 @@ class TestYolo:
         (tmp_path / "classes.txt").write_text("cup\npen\n")
         assert find(str(tmp_path), DetectOptions(), seed=0).classes == ("cup", "pen")
 
+    @pytest.mark.parametrize(
+        ("listed", "said"),
+        [
+            ("names: [cup\n", "data.yaml is not yaml"),
+            ("names: cup\n", "is 'cup'; it must be a list of names"),
+            ("names: {a: cup, b: pen}\n", "are numbered a, b; number them from 0"),
+            ("names: {0: cup, 2: pen}\n", "are numbered 0, 2; number them from 0"),
+            ("names: [cup, cup]\n", "have the name 'cup' twice"),
+        ],
+    )  # fmt: skip
+    def test_a_yaml_that_cannot_be(self, tmp_path: Path, listed: str, said: str) -> None:
+        root = yolo(tmp_path, "images/{split}", "labels/{split}", listed=listed)
+        with pytest.raises(DataError, match=said):
+            find(str(root), DetectOptions(), seed=0)
+
+    def test_key_points_after_a_box_are_passed_over(self, tmp_path: Path) -> None:
+        line = "1 0.5 0.5 0.5 0.5 0.1 0.1 2 0.9 0.9 2"
+        listed = NAMES + "kpt_shape: [2, 3]\n"
+        root = yolo(tmp_path, "images/{split}", "labels/{split}", line=line, listed=listed)
+        (root / "notes.json").write_text('{"categories": [{"id": 0, "name": "cup"}]}')
+        assert seen(find(str(root), DetectOptions(), seed=0).val) == [("pen", BOX)] * 2
+
     def test_lists_of_images(self, tmp_path: Path) -> None:
         listed = "train: train.txt\nval: val.txt\n" + NAMES
         root = yolo(tmp_path, "images/{split}", "labels/{split}", listed=listed)

@@ -45,6 +45,8 @@ class TestWhoseMask:
             ("img/{}.jpg", "labels/{}_segmentation.png"), ("images/{}.jpg", "masks/mask_{}.png"),
             ("images/{}.jpg", "masks/{}.jpg.png"), ("{}.jpg", "{}.png"), ("{}.jpg", "{}_mask.png"),
             ("a/{}.jpg", "a/{}_seg.png"), ("MT_Blowhole/Imgs/{}.jpg", "MT_Blowhole/Imgs/{}.png"),
+            ("{}.tif", "{}.png"), ("images/{}.png", "labels/{}_P.png"),
+            ("Set-2017_Training_Data/{}.jpg", "Set-2017_Training_GroundTruth/{}_segmentation.png"),
             ("CXR_png/{}.png", "masks/{}_mask.png"), ("original_images/{}.jpg", "label_images_semantic/{}.png"),
             ("JPEGImages/{}.jpg", "SegmentationClass/{}.png"), ("data/images/{}.JPG", "data/masks/{}.PNG"),
             ("cups/images/{}.jpg", "cups/masks/{}.png"), ("images/cups/{}.jpg", "masks/cups/{}.png"),

@@ -30,16 +30,18 @@ def data_record(dataset: Dataset, place: str | None) -> dict[str, Any]:
 
     "found" says in one line what was found, with images that stand both in train and in val.
     """
-    repeats = Repeated()
+    repeats: Repeated | None = Repeated()
     if place is not None:
-        repeats = repeated(dataset.source("train"), dataset.source("val"))
+        repeats = (
+            None if "://" in place else repeated(dataset.source("train"), dataset.source("val"))
+        )
     line = sentence(
         dataset.classes, dataset.splits, dataset.found, repeats, held_back=dataset.held_back
     )
     return {
         "found": line,
         "val": dataset.found.val,
-        "in_train_and_val": list(repeats.leaked),
+        "in_train_and_val": list(repeats.leaked) if repeats else [],
         "name": dataset.name,
         "path": place,
         "splits": dict(dataset.splits),

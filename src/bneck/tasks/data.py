@@ -87,7 +87,7 @@ class Dataset:
 
     def source(self, split: str) -> Source:
         """The encoded images of "train" or "val"."""
-        return file_source(self.files[split])
+        return file_source(self.files.get(split, ()))
 
 
 class Answers(Protocol):

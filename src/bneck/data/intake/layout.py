@@ -9,8 +9,10 @@ from pathlib import Path
 
 from bneck.data.intake.splits import Split, only_a_split, preferred, split_of, words
 from bneck.data.intake.walk import DataError, has_images, images_below, is_image, subfolders
+from bneck.specs.errors import few
 
 _UNLABELLED = ("unlabeled", "unlabelled", "unlabel", "unannotated", "unsorted")
+MOST_DEEP = 8  # folders with a single one inside
 Classes = Mapping[str, Path]
 
 
@@ -47,6 +49,7 @@ def find_layout(root: Path) -> Layout:
         unlabelled = [name for name in inside if set(words(name)) & set(_UNLABELLED)]
         classes = {name: path for name, path in inside.items() if name not in unlabelled}
         notes += _unused(inside, unlabelled)
+        notes += _variants(classes)
         return _chosen({"train": place}, {"train": classes}, notes)
     if "train" not in named.values():
         rest = {name: path for name, path in inside.items() if name not in named}
@@ -63,7 +66,9 @@ def find_layout(root: Path) -> Layout:
 def single(root: Path) -> Path:
     """The folder below `root` where more than one folder lies, as in archive/data/CLASS."""
     inside = subfolders(root)
-    while len(inside) == 1:
+    for _ in range(MOST_DEEP):  # a link to a folder above has no end
+        if len(inside) != 1:
+            break
         (only,) = inside.values()
         deeper = subfolders(only)
         if not deeper or any(is_image(path.name) for path in only.iterdir()):
@@ -124,6 +129,16 @@ def _within_classes(inside: Classes) -> dict[str, dict[str, Path]]:
     return found
 
 
+def _variants(classes: Classes) -> list[str]:
+    """A note where the folders hold the same folders: perhaps variants of a dataset, as color and grayscale."""
+    inner = [tuple(subfolders(folder)) for folder in classes.values()]
+    if len(inner) < 2 or len(inner[0]) < 2 or len(set(inner)) > 1:
+        return []
+    return [
+        f"all classes hold the folders {few(inner[0])}: if these are the classes, give one of the folders above"
+    ]
+
+
 def _one_each(place: Path, named: Mapping[str, Split]) -> dict[Split, str]:
     """The folder of each split."""
     chosen: dict[Split, str] = {}
@@ -154,7 +169,8 @@ def _chosen(
         if count := len(images_below(place)):
             notes.append(f"not used: {count} images in {place.name} without classes")
     if "val" not in splits and "test" in splits:
-        notes.append(f"val is {places['test'].name}")
+        named = (part for part in reversed(places["test"].parts) if split_of(part) == "test")
+        notes.append(f"val is {next(named, 'test')}")
         places["val"], splits["val"] = places.pop("test"), splits.pop("test")
     loose = sum(
         is_image(path.name)

@@ -13,6 +13,7 @@ from bneck.data.intake.walk import counted
 from bneck.data.sources import Source
 
 CLASSES_SHOWN = 5
+MOST_COMPARED = 50_000  # files that are read once more: of a million images, all would be
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +27,17 @@ class Repeated:
     torn: tuple[str, ...] = ()
 
 
-def repeated(train: Source, val: Source) -> Repeated:
-    """Compare the content of all images whose files are as long as another's."""
+def repeated(train: Source, val: Source, *, most: int = MOST_COMPARED) -> Repeated | None:
+    """Compare the content of all images whose files are as long as another's; None where these are too many."""
     sources = (train, val)
     by_size: dict[int, list[tuple[int, int]]] = {}
     for which, source in enumerate(sources):
         for number in range(len(source.names)):
             by_size.setdefault(_size(source, number), []).append((which, number))
     likely = [place for places in by_size.values() if len(places) > 1 for place in places]
+
+    if len(likely) > most:
+        return None
 
     def content(place: tuple[int, int]) -> bytes | None:
         with suppress(OSError):
@@ -60,10 +64,13 @@ def sentence(
     classes: Sequence[str],
     splits: Mapping[str, int],
     found: Found,
-    repeats: Repeated,
+    repeats: Repeated | None,
     held_back: int = 0,
 ) -> str:
-    """What was found, as in "2 classes (cup, pen); 144 train, 16 val (given)"."""
+    """What was found, as in "2 classes (cup, pen); 144 train, 16 val (given)".
+
+    `repeats` are None where they were not looked for.
+    """
     return "; ".join(_parts(classes, splits, found, repeats, held_back))
 
 
@@ -71,7 +78,7 @@ def _parts(
     classes: Sequence[str],
     splits: Mapping[str, int],
     found: Found,
-    repeats: Repeated,
+    repeats: Repeated | None,
     held_back: int,
 ) -> Iterator[str]:
     more = f" and {len(classes) - CLASSES_SHOWN} more" if len(classes) > CLASSES_SHOWN else ""
@@ -85,6 +92,9 @@ def _parts(
     yield ", ".join(counts)
     if found.left:
         yield f"left out: {counted(dict(found.left))}"
+    if repeats is None:
+        yield "images that stand in it twice were not looked for"
+        repeats = Repeated()
     if repeats.leaked:
         yield f"{_pictures(repeats.leaked)} in train and val"
     if repeats.torn:

@@ -123,7 +123,7 @@ def _is_coco(path: Path) -> bool:
     """Whether a json file has COCO's lists, by its first bytes."""
     with suppress(OSError), path.open("rb") as file:
         start = file.read(LOOKED_AT).replace(b"\0", b"")
-        return b'"images"' in start or b'"annotations"' in start or b'"categories"' in start
+        return b'"images"' in start or b'"annotations"' in start
     return False
 
 

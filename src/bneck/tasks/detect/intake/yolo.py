@@ -13,6 +13,7 @@ import yaml
 from bneck.data.images import image_size
 from bneck.data.intake.texts import read_text
 from bneck.data.intake.walk import DataError, is_image, walk
+from bneck.specs.errors import few
 from bneck.tasks.detect.intake.coco import Annotated
 from bneck.tasks.detect.intake.image_files import ImageFiles
 from bneck.tasks.detect.intake.marked import Box, Marked, annotated_of, split_by_folder
@@ -56,8 +57,13 @@ def read_yolo(root: Path, listed: Path | None = None) -> dict[str, Annotated]:
     splits = _named_splits(root, listed, settings, images) or _by_folder(root, images.all())
     texts = _label_files(root, [path.stem for paths in splits.values() for path in paths])
     names = _names(root, settings)
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"the classes of {root} have the name {twice!r} twice; rename one")
     found = {
-        split: [_marked(path, _label_of(root, path, texts), names) for path in paths]
+        split: [
+            _marked(path, _label_of(root, path, texts), names, pose="kpt_shape" in settings)
+            for path in paths
+        ]
         for split, paths in splits.items()
     }
     boxes = [box for marked in found.values() for one in marked for box in one.boxes]
@@ -72,22 +78,31 @@ def read_yolo(root: Path, listed: Path | None = None) -> dict[str, Annotated]:
 
 
 def _settings(path: Path) -> Mapping[str, Any]:
-    with suppress(yaml.YAMLError):
+    try:
         found = yaml.safe_load(read_text(path, "the list"))
-        return found if isinstance(found, dict) else {}
-    return {}
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} is not yaml: {reason}; correct it, or move it elsewhere") from None
+    return found if isinstance(found, dict) else {}
 
 
 def _names(root: Path, settings: Mapping[str, Any]) -> list[str]:
     """Class names by number; [] where nothing names them."""
     names = settings.get("names")
     if isinstance(names, dict):
-        numbers = sorted((int(number), str(name)) for number, name in names.items())
-        if [number for number, _ in numbers] != list(range(len(numbers))):
-            raise DataError(f"the names in the yaml file of {root} do not count from 0; name all")
-        return [name for _, name in numbers]
-    if names:
+        by_number = {str(number): str(name) for number, name in names.items()}
+        wanted = [str(number) for number in range(len(by_number))]
+        if set(by_number) != set(wanted):
+            raise DataError(
+                f"the names in the yaml file of {root} are numbered {few(list(by_number))}; number them from 0"
+            )
+        return [by_number[number] for number in wanted]
+    if isinstance(names, list):
         return [str(name) for name in names]
+    if names:
+        raise DataError(
+            f"names in the yaml file of {root} is {names!r}; it must be a list of names"
+        )
     files = (place / name for place in (root, root / "labels") for name in NAME_LISTS)
     file = next((file for file in files if file.is_file()), None)
     if file is None:
@@ -170,14 +185,19 @@ def _has_boxes(path: Path) -> bool:
     return False
 
 
-def _marked(image: Path, label: Path | None, names: Sequence[str]) -> Marked:
+def _marked(image: Path, label: Path | None, names: Sequence[str], *, pose: bool) -> Marked:
+    """An image with its boxes; `pose`: key points follow each box."""
     size = image_size(image)
     if label is None or isinstance(
         size, str
     ):  # an image that cannot be read is reported with the others
         return Marked(str(image), image, ())
     lines = enumerate(read_text(label, "the label file").splitlines(), 1)
-    boxes = tuple(_box(label, number, line, size, names) for number, line in lines if line.strip())
+    boxes = tuple(
+        _box(label, number, " ".join(line.split()[:5]) if pose else line, size, names)
+        for number, line in lines
+        if line.strip()
+    )
     return Marked(str(image), image, boxes)
 
 

@@ -12,8 +12,8 @@ from bneck.data.intake.walk import SUFFIXES
 
 _MASKS = frozenset((
     "mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots", "segmentation",
-    "segmentations", "segmentationclass", "seg", "segs", "gt", "gts", "groundtruth", "truth", "target",
-    "targets",
+    "segmentations", "segmentationclass", "stuffthingmaps", "seg", "segs", "gt", "gts", "groundtruth", "truth",
+    "target", "targets",
 ))  # fmt: skip
 _IMAGES = frozenset((
     "image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures", "input", "inputs",
@@ -21,11 +21,21 @@ _IMAGES = frozenset((
 ))  # fmt: skip
 _NEITHER = ("segmentationobject", "imagesets")  # VOC's masks of instances
 _END = re.compile(
-    r"[ _.-](masks?|labels?|gt|seg|segmentations?|annotation|groundtruth|ground_truth|l|matte)$",
+    r"[ _.-](masks?|labels?|gt|seg|segmentations?|annotation|groundtruth|ground_truth|l|p|matte)$",
     re.I,
 )
 _START = re.compile(r"^(mask|label|gt|seg|segmentation)[ _.-]", re.I)
-_PHOTOS = (".jpg", ".jpeg", ".jfif", ".jpe", ".webp")
+_PHOTOS = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".jpe",
+    ".webp",
+    ".heic",
+    ".tif",
+    ".tiff",
+    ".bmp",
+)  # next to a png
 ANNOT = "annot"  # CamVid-style: train and trainannot
 
 Key = tuple[str | None, tuple[str, ...], str]  # split, folders, stem
@@ -137,7 +147,7 @@ def _masks(key: Key, exact: dict[Key, list[Path]], loose: dict[Key, list[Path]])
 
 def _told(root: Path, path: Path) -> _File | None:
     split, kind, kept = None, None, []
-    for part in path.relative_to(root).parts[:-1]:
+    for depth, part in enumerate(path.relative_to(root).parts[:-1]):
         spelled = set(words(part))
         if part.lower() in _NEITHER:
             return None
@@ -149,6 +159,7 @@ def _told(root: Path, path: Path) -> _File | None:
         elif only_a_split(part):
             split = split_of(part)
         else:
+            split = split_of(part) if depth == 0 else split  # as in ISIC-2017_Training_Data
             kept.append(part)
     return _File(path, (split, tuple(kept), path.stem), kind)
 
