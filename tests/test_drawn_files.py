@@ -78,10 +78,28 @@ class TestPredict:
             ((dog, cat), mine, f"{option} would be written over the picture {dog}"),
             ((dog,), dog, f"{option} would be written over the picture {dog}"),
             ((dog,), tmp_path / "link.png", f"{option} would be written over the picture"),
-            ((cat,), mine, f"{option} is the folder of the pictures, and {mine / 'cat.png'} is"),
+            (
+                (cat,),
+                mine,
+                f"{option} would be written over {mine / 'cat.png'}, which is there already",
+            ),
         ):
             assert sentence in refusal(call("predict", runs[task], *images, option, place))
             assert digests(mine) == before
+
+    @pytest.mark.parametrize(("task", "option"), OPTIONS)
+    def test_only_what_was_drawn_before_is_written_over(
+        self, runs: dict[str, Path], call: Call, tmp_path: Path, task: str, option: str
+    ) -> None:
+        dog, out = drawn(tmp_path / "dog.jpg", 10), tmp_path / "out"
+        assert call("predict", runs[task], dog, option, out).code == 0
+        assert call("predict", runs[task], dog, option, out).code == 0
+        mine = drawn(tmp_path / "other" / "dog.png", 40)
+        before = digests(mine.parent)
+        for place in (mine, mine.parent):
+            said = refusal(call("predict", runs[task], dog, option, place))
+            assert "which is there already and was not drawn by bneck; name another place" in said
+        assert digests(mine.parent) == before
 
     def test_a_classifier_draws_nothing(self, tiny: NetSpec, call: Call, tmp_path: Path) -> None:
         dog, model, out = drawn(tmp_path / "dog.png", 10), tmp_path / "m.onnx", tmp_path / "x.png"

@@ -15,6 +15,7 @@ from bneck.records.files import write_text
 from bneck.report.comparison import comparison_blocks
 from bneck.report.page import html_page
 from bneck.report.subjects import Subject, subjects
+from bneck.runs.folder import check_file
 from bneck.runs.measure import check_rounds
 from bneck.specs.errors import InputError
 from bneck.specs.text import to_text
@@ -60,6 +61,7 @@ def compare(
     Raises:
         InputError: nothing to compare, or something that is neither run nor network.
     """
+    check_file(Path(out), ".html")
     if measure:
         check_rounds(threads, rounds)
     found = [subject for place in places for subject in subjects(place)]

@@ -1,11 +1,15 @@
-"""Where the files go that predict draws: one for every picture, and none over a picture."""
+"""Where the files go that predict draws: one for every picture, and none over a file of the user."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from bneck.specs.errors import InputError
+
+DRAWN = ("Software", "bneck")  # in every png that is drawn: only these are written over
 
 
 def drawn_files(
@@ -21,8 +25,8 @@ def drawn_files(
         option: what a refusal calls the place, as "--out".
 
     Raises:
-        InputError: one file for several pictures, another kind of file, or one that would be written
-            over a picture.
+        InputError: one file for several pictures, another kind of file, or one that is there already and
+            was not drawn by bneck.
     """
     if place is None:
         return [None] * len(images)
@@ -38,13 +42,6 @@ def drawn_files(
         raise InputError(f"{option} is {path}; name a .png file, or a folder")
     files = [path / f"{name}.png" for name in _names(images)]
     _refuse_pictures(files, images, option)
-    # What lies there already may be a picture that was not named this time.
-    if any(Path(image).resolve().parent == path.resolve() for image in images):
-        there = next((file for file in files if file.exists()), None)
-        if there is not None:
-            raise InputError(
-                f"{option} is the folder of the pictures, and {there} is there already; name another folder"
-            )
     return list(files)
 
 
@@ -80,3 +77,17 @@ def _refuse_pictures(files: Sequence[Path], images: Sequence[str | Path], option
             raise InputError(
                 f"{option} would be written over the picture {file}; name another place"
             )
+        if file.exists() and not _drawn(file):
+            raise InputError(
+                f"{option} would be written over {file}, which is there already and was not drawn by bneck; "
+                "name another place"
+            )
+
+
+def _drawn(file: Path) -> bool:
+    """Whether a file is one that was drawn before."""
+    try:
+        with Image.open(file) as image:
+            return image.info.get(DRAWN[0]) == DRAWN[1]
+    except OSError:
+        return False

@@ -17,6 +17,7 @@ from bneck.nets.quantize import Quantized
 from bneck.records.progress import Progress, Silent
 from bneck.runs.data import Samples
 from bneck.runs.files import write_file
+from bneck.runs.folder import check_file
 from bneck.runs.load import Trained, named
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
@@ -78,6 +79,7 @@ def export(
     if precision == "int8":
         quantized = calibrated(run, samples.of("train", size, CALIBRATING), engine, told)
     path = Path(out) if out is not None else _next_to(run, precision, engine.suffix)
+    check_file(path, engine.suffix, replaces=engine.suffix != ".safetensors")
     check = write_file(
         run.task, run.net, path, samples.of("val", size, CHECKED), record=run.record, options=own,
         engine=engine, precision=precision, quantized=quantized,  # type: ignore[arg-type]

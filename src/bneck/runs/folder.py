@@ -128,6 +128,17 @@ def check_empty(path: Path, begun: Collection[str] = _BEGUN) -> None:
         raise InputError(f"{path} exists and is not an empty folder; choose another --out")
 
 
+def check_file(path: Path, suffix: str, *, replaces: bool = True) -> None:
+    """Raise InputError for an output that is not named as its kind is, and so may be anybody's file.
+
+    `replaces` is false for a kind of file that is nobody's to write over.
+    """
+    if path.is_dir() or path.suffix.lower() != suffix:
+        raise InputError(f"--out is {path}; name a file that ends in {suffix}")
+    if path.exists() and not replaces:
+        raise InputError(f"{path} is there already; choose another --out")
+
+
 def fresh_folder(task: str) -> Path:
     """Where a run goes that was given no folder."""
     return Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S}"

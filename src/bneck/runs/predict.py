@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL.PngImagePlugin import PngInfo
+
 from bneck.records.files import write_whole
 from bneck.records.run import RunFolder, task_run
 from bneck.runs.answers import answering
-from bneck.runs.drawn import drawn_files, refuse_shared
+from bneck.runs.drawn import DRAWN, drawn_files, refuse_shared
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Prediction
 from bneck.tasks.options import parted
@@ -70,4 +72,6 @@ def predict(
 
 def _save(page: Any, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(place, lambda partial: page.save(partial, format="png"))
+    mark = PngInfo()
+    mark.add_text(*DRAWN)
+    write_whole(place, lambda partial: page.save(partial, format="png", pnginfo=mark))

@@ -24,7 +24,7 @@ from bneck.runs.data import Samples, data_name, run_dataset
 from bneck.runs.export import CALIBRATING, CHECKED, batched, calibrated, ending, format_of, size_mb
 from bneck.runs.files import write_file
 from bneck.runs.load import Trained, trained
-from bneck.runs.measure import candidate_of_file
+from bneck.runs.measure import candidate_of_file, check_rounds
 from bneck.runs.progress import Steps
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Data
@@ -78,6 +78,7 @@ def quantize(
     """
     told, engine = progress or Silent(), runtime(runtime_name)
     form(engine.name, "int8")
+    check_rounds(1, rounds)
     epochs = EPOCHS if epochs is None else epochs
     if epochs < 0 or not lr > 0:
         raise InputError(f"epochs is {epochs} and lr {lr}; they must be at least 0 and above 0")

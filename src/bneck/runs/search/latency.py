@@ -25,6 +25,7 @@ from bneck.records.files import cache_folder, locked, write_bytes
 from bneck.records.ledger import Ledger
 from bneck.records.measurement import Measurement
 from bneck.records.progress import Progress, Silent
+from bneck.runs.folder import check_file
 from bneck.runs.networks import Network
 from bneck.runs.progress import Staged
 from bneck.runs.search.run import Run
@@ -209,6 +210,8 @@ def latency_table(
     on, told = Deployment.of(device, runtime_name, precision, threads=threads), progress or Silent()
     seed = resolve(network)
     path = table_path(seed, on) if out is None else Path(out)
+    if out is not None:
+        check_file(path, ".jsonl")
     with _filling(path, told):
         table = _fill(seed, path, on, told, seed_plan(seed))
     return {
