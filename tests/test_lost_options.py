@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,29 @@ def test_an_option_that_would_do_nothing(
 ) -> None:
     """Also where it says the default."""
     assert refusal(call(*command)).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("ledger", "sentence"),
+    [
+        ("sqlite:///{}/nowhere/t.db", "unable to open database file); choose another one"),
+        ("sqlite:///{}/text.db", "file is not a database); choose another one"),
+        ("sqlite:///{}/other.db", "no such column: studies."),
+        ("sqlite//t.db", "the ledger sqlite//t.db is no URL; write sqlite:///FILE"),
+    ],
+)
+def test_a_ledger_that_cannot_be_is_refused_before_anything_is_measured(
+    ledger: str, sentence: str, call: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "text.db").write_text("hello, this is no database")
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("create table studies (a int)")
+    out = tmp_path / "run"
+    said = refusal(call(
+        "search", "--from-scratch", "--trials", "2", "--ledger", ledger.format(tmp_path), "--out", out
+    ))  # fmt: skip
+    assert sentence in said
+    assert not out.exists()
 
 
 def test_a_file_computes_on_the_processor(classifier: Path, call: Call, tmp_path: Path) -> None:

@@ -50,6 +50,26 @@ def open_ledger(ledger: str | Path | None) -> BaseStorage:
         raise LedgerError(f"{path} cannot be opened as a ledger; choose another file") from None
 
 
+def check_ledger(ledger: str) -> None:
+    """Raise LedgerError for a ledger that cannot be opened, or is another program's database."""
+    if "//" in ledger and "://" not in ledger:
+        raise LedgerError(f"the ledger {ledger} is no URL; write sqlite:///FILE, or a file's path")
+    if "://" not in ledger:
+        return  # a journal file, which is made where it is needed
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        storage = open_ledger(ledger)
+        storage.get_all_studies()
+        close_ledger(storage)
+    except (SQLAlchemyError, StorageInternalError) as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise LedgerError(
+            f"the ledger {ledger} cannot be opened ({reason}); choose another one, in a folder that exists"
+        ) from None
+
+
 def close_ledger(storage: BaseStorage) -> None:
     """Close the connections to a database; the next call opens new ones."""
     if isinstance(storage, RDBStorage):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bneck.nas.ledger import check_ledger
 from bneck.nets.build import build
 from bneck.nets.shrink import ShrinkError
 from bneck.nets.transfer import transferred
@@ -214,7 +215,11 @@ def _refuse_weights(network: str | None) -> None:
 
 def _block_settings(options: Mapping[str, Any], epochs: float) -> BlockSettings:
     given: dict[str, Any] = {"proxy_epochs": max(1, round(epochs / 3)), **options}
-    return BlockSettings(epochs=given.pop("proxy_epochs"), **given)
+    made = BlockSettings(epochs=given.pop("proxy_epochs"), **given)
+    made.check()
+    if made.ledger is not None:
+        check_ledger(made.ledger)  # before anything is measured
+    return made
 
 
 def _carry(run: Run) -> dict[str, Any]:
