@@ -73,7 +73,7 @@ class TestClassifiers:
         assert bneck.evaluate(run / "model.onnx")["score"] == 1.0
 
     def test_so_does_quantize(self, run: Path, undivided: Path) -> None:
-        bneck.quantize(run, epochs=0, rounds=1, runtime_name="onnxruntime")
+        bneck.quantize(run, epochs=0, rounds=3, runtime_name="onnxruntime")
         found = json.loads((run / "8bit" / "quantize.json").read_text())
         assert found["images"] == {"train": 24, "val": 6}
         assert (found["data"], found["classes"]) == (str(undivided), list(COLOURS))
@@ -123,7 +123,7 @@ def test_the_built_in_images(tiny_file: Path, tmp_path: Path) -> None:
     # What training scored, and not only nearly.
     assert found["score"] == record["scores"]["val"]["score"]
     assert found["loss"] == pytest.approx(record["scores"]["val"]["loss"], rel=1e-4)
-    bneck.quantize(run, epochs=0, rounds=1, runtime_name="onnxruntime")
+    bneck.quantize(run, epochs=0, rounds=3, runtime_name="onnxruntime")
     made = json.loads((run / "8bit" / "quantize.json").read_text())
     assert (made["data"], made["classes"]) == ("Fashion-MNIST (built in)", list(FASHION))
 
@@ -161,7 +161,7 @@ def test_segmenters(tiny_file: Path, tmp_path: Path) -> None:
     assert found["images"] == len(scenery.split("val"))
     whole = json.loads((run / "run.json").read_text())["scores"]["val"]["score"]
     assert found["score"] == whole
-    made = bneck.quantize(run, epochs=0, rounds=1, seed=0, runtime_name="onnxruntime")
+    made = bneck.quantize(run, epochs=0, rounds=3, seed=0, runtime_name="onnxruntime")
     assert made["images"] == {k: len(v) for k, v in scenery.splits.items()}
     # The same file on the same images; its folder has no record that says so.
     shutil.copy(made["rows"][0]["file"], run / "fp32.onnx")
