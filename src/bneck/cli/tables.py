@@ -113,12 +113,14 @@ def search_summary(record: Mapping[str, Any]) -> str:
         f"; {one['title']} {fmean(one['scores']):.1%} at {one['measured_ms']:.3f} ms"
         for one in record.get("others", {}).values()
     )
+    title = record["found"].get("title")
+    how = f" ({title})" if title else ""
     file, score = folder / (shipped["file"] if shipped else "found/model.onnx"), ""
     if shipped:
         scored = "" if shipped.get("score") is None else f", {metric} {shipped['score']:.1%}"
         score = f" ({shipped['precision']}{scored})"
     return (
-        f"{record['found']['name']}: {record['measured_latency_ms']:.3f} ms measured, {met} the target of "
+        f"{record['found']['name']}{how}: {record['measured_latency_ms']:.3f} ms measured, {met} the target of "
         f"{record['target_ms']:.3f} ms\n"
         f"{metric} {record['score']:.1%}; uniform width {baseline['score']:.1%} at "
         f"{baseline['latency_ms']:.3f} ms{others}\n"
