@@ -521,3 +521,25 @@ class TestGivingWay:
             ours.give_way()
             assert other.wait(10) != 0
         assert time.monotonic() - begun >= 0.8
+
+    def test_one_that_wants_to_time_alone_waits_for_the_others_and_they_for_it(
+        self, tmp_path: Path
+    ) -> None:
+        locks, ours = tmp_path / "locks", Machine(tmp_path / "locks")
+        again = (
+            "import time\n"
+            "for n in range(200):\n"
+            "    with machine.timing():\n"
+            "        print(time.monotonic(), flush=True)\n"
+            "        time.sleep(0.02)\n"
+        )
+        with another_process(locks, tmp_path, again) as other:
+            assert other.stdout is not None
+            other.stdout.readline()
+            with ours.timing(alone=True):
+                begun = time.monotonic()
+                time.sleep(0.5)
+                ended = time.monotonic()
+            times = [float(line) for line in other.stdout]
+        assert not [at for at in times if begun < at < ended]
+        assert max(times) > ended

@@ -270,7 +270,7 @@ def fill_table(
         InputError: no such runtime or device, or one that is lost for good.
     """
     engine = runtime(runtime_name)
-    with opened(place) as device, device.timing():
+    with opened(place) as device:
         device.check(runtime_name)
         filling = _Filling(plan, engine, precision, device, threads, effort or Effort(), progress)
         # The seed itself: what disturbs the machine slows it as it slows its narrower versions.
@@ -414,6 +414,7 @@ class _Filling:
         found: list[list[float]] = [[] for _ in loads]
         for number in range(protocol.loads):
             with ExitStack() as stack:
+                stack.enter_context(self.place.timing())
                 timers = {
                     str(i): stack.enter_context(closing(one())) for i, one in enumerate(loads)
                 }

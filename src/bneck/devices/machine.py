@@ -49,9 +49,18 @@ class Machine:
         self._timing = 0  # announcements of this process
 
     @contextmanager
-    def timing(self) -> Iterator[None]:
-        """Announce that this process times for a while: work of other processes gives way."""
-        file = self._taken("timing", fcntl.LOCK_SH)
+    def timing(self, *, alone: bool = False) -> Iterator[None]:
+        """Announce that this process times for a while: work of other processes gives way.
+
+        Several may time at once, and take turns; with `alone` this one waits until no other does, and the
+        others wait for it.
+        """
+        wanted = self._taken("timing alone") if alone else None
+        # A lock that is shared again and again would never be free for the one that wants it alone.
+        while not alone and not self._free("timing alone"):
+            time.sleep(POLL_S)
+        file = self._taken("timing", fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        _let_go(wanted)
         self._timing += 1
         try:
             yield
@@ -158,7 +167,7 @@ class Machine:
             if kind & fcntl.LOCK_NB:
                 os.close(file)
                 return None
-            if kind == fcntl.LOCK_EX:  # a shared lock only waits for a glance of `give_way`
+            if kind == fcntl.LOCK_EX:  # a shared lock mostly waits for a glance of `give_way`
                 self._tell("another bneck process is measuring on this device; the two take turns")
             fcntl.flock(file, kind)
         return file

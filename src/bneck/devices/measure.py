@@ -71,6 +71,7 @@ def measure(
     reference: Candidate | None = None,
     nominal_ms: float | None = None,
     profile: bool = False,
+    alone: bool = False,
     on_round: OnRound | None = None,
 ) -> list[Measurement]:
     """Measure networks on a device, at batch 1, interleaved in shuffled rounds.
@@ -84,6 +85,7 @@ def measure(
         nominal_ms: the reference's time at slowdown factor 1, from an earlier measurement on this
             device, so that latencies of different minutes compare; None corrects nothing.
         profile: also ask the device for the times of single operators.
+        alone: let no other process time on this machine meanwhile, see `devices.machine`.
         on_round: called with (rounds done, rounds) for progress.
 
     Raises:
@@ -93,7 +95,7 @@ def measure(
     protocol = protocol or Protocol()
     reference = reference or Candidate(network(REFERENCE_NAME))
     names = [candidate.runtime or runtime_name for candidate in candidates]
-    with opened(place) as device, device.timing():
+    with opened(place) as device, device.timing(alone=alone):
         engines = {name: runtime(name) for name in dict.fromkeys(names)}
         for name in engines:
             device.check(name)

@@ -67,8 +67,8 @@ class Place(ABC):
         """Let time pass on the device, for what disturbs it to end."""
         time.sleep(seconds)
 
-    def timing(self) -> AbstractContextManager[None]:
-        """Announce that networks are timed here, for what else works here to give way."""
+    def timing(self, *, alone: bool = False) -> AbstractContextManager[None]:
+        """Announce that networks are timed here, for what else works here to give way; `alone`: all of it."""
         return nullcontext()
 
     def close(self) -> None:

@@ -48,8 +48,8 @@ class Local(Place):
             image = rng.integers(0, 256, (1, height, width, channels), dtype=np.uint8)
         return RunTimer(session.prepare(image), threads)
 
-    def timing(self) -> AbstractContextManager[None]:
-        return THIS.timing()
+    def timing(self, *, alone: bool = False) -> AbstractContextManager[None]:
+        return THIS.timing(alone=alone)
 
     def _engine(self, name: str) -> Runtime:
         if name not in self._engines:

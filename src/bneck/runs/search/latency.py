@@ -340,7 +340,8 @@ def measured(
                 return measure(
                     candidates, runtime_name=on.runtime, place=device, protocol=protocol,
                     reference=Candidate(reference, precision=on.precision, wrapper=wrapper),
-                    nominal_ms=nominal_ms,
+                    # What another process times, or loads to time, may be what disturbs it.
+                    nominal_ms=nominal_ms, alone=busy > 0,
                 )  # fmt: skip
             except TimingError:
                 if busy == PATIENCE:
