@@ -20,6 +20,7 @@ from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import from_text, load, to_text
 from bneck.specs.transforms import rename, scale_width, with_expanded
 from simulated_device import SimulatedDevice, plugged_in, work_ms
+from test_block_search import SPACE
 
 QUICK: dict[str, Any] = {"epochs": 1.0, "repeats": 1, "workers": 1}
 
@@ -303,3 +304,18 @@ def test_a_device_that_slows_down_at_the_end_gets_a_narrower_network(
         )
     assert any(said.endswith("narrowing further") for said in heard.said)
     assert record["measured_latency_ms"] <= record["target_ms"]
+
+
+def test_blocks_of_a_search_are_narrowed_by_importance_where_that_is_asked(
+    simulated: SimulatedDevice, pictures: Path, tiny_file: Path, tmp_path: Path
+) -> None:
+    space = tmp_path / "toy.yaml"
+    space.write_text(SPACE)
+    record = search(
+        pictures, "40%", from_scratch=True, method="importance", space=str(space), trials=3,
+        proxy_epochs=1, top=1, seed_network=str(tiny_file), device=simulated.name,
+        out=tmp_path / "run", **QUICK,
+    )  # fmt: skip
+    assert record["blocks"]["trials"]
+    assert record["measured_latency_ms"] <= record["target_ms"]
+    assert record["allocation"]["cuts"]

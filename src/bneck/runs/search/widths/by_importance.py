@@ -44,7 +44,7 @@ OWN = (
 
 def search_by_importance(run: Run, seed: NetSpec) -> None:
     """Train the seed network, narrow it to each target, and ship the best network of each."""
-    given, record = handed_over(run), dict[str, Any](run.record)
+    given = handed_over(run)
     reference = given.reference if given else seed
     with run.stage("target"):
         if given is None:
@@ -63,8 +63,7 @@ def search_by_importance(run: Run, seed: NetSpec) -> None:
         targets = (affordable_target(run, parent, latencies, lose),)
     # The first target comes last: the record of the run is then its record.
     for target in reversed(targets):
-        record, first = dict(run.record), target == targets[0]
-        family = record.get("family", [])
+        first, family = target == targets[0], run.record.get("family", [])
         if any(one["target"] == target for one in family):
             continue
         limit_ms = settle_target(run, seed, latencies, target, given)
@@ -112,7 +111,7 @@ class _Narrowing:
                 if spec.resolution == self.parent.spec.resolution:
                     self.latencies.note(spec, network["measured_ms"], CLOCKS + number)
             ms = run.record["measured_latency_ms"]
-            if ms <= self.limit_ms or best not in ("found", "uniform"):
+            if ms <= self.limit_ms or best not in ("found", "uniform", "scratch"):
                 return
             run.progress.say(
                 f"measured {ms:.3f} ms at the end, above the target of {self.limit_ms:.3f} ms: narrowing "
