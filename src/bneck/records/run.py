@@ -45,7 +45,8 @@ class NetworkRecord(TypedDict, total=False):
     `measured_ms` is the median wall time, divided by the slowdown factor; `measurement` its whole
     record. `width` is the multiplier of a uniform-width baseline, `title` how a network was made.
     `heldout_score` is missing where the network was widened after the last step, whose record has the
-    narrower network's.
+    narrower network's. `narrowed_from` is the seed network's score when it was narrowed; its `scores` are
+    then of training it as long as all others.
     """
 
     name: str
@@ -61,6 +62,7 @@ class NetworkRecord(TypedDict, total=False):
     loss: list[float | None]
     width: float
     title: str
+    narrowed_from: float
 
 
 class StageRecord(TypedDict):

@@ -63,6 +63,8 @@ def _summary(record: SearchRecord) -> Iterator[Block]:
     for sentence in (text.others_sentence(record), text.lose_sentence(record)):
         if sentence:
             yield Paragraph(sentence, "lead")
+    if sentence := text.seed_sentence(record):
+        yield Paragraph(sentence)
     if sentence := text.task_sentence(record):
         yield Paragraph(sentence)
     if tiles := tuple(_tiles(record)):

@@ -75,6 +75,17 @@ def lose_sentence(record: SearchRecord) -> str:
     )
 
 
+def seed_sentence(record: SearchRecord) -> str:
+    """When the seed network was narrowed, where its score is that of training it further; "" elsewhere."""
+    narrowed_from = record.get("seed_network", {}).get("narrowed_from")
+    if narrowed_from is None:
+        return ""
+    return (
+        f"The seed network was narrowed at {metric(record)} {percent(narrowed_from)} %; its score in this "
+        "report is what it reaches when it is trained as long as the others."
+    )
+
+
 def others_sentence(record: SearchRecord) -> str:
     """What the other networks of equal latency reach; "" where there are none."""
     parts = [

@@ -61,10 +61,12 @@ class Experiment:
         """The most important channels in a narrower network."""
         return shrink_into(net, self.task.module(spec, self.wrapper), importance)
 
-    def fit(self, net: Any, settings: Settings, *, heldout: bool, **how: Any) -> None:
-        """Train in place; `how` as in `training.loop.fit`."""
+    def fit(
+        self, net: Any, settings: Settings, *, heldout: bool, teacher: Any = None, **how: Any
+    ) -> None:
+        """Train in place, from a teacher too where there is one; `how` as in `training.loop.fit`."""
         group = ProcessGroup(device=worker_device(self.compute))
-        problem = self.data.problem(net, settings, heldout=heldout, group=group)
+        problem = self.data.problem(net, settings, heldout=heldout, group=group, teacher=teacher)
         fit(net, problem, settings, group=group, **how)
 
     def score(self, net: Any, *, heldout: bool) -> Scores:

@@ -47,7 +47,8 @@ class TrainJob:
     """Train a spec, from random weights or from the most important channels of a `parent`.
 
     With `heldout` it is scored on the held-out images and not trained on them; else it is trained on all
-    train images and scored on val. It writes its progress to `mark`, see `runs.progress.Following`.
+    train images and scored on val. With a `teacher` it learns that network's outputs too. It writes its
+    progress to `mark`, see `runs.progress.Following`.
     """
 
     spec: NetSpec
@@ -58,6 +59,7 @@ class TrainJob:
     mark: Path
     heldout: bool
     parent: Parent | None = None
+    teacher: Parent | None = None
 
 
 def train_job(job: TrainJob) -> Outcome:
@@ -67,10 +69,13 @@ def train_job(job: TrainJob) -> Outcome:
     between would cost the whole training.
     """
     start = time.perf_counter()
-    net = _begun(job)
+    net, teacher = _begun(job), None
+    if job.teacher is not None:
+        teacher = job.experiment.load(job.teacher.spec, job.teacher.weights)
     job.experiment.fit(
-        net, job.settings, heldout=job.heldout, checkpoint=job.checkpoint, on_step=Marker(job.mark)
-    )
+        net, job.settings, heldout=job.heldout, teacher=teacher, checkpoint=job.checkpoint,
+        on_step=Marker(job.mark),
+    )  # fmt: skip
     outcome = _scored(net, job.experiment, heldout=job.heldout)
     save_weights(net.state_dict(), job.weights)
     return {**outcome, "seconds": time.perf_counter() - start}

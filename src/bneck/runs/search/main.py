@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ from bneck.tasks.options import parted
 from bneck.tasks.registry import DEFAULT, tasks
 from bneck.tasks.registry import task as task_named
 
-BUILTIN_EPOCHS, BUILTIN_STEPS = 6, 8
+BUILTIN_EPOCHS, BUILTIN_STEPS = 4, 8
+RECOVERY = 2  # epochs of what inherits weights, for each of the seed network's; see docs/results.md
 STEPS, DELTA = 50, 0.01  # the paper's delta
 HELDOUT = 0.2  # of the train images, on which proposals are scored
 # Options of the block search, see `settings.BlockSettings`.
@@ -152,7 +154,7 @@ def _trainings(
         raise InputError(f"epochs is {epochs}; it must be a number above 0")
     how = {"images": dataset.splits["train"], "seed": seed}
     training = chosen.recipe(None, started=started, epochs=epochs, **how)
-    recovery = chosen.recipe(None, started=True, epochs=training.epochs, **how)
+    recovery = replace(training, epochs=RECOVERY * training.epochs)
     return {"training": training, "recovery": recovery, "tuning": tuning(training)}
 
 

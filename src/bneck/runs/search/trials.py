@@ -31,6 +31,7 @@ def job_for(
     *,
     heldout: bool = False,
     parent: Parent | None = None,
+    teacher: Parent | None = None,
     settings: Settings | None = None,
     experiment: Experiment | None = None,
 ) -> TrainJob:
@@ -41,6 +42,7 @@ def job_for(
         settings=replace(settings or run.settings.training, seed=seed),
         weights=scratch / f"{name}.safetensors", checkpoint=scratch / f"{name}.checkpoint",
         mark=scratch / f"{name}.mark", heldout=heldout, parent=parent,
+        teacher=teacher,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from bneck.runs.search.trials import record_outcomes, train_all
 from bneck.runs.search.widths.candidates import Candidate, simpler_ways
 from bneck.runs.search.widths.clocks import CLOCKS, by_clocks
 from bneck.runs.search.widths.lose import affordable_target
-from bneck.runs.search.widths.seed import trained_seed
+from bneck.runs.search.widths.seed import keep_longer_seed, longer_seed, teacher_of, trained_seed
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
 from bneck.specs.transforms import fix_skips, rename
@@ -147,6 +147,7 @@ class _Narrowing:
             simpler = simpler_ways(run, self.parent, self.latencies, self.limit_ms, uniform)
         shared: dict[str, Any] = {
             "parent": self.parent, "settings": run.settings.recovery, "experiment": run.experiment,
+            "teacher": teacher_of(run, self.parent.spec),
         }  # fmt: skip
         both = [
             Candidate(role="found", title="by importance", spec=found, **shared),
@@ -166,7 +167,11 @@ class _Narrowing:
         """Train all, write down what they came to, and name the best."""
         run = self.run
         jobs = {role: one.jobs(run) for role, one in candidates.items()}
-        outcomes = train_all(run, {name: job for one in jobs.values() for name, job in one.items()})
+        every = {name: job for one in jobs.values() for name, job in one.items()}
+        first = {name: job for name, job in every.items() if job.teacher is None}
+        outcomes = train_all(run, longer_seed(run, self.parent.spec) | first)
+        outcomes |= train_all(run, every)
+        keep_longer_seed(run, outcomes)
         records, scores = dict[str, Any](), dict[str, float]()
         for role, one in candidates.items():
             estimated = role in ("found", "uniform", "scratch")

@@ -18,7 +18,7 @@ from bneck.runs.search.run import Run
 from bneck.runs.search.ship import Result, measure_finals, ship
 from bneck.runs.search.target import check_targets, settle_target
 from bneck.runs.search.trials import Judge, job_for, proposal_record, record_outcomes, train_all
-from bneck.runs.search.widths.seed import trained_seed
+from bneck.runs.search.widths.seed import keep_longer_seed, longer_seed, teacher_of, trained_seed
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text
@@ -55,7 +55,7 @@ def search_by_netadapt(run: Run, seed: NetSpec) -> None:
     else:
         assert given is not None
         found = as_it_is(run, seed, table, given)
-    _train(run, found, uniform, parents)
+    _train(run, fix_skips(seed), found, uniform, parents)
     if not narrows:  # the seed network is the result
         seed_record, found_record = run.record["seed_network"], run.record["found"]
         seed_record["scores"], seed_record["loss"] = found_record["scores"], found_record["loss"]
@@ -194,19 +194,26 @@ def _keep_uniform(
 
 
 def _train(
-    run: Run, found: NetSpec, uniform: NetSpec, parents: tuple[Parent | None, Parent | None]
+    run: Run,
+    seed: NetSpec,
+    found: NetSpec,
+    uniform: NetSpec,
+    parents: tuple[Parent | None, Parent | None],
 ) -> None:
     """The result and the uniform width, from their parents' weights or from random ones."""
     fresh = run.settings.training if parents[0] is None else run.settings.whole
     jobs = {
         f"{role}-{n}": job_for(
             run, spec, f"{role}-{n}", n, parent=parent,
+            teacher=None if parent is None else teacher_of(run, seed),
             settings=fresh if parent is None else run.settings.recovery,
         )
         for role, spec, parent in (("found", found, parents[0]), ("uniform", uniform, parents[1]))
         for n in range(run.settings.repeats)
     }  # fmt: skip
     with run.stage("train result"):
+        if parents[0] is not None:
+            keep_longer_seed(run, train_all(run, longer_seed(run, seed)))
         outcomes = train_all(run, jobs)
     for role, record in (("found", run.record["found"]), ("uniform", run.record["uniform"])):
         record_outcomes(record, [outcomes[f"{role}-{n}"] for n in range(run.settings.repeats)])

@@ -16,7 +16,7 @@ from bneck.runs.search.jobs import Parent, TrainJob
 from bneck.runs.search.latency import Latencies
 from bneck.runs.search.run import Run
 from bneck.runs.search.trials import job_for
-from bneck.runs.search.widths.seed import begun
+from bneck.runs.search.widths.seed import begun, teacher_of
 from bneck.runs.start import compatible, find_start
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
@@ -28,7 +28,10 @@ PIXELS, LEAST_PIXELS = 8, 32  # steps of a lower resolution, and the lowest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A network at the target's latency, and how it is trained; `role` is its key in the record."""
+    """A network at the target's latency, and how it is trained; `role` is its key in the record.
+
+    A `teacher` is a network that was trained before it.
+    """
 
     role: str
     title: str
@@ -36,14 +39,15 @@ class Candidate:
     parent: Parent | None
     settings: Settings
     experiment: Experiment
+    teacher: Parent | None = None
 
     def jobs(self, run: Run) -> dict[str, TrainJob]:
         """Its trainings, which another target or another round of the run finds again."""
         names = [f"{self.role}-{self.spec.digest()[:8]}-{n}" for n in range(run.settings.repeats)]
         return {
             name: job_for(
-                run, self.spec, name, n, parent=self.parent, settings=self.settings,
-                experiment=self.experiment,
+                run, self.spec, name, n, parent=self.parent, teacher=self.teacher,
+                settings=self.settings, experiment=self.experiment,
             )
             for n, name in enumerate(names)
         }  # fmt: skip
@@ -59,8 +63,9 @@ def simpler_ways(
             role="scratch", title="uniform width from random weights", spec=uniform, parent=None,
             settings=run.settings.whole, experiment=run.experiment,
         ))  # fmt: skip
+    teacher = teacher_of(run, parent.spec)
     for number, start in enumerate(run.settings.also, 1):
-        found.append(_another(run, start, f"also-{number}", latencies, limit_ms))
+        found.append(_another(run, start, f"also-{number}", latencies, limit_ms, teacher))
     return [one for one in found if one is not None]
 
 
@@ -94,6 +99,7 @@ def _lower_resolution(
     except InputError as error:  # a head may need more pixels
         run.progress.say(f"no lower resolution is compared: {error}")
         return None
+    # Without a teacher: the seed network's answers at a lower resolution are poor.
     return Candidate(
         role="resolution", title=f"seed network at {side} px", spec=at(side), parent=parent,
         settings=run.settings.recovery, experiment=run.experiment_at(at(side)),
@@ -101,7 +107,7 @@ def _lower_resolution(
 
 
 def _another(
-    run: Run, start: str, role: str, latencies: Latencies, limit_ms: float
+    run: Run, start: str, role: str, latencies: Latencies, limit_ms: float, teacher: Parent | None
 ) -> Candidate | None:
     """A network that the user named, fine-tuned as long as the found one in all; None if it is too slow."""
     task, settings = run.task, run.settings
@@ -121,4 +127,5 @@ def _another(
     return Candidate(
         role=role, title=f"{spec.name} from {start}", spec=spec, parent=known,
         settings=replace(settings.recovery, epochs=settings.whole.epochs), experiment=run.experiment,
+        teacher=teacher,
     )  # fmt: skip

@@ -8,9 +8,10 @@ from bneck.runs.search.latency import Latencies
 from bneck.specs.network import NetSpec
 
 TRIES = 8
-CLOCKS = 3  # measurements of a choice at different times before it is trained
-# Shares of the target: from the last half percent a later measurement may come out above it.
-LOW, AIM, HIGH = 0.97, 0.985, 0.995
+CLOCKS = 5  # measurements of a choice at different times before it is trained
+# Shares of the target: a later measurement of a network near either end may come out beyond 0.97 or 1.
+LOW, AIM, HIGH = 0.976, 0.985, 0.992
+PUSH = 0.005  # of the aim, each time that a network comes again
 
 
 def by_clocks(
@@ -36,17 +37,18 @@ def _by_clock(
     latencies: Latencies, limit_ms: float, propose: Callable[[float], NetSpec]
 ) -> NetSpec:
     """What measures next below the target, of proposals whose aim follows what was measured."""
-    aim_ms, tried = AIM * limit_ms, dict[str, tuple[float, NetSpec]]()
+    aim_ms, tried, again = AIM * limit_ms, dict[str, tuple[float, NetSpec]](), 0
     for _ in range(TRIES):
         spec = propose(aim_ms)
-        known = spec.digest() in tried
+        again += spec.digest() in tried
         ms = latencies.mean_ms(spec)
         tried[spec.digest()] = (ms, spec)
         if LOW * limit_ms <= ms <= HIGH * limit_ms:
             break
-        # The estimate of this network is off by a ratio that its neighbours share; a network that comes
-        # again needs a push.
-        aim_ms = latencies.table.estimate_ms(spec) * AIM * limit_ms / ms * (0.99 if known else 1.0)
+        # The estimate of this network is off by a ratio that its neighbours share; where networks come
+        # again, the step is made longer, in its own direction.
+        push = again * (PUSH if ms < LOW * limit_ms else -PUSH)
+        aim_ms = latencies.table.estimate_ms(spec) * AIM * limit_ms / ms * (1 + push)
     within = [one for one in tried.values() if one[0] <= HIGH * limit_ms]
     chosen = (
         max(within, key=lambda one: one[0]) if within else min(tried.values(), key=lambda x: x[0])

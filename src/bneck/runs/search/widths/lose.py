@@ -17,6 +17,7 @@ from bneck.runs.search.jobs import Parent
 from bneck.runs.search.latency import Latencies
 from bneck.runs.search.run import Run
 from bneck.runs.search.trials import job_for, train_all
+from bneck.runs.search.widths.seed import keep_longer_seed, longer_seed, teacher_of
 from bneck.specs.transforms import rename
 from bneck.tasks.data import Array
 
@@ -67,14 +68,17 @@ def _probed(run: Run, parent: Parent, latencies: Latencies, points: float) -> li
     allocator = Allocator(seed, Importance.load(parent.importance).groups, table)
     seed_ms = table.estimate_ms(seed)
     low, high = allocator.fastest_ms() / seed_ms, 1.0
-    choices = _choices(run.experiment, parent.spec, parent.weights)
+    choices = _choices(run.experiment, seed, run.folder.scratch / "seed-longer.safetensors")
+    keep_longer_seed(run, train_all(run, longer_seed(run, seed)))
     score = float(run.record["seed_network"]["scores"][0])
     probes: list[Probe] = []
     for number in range(PROBES):
         share = 0.5 if not number and low < 0.5 else (low + high) / 2
         spec = rename(allocator.at(share * seed_ms).spec, f"{seed.name}-{100 * share:.0f}")
         name = f"probe-{spec.digest()[:8]}-0"
-        job = job_for(run, spec, name, 0, parent=parent, settings=run.settings.recovery)
+        job = job_for(
+            run, spec, name, 0, parent=parent, teacher=teacher_of(run, seed), settings=run.settings.recovery
+        )  # fmt: skip
         found = float(train_all(run, {name: job})[name]["score"])
         other = float(np.mean(choices != _choices(run.experiment, spec, job.weights)))
         lost = 100 * (score - found)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bneck.nets.weights import save_weights
-from bneck.runs.search.jobs import Parent
+from bneck.runs.search.jobs import Parent, TrainJob
 from bneck.runs.search.run import Run
 from bneck.runs.search.trials import job_for, record_outcomes, train_all
 from bneck.runs.start import find_start, started
@@ -57,6 +58,32 @@ def trained_seed(run: Run, seed: NetSpec, *, heldout: bool = False) -> Parent:
             run.record["seed_network"]["heldout_score"] = outcomes["seed-heldout"]["score"]
         run.save()
     return Parent(seed, weights, _importance(run, seed, weights))
+
+
+def longer_seed(run: Run, seed: NetSpec) -> dict[str, TrainJob]:
+    """The training of the seed network that goes on from where it was narrowed, as long as the others do."""
+    parent = Parent(seed, run.folder.scratch / "seed-0.safetensors", None)
+    name = "seed-longer"
+    return {name: job_for(run, seed, name, 0, parent=parent, settings=run.settings.recovery)}
+
+
+def teacher_of(run: Run, seed: NetSpec) -> Parent | None:
+    """The longer-trained seed network; None where it began from random weights.
+
+    There it knows no more than what it would teach (docs/results.md).
+    """
+    if run.settings.start is None:
+        return None
+    return Parent(seed, run.folder.scratch / "seed-longer.safetensors", None)
+
+
+def keep_longer_seed(run: Run, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Hold all networks against the seed network trained as long in all."""
+    record = run.record["seed_network"]
+    trained = run.ledger.find(event="trained", name="seed-0")
+    assert trained is not None
+    record["narrowed_from"] = float(trained["score"])
+    record_outcomes(record, [outcomes["seed-longer"]])
 
 
 def _importance(run: Run, seed: NetSpec, weights: Path) -> Path:
