@@ -16,7 +16,16 @@ from bneck.records.ledger import Ledger
 from bneck.records.progress import Silent
 from bneck.runs.report import write_report
 from bneck.runs.search.experiment import Experiment
-from bneck.runs.search.jobs import ProxyJob, TrainJob, TrialJob, outcome_of, proxy_job, trial_job
+from bneck.runs.search.jobs import (
+    Parent,
+    ProxyJob,
+    TrainJob,
+    TrialJob,
+    outcome_of,
+    proxy_job,
+    train_job,
+    trial_job,
+)
 from bneck.runs.search.pipeline import run_search
 from bneck.runs.search.run import new_run
 from bneck.runs.search.settings import SearchSettings, proposals, tuning
@@ -58,6 +67,25 @@ def test_a_tuning_of_one_step_trains(trial: dict[str, Any]) -> None:
     trial_job(TrialJob(**trial))
     before, after = load_weights(trial["parent_weights"]), load_weights(trial["weights"])
     assert all((after[k] != before[k]).any() for k in after if k.endswith(".weight"))
+
+
+def test_with_a_teacher_alone_a_network_learns_what_the_teacher_says(
+    tiny: NetSpec, experiment: Experiment, tmp_path: Path
+) -> None:
+    teacher = experiment.build(tiny, 1)
+    with torch.no_grad():
+        teacher.classifier.weight.zero_()
+        teacher.classifier.bias.copy_(torch.tensor([0.0, 0.0, 20.0]))  # always the last class
+    save_weights(teacher.state_dict(), tmp_path / "teacher")
+    job = TrainJob(
+        spec=tiny, experiment=experiment, weights=tmp_path / "w", checkpoint=tmp_path / "c",
+        mark=tmp_path / "m", heldout=True, settings=replace(TRAINING, epochs=3, lr=0.002, teach=1.0),
+        teacher=Parent(tiny, tmp_path / "teacher", None),
+    )  # fmt: skip
+    train_job(job)
+    net = experiment.load(tiny, job.weights)
+    images = torch.rand(16, 3, tiny.resolution, tiny.resolution)
+    assert (net(images).argmax(1) == 2).all()
 
 
 def test_a_tuning_that_diverges_scores_0_and_leaves_the_shrunk_weights(

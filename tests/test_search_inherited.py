@@ -87,6 +87,25 @@ def test_the_better_one_ships(found: dict[str, Any]) -> None:
     assert all(cut.replace(">", "&gt;") in report for cut in found["allocation"]["cuts"])
 
 
+def test_the_seed_network_trained_as_long_is_the_yardstick_and_the_teacher(
+    found: dict[str, Any],
+) -> None:
+    settings, seed = found["settings"], found["seed_network"]
+    assert settings["recovery"]["epochs"] == 2 * settings["training"]["epochs"] == 2.0
+    lines = (Path(found["run"]) / "ledger.jsonl").read_text().splitlines()
+    trained = {e["name"]: e["score"] for e in map(json.loads, lines) if e["event"] == "trained"}
+    assert seed["narrowed_from"] == trained["seed-0"]
+    assert seed["scores"] == [trained["seed-longer"]]
+    names = list(trained)
+    assert all(
+        names.index("seed-longer") < names.index(name)
+        for name in names
+        if name.startswith(("found", "uniform"))
+    )
+    narrowed_from = f"narrowed at top-1 {100 * trained['seed-0']:.1f} %"
+    assert narrowed_from in (Path(found["run"]) / "report.md").read_text()
+
+
 def test_imported_weights_keep_their_input_and_their_origin(
     simulated: SimulatedDevice, start: Path, tiny_file: Path, pictures: Path, tmp_path: Path
 ) -> None:

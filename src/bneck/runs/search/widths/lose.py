@@ -68,8 +68,9 @@ def _probed(run: Run, parent: Parent, latencies: Latencies, points: float) -> li
     allocator = Allocator(seed, Importance.load(parent.importance).groups, table)
     seed_ms = table.estimate_ms(seed)
     low, high = allocator.fastest_ms() / seed_ms, 1.0
-    choices = _choices(run.experiment, seed, run.folder.scratch / "seed-longer.safetensors")
-    keep_longer_seed(run, train_all(run, longer_seed(run, seed)))
+    (longer,) = jobs = longer_seed(run, seed)
+    keep_longer_seed(run, train_all(run, jobs))
+    choices = _choices(run.experiment, seed, jobs[longer].weights)
     score = float(run.record["seed_network"]["scores"][0])
     probes: list[Probe] = []
     for number in range(PROBES):
