@@ -54,7 +54,10 @@ class SearchOptions:
         "the hub (timm/NAME.TAG, hf:ORG/REPO).",
         flag="--from",
     )  # fmt: skip
-    epochs: float | None = option(None, "Epochs of every full training run.")
+    epochs: float | None = option(
+        None,
+        "Epochs of the seed network, or of a full training from random weights; what inherits the seed network's weights gets twice as many.",
+    )
     steps: int | None = option(None, "T: NetAdapt's training steps per proposal.")
     tail: bool | None = option(
         None, "Let NetAdapt narrow the convs after the last bneck (the paper does not).",
