@@ -248,6 +248,22 @@ class TestRun:
         ):
             bneck.resume(other)
 
+    def test_other_images_than_the_run_began_with_are_refused(
+        self, run: Path, spoilt: Path, tmp_path: Path
+    ) -> None:
+        """Where they must be read again, as what was decoded is gone."""
+        other = Path(shutil.copytree(run, tmp_path / "run"))
+        edit(other / "run.json", lambda record: record.update(state="running"))
+        edit(other / "run.json", lambda record: record["data"].update(path=str(spoilt)))
+
+        def shorten(data: dict[str, Any]) -> None:
+            gone = data["images"].pop()["id"]
+            data["annotations"] = [one for one in data["annotations"] if one["image_id"] != gone]
+
+        edit(spoilt / "instances_train.json", shorten)
+        with pytest.raises(bneck.InputError, match="has changed since the run was begun; start a"):
+            bneck.resume(other)
+
     def test_the_exported_files_were_compared(self, run: Path) -> None:
         files = RunFolder(run).read()["files"]
         assert set(files) == {"model.onnx", "model-boxes.onnx"}
@@ -288,7 +304,12 @@ class TestRun:
         assert trained["resolution"] == 48
         assert found["latency_ms"]["median"] > 0
 
-    def test_resumed_it_ends_the_same(self, scene: Path, tiny: NetSpec, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("deleted", [False, True])
+    def test_resumed_it_ends_the_same(
+        self, scene: Path, tiny: NetSpec, tmp_path: Path, deleted: bool
+    ) -> None:
+        """Also without the folder of decoded images and checkpoints, which somebody may delete."""
+
         class Killing(Silent):
             steps = -1
 
@@ -304,6 +325,8 @@ class TestRun:
         train(tiny, scene, tmp_path / "whole", epochs=3)
         with pytest.raises(KeyboardInterrupt):
             train(tiny, scene, tmp_path / "broken", epochs=3, progress=Killing())
+        if deleted:
+            shutil.rmtree(tmp_path / "broken/scratch")
         bneck.resume(tmp_path / "broken")
         ours, theirs = (
             load_weights(tmp_path / name / "weights.safetensors") for name in ("whole", "broken")

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from bneck.data.folders import DataError
+from bneck.data.images import read_whole
 from bneck.specs.errors import InputError
 from bneck.tasks.detect.dataset import find
 from bneck.tasks.detect.intake.coco import Annotated, ground_truth, read_coco
@@ -130,13 +131,53 @@ class TestCoco:
         with pytest.raises(DataError, match=said):
             read_coco(coco(tmp_path, edit))
 
-    def test_photos_that_exif_turns_are_named_as_such(self, tmp_path: Path) -> None:
-        path, exif = coco(tmp_path), Image.Exif()
-        exif[0x0112] = 6
+    @pytest.mark.parametrize(
+        ("turn", "box", "shown"),
+        [
+            # [4, 2, 8, 6] of 40 x 20 pixels as stored; its corner at 4, 2 is where the upright image has it.
+            (5, [2, 4, 6, 8], (2, 4)), (6, [12, 4, 6, 8], (17, 4)), (7, [12, 28, 6, 8], (17, 35)),
+            (8, [2, 28, 6, 8], (2, 35)),
+        ],
+    )  # fmt: skip
+    def test_boxes_of_stored_photos_are_turned_with_them(
+        self, tmp_path: Path, turn: int, box: list[int], shown: tuple[int, int]
+    ) -> None:
+        """A white pixel in a corner of the box must be in that corner of the turned box."""
+        path = coco(tmp_path, each("annotations", bbox=[4, 2, 8, 6]))
+        exif = Image.Exif()
+        exif[0x0112] = turn
         for i in range(4):
+            image = Image.new("RGB", SIZE)
+            image.putpixel((4, 2), (255, 255, 255))
+            image.save(path.parent / f"train{i}.png", exif=exif)
+        found = read_coco(path)
+        assert found.notes == ("boxes of 4 photos are turned as EXIF turns the photos",)
+        for picture in found.pictures:
+            pixels = read_whole(picture.path)
+            assert not isinstance(pixels, str)
+            assert pixels[shown[1], shown[0]].tolist() == [255, 255, 255]
+            assert picture.size == (20, 40)
+            assert picture.given[0].tolist() == [*box, 48]
+            left, top, right, bottom = picture.boxes[0] * [20, 40, 20, 40]
+            assert (left, top, right - left, bottom - top) == pytest.approx(box)
+
+    @pytest.mark.parametrize(
+        ("turns", "boxes"),
+        [
+            ((6, 3, 2, 4), ([12, 4, 6, 8], [28, 12, 8, 6], [28, 2, 8, 6], [4, 12, 8, 6])),
+            ((1, 3, 2, 4), ([4, 2, 8, 6],) * 4),  # nothing says which image is meant
+        ],
+    )  # fmt: skip
+    def test_photos_upside_down_are_like_those_on_their_side(
+        self, tmp_path: Path, turns: tuple[int, ...], boxes: tuple[list[int], ...]
+    ) -> None:
+        path = coco(tmp_path, each("annotations", bbox=[4, 2, 8, 6]))
+        for i, turn in enumerate(turns):
+            exif = Image.Exif()
+            exif[0x0112] = turn
             picture(path.parent / f"train{i}.png", exif=exif)
-        with pytest.raises(DataError, match="its EXIF block turns it upright to 20x40 pixels"):
-            read_coco(path)
+        found = [picture.given[0, :4].tolist() for picture in read_coco(path).pictures]
+        assert found == list(boxes)
 
     @pytest.mark.parametrize(
         ("name", "place"),

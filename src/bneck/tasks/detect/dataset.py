@@ -79,7 +79,8 @@ def find(data: str | None, options: Any, *, seed: int) -> AnnotatedImages:
         raise InputError(f"{train.file} has nothing to learn from: {why}; annotate some objects")
     parts = {"train": train, "val": val}
     dropped = sum(len(part.dropped) for part in parts.values())
-    notes = [*splits.notes, *["test is left alone"] * ("test" in splits.readers)]
+    told = dict.fromkeys((*splits.notes, *train.notes, *val.notes))
+    notes = [*told, *["test is left alone"] * ("test" in splits.readers)]
     if not objects(val):
         notes.append("val has no boxes, so mAP is undefined")
     return AnnotatedImages(

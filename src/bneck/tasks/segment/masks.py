@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bneck.data.deep_pixels import is_deep
 from bneck.data.folders import DataError
 from bneck.data.images import DECODERS, Pixels
 
@@ -126,6 +127,11 @@ def read_mask(path: Path, known: Labels, *, size: tuple[int, int] | None = None)
                 raise DataError(
                     f"mask {path} has {image.width} x {image.height} pixels and its image {size[1]} x "
                     f"{size[0]}; they must be equal: give each image the mask that was drawn on it"
+                )
+            if is_deep(image) and image.mode not in PLAIN:
+                raise DataError(
+                    f"mask {path} has colors of 16 bits a value, of which the lower 8 would be lost; store its "
+                    "class ids, or colors of 8 bits"
                 )
             image.load()
             plain = image.mode in PLAIN
