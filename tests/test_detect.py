@@ -229,6 +229,21 @@ class TestRun:
         assert {e["category_id"] for e in entries} <= {102, 109}
         assert "cannot be used" in refusal(call("evaluate", run, "--data", mine, "--split", "mine"))
 
+    def test_the_test_split_of_other_data(self, run: Path, spoilt: Path, call: Call) -> None:
+        def first(count: int) -> Callable[[dict[str, Any]], None]:
+            def shorten(data: dict[str, Any]) -> None:
+                data["images"] = data["images"][:count]
+                kept = {one["id"] for one in data["images"]}
+                data["annotations"] = [a for a in data["annotations"] if a["image_id"] in kept]
+
+            return shorten
+
+        shutil.copy(spoilt / "instances_val.json", spoilt / "instances_test.json")
+        edit(spoilt / "instances_test.json", first(3))
+        for split, count in (("test", 3), ("val", 9)):
+            answer = call("evaluate", run, "--data", spoilt, "--split", split, "--json")
+            assert json.loads(answer.out)["images"] == count
+
     def test_data_that_changed_is_noticed(self, run: Path, spoilt: Path, tmp_path: Path) -> None:
         other = Path(shutil.copytree(run, tmp_path / "run"))
 

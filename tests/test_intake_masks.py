@@ -37,6 +37,27 @@ def numbers(found: Scenery, index: int = 0) -> list[list[int]]:
     return read_mask(found.split("train")[index].mask, found.labels).tolist()
 
 
+class TestScoredAlone:
+    """Images that are not divided are all scored where they are not the run's own."""
+
+    def test_undivided(self, tmp_path: Path) -> None:
+        stored(tmp_path, HALF)
+        found = list_pairs(tmp_path, divide=False)
+        assert [len(found.split(name)) for name in ("train", "val", "test")] == [10, 10, 10]
+
+    def test_a_test_split_alone(self, tmp_path: Path) -> None:
+        stored(tmp_path / "test", HALF)
+        found = list_pairs(tmp_path, divide=False)
+        assert [len(found.split(name)) for name in ("test", "val")] == [10, 10]
+
+    def test_test_next_to_others(self, tmp_path: Path) -> None:
+        for split in ("train", "val", "test"):
+            stored(tmp_path / split, HALF)
+        (tmp_path / "test/images/0.jpg").unlink()
+        found = list_pairs(tmp_path, divide=False)
+        assert [len(found.split(name)) for name in ("train", "val", "test")] == [10, 10, 9]
+
+
 class TestWhoseMask:
     @pytest.mark.parametrize(
         ("image", "mask"),

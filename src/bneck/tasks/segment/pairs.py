@@ -44,15 +44,17 @@ class Scenery:
 
 
 def list_pairs(
-    root: Path, *, classes: Path | None = None, ignore: Sequence[int] = (), seed: int = 0
-) -> Scenery:
+    root: Path, *, classes: Path | None = None, ignore: Sequence[int] = (), seed: int = 0,
+    divide: bool = True,
+) -> Scenery:  # fmt: skip
     """Find images and masks under `root`.
 
     Cityscapes is told by its folders (`leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` with
     `gtFine/SPLIT/CITY/*_gtFine_labelIds.png`, or `..._labelTrainIds.png`). In all else, masks are found by
     the names of folders and files, see `matching.match`. Splits are folders, or VOC's lists in
     `ImageSets/Segmentation`; without val a fifth of train is split off by a hash of seed and name, the same
-    on every machine.
+    on every machine. `divide` False is for images to score alone: those of a single split, or of none, are val
+    as they are.
 
     `classes` is the class list, see `class_list.read_labels`; None takes one of `CLASS_LISTS` in `root`.
     Cityscapes and VOC need none, nor masks of two values. `ignore` are ids of masks that mean no class, next
@@ -83,6 +85,9 @@ def list_pairs(
     lists = _lists(root)
     found = _listed(matched, lists, notes) if lists is not None else _divided(matched, root, notes)
     how = "given"
+    if not divide and len(found) == 1:
+        ((name, only),) = found.items()
+        found = dict.fromkeys(SPLITS if name == TRAIN else (TRAIN, VAL, name), only)
     if TRAIN not in found:
         raise DataError(f"{root} has {', '.join(found)} but no folder 'train' to train on")
     if VAL not in found:

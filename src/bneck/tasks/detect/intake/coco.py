@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bneck.data.depth import FULL
+from bneck.data.folders import check_class_names
 from bneck.data.images import SIDEWAYS, image_size, orientation
 from bneck.data.intake.texts import decoded
 from bneck.data.intake.walk import DataError, has_images
@@ -161,9 +162,20 @@ def annotated(
     ]
     _check_form(pictures, where)
     classes = tuple(one["name"] for one in categories)
-    count = sum(turn > 1 for turn in turns)
-    notes = (f"boxes of {count} photos are turned as EXIF turns the photos",) if count else ()
+    check_class_names(classes, where)
+    counts = {
+        "boxes of {} photos are turned as EXIF turns the photos": sum(turn > 1 for turn in turns),
+        "{} images are entered more than once": len(pictures) - len({one.path for one in pictures}),
+        "{} boxes are given more than once": sum(map(_repeated, pictures)),
+    }
+    notes = tuple(note.format(count) for note, count in counts.items() if count)
     return Annotated(where, classes, ids, tuple(pictures), (*dropped, *lost), notes=notes)
+
+
+def _repeated(picture: Picture) -> int:
+    """How many boxes an image has as often as another of the same class."""
+    rows = np.column_stack((picture.given[:, :4], picture.labels))
+    return len(rows) - len(np.unique(rows, axis=0))
 
 
 def _load(path: Path) -> Any:
@@ -171,8 +183,8 @@ def _load(path: Path) -> Any:
         return json.loads(decoded(path.read_bytes()))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise DataError(f"{path} is not json; give a file in COCO's format") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not json ({error}); give a file in COCO's format") from None
 
 
 def _found(
