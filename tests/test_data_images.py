@@ -170,7 +170,7 @@ class TestUnreadable:
             decode(tmp_path / "a.jpg", 16)
         with pytest.raises(DataError, match="there is no such file"):
             decode(tmp_path / "b.jpg", 16)
-        with pytest.raises(DataError, match="directory"):
+        with pytest.raises(DataError, match="it is a folder, not one of the images in it"):
             decode(tmp_path, 16)
 
     @pytest.mark.parametrize(

@@ -218,6 +218,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _reason(path: Path | bytes, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder, not one of the images in it"
     with suppress(OSError):
         if (len(path) if isinstance(path, bytes) else path.stat().st_size) == 0:
             return "the file is empty"

@@ -183,6 +183,11 @@ def _divided(matched: Matched, root: Path, notes: list[str]) -> dict[str, tuple[
         notes.append(f"not used: {len(lost.pop(TEST))} images of test without masks")
     if lost := {split: images for split, images in lost.items() if images}:
         images = [image for found in lost.values() for image in found]
+        if not pairs and matched.first is not None:
+            raise DataError(
+                f"no mask in {root} has the name of an image: the first image is {images[0].name}, the first "
+                f"mask {matched.first.name}; name each mask as its image, or with _mask after it"
+            )
         near = next((pair.mask.parent for found in pairs.values() for pair in found), root)
         raise _maskless(len(images), images[0], near / f"{images[0].stem}.png")
     return {split or TRAIN: tuple(found) for split, found in pairs.items()}
