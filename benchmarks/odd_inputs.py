@@ -2,7 +2,7 @@
 
     python benchmarks/odd_inputs.py [--work FOLDER] [--only WORD] [--list]
 
-Makes a few pictures, three small trained runs (a minute) and about 300 inputs: files, options, checkpoints,
+Makes a few pictures, three small trained runs (a minute) and about 670 inputs: files, options, checkpoints,
 labels, outputs, data layouts. Runs each through the command line's app in this process and counts
 
     sentences   exit code 2 and one line that begins with "bneck: ", where the input is wrong
@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import odd_data
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -659,6 +660,36 @@ def layouts(place: Place) -> Iterator[Case]:
             yield case("layout", "evaluate", place.user / "runs/classify", "--data", folder)
 
 
+def data(place: Place) -> Iterator[Case]:
+    """Data sets as people have them, which are found, counted or refused."""
+
+    def train(task: str, found: Path, right: Callable[[Any], bool] | None) -> Case:
+        network_, options = {
+            "classify": (TINY, ("--resolution", "32")), "detect": (f"{TINY}+dagger", ("--resolution", "64")),
+            "segment": (f"{TINY}+rf2", ("--size", "64x64")),
+        }[task]  # fmt: skip
+        out = place.fresh()
+
+        def check(_: str) -> bool:
+            assert right is not None
+            return right(json.loads((out / "run.json").read_text())["data"])
+
+        return case("data", "train", network_, "--task", task, "--data", found, *options, "--epochs", "1",
+                    "--batch", "2", "--out", out, right=None if right is None else check)  # fmt: skip
+
+    for found, line in odd_data.layouts(place):
+        said = None if line is None else lambda data, line=line: line in data["found"]
+        yield train("classify", found, said)
+    for found, boxes in odd_data.boxes(place):
+        objects = None if boxes is None else lambda data, n=boxes: data["objects"]["train"] == n
+        yield train("detect", found, objects)
+    for found, pixels in odd_data.masks(place):
+        learned = (
+            None if pixels is None else lambda data, n=pixels: data["prepared"]["pixels"][1] == n
+        )
+        yield train("segment", found, learned)
+
+
 PARTS = (
     wrong_values,
     foreign_options,
@@ -670,6 +701,7 @@ PARTS = (
     checkpoints,
     labels,
     layouts,
+    data,
 )
 
 
