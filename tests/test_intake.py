@@ -142,7 +142,8 @@ class TestFolders:
     ) -> None:
         lay(tmp_path, *files)
         for table in tmp_path.glob("*.csv"):
-            table.write_text("image_id,label\n1.jpg,cat\n")
+            head = "id" if table.stem == "train" else "image_id"
+            table.write_text(f"{head},label\n1.jpg,cat\n")
         with pytest.raises(DataError, match=said):
             list_images(tmp_path)
 

@@ -434,7 +434,7 @@ class TestReported:
             str(yolo(tmp_path, "images/{split}", "labels/{split}")), DetectOptions(), seed=0
         )
         assert found.found.notes == (
-            "1 images of train have no label file", "1 images of val have no label file",
+            "train: 1 images have no label file", "val: 1 images have no label file",
         )  # fmt: skip
 
     def test_names_in_json_have_no_blanks_around(self, tmp_path: Path) -> None:

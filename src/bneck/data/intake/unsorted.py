@@ -41,4 +41,4 @@ def _lists_images(path: Path) -> bool:
         rows = csv_rows(path) if path.suffix.lower() == ".csv" else []
     except DataError:
         return False
-    return bool(rows) and any(name in rows[0] for name in PATH_COLUMNS)
+    return bool(rows) and any(name in rows[0] for name in (*PATH_COLUMNS, "id"))

@@ -82,8 +82,8 @@ def find(data: str | None, options: Any, *, seed: int) -> AnnotatedImages:
         raise InputError(f"{train.file} has nothing to learn from: {why}; annotate some objects")
     parts = {"train": train, "val": val}
     dropped = sum(len(part.dropped) for part in parts.values())
-    told = dict.fromkeys((*splits.notes, *train.notes, *val.notes))
-    notes = [*told, *["test is left alone"] * ("test" in splits.readers)]
+    told = [f"{name}: {note}" for name, part in parts.items() for note in part.notes]
+    notes = [*splits.notes, *told, *["test is left alone"] * ("test" in splits.readers)]
     if not objects(val):
         notes.append("val has no boxes, so mAP is undefined")
     return AnnotatedImages(

@@ -81,7 +81,7 @@ def read_yolo(root: Path, listed: Path | None = None) -> dict[str, Annotated]:
     for split, marked in found.items():
         one = annotated_of(names, marked, listed or root)
         bare = sum(_label_of(root, path, texts) is None for path in splits[split])
-        notes = [f"{bare} images of {split or 'no split'} have no label file"] if bare else []
+        notes = [f"{bare} images have no label file"] if bare else []
         read[split] = replace(one, notes=(*one.notes, *notes))
     _check_centres([picture for one in read.values() for picture in one.pictures], root)
     return read
