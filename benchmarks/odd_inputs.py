@@ -556,7 +556,8 @@ def bad_checkpoints(place: Place) -> Iterator[Case]:
         rounded = torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8)
     bad = {
         "no-ema.pth": (state, "--weights", "ema"), "neither.pth": (state, "--weights", "best"),
-        "two.pth": ({"left": state, "right": {**state, "rows.0.conv.weight": stem + 1}},), "list.pth": ([1, 2],), "number.pth": (3,),
+        "two.pth": ({"left": state, "right": {**state, "rows.0.conv.weight": stem + 1}},),
+        "list.pth": ([1, 2],), "number.pth": (3,),
         "empty.pth": ({},), "text.pth": ({"a": "b"},), "vectors.pth": ({"a.weight": torch.zeros(3)},),
         "whole.pth": (torch.nn.Linear(2, 2),), "nan.pth": ({**state, "rows.0.conv.weight": stem * torch.nan},),
         "missing.pth": ({k: v for k, v in state.items() if "rows.3" not in k},),
