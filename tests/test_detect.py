@@ -229,6 +229,12 @@ class TestRun:
         assert {e["category_id"] for e in entries} <= {102, 109}
         assert "cannot be used" in refusal(call("evaluate", run, "--data", mine, "--split", "mine"))
 
+    def test_its_images_are_gone(self, run: Path, call: Call, tmp_path: Path) -> None:
+        moved = Path(shutil.copytree(run, tmp_path / "moved"))
+        edit(moved / "run.json", lambda record: record["data"].update(path=str(tmp_path / "gone")))
+        said = refusal(call("export", moved, "--precision", "int8", "--out", tmp_path / "a.onnx"))
+        assert said.endswith(f"no longer at {tmp_path / 'gone'}; pass images with --data")
+
     def test_the_test_split_of_other_data(self, run: Path, spoilt: Path, call: Call) -> None:
         def first(count: int) -> Callable[[dict[str, Any]], None]:
             def shorten(data: dict[str, Any]) -> None:

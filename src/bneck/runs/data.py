@@ -214,6 +214,10 @@ def run_dataset(run: Trained, data: str | Path | None = None) -> Dataset:
         )
     seed = (run.record.get("options") or {}).get("seed", 0)
     place = known["path"] if data is None else str(data)
+    if data is None and place is not None and "://" not in place and not Path(place).exists():
+        raise InputError(
+            f"the images that {run.spec.name} was trained on are no longer at {place}; pass images with --data"
+        )
     found = run.task.find(place, run.options, seed=seed)
     if data is None:
         check_divided(found.found.val, run.record, place)
