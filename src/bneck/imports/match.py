@@ -83,6 +83,10 @@ def matched(
             raise InputError(
                 f"{path} holds values that are no numbers in {named.origin[name]}; fetch it again"
             )
+        if name.endswith("running_var") and bool((value < 0).any()):
+            raise InputError(
+                f"{path} has negative variances in {named.origin[name]}, as no batch norm has; fetch it again"
+            )
         state[name].copy_(value)  # the net's own memory
     excused = tuple(dict.fromkeys(entry.foreign for entry in odd))
     return Matched(net=net.eval(), excused=excused, notes=named.notes)
