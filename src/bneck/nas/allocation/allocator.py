@@ -32,8 +32,7 @@ from bneck.specs.transforms import (
     fix_skips,
     rename,
     squeezed_like,
-    with_expanded,
-    with_out,
+    with_widths,
 )
 
 GRID = 8  # channels; also the floor
@@ -224,15 +223,15 @@ class Allocator:
         return sorted(cuts, key=lambda cut: int(cut.key.split(".")[1]))
 
     def _made(self, choice: _Choice) -> Allocation:
-        spec = self.seed
-        # Outputs first: what an expansion may be depends on the width that enters its row.
-        for key, group in sorted(self.groups.items(), key=lambda item: item[1].inside is not None):
+        out: dict[int, int] = {}
+        expanded: dict[int, int] = {}
+        for key, group in self.groups.items():
             width = group.widths[choice.options[key]]
             if group.inside is not None:
-                spec = with_expanded(spec, group.inside, width)
+                expanded[group.inside] = width
             else:
-                spec = with_out(spec, group.rows, width)
-        spec = squeezed_like(spec, self.seed)
+                out |= dict.fromkeys(group.rows, width)
+        spec = squeezed_like(with_widths(self.seed, out, expanded), self.seed)
         kept = [row for i, row in enumerate(spec.rows) if i not in choice.dropped]
         spec = replace(spec, rows=tuple(kept))
         cuts = tuple(self._lost(choice))
