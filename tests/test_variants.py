@@ -47,11 +47,11 @@ def madds(name: str) -> int:
 
 # Over the whole zoo
 
-FLAT = set(NETWORKS) - {"v3-large", "v3-small", "mnasnet-a1", "mnas-small"}  # no squeeze
+SQUEEZING = {"v3-large", "v3-small", "mnasnet-a1", "mnas-small", "lcnet"}
+FLAT = set(NETWORKS) - SQUEEZING
 REFUSED = {
     *product(FLAT, ("se-input", "se-expansion")),
-    ("v1", "original-tail"),
-    ("v1", "efficient-tail"),
+    *product(("v1", "lcnet"), ("original-tail", "efficient-tail")),
 }
 
 

@@ -66,10 +66,12 @@ class Bneck:
     op = "bneck"
 
     def __post_init__(self) -> None:
-        kernels = {name: size for name in ("kernel", "start") if (size := getattr(self, name)) or type(size) is not int}
+        sizes = {"kernel": self.kernel, "start": self.start}
+        kernels = {name: size for name, size in sizes.items() if size or type(size) is not int}
         check_sizes(
-            **kernels, expanded=self.expanded, out=self.out, stride=self.stride, dilation=self.dilation
-        )
+            **kernels, expanded=self.expanded, out=self.out, stride=self.stride,
+            dilation=self.dilation,
+        )  # fmt: skip
         if not isinstance(self.se, int) or isinstance(self.se, bool) or self.se < 0:
             raise SpecError(
                 f"se is {self.se!r}; it must be a squeeze width in channels, 0 for none"

@@ -32,7 +32,8 @@ def zoo_table(pattern: str) -> Table:
             differs = row.differs(costs)
             rows.append(
                 (
-                    name, *ours, f"{row.params_m:g}", f"{row.madds_m:g}", "*" if differs else "",
+                    name, *ours, f"{row.params_m:g}", "-" if row.madds_m is None else f"{row.madds_m:g}",
+                    "*" if differs else "",
                     "-" if row.top1 is None else f"{row.top1:g}", row.source,
                     row.note if differs else "",
                 )
