@@ -134,9 +134,7 @@ def test_what_the_zoo_marks_as_different_from_print_is_what_is_known_to_be() -> 
         ("mnasnet-a1", "Table 3"),
         ("mnas-small", "Table 3"),
         ("efficientnet-lite0", "authors' code"),
-        *(
-            ("lcnet" if width == 1 else f"lcnet-{width}", "PP-LCNet") for width in LCNET
-        ),
+        *(("lcnet" if width == 1 else f"lcnet-{width}", "PP-LCNet") for width in LCNET),
     }
     rows = [row for e in entries for row in e["published"]]
     assert {(r["network"], r["source"]) for r in rows if r["note"]} == marked

@@ -86,9 +86,8 @@ def network_of(architecture: str, whose: str) -> str:
     match = _TIMM.fullmatch(architecture)
     if match is None:
         raise InputError(
-            f"{whose} is a {architecture}, which is not among the networks known here (V4, V3, V2, MnasNet, LCNet, "
-            "EfficientNet-Lite0); "
-            "bneck import --list prints published weights that fit"
+            f"{whose} is a {architecture}, which is not among the networks known here (V4, V3, V2, MnasNet, "
+            "LCNet, EfficientNet-Lite0); bneck import --list prints published weights that fit"
         )
     if match["name"]:
         return _OTHERS[match["name"]]

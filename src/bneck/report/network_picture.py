@@ -21,8 +21,9 @@ COLOUR = {"relu": 1, "relu6": 4, "hswish": 0, "linear": 5}
 NAMES = {"relu": "ReLU", "relu6": "ReLU6", "hswish": "h-swish", "linear": "linear"}
 NOTE = (
     "From the image (left) to the classifier; height grows with the square root of the width. Full bars are "
-    "expansions, frames inside them outputs; the number in a bar is the kernel, with a start before the expansion both (3+5), above it the expansion, below "
-    "it the output. A ring is squeeze-and-excite, a dashed line a halved map, a + a residual."
+    "expansions, frames inside them outputs; the number in a bar is the kernel (3+5: 3 before the expansion), "
+    "above it the expansion, below it the output. A ring is squeeze-and-excite, a dashed line a halved map, a "
+    "+ a residual."
 )
 
 NETWORK_STYLE = """\

@@ -39,7 +39,8 @@ def last_stage(spec: NetSpec) -> tuple[int, Literal["original", "efficient"]]:
     odd = block.fused or block.stride > 1 or block.start or not block.kernel
     if not head and odd:
         raise SpecError(
-            f"the last bneck of {spec.name} is fused or strided or no inverted bottleneck; Fig. 5's is none of it"
+            f"the last bneck of {spec.name} is fused, strided or has another depthwise convolution than one "
+            "after its expansion; Fig. 5's is a plain one"
         )
     return at, "efficient" if head else "original"
 
