@@ -49,7 +49,9 @@ def narrower(seed: NetSpec, count: int = 10) -> list[NetSpec]:
 class TestGrid:
     # 16, 24, 96 and 576 classes are widths of V3-Small's rows as well.
     @pytest.mark.parametrize("classes", [2, 16, 24, 96, 576, 1000])
-    @pytest.mark.parametrize("seed", [V3_SMALL, V3_LARGE], ids=lambda seed: seed.name)
+    @pytest.mark.parametrize(
+        "seed", [V3_SMALL, V3_LARGE, network("v4-conv-small")], ids=lambda seed: seed.name
+    )
     def test_it_covers_every_narrower_network(self, seed: NetSpec, classes: int) -> None:
         seed = with_classes(seed, classes)
         table = LatencyTable({})
