@@ -68,7 +68,7 @@ UNIVERSAL = (
             Conv(3, 16, "relu", 2),
             Bneck(5, 48, 24, 0, "relu", 2, start=3),
             Bneck(3, 64, 24, 0, "relu"),
-            Bneck(0, 72, 24, 8, "hswish", start=3),
+            Bneck(0, 72, 24, 24, "hswish", start=3),
             Bneck(0, 48, 24, 0, "relu"),
             Bneck(0, 96, 40, 0, "relu", 2, start=5),
             Conv(1, 64, "relu"),

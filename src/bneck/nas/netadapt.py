@@ -128,7 +128,7 @@ def with_widths(spec: NetSpec, widths: Mapping[Place, int], most: Mapping[Place,
             into = out.get(row - 1, spec.width_into(row))
             fused = _fused(spec, row)
             expanded[row] = beside(into, width, most=most[place], fused=fused)
-    return squeezed_like(transforms.with_widths(spec, out, expanded), spec)
+    return transforms.with_widths(spec, out, expanded)
 
 
 def narrowest(seed: NetSpec, kinds: Collection[Kind] = PAPER) -> NetSpec:

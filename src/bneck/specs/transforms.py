@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
@@ -129,10 +129,13 @@ def with_out(spec: NetSpec, indices: tuple[int, ...], out: int) -> NetSpec:
     return with_widths(spec, dict.fromkeys(indices, out), {})
 
 
-def with_widths(spec: NetSpec, out: Mapping[int, int], expanded: Mapping[int, int]) -> NetSpec:
+def with_widths(
+    spec: NetSpec, out: Mapping[int, int], expanded: Mapping[int, int], *, without: Collection[int] = ()
+) -> NetSpec:  # fmt: skip
     """Change outputs and expansions of several rows at once, by row.
 
-    Other rows keep theirs, but one without an expand convolution gets none.
+    Other rows keep theirs, but one without an expand convolution gets none. Rows `without` are left
+    out; they must be residual ones.
     """
     rows = list(spec.rows)
     for i in out:
@@ -143,7 +146,7 @@ def with_widths(spec: NetSpec, out: Mapping[int, int], expanded: Mapping[int, in
             raise SpecError(f"row {i} is a {rows[i].op}; only a bneck has an expansion")
     width = spec.channels
     for i, row in enumerate(rows):
-        if isinstance(row, Pool):
+        if isinstance(row, Pool) or i in without:
             continue
         row = replace(row, out=out.get(i, row.out))
         if isinstance(row, Bneck):
@@ -151,7 +154,7 @@ def with_widths(spec: NetSpec, out: Mapping[int, int], expanded: Mapping[int, in
             row = refit(row, expanded.get(i, usual), spec.width_into(i), width)
         rows[i] = row
         width = row.out
-    return replace(spec, rows=tuple(rows))
+    return replace(spec, rows=tuple(row for i, row in enumerate(rows) if i not in without))
 
 
 def squeezed_like(spec: NetSpec, seed: NetSpec) -> NetSpec:

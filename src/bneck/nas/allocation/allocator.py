@@ -10,7 +10,7 @@ met. The greedy form drops what costs the least importance per millisecond until
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -31,7 +31,6 @@ from bneck.specs.network import NetSpec
 from bneck.specs.transforms import (
     fix_skips,
     rename,
-    squeezed_like,
     with_widths,
 )
 
@@ -231,9 +230,7 @@ class Allocator:
                 expanded[group.inside] = width
             else:
                 out |= dict.fromkeys(group.rows, width)
-        spec = squeezed_like(with_widths(self.seed, out, expanded), self.seed)
-        kept = [row for i, row in enumerate(spec.rows) if i not in choice.dropped]
-        spec = replace(spec, rows=tuple(kept))
+        spec = with_widths(self.seed, out, expanded, without=choice.dropped)
         cuts = tuple(self._lost(choice))
         return Allocation(
             spec=rename(spec, f"{self.seed.name}-narrowed") if cuts else self.seed,
