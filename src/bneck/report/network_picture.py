@@ -36,6 +36,7 @@ NETWORK_STYLE = """\
 .network .conv .mark { fill: var(--paper, #fff); stroke: currentColor; stroke-width: 2; }
 .network .inner { fill: none; stroke: #fff; stroke-width: 1.2; opacity: 0.85; }
 .network text.in { fill: #fff; font-weight: 650; }
+.network text.both { font-size: 9px; }
 .network .conv text.in { fill: currentColor; }
 .network .ring { fill: none; stroke: currentColor; stroke-width: 2.2; }
 .network .down { stroke: var(--soft, #8a8a8a); stroke-dasharray: 2 3; fill: none; }
@@ -146,7 +147,8 @@ def _block(
         above = (
             f'<text class="quiet" x="{middle:.1f}" y="{FLOOR - tall - 4:.1f}">{row.expanded}</text>'
         )
-    yield f'<text class="in" x="{middle:.1f}" y="{FLOOR - 5}">{kernel}</text></g>{above}'
+    small = " both" if len(kernel) > 2 else ""
+    yield f'<text class="in{small}" x="{middle:.1f}" y="{FLOOR - 5}">{kernel}</text></g>{above}'
     yield f'<text class="quiet" x="{middle:.1f}" y="{foot}">{row.out}{"+" * skip}</text></g>'
 
 
