@@ -17,11 +17,11 @@ import numpy.typing as npt
 from bneck.data.depth import FULL
 from bneck.data.folders import check_class_names
 from bneck.data.images import SIDEWAYS, image_size, orientation
+from bneck.data.intake.image_files import ImageFiles, image_folders
 from bneck.data.intake.texts import decoded
 from bneck.data.intake.walk import DataError, has_images
 from bneck.tasks.detect.boxes import Boxes, Labels, as_boxes
 from bneck.tasks.detect.intake.coco_fields import cleaned, number
-from bneck.tasks.detect.intake.image_files import ImageFiles, image_folders
 
 Measure: TypeAlias = Callable[[Path], tuple[int, int] | str]
 Locate: TypeAlias = Callable[[Mapping[str, Any]], Path | None]
