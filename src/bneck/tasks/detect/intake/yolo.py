@@ -33,9 +33,12 @@ def find_yaml(root: Path) -> Path | None:
 
 
 def has_yolo(root: Path) -> bool:
-    """Whether a folder has a data.yaml, or txt files with boxes named after images."""
-    if find_yaml(root) is not None:
-        return True
+    """Whether a folder has a data.yaml, or label files."""
+    return find_yaml(root) is not None or has_labels(root)
+
+
+def has_labels(root: Path) -> bool:
+    """Whether there are txt files with boxes named after images below a folder."""
     stems, texts = set(), []
     for path in walk(root):
         if is_image(path.name):
