@@ -180,6 +180,34 @@ class TestCoco:
         found = [picture.given[0, :4].tolist() for picture in read_coco(path).pictures]
         assert found == list(boxes)
 
+    @pytest.mark.parametrize("turn", [3, 6])
+    def test_boxes_of_squares_that_nothing_tells(self, tmp_path: Path, turn: int) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        path = coco(
+            tmp_path, each("images", width=40, height=40, file_name=lambda one: f"{one['id']}.jpg")
+        )
+        for i in range(4):
+            picture(path.parent / f"{i}.jpg", (40, 40), **({"exif": exif} if i < 3 else {}))
+        found = read_coco(path)
+        note = (
+            "EXIF turns 3 photos whose boxes, taken for the turned ones, may be for those as stored"
+        )
+        assert found.notes == (note,)
+        assert {tuple(p.given[0, :4]) for p in found.pictures} == {(10, 5, 20, 10)}
+
+    def test_boxes_in_fractions_of_photos_that_are_turned(self, tmp_path: Path) -> None:
+        """YOLO's files tell no size."""
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        for i in range(4):
+            picture(tmp_path / f"{i}.jpg", **({"exif": exif} if i < 2 else {}))
+            (tmp_path / f"{i}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+        notes = find_splits(tmp_path, divide=False).read("val", tmp_path).notes
+        assert notes == (
+            "EXIF turns 2 photos whose boxes, taken for the turned ones, may be for those as stored",
+        )
+
     @pytest.mark.parametrize(
         ("name", "place"),
         [

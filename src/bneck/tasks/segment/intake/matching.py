@@ -43,10 +43,11 @@ Key = tuple[str | None, tuple[str, ...], str]  # split, folders, stem
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An image and its mask."""
+    """An image and its mask; `turn` is EXIF's orientation if the mask is for the image as it is stored, else 1."""
 
     image: Path
     mask: Path
+    turn: int = 1
 
 
 @dataclass(slots=True)
