@@ -47,6 +47,34 @@ def test_masks_of_no_image_are_named(tmp_path: Path) -> None:
         list_pairs(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("{}_image.png", "{}_label.png"), ("IMG_{}.jpg", "MASK_{}.png"), ("{}_sat.jpg", "{}_mask.png"),
+        ("images/IMG_{}.jpg", "masks/MASK_{}.png"), ("train/image-{}.png", "train/label-{}.png"),
+        ("photo_{}.jpg", "masks/{}.png"), ("images/{}_img.jpg", "masks/{}_seg.png"),
+    ],
+)  # fmt: skip
+def test_images_and_masks_with_a_word_each(tmp_path: Path, image: str, mask: str) -> None:
+    for i in range(11):
+        save(tmp_path / image.format(i), ROUGH)
+        save(tmp_path / mask.format(i), HALF)
+    found = list_pairs(tmp_path)
+    pairs = {(p.image, p.mask) for own in found.splits.values() for p in own}
+    assert pairs == {(tmp_path / image.format(i), tmp_path / mask.format(i)) for i in range(11)}
+
+
+@pytest.mark.parametrize("other", ["1.jpg", "image_1.jpg", "label_1.png"])
+def test_words_that_do_not_tell_one_from_another(tmp_path: Path, other: str) -> None:
+    """MASK_1 may be the mask of either image, or 1_image has two masks."""
+    for i in range(3):
+        save(tmp_path / f"{i}_image.png", ROUGH)
+        save(tmp_path / f"{i}_label.png", HALF)
+    save(tmp_path / other, HALF if "label" in other else ROUGH)
+    with pytest.raises(DataError, match="have no mask|has no mask"):
+        list_pairs(tmp_path)
+
+
 def photo(root: Path, name: str, turn: int, size: tuple[int, int], *, suffix: str = ".jpg") -> None:
     """A black photo with a white block in its upper left corner as it is stored."""
     exif = Image.Exif()
