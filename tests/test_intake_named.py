@@ -247,6 +247,8 @@ class TestTablesNextToClassFolders:
     def test_that_say_the_same(self, tmp_path: Path, names: tuple[str, str]) -> None:
         found = self.listed(tmp_path, "label", [names[0]] * 5 + [names[1]] * 5)
         assert (found.kind, found.classes) == ("folders", KINDS)
+        note = "not used: train.csv, as the folders tell the classes"
+        assert found.found.notes == (note,)
 
     def test_that_divide_into_splits(self, tmp_path: Path) -> None:
         labels = ["cat,train"] * 4 + ["cat,val"] + ["dog,train"] * 4 + ["dog,val"]
@@ -266,7 +268,8 @@ class TestTablesNextToClassFolders:
 
     def test_that_tell_other_things(self, tmp_path: Path) -> None:
         cells = (f"{i % 3},{i % 4}" for i in range(10))
-        assert self.listed(tmp_path, "width,height", cells).classes == KINDS
+        found = self.listed(tmp_path, "width,height", cells)
+        assert (found.classes, len(found.found.notes)) == (KINDS, 1)
 
 
 class TestDottedNames:
