@@ -47,7 +47,6 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    add_completion=False,
     pretty_exceptions_enable=False,
     invoke_without_command=True,
     help="Find, train, shrink and ship the vision network that fits your data and your device.",
