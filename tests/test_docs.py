@@ -107,8 +107,8 @@ def test_the_command_page_is_the_code_s() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_between_pages_lead_to_files(page: Path) -> None:
-    """Relative links of every page."""
-    for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+    """Relative links and pictures of every page."""
+    for link in re.findall(r"(?:\]\(|src=\")([^)#\"]+)", page.read_text(encoding="utf-8")):
         if "://" not in link:
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
