@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import bneck
-from bneck import runs
 from bneck.devices import protocol
+from bneck.runs import measure
 from bneck.specs.text import from_text, to_text
 from bneck.specs.zoo import NETWORKS, network
 from commands import Call, refusal
@@ -76,7 +76,7 @@ class TestMeasure:
         self, call: Call, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         quick = partial(protocol.Protocol, burst_ms=1.0, max_repeats=1, max_spread=1e9)
-        monkeypatch.setattr(runs.measure, "Protocol", quick)
+        monkeypatch.setattr(measure, "Protocol", quick)
         answer = call("measure", tiny_file, "v3-small@32", "--rounds", 3, "--json")
         assert (answer.code, answer.err) == (0, "measuring (3)\n")
         found = json.loads(answer.out)
