@@ -2,7 +2,7 @@
 
     python benchmarks/odd_inputs.py [--work FOLDER] [--only WORD] [--list]
 
-Makes a few pictures, three small trained runs (a minute) and about 300 inputs: files, options, checkpoints,
+Makes a few pictures, three small trained runs (a minute) and about 670 inputs: files, options, checkpoints,
 labels, outputs, data layouts. Runs each through the command line's app in this process and counts
 
     sentences   exit code 2 and one line that begins with "bneck: ", where the input is wrong
@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import odd_data
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -370,6 +371,7 @@ def runs(place: Place) -> Iterator[Case]:
         yield case("run", "evaluate", one, "--data", place.user / "classify")
         if one.suffix != ".safetensors" and one.name not in (
             "no-weights",
+            "torn-weights",
             "other-spec",
         ):  # latency needs none
             yield case("run", "measure", one, "--rounds", "3")
@@ -459,32 +461,48 @@ def outputs(place: Place) -> Iterator[Case]:
 # --- Checkpoints
 
 
-def checkpoints(place: Place) -> Iterator[Case]:
-    """Weights as other programs write them, and files that are none."""
-    run_ = place.user / "runs/classify"
-    spec, state = run_ / "spec.yaml", load_weights(run_ / "weights.safetensors")
-    other = {name: value + 1 if value.ndim == 4 else value for name, value in state.items()}
-    folder = place.user / "checkpoints"
-    folder.mkdir()
+class Checkpoints:
+    """A run's weights, and files of weights like them."""
 
-    def file(name: str, held: Any) -> Path:
+    def __init__(self, place: Place) -> None:
+        self.place, self.run = place, place.user / "runs/classify"
+        self.spec, self.folder = self.run / "spec.yaml", place.user / "checkpoints"
+        self.folder.mkdir(exist_ok=True)
+        self.state = load_weights(self.run / "weights.safetensors")
+        self.stem = self.state["rows.0.conv.weight"]
+
+    def file(self, name: str, held: Any) -> Path:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.save(held, folder / name)
-        return folder / name
+            torch.save(held, self.folder / name)
+        return self.folder / name
 
-    def imports(path: Path, stem: torch.Tensor, *more: str) -> Case:
-        out = place.fresh()
-        key = "rows.0.conv.weight"
+    def imports(self, path: Path, stem: torch.Tensor, *more: str) -> Case:
+        """One that must be read with these weights of the first row."""
+        out = self.place.fresh()
         return case(
-            "checkpoint", "import", path, "--as", spec, "--out", out, *more,
-            right=lambda _: torch.equal(load_weights(out / "weights.safetensors")[key], stem),
+            "checkpoint", "import", path, "--as", self.spec, "--out", out, *more,
+            right=lambda _: torch.equal(
+                load_weights(out / "weights.safetensors")["rows.0.conv.weight"], stem
+            ),
         )  # fmt: skip
 
-    def prefixed(prefix: str, held: dict[str, Any] = state) -> dict[str, Any]:
-        return {prefix + name: value for name, value in held.items()}
+    def refused(self, path: Path, *more: str) -> Case:
+        return case(
+            "checkpoint", "import", path, "--as", self.spec, "--out", self.place.fresh(), *more
+        )
 
-    stem, changed = state["rows.0.conv.weight"], other["rows.0.conv.weight"]
+
+def prefixed(prefix: str, held: dict[str, Any]) -> dict[str, Any]:
+    return {prefix + name: value for name, value in held.items()}
+
+
+def checkpoints(place: Place) -> Iterator[Case]:
+    """Weights as other programs write them."""
+    made = Checkpoints(place)
+    state, stem, file, imports = made.state, made.stem, made.file, made.imports
+    other = {name: value + 1 if value.ndim == 4 else value for name, value in state.items()}
+    changed = other["rows.0.conv.weight"]
     for prefix in (
         "module.",
         "_orig_mod.",
@@ -495,7 +513,7 @@ def checkpoints(place: Place) -> Iterator[Case]:
         "module._orig_mod.",
         "a.b.",
     ):
-        yield imports(file(f"prefix-{prefix}pth", prefixed(prefix)), stem)
+        yield imports(file(f"prefix-{prefix}pth", prefixed(prefix, state)), stem)
     for key in (
         "state_dict",
         "model",
@@ -507,22 +525,39 @@ def checkpoints(place: Place) -> Iterator[Case]:
         "anything",
     ):
         yield imports(file(f"under-{key}.pth", {key: state, "epoch": 3, "best": 0.5}), stem)
-    yield imports(file("deep.pth", {"checkpoint": {"model": prefixed("module.")}}), stem)
+    yield imports(file("deep.pth", {"checkpoint": {"model": prefixed("module.", state)}}), stem)
     yield imports(file("half.pth", {k: v.bfloat16().float() if v.is_floating_point() else v
                                     for k, v in state.items()}), stem.bfloat16().float())  # fmt: skip
     for key in ("ema", "model_ema", "state_dict_ema", "ema_state_dict", "swa_model"):
         both = file(f"both-{key}.pth", {"state_dict": state, key: prefixed("module.", other)})
         yield imports(both, changed)
         yield imports(both, stem, "--weights", "raw")
-    flat = file("flat.pth", prefixed("model.") | prefixed("ema_model.", other))
+    flat = file("flat.pth", prefixed("model.", state) | prefixed("ema_model.", other))
     yield imports(flat, changed)
     yield imports(flat, stem, "--weights", "raw")
+    save_file(
+        {k: v.contiguous() for k, v in prefixed("model.", state).items()},
+        made.folder / "prefix.safetensors",
+    )
+    yield imports(made.folder / "prefix.safetensors", stem)
+    net = build(network(f"{TINY}@32"))
+    save_file(net.state_dict(), made.folder / "zoo.safetensors")
+    yield case("checkpoint", "import", made.folder / "zoo.safetensors", "--out", place.fresh(),
+               right=sentences(f"{TINY} from bneck weights"))  # fmt: skip
+
+
+def bad_checkpoints(place: Place) -> Iterator[Case]:
+    """Files of weights that are none, or of another network, and options that do not fit."""
+    made = Checkpoints(place)
+    state, stem, file = made.state, made.stem, made.file
+    folder, spec, run_ = made.folder, made.spec, made.run
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rounded = torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8)
     bad = {
         "no-ema.pth": (state, "--weights", "ema"), "neither.pth": (state, "--weights", "best"),
-        "two.pth": ({"left": state, "right": other},), "list.pth": ([1, 2],), "number.pth": (3,),
+        "two.pth": ({"left": state, "right": {**state, "rows.0.conv.weight": stem + 1}},),
+        "list.pth": ([1, 2],), "number.pth": (3,),
         "empty.pth": ({},), "text.pth": ({"a": "b"},), "vectors.pth": ({"a.weight": torch.zeros(3)},),
         "whole.pth": (torch.nn.Linear(2, 2),), "nan.pth": ({**state, "rows.0.conv.weight": stem * torch.nan},),
         "missing.pth": ({k: v for k, v in state.items() if "rows.3" not in k},),
@@ -530,13 +565,16 @@ def checkpoints(place: Place) -> Iterator[Case]:
         "shape.pth": ({**state, "rows.0.conv.weight": stem[:3]},),
         "sparse.pth": ({**state, "classifier.weight": torch.eye(3).to_sparse()},),
         "int8.pth": ({**state, "classifier.weight": rounded},),
+        "meta.pth": ({**state, "classifier.weight": state["classifier.weight"].to("meta")},),
+        "complex.pth": ({**state, "classifier.bias": state["classifier.bias"].to(torch.complex64)},),
+        "variance.pth": ({**state, "rows.0.bn.running_var": -state["rows.0.bn.running_var"]},),
+        "mixed.pth": ({("module." if i % 2 else "") + k: v for i, (k, v) in enumerate(state.items())},),
+        "pairs.pth": (list(state.items()),), "numpy.pth": ({k: v.numpy() for k, v in state.items()},),
         "optimizer.pth": ({"state": {0: {"exp_avg": stem}}, "param_groups": []},),
         "deep-list.pth": ({"state_dict": [state]},), "nested.pth": ({**state, "x": {"y": 1}},),
     }  # fmt: skip
     for name, (held, *more) in bad.items():
-        yield case(
-            "checkpoint", "import", file(name, held), "--as", spec, "--out", place.fresh(), *more
-        )
+        yield made.refused(file(name, held), *more)
     torch.jit.script(torch.nn.Linear(2, 2)).save(folder / "script.pt")
     whole = (folder / "under-net.pth").read_bytes()
     for name, data in {
@@ -547,13 +585,9 @@ def checkpoints(place: Place) -> Iterator[Case]:
         (folder / name).write_bytes(data)
     for name in ("torn.pth", "zero.pth", "text.txt", "png.pth", "torn.safetensors", "torn.tflite", "pickle.pkl",
                  "none.npz", "script.pt", "nowhere.pth"):  # fmt: skip
-        yield case("checkpoint", "import", folder / name, "--as", spec, "--out", place.fresh())
+        yield made.refused(folder / name)
         yield case("checkpoint", "train", TINY, "--data", place.user / "classify", "--from", folder / name,
                    "--out", place.fresh())  # fmt: skip
-    save_file(
-        {k: v.contiguous() for k, v in prefixed("model.").items()}, folder / "prefix.safetensors"
-    )
-    yield imports(folder / "prefix.safetensors", stem)
     for flags in (("--classes", "7"), ("--padding", "zero"), ("--mean", "a,b"), ("--mean", "1"),
                   ("--std", "0,0,0"), ("--bn-eps", "-1"), ("--source", "keras"),
                   ("--labels", place.user / "segment/classes.txt"),
@@ -562,10 +596,6 @@ def checkpoints(place: Place) -> Iterator[Case]:
         yield case(
             "checkpoint", "import", folder / "under-net.pth", *given, *flags, "--out", place.fresh()
         )
-    net = build(network(f"{TINY}@32"))
-    save_file(net.state_dict(), folder / "zoo.safetensors")
-    yield case("checkpoint", "import", folder / "zoo.safetensors", "--out", place.fresh(),
-               right=sentences(f"{TINY} from bneck weights"))  # fmt: skip
 
 
 # --- Labels and layouts
@@ -616,14 +646,9 @@ def labels(place: Place) -> Iterator[Case]:
                 place.user / "detect", place.user / "labels/detect" / name, dirs_exist_ok=True
             )
             place.file(f"labels/detect/{name}/{split}/_annotations.coco.json", changed)
-    for name in ("named", "order"):
-        yield case(
-            "label",
-            "evaluate",
-            place.user / "runs/detect",
-            "--data",
-            place.user / "labels/detect" / name,
-        )
+    command = ("label", "evaluate", place.user / "runs/detect", "--json", "--data")
+    yield case(*command, place.user / "labels/detect/named")
+    yield case(*command, place.user / "labels/detect/order", right=scored(4))  # by name
     shutil.copytree(place.user / "segment", place.user / "labels/segment")
     place.file("labels/segment/classes.txt", "thing\nground\n")
     yield case(
@@ -659,6 +684,36 @@ def layouts(place: Place) -> Iterator[Case]:
             yield case("layout", "evaluate", place.user / "runs/classify", "--data", folder)
 
 
+def data(place: Place) -> Iterator[Case]:
+    """Data sets as people have them, which are found, counted or refused."""
+
+    def train(task: str, found: Path, right: Callable[[Any], bool] | None) -> Case:
+        network_, options = {
+            "classify": (TINY, ("--resolution", "32")), "detect": (f"{TINY}+dagger", ("--resolution", "64")),
+            "segment": (f"{TINY}+rf2", ("--size", "64x64")),
+        }[task]  # fmt: skip
+        out = place.fresh()
+
+        def check(_: str) -> bool:
+            assert right is not None
+            return right(json.loads((out / "run.json").read_text())["data"])
+
+        return case("data", "train", network_, "--task", task, "--data", found, *options, "--epochs", "1",
+                    "--batch", "2", "--out", out, right=None if right is None else check)  # fmt: skip
+
+    for found, line in odd_data.layouts(place):
+        said = None if line is None else lambda data, line=line: line in data["found"]
+        yield train("classify", found, said)
+    for found, boxes in odd_data.boxes(place):
+        objects = None if boxes is None else lambda data, n=boxes: data["objects"]["train"] == n
+        yield train("detect", found, objects)
+    for found, pixels in odd_data.masks(place):
+        learned = (
+            None if pixels is None else lambda data, n=pixels: data["prepared"]["pixels"][1] == n
+        )
+        yield train("segment", found, learned)
+
+
 PARTS = (
     wrong_values,
     foreign_options,
@@ -668,8 +723,10 @@ PARTS = (
     pictures,
     outputs,
     checkpoints,
+    bad_checkpoints,
     labels,
     layouts,
+    data,
 )
 
 

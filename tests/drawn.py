@@ -37,14 +37,19 @@ def specs(draw: st.DrawFn, *, widths: st.SearchStrategy[int] | None = None) -> N
             continue
         expanded = draw(st.one_of(st.just(above.out), width))
         out, steps = draw(st.one_of(st.just(above.out), width)), draw(stride)
+        fused = draw(st.sampled_from([False, False, True]))
+        size, start = draw(kernel), 0
+        if expanded != above.out and not fused:  # MobileNetV4's other bottlenecks
+            start = draw(st.sampled_from([0, 0, 3, 5]))
+            size = draw(st.sampled_from([0, size, size])) if start or steps == 1 else size
         se = draw(st.one_of(st.just(0), st.just(squeeze_width(expanded)), st.integers(1, 9)))
         skips: list[Any] = ["auto", "no", *(["yes"] if steps == 1 and out == above.out else [])]
         rows.append(
             Bneck(
-                draw(kernel), expanded, out, se, draw(act), steps,
+                size, expanded, out, se, draw(act), steps,
                 dilation=draw(st.sampled_from([1, 1, 2])), skip=draw(st.sampled_from(skips)),
                 out_act=draw(st.sampled_from(["linear", "linear", "relu6"])),
-                fused=draw(st.sampled_from([False, False, True])),
+                fused=fused, start=start,
             )
         )  # fmt: skip
     head = [

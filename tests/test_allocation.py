@@ -26,16 +26,18 @@ from bneck.specs.transforms import (
     fix_skips,
     squeezed_like,
     stages,
+    with_classes,
     with_expanded,
     with_out,
 )
 from bneck.specs.wrapper import PLAIN, Wrapped, Wrapper
-from bneck.specs.zoo import V3_SMALL
+from bneck.specs.zoo import V3_SMALL, network
 from bneck.tasks.detect.head import Ssdlite
 from bneck.tasks.detect.module import DetectorNet
 from bneck.tasks.segment.head import Aspp
 from bneck.tasks.segment.module import SegmentNet
 from drawn import specs
+from test_shrink import UNIVERSAL
 
 TINY = NetSpec(
     name="tiny",
@@ -215,6 +217,35 @@ def test_a_higher_target_loses_no_more(form: str) -> None:
     lost = [getattr(own, form)(low + k / 12 * (high - low)).lost for k in range(13)]
     assert lost == sorted(lost, reverse=True)
     assert lost[-1] == 0 < lost[-2]
+
+
+@pytest.mark.parametrize("name", ["v4-conv-small@64", "v4-conv-medium@64", "lcnet@64"])
+def test_other_families_are_narrowed(name: str) -> None:
+    spec = fix_skips(with_classes(network(name), 3))
+    own, seed_ms = allocator(spec), Steps().estimate_ms(spec)
+    # LCNet has no row that could be left out.
+    target = max(0.5 * seed_ms, own.fastest_ms() * 1.1)
+    found = own.at(target)
+    check(found, spec, target, Steps(), 8, 8)
+    groups = important(PLAIN.around(spec))
+    net = shrink_into(Net(spec), Net(found.spec), Importance(groups, 1))
+    assert net.spec == found.spec
+    assert found.estimated_ms > 0.9 * target
+
+
+def test_a_row_that_is_left_out_may_have_any_widths() -> None:
+    """Row 4 goes with an expansion of 16 channels; then 16 enter it, without which it could not be."""
+    spec, costs = fix_skips(replace(UNIVERSAL, resolution=32)), Steps()
+    importance = {key: np.full(len(v), 1e3) for key, v in important(PLAIN.around(spec)).items()}
+    importance["rows.4.expanded"][:32] = 0
+    importance["rows.1.out"][:8] = 1e-2
+    narrow = with_out(spec, (1, 2, 3, 4), 16)
+    narrow = replace(narrow, rows=(*narrow.rows[:4], *narrow.rows[5:]))
+    importance["rows.4.branch"][:] = 1e-3
+    own = Allocator(spec, importance, costs, tail=1.0)
+    found = own.greedy(costs.estimate_ms(narrow))
+    assert [str(cut) for cut in found.cuts] == ["rows.1.out: 24 -> 16", "row 4 is left out"]
+    assert found.spec.rows == narrow.rows
 
 
 def test_a_target_that_the_seed_meets_changes_nothing() -> None:

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 import bneck
+import bneck.runs.measure
+from bneck import runs
+from bneck.costs.published import PUBLISHED
 from bneck.devices import protocol
-from bneck.runs import measure
+from bneck.imports.published import KNOWN
 from bneck.specs.text import from_text, to_text
 from bneck.specs.zoo import NETWORKS, network
 from commands import Call, refusal
@@ -76,7 +79,7 @@ class TestMeasure:
         self, call: Call, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         quick = partial(protocol.Protocol, burst_ms=1.0, max_repeats=1, max_spread=1e9)
-        monkeypatch.setattr(measure, "Protocol", quick)
+        monkeypatch.setattr(runs.measure, "Protocol", quick)
         answer = call("measure", tiny_file, "v3-small@32", "--rounds", 3, "--json")
         assert (answer.code, answer.err) == (0, "measuring (3)\n")
         found = json.loads(answer.out)
@@ -196,6 +199,35 @@ class TestZoo:
 
         assert names("v1") == ["v1"]
         assert names("v3-*@96") == ["v3-large@96", "v3-small@96"]
+
+    def test_published_scores_have_their_source_and_weights(self, call: Call) -> None:
+        found = json.loads(call("zoo", "v3-small", "--published", "--json").out)
+        assert {
+            "network": "v3-small", "params": 2_542_856, "madds": bneck.count("v3-small").madds, "top1": 67.7,
+            "source": "timm", "weights": "timm/mobilenetv3_small_100.lamb_in1k", "license": "apache-2.0",
+        } in found  # fmt: skip
+        assert {"network": "v3-small@96", "top1": 51.7, "source": "Table 9"}.items() <= next(
+            one.items() for one in found if one["network"] == "v3-small@96"
+        )
+        scores = [one["top1"] for one in found if one["network"] == "v3-small"]
+        assert scores == sorted(scores, reverse=True)
+        everything = json.loads(call("zoo", "--published", "--json").out)
+        assert {one["network"] for one in everything} == {
+            *(one.network for one in KNOWN), *(row.network for row in PUBLISHED if row.top1),
+        }  # fmt: skip
+        assert {one["weights"] for one in everything} - {None} == {one.name for one in KNOWN}
+        # What timm prints beside weights of its own stands there once.
+        assert [one["top1"] for one in everything if one["network"] == "v4-conv-small"] == [73.8]
+        table = call("zoo", "v4", "--published").out
+        assert "timm/mobilenetv4_conv_medium.e500_r224_in1k" in table
+
+    def test_nothing_is_published_about_detectors_or_such_a_name(self, call: Call) -> None:
+        said = refusal(call("zoo", "--published", "--task", "detect"))
+        assert said.startswith("no published scores of the task detect are known; choose another")
+        said = refusal(call("zoo", "proxyless-mobile-0.5", "--published"))
+        assert said == (
+            "nothing is published about a network called 'proxyless-mobile-0.5'; see: bneck zoo --published"
+        )
 
     def test_nothing_of_that_name(self, call: Call) -> None:
         said = refusal(call("zoo", "resnet"))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -167,7 +170,7 @@ class TestUnreadable:
             decode(tmp_path / "a.jpg", 16)
         with pytest.raises(DataError, match="there is no such file"):
             decode(tmp_path / "b.jpg", 16)
-        with pytest.raises(DataError, match="directory"):
+        with pytest.raises(DataError, match="it is a folder, not one of the images in it"):
             decode(tmp_path, 16)
 
     @pytest.mark.parametrize(
@@ -252,6 +255,77 @@ class TestDeepValues:
             assert {int(v) for v in np.unique(read(bright))} == {15}
         (over,) = self.deep(tmp_path / "other", 60000)
         assert np.unique(read_whole(Deep(over, 12))).tolist() == [255]
+
+    @pytest.mark.parametrize(
+        ("form", "channels"),
+        [
+            *((form, count) for form in ("png", "filtered png") for count in (2, 3, 4)),
+            *((form, n) for form in ("tiff", "deflated tiff", "big-endian tiff") for n in (3, 4)),
+        ],
+    )
+    def test_twelve_bits_in_colors_are_whole(
+        self, tmp_path: Path, form: str, channels: int
+    ) -> None:
+        values = np.random.default_rng(channels).integers(0, 4096, (5, 7, channels))
+        if channels in (2, 4):
+            values[..., -1] = 65535  # opaque
+        path = tmp_path / f"a.{form[-4:].strip()}"
+        path.write_bytes(tiff(values, form) if "tiff" in form else png(values, "filtered" in form))
+        assert set_bits([path].__getitem__, 1) == 12
+        colors = np.broadcast_to(values[..., :1], (5, 7, 3)) if channels == 2 else values[..., :3]
+        assert (read_whole(Deep(path, 12)) == colors >> 4).all()
+        assert (read_whole(path) == colors >> 8).all()
+
+    def test_colors_of_twelve_bits_are_turned_as_exif_says(self, tmp_path: Path) -> None:
+        values = np.random.default_rng(0).integers(0, 4096, (5, 7, 3))
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned clockwise
+        path = tmp_path / "a.png"
+        path.write_bytes(png(values, False, chunk(b"eXIf", exif.tobytes())))
+        assert (read_whole(Deep(path, 12)) == np.rot90(values, -1) >> 4).all()
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(values: npt.NDArray[np.int64], filtered: bool, *more: bytes) -> bytes:
+    """A PNG file of 16 bits a value, which Pillow does not write in colors."""
+    height, width, channels = values.shape
+    rows = values.astype(">u2").reshape(height, -1).view(np.uint8).reshape(height, -1)
+    if filtered:  # each byte less the one a pixel before it
+        rows = rows - np.pad(rows, ((0, 0), (2 * channels, 0)))[:, : rows.shape[1]]
+    data = np.pad(rows, ((0, 0), (1, 0)), constant_values=filtered).astype(np.uint8).tobytes()
+    head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    parts = [chunk(b"IHDR", head), *more, chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def tiff(values: npt.NDArray[np.int64], form: str) -> bytes:
+    """A TIFF file of 16 bits a value, in two strips."""
+    order, deflated = (">" if "big" in form else "<"), "deflated" in form
+    height, width, channels = values.shape
+    strips = [rows.astype(f"{order}u2").tobytes() for rows in (values[:3], values[3:])]
+    if deflated:
+        strips = [zlib.compress(strip) for strip in strips]
+    starts = (8, 8 + len(strips[0]))
+    place = sum(map(len, strips), 8)
+    tags = [
+        (256, (width,)), (257, (height,)), (258, (16,) * channels), (259, (8 if deflated else 1,)), (262, (2,)),
+        (273, starts), (277, (channels,)), (278, (3,)), (279, tuple(map(len, strips))),
+        *([(338, (2,))] if channels == 4 else []),
+    ]  # fmt: skip
+    end, more = place + 2 + 12 * len(tags) + 4, b""
+    entries = b""
+    for tag, numbers in tags:
+        packed = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        if len(numbers) > 1:
+            packed, more = struct.pack(f"{order}I", end + len(more)), more + packed
+        entries += struct.pack(f"{order}HHI", tag, 4, len(numbers)) + packed
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", place)
+    return b"".join(
+        [head, *strips, struct.pack(f"{order}H", len(tags)), entries, bytes(4), more]
+    )  # fmt: skip
 
 
 def test_very_large_images_are_read(tmp_path: Path) -> None:

@@ -229,6 +229,27 @@ class TestRun:
         assert {e["category_id"] for e in entries} <= {102, 109}
         assert "cannot be used" in refusal(call("evaluate", run, "--data", mine, "--split", "mine"))
 
+    def test_its_images_are_gone(self, run: Path, call: Call, tmp_path: Path) -> None:
+        moved = Path(shutil.copytree(run, tmp_path / "moved"))
+        edit(moved / "run.json", lambda record: record["data"].update(path=str(tmp_path / "gone")))
+        said = refusal(call("export", moved, "--precision", "int8", "--out", tmp_path / "a.onnx"))
+        assert said.endswith(f"no longer at {tmp_path / 'gone'}; pass images with --data")
+
+    def test_the_test_split_of_other_data(self, run: Path, spoilt: Path, call: Call) -> None:
+        def first(count: int) -> Callable[[dict[str, Any]], None]:
+            def shorten(data: dict[str, Any]) -> None:
+                data["images"] = data["images"][:count]
+                kept = {one["id"] for one in data["images"]}
+                data["annotations"] = [a for a in data["annotations"] if a["image_id"] in kept]
+
+            return shorten
+
+        shutil.copy(spoilt / "instances_val.json", spoilt / "instances_test.json")
+        edit(spoilt / "instances_test.json", first(3))
+        for split, count in (("test", 3), ("val", 9)):
+            answer = call("evaluate", run, "--data", spoilt, "--split", split, "--json")
+            assert json.loads(answer.out)["images"] == count
+
     def test_data_that_changed_is_noticed(self, run: Path, spoilt: Path, tmp_path: Path) -> None:
         other = Path(shutil.copytree(run, tmp_path / "run"))
 
@@ -246,6 +267,22 @@ class TestRun:
         with pytest.raises(
             bneck.InputError, match="are not the network's: odd, dark instead of light, dark"
         ):
+            bneck.resume(other)
+
+    def test_other_images_than_the_run_began_with_are_refused(
+        self, run: Path, spoilt: Path, tmp_path: Path
+    ) -> None:
+        """Where they must be read again, as what was decoded is gone."""
+        other = Path(shutil.copytree(run, tmp_path / "run"))
+        edit(other / "run.json", lambda record: record.update(state="running"))
+        edit(other / "run.json", lambda record: record["data"].update(path=str(spoilt)))
+
+        def shorten(data: dict[str, Any]) -> None:
+            gone = data["images"].pop()["id"]
+            data["annotations"] = [one for one in data["annotations"] if one["image_id"] != gone]
+
+        edit(spoilt / "instances_train.json", shorten)
+        with pytest.raises(bneck.InputError, match="has changed since the run was begun; start a"):
             bneck.resume(other)
 
     def test_the_exported_files_were_compared(self, run: Path) -> None:
@@ -288,7 +325,12 @@ class TestRun:
         assert trained["resolution"] == 48
         assert found["latency_ms"]["median"] > 0
 
-    def test_resumed_it_ends_the_same(self, scene: Path, tiny: NetSpec, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("deleted", [False, True])
+    def test_resumed_it_ends_the_same(
+        self, scene: Path, tiny: NetSpec, tmp_path: Path, deleted: bool
+    ) -> None:
+        """Also without the folder of decoded images and checkpoints, which somebody may delete."""
+
         class Killing(Silent):
             steps = -1
 
@@ -304,6 +346,8 @@ class TestRun:
         train(tiny, scene, tmp_path / "whole", epochs=3)
         with pytest.raises(KeyboardInterrupt):
             train(tiny, scene, tmp_path / "broken", epochs=3, progress=Killing())
+        if deleted:
+            shutil.rmtree(tmp_path / "broken/scratch")
         bneck.resume(tmp_path / "broken")
         ours, theirs = (
             load_weights(tmp_path / name / "weights.safetensors") for name in ("whole", "broken")

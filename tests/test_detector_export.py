@@ -70,7 +70,9 @@ def images(count: int, resolution: int = 96) -> Tensor:
     return torch.randn(count, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", ["v3-small+dagger", "v1-0.25", "mnasnet-a1-0.35"])
+@pytest.mark.parametrize(
+    "name", ["v3-small+dagger", "v1-0.25", "mnasnet-a1-0.35", "v4-conv-small-0.35"]
+)
 @pytest.mark.parametrize("decode", [False, True])
 def test_the_file_finds_what_the_module_finds(name: str, decode: bool, tmp_path: Path) -> None:
     net = lively(name)

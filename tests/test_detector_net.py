@@ -45,7 +45,9 @@ def measured(net: DetectorNet, size: int) -> tuple[int, int]:
 
 
 class TestModule:
-    @pytest.mark.parametrize("name", ["v3-small+dagger", "v1-0.25", "v2-0.35", "v3-edgetpu-0.35"])
+    @pytest.mark.parametrize(
+        "name", ["v3-small+dagger", "v1-0.25", "v2-0.35", "v3-edgetpu-0.35", "v4-conv-small-0.35"]
+    )
     @pytest.mark.parametrize("resolution", [96, 75])
     def test_counts_are_the_module_s(self, name: str, resolution: int) -> None:
         detector = ssdlite(name, classes=5, resolution=resolution)

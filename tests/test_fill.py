@@ -36,6 +36,7 @@ from bneck.specs.transforms import (
 )
 from bneck.specs.zoo import network
 from simulated_device import SimulatedDevice
+from test_shrink import UNIVERSAL
 
 V3_SMALL, V3_LARGE = network("v3-small"), network("v3-large@96")
 
@@ -49,7 +50,9 @@ def narrower(seed: NetSpec, count: int = 10) -> list[NetSpec]:
 class TestGrid:
     # 16, 24, 96 and 576 classes are widths of V3-Small's rows as well.
     @pytest.mark.parametrize("classes", [2, 16, 24, 96, 576, 1000])
-    @pytest.mark.parametrize("seed", [V3_SMALL, V3_LARGE], ids=lambda seed: seed.name)
+    @pytest.mark.parametrize(
+        "seed", [V3_SMALL, V3_LARGE, network("v4-conv-small")], ids=lambda seed: seed.name
+    )
     def test_it_covers_every_narrower_network(self, seed: NetSpec, classes: int) -> None:
         seed = with_classes(seed, classes)
         table = LatencyTable({})
@@ -347,6 +350,17 @@ def test_a_table_of_this_machine(tiny: NetSpec, tmp_path: Path, name: str, preci
     other = "int8" if precision == "fp32" else "fp32"
     with pytest.raises(InputError, match=rf"{name} in {precision} on 1 thread; this is for {name}"):
         fill_table(tiny, path, plan=plan, runtime_name=name, precision=other)
+
+
+def test_a_table_of_every_bottleneck_of_v4(tmp_path: Path) -> None:
+    seed, path = with_resolution(UNIVERSAL, 32), tmp_path / "t.jsonl"
+    table = fill_table(seed, path, plan=seed_plan(seed, **FEW), effort=QUICK)
+    assert_complete(seed, path)
+    shapes = {shape for shape in table.rows if shape.kind == "bneck"}
+    assert {(s.start, s.kernel, s.stride) for s in shapes} == {
+        (3, 5, 2), (0, 3, 1), (3, 0, 1), (0, 0, 1), (5, 0, 2),
+    }  # fmt: skip
+    assert all(table.covers(spec) for spec in narrower(seed))
 
 
 def test_torch_has_no_tables_of_lone_rows(tiny: NetSpec, tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import layers
 from bneck.specs.zoo import network
 
-# h-swish, SE with both gates, ReLU6; those of Table 4 among them.
-NAMES = ("v3-small@64", "v3-large@64", "v2-0.35@64", "mnasnet-a1@64")
+# h-swish, SE with both gates, ReLU6, a start without a nonlinearity; those of Table 4 among them.
+NAMES = (
+    "v3-small@64", "v3-large@64", "v2-0.35@64", "mnasnet-a1@64", "v4-conv-small@64", "lcnet@64",
+)  # fmt: skip
 
 
 def operators(name: str, engine: str, precision: str) -> Counter[str]:

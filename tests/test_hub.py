@@ -186,7 +186,11 @@ def test_the_network_of_each_known_name_is_that_of_its_architecture(one: Any) ->
 def test_published_sizes_are_those_of_timms_table() -> None:
     # param_count of timm's results table, in millions
     sizes = {
-        "small_050": 1.59,
+        "v3_small_050": 1.59,
+        "v4_conv_small.": 3.77,
+        "v4_conv_medium": 9.72,
+        "lcnet_100": 2.95,
+        "efficientnet_lite0": 4.65,
         "small_075.": 2.04,
         "v2_140": 6.11,
         "semnasnet": 3.89,

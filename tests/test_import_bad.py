@@ -111,6 +111,27 @@ class TestKindsOfTensors:
         torch.save({**state, "classifier.3.weight": other}, tmp_path / "w.pth")
         assert sentence in refusal(tmp_path / "w.pth", tiny_file, tmp_path)
 
+    @pytest.mark.parametrize(
+        ("name", "change", "sentence"),
+        [
+            ("classifier.3.weight", lambda v: v.to("meta"), "holds tensors without values (on torch's device"),
+            ("classifier.3.weight", lambda v: v.to(torch.complex64), "holds tensors of complex numbers"),
+            ("features.0.1.running_var", lambda v: -v, "has negative variances in features.0.1.running_var"),
+        ],
+    )  # fmt: skip
+    @pytest.mark.filterwarnings("ignore")
+    def test_values_that_no_network_has(
+        self,
+        state: dict[str, Any],
+        tiny_file: Path,
+        tmp_path: Path,
+        name: str,
+        change: Any,
+        sentence: str,
+    ) -> None:
+        torch.save({**state, name: change(state[name])}, tmp_path / "w.pth")
+        assert sentence in refusal(tmp_path / "w.pth", tiny_file, tmp_path)
+
 
 class TestDamage:
     @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
@@ -142,7 +163,7 @@ class TestDamage:
     def test_no_such_file_and_a_folder(self, tiny_file: Path, tmp_path: Path) -> None:
         said = refusal(tmp_path / "none.pth", tiny_file, tmp_path)
         assert said == f"{tmp_path / 'none.pth'} cannot be read: No such file or directory"
-        assert "cannot be read: Is a directory" in refusal(tmp_path, tiny_file, tmp_path)
+        assert "is a folder; name the file of weights" in refusal(tmp_path, tiny_file, tmp_path)
 
     def test_numbers_that_are_none(
         self, state: dict[str, torch.Tensor], tiny_file: Path, tmp_path: Path

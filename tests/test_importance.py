@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from bneck.tasks.detect.module import build_detector
 from bneck.tasks.segment.head import segmenter
 from bneck.tasks.segment.loss import loss as pixel_loss
 from bneck.tasks.segment.module import build_segmenter
-from test_shrink import WIDE, numbers, trained, varied
+from test_shrink import UNIVERSAL, WIDE, numbers, trained, varied
 
 # Which convolutions mix the channels of each group, written down by hand.
 ROWS = {
@@ -40,6 +41,20 @@ ROWS = {
 }  # fmt: skip
 PLAIN = ROWS | {"rows.6.out": ["rows.8.conv"], "rows.8.out": ["classifier"]}
 BRANCHES = [1, 3, 4]
+# A start passes its input's channels on; a channel is taken away behind it, with all that it adds.
+OF_UNIVERSAL = {
+    "rows.0.out": ["rows.1.expand.conv"],
+    "rows.1.expanded": ["rows.1.project.conv"],
+    "rows.1.out": [f"rows.{i}.expand.conv" for i in (2, 3, 4, 5)],
+    "rows.2.expanded": ["rows.2.project.conv"],
+    "rows.3.expanded": ["rows.3.se.reduce", "rows.3.project.conv"],
+    "rows.3.se": ["rows.3.se.gate"],
+    "rows.4.expanded": ["rows.4.project.conv"],
+    "rows.5.expanded": ["rows.5.project.conv"],
+    "rows.5.out": ["rows.6.conv"],
+    "rows.6.out": ["rows.8.conv"],
+    "rows.8.out": ["classifier"],
+}
 
 TAPPED = NetSpec(  # a detector takes its first map inside row 3, a segmenter inside row 2
     name="tapped",
@@ -92,8 +107,8 @@ def mask_loss(net: Any, batch: Any) -> Tensor:
     return pixel_loss(net(batch[0]), batch[1])
 
 
-def classifier() -> tuple[WrappedNet, Any, Any]:
-    return trained(WIDE), (numbers(5, 3, 32, 40), torch.tensor([0, 6, 3, 3, 1])), label_loss
+def classifier(spec: NetSpec = WIDE) -> tuple[WrappedNet, Any, Any]:
+    return trained(spec), (numbers(5, 3, 32, 40), torch.tensor([0, 6, 3, 3, 1])), label_loss
 
 
 def detector() -> tuple[WrappedNet, Any, Any]:
@@ -120,6 +135,7 @@ def segmenter_with(head: Any) -> Callable[[], tuple[WrappedNet, Any, Any]]:
 
 CASES: dict[str, tuple[Callable[[], tuple[WrappedNet, Any, Any]], dict[str, list[str]], list[int]]] = {
     "classifier": (classifier, PLAIN, BRANCHES),
+    "universal": (partial(classifier, UNIVERSAL), OF_UNIVERSAL, [2, 3, 4]),
     "detector": (detector, detected(), [4]),
     "lraspp": (
         segmenter_with("lraspp"), segmented("head.conv.conv", "head.gate", low=True), [4]

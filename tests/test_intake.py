@@ -91,12 +91,71 @@ class TestFolders:
         with pytest.raises(DataError, match=r"has one class, 'in'"):
             list_images(tmp_path / "set")
 
-    def test_variants_of_a_dataset_may_be_meant_for_classes(self, tmp_path: Path) -> None:
-        listing = list_images(lay(tmp_path, *classes("color", 5), *classes("grey", 5)))
-        assert listing.classes == ("color", "grey")
-        assert listing.found.notes[0].startswith(
-            "all classes hold the folders a, b, c: if these are"
-        )
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("color", "grey"),
+            ("fold_0", "fold_1", "fold_2"),
+            ("entrenamiento", "prueba"),
+            ("训练", "测试"),
+        ],
+    )
+    def test_folders_that_hold_the_same_folders_are_no_classes(
+        self, tmp_path: Path, names: tuple[str, ...]
+    ) -> None:
+        for name in names:
+            lay(tmp_path / "set", *classes(name, 5))
+        with pytest.raises(DataError, match=r"holds the folders a, b, c, as splits, folds or var"):
+            list_images(tmp_path / "set")
+        (tmp_path / "set").rename(tmp_path / "train")  # as the message says
+        for root in (tmp_path, tmp_path / "train"):
+            assert list_images(root).classes == tuple(sorted(names))
+
+    @pytest.mark.parametrize("other", ["docs/img/1.png", "labels/", "notebooks/cat/1.png"])
+    def test_splits_one_level_deeper_next_to_other_folders(
+        self, tmp_path: Path, other: str
+    ) -> None:
+        lay(tmp_path, *classes("data/train", 5), *classes("data/test", 2), other)
+        listing = list_images(tmp_path)
+        assert (listing.classes, len(listing.train), len(listing.val)) == (ABC, 15, 6)
+        assert "found in data" in listing.found.notes
+
+    def test_several_datasets_are_not_one(self, tmp_path: Path) -> None:
+        lay(tmp_path, *classes("one/train", 3), *classes("two/train", 3), *classes("three", 3))
+        with pytest.raises(DataError, match="a train split inside 'one' and others, and none ins"):
+            list_images(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("files", "said"),
+        [
+            (("cat.0.jpg", "cat.1.jpg", "dog.0.jpg", "dog.1.jpg"), "whose names begin with cat, dog;"),
+            (("Abyssinian_1.jpg", "Abyssinian_2.jpg", "great_dane_1.jpg", "great_dane_12.jpg"),
+             "but 4 images whose names begin with Abyssinian, great_dane;"),
+            (("IMG_1.jpg", "IMG_2.jpg", "x.jpg"), "but 3 images;"),
+            (("all.zip",), "but all.zip, which must be unpacked;"),
+            (("train.csv", "train_images/1.jpg"), "but train.csv, a table of images,"),
+            (("labels.csv", "images/1.jpg"), "but labels.csv, a table of images, which bneck evaluate alone"),
+        ],
+    )  # fmt: skip
+    def test_images_without_class_folders(
+        self, tmp_path: Path, files: tuple[str, ...], said: str
+    ) -> None:
+        lay(tmp_path, *files)
+        for table in tmp_path.glob("*.csv"):
+            head = "id" if table.stem == "train" else "image_id"
+            table.write_text(f"{head},label\n1.jpg,cat\n")
+        with pytest.raises(DataError, match=said):
+            list_images(tmp_path)
+
+    def test_an_archive_is_to_be_unpacked(self, tmp_path: Path) -> None:
+        (tmp_path / "set.tar.gz").write_bytes(b"")
+        with pytest.raises(DataError, match="not a folder; unpack it and give the folder"):
+            list_images(tmp_path / "set.tar.gz")
+
+    @pytest.mark.parametrize("name", ["cu\np", "cup\r", "a\tb"])
+    def test_names_of_more_than_a_line(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(DataError, match="has a line break or control character in its name"):
+            list_images(lay(tmp_path, *many(name, 2), *many("pen", 2)))
 
     def test_test_is_left_alone_next_to_val(self, tmp_path: Path) -> None:
         lay(tmp_path, *classes("train", 5), *classes("val", 2), *classes("test", 3))

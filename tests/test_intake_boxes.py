@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from bneck.data.folders import DataError
+from bneck.data.images import read_whole
 from bneck.specs.errors import InputError
 from bneck.tasks.detect.dataset import find
+from bneck.tasks.detect.dataset import objects as find_objects
 from bneck.tasks.detect.intake.coco import Annotated, ground_truth, read_coco
 from bneck.tasks.detect.intake.find import find_splits
 from bneck.tasks.detect.task import DetectOptions
@@ -130,13 +132,53 @@ class TestCoco:
         with pytest.raises(DataError, match=said):
             read_coco(coco(tmp_path, edit))
 
-    def test_photos_that_exif_turns_are_named_as_such(self, tmp_path: Path) -> None:
-        path, exif = coco(tmp_path), Image.Exif()
-        exif[0x0112] = 6
+    @pytest.mark.parametrize(
+        ("turn", "box", "shown"),
+        [
+            # [4, 2, 8, 6] of 40 x 20 pixels as stored; its corner at 4, 2 is where the upright image has it.
+            (5, [2, 4, 6, 8], (2, 4)), (6, [12, 4, 6, 8], (17, 4)), (7, [12, 28, 6, 8], (17, 35)),
+            (8, [2, 28, 6, 8], (2, 35)),
+        ],
+    )  # fmt: skip
+    def test_boxes_of_stored_photos_are_turned_with_them(
+        self, tmp_path: Path, turn: int, box: list[int], shown: tuple[int, int]
+    ) -> None:
+        """A white pixel in a corner of the box must be in that corner of the turned box."""
+        path = coco(tmp_path, each("annotations", bbox=[4, 2, 8, 6]))
+        exif = Image.Exif()
+        exif[0x0112] = turn
         for i in range(4):
+            image = Image.new("RGB", SIZE)
+            image.putpixel((4, 2), (255, 255, 255))
+            image.save(path.parent / f"train{i}.png", exif=exif)
+        found = read_coco(path)
+        assert found.notes == ("boxes of 4 photos are turned as EXIF turns the photos",)
+        for picture in found.pictures:
+            pixels = read_whole(picture.path)
+            assert not isinstance(pixels, str)
+            assert pixels[shown[1], shown[0]].tolist() == [255, 255, 255]
+            assert picture.size == (20, 40)
+            assert picture.given[0].tolist() == [*box, 48]
+            left, top, right, bottom = picture.boxes[0] * [20, 40, 20, 40]
+            assert (left, top, right - left, bottom - top) == pytest.approx(box)
+
+    @pytest.mark.parametrize(
+        ("turns", "boxes"),
+        [
+            ((6, 3, 2, 4), ([12, 4, 6, 8], [28, 12, 8, 6], [28, 2, 8, 6], [4, 12, 8, 6])),
+            ((1, 3, 2, 4), ([4, 2, 8, 6],) * 4),  # nothing says which image is meant
+        ],
+    )  # fmt: skip
+    def test_photos_upside_down_are_like_those_on_their_side(
+        self, tmp_path: Path, turns: tuple[int, ...], boxes: tuple[list[int], ...]
+    ) -> None:
+        path = coco(tmp_path, each("annotations", bbox=[4, 2, 8, 6]))
+        for i, turn in enumerate(turns):
+            exif = Image.Exif()
+            exif[0x0112] = turn
             picture(path.parent / f"train{i}.png", exif=exif)
-        with pytest.raises(DataError, match="its EXIF block turns it upright to 20x40 pixels"):
-            read_coco(path)
+        found = [picture.given[0, :4].tolist() for picture in read_coco(path).pictures]
+        assert found == list(boxes)
 
     @pytest.mark.parametrize(
         ("name", "place"),
@@ -333,6 +375,14 @@ class TestVoc:
         ):
             find(str(tmp_path), DetectOptions(), seed=0)
 
+    def test_boxes_without_an_area_are_reported(self, tmp_path: Path) -> None:
+        for file in (voc(tmp_path) / "Annotations").glob("im[0-4].xml"):
+            file.write_text(file.read_text().replace("<xmax>", "<xmax>-"))
+        found = find(str(tmp_path), DetectOptions(), seed=0)
+        assert sum(find_objects(part) for part in (found.train, found.val)) == 5
+        assert [left.why.endswith("has no area") for left in found.left_out] == [True] * 5
+        assert found.found.left == {"boxes or images, listed in run.json": 5}
+
     def test_convert_writes_over_nothing(self, tmp_path: Path, call: Call) -> None:
         mine = voc(tmp_path) / "annotations/instances_train.json"
         mine.parent.mkdir(exist_ok=True)
@@ -365,7 +415,112 @@ def yolo(
 NAMES = "names: ['cup', 'pen']\n"
 
 
+class TestReported:
+    """What is read, and would be wrong in silence."""
+
+    def test_images_and_boxes_that_stand_twice(self, tmp_path: Path) -> None:
+        def again(data: dict[str, Any]) -> None:
+            data["images"] += [{**one, "id": 100 + one["id"]} for one in data["images"][:2]]
+            data["annotations"] += [
+                {**one, "id": 100 + one["id"]} for one in data["annotations"][:3]
+            ]
+
+        assert read_coco(coco(tmp_path, again)).notes == (
+            "2 images are entered more than once", "3 boxes are given more than once",
+        )  # fmt: skip
+
+    def test_images_without_a_label_file(self, tmp_path: Path) -> None:
+        found = find(
+            str(yolo(tmp_path, "images/{split}", "labels/{split}")), DetectOptions(), seed=0
+        )
+        assert found.found.notes == (
+            "train: 1 images have no label file", "val: 1 images have no label file",
+        )  # fmt: skip
+
+    def test_names_in_json_have_no_blanks_around(self, tmp_path: Path) -> None:
+        path = coco(tmp_path, lambda data: data["categories"][0].update(name=" cup\n"))
+        assert read_coco(path).classes == ("cup", "pen")
+        path = coco(tmp_path, lambda data: data["categories"][0].update(name="c\nup"))
+        with pytest.raises(DataError, match="line break or control character"):
+            read_coco(path)
+
+    def test_json_that_is_none_says_where(self, tmp_path: Path) -> None:
+        path = coco(tmp_path)
+        path.write_text(path.read_text()[:-1] + ",}")
+        with pytest.raises(DataError, match=r"is not json \(.*line 1 column"):
+            read_coco(path)
+
+    @pytest.mark.parametrize("name", ["via.json", "boxes.csv", "x.record"])
+    def test_annotations_of_other_formats(self, tmp_path: Path, name: str) -> None:
+        picture(tmp_path / "0.png")
+        (tmp_path / name).write_text("{}")
+        with pytest.raises(
+            DataError, match=rf"can be read \({name} is in another format\).* export"
+        ):
+            find_splits(tmp_path)
+
+    @pytest.mark.parametrize("form", ["namespace", "utf-16", "latin-1"])
+    def test_xml_of_other_forms(self, tmp_path: Path, form: str) -> None:
+        for file in (voc(tmp_path) / "Annotations").glob("*.xml"):
+            text = file.read_text()
+            if form == "namespace":
+                file.write_text(text.replace("<annotation>", '<annotation xmlns="http://x">'))
+            elif form == "utf-16":
+                file.write_bytes(text.encode("utf-16"))
+            else:
+                file.write_bytes(text.replace("<name>", "<name>\u00e9").encode("latin-1"))
+        if form == "latin-1":
+            with pytest.raises(DataError, match="'utf-8' codec can't decode byte 0xe9"):
+                find(str(tmp_path), DetectOptions(), seed=0)
+        else:
+            found = find(str(tmp_path), DetectOptions(), seed=0)
+            assert find_objects(found.train) + find_objects(found.val) == 10
+
+
+class TestScoredAlone:
+    """Images that are not divided are all scored where they are not the run's own."""
+
+    def test_a_folder_without_splits(self, tmp_path: Path) -> None:
+        coco(tmp_path, file="set/boxes.json", count=10)
+        splits = find_splits(tmp_path / "set", divide=False)
+        assert [len(splits.read(name, tmp_path).pictures) for name in ("val", "mine")] == [10, 10]
+        assert len(find_splits(tmp_path / "set").read("val", tmp_path).pictures) == 2
+
+    @pytest.mark.parametrize("split", ["test", "val"])
+    def test_a_single_split(self, tmp_path: Path, split: str) -> None:
+        coco(tmp_path, file=f"{split}/_annotations.coco.json")
+        splits = find_splits(tmp_path, divide=False)
+        assert [len(splits.read(name, tmp_path).pictures) for name in (split, "val")] == [4, 4]
+        with pytest.raises(DataError, match="there is no split 'train' of"):
+            splits.read("train", tmp_path)
+
+    def test_test_is_its_own_split_next_to_val(self, tmp_path: Path) -> None:
+        for split, count in (("train", 5), ("test", 3)):
+            coco(tmp_path, file=f"{split}/_annotations.coco.json", count=count)
+        names = ("train", "val", "test")
+        for divide in (True, False):
+            splits = find_splits(tmp_path, divide=divide)
+            counts = [len(splits.read(name, tmp_path).pictures) for name in names]
+            assert counts == [5, 3, 3]  # val is test where there is no other
+        coco(tmp_path, file="val/_annotations.coco.json", count=2)
+        splits = find_splits(tmp_path, divide=False)
+        assert [len(splits.read(name, tmp_path).pictures) for name in names] == [5, 2, 3]
+
+
 class TestYolo:
+    def test_corners_are_refused(self, tmp_path: Path) -> None:
+        root = yolo(
+            tmp_path, "images/{split}", "labels/{split}", line="0 0.3 0.4 0.8 0.9", listed=NAMES
+        )
+        with pytest.raises(DataError, match=r"7 of 7 boxes reach over the edges .* write centres"):
+            find(str(root), DetectOptions(), seed=0)
+
+    @pytest.mark.parametrize("line", ["0 0.5 0.5 -0.4 0.4", "0 nan 0.5 0.4 0.4", "0 3e-9 .5 0 .4"])
+    def test_boxes_that_are_none_are_named(self, tmp_path: Path, line: str) -> None:
+        root = yolo(tmp_path, "images/{split}", "labels/{split}", line=line, listed=NAMES)
+        with pytest.raises(InputError, match=r"all its boxes are left out, the first \(annotation"):
+            find(str(root), DetectOptions(), seed=0)
+
     @pytest.mark.parametrize(
         ("images", "labels", "listed"),
         [

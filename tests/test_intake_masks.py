@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from bneck.data.folders import DataError
-from bneck.tasks.segment.masks import IGNORED, read_mask
+from bneck.tasks.segment.masks import IGNORED, cityscapes_labels, read_mask
 from bneck.tasks.segment.pairs import Scenery, list_pairs
+from bneck.tasks.segment.scenes import Scenes
 from commands import Call, refusal
+from test_data_images import png
 from test_segment_data import listed, save
 
 PLAIN, COLOURED = "background\nobject\n", "background 0 0 0\nobject 255 255 255\n"
@@ -37,6 +39,80 @@ def numbers(found: Scenery, index: int = 0) -> list[list[int]]:
     return read_mask(found.split("train")[index].mask, found.labels).tolist()
 
 
+def test_masks_of_no_image_are_named(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / f"images/IMG_{i}.jpg", ROUGH)
+        save(tmp_path / f"masks/{i:03d}.png", HALF)
+    with pytest.raises(DataError, match=r"first image is IMG_0\.jpg, the first mask 000\.png"):
+        list_pairs(tmp_path)
+
+
+def test_a_mask_of_a_photo_as_it_is_stored(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for i in range(4):
+        save(tmp_path / f"masks/{i}.png", HALF)
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(ROUGH).save(tmp_path / f"images/{i}.jpg", exif=exif)
+    found = list_pairs(tmp_path)
+    with pytest.raises(DataError, match="or turn the file itself where an EXIF block turns the i"):
+        Scenes(found.split("train"), found.labels).read(0)
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_masks_in_colors_of_16_bits_are_refused(tmp_path: Path, channels: int) -> None:
+    (tmp_path / "a.png").write_bytes(png(np.zeros((2, 3, channels), np.int64), False))
+    with pytest.raises(DataError, match="has colors of 16 bits a value, of which the lower 8"):
+        read_mask(tmp_path / "a.png", cityscapes_labels())
+
+
+class TestClassListsWithIds:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "1: thing\n0: ground\n",
+            "0 ground\n1 thing\n",
+            "1,thing\n0,ground\n",
+            "0=ground\n1=thing\n",
+        ],
+    )
+    def test_ids_decide_on_the_order(self, tmp_path: Path, text: str) -> None:
+        found = stored(tmp_path, HALF // 255, classes=text)
+        assert found.labels.names == ("ground", "thing")
+        assert numbers(found) == [[0, 1, 0], [1, 1, 0]]
+
+    def test_numbers_in_names(self, tmp_path: Path) -> None:
+        names = ("none", "1 euro", "2 euro")
+        found = stored(tmp_path, HALF // 255, classes="\n".join(names))
+        assert found.labels.names == names
+        assert stored(tmp_path, HALF // 255, classes="1 euro\n2 euro\n").labels.names == names[1:]
+
+    def test_ids_with_gaps(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="has the ids 1, 2; they must be those from 0 on"):
+            stored(tmp_path, HALF // 255, classes="1: ground\n2: thing\n")
+
+
+class TestScoredAlone:
+    """Images that are not divided are all scored where they are not the run's own."""
+
+    def test_undivided(self, tmp_path: Path) -> None:
+        stored(tmp_path, HALF)
+        found = list_pairs(tmp_path, divide=False)
+        assert [len(found.split(name)) for name in ("train", "val", "test")] == [10, 10, 10]
+
+    def test_a_test_split_alone(self, tmp_path: Path) -> None:
+        stored(tmp_path / "test", HALF)
+        found = list_pairs(tmp_path, divide=False)
+        assert [len(found.split(name)) for name in ("test", "val")] == [10, 10]
+
+    def test_test_next_to_others(self, tmp_path: Path) -> None:
+        for split in ("train", "val", "test"):
+            stored(tmp_path / split, HALF)
+        (tmp_path / "test/images/0.jpg").unlink()
+        found = list_pairs(tmp_path, divide=False)
+        assert [len(found.split(name)) for name in ("train", "val", "test")] == [10, 10, 9]
+
+
 class TestWhoseMask:
     @pytest.mark.parametrize(
         ("image", "mask"),
@@ -49,6 +125,7 @@ class TestWhoseMask:
             ("Set-2017_Training_Data/{}.jpg", "Set-2017_Training_GroundTruth/{}_segmentation.png"),
             ("CXR_png/{}.png", "masks/{}_mask.png"), ("original_images/{}.jpg", "label_images_semantic/{}.png"),
             ("JPEGImages/{}.jpg", "SegmentationClass/{}.png"), ("data/images/{}.JPG", "data/masks/{}.PNG"),
+            ("img_dir/{}.jpg", "ann_dir/{}.png"),
             ("cups/images/{}.jpg", "cups/masks/{}.png"), ("images/cups/{}.jpg", "masks/cups/{}.png"),
         ],
     )  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -29,18 +30,21 @@ from bneck.nas.netadapt import (
     narrowest,
     propose,
 )
+from bneck.nets.shrink import shrink
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.transforms import (
     fix_skips,
     stages,
+    with_classes,
     with_expanded,
     with_out,
     with_resolution,
 )
 from bneck.specs.zoo import V3_LARGE, V3_SMALL, network
 from drawn import assert_narrower, expands, skips, specs
+from test_shrink import trained
 
 GOLDEN = Path(__file__).parent / "golden" / "netadapt.json"
 
@@ -178,7 +182,18 @@ class TestPropose:
                 edited = edit(spec, p, wider)
                 assert estimate(edited) > limit or expands(edited) != expands(spec)
 
-    @pytest.mark.parametrize("seed", [V3_LARGE, V3_SMALL, TIGHT])
+    @pytest.mark.parametrize(
+        "seed",
+        [
+            V3_LARGE,
+            V3_SMALL,
+            TIGHT,
+            network("v4-conv-small"),
+            network("v4-conv-medium"),
+            network("lcnet"),
+        ],
+        ids=lambda seed: seed.name,
+    )
     def test_a_proposal_changes_one_row_or_one_stage_and_what_follows_it(
         self, seed: NetSpec
     ) -> None:
@@ -438,3 +453,16 @@ def test_a_seeded_search_gives_the_same_steps_as_ever() -> None:
     if os.environ.get("BNECK_OVERWRITE_GOLDEN") == "1":
         GOLDEN.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     assert found == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["v4-conv-small@32", "lcnet@32"])
+def test_other_families_are_narrowed_and_carry_their_weights_along(name: str) -> None:
+    seed = with_classes(network(name), 3)
+    steps = search(seed, 0.5, delta_ms=0.1 * madds(seed), kinds=ALL)
+    found = steps[-1].kept.proposal.spec
+    assert madds(found) <= 0.5 * madds(seed)
+    assert_narrower(fix_skips(seed), found)
+    net = trained(fix_skips(seed))
+    for step in steps:
+        net = shrink(net, step.kept.proposal.spec)
+    assert torch.isfinite(net(torch.randn(1, 3, 32, 32))).all()

@@ -105,7 +105,11 @@ class TestNumbers:
     "name",
     ["litert", "onnxruntime", "openvino", pytest.param("executorch", marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("spec", [network("v3-small@64"), VARIED], ids=["v3-small", "varied"])
+@pytest.mark.parametrize(
+    "spec",
+    [network("v3-small@64"), VARIED, network("v4-conv-small@64"), network("lcnet@64")],
+    ids=["v3-small", "varied", "v4-conv-small", "lcnet"],
+)
 def test_files_answer_as_their_emulation(name: str, spec: NetSpec) -> None:
     pytest.importorskip({"litert": "ai_edge_litert"}.get(name, name))
     engine = runtime(name)

@@ -56,6 +56,8 @@ NETS = {
     "v3-small": lambda: network("v3-small@64"),
     # What it lacks: ReLU6, a sigmoid gate, dilation, TensorFlow's padding at odd sizes.
     "varied": lambda: replace(VARIED, resolution=39),
+    "v4-conv-small": lambda: network("v4-conv-small@64"),
+    "lcnet": lambda: network("lcnet@32"),
 }
 
 

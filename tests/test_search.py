@@ -159,7 +159,7 @@ class TestFinished:
     def test_nothing_was_judged_or_trained_twice(self, run: Run) -> None:
         run.assert_nothing_done_twice()
         assert {e["name"] for e in run.events("trained")} == {
-            "seed-heldout", "seed-0", "uniform-0", "found-0",
+            "seed-heldout", "seed-0", "seed-longer", "uniform-0", "found-0",
         }  # fmt: skip
 
     def test_the_export_was_checked_on_real_images(self, run: Run) -> None:

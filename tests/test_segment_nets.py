@@ -42,7 +42,8 @@ def test_parameters_are_the_counted_ones(name: str, head: str) -> None:
 
 @pytest.mark.parametrize("head", ["lraspp", "raspp"])
 @pytest.mark.parametrize(
-    "name", ["v3-small+rf2+os16", "v2-0.35+rf2+os8", "v3-edgetpu-0.5", "v1-0.25"]
+    "name",
+    ["v3-small+rf2+os16", "v2-0.35+rf2+os8", "v3-edgetpu-0.5", "v1-0.25", "v4-conv-small-0.35"],
 )
 def test_multiply_adds_are_the_modules(name: str, head: str) -> None:
     """Counted from shapes that pass through the module's convolutions, at an odd size."""

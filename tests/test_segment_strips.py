@@ -35,6 +35,7 @@ def in_strips(net: object, x: torch.Tensor, numbers: int) -> torch.Tensor:
     [
         "v3-small-0.35+rf2+os16", "v3-large-0.35+rf2+os8", "v2-0.35+rf2+os16", "v1-0.25",
         "v3-edgetpu-0.35", "mnasnet-a1-0.35+os16", "v3-small-0.35+rf2+os32",
+        "v4-conv-small-0.35+os16", "v4-conv-medium-0.25",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("head", ["lraspp", "raspp"])

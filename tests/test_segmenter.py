@@ -201,7 +201,7 @@ class TestRefusals:
 
     def test_networks_without_a_map_at_an_eighth(self) -> None:
         flat = replace(LITTLE, name="flat", rows=(*LITTLE.rows[:2], Pool()))
-        with pytest.raises(SpecError, match="flat has no bneck at 1/8 of the image"):
+        with pytest.raises(SpecError, match="flat has no row at 1/8 of the image"):
             segmenter(flat)
 
     def test_output_strides_that_cannot_be(self) -> None:

@@ -60,6 +60,24 @@ WIDE = NetSpec(  # every kind of row, two stages of residuals, one of them with 
     ),
 )
 
+UNIVERSAL = (
+    NetSpec(  # MobileNetV4's bottlenecks, each of the four, and a stride before the expansion
+        name="universal",
+        classes=7,
+        rows=(
+            Conv(3, 16, "relu", 2),
+            Bneck(5, 48, 24, 0, "relu", 2, start=3),
+            Bneck(3, 64, 24, 0, "relu"),
+            Bneck(0, 72, 24, 24, "hswish", start=3),
+            Bneck(0, 48, 24, 0, "relu"),
+            Bneck(0, 96, 40, 0, "relu", 2, start=5),
+            Conv(1, 64, "relu"),
+            Pool(),
+            Conv(1, 48, "relu"),
+        ),
+    )
+)
+
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -245,8 +263,8 @@ def silence_down_to(net: Net, narrow: NetSpec, rng: random.Random) -> None:
             assert isinstance(slim, Bneck)
             assert isinstance(wide, Bneck)
             inner = some(wide.expanded, slim.expanded) if "expand" in parts else out[i - 1]
-            for part in ("expand", "depthwise"):
-                silence(parts.get(part, nn.Identity()), inner)
+            for part, dead in (("start", out[i - 1]), ("expand", inner), ("depthwise", inner)):
+                silence(parts.get(part, nn.Identity()), dead)
             if isinstance(squeeze := parts.get("se"), SqueezeExcite):
                 silence(squeeze.reduce, some(wide.se, slim.se))
             silence(parts["project"], out[i])
@@ -260,6 +278,7 @@ CASES: dict[str, Callable[[random.Random], tuple[NetSpec, NetSpec]]] = {
     ),
     "v3-small": lambda rng: (V3_SMALL, random_widths(V3_SMALL, rng)),
     "v3-large": lambda rng: (V3_LARGE, random_widths(V3_LARGE, rng)),
+    "universal": lambda rng: (UNIVERSAL, with_out(random_widths(UNIVERSAL, rng), (8,), 24)),
     "v3-small by half": lambda rng: (fix_skips(V3_SMALL), scale_width(fix_skips(V3_SMALL), 0.5)),
 }
 

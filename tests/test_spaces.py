@@ -13,19 +13,26 @@ from hypothesis import strategies as st
 from bneck.costs.table import row_keys
 from bneck.nas.blocks import Block, BlockSpace
 from bneck.nas.space import Choice, NotInSpace, Space, SpaceError
-from bneck.nas.spaces import load_space, mnasnet, space, space_from_text, v3
+from bneck.nas.spaces import load_space, mnasnet, space, space_from_text, v3, v4_like
 from bneck.nas.widths import WidthSpace
 from bneck.specs.codec import from_codec
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool, squeeze_width
-from bneck.specs.transforms import fix_skips, with_expanded, with_out
+from bneck.specs.transforms import (
+    fix_skips,
+    with_classes,
+    with_expanded,
+    with_out,
+    with_resolution,
+)
 from bneck.specs.zoo import MNASNET_A1, V3_LARGE, V3_SMALL, network
 from test_codec import A1, B1
 
 MNASNET, V3S = mnasnet(), v3("v3-small", resolution=64, classes=10)
 WIDTHS = WidthSpace(V3_SMALL)
-SPACES: list[Space] = [MNASNET, V3S, v3("v3-large"), WIDTHS]
+V4 = v4_like(resolution=64, classes=10)
+SPACES: list[Space] = [MNASNET, V3S, v3("v3-large"), V4, WIDTHS]
 OWN = """
 space: 1
 name: own
@@ -108,6 +115,35 @@ class TestV3:
     def test_v3_itself_was_narrowed_by_netadapt_and_is_in_no_such_space(self) -> None:
         with pytest.raises(NotInSpace):
             v3("v3-small").encode(V3_SMALL)
+
+
+class TestV4:
+    def test_v4_conv_small_lies_in_it(self) -> None:
+        spec = fix_skips(with_classes(with_resolution(network("v4-conv-small"), 64), 10))
+        assert V4.decode(V4.encode(spec)).rows == spec.rows
+
+    def test_a_block_chooses_its_bottleneck_and_later_ones_keep_the_width_of_their_stage(
+        self,
+    ) -> None:
+        text = """
+space: 1
+name: bottlenecks
+stem: {op: conv, kernel: 3, out: [16, 24], act: relu, stride: 2}
+blocks:
+- {stride: 2, op: [convnext3], kernel: 3, start: 7, out: 32, layers: 1}
+- {stride: 1, op: [mbconv2, convnext2, extradw2, ffn2], kernel: 3, start: 5, out: 0, layers: 2}
+tail:
+- {op: pool}
+"""
+        own = space_from_text(text)
+        first = Bneck(0, 48, 32, 0, "relu", 2, skip="no", start=7)
+        forms = {"mbconv2": (0, 3), "convnext2": (5, 0), "extradw2": (5, 3), "ffn2": (0, 0)}
+        for i, (start, kernel) in enumerate(forms.values()):
+            row = Bneck(kernel, 64, 32, 0, "relu", skip="yes", start=start)
+            assert own.decode((0, i)).rows[1:] == (first, row, row, Pool())
+        covered = {key for spec in own.covering() for key in row_keys(spec)}
+        every = [own.decode((stem, op)) for stem in range(2) for op in range(4)]
+        assert {key for spec in every for key in row_keys(spec)} <= covered
 
 
 @pytest.mark.parametrize("of", SPACES, ids=lambda s: s.name)
@@ -245,10 +281,13 @@ class TestWrongInput:
             ("kernel", (4,), "block0.kernel has the option 4"),
             ("kernel", (3, 3), "an option twice"),
             ("op", ("mbconv1",), "mbconv with a number above 1"),
-            ("op", ("resnet",), "conv, dconv or mbconv"),
+            ("op", ("resnet",), "conv, dconv, mbconv with"),
+            ("op", ("ffn1.5",), "convnext, extradw or ffn with one of at least 2"),
+            ("start", (0,), "an odd whole number"),
             ("se", (2,), "a fraction from 0 to 1"),
             ("skip", ("pool",), "identity or none"),
-            ("out", (0,), "at least 1"),
+            ("out", (-8,), "at least 1"),
+            ("out", (0, 24), "0 keeps the width that enters and stands alone"),
             ("layers", (0,), "at least 1"),
             ("act", ("mish",), "one of linear"),
         ],
@@ -258,6 +297,13 @@ class TestWrongInput:
     ) -> None:
         blocks = (replace(MNASNET.blocks[0], **{field: options}), *MNASNET.blocks[1:])
         with pytest.raises(SpaceError, match=said):
+            replace(MNASNET, blocks=blocks)
+
+    def test_a_block_of_stride_2_without_a_depthwise_convolution(self) -> None:
+        blocks = (replace(MNASNET.blocks[1], op=("ffn4",)),)
+        with pytest.raises(
+            SpaceError, match="the option 'ffn4' at stride 2, which needs a depthwise"
+        ):
             replace(MNASNET, blocks=blocks)
 
     @pytest.mark.parametrize(
@@ -286,7 +332,7 @@ class TestWrongInput:
         assert str(path) in str(caught.value)
 
     def test_unknown_spaces(self, tmp_path: Path) -> None:
-        with pytest.raises(SpaceError, match="known are mnasnet, v3-large, v3-small"):
+        with pytest.raises(SpaceError, match="known are mnasnet, v3-large, v3-small, v4-like"):
             space("v4")
         with pytest.raises(SpaceError, match="cannot be read"):
             space(tmp_path / "missing.yaml")

@@ -83,7 +83,23 @@ BAD_ROWS: dict[str, tuple[Callable[[], Any], str]] = {
     "kernel of a half": (lambda: Conv(2.5, 8, "relu"), f"kernel is 2.5; {WHOLE}"),  # type: ignore[arg-type]
     "kernel true": (lambda: Conv(True, 8, "relu"), f"kernel is True; {WHOLE}"),
     "kernel even": (lambda: Conv(4, 8, "relu"), "kernel is 4; it must be odd"),
-    "kernel 0": (lambda: Bneck(0, 8, 8, 0, "relu"), f"kernel is 0; {WHOLE}"),
+    "kernel 0": (lambda: Conv(0, 8, "relu"), f"kernel is 0; {WHOLE}"),
+    "kernel 0.0": (lambda: Bneck(0.0, 8, 8, 0, "relu"), f"kernel is 0.0; {WHOLE}"),  # type: ignore[arg-type]
+    "kernel false": (lambda: Bneck(False, 8, 8, 0, "relu"), f"kernel is False; {WHOLE}"),
+    "start even": (lambda: Bneck(3, 8, 8, 0, "relu", start=4), "start is 4; it must be odd"),
+    "start negative": (lambda: Bneck(3, 8, 8, 0, "relu", start=-3), f"start is -3; {WHOLE}"),
+    "nothing for the stride": (
+        lambda: Bneck(0, 8, 8, 0, "relu", 2),
+        "stride is 2, and with kernel 0 and start 0 there is no depthwise convolution that could have it",
+    ),
+    "fused with a start": (
+        lambda: Bneck(3, 8, 8, 0, "relu", start=3, fused=True),
+        "the row is fused, with kernel 3 and start 3; a fused row has a kernel of at least 1 and start 0",
+    ),
+    "fused without a kernel": (
+        lambda: Bneck(0, 8, 8, 0, "relu", fused=True),
+        "the row is fused, with kernel 0 and start 0; a fused row has a kernel of at least 1",
+    ),
     "out negative": (lambda: Conv(3, -8, "relu"), f"out is -8; {WHOLE}"),
     "out 0": (lambda: Bneck(3, 8, 0, 0, "relu"), f"out is 0; {WHOLE}"),
     "out missing": (lambda: Conv(3, None, "relu"), f"out is None; {WHOLE}"),  # type: ignore[arg-type]
@@ -160,6 +176,14 @@ BAD_SPECS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: NetSpec(name="x", rows=(STEM, POOL, Conv(1, 8, "relu", 2))),
         "row 2 stands after the pool",
     ),
+    "a start without expansion": (
+        lambda: net(Bneck(3, 16, 24, 0, "relu", start=5)),
+        "row 1 has start 5 and no expansion: 16 channels enter it and expanded is 16; give it another",
+    ),
+    "neither depthwise nor expansion": (
+        lambda: net(Bneck(0, 16, 24, 0, "relu")),
+        "row 1 has kernel 0 and no expansion: 16 channels enter it and expanded is 16; give it another",
+    ),
     "residual over unequal widths": (
         lambda: net(Bneck(3, 64, 24, 0, "relu", skip="yes")),
         "row 1 asks for a residual that cannot add up: stride 1, 16 channels in and 24 out",
@@ -208,7 +232,7 @@ class TestSpec:
         bneck = spec.rows[1]
         row_edits: list[dict[str, Any]] = [
             {"kernel": 5}, {"expanded": 72}, {"out": 32}, {"se": 0}, {"act": "relu6"},
-            {"stride": 2}, {"dilation": 2}, {"skip": "no"},
+            {"stride": 2}, {"dilation": 2}, {"skip": "no"}, {"start": 3}, {"kernel": 0},
         ]  # fmt: skip
         edited = [replace(spec, rows=(STEM, replace(bneck, **edit), POOL)) for edit in row_edits]
         edited += [replace(spec, rows=(replace(STEM, bn=False), bneck, POOL))]
@@ -328,7 +352,7 @@ class TestZoo:
         with pytest.raises(SpecError, match=f"there is no network '{name}'; did you mean .*{near}"):
             network(name)
 
-    @pytest.mark.parametrize("name", ["", "?", "efficient"])
+    @pytest.mark.parametrize("name", ["", "?", "swin"])
     def test_a_name_like_none_gets_the_whole_list(self, name: str) -> None:
         with pytest.raises(SpecError, match=f"known are {', '.join(NETWORKS)}"):
             network(name)

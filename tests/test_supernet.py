@@ -12,7 +12,7 @@ import torch
 
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed
-from bneck.nas.spaces import mnasnet, space_from_text, v3
+from bneck.nas.spaces import mnasnet, space_from_text, v3, v4_like
 from bneck.nets.build import Net
 from bneck.nets.supernet import Supernet, largest, smallest
 from bneck.specs.errors import InputError
@@ -58,7 +58,9 @@ def kill_after(steps: int) -> OnStep:
     return on_step
 
 
-@pytest.mark.parametrize("space", [SPACE, mnasnet(resolution=32), v3("v3-small", resolution=32)])
+@pytest.mark.parametrize(
+    "space", [SPACE, mnasnet(resolution=32), v3("v3-small", resolution=32), v4_like(resolution=32)]
+)
 def test_every_network_of_the_space_is_a_slice_with_its_own_shapes(space) -> None:  # type: ignore[no-untyped-def]
     net, rng = Supernet(space), random.Random(0)
     for tokens in [largest(space), smallest(space), *(space.sample(rng) for _ in range(8))]:

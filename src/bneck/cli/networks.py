@@ -55,12 +55,15 @@ def count(
 
 def zoo(
     pattern: Annotated[str, Argument(help="Beginning of a name, or v3-*@96.")] = "*",
+    published: Annotated[
+        bool, Option("--published", help="List published scores, their sources, and the weights.")
+    ] = False,
     task: TaskName = None,
     as_json: Json = False,
 ) -> None:
-    """List the networks of the paper, their counts next to the printed ones. Python: bneck.zoo()"""
+    """List networks by name, their counts next to the printed ones. Python: bneck.zoo()"""
     chosen = task_named(task or DEFAULT)
-    table = chosen.zoo(pattern)
+    table = chosen.published(pattern) if published else chosen.zoo(pattern)
     if as_json:
         print_json([dict(one) for one in table.values])
         return

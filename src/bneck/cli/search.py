@@ -72,7 +72,9 @@ class SearchOptions:
     workers: int | None = option(None, "Worker processes; default one per core.")
     cluster: str | None = option(None, "Ray cluster that trains: auto, or ray://HOST:10001.")
     from_scratch: bool = option(False, "Search the blocks first (section 4.1).")
-    space: str | None = option(None, "Space of blocks: mnasnet, v3-large, v3-small or a yaml file.")
+    space: str | None = option(
+        None, "Space of blocks: mnasnet, v3-large, v3-small, v4-like or a yaml file."
+    )
     trials: int | None = option(None, "Networks of the space to train.")
     searcher: str | None = option(
         None,

@@ -29,7 +29,7 @@ def spec_table(spec: NetSpec, costs: Count) -> Table:
             case Bneck():
                 after = "" if row.out_act == "linear" else f"+{NAMES[row.out_act]}"
                 cells = [
-                    "fused" if row.fused else "bneck", row.kernel, row.expanded, row.out, row.se or "-",
+                    "fused" if row.fused else "bneck", row.kernels, row.expanded, row.out, row.se or "-",
                     NAMES[row.act] + after, row.stride, "yes" if spec.has_skip(cost.row) else "-",
                 ]  # fmt: skip
             case Conv():

@@ -100,7 +100,8 @@ def as_printed(spec: NetSpec, side: int = 224) -> tuple[Cells, ...]:
                 squeeze = "x" if row.se == squeeze_width(row.expanded) else str(row.se)
         else:
             operator = "conv2d" if row.bn else "NBN"
-        cells = (row.kernel, expanded, row.out, squeeze, NAMES[row.act], row.stride)
+        kernel = row.kernels if isinstance(row, Bneck) else row.kernel
+        cells = (kernel, expanded, row.out, squeeze, NAMES[row.act], row.stride)
         found.append((str(side), operator, *map(str, cells)))
         side = -(-side // row.stride)
     return (*found, ("1", "NBN", "1", "-", "k", "-", "-", "1"))

@@ -1,6 +1,6 @@
 """Latency tables: milliseconds of fused rows on one device, and estimates of whole networks.
 
-A row (expand, depthwise, squeeze-and-excite, project) is one entry, keyed by its shape and its
+A row (start, expand, depthwise, squeeze-and-excite, project) is one entry, keyed by its shape and its
 widths. A law for each shape answers for all widths between the measured ones; sums of rows are
 calibrated on whole networks, and the error on networks left out of that is kept with the table.
 """
@@ -59,6 +59,7 @@ class RowShape:
     expands: bool = False
     out_act: Act = "linear"
     fused: bool = False
+    start: int = 0
 
     def bneck(self, widths: Widths) -> Bneck:
         """The bneck row of this shape and these widths."""
@@ -67,7 +68,7 @@ class RowShape:
         se = by_rule[self.se] if self.se in by_rule else int(self.se or 0)
         return Bneck(
             self.kernel, expanded, out, se, self.act, self.stride, self.dilation,
-            out_act=self.out_act, fused=self.fused,
+            out_act=self.out_act, fused=self.fused, start=self.start,
         )  # fmt: skip
 
 
@@ -79,7 +80,8 @@ def _shape_of(
     row: Bneck | Conv, into: int, size: tuple[int, int], padding: Padding, gate: str, expands: bool
 ) -> RowShape:
     # Padding is nothing to a 1x1 kernel, nor a gate to a row without squeeze-and-excite: one entry each.
-    paddings: Padding = padding if row.kernel > 1 else "symmetric"
+    start = row.start if isinstance(row, Bneck) else 0
+    paddings: Padding = padding if max(row.kernel, start) > 1 else "symmetric"
     shape = RowShape(row.op, *size, row.kernel, row.stride, act=row.act, padding=paddings)
     if isinstance(row, Conv):
         return shape
@@ -90,7 +92,7 @@ def _shape_of(
         se = "input"
     return replace(
         shape, dilation=row.dilation, se=se, gate=gate if se else "", expands=expands,
-        out_act=row.out_act, fused=row.fused,
+        out_act=row.out_act, fused=row.fused, start=start,
     )  # fmt: skip
 
 

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 from bneck.data.intake.layout import Layout, find_layout
 from bneck.data.intake.splits import split_of
+from bneck.data.intake.unsorted import unsorted
 from bneck.data.intake.walk import SUFFIXES, DataError, counted, endings, images_below
 
 __all__ = [
@@ -73,11 +74,13 @@ def list_images(root: Path, *, val_share: float = 0.2, seed: int = 0) -> Listing
     place, folders = layout.places["train"], _composed(layout, "train")
     if not folders:
         raise DataError(
-            f"{place} has no class folders; give the images of each class a folder of their "
-            f"own, as {root / 'CLASS'} or {root / 'train' / 'CLASS'}"
+            f"{place} has no class folders{unsorted(place, root)}; give the images of each class a folder of "
+            f"their own, as {root / 'CLASS'} or {root / 'train' / 'CLASS'}"
         )
     if len(folders) == 1:
-        raise DataError(f"{place} has one class, {next(iter(folders))!r}; at least two are needed")
+        raise DataError(
+            f"{place} has one class, {next(iter(folders))!r}{unsorted(place, root)}; at least two are needed"
+        )
     check_class_names(folders, place)
     labels = {name: label for label, name in enumerate(folders)}
     notes, left = [*layout.notes, *_look_alike(folders)], Counter(layout.left)
@@ -153,8 +156,12 @@ def split_off(names: Sequence[str], share: float, seed: int) -> list[int]:
 
 
 def check_class_names(names: Iterable[str], where: Path | str) -> None:
-    """Raise DataError for a class whose name is not UTF-8: files for devices could not hold it."""
+    """Raise DataError for a name that is not UTF-8 or not one line: lists and files could not hold it."""
     for name in names:
+        if len(name.splitlines()) > 1 or any(category(sign) == "Cc" for sign in name):
+            raise DataError(
+                f"the class {name!r} in {where} has a line break or control character in its name; rename it"
+            )
         try:
             name.encode()
         except UnicodeEncodeError:

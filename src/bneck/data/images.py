@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar, get_args
+from typing import IO, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from bneck.data.deep_pixels import deep_values, is_deep
 from bneck.data.depth import FULL, Deep, Encoded
 from bneck.data.intake.walk import HEIF_READ
 
@@ -42,7 +43,8 @@ if HEIF_READ:
 Image.MAX_IMAGE_PIXELS = 1 << 29
 LOOKED_AT = 64  # images, spread evenly, that decide on the bits of a dataset
 _ORIENTATION = 0x0112  # the EXIF tag
-_SIDEWAYS = (5, 6, 7, 8)  # its values that exchange width and height
+SIDEWAYS = (5, 6, 7, 8)  # its values that exchange width and height
+_COLORS = {1: 1, 2: 1, 3: 3, 4: 3}  # channels without alpha
 
 
 def read_square(path: Encoded, side: int) -> Pixels | str:
@@ -119,18 +121,18 @@ def image_size(path: Path) -> tuple[int, int] | str:
         with Image.open(path, formats=DECODERS) as image:
             turned = False
             with suppress(Exception):
-                turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+                turned = image.getexif().get(_ORIENTATION, 1) in SIDEWAYS
             width, height = image.size
             return (height, width) if turned else (width, height)
     except Exception as error:
         return _reason(path, error)
 
 
-def is_turned(path: Path) -> bool:
-    """Whether an image file's EXIF block lays it on its side."""
+def orientation(path: Path) -> int:
+    """How an image file's EXIF block turns it, from 1 (not at all) to 8."""
     with suppress(Exception), Image.open(path, formats=DECODERS) as image:
-        return image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
-    return False
+        return int(image.getexif().get(_ORIENTATION, 1))
+    return 1
 
 
 def read_ahead(paths: Sequence[T], read: Callable[[T], Pixels | str]) -> Iterator[Pixels | str]:
@@ -155,10 +157,11 @@ def _upright(path: Encoded, side: int | None) -> Image.Image | str:
         with Image.open(file, formats=DECODERS) as image:
             if side is not None:
                 image.draft(None, (2 * side, 2 * side))  # a JPEG is decoded at 1/2, 1/4 or 1/8
-            image.load()
+            whole_image = _shallow(image, file, bits) if is_deep(image) else image
+            whole_image.load()
             with suppress(Exception):  # an image whose EXIF block is damaged is taken as upright
-                ImageOps.exif_transpose(image, in_place=True)
-            return _rgb(image, bits)
+                ImageOps.exif_transpose(whole_image, in_place=True)
+            return _rgb(whole_image)
     except Exception as error:
         return _reason(whole, error)
 
@@ -185,21 +188,24 @@ def set_bits(read: Callable[[int], Path | bytes], count: int) -> int:
             data = read(int(number))
             file = BytesIO(data) if isinstance(data, bytes) else data
             with Image.open(file, formats=DECODERS) as image:
-                if _is_deep(image):
-                    largest = max(largest, int(np.asarray(image).max()))
+                if is_deep(image):
+                    values = deep_values(image, file)
+                    largest = max(largest, int(values[:, :, : _COLORS[values.shape[2]]].max()))
     return next((bits for bits in (10, 12, 14) if 0 < largest < 1 << bits), FULL)
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """Whether its values have more than 8 bits, which Pillow's own conversion would clip to white."""
-    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+def _shallow(image: Image.Image, file: Path | IO[bytes], bits: int) -> Image.Image:
+    """The upper 8 of so many bits a value, with the orientation of the file."""
+    values = (deep_values(image, file) >> (bits - 8)).clip(0, 255).astype(np.uint8)
+    mode = ("L", "LA", "RGB", "RGBA")[values.shape[2] - 1]
+    found = Image.frombytes(mode, (values.shape[1], values.shape[0]), values.tobytes())
+    with suppress(Exception):
+        found.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+    return found
 
 
-def _rgb(image: Image.Image, bits: int) -> Image.Image:
+def _rgb(image: Image.Image) -> Image.Image:
     """Any readable image as 8-bit RGB; what shows through it is white."""
-    if _is_deep(image):
-        values = (np.asarray(image) >> (bits - 8)).clip(0, 255)
-        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise ValueError("it has 32 bits a pixel without a known range; 8 and 16 are read")
     if not image.has_transparency_data:
@@ -212,6 +218,8 @@ def _rgb(image: Image.Image, bits: int) -> Image.Image:
 def _reason(path: Path | bytes, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder, not one of the images in it"
     with suppress(OSError):
         if (len(path) if isinstance(path, bytes) else path.stat().st_size) == 0:
             return "the file is empty"

@@ -12,9 +12,9 @@ from typing import Any
 from bneck.data.folders import DataError, Item, class_folders
 from bneck.data.intake.csv_rows import csv_rows
 from bneck.data.intake.texts import read_text
+from bneck.data.intake.unsorted import PATH_COLUMNS
 
 INDEX_COLUMNS = ("imagenet_index", "index", "label")  # the first that a csv has
-PATH_COLUMNS = ("path", "filename", "file_name", "file", "image", "image_path")
 NAME_COLUMNS = ("wnid", "name", "class")
 LABELS_CSV = "labels.csv"
 

@@ -24,7 +24,7 @@ from bneck.specs.transforms import scale_width, with_classes
 
 IMAGENET_CLASSES = (1000, 1001)  # ImageNet's, and with a background class before them
 CLASSIFIER = "classifier.weight"
-_WIDTHS = (1.0, 0.75, 0.5, 0.35, 1.25, 1.4, *(round(0.05 * i, 2) for i in range(2, 41)))
+_WIDTHS = (1.0, 0.75, 0.5, 0.35, 1.25, 1.4, *(round(0.05 * i, 2) for i in range(2, 51)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +82,10 @@ def matched(
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise InputError(
                 f"{path} holds values that are no numbers in {named.origin[name]}; fetch it again"
+            )
+        if name.endswith("running_var") and bool((value < 0).any()):
+            raise InputError(
+                f"{path} has negative variances in {named.origin[name]}, as no batch norm has; fetch it again"
             )
         state[name].copy_(value)  # the net's own memory
     excused = tuple(dict.fromkeys(entry.foreign for entry in odd))
@@ -159,12 +163,14 @@ def _width(spec: NetSpec, tensors: dict[str, Tensor]) -> float:
 
 
 def which_network(filters: Sequence[Shape], *, first: str = "") -> str | None:
-    """The zoo's network, at a width from 0.1 to 2, that has just these convolutions; None: none.
+    """The zoo's network, at a width from 0.1 to 2.5, that has just these convolutions; None: none.
 
     The number of classes does not matter. The family that `first` belongs to is tried first.
     """
     held = Counter(filters)
     for family in sorted(zoo.NETWORKS, key=lambda name: (not first.startswith(name), -len(name))):
+        if len(places(zoo.NETWORKS[family])) != len(filters):
+            continue
         for width in _WIDTHS:
             name = family if width == 1 else f"{family}-{width}"
             with suppress(SpecError):

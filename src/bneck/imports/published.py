@@ -13,9 +13,14 @@ from bneck.specs.errors import InputError
 APACHE, BSD = "apache-2.0", "bsd-3-clause"
 _TIMM = re.compile(
     r"(?P<port>tf_)?mobilenetv3_(?P<size>small|large)(?P<minimal>_minimal)?_(?P<v3>\d{3})"
-    r"|mobilenetv2_(?P<v2>\d{3})|(?P<name>semnasnet_100|mnasnet_small)"
+    r"|mobilenetv2_(?P<v2>\d{3})|lcnet_(?P<lc>\d{3})"
+    r"|mobilenetv4_conv_(?P<conv>small|medium)(_(?P<v4>\d{3}))?"
+    r"|(?P<name>semnasnet_100|mnasnet_small|(tf_)?efficientnet_lite0)"
 )
-_OTHERS = {"semnasnet_100": "mnasnet-a1", "mnasnet_small": "mnas-small"}
+_OTHERS = {
+    "semnasnet_100": "mnasnet-a1", "mnasnet_small": "mnas-small",
+    "efficientnet_lite0": "efficientnet-lite0", "tf_efficientnet_lite0": "efficientnet-lite0",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,14 @@ KNOWN = (
     Published("timm/mobilenetv2_140.ra_in1k", "v2-1.4", 76.5, APACHE),
     Published("timm/semnasnet_100.rmsp_in1k", "mnasnet-a1", 75.5, APACHE),
     Published("timm/mnasnet_small.lamb_in1k", "mnas-small", 66.2, APACHE),
+    Published("timm/mobilenetv4_conv_small_050.e3000_r224_in1k", "v4-conv-small-0.5", 64.8, APACHE),
+    Published("timm/mobilenetv4_conv_small.e2400_r224_in1k", "v4-conv-small", 73.8, APACHE),
+    Published("timm/mobilenetv4_conv_medium.e500_r224_in1k", "v4-conv-medium", 79.1, APACHE),
+    Published("timm/lcnet_050.ra2_in1k", "lcnet-0.5", 63.1, APACHE),
+    Published("timm/lcnet_075.ra2_in1k", "lcnet-0.75", 68.8, APACHE),
+    Published("timm/lcnet_100.ra2_in1k", "lcnet", 72.1, APACHE),
+    Published("timm/efficientnet_lite0.ra_in1k", "efficientnet-lite0", 75.5, APACHE),
+    Published("timm/tf_efficientnet_lite0.in1k", "efficientnet-lite0", 74.8, APACHE),
     Published("mobilenet_v3_small-047dcff4.pth", "v3-small", 67.7, BSD),
     Published("mobilenet_v3_large-8738ca79.pth", "v3-large", 74.0, BSD),
     Published("mobilenet_v3_large-5c1a4163.pth", "v3-large", 75.3, BSD),
@@ -73,15 +86,15 @@ def network_of(architecture: str, whose: str) -> str:
     match = _TIMM.fullmatch(architecture)
     if match is None:
         raise InputError(
-            f"{whose} is a {architecture}, which is not among the networks known here (V3, V2, MnasNet); "
-            "bneck import --list prints published weights that fit"
+            f"{whose} is a {architecture}, which is not among the networks known here (V4, V3, V2, MnasNet, "
+            "LCNet, EfficientNet-Lite0); bneck import --list prints published weights that fit"
         )
     if match["name"]:
         return _OTHERS[match["name"]]
-    width = int(match["v2"] or match["v3"]) / 100
-    family = (
-        "v2"
-        if match["v2"]
-        else f"v3-{match['size']}" + ("-minimalistic" if match["minimal"] else "")
-    )
-    return family if width == 1 else f"{family}-{width:g}"
+    width = int(match["v2"] or match["v3"] or match["v4"] or match["lc"] or 100) / 100
+    family = "v2" if match["v2"] else "lcnet"
+    if match["size"]:
+        family = f"v3-{match['size']}" + ("-minimalistic" if match["minimal"] else "")
+    elif match["conv"]:
+        family = f"v4-conv-{match['conv']}"
+    return family if width == 1 else f"{family}-{width}"

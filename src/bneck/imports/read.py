@@ -22,6 +22,10 @@ def read_source(path: Path, *, port: bool | None = None, weights: str | None = N
     try:
         with path.open("rb") as file:
             start = file.read(9)
+    except IsADirectoryError:
+        raise InputError(
+            f"{path} is a folder; name the file of weights in it (a run's folder is a network already)"
+        ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     if start[4:8] == MAGIC:

@@ -23,7 +23,7 @@ class Place:
 
     `conv` and `bn` are the names of its modules in a net; `bn` is None where it has a bias.
     `shape` is its weight's: (out, in, kernel, kernel). `part` says which of its row it is:
-    conv, expand, depthwise, reduce, gate, project, classifier.
+    conv, start, expand, depthwise, reduce, gate, project, classifier.
     """
 
     conv: str

@@ -135,6 +135,13 @@ def _tensors(path: Path, held: Any) -> State:
             raise InputError(
                 f"{path} holds sparse tensors (its first: {name}); save them again after value.to_dense()"
             )
+        if value.is_meta or value.is_complex():
+            kind = (
+                "without values (on torch's device meta)" if value.is_meta else "of complex numbers"
+            )
+            raise InputError(
+                f"{path} holds tensors {kind}, its first: {name}; save the network's real weights"
+            )
         if not name.endswith("n_averaged"):  # torch's own counter of an average
             state[name.replace(_COMPILED, "")] = value
     return state

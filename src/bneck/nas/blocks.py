@@ -17,8 +17,13 @@ from bneck.specs.transforms import fix_skips, rename
 SqueezeOf = Literal["input", "expansion"]
 SQUEEZES: tuple[str, ...] = get_args(SqueezeOf)
 SKIPS = ("identity", "none")
+# Operators by the depthwise convolutions that they have: one before the expansion, one after it.
+BOTTLENECKS = {
+    "mbconv": (False, True), "convnext": (True, False), "extradw": (True, True), "ffn": (False, False),
+}  # fmt: skip
+_OP = re.compile(r"(conv|dconv)|(mbconv|convnext|extradw|ffn)(\d+(?:\.\d+)?)")
 HEADER = ("resolution", "classes", "padding", "se_gate", "dropout")  # as in `NetSpec`
-FIELDS = ("op", "kernel", "se", "skip", "out", "layers", "act")
+FIELDS = ("op", "kernel", "se", "skip", "out", "layers", "act", "start")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +32,16 @@ class Block:
 
     Args:
         stride: of the first layer, 1 or 2.
-        op: "conv", "dconv" (depthwise and pointwise), "mbconv6" (expansion 6; any number above 1).
-        kernel: odd sides in pixels.
-        out: channels.
+        op: "conv", "dconv" (depthwise and pointwise), "mbconv6" (expansion 6; any number above 1), and
+            MobileNetV4's other bottlenecks: "convnext4" (depthwise before the expansion), "extradw4"
+            (before and after it), "ffn4" (neither, only at stride 1), with numbers of at least 2.
+        kernel: odd sides in pixels; of the depthwise convolution after the expansion where there is one.
+        out: channels; 0 alone keeps those that enter.
         layers: how many.
         se: squeeze widths as fractions, 0 for none; a conv has none.
         skip: "identity" (a residual wherever a layer can have one) or "none"; a conv has none.
         act: nonlinearities.
+        start: odd sides of the depthwise convolution before the expansion, where there is one.
     """
 
     stride: int
@@ -44,6 +52,7 @@ class Block:
     se: tuple[float, ...] = (0,)
     skip: tuple[str, ...] = ("identity",)
     act: tuple[Act, ...] = ("relu",)
+    start: tuple[int, ...] = (3,)
 
     def check(self, where: str) -> None:
         """Raise SpaceError for an option that cannot be; `where` names the block."""
@@ -53,6 +62,15 @@ class Block:
                 raise SpaceError(
                     f"{where}.{name} has the option {wrong[0]!r}; it must be {allowed}"
                 )
+        if 0 in self.out and self.out != (0,):
+            raise SpaceError(
+                f"{where}.out has 0 among {list(self.out)}; 0 keeps the width that enters and stands alone"
+            )
+        if self.stride > 1 and (flat := [op for op in self.op if op.startswith("ffn")]):
+            raise SpaceError(
+                f"{where}.op has the option {flat[0]!r} at stride {self.stride}, which needs a depthwise "
+                "convolution; leave it out there"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +169,8 @@ class BlockSpace(Space):
             deep = (f"block{i}.layers", block.layers.index(max(block.layers)))
             for picked in product(entering, *varied):
                 yield self._with(deep, *picked)
-            entering = self._indexed(f"block{i}.out")
+            if block.out != (0,):
+                entering = self._indexed(f"block{i}.out")
         for i, options in enumerate(self.tail):
             now = self._indexed(f"tail{i}")
             for pair in product(entering, now):
@@ -174,19 +193,27 @@ class BlockSpace(Space):
 
     def _layers(
         self, stride: int, width: int, *, op: str, kernel: int, se: float, skip: str, out: int,
-        layers: int, act: Act,
+        layers: int, act: Act, start: int,
     ) -> list[Row]:  # fmt: skip
         """The rows of a block that `width` channels enter."""
         rows: list[Row] = []
+        out = out or width
+        plain, form, ratio = _op_parts(op)
+        before, after = BOTTLENECKS.get(form, (False, True))
         for _ in range(layers):
-            if op == "conv":
+            if plain == "conv":
                 rows.append(Conv(kernel, out, act, stride))
             else:
-                expanded = width if op == "dconv" else round8(float(op[len("mbconv") :]) * width)
+                expanded = width if plain else round8(ratio * width)
                 squeeze = self._squeeze(se, width, expanded)
                 same = stride == 1 and width == out
                 adds: Skip = "yes" if same and skip == "identity" else "no"
-                rows.append(Bneck(kernel, expanded, out, squeeze, act, stride, skip=adds))
+                rows.append(
+                    Bneck(
+                        kernel * after, expanded, out, squeeze, act, stride, skip=adds,
+                        start=start * before,
+                    )
+                )  # fmt: skip
             width, stride = out, 1
         return rows
 
@@ -207,11 +234,12 @@ class BlockSpace(Space):
         for picked in product(*(enumerate(getattr(options, f)) for f in FIELDS)):
             values = {f: value for f, (_, value) in zip(FIELDS, picked, strict=True)}
             stop = start + values["layers"]
-            if stop > end or rows[start].out != values["out"]:  # type: ignore[union-attr]
+            out = values["out"] or width
+            if stop > end or rows[start].out != out:  # type: ignore[union-attr]
                 continue
             if tuple(self._layers(options.stride, width, **values)) == tuple(rows[start:stop]):
                 named = {f"block{block}.{f}": n for f, (n, _) in zip(FIELDS, picked, strict=True)}
-                for rest in self._parse(rows, block + 1, stop, end, values["out"]):
+                for rest in self._parse(rows, block + 1, stop, end, out):
                     yield named | rest
 
     def _spec(self, rows: Sequence[Row]) -> NetSpec:
@@ -234,22 +262,44 @@ def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _zero(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value == 0
+
+
 def _is_fraction(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _is_op(value: object) -> bool:
-    found = re.fullmatch(r"conv|dconv|mbconv(\d+(?:\.\d+)?)", str(value))
-    return found is not None and float(found[1] or "inf") > 1
+    if _OP.fullmatch(str(value)) is None:
+        return False
+    plain, form, ratio = _op_parts(str(value))
+    # Where rounding leaves an expansion as wide as its input, an mbconv does without it.
+    return bool(plain) or (ratio > 1 if form == "mbconv" else ratio >= 2)
+
+
+def _op_parts(op: str) -> tuple[str, str, float]:
+    """An operator as its whole name or, with an expansion ratio, as the bottleneck and the ratio."""
+    found = _OP.fullmatch(op)
+    assert found is not None
+    return found[1] or "", found[2] or "", float(found[3] or 1)
 
 
 _RULES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "stride": ("1 or 2", lambda value: _whole(value) and value <= 2),
-    "op": ("conv, dconv or mbconv with a number above 1, as mbconv6", _is_op),
+    "op": (
+        "conv, dconv, mbconv with a number above 1, as mbconv6, or convnext, extradw or ffn with one of at "
+        "least 2, as ffn4",
+        _is_op,
+    ),
     "kernel": ("an odd whole number", lambda value: _whole(value) and value % 2),
-    "out": ("a whole number of at least 1", _whole),
+    "out": (
+        "a whole number of at least 1, or 0 alone",
+        lambda value: _whole(value) or _zero(value),
+    ),
     "layers": ("a whole number of at least 1", _whole),
     "se": ("a fraction from 0 to 1", _is_fraction),
     "skip": ("identity or none", lambda value: value in SKIPS),
+    "start": ("an odd whole number", lambda value: _whole(value) and value % 2),
     "act": (f"one of {', '.join(ACTS)}", lambda value: value in ACTS),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -103,5 +104,5 @@ def _size(option: Option) -> float | None:
         return float(option)
     if option == "dconv":
         return 1.0
-    digits = option.removeprefix("mbconv")
-    return float(digits) if digits != option else None
+    digits = re.search(r"\d+(\.\d+)?$", option)
+    return float(digits[0]) if digits else None

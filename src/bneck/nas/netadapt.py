@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from bneck.specs import transforms
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool, round8
@@ -118,11 +119,16 @@ def allowed(spec: NetSpec, place: Place, width: int, most: int) -> int:
 
 def with_widths(spec: NetSpec, widths: Mapping[Place, int], most: Mapping[Place, int]) -> NetSpec:
     """`spec` with these widths, as far as they are `allowed`."""
-    changed = spec
-    # Outputs first: what an expansion may be depends on the width that enters its row.
-    for place, width in sorted(widths.items(), key=lambda entry: entry[0][0] == "expansion"):
-        changed = _edited(changed, place, allowed(changed, place, width, most[place]))
-    return squeezed_like(changed, spec)
+    out = {i: width for (kind, rows), width in widths.items() if kind != "expansion" for i in rows}
+    expanded = {}
+    for place, width in widths.items():
+        if place[0] == "expansion":
+            # What an expansion may be depends on the width that enters its row.
+            row = place[1][0]
+            into = out.get(row - 1, spec.width_into(row))
+            fused = _fused(spec, row)
+            expanded[row] = beside(into, width, most=most[place], fused=fused)
+    return transforms.with_widths(spec, out, expanded)
 
 
 def narrowest(seed: NetSpec, kinds: Collection[Kind] = PAPER) -> NetSpec:

@@ -1,12 +1,15 @@
 """The spaces by name, and spaces of one's own from a yaml file.
 
 `mnasnet` is MnasNet's factorised hierarchical space; `v3-large` and `v3-small` vary what V3's tables
-hold: kernel, expansion, width, depth, squeeze-and-excite and nonlinearity of every stage.
+hold: kernel, expansion, width, depth, squeeze-and-excite and nonlinearity of every stage. `v4-like`
+varies V4-Conv-S's: the kind of bottleneck, its kernels, expansion, width and depth.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import MISSING, fields, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -82,21 +85,59 @@ def v3(family: str, *, resolution: int = 224, classes: int = 1000) -> BlockSpace
     )  # fmt: skip
 
 
+def v4_like(*, resolution: int = 224, classes: int = 1000) -> BlockSpace:
+    """A space around V4-Conv-S, which lies in it.
+
+    Every block chooses which of the universal inverted bottlenecks it is, its kernels and expansion;
+    those with stride 2 also the width of their stage, half to 1.25 times V4's, which later blocks keep;
+    two blocks have one layer fewer, as many or one more. The convs after the last are as wide as V4's
+    or half.
+    """
+    strided = ("mbconv3", "mbconv6", "extradw3", "extradw6", "convnext3", "convnext6")
+    inside = ("mbconv2", "mbconv3", "mbconv4", "extradw4", "convnext4", "ffn2", "ffn4")
+    around = (0.5, 0.75, 1, 1.25)
+    blocks = [
+        Block(stride=stride, op=("conv",), kernel=(kernel,), out=_around(out, around), layers=(1,))
+        for kernel, stride, out in ((3, 2, 32), (1, 1, 32), (3, 2, 96), (1, 1, 64))
+    ]
+    for out, depths in ((96, (4, 1)), (128, (1, 1, 1, 2))):
+        how: dict[str, Any] = {"kernel": (3, 5), "start": (3, 5)}
+        blocks.append(Block(stride=2, op=strided, out=_around(out, around), layers=(1,), **how))
+        blocks += [
+            Block(stride=1, op=inside, out=(0,), layers=_depths(n) if n > 1 else (1,), **how)
+            for n in depths
+        ]
+    tail = (Conv(1, 960, "relu"), Conv(1, 480, "relu"))
+    head = (Conv(1, 1280, "relu"), Conv(1, 640, "relu"))
+    return BlockSpace(
+        name="v4-like", stem=(Conv(3, 32, "relu", 2),), blocks=tuple(blocks),
+        tail=(tail, (Pool(),), head), resolution=resolution, classes=classes,
+    )  # fmt: skip
+
+
+NAMED: dict[str, Callable[[], BlockSpace]] = {
+    "mnasnet": mnasnet,
+    "v3-large": partial(v3, "v3-large"),
+    "v3-small": partial(v3, "v3-small"),
+    "v4-like": v4_like,
+}
+
+
 def space(
     name: str | Path, *, resolution: int | None = None, classes: int | None = None
 ) -> BlockSpace:
-    """What a person writes where a space is wanted: `mnasnet`, `v3-large`, `v3-small`, or a yaml file.
+    """What a person writes where a space is wanted: a name of `NAMED`, or a yaml file.
 
     Raises:
         SpaceError: no such space or file, or a file that holds no space.
     """
-    if str(name) in SKELETONS:
-        found = mnasnet() if str(name) == "mnasnet" else v3(str(name))
+    if str(name) in NAMED:
+        found = NAMED[str(name)]()
     elif Path(name).suffix in (".yaml", ".yml"):
         found = load_space(Path(name))
     else:
         raise SpaceError(
-            f"there is no space {str(name)!r}; known are {', '.join(SKELETONS)}, or name a .yaml file"
+            f"there is no space {str(name)!r}; known are {', '.join(NAMED)}, or name a .yaml file"
         )
     sizes: dict[str, Any] = {"resolution": resolution, "classes": classes}
     return replace(found, **{key: size for key, size in sizes.items() if size is not None})

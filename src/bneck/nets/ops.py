@@ -99,7 +99,7 @@ class GlobalPool(nn.Module):
 
 
 class BneckRow(nn.Module):
-    """Expand, depthwise, squeeze-and-excite, project, add: the layers of one bneck row."""
+    """Start, expand, depthwise, squeeze-and-excite, project, add: the layers of one bneck row."""
 
     def __init__(self, walk: list[Layer], spec: NetSpec) -> None:
         super().__init__()

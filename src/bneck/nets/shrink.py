@@ -344,10 +344,11 @@ def _slice_bneck(wide: BneckRow, narrow: BneckRow, into: Tensor, kept: _Kept, in
     parts, slim = dict(wide.named_children()), dict(narrow.named_children())
     if "expand" in parts:
         slice_conv(_as(ConvBnAct, parts["expand"]), _as(ConvBnAct, slim["expand"]), inner, into)
-    if "depthwise" in parts:
-        one = torch.arange(1)  # a depthwise filter has one input
-        depthwise = _as(ConvBnAct, parts["depthwise"])
-        slice_conv(depthwise, _as(ConvBnAct, slim["depthwise"]), inner, one)
+    one = torch.arange(1)  # a depthwise filter has one input
+    for part, channels_kept in (("start", into), ("depthwise", inner)):
+        if part in parts:
+            depthwise = _as(ConvBnAct, parts[part])
+            slice_conv(depthwise, _as(ConvBnAct, slim[part]), channels_kept, one)
     if "se" in parts:
         was, now = _as(SqueezeExcite, parts["se"]), _as(SqueezeExcite, slim["se"])
         squeezed = kept.se[index]

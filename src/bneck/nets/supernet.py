@@ -120,6 +120,10 @@ def _names(space: BlockSpace, tokens: Tokens, spec: NetSpec) -> dict[str, str]:
         kind = row.op
         if isinstance(row, Bneck):
             kind = "mbconv" if spec.expands(int(index)) else "dconv"
+            if row.needs_expansion:  # the other universal inverted bottlenecks, each by itself
+                kind = {(1, 1): "extradw", (1, 0): "convnext"}.get(
+                    (bool(row.start), bool(row.kernel)), "ffn"
+                )
         found[name] = f"{places[int(index)]}/{kind}/{part}".replace(".", "/")
     return found
 

@@ -77,6 +77,7 @@ def figure2(timing: Timing, scores: Scores) -> Exhibit:
             words = (
                 f"{row.label}: {row.top1} %, {{:.4g}}M multiply-adds, {{:.3g}}M parameters ({{}})"
             )
+            assert printed.madds_m is not None
             said = words.format(printed.madds_m, printed.params_m, "paper")
             theirs.append(Point(printed.madds_m, row.top1, said))
             whose = "accuracy the paper" if top1 is None else "accuracy of a run here"

@@ -9,7 +9,7 @@ from bneck.records.run import SearchRecord
 from bneck.report.numbers import ARROW, listed, percent, several
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.rows import Bneck, Pool
+from bneck.specs.rows import Bneck, Pool, operator_words
 from bneck.specs.text import from_text
 
 
@@ -49,7 +49,7 @@ def cuts(record: SearchRecord) -> list[RowCut] | None:
         expanded = None
         if isinstance(wide, Bneck) and isinstance(narrow, Bneck):
             expanded = (wide.expanded, narrow.expanded)
-        words = [f"{wide.op} {wide.kernel}x{wide.kernel}"]
+        words = [operator_words(wide)]
         words += [f"stride {wide.stride}"] if wide.stride != 1 else []
         words += ["SE"] if isinstance(wide, Bneck) and wide.se else []
         kept = after[i].madds / before[i].madds

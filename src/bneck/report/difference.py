@@ -98,6 +98,7 @@ def _cells(spec: NetSpec, index: int) -> tuple[str, ...]:
     if isinstance(row, Pool):
         return ("pool", *(NONE,) * (len(COLUMNS) - 1))
     expanded = squeeze = NONE
+    kernel = row.kernels if isinstance(row, Bneck) else str(row.kernel)
     if isinstance(row, Bneck):
         name = ("fused" if row.fused else "bneck") + (
             f", rate {row.dilation}" if row.dilation > 1 else ""
@@ -105,4 +106,4 @@ def _cells(spec: NetSpec, index: int) -> tuple[str, ...]:
         expanded, squeeze = str(row.expanded), str(row.se or NONE)
     else:
         name = "conv" if row.bn else "conv, no BN"
-    return (name, str(row.kernel), expanded, str(row.out), squeeze, row.act, str(row.stride))
+    return (name, kernel, expanded, str(row.out), squeeze, row.act, str(row.stride))

@@ -11,7 +11,7 @@ from bneck.report.blocks import Picture
 from bneck.report.scatter import CHART_STYLE, svg_file
 from bneck.report.tables import html_text
 from bneck.specs.network import NetSpec
-from bneck.specs.rows import Bneck, Pool, Row
+from bneck.specs.rows import Bneck, Pool, Row, operator_words
 
 STEP, BAR = 31, 22  # units from block to block, and a block's breadth
 TALLEST, FLOOR, HEIGHT = 92, 134, 182  # of the widest block; the line blocks stand on; of a network
@@ -21,8 +21,9 @@ COLOUR = {"relu": 1, "relu6": 4, "hswish": 0, "linear": 5}
 NAMES = {"relu": "ReLU", "relu6": "ReLU6", "hswish": "h-swish", "linear": "linear"}
 NOTE = (
     "From the image (left) to the classifier; height grows with the square root of the width. Full bars are "
-    "expansions, frames inside them outputs; the number in a bar is the kernel, above it the expansion, below "
-    "it the output. A ring is squeeze-and-excite, a dashed line a halved map, a + a residual."
+    "expansions, frames inside them outputs; the number in a bar is the kernel (3+5: 3 before the expansion), "
+    "above it the expansion, below it the output. A ring is squeeze-and-excite, a dashed line a halved map, a "
+    "+ a residual."
 )
 
 NETWORK_STYLE = """\
@@ -35,6 +36,7 @@ NETWORK_STYLE = """\
 .network .conv .mark { fill: var(--paper, #fff); stroke: currentColor; stroke-width: 2; }
 .network .inner { fill: none; stroke: #fff; stroke-width: 1.2; opacity: 0.85; }
 .network text.in { fill: #fff; font-weight: 650; }
+.network text.both { font-size: 9px; }
 .network .conv text.in { fill: currentColor; }
 .network .ring { fill: none; stroke: currentColor; stroke-width: 2.2; }
 .network .down { stroke: var(--soft, #8a8a8a); stroke-dasharray: 2 3; fill: none; }
@@ -135,8 +137,9 @@ def _block(
         f'<g class="c{COLOUR[row.act]} {row.op}">'
         f'<path class="mark" d="M{left:.1f} {FLOOR - tall:.1f}h{BAR}v{tall:.1f}h-{BAR}z"/>'
     )
-    above = ""
+    above, kernel = "", str(row.kernel)
     if isinstance(row, Bneck):
+        kernel = row.kernels
         low = _tall(row.out, widest)
         yield f'<path class="inner" d="M{left + 3:.1f} {FLOOR}v-{low:.1f}h{BAR - 6}v{low:.1f}"/>'
         if row.se:
@@ -144,7 +147,8 @@ def _block(
         above = (
             f'<text class="quiet" x="{middle:.1f}" y="{FLOOR - tall - 4:.1f}">{row.expanded}</text>'
         )
-    yield f'<text class="in" x="{middle:.1f}" y="{FLOOR - 5}">{row.kernel}</text></g>{above}'
+    small = " both" if len(kernel) > 2 else ""
+    yield f'<text class="in{small}" x="{middle:.1f}" y="{FLOOR - 5}">{kernel}</text></g>{above}'
     yield f'<text class="quiet" x="{middle:.1f}" y="{foot}">{row.out}{"+" * skip}</text></g>'
 
 
@@ -152,7 +156,7 @@ def _words(spec: NetSpec, index: int) -> str:
     row = spec.rows[index]
     if isinstance(row, Pool):
         return "global average pool"
-    words = [f"{row.op} {row.kernel}x{row.kernel}"]
+    words = [operator_words(row)]
     words += [f"expansion {row.expanded}"] if isinstance(row, Bneck) else []
     words += [f"output {row.out}"]
     words += [f"squeeze {row.se}"] if isinstance(row, Bneck) and row.se else []

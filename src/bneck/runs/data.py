@@ -76,8 +76,9 @@ def prepared(
         InputError: no such data, or data that changed since the run was begun or cannot be used.
     """
     scratch, kept = folder.scratch / "data", record["data"]
-    if "prepared" in kept:
-        return reopened(task, kept["prepared"], scratch)
+    begun_with = kept.get("prepared")
+    if begun_with is not None and scratch.is_dir():
+        return reopened(task, begun_with, scratch)
 
     def prepare(told: Progress) -> Data:
         found = task.find(kept["path"], options, seed=seed)
@@ -87,6 +88,15 @@ def prepared(
         )
 
     data = group.first_then_all(lambda: prepare(progress), lambda: prepare(Silent()))
+    if begun_with is not None:  # somebody deleted the folder of what an unfinished run needs
+        if (
+            prepared_record(data) != begun_with
+            or not data.counts().items() <= kept["splits"].items()
+        ):
+            raise InputError(
+                f"{data_name(record, None)} has changed since the run was begun; start a new run"
+            )
+        return data
     kept["splits"] |= data.counts()
     kept["left_out"] += [[one.what, one.why] for one in data.left_out()]
     if how.get("heldout"):
@@ -204,6 +214,10 @@ def run_dataset(run: Trained, data: str | Path | None = None) -> Dataset:
         )
     seed = (run.record.get("options") or {}).get("seed", 0)
     place = known["path"] if data is None else str(data)
+    if data is None and place is not None and "://" not in place and not Path(place).exists():
+        raise InputError(
+            f"the images that {run.spec.name} was trained on are no longer at {place}; pass images with --data"
+        )
     found = run.task.find(place, run.options, seed=seed)
     if data is None:
         check_divided(found.found.val, run.record, place)

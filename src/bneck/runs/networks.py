@@ -52,18 +52,22 @@ def count(name: Network, *, task: str = DEFAULT, **options: Any) -> Count:
     return count_whole(*chosen.arrange(name, own, None))
 
 
-def zoo(pattern: str = "*", *, task: str = DEFAULT) -> list[dict[str, Any]]:
-    """The paper's networks of a task: exact counts and what was printed about each.
+def zoo(
+    pattern: str = "*", *, task: str = DEFAULT, published: bool = False
+) -> list[dict[str, Any]]:
+    """The known networks of a task: exact counts and what was printed about each.
 
     Args:
         pattern: shell-style, as "v3-small*"; a name without wildcards stands for what begins with it.
         task: its name.
+        published: list every published score instead, with its source and the weights that have it.
 
     Raises:
         InputError: nothing has such a name.
     """
     chosen = task_named(task)
-    return [dict(values) for values in chosen.zoo(pattern).values]
+    table = chosen.published(pattern) if published else chosen.zoo(pattern)
+    return [dict(values) for values in table.values]
 
 
 def build(name: Network, *, task: str | None = None, seed: int = 0) -> Any:

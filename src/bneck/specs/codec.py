@@ -93,9 +93,11 @@ def to_codec(spec: NetSpec) -> list[str]:
     if last < 0:
         raise SpecError(f"{spec.name} has no bneck rows; the block strings have nothing to say")
     for i, row in enumerate(spec.rows[1 : last + 1], 1):
-        if not isinstance(row, Bneck) or row.dilation != 1:
+        plain = isinstance(row, Bneck) and not row.fused and row.kernel and not row.start
+        if not isinstance(row, Bneck) or not plain or row.dilation != 1:
             raise SpecError(
-                f"row {i} is {row}; a block string holds bneck rows without dilation only"
+                f"row {i} is {row}; a block string holds bneck rows of one depthwise convolution without "
+                "dilation only"
             )
         block = _block_of(i, row, spec.width_into(i))
         if blocks and (joined := _joined(blocks[-1], block, row)):

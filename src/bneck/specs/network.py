@@ -76,6 +76,12 @@ class NetSpec:
                     f"row {i} asks for a residual that cannot add up: stride {row.stride}, "
                     f"{width} channels in and {row.out} out; it needs stride 1 and equal widths"
                 )
+            if isinstance(row, Bneck) and row.needs_expansion and row.expanded == width:
+                why = f"start {row.start}" if row.start else "kernel 0"
+                raise SpecError(
+                    f"row {i} has {why} and no expansion: {width} channels enter it and expanded is {width}; "
+                    "give it another expansion, or a kernel alone"
+                )
             width = row.out
 
     @property
@@ -176,6 +182,14 @@ def bneck_layers(
 ) -> Iterator[Layer]:
     """The operators of one bneck row that `width` channels of `size` pixels enter."""
     name, wide, size_out = f"rows.{index}", row.expanded, strided(size, row.stride)
+    if row.start:
+        step = 1 if row.kernel else row.stride
+        begun = strided(size, step)
+        yield Layer(
+            name=f"{name}.start", kind="depthwise", row=index, width_in=width, out=width, size_in=size,
+            size_out=begun, kernel=row.start, stride=step, dilation=row.dilation,
+        )  # fmt: skip
+        size = begun
     spatial = partial(
         Layer, row=index, out=wide, size_in=size, size_out=size_out, kernel=row.kernel,
         stride=row.stride, dilation=row.dilation, act=row.act,
@@ -188,7 +202,8 @@ def bneck_layers(
                 name=f"{name}.expand", kind="conv", row=index, width_in=width, out=wide,
                 size_in=size, size_out=size, act=row.act,
             )  # fmt: skip
-        yield spatial(name=f"{name}.depthwise", kind="depthwise", width_in=wide)
+        if row.kernel:
+            yield spatial(name=f"{name}.depthwise", kind="depthwise", width_in=wide)
     after = partial(Layer, row=index, width_in=wide, size_in=size_out, size_out=size_out)
     if row.se:
         yield after(name=f"{name}.se", kind="squeeze", out=wide, mid=row.se, bn=False)

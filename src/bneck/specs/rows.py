@@ -43,8 +43,13 @@ class Bneck:
     `expanded` is the tables' "exp size": channels, never a ratio; where it equals the row's input
     there is no expand convolution. `se` is the squeeze width in channels, 0 for none. `skip` is
     "auto" (add when stride is 1 and input and output widths agree), "yes" or "no". `out_act` is the
-    nonlinearity after the projection, which only MobileNetV1 has. A `fused` row expands by one full
-    k x k convolution instead of the 1x1 and the depthwise one (the EdgeTPU networks).
+    nonlinearity after the projection, which MobileNetV1 and LCNet have. A `fused` row expands by one
+    full k x k convolution instead of the 1x1 and the depthwise one (the EdgeTPU networks).
+
+    `start` is the kernel of a depthwise convolution before the expansion, with batch norm and no
+    nonlinearity, 0 for none; `kernel` 0 leaves out the depthwise one after it. With both a row is any
+    of MobileNetV4's universal inverted bottlenecks. The stride is the later depthwise one's, the
+    dilation that of both.
     """
 
     kernel: int
@@ -57,24 +62,51 @@ class Bneck:
     skip: Skip = "auto"
     out_act: Act = "linear"
     fused: bool = False
+    start: int = 0
     op = "bneck"
 
     def __post_init__(self) -> None:
+        sizes = {"kernel": self.kernel, "start": self.start}
+        kernels = {name: size for name, size in sizes.items() if size or type(size) is not int}
         check_sizes(
-            kernel=self.kernel, expanded=self.expanded, out=self.out, stride=self.stride,
+            **kernels, expanded=self.expanded, out=self.out, stride=self.stride,
             dilation=self.dilation,
         )  # fmt: skip
         if not isinstance(self.se, int) or isinstance(self.se, bool) or self.se < 0:
             raise SpecError(
                 f"se is {self.se!r}; it must be a squeeze width in channels, 0 for none"
             )
-        _check_shape(self.kernel, self.stride, self.act)
+        for kind, size in (kernels or {"kernel": 1}).items():
+            _check_shape(size, self.stride, self.act, kind)
+        self._check_depthwise(bool(kernels))
         if self.skip not in SKIPS:
             raise SpecError(f"skip is {self.skip!r}; allowed are {', '.join(SKIPS)}")
         if self.out_act not in ACTS:
             raise SpecError(f"out_act is {self.out_act!r}; allowed are {', '.join(ACTS)}")
         if not isinstance(self.fused, bool):
             raise SpecError(f"fused is {self.fused!r}; it must be true or false")
+
+    def _check_depthwise(self, there: bool) -> None:
+        if self.stride > 1 and not there:
+            raise SpecError(
+                f"stride is {self.stride}, and with kernel 0 and start 0 there is no depthwise convolution "
+                "that could have it; give one of them a size, or stride 1"
+            )
+        if self.fused and (self.start or not self.kernel):
+            raise SpecError(
+                f"the row is fused, with kernel {self.kernel} and start {self.start}; a fused row has a kernel "
+                "of at least 1 and start 0"
+            )
+
+    @property
+    def needs_expansion(self) -> bool:
+        """Whether it is no row without an expand convolution: one with a start, or no kernel."""
+        return bool(self.start) or not self.kernel
+
+    @property
+    def kernels(self) -> str:
+        """The kernels of its depthwise convolutions as tables print them: "5", with a start "3+5"."""
+        return f"{self.start}+{self.kernel}" if self.start else str(self.kernel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +118,13 @@ class Pool:
 
 Row: TypeAlias = Conv | Bneck | Pool
 ROW_KINDS: dict[str, type[Row]] = {kind.op: kind for kind in (Conv, Bneck, Pool)}
+
+
+def operator_words(row: Conv | Bneck) -> str:
+    """A row's operator in words: "conv 1x1", "bneck 5x5", "bneck start 3x3, 5x5"."""
+    start = [f"start {row.start}x{row.start}"] if isinstance(row, Bneck) and row.start else []
+    sides = start + [f"{row.kernel}x{row.kernel}"] * (row.kernel > 0)
+    return f"{row.op} {', '.join(sides) or 'without depthwise'}"
 
 
 def round8(value: float) -> int:
@@ -115,9 +154,9 @@ def check_sizes(**sizes: object) -> None:
             raise SpecError(f"{name} is {size!r}; it must be a whole number of at least 1")
 
 
-def _check_shape(kernel: int, stride: int, act: str) -> None:
+def _check_shape(kernel: int, stride: int, act: str, kind: str = "kernel") -> None:
     if kernel % 2 == 0:
-        raise SpecError(f"kernel is {kernel}; it must be odd, or input and output do not line up")
+        raise SpecError(f"{kind} is {kernel}; it must be odd, or input and output do not line up")
     if stride not in (1, 2):
         raise SpecError(f"stride is {stride}; it must be 1 or 2")
     if act not in ACTS:

@@ -36,8 +36,12 @@ def last_stage(spec: NetSpec) -> tuple[int, Literal["original", "efficient"]]:
             f"{spec.name} has neither last stage of Fig. 5: bneck, 1x1 conv, pool, and after the "
             "pool one 1x1 conv or none"
         )
-    if not head and (block.fused or block.stride > 1):
-        raise SpecError(f"the last bneck of {spec.name} is fused or strided; Fig. 5's is neither")
+    odd = block.fused or block.stride > 1 or block.start or not block.kernel
+    if not head and odd:
+        raise SpecError(
+            f"the last bneck of {spec.name} is fused, strided or has another depthwise convolution than one "
+            "after its expansion; Fig. 5's is a plain one"
+        )
     return at, "efficient" if head else "original"
 
 
@@ -140,7 +144,8 @@ def output_stride(spec: NetSpec, stride: int) -> NetSpec:
         elif reached < stride:
             reached *= row.stride
         elif isinstance(row, Bneck):
-            dense = replace(row, dilation=row.dilation * rate if row.kernel > 1 else 1, stride=1)
+            dilated = max(row.kernel, row.start) > 1
+            dense = replace(row, dilation=row.dilation * rate if dilated else 1, stride=1)
             if row.stride > 1 and row.skip == "auto" and row.out == spec.width_into(i):
                 dense = replace(dense, skip="no")
             rate *= row.stride

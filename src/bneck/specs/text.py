@@ -94,7 +94,7 @@ def load(path: Path) -> NetSpec:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not utf-8 text"
+        reason = getattr(error, "strerror", None) or "it is not utf-8 text, save it as UTF-8"
         raise SpecError(f"{path} cannot be read: {reason}") from None
     try:
         return from_text(text)

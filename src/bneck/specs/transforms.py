@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
@@ -26,18 +27,24 @@ class WidthRule:
 
     Up to 1.0 the convs after the pool keep theirs ("head"), or all convs after the last bneck
     ("tail"), or none do. Above 1.0 these are "fixed" too, or "scaled" like the rest. Scaled widths
-    are rounded to 8 (`round8`), or down to a whole number, at least 8 (MobileNetV1).
+    are rounded to 8 (`round8`), or down to a whole number, at least 8 (MobileNetV1). With `stem` it
+    keeps its width up to 1.0 (MobileNetV4). Squeeze widths are kept a quarter of what they are one of
+    at width 1; "input" decides where that is both the expansion and the input (LCNet).
     """
 
     keeps: Literal["head", "tail", "none"] = "head"
     above_one: Literal["fixed", "scaled"] = "fixed"
     rounding: Literal["by8", "down"] = "by8"
+    stem: bool = False
+    squeeze_of: Literal["expansion", "input"] = "expansion"
 
-    def kept(self, spec: NetSpec, width: float) -> range:
+    def kept(self, spec: NetSpec, width: float) -> set[int]:
+        stem = {0} if self.stem and width < 1 else set()
         if self.keeps == "none" or (width > 1 and self.above_one == "scaled"):
-            return range(0)
+            return stem
         last = max((i for i, row in enumerate(spec.rows) if isinstance(row, Bneck)), default=0)
-        return range((last if self.keeps == "tail" else spec.pool_at) + 1, len(spec.rows))
+        first = (last if self.keeps == "tail" else spec.pool_at) + 1
+        return stem | {*range(first, len(spec.rows))}
 
     def rounded(self, value: float) -> int:
         return round8(value) if self.rounding == "by8" else max(8, int(value))
@@ -71,7 +78,11 @@ def scale_width(spec: NetSpec, width: float, rule: WidthRule | None = None) -> N
             before = spec.width_into(i)
             ratio = Fraction(row.expanded, before)
             expanded = rule.rounded(float(ratio * into)) if spec.expands(i) else into
+            if row.needs_expansion and expanded == into:
+                expanded += 8
+            by_input = rule.squeeze_of == "input" and row.se == squeeze_of_input(before)
             row = refit(row, expanded, before, into)
+            row = replace(row, se=squeeze_of_input(into)) if by_input else row
         rows.append(row)
         into = row.out
     return replace(spec, name=f"{spec.name}-{width:g}", rows=tuple(rows))
@@ -85,7 +96,8 @@ def minimalistic(spec: NetSpec) -> NetSpec:
 
     def simple(row: Row) -> Row:
         if isinstance(row, Bneck):
-            return replace(row, kernel=3, se=0, act="relu")
+            kernel, start = min(row.kernel, 3), min(row.start, 3)
+            return replace(row, kernel=kernel, start=start, se=0, act="relu")
         return replace(row, act="relu") if isinstance(row, Conv) and row.act != "linear" else row
 
     return replace(spec, name=f"{spec.name}-minimalistic", rows=tuple(map(simple, spec.rows)))
@@ -106,12 +118,7 @@ def refit(row: Bneck, expanded: int, before: int, into: int) -> Bneck:
 
 def with_expanded(spec: NetSpec, index: int, expanded: int) -> NetSpec:
     """Change the expansion of row `index` (NetAdapt's first kind of proposal, section 4.2)."""
-    row = spec.rows[index]
-    if not isinstance(row, Bneck):
-        raise SpecError(f"row {index} is a {row.op}; only a bneck has an expansion")
-    width = spec.width_into(index)
-    changed = refit(row, expanded, width, width)
-    return replace(spec, rows=(*spec.rows[:index], changed, *spec.rows[index + 1 :]))
+    return with_widths(spec, {}, {index: expanded})
 
 
 def with_out(spec: NetSpec, indices: tuple[int, ...], out: int) -> NetSpec:
@@ -119,19 +126,35 @@ def with_out(spec: NetSpec, indices: tuple[int, ...], out: int) -> NetSpec:
 
     A row after them that has no expand convolution gets none.
     """
+    return with_widths(spec, dict.fromkeys(indices, out), {})
+
+
+def with_widths(
+    spec: NetSpec, out: Mapping[int, int], expanded: Mapping[int, int], *, without: Collection[int] = ()
+) -> NetSpec:  # fmt: skip
+    """Change outputs and expansions of several rows at once, by row.
+
+    Other rows keep theirs, but one without an expand convolution gets none. Rows `without` are left
+    out; they must be residual ones.
+    """
     rows = list(spec.rows)
-    for i in indices:
-        row = rows[i]
-        if isinstance(row, Pool):
+    for i in out:
+        if isinstance(rows[i], Pool):
             raise SpecError(f"row {i} is a pool; it has no width of its own")
-        rows[i] = replace(row, out=out)
+    for i in expanded:
+        if not isinstance(rows[i], Bneck):
+            raise SpecError(f"row {i} is a {rows[i].op}; only a bneck has an expansion")
     width = spec.channels
     for i, row in enumerate(rows):
+        if isinstance(row, Pool) or i in without:
+            continue
+        row = replace(row, out=out.get(i, row.out))
         if isinstance(row, Bneck):
-            expanded = row.expanded if spec.expands(i) else width
-            rows[i] = refit(row, expanded, spec.width_into(i), width)
-        width = width if isinstance(row, Pool) else row.out
-    return replace(spec, rows=tuple(rows))
+            usual = row.expanded if spec.expands(i) else width
+            row = refit(row, expanded.get(i, usual), spec.width_into(i), width)
+        rows[i] = row
+        width = row.out
+    return replace(spec, rows=tuple(row for i, row in enumerate(rows) if i not in without))
 
 
 def squeezed_like(spec: NetSpec, seed: NetSpec) -> NetSpec:
@@ -169,7 +192,6 @@ def stages(spec: NetSpec) -> list[tuple[int, ...]]:
 
 def random_widths(spec: NetSpec, rng: random.Random, *, least: float = 0.25) -> NetSpec:
     """The same rows and residuals with random widths, from `least` of the seed's to the seed's own."""
-    drawn = fix_skips(spec)
     # One scale for all widths first: independent widths alone would make every network mid-sized.
     scale = rng.uniform(least, 1.2)
 
@@ -178,13 +200,15 @@ def random_widths(spec: NetSpec, rng: random.Random, *, least: float = 0.25) -> 
         return min(seed_width, round8(seed_width * share))
 
     head = [(i,) for i in range(spec.pool_at + 1, len(spec.rows))]
+    out: dict[int, int] = {}
     for group in [*stages(spec), *head]:
-        drawn = with_out(drawn, group, width(spec.rows[group[0]].out))  # type: ignore[union-attr]
+        out |= dict.fromkeys(group, width(spec.rows[group[0]].out))  # type: ignore[union-attr]
+    expanded = {}
     for i, row in enumerate(spec.rows):
         if isinstance(row, Bneck) and spec.expands(i):
-            into, most = drawn.width_into(i), row.expanded
-            drawn = with_expanded(drawn, i, beside(into, width(most), most=most, fused=row.fused))
-    return drawn
+            into, most = out[i - 1], row.expanded
+            expanded[i] = beside(into, width(most), most=most, fused=row.fused)
+    return with_widths(fix_skips(spec), out, expanded)
 
 
 def beside(width_in: int, expanded: int, *, most: int, fused: bool) -> int:

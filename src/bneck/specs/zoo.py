@@ -1,4 +1,4 @@
-"""The networks of the paper as tables that read like its own, and names for their variants.
+"""The networks of the paper and its relatives as tables that read like its own, and their variants.
 
 `FAMILY[-WIDTH][+VARIANT...][@RESOLUTION]`: `v3-large`, `v3-small-0.75`, `v3-large@192`,
 `v3-large+relu`, `v3-small-1.25+rf2+os16@96`. `specs.variants` has the variants.
@@ -91,6 +91,17 @@ def _pair(width_in: int, out: int, stride: int) -> Bneck:
     return Bneck(3, width_in, out, 0, "relu6", stride, skip="no", out_act="relu6")
 
 
+def _lc_pair(kernel: int, width_in: int, out: int, stride: int, *, se: bool = False) -> Bneck:
+    """LCNet's row: V1's with h-swish; squeeze-and-excite to a quarter."""
+    squeeze = width_in // 4 if se else 0
+    return Bneck(kernel, width_in, out, squeeze, "hswish", stride, skip="no", out_act="hswish")
+
+
+def _uib(start: int, kernel: int, stride: int, out: int, expanded: int) -> Bneck:
+    """V4's universal inverted bottleneck."""
+    return Bneck(kernel, expanded, out, 0, "relu", stride, start=start)
+
+
 V1 = NetSpec(  # "MobileNets", Table 1
     name="v1",
     dropout=0.001,
@@ -155,11 +166,93 @@ PROXYLESS_MOBILE = NetSpec(  # "ProxylessNAS", Fig. 4(c), one line per stage
     ), act="relu6"),
 )  # fmt: skip
 
+V4_CONV_SMALL = NetSpec(  # "MobileNetV4", MNv4-Conv-S
+    name="v4-conv-small",
+    rows=(
+        Conv(3, 32, "relu", 2),
+        Conv(3, 32, "relu", 2),
+        Conv(1, 32, "relu"),
+        Conv(3, 96, "relu", 2),
+        Conv(1, 64, "relu"),
+        #  start k s  out  exp
+        _uib(5, 5, 2, 96, 192),
+        *[_uib(0, 3, 1, 96, 192)] * 4,
+        _uib(3, 0, 1, 96, 384),
+        _uib(3, 3, 2, 128, 576),
+        _uib(5, 5, 1, 128, 512),
+        _uib(0, 5, 1, 128, 512),
+        _uib(0, 5, 1, 128, 384),
+        *[_uib(0, 3, 1, 128, 512)] * 2,
+        Conv(1, 960, "relu"),
+        Pool(),
+        Conv(1, 1280, "relu"),
+    ),
+)
+
+V4_CONV_MEDIUM = NetSpec(  # "MobileNetV4", MNv4-Conv-M
+    name="v4-conv-medium",
+    rows=(
+        Conv(3, 32, "relu", 2),
+        Bneck(3, 128, 48, 0, "relu", 2, fused=True),
+        #  start k s  out  exp
+        _uib(3, 5, 2, 80, 192),
+        _uib(3, 3, 1, 80, 160),
+        _uib(3, 5, 2, 160, 480),
+        *[_uib(3, 3, 1, 160, 640)] * 2,
+        _uib(3, 5, 1, 160, 640),
+        _uib(3, 3, 1, 160, 640),
+        _uib(3, 0, 1, 160, 640),
+        _uib(0, 0, 1, 160, 320),
+        _uib(3, 0, 1, 160, 640),
+        _uib(5, 5, 2, 256, 960),
+        _uib(5, 5, 1, 256, 1024),
+        *[_uib(3, 5, 1, 256, 1024)] * 2,
+        _uib(0, 0, 1, 256, 1024),
+        _uib(3, 0, 1, 256, 1024),
+        _uib(3, 5, 1, 256, 512),
+        _uib(5, 5, 1, 256, 1024),
+        *[_uib(0, 0, 1, 256, 1024)] * 2,
+        _uib(5, 0, 1, 256, 512),
+        Conv(1, 960, "relu"),
+        Pool(),
+        Conv(1, 1280, "relu"),
+    ),
+)
+
+LCNET = NetSpec(  # "PP-LCNet", Table 1
+    name="lcnet",
+    rows=(
+        Conv(3, 16, "hswish", 2),
+        #        k  in   out  s
+        _lc_pair(3, 16, 32, 1),
+        _lc_pair(3, 32, 64, 2),
+        _lc_pair(3, 64, 64, 1),
+        _lc_pair(3, 64, 128, 2),
+        _lc_pair(3, 128, 128, 1),
+        _lc_pair(3, 128, 256, 2),
+        *[_lc_pair(5, 256, 256, 1)] * 5,
+        _lc_pair(5, 256, 512, 2, se=True),
+        _lc_pair(5, 512, 512, 1, se=True),
+        Pool(),
+        Conv(1, 1280, "hswish", bn=False),
+    ),
+)
+
+EFFICIENTNET_LITE0 = NetSpec(  # the authors' code: EfficientNet-B0 with ReLU6, nothing squeezes
+    name="efficientnet-lite0",
+    rows=block_rows((
+        "r1_k3_s11_e1_i32_o16", "r2_k3_s22_e6_i16_o24", "r2_k5_s22_e6_i24_o40",
+        "r3_k3_s22_e6_i40_o80", "r3_k5_s11_e6_i80_o112", "r4_k5_s22_e6_i112_o192",
+        "r1_k3_s11_e6_i192_o320",
+    ), act="relu6"),
+)  # fmt: skip
+
 NETWORKS: dict[str, NetSpec] = {
     spec.name: spec
     for spec in (
         V3_LARGE, V3_SMALL, minimalistic(V3_LARGE), minimalistic(V3_SMALL), V3_EDGETPU,
         V1, V2, MNASNET_A1, MNAS_SMALL, PROXYLESS_MOBILE,
+        V4_CONV_SMALL, V4_CONV_MEDIUM, LCNET, EFFICIENTNET_LITE0,
     )
 }  # fmt: skip
 
@@ -173,6 +266,10 @@ WIDTH_RULES: dict[str, WidthRule] = {
     "mnasnet-a1": WidthRule(keeps="tail"),
     "mnas-small": WidthRule(keeps="tail"),
     "proxyless-mobile": WidthRule(keeps="tail", above_one="scaled"),
+    "v4-conv-small": WidthRule(stem=True),
+    "v4-conv-medium": WidthRule(stem=True),
+    "lcnet": WidthRule(squeeze_of="input"),
+    "efficientnet-lite0": WidthRule(keeps="tail", above_one="scaled"),
 }
 
 

@@ -355,6 +355,16 @@ class Task(Protocol):
             f"the paper has no networks of the task {self.name}; choose another --task, or see: bneck zoo"
         )
 
+    def published(self, pattern: str) -> Table:
+        """Every published score of the zoo's networks, its source, and the weights where there are some.
+
+        Raises:
+            InputError: none is known for this task, or none of such a name.
+        """
+        raise InputError(
+            f"no published scores of the task {self.name} are known; choose another --task, or see: bneck zoo"
+        )
+
     def score_table(self, scores: Sequence[Mapping[str, Any]]) -> Table | None:
         """Details of scores for the terminal; None where the one line says all."""
         return None

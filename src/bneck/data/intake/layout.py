@@ -40,8 +40,16 @@ def find_layout(root: Path) -> Layout:
     """
     place = single(root)
     inside = subfolders(place)
-    notes = [] if place == root else [f"found in {place.relative_to(root)}"]
     named = _named(place, inside)
+    if not named and (holder := _only_holder(place, inside)):
+        others = [name for name, path in inside.items() if not holder.is_relative_to(path)]
+        notes = _unused(inside, others)
+        place, inside = holder, subfolders(holder)
+        named = _named(place, inside)
+    else:
+        notes = []
+    if place != root:
+        notes.insert(0, f"found in {place.relative_to(root)}")
     if not named and (within := _within_classes(inside)):
         places = dict.fromkeys(within, place)
         return _chosen(places, within, notes)
@@ -49,7 +57,8 @@ def find_layout(root: Path) -> Layout:
         unlabelled = [name for name in inside if set(words(name)) & set(_UNLABELLED)]
         classes = {name: path for name, path in inside.items() if name not in unlabelled}
         notes += _unused(inside, unlabelled)
-        notes += _variants(classes)
+        if split_of(place.name) != "train":  # which says that its folders are classes
+            _check_variants(place, classes)
         return _chosen({"train": place}, {"train": classes}, notes)
     if "train" not in named.values():
         rest = {name: path for name, path in inside.items() if name not in named}
@@ -129,14 +138,44 @@ def _within_classes(inside: Classes) -> dict[str, dict[str, Path]]:
     return found
 
 
-def _variants(classes: Classes) -> list[str]:
-    """A note where the folders hold the same folders: perhaps variants of a dataset, as color and grayscale."""
-    inner = [tuple(subfolders(folder)) for folder in classes.values()]
-    if len(inner) < 2 or len(inner[0]) < 2 or len(set(inner)) > 1:
-        return []
-    return [
-        f"all classes hold the folders {few(inner[0])}: if these are the classes, give one of the folders above"
+def _only_holder(place: Path, inside: Classes) -> Path | None:
+    """The folder that has a train split inside, where the others have none, as data/train next to docs.
+
+    Raises:
+        DataError: some of several folders have a train split inside, and others images without one.
+    """
+    places = {name: single(folder) for name, folder in inside.items()}
+    holders = [
+        name for name, deep in places.items()
+        if any(
+            only_a_split(path.name) and split_of(path.name) == "train" and has_images(path)
+            for path in (*subfolders(deep).values(), *[deep] * (deep != inside[name]))
+        )
+    ]  # fmt: skip
+    others = [name for name, path in inside.items() if name not in holders and has_images(path)]
+    if len(holders) == 1 and len(inside) > 1:
+        return places[holders[0]]
+    if holders and others:
+        raise DataError(
+            f"{place} has a train split inside {holders[0]!r} and others, and none inside {others[0]!r}; give "
+            "the folder of one dataset, or divide all classes alike"
+        )
+    return None
+
+
+def _check_variants(place: Path, classes: Classes) -> None:
+    """Raise DataError where the folders hold the same folders: splits or folds, or variants of a dataset."""
+    inner = [
+        tuple(name for name, path in subfolders(folder).items() if has_images(path))
+        for folder in classes.values()
     ]
+    if len(inner) < 2 or len(inner[0]) < 2 or len(set(inner)) > 1:
+        return
+    raise DataError(
+        f"each of {few(list(classes))} in {place} holds the folders {few(inner[0])}, as splits, folds or "
+        "variants of one dataset do; call splits train, val and test, or give one of the folders, or, if they "
+        f"are the classes, move them into {place / 'train'}"
+    )
 
 
 def _one_each(place: Path, named: Mapping[str, Split]) -> dict[Split, str]:

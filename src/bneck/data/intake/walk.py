@@ -26,6 +26,7 @@ _NO_IMAGES = (
     ".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".npy", ".npz", ".mat", ".db",
     ".ini", ".py", ".zip", ".tar", ".gz", ".pdf", ".mp4", ".log", ".names", ".data", ".h5", ".cache", ".url",
 )  # fmt: skip
+ARCHIVES = (".zip", ".rar", ".7z", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 # What systems put next to files: Synology, QNAP, macOS, Windows, Linux, Python.
 _SYSTEM = frozenset((
     "@eadir", "@tmp", "@__thumb", "#recycle", "#snapshot", "__macosx", "$recycle.bin", "recycler",
@@ -62,8 +63,9 @@ def subfolders(folder: Path) -> dict[str, Path]:
     except FileNotFoundError:
         raise DataError(f"there is no folder {folder}; check the path") from None
     except NotADirectoryError:
+        packed = "unpack it and " if folder.name.lower().endswith(ARCHIVES) else ""
         raise DataError(
-            f"{folder} is not a folder; give the folder that holds the class folders"
+            f"{folder} is not a folder; {packed}give the folder that holds the class folders"
         ) from None
     except OSError as error:
         raise _unreadable(folder, error) from None

@@ -10,7 +10,7 @@ met. The greedy form drops what costs the least importance per millisecond until
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -31,9 +31,7 @@ from bneck.specs.network import NetSpec
 from bneck.specs.transforms import (
     fix_skips,
     rename,
-    squeezed_like,
-    with_expanded,
-    with_out,
+    with_widths,
 )
 
 GRID = 8  # channels; also the floor
@@ -224,17 +222,15 @@ class Allocator:
         return sorted(cuts, key=lambda cut: int(cut.key.split(".")[1]))
 
     def _made(self, choice: _Choice) -> Allocation:
-        spec = self.seed
-        # Outputs first: what an expansion may be depends on the width that enters its row.
-        for key, group in sorted(self.groups.items(), key=lambda item: item[1].inside is not None):
+        out: dict[int, int] = {}
+        expanded: dict[int, int] = {}
+        for key, group in self.groups.items():
             width = group.widths[choice.options[key]]
             if group.inside is not None:
-                spec = with_expanded(spec, group.inside, width)
+                expanded[group.inside] = width
             else:
-                spec = with_out(spec, group.rows, width)
-        spec = squeezed_like(spec, self.seed)
-        kept = [row for i, row in enumerate(spec.rows) if i not in choice.dropped]
-        spec = replace(spec, rows=tuple(kept))
+                out |= dict.fromkeys(group.rows, width)
+        spec = with_widths(self.seed, out, expanded, without=choice.dropped)
         cuts = tuple(self._lost(choice))
         return Allocation(
             spec=rename(spec, f"{self.seed.name}-narrowed") if cuts else self.seed,

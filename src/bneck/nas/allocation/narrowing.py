@@ -16,7 +16,7 @@ import numpy.typing as npt
 from bneck.costs.table import RowShape, row_keys
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.rows import Bneck, Pool
+from bneck.specs.rows import Bneck, Pool, SpecError
 from bneck.specs.transforms import squeezed_like, stages, with_expanded, with_out
 from bneck.specs.wrapper import Wrapper
 
@@ -158,10 +158,13 @@ def _narrowed(
 ) -> list[tuple[RowShape, tuple[int, ...]]]:
     """The rows with another width of a group, none of which loses its expand convolution."""
     for width in reversed(group.widths[:-1]):
-        if group.inside is not None:
-            spec = with_expanded(seed, group.inside, width)
-        else:
-            spec = with_out(seed, group.rows, width)
+        try:
+            if group.inside is not None:
+                spec = with_expanded(seed, group.inside, width)
+            else:
+                spec = with_out(seed, group.rows, width)
+        except SpecError:  # of a row that cannot be without
+            continue
         found = list(row_keys(squeezed_like(spec, seed), wrapper))
         if all(len(now) == len(was) for (_, now), (_, was) in zip(found, base, strict=True)):
             return found

@@ -72,6 +72,7 @@ class Classify(Task):
     evaluate = later("bneck.tasks.classify.evaluate:evaluate")
     compare = later("bneck.tasks.classify.files:compare")
     zoo = later("bneck.tasks.classify.tables:zoo_table")
+    published = later("bneck.tasks.classify.tables:published_table")
 
     def arrange(
         self, network: str | Path | NetSpec, options: ClassifyOptions, dataset: Dataset | None

@@ -32,7 +32,7 @@ from bneck.tasks.data import (
 )
 from bneck.tasks.detect.average_precision import average_precision, check_evaluator
 from bneck.tasks.detect.images import MARGIN, Batch, BoxAugment, box_batches, store, varied
-from bneck.tasks.detect.intake.coco import Annotated, ground_truth, read_coco
+from bneck.tasks.detect.intake.coco import Annotated, ground_truth
 from bneck.tasks.detect.intake.find import find_splits
 from bneck.tasks.detect.loss import DetectionLoss, check_loss, divergence
 from bneck.tasks.detect.scoring import found_in, results, score
@@ -73,13 +73,17 @@ def find(data: str | None, options: Any, *, seed: int) -> AnnotatedImages:
         raise InputError(f"{train.file} has 1 image; batch norm needs at least 2, add images")
     if not objects(train):
         crowds = sum(len(picture.boxes) for picture in train.pictures)
-        why = (
-            f"its {crowds} boxes are all crowds or difficult ones" if crowds else "it has no boxes"
-        )
+        why = "it has no boxes"
+        if crowds:
+            why = f"its {crowds} boxes are all crowds or difficult ones"
+        elif train.dropped:
+            first = train.dropped[0]
+            why = f"all its boxes are left out, the first ({first.what}) because {first.reason}"
         raise InputError(f"{train.file} has nothing to learn from: {why}; annotate some objects")
     parts = {"train": train, "val": val}
     dropped = sum(len(part.dropped) for part in parts.values())
-    notes = [*splits.notes, *["test is left alone"] * ("test" in splits.readers)]
+    told = [f"{name}: {note}" for name, part in parts.items() for note in part.notes]
+    notes = [*splits.notes, *told, *["test is left alone"] * ("test" in splits.readers)]
     if not objects(val):
         notes.append("val has no boxes, so mAP is undefined")
     return AnnotatedImages(
@@ -251,13 +255,10 @@ def evaluate(
     if images is None and data is None:
         images = record["options"]["task"].get("images")
     place = None if images is None else Path(images)
-    if root.is_file() and root.suffix == ".json" and not own:
-        annotated = read_coco(root, images=place)  # all of it, whatever the split is called
-    else:
-        splits = find_splits(root, images=place, seed=seed)
-        if own:
-            check_divided(splits.val, record, root)
-        annotated = splits.read(split, root)
+    splits = find_splits(root, images=place, seed=seed, divide=own)
+    if own:
+        check_divided(splits.val, record, root)
+    annotated = splits.read(split, root)
     annotated = aligned(annotated, answers.labels, "the network")
     annotated = replace(annotated, bits=known_bits(answers, record))
     return score(answers, annotated, split, progress, out=out)

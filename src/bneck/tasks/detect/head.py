@@ -158,9 +158,14 @@ class Detector:
 
     @property
     def taps_expansion(self) -> bool:
-        """Whether C4 is the expansion of its row; where nothing expands (V1), it is the row's input."""
+        """Whether C4 is the expansion of its row.
+
+        Where nothing expands (V1), or only behind the stride (no depthwise convolution after the
+        expansion), it is the row's input.
+        """
         row = self.network.rows[self.c4_row]
-        return isinstance(row, Bneck) and not row.fused and self.network.expands(self.c4_row)
+        before = isinstance(row, Bneck) and not row.fused and row.kernel > 0
+        return before and self.network.expands(self.c4_row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +209,10 @@ def features(detector: Detector) -> Iterator[Layer]:
 def maps(detector: Detector) -> tuple[Map, ...]:
     """C4, C5 and the extra feature maps, largest first."""
     walk = list(features(detector))
-    c4 = next(i for i, layer in enumerate(walk) if layer.row == detector.c4_row)
-    taken = (walk[c4 if detector.taps_expansion else c4 - 1], walk[-1])
+    first = next(i for i, layer in enumerate(walk) if layer.row == detector.c4_row)
+    expansion = f"rows.{detector.c4_row}.expand"
+    c4 = next((layer for layer in walk if layer.name == expansion), walk[first - 1])
+    taken = (c4 if detector.taps_expansion else walk[first - 1], walk[-1])
     found = [Map(layer.name, layer.out, layer.size_out) for layer in taken]
     for i, out in enumerate(detector.extras):
         height, width = found[-1].size

@@ -48,11 +48,11 @@ class DetectorNet(WrappedNet):
                 x = row(x)
             elif self.detector.taps_expansion:
                 assert isinstance(row, BneckRow)
-                expand, *others = row.children()
-                expanded = y = expand(x)
-                for part in others:
+                y = x
+                for name, part in row.named_children():
                     y = part(y)
-                found.append(expanded)
+                    if name == "expand":
+                        found.append(y)
                 x = x + y if row.adds else y
             else:
                 found.append(x)

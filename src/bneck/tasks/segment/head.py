@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from bneck.specs.network import GATES, Gate, Layer, NetSpec, Size, layers
 from bneck.specs.operators import Operators, Pair, Values
-from bneck.specs.rows import Bneck, Pool, SpecError
+from bneck.specs.rows import Bneck, Conv, Pool, SpecError
 from bneck.specs.tails import OUTPUT_STRIDES, output_stride
 from bneck.specs.wrapper import Output, Placed, Tensors, placed_conv, placed_rows
 from bneck.tasks.segment.graph import class_scores, split_project
@@ -112,8 +112,10 @@ class Segmenter:
 
     def is_low(self, layer: Layer) -> bool:
         """Whether it is the spatial convolution of `tap`, whose output is the low-level map."""
-        spatial = layer.kind == "depthwise" or (layer.kind == "conv" and layer.kernel > 1)
-        return layer.row == self.tap and spatial
+        row = self.network.rows[self.tap]
+        if not isinstance(row, Bneck):
+            return layer.row == self.tap
+        return layer.name == f"rows.{self.tap}.{'expand' if row.fused else 'depthwise'}"
 
     def feeds(self) -> Mapping[str, str]:
         """What takes the last map, and LR-ASPP's `low`, which takes the low-level map."""
@@ -170,7 +172,7 @@ def segmenter(
     rows = _tappable(network, _features_end(network))
     if not rows:
         raise SpecError(
-            f"{network.name} has no bneck at 1/{LOW_STRIDE} of the image, where the low-level map "
+            f"{network.name} has no row at 1/{LOW_STRIDE} of the image, where the low-level map "
             "is taken; choose a network with strides of 2 up to there"
         )
     tap = rows[-1]  # before dilation brings later rows to 1/8
@@ -233,8 +235,9 @@ def _features_end(network: NetSpec) -> int:
 
 
 def _tappable(network: NetSpec, end: int) -> list[int]:
-    """Bnecks at 1/8 of the image in front of the first that dilation keeps there."""
+    """Bnecks at 1/8 of the image in front of the first that dilation keeps there; without one, convs."""
     found: list[int] = []
+    convs: list[int] = []
     reached = 1
     for i, row in enumerate(network.rows[:end]):
         if isinstance(row, Pool):
@@ -242,10 +245,12 @@ def _tappable(network: NetSpec, end: int) -> list[int]:
         reached *= row.stride
         if isinstance(row, Bneck) and row.dilation > 1:
             # The row before the first dilated one is the one that lost its stride.
-            return found[:-1] if reached == LOW_STRIDE else found
-        if reached == LOW_STRIDE and isinstance(row, Bneck):
+            return (found[:-1] if reached == LOW_STRIDE else found) or convs
+        if reached == LOW_STRIDE and isinstance(row, Conv):
+            convs.append(i)
+        elif reached == LOW_STRIDE and isinstance(row, Bneck) and row.kernel:
             found.append(i)
-    return found
+    return found or convs
 
 
 def _reached_stride(network: NetSpec) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bneck.data.deep_pixels import is_deep
 from bneck.data.folders import DataError
 from bneck.data.images import DECODERS, Pixels
 
@@ -123,9 +124,19 @@ def read_mask(path: Path, known: Labels, *, size: tuple[int, int] | None = None)
                     f"mask {path} is a JPEG file, whose compression invents ids; store masks as PNG"
                 )
             if size is not None and size != (image.height, image.width):
+                turned = (
+                    ", or turn the file itself where an EXIF block turns the image"
+                    if size == (image.width, image.height)
+                    else ""
+                )
                 raise DataError(
                     f"mask {path} has {image.width} x {image.height} pixels and its image {size[1]} x "
-                    f"{size[0]}; they must be equal: give each image the mask that was drawn on it"
+                    f"{size[0]}; they must be equal: give each image the mask that was drawn on it{turned}"
+                )
+            if is_deep(image) and image.mode not in PLAIN:
+                raise DataError(
+                    f"mask {path} has colors of 16 bits a value, of which the lower 8 would be lost; store its "
+                    "class ids, or colors of 8 bits"
                 )
             image.load()
             plain = image.mode in PLAIN

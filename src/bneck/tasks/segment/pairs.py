@@ -44,15 +44,17 @@ class Scenery:
 
 
 def list_pairs(
-    root: Path, *, classes: Path | None = None, ignore: Sequence[int] = (), seed: int = 0
-) -> Scenery:
+    root: Path, *, classes: Path | None = None, ignore: Sequence[int] = (), seed: int = 0,
+    divide: bool = True,
+) -> Scenery:  # fmt: skip
     """Find images and masks under `root`.
 
     Cityscapes is told by its folders (`leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` with
     `gtFine/SPLIT/CITY/*_gtFine_labelIds.png`, or `..._labelTrainIds.png`). In all else, masks are found by
     the names of folders and files, see `matching.match`. Splits are folders, or VOC's lists in
     `ImageSets/Segmentation`; without val a fifth of train is split off by a hash of seed and name, the same
-    on every machine.
+    on every machine. `divide` False is for images to score alone: those of a single split, or of none, are val
+    as they are.
 
     `classes` is the class list, see `class_list.read_labels`; None takes one of `CLASS_LISTS` in `root`.
     Cityscapes and VOC need none, nor masks of two values. `ignore` are ids of masks that mean no class, next
@@ -83,6 +85,9 @@ def list_pairs(
     lists = _lists(root)
     found = _listed(matched, lists, notes) if lists is not None else _divided(matched, root, notes)
     how = "given"
+    if not divide and len(found) == 1:
+        ((name, only),) = found.items()
+        found = dict.fromkeys(SPLITS if name == TRAIN else (TRAIN, VAL, name), only)
     if TRAIN not in found:
         raise DataError(f"{root} has {', '.join(found)} but no folder 'train' to train on")
     if VAL not in found:
@@ -178,6 +183,11 @@ def _divided(matched: Matched, root: Path, notes: list[str]) -> dict[str, tuple[
         notes.append(f"not used: {len(lost.pop(TEST))} images of test without masks")
     if lost := {split: images for split, images in lost.items() if images}:
         images = [image for found in lost.values() for image in found]
+        if not pairs and matched.first is not None:
+            raise DataError(
+                f"no mask in {root} has the name of an image: the first image is {images[0].name}, the first "
+                f"mask {matched.first.name}; name each mask as its image, or with _mask after it"
+            )
         near = next((pair.mask.parent for found in pairs.values() for pair in found), root)
         raise _maskless(len(images), images[0], near / f"{images[0].stem}.png")
     return {split or TRAIN: tuple(found) for split, found in pairs.items()}

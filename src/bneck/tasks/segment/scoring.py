@@ -233,7 +233,7 @@ def split_scenes(
         classes = own.get("classes")
     scenery = list_pairs(
         Path(str(root)), classes=None if classes is None else Path(classes),
-        ignore=options.ignore or tuple(own.get("ignore") or ()), seed=seed,
+        ignore=options.ignore or tuple(own.get("ignore") or ()), seed=seed, divide=data is None,
     )  # fmt: skip
     if data is None:
         check_divided(scenery.found.val, record, root)

@@ -63,10 +63,13 @@ class _Row:
     """One row of a network on a source of strips."""
 
     def __init__(self, row: torch.nn.Module, source: Source, strip_numbers: int) -> None:
-        self.source = source
+        self.residual = self.source = source
         parts = dict(row.named_children()) if isinstance(row, BneckRow) else {"depthwise": row}
+        if "start" in parts:  # a row of its own, as far as strips go
+            begun = _Row(parts["start"], source, strip_numbers)
+            self.source = source = _held(begun.whole(begun.part))
         self.adds = isinstance(row, BneckRow) and row.adds
-        # Of a fused row the expansion is the spatial convolution.
+        # Of a fused row the expansion is the spatial convolution, and of one without a kernel too, 1x1.
         self.before = parts.get("expand") if "depthwise" in parts else None
         conv = parts["depthwise"] if "depthwise" in parts else parts["expand"]
         assert isinstance(conv, ConvBnAct)
@@ -85,7 +88,7 @@ class _Row:
             y = y * self.gate
         if self.project is not None:
             y = self.project(y)
-        return self.source.read(top, bottom) + y if self.adds else y
+        return self.residual.read(top, bottom) + y if self.adds else y
 
     def spatial(self, top: int, bottom: int) -> Tensor:
         """Rows of what the spatial convolution makes, before squeeze-and-excite."""

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bneck.data.depth import FULL
-from bneck.data.images import image_size, is_turned
+from bneck.data.folders import check_class_names
+from bneck.data.images import SIDEWAYS, image_size, orientation
 from bneck.data.intake.texts import decoded
 from bneck.data.intake.walk import DataError, has_images
 from bneck.tasks.detect.boxes import Boxes, Labels, as_boxes
@@ -67,6 +68,7 @@ class Annotated:
     pictures: tuple[Picture, ...]
     dropped: tuple[Dropped, ...]
     bits: int = FULL  # of values of more than 8 bits, see `data.images.set_bits`
+    notes: tuple[str, ...] = ()
 
     def without(self, bad: Mapping[int, str]) -> Annotated:
         """Without the pictures whose ids are given with a reason.
@@ -143,19 +145,37 @@ def annotated(
     }
     for entry in parts["annotations"]:
         boxes[entry["image_id"]].append((entry["id"], entry, ids.index(entry["category_id"]) + 1))
-    pictures: list[Picture] = []
     dropped: list[Dropped] = []
     lost: list[Dropped] = []
+    found: list[tuple[int, Path, tuple[int, int], bool]] = []
     for entry in parts["images"]:
-        found = _found(entry, locate, measure)
-        if isinstance(found, str):
-            lost.append(Dropped(str(entry.get("file_name")), found))
+        file = _found(entry, locate, measure)
+        if isinstance(file, str):
+            lost.append(Dropped(str(entry.get("file_name")), file))
         else:
-            pictures.append(_picture(entry["id"], *found, boxes[entry["id"]], dropped))
+            found.append((entry["id"], *file))
     _check_lost(lost, len(parts["images"]), where)
+    turns = _turns([file[1:] for file in found])
+    pictures = [
+        _picture(image, file, size, _turned(boxes[image], size, turn), dropped)
+        for (image, file, size, _), turn in zip(found, turns, strict=True)
+    ]
     _check_form(pictures, where)
     classes = tuple(one["name"] for one in categories)
-    return Annotated(where, classes, ids, tuple(pictures), (*dropped, *lost))
+    check_class_names(classes, where)
+    counts = {
+        "boxes of {} photos are turned as EXIF turns the photos": sum(turn > 1 for turn in turns),
+        "{} images are entered more than once": len(pictures) - len({one.path for one in pictures}),
+        "{} boxes are given more than once": sum(map(_repeated, pictures)),
+    }
+    notes = tuple(note.format(count) for note, count in counts.items() if count)
+    return Annotated(where, classes, ids, tuple(pictures), (*dropped, *lost), notes=notes)
+
+
+def _repeated(picture: Picture) -> int:
+    """How many boxes an image has as often as another of the same class."""
+    rows = np.column_stack((picture.given[:, :4], picture.labels))
+    return len(rows) - len(np.unique(rows, axis=0))
 
 
 def _load(path: Path) -> Any:
@@ -163,27 +183,62 @@ def _load(path: Path) -> Any:
         return json.loads(decoded(path.read_bytes()))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise DataError(f"{path} is not json; give a file in COCO's format") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not json ({error}); give a file in COCO's format") from None
 
 
 def _found(
     entry: Mapping[str, Any], locate: Locate, measure: Measure
-) -> tuple[Path, tuple[int, int]] | str:
-    """An image's file and its size, which the json must not contradict; or why it cannot be used."""
+) -> tuple[Path, tuple[int, int], bool] | str:
+    """An image's file, its upright size, and whether the json has the stored one; or why it is lost."""
     file = locate(entry)
     size = "there is no such file" if file is None else measure(file)
     if file is None or isinstance(size, str):
         return str(size)
     said = (entry.get("width", size[0]), entry.get("height", size[1]))
     if said == size:
-        return file, size
-    if said == size[::-1] and is_turned(file):
-        return (
-            f"its EXIF block turns it upright to {size[0]}x{size[1]} pixels, the annotations are for "
-            f"{said[0]}x{said[1]}: turn the file itself, or export the boxes of the upright image"
-        )
+        return file, size, False
+    if said == size[::-1] and orientation(file) in SIDEWAYS:
+        return file, size, True
     return f"it is {size[0]}x{size[1]} pixels, the annotations say {said[0]}x{said[1]}"
+
+
+def _turns(found: Sequence[tuple[Path, tuple[int, int], bool]]) -> list[int]:
+    """EXIF's orientation of each photo whose boxes are for the image as it is stored, 1 for the others.
+
+    Sizes tell it of photos that lie on their side. Those upside down are taken alike if all of these agree.
+    """
+    if not any(stored for *_, stored in found):
+        return [1] * len(found)
+    turns = [orientation(file) for file, *_ in found]
+    told = {
+        stored
+        for (_, size, stored), turn in zip(found, turns, strict=True)
+        if turn in SIDEWAYS and size[0] != size[1]
+    }
+    return [
+        turn if stored or told == {True} else 1
+        for (*_, stored), turn in zip(found, turns, strict=True)
+    ]
+
+
+def _turned(
+    entries: Sequence[tuple[int, dict[str, Any], int]], size: tuple[int, int], turn: int
+) -> list[tuple[int, dict[str, Any], int]]:
+    """Annotations of a stored image as those of the upright one, whose (width, height) is `size`."""
+    if turn == 1:
+        return list(entries)
+    width, height = size[::-1] if turn in SIDEWAYS else size
+    turned = []
+    for key, entry, label in entries:
+        bbox = entry.get("bbox")
+        if bbox and not isinstance(clipped(bbox, (width, height)), str):
+            x, y, wide, high = bbox
+            x = width - x - wide if turn in (2, 3, 7, 8) else x
+            y = height - y - high if turn in (3, 4, 6, 7) else y
+            bbox = [y, x, high, wide] if turn in SIDEWAYS else [x, y, wide, high]
+        turned.append((key, {**entry, "bbox": bbox}, label))
+    return turned
 
 
 def _state(path: Path) -> tuple[int, int] | None:

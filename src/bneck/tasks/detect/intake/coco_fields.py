@@ -142,7 +142,7 @@ def _classes(categories: list[Entry], entries: Sequence[Entry], path: Path) -> l
         if one["id"] in used
         or not (one.get("name") in groups or (one["id"] == 0 and one.get("name") in BACKGROUND))
     ]  # fmt: skip
-    names = [str(one.get("name", one["id"])) for one in kept]
+    names = [str(one.get("name", one["id"])).strip() for one in kept]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise DataError(f"{path}: two categories are called {twice!r}; rename one")
     return [{**one, "name": name} for one, name in zip(kept, names, strict=True)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from bneck.data.folders import held_out
 from bneck.data.intake.layout import single
 from bneck.data.intake.splits import Split, preferred, split_of, words
-from bneck.data.intake.walk import DataError, is_hidden
+from bneck.data.intake.walk import DataError, is_hidden, walk
 from bneck.tasks.detect.intake.coco import Annotated, read_coco
 from bneck.tasks.detect.intake.voc import has_voc, read_voc
 from bneck.tasks.detect.intake.yolo import has_yolo, read_yolo
@@ -21,19 +21,29 @@ from bneck.tasks.detect.intake.yolo import has_yolo, read_yolo
 VAL_SHARE = 0.2  # where there is no val split
 LOOKED_AT = 1 << 16  # bytes of a json without a split's name, to tell COCO's from others
 YAML = (".yaml", ".yml")
+OTHERS = (".json", ".csv", ".xml", ".txt", ".tfrecord", ".record")  # annotations in other formats
+TEST_IS_VAL = "val is test"
 Reader = Callable[[], Annotated]
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """What reads each split, where val comes from, and notes."""
+    """What reads each split, where val comes from, and notes.
+
+    `whole` reads images that are to be scored alone and of no split, whatever split is asked for.
+    """
 
     readers: Mapping[str, Reader]
     val: str = "given"
     notes: tuple[str, ...] = ()
+    whole: Reader | None = None
 
     def read(self, split: str, where: Path) -> Annotated:
         """The annotated images of a split; DataError where there is none."""
+        if self.whole is not None:
+            return self.whole()
+        if split == "test" and TEST_IS_VAL in self.notes:
+            split = "val"
         if split not in self.readers:
             raise DataError(
                 f"there is no split {split!r} of {where}; it has {', '.join(self.readers)}"
@@ -41,35 +51,51 @@ class Splits:
         return self.readers[split]()
 
 
-def find_splits(root: Path, *, images: Path | None = None, seed: int = 0) -> Splits:
+def find_splits(
+    root: Path, *, images: Path | None = None, seed: int = 0, divide: bool = True
+) -> Splits:
     """The splits of a folder, a COCO json or a data.yaml.
 
     COCO's json files go first, then VOC's xml and YOLO's txt wherever they lie below the folder. Where there is
     no val, test is val; where there is neither, a fifth of train is split off by a hash of seed and name, the
-    same on every machine.
+    same on every machine. `divide` False is for images to score alone: those of a single split, or of none, are
+    val as they are.
 
     Raises:
         DataError: no such folder, no annotations, or several json files for a split.
     """
+    found = _found(root, images)
+    if not divide and len(found) == 1:
+        ((name, only),) = found.items()
+        undivided = name in ("", "train")
+        return Splits({name: only, "val": only}, whole=only if undivided else None)
+    return _completed(found, seed)
+
+
+def _found(root: Path, images: Path | None) -> dict[str, Reader]:
+    """What reads each split that there is, and under "" images that are of none."""
     if not root.exists():
         raise DataError(f"there is no folder {root}; check the path")
     if root.is_file() and root.suffix.lower() not in YAML:
-        return _completed({"": partial(read_coco, root, images=images)}, seed)
+        return {"": partial(read_coco, root, images=images)}
     if not root.is_file() and (jsons := find_annotations(root) or find_annotations(single(root))):
-        return _completed({s: partial(read_coco, p, images=images) for s, p in jsons.items()}, seed)
+        return {s: partial(read_coco, p, images=images) for s, p in jsons.items()}
     if images is not None:
         raise DataError(
             f"--images is for COCO json files, and {root} has none; leave it out, images are found by name"
         )
     if root.is_file():
-        return _completed(_readers(read_yolo(root.parent, root)), seed)
+        return _readers(read_yolo(root.parent, root))
     if has_voc(root):
-        return _completed(_readers(read_voc(root)), seed)
+        return _readers(read_voc(root))
     if has_yolo(root):
-        return _completed(_readers(read_yolo(root)), seed)
+        return _readers(read_yolo(root))
+    other = next((path for path in walk(root) if path.suffix.lower() in OTHERS), None)
+    there = "" if other is None else f" that can be read ({other.name} is in another format)"
     raise DataError(
-        f"{root} has no annotations: no json file in COCO's format, as annotations/instances_train.json, no "
-        "VOC xml, no YOLO txt; name the folder that holds them"
+        f"{root} has no annotations{there}: no json file in COCO's format, as "
+        "annotations/instances_train.json, no VOC xml, no YOLO txt; name the folder that holds them, or export "
+        "them in one of these formats"
     )
 
 
@@ -152,7 +178,7 @@ def _completed(found: Mapping[str, Reader], seed: int) -> Splits:
         return Splits(readers, notes=tuple(notes))
     if "test" in readers:
         readers["val"] = readers.pop("test")
-        return Splits(readers, notes=(*notes, "val is test"))
+        return Splits(readers, notes=(*notes, TEST_IS_VAL))
     train = readers["train"]
     parts = {name: partial(_part, train, name, seed) for name in ("train", "val")}
     return Splits(parts, f"split off by seed {seed}", tuple(notes))

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from bneck.data.intake.lists import listed_stem, split_lists
+from bneck.data.intake.texts import decoded
 from bneck.data.intake.walk import DataError, walk
 from bneck.records.files import write_json
 from bneck.tasks.detect.intake.coco import Annotated, Dropped, clipped
@@ -37,9 +38,9 @@ def read_voc(root: Path) -> dict[str, Annotated]:
     Raises:
         DataError: no xml files with objects, one that is not VOC xml, a listed one or an image that is missing.
     """
-    files, dropped = _files(root), list[Dropped]()
+    files = _files(root)
     splits = _splits(root, files)
-    parsed = {name: _parse(files[name], dropped) for names in splits.values() for name in names}
+    parsed = {name: _parse(files[name]) for names in splits.values() for name in names}
     found = _located(root, files, parsed)
     classes = _classes(root, parsed)
     return {
@@ -65,7 +66,9 @@ def convert_voc(root: Path, out: Path) -> tuple[dict[str, Path], tuple[Dropped, 
     splits: dict[str, list[str]] = {}
     for split, names in _splits(root, files).items():
         splits.setdefault(split or "train", []).extend(names)
-    parsed = {name: _parse(files[name], dropped) for names in splits.values() for name in names}
+    parsed = {name: _parse(files[name]) for names in splits.values() for name in names}
+    for name, entry in parsed.items():
+        entry["boxes"] = _whole(files[name], entry, dropped)
     found = _located(root, files, parsed)
     splits, lost = _present(root, splits, found)
     classes = _classes(root, parsed)
@@ -98,7 +101,7 @@ def _is_voc(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            return b"<annotation" in file.read(LOOKED_AT)
+            return b"<annotation" in file.read(LOOKED_AT).replace(b"\0", b"")  # of UTF-16
     except OSError:
         return True  # reading it says why
 
@@ -171,9 +174,23 @@ def _present(
     return kept, [Dropped(f"{len(lost)} of {len(found)} images", reason)]
 
 
-def _parse(path: Path, dropped: list[Dropped]) -> dict[str, Any]:
+def _whole(path: Path, entry: Mapping[str, Any], dropped: list[Dropped]) -> list[Box]:
+    """The boxes that have an area inside the image, as far as its size is told."""
+    kept = []
+    for box in entry["boxes"]:
+        reason = clipped(box.bbox, entry["size"]) if entry["size"] else ()
+        if isinstance(reason, str):
+            dropped.append(Dropped(f"{box.name} of {path.name}", reason))
+        else:
+            kept.append(box)
+    return kept
+
+
+def _parse(path: Path) -> dict[str, Any]:
     try:
         tree = ElementTree.fromstring(_text_of(path))
+        for element in tree.iter():
+            element.tag = element.tag.rpartition("}")[2]  # without a namespace
         sides = [number(tree.findtext(f"size/{side}", "").strip()) for side in ("width", "height")]
         # Some tools write 0 for what they do not know; the image file will say it.
         size = (int(sides[0]), int(sides[1])) if sides[0] and sides[1] else None
@@ -184,11 +201,7 @@ def _parse(path: Path, dropped: list[Dropped]) -> dict[str, Any]:
             )
             name, bbox = _text(entry, "name"), (left, top, right - left, bottom - top)
             crowd = (entry.findtext("difficult") or "0").strip().lower() in TRUE
-            reason = clipped(bbox, size) if size else ()
-            if isinstance(reason, str):
-                dropped.append(Dropped(f"{name} of {path.name}", reason))
-            else:
-                boxes.append(Box(name, bbox, crowd))
+            boxes.append(Box(name, bbox, crowd))
         image = (tree.findtext("filename") or "").strip()
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise DataError(f"{path} is not a VOC xml file: {error}; correct or delete it") from None
@@ -200,7 +213,7 @@ def _text_of(path: Path) -> bytes | str:
     data = path.read_bytes()
     declared = _DECLARED.match(data)
     if declared is None:
-        return data
+        return decoded(data)
     encoding = declared[1].decode("ascii")
     if encoding.lower() in ("utf-8", "utf8"):
         return data

@@ -5,20 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from bneck.data.images import image_size
 from bneck.data.intake.texts import read_text
 from bneck.data.intake.walk import DataError, is_image, walk
 from bneck.specs.errors import few
-from bneck.tasks.detect.intake.coco import Annotated
+from bneck.tasks.detect.intake.coco import Annotated, Picture
 from bneck.tasks.detect.intake.image_files import ImageFiles
 from bneck.tasks.detect.intake.marked import Box, Marked, annotated_of, split_by_folder
 
 NAME_LISTS = ("classes.txt", "obj.names", "names.txt")
+SLACK = 0.02  # of a side that boxes may reach over the edges
 _LINE = re.compile(r"\d+(\s+[-+\d.eE]+){4,}")
 
 
@@ -74,7 +77,32 @@ def read_yolo(root: Path, listed: Path | None = None) -> dict[str, Annotated]:
         )
     if not names:
         names = [str(number) for number in range(1 + max(int(box.name) for box in boxes))]
-    return {split: annotated_of(names, marked, listed or root) for split, marked in found.items()}
+    read = {}
+    for split, marked in found.items():
+        one = annotated_of(names, marked, listed or root)
+        bare = sum(_label_of(root, path, texts) is None for path in splits[split])
+        notes = [f"{bare} images have no label file"] if bare else []
+        read[split] = replace(one, notes=(*one.notes, *notes))
+    _check_centres([picture for one in read.values() for picture in one.pictures], root)
+    return read
+
+
+def _check_centres(pictures: Sequence[Picture], where: Path) -> None:
+    """Raise DataError for boxes that reach over the edges as centres and sizes, and none does as corners."""
+    rows = [
+        row[:4] / np.tile(picture.size, 2)
+        for picture in pictures
+        for row in picture.given[~picture.crowd]
+    ]
+    low, size = np.split(np.array(rows).reshape(-1, 4), 2, axis=1)
+    over = ((low < -SLACK) | (low + size > 1 + SLACK)).any(1)
+    first = low + size / 2  # as the file has them: centres, or corners with those of `size`
+    corners = ((size > first) & (size <= 1 + SLACK)).all()
+    if corners and over.sum() >= 3 and over.mean() > 0.1:
+        raise DataError(
+            f"{where}: {over.sum()} of {len(rows)} boxes reach over the edges of their images as 'cx cy width "
+            "height', and none as 'left top right bottom'; write centres and sizes, not corners"
+        )
 
 
 def _settings(path: Path) -> Mapping[str, Any]:

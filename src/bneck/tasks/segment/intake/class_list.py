@@ -9,6 +9,7 @@ from pathlib import Path
 from bneck.data.intake.splits import split_of
 from bneck.data.intake.texts import read_text
 from bneck.data.intake.walk import DataError, subfolders
+from bneck.specs.errors import few
 from bneck.tasks.segment.masks import Colour, Labels, labels, palette
 
 CLASS_LISTS = (
@@ -21,6 +22,7 @@ _VOC = (
 )  # fmt: skip
 _HEADS = (["name", "r", "g", "b"], ["r", "g", "b", "name"])
 _CVAT = re.compile(r"(?P<name>[^:]+):(?P<colour>\d+,\d+,\d+):[^:]*:[^:]*")
+_ID = re.compile(r"(?P<id>\d+)(?P<sign>\s*[:=,;]\s*|\s+)(?P<name>\S*[^\W\d]\S*.*)")
 _ROBOFLOW = re.compile(r"pixel\s*value\s*[,;]\s*class", re.I)
 
 
@@ -56,6 +58,7 @@ def read_labels(path: Path, *, ignore: Sequence[int] = ()) -> Labels:
             lines.append((number, told))
     if lines and _ROBOFLOW.fullmatch(lines[0][1]):
         return labels(_by_number(path, lines[1:]), ignore=ignore, source=source)
+    lines = _ordered(path, lines)
     entries = [_entry(path, number, line) for number, line in lines]
     coloured = [colour for _, colour in entries if colour is not None]
     if coloured and len(coloured) < len(entries):
@@ -63,6 +66,27 @@ def read_labels(path: Path, *, ignore: Sequence[int] = ()) -> Labels:
     if len(set(coloured)) < len(coloured):
         raise DataError(f"{source} has one colour twice; each class needs its own")
     return labels(entries, ignore=ignore, source=source)
+
+
+def _ordered(path: Path, lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Lines that begin with ids, as `0: road` or `0 road`, without them and in their order.
+
+    Numbers are ids where they are all those from 0 on, or stand before a colon or an equals sign; else they are
+    part of the name, as in "1 euro".
+    """
+    found = [_ID.fullmatch(line) for _, line in lines]
+    if not lines or not all(found):
+        return lines
+    ids = [int(one["id"]) for one in found if one]
+    if sorted(ids) != list(range(len(ids))):
+        if all(one["sign"].strip() in (":", "=") for one in found if one):
+            raise DataError(
+                f"the class list {path} has the ids {few([str(value) for value in ids])}; they must be those "
+                "from 0 on without gaps: add the missing classes, as void where they mean none"
+            )
+        return lines
+    named = [(number, one["name"]) for (number, _), one in zip(lines, found, strict=True) if one]
+    return [line for _, line in sorted(zip(ids, named, strict=True))]
 
 
 def _by_number(path: Path, lines: Sequence[tuple[int, str]]) -> list[tuple[str, Colour | None]]:

@@ -11,9 +11,9 @@ from bneck.data.intake.splits import only_a_split, split_of, words
 from bneck.data.intake.walk import SUFFIXES
 
 _MASKS = frozenset((
-    "mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots", "segmentation",
-    "segmentations", "segmentationclass", "stuffthingmaps", "seg", "segs", "gt", "gts", "groundtruth", "truth",
-    "target", "targets",
+    "mask", "masks", "label", "labels", "ann", "anns", "anno", "annos", "annotation", "annotations", "annot",
+    "annots", "segmentation", "segmentations", "segmentationclass", "stuffthingmaps", "seg", "segs", "gt",
+    "gts", "groundtruth", "truth", "target", "targets",
 ))  # fmt: skip
 _IMAGES = frozenset((
     "image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures", "input", "inputs",
@@ -58,6 +58,7 @@ class Matched:
     several: list[tuple[Path, list[Path]]] = field(default_factory=list)
     elsewhere: int = 0  # images in folders that are not those of images
     masks: int = 0
+    first: Path | None = None  # of the masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,9 @@ def match(root: Path, files: Iterable[Path]) -> Matched:
             found.elsewhere += 1
         else:
             images.append(one)
+    found.first = min(
+        (path for paths in (*exact.values(), *loose.values()) for path in paths), default=None
+    )
     _pair(images, exact, loose, found)
     return found
 

@@ -1,0 +1,252 @@
+"""Data sets as people have them, for `odd_inputs.py`: layouts, boxes and masks, odd, wrong or unusual."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+Make = Callable[[Path], Any]
+
+
+class Files(Protocol):
+    """Where the user's files are put."""
+
+    user: Path
+
+    def file(self, name: str, content: bytes | str = b"") -> Path: ...
+
+    def picture(self, name: str, colour: tuple[int, int, int] = ..., side: int = ...) -> Path: ...
+
+
+def layouts(files: Files) -> Iterator[tuple[Path, str | None]]:
+    """Folders of classes, each with what the line at the start must say; None: refused."""
+
+    def folder(name: str, *places: str, count: int = 6) -> Path:
+        for place in places:
+            for i in range(count):
+                files.picture(f"found/{name}/{place}/{i}.png", side=16 + len(place) + i)
+        return files.user / "found" / name
+
+    def classes(*splits: str) -> Sequence[str]:
+        return [f"{split}/{name}" for split in splits for name in ("ant", "bee")]
+
+    two = "2 classes (ant, bee); "
+    for train, val in (
+        ("Train", "Val"),
+        ("TRAIN_DATA", "VALID_DATA"),
+        ("trainset_v2", "testset_v2"),
+        ("data/train", "data/test"),
+        ("images_train", "images_holdout"),
+    ):
+        yield (
+            folder(f"{train}-{val}".replace("/", "-"), *classes(train, val)),
+            f"{two}12 train, 12 val",
+        )
+    yield (
+        folder("notes", *classes("data/train", "data/val"), "docs/img"),
+        f"{two}12 train, 12 val (given)",
+    )
+    yield folder("alone", *classes("train", "val", "test")), "12 val (given), 12 test (left alone)"
+    for name, places in {
+        "folds": classes("fold_0", "fold_1"),
+        "spanish": classes("entrenamiento", "prueba"),
+        "chinese": classes("训练", "测试"),
+        "variants": classes("color", "grey"),
+        "val": ("ant", "bee", "val"),
+        "test": ("pass", "fail", "test"),
+        "loose": ("",),
+        "mixed": (*classes("a/train", "b/train"), "c/x", "c/y"),
+        "lines": ("an\nt", "bee"),
+        "one": ("ant",),
+    }.items():
+        yield folder(name, *places), None
+    for text in ("image_id,label\n0.png,ant\n", "path;class\nimages/0.png;ant\n"):
+        place = folder(f"table-{len(text)}", "images")
+        files.file(f"found/{place.name}/train.csv", text)
+        yield place, None
+    yield files.file("found/zip/train.zip").parent, None
+    yield files.file("found/set.tar.gz"), None
+
+
+def boxes(files: Files) -> Iterator[tuple[Path, int | None]]:
+    """Annotated images, each with the number of boxes of train that are learned from; None: refused."""
+
+    def yolo(
+        name: str, line: str, *, names: str = "names: [cup, pen]", encoding: str = "utf-8"
+    ) -> Path:
+        for split in ("train", "val"):
+            for i in range(4):
+                files.picture(f"boxes/{name}/images/{split}/{i}.jpg", side=64)
+                files.file(f"boxes/{name}/labels/{split}/{i}.txt", line.encode(encoding))
+        if names:
+            files.file(
+                f"boxes/{name}/data.yaml", f"train: images/train\nval: images/val\n{names}\n"
+            )
+        return files.user / "boxes" / name
+
+    box = "1 0.5 0.5 0.4 0.4"
+    for name, line in {
+        "plain": box,
+        "crlf": f"{box}\r\n\r\n",
+        "tabs": box.replace(" ", "\t"),
+        "float": "1.0" + box[1:],
+        "corners of a polygon": "0 .1 .1 .9 .1 .9 .9 .1 .9",
+    }.items():
+        yield yolo(name, line), 4
+    yield yolo("bom", box, encoding="utf-8-sig"), 4
+    yield yolo("twice", f"{box}\n{box}\n"), 8
+    yield yolo("numbers", box, names=""), 4
+    for name, line in {
+        "semicolons": box.replace(" ", ";"),
+        "commas": box.replace(".", ","),
+        "words": "cup" + box[1:],
+        "from 1": "2" + box[1:],
+        "confidence": f"{box} 0.9",
+        "percent": "1 50 50 40 40",
+        "negative": "1 .5 .5 -.4 .4",
+        "nan": "1 nan .5 .4 .4",
+        "as corners": "1 0.3 0.4 0.8 0.9",
+        "short": "1 0.5 0.5",
+        "empty": "",
+    }.items():
+        yield yolo(name, line), None
+    yield yolo("names from 1", box, names="names: {1: cup, 2: pen}"), None
+    for name, edit in _edits().items():
+        yield _coco(files, name, edit[0]), edit[1]
+    texts: dict[str, tuple[Callable[[str], bytes | str], int | None]] = {
+        "plain xml": (str, 3),
+        "namespace": (lambda t: t.replace("<annotation>", '<annotation xmlns="x">'), 3),
+        "utf-16": (lambda t: t.encode("utf-16"), 3),
+        "bom": (lambda t: t.encode("utf-8-sig"), 3),
+        "latin-1": (lambda t: t.replace("cup", "é").encode("latin-1"), None),
+        "exchanged": (lambda t: t.replace("<xmin>8", "<xmin>48"), None),
+        "torn": (lambda t: t[:90], None),
+        "no box": (lambda t: t.replace("bndbox", "polygon"), None),
+        "other size": (lambda t: t.replace("<width>64", "<width>640"), None),
+    }
+    for name, (change, count) in texts.items():
+        for i in range(4):
+            files.picture(f"boxes/{name} voc/{i}.jpg", side=64)
+            files.file(f"boxes/{name} voc/{i}.xml", change(_XML))
+        yield files.user / f"boxes/{name} voc", count
+    for name, text in {
+        "via.json": '{"_via_settings": {}}',
+        "boxes.csv": "filename,class\n0.jpg,cup\n",
+        "labelme.json": '{"shapes": []}',
+    }.items():
+        files.picture(f"boxes/{name} alone/0.jpg")
+        yield files.file(f"boxes/{name} alone/{name}", text).parent, None
+
+
+_XML = (
+    "<annotation><filename>0.jpg</filename><size><width>64</width><height>64</height></size><object><name>cup"
+    "</name><bndbox><xmin>8</xmin><ymin>8</ymin><xmax>38</xmax><ymax>38</ymax></bndbox></object></annotation>"
+)
+
+
+def _edits() -> dict[str, tuple[Callable[[dict[str, Any]], Any], int | None]]:
+    def each(part: str, **fields: Any) -> Callable[[dict[str, Any]], Any]:
+        return lambda data: [one.update(fields) for one in data[part]] and None
+
+    return {
+        "plain": (lambda data: None, 4),
+        "text": (each("annotations", bbox=["8", "8", "30", "30"]), 4),
+        "twice": (
+            lambda data: data["annotations"].extend(
+                [{**a, "id": 9 + a["id"]} for a in data["annotations"]]
+            ),
+            8,
+        ),
+        "blanks": (lambda data: data["categories"][0].update(name=" cup\n"), 4),
+        "comma": (lambda data: json.dumps(data)[:-1] + ",}", None),
+        "lines": (lambda data: "\n".join(map(json.dumps, data["annotations"])), None),
+        "list": (lambda data: json.dumps(data["annotations"]), None),
+        "url": (lambda data: [one.pop("file_name") for one in data["images"]] and None, None),
+        "mask": (
+            each("annotations", bbox=None, segmentation={"counts": [0, 9], "size": [64, 64]}),
+            None,
+        ),
+        "five": (each("annotations", bbox=[1, 2, 3, 4, 5]), None),
+        "map": (lambda data: data.update(categories={}), None),
+        "crowds": (each("annotations", iscrowd=1), None),
+        "fractions": (each("annotations", bbox=[0.1, 0.1, 0.5, 0.5]), None),
+        "size": (each("images", width=640), None),
+    }
+
+
+def _coco(files: Files, name: str, edit: Callable[[dict[str, Any]], Any]) -> Path:
+    for split in ("train", "val"):
+        data: dict[str, Any] = {
+            "images": [
+                {"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 64} for i in range(4)
+            ],
+            "annotations": [
+                {"id": i, "image_id": i, "category_id": 1, "bbox": [8, 8, 30, 30]} for i in range(4)
+            ],
+            "categories": [{"id": 1, "name": "cup"}, {"id": 2, "name": "pen"}],
+        }
+        for i in range(4):
+            files.picture(f"boxes/{name} coco/{split}/{i}.jpg", side=64)
+        text = edit(data) or json.dumps(data)
+        files.file(f"boxes/{name} coco/{split}/_annotations.coco.json", text)
+    return files.user / f"boxes/{name} coco"
+
+
+def masks(files: Files) -> Iterator[tuple[Path, int | None]]:
+    """Images and masks, each with the number of pixels of the second class in train; None: refused."""
+    half = np.zeros((64, 64), np.uint8)
+    half[:, :32] = 1
+    names, count = "ground\nthing\n", 3 * 64 * 32  # val is one of four
+
+    def plain(values: Any) -> Make:
+        return lambda path: Image.fromarray(values).save(path)
+
+    def palette(values: Any, *colours: int) -> Make:
+        def save(path: Path) -> None:
+            image = Image.frombytes("P", (64, 64), values.astype(np.uint8).tobytes())
+            image.putpalette([*colours, *[0] * (768 - len(colours))])
+            image.save(path)
+
+        return save
+
+    colours = np.stack((half * 200, half * 100, half * 50), axis=2)
+    shades = "ground 0 0 0\nthing 200 100 50\n"
+    for name, (make, listed, wanted) in {
+        "ids": (plain(half), names, count),
+        "bom": (plain(half), "\ufeff" + names.replace("\n", "\r\n"), count),
+        "numbered": (plain(half), "1: thing\n0: ground\n", count),
+        "semicolons": (plain(colours), shades.replace(" ", ";"), count),
+        "white": (plain(half * 255), names, count),
+        "colours": (plain(colours), shades, count),
+        "palette": (palette(half, 0, 0, 0, 200, 100, 50), shades, count),
+        "other places": (
+            palette(np.where(half, 9, 5), *[1] * 15, 0, 0, 0, *[1] * 9, 200, 100, 50),
+            shades,
+            count,
+        ),
+        "16 bits": (plain(half.astype(np.uint16)), names, count),
+        "no list": (plain(half), "", count),
+        "from 1": (plain(half + 1), names, None),
+        "grey edge": (plain(half * 97), names, None),
+        "half": (plain(half[::2, ::2].copy()), names, None),
+        "one class": (plain(half), "thing\n", None),
+        "gaps": (plain(half), "1: ground\n2: thing\n", None),
+        "empty list": (plain(half), "\n", None),
+        "colour lacks": (plain(colours), "ground 0 0 0\nthing 1 2 3\n", None),
+        "three, no list": (plain(half * 2), "", None),
+        "all ignored": (plain(half * 0 + 255), names, None),
+        "void alone": (plain(half), "void\nignore\n", None),
+    }.items():
+        root = files.user / "masks" / name
+        (root / "masks").mkdir(parents=True)
+        for i in range(4):
+            files.picture(f"masks/{name}/images/{i}.jpg", side=64)
+            make(root / f"masks/{i}.png")
+        if listed:
+            files.file(f"masks/{name}/classes.txt", listed)
+        yield root, wanted
