@@ -71,7 +71,7 @@ def test_words_that_do_not_tell_one_from_another(tmp_path: Path, other: str) -> 
         save(tmp_path / f"{i}_image.png", ROUGH)
         save(tmp_path / f"{i}_label.png", HALF)
     save(tmp_path / other, HALF if "label" in other else ROUGH)
-    with pytest.raises(DataError, match="have no mask|has no mask"):
+    with pytest.raises(DataError, match=r"have no mask|has no mask"):
         list_pairs(tmp_path)
 
 
