@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
     from bneck.paper.reproduce import reproduce as reproduce
+    from bneck.runs.choose.main import choose as choose
     from bneck.runs.compare import compare as compare
     from bneck.runs.data import convert as convert
     from bneck.runs.demo import demo as demo
@@ -41,6 +42,7 @@ _HOMES = {
     "InputError": "bneck.specs.errors",
     "NetSpec": "bneck.specs.network",
     "build": "bneck.runs.networks",
+    "choose": "bneck.runs.choose.main",
     "compare": "bneck.runs.compare",
     "convert": "bneck.runs.data",
     "count": "bneck.runs.networks",

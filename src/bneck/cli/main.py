@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bneck.cli import networks, pages, search, ship, train, weights
+from bneck.cli import choose, networks, pages, search, ship, train, weights
 from bneck.cli.generated import with_options
 from bneck.cli.options import Json, print_json
 from bneck.specs.errors import InputError, RefusedElsewhere
@@ -91,9 +91,9 @@ def convert(
 
 
 for command in (
-    networks.show, networks.count, networks.zoo, ship.measure, search.search, train.train, predict, report,
-    convert, ship.export, ship.quantize, ship.table, weights.evaluate, pages.reproduce, pages.compare,
-    pages.demo,
+    networks.show, networks.count, networks.zoo, ship.measure, choose.choose, search.search, train.train,
+    predict, report, convert, ship.export, ship.quantize, ship.table, weights.evaluate, pages.reproduce,
+    pages.compare, pages.demo,
 ):  # fmt: skip
     app.command()(command)
 app.command("import")(weights.import_weights)
