@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import bneck
+from bneck.cli.choose import print_choice
 from bneck.devices.deployment import Deployment
 from bneck.records.files import cache_folder
 from bneck.records.progress import Silent
@@ -172,7 +173,11 @@ def choose(device: SimulatedDevice, pictures: Path, out: Path, target: str, **mo
 
 
 def test_a_search_begins_with_the_best_above_the_target_next_to_what_fits(
-    device: SimulatedDevice, runs: Any, pictures: Path, tmp_path: Path
+    device: SimulatedDevice,
+    runs: Any,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     times = {name: device.network_ms(spec) for name, (_, spec) in runs.items()}
     target_ms = 0.8 * times["tiny"]
@@ -200,6 +205,9 @@ def test_a_search_begins_with_the_best_above_the_target_next_to_what_fits(
     assert found["score"] == searched["score"] >= searched["uniform"]["scores"][0]
     assert "too slow even at half the latency: wide" in "\n".join(heard.said)
     assert not (out / "scratch").exists()
+    capsys.readouterr()
+    print_choice(found)
+    assert f"report: {out / 'search' / 'report.html'}" in capsys.readouterr().out
 
 
 def test_where_all_fit_the_best_two_are_trained_as_long_as_a_search_would(
@@ -269,6 +277,32 @@ def test_a_target_that_nothing_reaches_names_the_fastest(
     )
     assert f"above {slim_ms / 2:.3f} ms" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_prints_the_ranking_and_what_ships(
+    call: Call, device: SimulatedDevice, runs: Any, pictures: Path, tmp_path: Path
+) -> None:
+    ms, out = device.network_ms(runs["slim"][1]), tmp_path / "run"
+    answer = call(
+        "choose", "--data", pictures, "--target", "2ms", "--device", device.name, "--resolution", 32,
+        "--from", runs["slim"][0], "--epochs", 1, "--out", out,
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert "top-1, frozen epoch" in answer.out
+    assert f"slim: {ms:.3f} ms, within the target of 2.000 ms without a search" in answer.out
+    assert f"model:  {out / 'trained-0' / 'model.onnx'}" in answer.out
+
+
+def test_the_command_prints_the_device_s_table(call: Call, device: SimulatedDevice) -> None:
+    """All published networks, at the resolutions that they are published at."""
+    answer = call("choose", "--device", device.name)
+    assert answer.code == 0, answer.err
+    lines = [line for line in answer.out.splitlines() if " ms" not in line]
+    for one in known_networks():
+        (line,) = [
+            words for w in lines if (words := w.split())[:2] == [one.network, str(one.resolution)]
+        ]
+        assert (one.weights in line) == (one.weights is not None)
 
 
 class TestRefused:

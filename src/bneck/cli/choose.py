@@ -70,12 +70,13 @@ def choose(
     if as_json:
         print_json(found)
     elif data is None:
-        _print_device(found)
+        print_device(found)
     else:
-        _print_choice(found)
+        print_choice(found)
 
 
-def _print_device(found: dict[str, Any]) -> None:
+def print_device(found: dict[str, Any]) -> None:
+    """The device's table, and the best of it within the target."""
     print_table(_device_table(found))
     rows, limit_ms = found["networks"], found["target_ms"]
     if limit_ms is None:
@@ -116,7 +117,8 @@ def _device_table(found: dict[str, Any]) -> Table:
     return new_table(title, columns, rows, left=(0, 1, 7, 8, 9))
 
 
-def _print_choice(found: dict[str, Any]) -> None:
+def print_choice(found: dict[str, Any]) -> None:
+    """How the weights at hand were ranked, then what ships."""
     rows = [
         (one["network"], one["origin"], f"{one['measured_ms']:.3f}", f"{one['score']:.1%}")
         for one in found["scored"]
