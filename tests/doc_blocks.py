@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-LONG = {"README.md"}  # pages whose Python takes longer than the default run allows
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+)
+LONG = {"docs/index.md"}  # pages whose Python takes longer than the default run allows
 QUOTING = {"docs/add/task.md"}  # pages that quote files of tests, which run by themselves
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n?(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
 

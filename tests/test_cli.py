@@ -33,6 +33,8 @@ COMMANDS = {
     "evaluate": "bneck.evaluate(network, data)",
     "convert": "bneck.convert(data)",
     "train": "bneck.train(network, data, task=...)",
+    "runs": "bneck.list_runs(folder)",
+    "doctor": "bneck.doctor()",
 }
 
 

@@ -7,12 +7,14 @@ import io
 import re
 import subprocess
 import sys
+import tomllib
 import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
+import yaml
 
 from bneck.cli.main import app
 from bneck.nas.spaces import space_from_text
@@ -54,7 +56,7 @@ def test_python_prints_what_its_page_says(
         if block.output is not None:
             # Whether a small search meets its target is the clock's to say.
             assert out.getvalue().replace("target: False", "target: True") == block.output
-    if page.name == "README.md":
+    if page.name == "index.md":
         assert (tmp_path / "runs/first/report.html").is_file()
 
 
@@ -105,8 +107,8 @@ def test_the_command_page_is_the_code_s() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_between_pages_lead_to_files(page: Path) -> None:
-    """Relative links of every page."""
-    for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+    """Relative links and pictures of every page."""
+    for link in re.findall(r"(?:\]\(|src=\")([^)#\"]+)", page.read_text(encoding="utf-8")):
         if "://" not in link:
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
@@ -120,9 +122,30 @@ def test_every_command_in_the_readme_exists() -> None:
     assert set(re.findall(r"`bneck ([a-z]+)", readme)) <= known
 
 
+def test_the_page_of_the_benchmarks_has_every_script_and_sections_that_exist() -> None:
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+\.py)` \| ([^|]+) \|", page, re.MULTILINE)
+    assert {name for name, _ in rows} == {one.name for one in (ROOT / "benchmarks").glob("*.py")}
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    headings = set(re.findall(r"^#+ (.+)$", results, re.MULTILINE))
+    for _, sections in rows:
+        if sections != "none yet" and "(" not in sections:
+            assert set(sections.split("; ")) <= headings, sections
+
+
+def test_the_citation_has_the_version_of_the_package() -> None:
+    said = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (
+        said["version"]
+        == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    )
+    assert said["authors"] == [{"name": "bneck contributors"}]
+
+
 def test_pictures_of_the_docs_are_small() -> None:
-    for picture in (ROOT / "docs").rglob("*.png"):
-        assert picture.stat().st_size < 150_000, picture.name
+    for kind in ("png", "svg"):
+        for picture in (ROOT / "docs").rglob(f"*.{kind}"):
+            assert picture.stat().st_size < 150_000, picture.name
 
 
 @pytest.mark.slow

@@ -180,6 +180,34 @@ class TestCoco:
         found = [picture.given[0, :4].tolist() for picture in read_coco(path).pictures]
         assert found == list(boxes)
 
+    @pytest.mark.parametrize("turn", [3, 6])
+    def test_boxes_of_squares_that_nothing_tells(self, tmp_path: Path, turn: int) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        path = coco(
+            tmp_path, each("images", width=40, height=40, file_name=lambda one: f"{one['id']}.jpg")
+        )
+        for i in range(4):
+            picture(path.parent / f"{i}.jpg", (40, 40), **({"exif": exif} if i < 3 else {}))
+        found = read_coco(path)
+        note = (
+            "EXIF turns 3 photos whose boxes, taken for the turned ones, may be for those as stored"
+        )
+        assert found.notes == (note,)
+        assert {tuple(p.given[0, :4]) for p in found.pictures} == {(10, 5, 20, 10)}
+
+    def test_boxes_in_fractions_of_photos_that_are_turned(self, tmp_path: Path) -> None:
+        """YOLO's files tell no size."""
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        for i in range(4):
+            picture(tmp_path / f"{i}.jpg", **({"exif": exif} if i < 2 else {}))
+            (tmp_path / f"{i}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+        notes = find_splits(tmp_path, divide=False).read("val", tmp_path).notes
+        assert notes == (
+            "EXIF turns 2 photos whose boxes, taken for the turned ones, may be for those as stored",
+        )
+
     @pytest.mark.parametrize(
         ("name", "place"),
         [
@@ -428,6 +456,40 @@ class TestReported:
         assert read_coco(coco(tmp_path, again)).notes == (
             "2 images are entered more than once", "3 boxes are given more than once",
         )  # fmt: skip
+
+    @pytest.mark.parametrize("labels", ["labels", "JPEGImages"])
+    def test_voc_next_to_yolo(self, tmp_path: Path, labels: str) -> None:
+        voc(tmp_path)
+        for i in range(10):
+            place = tmp_path / labels / f"im{i}.txt"
+            place.parent.mkdir(exist_ok=True)
+            place.write_text("0 0.5 0.5 0.5 0.5\n")
+        found = find(str(tmp_path), DetectOptions(), seed=0)
+        assert (found.classes, len(found.train.pictures)) == (("cup",), 8)
+        assert found.found.notes == ("boxes of VOC's xml; YOLO's txt files are left alone",)
+        (tmp_path / labels / "im3.txt").write_text("0 0.5 0.5 0.5 0.5\n0 0.3 0.3 0.5 0.5\n")
+        with pytest.raises(DataError, match=r"on 1 of 10 images \(im3\.png: 1 and 2\); move those"):
+            find_splits(tmp_path)
+        (tmp_path / labels / "im3.txt").write_text("0 0.5 0.5\n")
+        assert "txt files cannot be read: line 1 of" in find_splits(tmp_path).notes[0]
+
+    def test_images_with_yolo_alone_next_to_voc(self, tmp_path: Path) -> None:
+        lists(voc(tmp_path), train=range(6), val=range(6, 8))
+        for i in range(10):
+            (tmp_path / f"JPEGImages/im{i}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+        assert find_splits(tmp_path).notes == (
+            "boxes of VOC's xml; YOLO's txt files are left alone, also of 2 images that it does not list",
+        )
+
+    def test_coco_next_to_others(self, tmp_path: Path) -> None:
+        voc(coco(tmp_path).parent)
+        (tmp_path / "train/train0.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+        found = find(str(tmp_path), DetectOptions(), seed=0)
+        assert found.classes == ("cup", "pen")
+        assert (
+            "boxes of COCO's json; VOC's xml and YOLO's txt files are left alone"
+            in found.found.notes
+        )
 
     def test_images_without_a_label_file(self, tmp_path: Path) -> None:
         found = find(

@@ -47,13 +47,92 @@ def test_masks_of_no_image_are_named(tmp_path: Path) -> None:
         list_pairs(tmp_path)
 
 
-def test_a_mask_of_a_photo_as_it_is_stored(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("{}_image.png", "{}_label.png"), ("IMG_{}.jpg", "MASK_{}.png"), ("{}_sat.jpg", "{}_mask.png"),
+        ("images/IMG_{}.jpg", "masks/MASK_{}.png"), ("train/image-{}.png", "train/label-{}.png"),
+        ("photo_{}.jpg", "masks/{}.png"), ("images/{}_img.jpg", "masks/{}_seg.png"),
+    ],
+)  # fmt: skip
+def test_images_and_masks_with_a_word_each(tmp_path: Path, image: str, mask: str) -> None:
+    for i in range(11):
+        save(tmp_path / image.format(i), ROUGH)
+        save(tmp_path / mask.format(i), HALF)
+    found = list_pairs(tmp_path)
+    pairs = {(p.image, p.mask) for own in found.splits.values() for p in own}
+    assert pairs == {(tmp_path / image.format(i), tmp_path / mask.format(i)) for i in range(11)}
+
+
+@pytest.mark.parametrize("other", ["1.jpg", "image_1.jpg", "label_1.png"])
+def test_words_that_do_not_tell_one_from_another(tmp_path: Path, other: str) -> None:
+    """MASK_1 may be the mask of either image, or 1_image has two masks."""
+    for i in range(3):
+        save(tmp_path / f"{i}_image.png", ROUGH)
+        save(tmp_path / f"{i}_label.png", HALF)
+    save(tmp_path / other, HALF if "label" in other else ROUGH)
+    with pytest.raises(DataError, match=r"have no mask|has no mask"):
+        list_pairs(tmp_path)
+
+
+def photo(root: Path, name: str, turn: int, size: tuple[int, int], *, suffix: str = ".jpg") -> None:
+    """A black photo with a white block in its upper left corner as it is stored."""
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = turn
+    values = np.zeros((size[1], size[0], 3), np.uint8)
+    values[: size[1] // 2, : size[0] // 4] = 255
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(root / f"images/{name}{suffix}", exif=exif, quality=95)
+    save(root / f"masks/{name}.png", np.where(values[..., 0] > 127, 255, 0).astype(np.uint8))
+
+
+def unlike(found: Scenery) -> int:
+    """Pixels of all splits where the photo is white and the mask is not the object, or the other way round."""
+    total = 0
+    for split in found.splits:
+        scenes = Scenes(found.split(split), found.labels)
+        for i in range(len(scenes)):
+            image, mask = scenes.read(i)
+            total += int(((image[..., 0] > 127) != (mask == 1)).sum())
+    return total
+
+
+@pytest.mark.parametrize("turn", [5, 6, 7, 8])
+def test_masks_of_stored_photos_are_turned_with_them(tmp_path: Path, turn: int) -> None:
     for i in range(4):
-        save(tmp_path / f"masks/{i}.png", HALF)
-        (tmp_path / "images").mkdir(exist_ok=True)
-        Image.fromarray(ROUGH).save(tmp_path / f"images/{i}.jpg", exif=exif)
+        photo(tmp_path, str(i), turn, (32, 16))
+    found = list_pairs(tmp_path)
+    assert Scenes(found.split("train"), found.labels).read(0)[1].shape == (32, 16)
+    assert unlike(found) == 0
+    assert "masks of 4 photos are turned as EXIF turns the photos" in found.found.notes
+
+
+def test_masks_of_squares_and_upside_down_photos_follow_the_others(tmp_path: Path) -> None:
+    for i, (turn, side) in enumerate(
+        ((6, 16), (8, 32), (3, 16), (2, 32), (4, 16), (7, 32), (1, 16))
+    ):
+        photo(tmp_path, str(i), turn, (32, side))
+    found = list_pairs(tmp_path)
+    assert unlike(found) == 0
+    assert "masks of 6 photos are turned as EXIF turns the photos" in found.found.notes
+
+
+def test_masks_of_squares_that_nothing_tells(tmp_path: Path) -> None:
+    for i, turn in enumerate((6, 3, 1, 1)):
+        photo(tmp_path, str(i), turn, (32, 32))
+    found = list_pairs(tmp_path)
+    assert {pair.turn for pairs in found.splits.values() for pair in pairs} == {1}
+    assert found.found.notes[0] == (
+        "EXIF turns 2 photos whose masks, taken for the turned ones, may be for those as stored"
+    )
+    photo(tmp_path, "4", 6, (32, 16))  # whose mask is for the photo as it is shown
+    save(tmp_path / "masks/4.png", np.full((32, 16), 255, np.uint8))
+    assert not any("EXIF" in note for note in list_pairs(tmp_path).found.notes)
+
+
+def test_a_mask_of_a_png_as_it_is_stored(tmp_path: Path) -> None:
+    for i in range(4):
+        photo(tmp_path, str(i), 6, (32, 16), suffix=".png")
     found = list_pairs(tmp_path)
     with pytest.raises(DataError, match="or turn the file itself where an EXIF block turns the i"):
         Scenes(found.split("train"), found.labels).read(0)

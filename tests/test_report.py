@@ -19,6 +19,7 @@ from bneck.nas.netadapt import Proposal, Trial, adapt
 from bneck.records.ledger import Ledger
 from bneck.records.run import NetworkRecord, RunFolder, SearchRecord, StepRecord
 from bneck.report.page import write_search_report
+from bneck.report.pictures import final_chart
 from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text
 from bneck.specs.transforms import rename, with_classes
@@ -384,3 +385,29 @@ def test_nothing_but_a_beginning(tmp_path: Path) -> None:
         assert part in twin
     assert "<svg" not in page
     assert ".svg" not in twin
+
+
+def test_networks_of_several_targets_are_in_one_picture_joined_by_how_they_were_made() -> None:
+    """Two targets, the slower first; joined from the fastest, and the lines have the targets' own words."""
+
+    def network(measured_ms: float, score: float) -> dict[str, Any]:
+        return {"name": "n", "measured_ms": measured_ms, "scores": [score]}
+
+    record: Any = {
+        "metric": "top-1", "target": "70%", "target_ms": 7.0, "seed_network": network(10.0, 0.75),
+        "found": network(6.9, 0.76), "uniform": network(6.8, 0.7),
+        "family": [{
+            "target": "5ms", "target_ms": 5.0, "found": network(4.9, 0.72), "uniform": network(5.1, 0.6),
+        }],
+    }  # fmt: skip
+    chart = final_chart(record)
+    assert chart is not None
+    drawn = {one.name: [(point.x, point.y) for point in one.points] for one in chart.series}
+    assert drawn == {
+        "seed network": [(10.0, 75.0)],
+        "found network": [(4.9, 72.0), (6.9, 76.0)],
+        "uniform width": [(5.1, 60.0), (6.8, 70.0)],
+    }
+    assert chart.lines == ((7.0, "70%"), (5.0, "5ms"))
+    del record["family"]
+    assert [one.lines for one in [final_chart(record)] if one] == [((7.0, "target 7.00 ms"),)]

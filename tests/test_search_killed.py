@@ -127,5 +127,5 @@ class TestKilled:
         assert b"Traceback" not in errors
         # On a busy machine the workers' resource tracker may warn after it of what is gone already.
         assert [x for x in errors.decode().splitlines() if x.startswith("bneck: ")] == [
-            "bneck: stopped; resume it with: bneck search --resume RUN, or bneck train --resume RUN"
+            f"bneck: stopped; resume it with: bneck search --resume {out}"
         ]

@@ -183,8 +183,10 @@ class TestNarrowed:
         given: Any = {"start": trained, "epochs": 2.0, "lr": 1e-4}
         narrow, first, second = with_expanded(tiny, 3, 40), Stages(True), Stages(False)
         train(narrow, pictures, out=tmp_path / "whole", **given)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as stopped:
             train(narrow, pictures, out=tmp_path / "run", progress=first, **given)
+        resume = f"resume it with: bneck train --resume {tmp_path / 'run'}"
+        assert stopped.value.__notes__ == [resume]
         record = resume_training(tmp_path / "run", progress=second)
         measuring = "measuring the importance of channels"
         assert (measuring in first.heard, measuring in second.heard) == (True, False)

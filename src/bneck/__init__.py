@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bneck.costs.count import Count as Count
+    from bneck.devices.doctor import doctor as doctor
     from bneck.paper.reproduce import reproduce as reproduce
+    from bneck.records.listing import list_runs as list_runs
     from bneck.runs.choose.main import choose as choose
     from bneck.runs.compare import compare as compare
     from bneck.runs.data import convert as convert
@@ -47,11 +49,13 @@ _HOMES = {
     "convert": "bneck.runs.data",
     "count": "bneck.runs.networks",
     "demo": "bneck.runs.demo",
+    "doctor": "bneck.devices.doctor",
     "evaluate": "bneck.runs.evaluate",
     "export": "bneck.runs.export",
     "from_text": "bneck.specs.text",
     "import_weights": "bneck.runs.imports",
     "latency_table": "bneck.runs.search.latency",
+    "list_runs": "bneck.records.listing",
     "measure": "bneck.runs.measure",
     "network": "bneck.runs.networks",
     "predict": "bneck.runs.predict",

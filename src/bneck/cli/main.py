@@ -3,32 +3,66 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from bneck.cli import choose, networks, pages, search, ship, train, weights
+from bneck.cli import choose, networks, overview, pages, search, ship, train, weights
 from bneck.cli.generated import with_options
 from bneck.cli.options import Json, print_json
+from bneck.devices.installed import extra_of
 from bneck.specs.errors import InputError, RefusedElsewhere
 from bneck.tasks.registry import tasks
 
+STOPPED = 130  # what Ctrl-C ends in
+FIRST = """\
+bneck fits a vision network to your images and your device. What to do first:
+
+  bneck doctor    see what this machine has and what is missing
+  bneck search    run a whole search on built-in images (about 5 minutes on two cores)
+  bneck search --data photos --target 50% --from timm/mobilenetv3_small_100.lamb_in1k
+                  from published weights to a network for your images (photos/CLASS/*.jpg)
+  bneck runs      list the runs in ./runs
+
+All commands: bneck --help. All options of one: bneck search --help."""
+
+
+class Stopped(Exception):
+    """Ctrl-C, with the notes of what was stopped."""
+
+
+class Commands(TyperGroup):
+    """The commands, with Ctrl-C as an error that keeps its notes; Typer drops them."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise Stopped(*getattr(stop, "__notes__", ())) from None
+
+
 app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
+    cls=Commands,
     pretty_exceptions_enable=False,
+    invoke_without_command=True,
     help="Find, train, shrink and ship the vision network that fits your data and your device.",
 )
 
-# Where modules come from that the base install leaves out.
-_SEARCH = ("torch", "onnx", "onnxruntime", "PIL", "loky", "optuna", "safetensors", "scipy")
-EXTRAS = dict.fromkeys(_SEARCH, "search")
-EXTRAS |= {"tflite": "tflite", "pyarrow": "train", "ray": "cluster"}
 
-STOPPED = 130  # what Ctrl-C ends in
-RESUME = "stopped; resume it with: bneck search --resume RUN, or bneck train --resume RUN"
+@app.callback()
+def first(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Say what to do first where no command is named."""
+    if version:
+        print(f"bneck {metadata.version('bneck')}")
+    elif context.invoked_subcommand is None:
+        print(FIRST)
 
 
 @with_options("predict")
@@ -93,7 +127,7 @@ def convert(
 for command in (
     networks.show, networks.count, networks.zoo, ship.measure, choose.choose, search.search, train.train,
     predict, report, convert, ship.export, ship.quantize, ship.table, weights.evaluate, pages.reproduce,
-    pages.compare, pages.demo,
+    pages.compare, pages.demo, overview.runs, overview.doctor,
 ):  # fmt: skip
     app.command()(command)
 app.command("import")(weights.import_weights)
@@ -106,15 +140,18 @@ def run() -> None:
             stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         code = app(standalone_mode=False)
-        said = RESUME if code == STOPPED else ""
+        said = ""
+    except Stopped as stop:
+        code, said = STOPPED, "; ".join(["stopped", *stop.args])
     except InputError as error:
         code, said = 2, "" if isinstance(error, RefusedElsewhere) else str(error)
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
-        if module not in EXTRAS:
+        extra = extra_of(module)
+        if extra is None:
             raise
-        code, said = 2, f"this needs {module}, which is not installed; install it with: "
-        said += f"pip install 'bneck[{EXTRAS[module]}]'"
+        code = 2
+        said = f"this needs {module}, which is not installed; install it with: {extra.install}"
     except typer.TyperException as error:
         message = error.format_message().strip().removesuffix(".").removesuffix("?")
         message = message.replace(". Did you mean", "; did you mean")

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from typer import Option
 
 from bneck.tasks.contract import Table as PlainTable
@@ -56,12 +58,12 @@ def new_table(
 ) -> Table:
     """A table for a terminal; `left` are the columns that are set flush left."""
     made = Table(
-        title=title or None, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0)
+        title=escape(title) or None, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0)
     )
     for i, column in enumerate(columns):
         made.add_column(column, justify="left" if i in left else "right", no_wrap=True)
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(Text, row))  # plain: in a string [litert] would be markup
     return made
 
 

@@ -56,7 +56,8 @@ class SearchOptions:
     )  # fmt: skip
     epochs: float | None = option(
         None,
-        "Epochs of the seed network, or of a full training from random weights; what inherits the seed network's weights gets twice as many.",
+        "Epochs of the seed network, or of a full training from random weights; what inherits the seed "
+        "network's weights gets twice as many.",
     )
     steps: int | None = option(None, "T: NetAdapt's training steps per proposal.")
     tail: bool | None = option(

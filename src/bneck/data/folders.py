@@ -17,7 +17,7 @@ from bneck.data.intake.walk import SUFFIXES, DataError, counted, endings, images
 
 __all__ = [
     "SUFFIXES", "DataError", "Found", "Item", "Listing", "check_class_names", "class_folders",
-    "held_out", "list_images", "split_folder", "split_off",
+    "held_out", "list_images", "look_alike", "split_folder", "split_off",
 ]  # fmt: skip
 Paths = Mapping[str, tuple[Path, ...]]
 
@@ -83,7 +83,7 @@ def list_images(root: Path, *, val_share: float = 0.2, seed: int = 0) -> Listing
         )
     check_class_names(folders, place)
     labels = {name: label for label, name in enumerate(folders)}
-    notes, left = [*layout.notes, *_look_alike(folders)], Counter(layout.left)
+    notes, left = [*layout.notes, *look_alike(folders)], Counter(layout.left)
     train = {name: _images(folder, left) for name, folder in folders.items()}
     if "val" in layout.splits:
         val, how = _others(layout, "val", labels, left, notes), "given"
@@ -184,7 +184,7 @@ def _composed(layout: Layout, split: str) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _look_alike(names: Iterable[str]) -> list[str]:
+def look_alike(names: Iterable[str]) -> list[str]:
     """Notes on classes whose names differ in capitals or blanks alone."""
     alike: dict[str, list[str]] = {}
     for name in names:

@@ -128,6 +128,11 @@ def image_size(path: Path) -> tuple[int, int] | str:
         return _reason(path, error)
 
 
+def may_turn(path: Path) -> bool:
+    """Whether an image's `orientation` is cheap to ask for: of PNG files, seldom turned, it is not."""
+    return path.suffix.lower() not in (".png", ".bmp", ".gif", ".ppm", ".pgm")
+
+
 def orientation(path: Path) -> int:
     """How an image file's EXIF block turns it, from 1 (not at all) to 8."""
     with suppress(Exception), Image.open(path, formats=DECODERS) as image:

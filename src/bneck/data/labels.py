@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 
 from bneck.data.folders import DataError, Item, class_folders
 from bneck.data.intake.csv_rows import csv_rows
+from bneck.data.intake.image_files import ImageFiles
+from bneck.data.intake.image_table import PATH_COLUMNS, listed_file, whole
+from bneck.data.intake.named import Named, find_named
 from bneck.data.intake.texts import read_text
-from bneck.data.intake.unsorted import PATH_COLUMNS
 
 INDEX_COLUMNS = ("imagenet_index", "index", "label")  # the first that a csv has
 NAME_COLUMNS = ("wnid", "name", "class")
@@ -111,22 +112,25 @@ def labelled_images(
     places: Places,
     listed: Path | None = None,
     known: Mapping[str, int] | None = None,
+    split: str = "val",
 ) -> Labelled:
-    """Images and labels of `root`: a labels.csv with path and index, or class folders.
+    """Images and labels of `root`: a labels.csv with path and index, class folders, or `named.find_named`.
 
     Args:
-        root: a folder with `CLASS/*` (or val/CLASS/* beside train), or with images and labels.csv.
+        root: a folder with `CLASS/*` (or val/CLASS/* beside train), or with images and a table of classes.
         places: the index of each class folder by its name; folders that it leaves out are no class.
         listed: a labels.csv that lies elsewhere; its paths are below `root`.
         known: index of classes by name, which a labels.csv with names must not contradict.
+        split: of images that a table or their names sort and divide, the part that is meant.
 
     Raises:
-        DataError: no such folder, no images, or a labels.csv that cannot be read.
+        DataError: no such folder, no images, no such split, or a table that cannot be read.
     """
     table = listed or root / LABELS_CSV
-    if listed is not None or table.is_file():
+    named = None if listed is not None else find_named(root)
+    if listed is not None or (table.is_file() and not _own_names(named, table)):
         return Labelled(items=_listed(root, table, known or {}))
-    folders = class_folders(root)
+    folders = class_folders(root) if named is None else named.split(split, root)
     index = places(tuple(folders))
     return Labelled(
         items=tuple(
@@ -140,10 +144,20 @@ def labelled_images(
     )
 
 
+def _own_names(named: Named | None, table: Path) -> bool:
+    """Whether the images of a labels.csv are divided, or their classes stand in a column of another name."""
+    if named is None:
+        return False
+    return len(named.splits) > 1 or _column(csv_rows(table), INDEX_COLUMNS) is None
+
+
 def is_image_list(path: Path) -> bool:
     """Whether a csv lists images, not classes: it has a column of paths."""
     try:
-        return path.suffix.lower() == ".csv" and _column(csv_rows(path), PATH_COLUMNS) is not None
+        paths = tuple(
+            name for name in PATH_COLUMNS if name != "id"
+        )  # which lists of classes have too
+        return path.suffix.lower() == ".csv" and _column(csv_rows(path), paths) is not None
     except DataError:
         return False
 
@@ -155,12 +169,12 @@ def _listed(root: Path, table: Path, known: Mapping[str, int]) -> tuple[Item, ..
         raise DataError(
             f"{table} lists no images; it needs the columns path and index (or label), and a row an image"
         )
-    items = []
+    items, images = [], ImageFiles(root, (root,))
+    own = index == "label" and all(row.get(index) in known for row in rows)  # also names as "7"
     for number, row in enumerate(rows, 2):
         value = row.get(index, "")
-        label = known.get(value, -1)
-        if re.fullmatch(r"\d+(\.0*)?", value):  # a spreadsheet may write 1.0
-            label = int(value.partition(".")[0])
+        position = None if own else whole(value)
+        label = known.get(value, -1) if position is None else position
         if label < 0 or not row.get(path):
             raise DataError(
                 f"{table} has no index in line {number}: {value!r}; it must be a whole number from 0, or the "
@@ -172,5 +186,6 @@ def _listed(root: Path, table: Path, known: Mapping[str, int]) -> tuple[Item, ..
                     f"{table} gives {name} the index {label} in line {number}, and the network has it as "
                     f"{known[name]}; correct the column {index}, or remove it to go by folders"
                 )
-        items.append(Item(root / row[path].replace("\\", "/"), label))
+        file = listed_file(images, row[path], table.parent)
+        items.append(Item(file or root / row[path].replace("\\", "/"), label))
     return tuple(items)

@@ -106,7 +106,11 @@ class _Store:
         if "://" in data:
             try:
                 import fsspec
-
+            except ImportError:
+                raise DataError(
+                    f"{data} is read with fsspec, which is not installed; run: pip install 'bneck[train]'"
+                ) from None
+            try:
                 self.remote, self.root = fsspec.core.url_to_fs(data)
             except (ImportError, ValueError) as error:
                 raise DataError(f"{data} cannot be opened: {error}") from None

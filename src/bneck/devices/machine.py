@@ -118,7 +118,7 @@ class Machine:
         """
         key = (count, frozenset(allowed))
         if key not in self._chosen:
-            clocks = {core: self._clock(core) for core in allowed}
+            clocks = {core: self.clock(core) for core in allowed}
             ranked = sorted(allowed, key=lambda core: (clocks[core], core), reverse=True)
             least = FAST * max(clocks.values(), default=0)
             chosen: list[int] = []
@@ -132,7 +132,7 @@ class Machine:
             self._chosen[key] = chosen
         return self._chosen[key]
 
-    def _clock(self, core: int) -> int:
+    def clock(self, core: int) -> int:
         """The highest clock of a core in kHz; 0 where the system does not tell."""
         try:
             text = (self._cpus / f"cpu{core}/cpufreq/cpuinfo_max_freq").read_text(encoding="ascii")

@@ -38,8 +38,8 @@ def open_ledger(ledger: str | Path | None) -> BaseStorage:
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             reason = str(error).partition("\n")[0]
             raise LedgerError(
-                f"the ledger {ledger} cannot be opened ({reason}); give a file, sqlite:///FILE or, with the "
-                "extra bneck[postgresql], postgresql+psycopg://USER@HOST/NAME"
+                f"the ledger {ledger} cannot be opened ({reason}); give a file, sqlite:///FILE or, after "
+                "pip install 'bneck[postgresql]', postgresql+psycopg://USER@HOST/NAME"
             ) from None
     path = Path(ledger)
     try:

@@ -38,18 +38,20 @@ def judged_trials(entries: Sequence[Mapping[str, Any]]) -> list[Trial]:
 
 
 def final_chart(record: SearchRecord) -> Chart | None:
-    """Score over measured latency of the networks after their final training."""
-    finals = [
-        (role, network)
-        for role, _, network in text.named(record)
-        if network.get("measured_ms") is not None and network.get("scores")
-    ]
+    """Score over measured latency of the networks after their final training, those of all targets."""
+    targets: list[Any] = [record, *record.get("family", [])]  # these have the keys of a record
+    finals: dict[str, list[NetworkRecord]] = {}
+    for one in targets:
+        for role, _, network in text.named(one):
+            if network.get("measured_ms") is not None and network.get("scores"):
+                finals.setdefault(role, []).append(network)
     if not finals:
         return None
     metric = text.metric(record)
     return Chart(
         title="After the final training", x="measured latency (ms)", y=f"{metric}, validation images (%)",
-        series=tuple(series for final in finals for series in _final(*final)), lines=_target(record),
+        series=tuple(series for final in finals.items() for series in _final(*final)),
+        lines=_target(record) if len(targets) == 1 else tuple(_share(one) for one in targets),
         note=f"measured latency (bar from the 10th to the 90th percentile) and mean {metric} on validation "
         "images after the final training (a cross for each training)",
     )  # fmt: skip
@@ -91,24 +93,33 @@ def _target(record: SearchRecord) -> tuple[tuple[float, str], ...]:
     return () if target is None else ((target, f"target {ms(target)} ms"),)
 
 
-def _final(role: str, network: NetworkRecord) -> list[Series]:
-    mark, colour, name = MARKS.get(role, ("square", 6, network.get("title", role)))
-    latency, scores = network["measured_ms"], network["scores"]
-    words = f"{name}: {ms(latency)} ms"
-    _, p10, p90 = text.measured(network)
-    middle = Point(
-        latency, 100 * fmean(scores), f"{words}, {percent(fmean(scores))} %",
-        latency if p10 is None else p10, latency if p90 is None else p90,
-    )  # fmt: skip
+def _share(record: SearchRecord) -> tuple[float, str]:
+    """The line of one target of several, with a short name: there is no room for more."""
+    return record["target_ms"], record["target"]
+
+
+def _final(role: str, networks: list[NetworkRecord]) -> list[Series]:
+    """The networks of one role, joined where several targets have one each."""
+    mark, colour, name = MARKS.get(role, ("square", 6, networks[0].get("title", role)))
+    middles, single = [], []
+    for network in networks:
+        latency, scores = network["measured_ms"], network["scores"]
+        words = f"{name}: {ms(latency)} ms"
+        _, p10, p90 = text.measured(network)
+        middles.append(Point(
+            latency, 100 * fmean(scores), f"{words}, {percent(fmean(scores))} %",
+            latency if p10 is None else p10, latency if p90 is None else p90,
+        ))  # fmt: skip
+        if len(scores) > 1:
+            single += [
+                Point(latency, 100 * score, f"{words}, training {number}: {percent(score)} %")
+                for number, score in enumerate(scores, 1)
+            ]
+    middles.sort(key=lambda point: point.x)
     # Crosses come first: what is drawn later covers what was drawn before.
-    found = [Series(name=name, points=(middle,), colour=colour, mark=mark)]
-    if len(scores) > 1:
-        single = tuple(
-            Point(latency, 100 * score, f"{words}, training {number}: {percent(score)} %")
-            for number, score in enumerate(scores, 1)
-        )
-        found.insert(0, Series(name="", points=single, colour=colour, mark="cross"))
-    return found
+    crosses = [Series(name="", points=tuple(single), colour=colour, mark="cross")] if single else []
+    points = tuple(middles)
+    return [*crosses, Series(name=name, points=points, colour=colour, mark=mark, joined=True)]
 
 
 def _search(start: list[Trial], steps: list[Trial], trials: list[Trial]) -> list[Series]:

@@ -42,13 +42,24 @@ def new_folder(path: Path, learned: Callable[[], bool]) -> Iterator[None]:
         raise InputError(
             f"the run's folder {path} cannot be made: {error.strerror}; choose another --out"
         ) from None
-    with locked(path / ".lock"):
+    with locked(path / ".lock"), resumable(path):
         try:
             yield
         except InputError:
             if not learned():
                 shutil.rmtree(path)
             raise
+
+
+@contextmanager
+def resumable(path: Path) -> Iterator[None]:
+    """Note on Ctrl-C which command resumes the run, once there is one."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if (kind := RunFolder(path).kind()) in _RESUMED:
+            stop.add_note(f"resume it with: bneck {kind} --resume {shlex.quote(str(path))}")
+        raise
 
 
 def begin(folder: RunFolder, spec: NetSpec, record: Record, carry: Carry) -> Record:
@@ -76,7 +87,7 @@ def resumed(folder: RunFolder, carry: Carry, *, writes: bool = True) -> Record:
         InputError: not a training, or one that another process works on.
     """
     record = record_of(folder, "train")
-    with locked(folder.path / ".lock") if writes else nullcontext():
+    with locked(folder.path / ".lock") if writes else nullcontext(), resumable(folder.path):
         return _carried(folder, record, carry)
 
 

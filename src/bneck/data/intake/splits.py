@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Literal, TypeVar
 
 Split = Literal["train", "val", "test"]
@@ -59,6 +60,14 @@ def only_a_split(name: str) -> bool:
     return split_of(name) is not None and all(
         word in _SPLITS or word in _FILLERS for word in words(name)
     )
+
+
+def split_by_folder(root: Path, path: Path) -> str:
+    """The split that a folder between `root` and a file names, "" for none."""
+    if not path.is_relative_to(root):
+        return ""
+    parts = reversed(path.relative_to(root).parts[:-1])
+    return next((str(split_of(part)) for part in parts if only_a_split(part)), "")
 
 
 def preferred(found: Iterable[T], split: Split) -> list[T]:

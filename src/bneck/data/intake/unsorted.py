@@ -6,25 +6,19 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from bneck.data.intake.csv_rows import csv_rows
-from bneck.data.intake.walk import ARCHIVES, DataError, is_hidden, is_image
+from bneck.data.intake.walk import ARCHIVES, is_hidden, is_image
 from bneck.specs.errors import few
 
-PATH_COLUMNS = (
-    "path", "filename", "file_name", "file", "image", "image_path", "image_id", "image_name", "img",
-)  # fmt: skip
 _NUMBERED = re.compile(r"(?P<word>.*[^\W\d_].*?)[ ._-]*\d+")
 
 
 def unsorted(*folders: Path) -> str:
-    """A table of images, loose images or an archive in the folders, as ", but a.zip, which must be unpacked".
+    """Loose images or an archive in the folders, as ", but a.zip, which must be unpacked".
 
-    "" for none of them.
+    "" for neither.
     """
     files = [p for place in dict.fromkeys(folders) for p in sorted(place.iterdir()) if p.is_file()]
     files = [path for path in files if not is_hidden(path.name)]
-    if table := next(filter(_lists_images, files), None):
-        return f", but {table.name}, a table of images, which bneck evaluate alone reads (as labels.csv)"
     images = [path for path in files if is_image(path.name)]
     if images:
         found = (_NUMBERED.fullmatch(path.stem) for path in images)
@@ -34,11 +28,3 @@ def unsorted(*folders: Path) -> str:
         return f", but {len(images)} images{named if told else ''}"
     packed = next((path for path in files if path.name.lower().endswith(ARCHIVES)), None)
     return f", but {packed.name}, which must be unpacked" if packed else ""
-
-
-def _lists_images(path: Path) -> bool:
-    try:
-        rows = csv_rows(path) if path.suffix.lower() == ".csv" else []
-    except DataError:
-        return False
-    return bool(rows) and any(name in rows[0] for name in (*PATH_COLUMNS, "id"))

@@ -28,12 +28,14 @@ class EngineError(InputError):
 
 
 class MissingRuntime(EngineError):
-    """A runtime that is not installed; `package` is what to install where there is no bneck."""
+    """A runtime that is not installed.
+
+    `install` is the command that installs it, `package` what to install where there is no bneck.
+    """
 
     def __init__(self, name: str, extra: str, module: str) -> None:
-        super().__init__(
-            f"the runtime {name} is not installed; install it with: pip install 'bneck[{extra}]'"
-        )
+        self.install = f"pip install 'bneck[{extra}]'"
+        super().__init__(f"the runtime {name} is not installed; install it with: {self.install}")
         self.package = module.partition(".")[0].replace("_", "-")
 
 

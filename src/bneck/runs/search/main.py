@@ -15,7 +15,7 @@ from bneck.records.files import locked
 from bneck.records.ledger import Ledger
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
-from bneck.runs.folder import fresh_folder, new_folder, record_of
+from bneck.runs.folder import fresh_folder, new_folder, record_of, resumable
 from bneck.runs.search.pipeline import run_search
 from bneck.runs.search.run import KIND, Run, new_run, resumed_run
 from bneck.runs.search.settings import (
@@ -249,7 +249,7 @@ def resume_search(run: str | Path, *, progress: Progress | None = None) -> dict[
     """
     folder = RunFolder(Path(run))
     record_of(folder, KIND)  # what is no search is refused before a lock is left in it
-    with locked(folder.path / ".lock"):
+    with locked(folder.path / ".lock"), resumable(folder.path):
         return _carry(resumed_run(folder, folder.read(), progress or Silent()))
 
 

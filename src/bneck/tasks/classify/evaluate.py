@@ -16,6 +16,7 @@ from bneck.data.batches import normalise
 from bneck.data.depth import Encoded
 from bneck.data.folders import Item, split_folder
 from bneck.data.images import CROPS, Pixels, read_ahead, read_crop
+from bneck.data.intake.named import find_named
 from bneck.data.labels import LABELS_CSV, Labelled, is_image_list, labelled_images, read_classes
 from bneck.data.sources import Source, file_source
 from bneck.records.imported import class_places
@@ -39,10 +40,11 @@ def evaluate(
 
     Args:
         answers: a trained network or an exported file.
-        data: a folder `CLASS/*` (or val/CLASS/* next to train), or images with a labels.csv (columns
-            path and index). Class folders are found by the names or WNIDs that the network's record
-            or `labels` has (`classes.by_name`); those of other classes are left out. None takes the
-            images of the network's run, split as the run split them, and sees of each what training scored.
+        data: a folder `CLASS/*` (or val/CLASS/* next to train), images with a labels.csv (columns path and
+            index), or with another table of classes (`named.find_named`). Classes are found by the names or
+            WNIDs that the network's record or `labels` has (`classes.by_name`); those of other classes are
+            left out. None takes the images of the network's run, split as the run split them, and sees of
+            each what training scored.
         options: crop, resolution and labels of `ClassifyOptions`.
         split: "val", "train" or "test" where the images are divided, else only what the scores are called.
         record: that of the network's run, {} where there is none.
@@ -62,7 +64,7 @@ def evaluate(
     read: Read = partial(read_crop, side=side, crop=crop, **how)
     if listed is not None and is_image_list(listed):
         data = data or own  # it says itself which images are meant
-    if data is not None and listed is None and not (Path(data) / LABELS_CSV).is_file():
+    if data is not None and listed is None and not _has_table(Path(data)):
         data = str(split_folder(Path(data), split))
     if data is None:
         fit = _own(record, split, seed, listed)
@@ -71,7 +73,7 @@ def evaluate(
         # A module without a record has only numbers for labels; a file holds its own.
         known = class_places(record if answers.net else _named(answers.labels) | dict(record))
         classes = answers.spec.classes
-        found = _labelled(Path(data), known, listed, classes)
+        found = _labelled(Path(data), known, listed, classes, split)
         fit = _fit(found, known is not None, classes, Path(data))
         fit = replace(fit, images=replace(fit.images, bits=known_bits(answers, record)))
     progress.stage(f"scoring {answers.spec.name}", len(fit.images.names))
@@ -101,15 +103,20 @@ def _crop(asked: str | None, record: Mapping[str, Any]) -> tuple[Any, dict[str, 
     return chosen, {"share": published["crop"], "filter": published["interpolation"]}
 
 
+def _has_table(root: Path) -> bool:
+    """Whether a table or the images' names, not folders, tell the classes."""
+    return (root / LABELS_CSV).is_file() or find_named(root) is not None
+
+
 def _labelled(
-    root: Path, known: dict[str, int] | None, listed: Path | None, classes: int
+    root: Path, known: dict[str, int] | None, listed: Path | None, classes: int, split: str
 ) -> Labelled:
     images = listed if listed is not None and is_image_list(listed) else None
     if listed is None or images is not None:
         named = partial(by_name, known=known, classes=classes, where=str(root))
-        return labelled_images(root, places=named, listed=images, known=known)
+        return labelled_images(root, places=named, listed=images, known=known, split=split)
     places = read_classes(listed).places
-    found = labelled_images(root, places=lambda folders: places)
+    found = labelled_images(root, places=lambda folders: places, split=split)
     if found.unknown:
         raise InputError(
             f"{listed} does not name the class folders {few(list(found.unknown))} of {root}; add them"

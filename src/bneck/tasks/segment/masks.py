@@ -12,7 +12,7 @@ from PIL import Image
 
 from bneck.data.deep_pixels import is_deep
 from bneck.data.folders import DataError
-from bneck.data.images import DECODERS, Pixels
+from bneck.data.images import DECODERS, SIDEWAYS, Pixels
 
 IGNORED = 255  # in arrays: a pixel that neither loss nor metric looks at
 MOST_CLASSES = 255
@@ -106,13 +106,16 @@ def labels(
     return Labels(tuple(names), stored, tuple(colours), tuple(painted), known)
 
 
-def read_mask(path: Path, known: Labels, *, size: tuple[int, int] | None = None) -> Pixels:
+def read_mask(
+    path: Path, known: Labels, *, size: tuple[int, int] | None = None, turn: int = 1
+) -> Pixels:
     """The class numbers (H, W) of a mask file, uint8; `IGNORED` where nothing is to be learned.
 
     Where colours decide (`Labels.coloured`), every file is converted by them; 255 of a grey file or of a
     palette is ignored where its colour is no class. Else files of 8 or 16 bits hold ids, files with a
     palette too: its indices; colour files are converted by the class list's colours, or taken as ids where
     every pixel is grey. Where `size`, the (height, width) of the image, is given, the mask must have it.
+    `turn` is EXIF's orientation of an image whose mask is for it as it is stored: the mask is turned alike.
 
     Raises:
         DataError: it cannot be read, has another size, or holds what the labels do not know.
@@ -123,6 +126,8 @@ def read_mask(path: Path, known: Labels, *, size: tuple[int, int] | None = None)
                 raise DataError(
                     f"mask {path} is a JPEG file, whose compression invents ids; store masks as PNG"
                 )
+            if size is not None and turn in SIDEWAYS:
+                size = size[::-1]  # as it is stored
             if size is not None and size != (image.height, image.width):
                 turned = (
                     ", or turn the file itself where an EXIF block turns the image"
@@ -149,8 +154,17 @@ def read_mask(path: Path, known: Labels, *, size: tuple[int, int] | None = None)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"mask {path} cannot be read: {reason}") from None
     if values.ndim == 2:
-        return _by_id(path, values.astype(np.int32), known)
-    return _by_colour(path, values, known, void)
+        return _turned(_by_id(path, values.astype(np.int32), known), turn)
+    return _turned(_by_colour(path, values, known, void), turn)
+
+
+def _turned(mask: Pixels, turn: int) -> Pixels:
+    """A stored mask the right way up, as EXIF's orientation says."""
+    if turn in (2, 3, 7, 8):
+        mask = mask[:, ::-1]
+    if turn in (3, 4, 6, 7):
+        mask = mask[::-1]
+    return np.ascontiguousarray(mask.T if turn in SIDEWAYS else mask)
 
 
 def _by_id(path: Path, values: npt.NDArray[np.int32], known: Labels) -> Pixels:

@@ -17,6 +17,7 @@ from bneck.data.intake.walk import DataError, images_below, subfolders
 from bneck.tasks.segment.intake.class_list import CLASS_LISTS, find_list, read_labels, voc_labels
 from bneck.tasks.segment.intake.encoding import settled
 from bneck.tasks.segment.intake.matching import ANNOT, Matched, Pair, match
+from bneck.tasks.segment.intake.turns import with_turns
 from bneck.tasks.segment.masks import Labels, cityscapes_labels
 
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -93,10 +94,11 @@ def list_pairs(
     if VAL not in found:
         how = f"split off by seed {seed}"
         found[TRAIN], found[VAL] = _split(found[TRAIN], root, seed)
+    found, turns = with_turns(found)
     known, told = _labels(root, classes, ignore, found[TRAIN], voc=lists is not None)
     camvid = any(path.name.lower().endswith(ANNOT) for path in inside.values())
     ordered = {name: found[name] for name in SPLITS if name in found}
-    said = Found(how, dict(left), (*notes, *told))
+    said = Found(how, dict(left), (*notes, *turns, *told))
     files = [pair.image for pair in found[TRAIN]]
     bits = set_bits(files.__getitem__, len(files))
     return Scenery("camvid" if camvid else "pairs", known, ordered, said, bits)

@@ -95,7 +95,7 @@ class Scenes:
             raise DataError(
                 f"image {pair.image} cannot be read: {image}; replace it or delete the pair"
             )
-        mask = read_mask(pair.mask, self.labels, size=image.shape[:2])
+        mask = read_mask(pair.mask, self.labels, size=image.shape[:2], turn=pair.turn)
         if self.size is not None:
             image = resized(image, self.size)
             mask = mask if self.whole_masks else resized(mask, self.size, nearest=True)

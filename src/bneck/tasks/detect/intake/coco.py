@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from bneck.data.depth import FULL
 from bneck.data.folders import check_class_names
-from bneck.data.images import SIDEWAYS, image_size, orientation
+from bneck.data.images import LOOKED_AT, SIDEWAYS, image_size, may_turn, orientation
+from bneck.data.intake.image_files import ImageFiles, image_folders
 from bneck.data.intake.texts import decoded
 from bneck.data.intake.walk import DataError, has_images
 from bneck.tasks.detect.boxes import Boxes, Labels, as_boxes
 from bneck.tasks.detect.intake.coco_fields import cleaned, number
-from bneck.tasks.detect.intake.image_files import ImageFiles, image_folders
 
 Measure: TypeAlias = Callable[[Path], tuple[int, int] | str]
 Locate: TypeAlias = Callable[[Mapping[str, Any]], Path | None]
@@ -147,7 +147,7 @@ def annotated(
         boxes[entry["image_id"]].append((entry["id"], entry, ids.index(entry["category_id"]) + 1))
     dropped: list[Dropped] = []
     lost: list[Dropped] = []
-    found: list[tuple[int, Path, tuple[int, int], bool]] = []
+    found: list[tuple[int, Path, tuple[int, int], bool | None]] = []
     for entry in parts["images"]:
         file = _found(entry, locate, measure)
         if isinstance(file, str):
@@ -155,7 +155,7 @@ def annotated(
         else:
             found.append((entry["id"], *file))
     _check_lost(lost, len(parts["images"]), where)
-    turns = _turns([file[1:] for file in found])
+    turns, unclear = _turns([file[1:] for file in found])
     pictures = [
         _picture(image, file, size, _turned(boxes[image], size, turn), dropped)
         for (image, file, size, _), turn in zip(found, turns, strict=True)
@@ -163,7 +163,9 @@ def annotated(
     _check_form(pictures, where)
     classes = tuple(one["name"] for one in categories)
     check_class_names(classes, where)
+    either = sum(odd and len(p.keys) > 0 for odd, p in zip(unclear, pictures, strict=True))
     counts = {
+        "EXIF turns {} photos whose boxes, taken for the turned ones, may be for those as stored": either,
         "boxes of {} photos are turned as EXIF turns the photos": sum(turn > 1 for turn in turns),
         "{} images are entered more than once": len(pictures) - len({one.path for one in pictures}),
         "{} boxes are given more than once": sum(map(_repeated, pictures)),
@@ -189,37 +191,53 @@ def _load(path: Path) -> Any:
 
 def _found(
     entry: Mapping[str, Any], locate: Locate, measure: Measure
-) -> tuple[Path, tuple[int, int], bool] | str:
-    """An image's file, its upright size, and whether the json has the stored one; or why it is lost."""
+) -> tuple[Path, tuple[int, int], bool | None] | str:
+    """An image's file, its upright size, and whether the json has the stored one; or why it is lost.
+
+    None where the json has no size.
+    """
     file = locate(entry)
     size = "there is no such file" if file is None else measure(file)
     if file is None or isinstance(size, str):
         return str(size)
     said = (entry.get("width", size[0]), entry.get("height", size[1]))
     if said == size:
-        return file, size, False
+        return file, size, False if "width" in entry and "height" in entry else None
     if said == size[::-1] and orientation(file) in SIDEWAYS:
         return file, size, True
     return f"it is {size[0]}x{size[1]} pixels, the annotations say {said[0]}x{said[1]}"
 
 
-def _turns(found: Sequence[tuple[Path, tuple[int, int], bool]]) -> list[int]:
+def _turns(
+    found: Sequence[tuple[Path, tuple[int, int], bool | None]],
+) -> tuple[list[int], list[bool]]:
     """EXIF's orientation of each photo whose boxes are for the image as it is stored, 1 for the others.
 
-    Sizes tell it of photos that lie on their side. Those upside down are taken alike if all of these agree.
+    Sizes tell it of photos that lie on their side. Squares and those upside down are taken alike if all of
+    these agree; else it is unclear which image is meant, which is told of each, and boxes stay as they are.
     """
-    if not any(stored for *_, stored in found):
-        return [1] * len(found)
-    turns = [orientation(file) for file, *_ in found]
-    told = {
-        stored
-        for (_, size, stored), turn in zip(found, turns, strict=True)
-        if turn in SIDEWAYS and size[0] != size[1]
-    }
-    return [
-        turn if stored or told == {True} else 1
+    looked = any(stored for *_, stored in found) or any(
+        may_turn(file) and orientation(file) > 1
+        for file, *_ in found[:: len(found) // LOOKED_AT + 1]
+    )
+    turns = [
+        orientation(file) if looked or (size[0] == size[1] and may_turn(file)) else 1
+        for file, size, _ in found
+    ]
+    sides = [
+        turn in SIDEWAYS and size[0] != size[1]
+        for turn, (_, size, _) in zip(turns, found, strict=True)
+    ]
+    told = {stored for side, (*_, stored) in zip(sides, found, strict=True) if side} - {None}
+    unclear = [
+        turn > 1 and len(told) != 1 and (stored is None or not side)
+        for turn, side, (*_, stored) in zip(turns, sides, found, strict=True)
+    ]
+    own = [
+        turn if stored or (stored is not None and told == {True}) else 1
         for (*_, stored), turn in zip(found, turns, strict=True)
     ]
+    return own, unclear
 
 
 def _turned(

@@ -14,9 +14,9 @@ from bneck.data.folders import held_out
 from bneck.data.intake.layout import single
 from bneck.data.intake.splits import Split, preferred, split_of, words
 from bneck.data.intake.walk import DataError, is_hidden, walk
-from bneck.tasks.detect.intake.coco import Annotated, read_coco
+from bneck.tasks.detect.intake.coco import BAD_SHARE, Annotated, read_coco
 from bneck.tasks.detect.intake.voc import has_voc, read_voc
-from bneck.tasks.detect.intake.yolo import has_yolo, read_yolo
+from bneck.tasks.detect.intake.yolo import has_labels, has_yolo, read_yolo
 
 VAL_SHARE = 0.2  # where there is no val split
 LOOKED_AT = 1 << 16  # bytes of a json without a split's name, to tell COCO's from others
@@ -64,32 +64,38 @@ def find_splits(
     Raises:
         DataError: no such folder, no annotations, or several json files for a split.
     """
-    found = _found(root, images)
+    found, notes = _found(root, images)
     if not divide and len(found) == 1:
         ((name, only),) = found.items()
         undivided = name in ("", "train")
-        return Splits({name: only, "val": only}, whole=only if undivided else None)
-    return _completed(found, seed)
+        return Splits({name: only, "val": only}, notes=notes, whole=only if undivided else None)
+    return _completed(found, seed, notes)
 
 
-def _found(root: Path, images: Path | None) -> dict[str, Reader]:
-    """What reads each split that there is, and under "" images that are of none."""
+def _found(root: Path, images: Path | None) -> tuple[dict[str, Reader], tuple[str, ...]]:
+    """What reads each split that there is, and under "" images that are of none; and what is left alone."""
     if not root.exists():
         raise DataError(f"there is no folder {root}; check the path")
     if root.is_file() and root.suffix.lower() not in YAML:
-        return {"": partial(read_coco, root, images=images)}
+        return {"": partial(read_coco, root, images=images)}, ()
     if not root.is_file() and (jsons := find_annotations(root) or find_annotations(single(root))):
-        return {s: partial(read_coco, p, images=images) for s, p in jsons.items()}
+        readers: dict[str, Reader] = {
+            s: partial(read_coco, p, images=images) for s, p in jsons.items()
+        }
+        others = {"VOC's xml": has_voc(root), "YOLO's txt": has_labels(root)}
+        spare = " and ".join(name for name, there in others.items() if there)
+        return readers, (f"boxes of COCO's json; {spare} files are left alone",) if spare else ()
     if images is not None:
         raise DataError(
             f"--images is for COCO json files, and {root} has none; leave it out, images are found by name"
         )
     if root.is_file():
-        return _readers(read_yolo(root.parent, root))
+        return _readers(read_yolo(root.parent, root)), ()
     if has_voc(root):
-        return _readers(read_voc(root))
+        voc = read_voc(root)
+        return _readers(voc), _next_to(root, voc) if has_labels(root) else ()
     if has_yolo(root):
-        return _readers(read_yolo(root))
+        return _readers(read_yolo(root)), ()
     other = next((path for path in walk(root) if path.suffix.lower() in OTHERS), None)
     there = "" if other is None else f" that can be read ({other.name} is in another format)"
     raise DataError(
@@ -97,6 +103,31 @@ def _found(root: Path, images: Path | None) -> dict[str, Reader]:
         "annotations/instances_train.json, no VOC xml, no YOLO txt; name the folder that holds them, or export "
         "them in one of these formats"
     )
+
+
+def _next_to(root: Path, voc: Mapping[str, Annotated]) -> tuple[str, ...]:
+    """A note on YOLO's files next to VOC's; DataError where they hold other numbers of boxes."""
+    try:
+        yolo = _counts(read_yolo(root))
+    except DataError as error:
+        return (f"boxes of VOC's xml; YOLO's txt files cannot be read: {str(error).split(';')[0]}",)
+    own = _counts(voc)
+    odd = [path for path, count in own.items() if yolo.get(path, 0) != count]
+    if len(odd) > BAD_SHARE * len(own):
+        first = odd[0]
+        raise DataError(
+            f"{root} has VOC xml next to YOLO txt, with other boxes on {len(odd)} of {len(own)} images ("
+            f"{first.name}: {own[first]} and {yolo.get(first, 0)}); move those that are not meant out of the "
+            "folder, or give YOLO's data.yaml itself"
+        )
+    alone = sum(count > 0 for path, count in yolo.items() if path not in own)
+    more = f", also of {alone} images that it does not list" if alone else ""
+    return (f"boxes of VOC's xml; YOLO's txt files are left alone{more}",)
+
+
+def _counts(found: Mapping[str, Annotated]) -> dict[Path, int]:
+    """How many boxes each image has."""
+    return {p.path: len(p.keys) for part in found.values() for p in part.pictures}
 
 
 def find_annotations(root: Path) -> dict[str, Path]:
@@ -161,9 +192,9 @@ def _given(annotated: Annotated) -> Annotated:
     return annotated
 
 
-def _completed(found: Mapping[str, Reader], seed: int) -> Splits:
+def _completed(found: Mapping[str, Reader], seed: int, told: Sequence[str]) -> Splits:
     """With train and val, whatever is there."""
-    readers, notes = dict(found), []
+    readers, notes = dict(found), [*told]
     if "" in readers:
         whole = readers.pop("")
         if "train" in readers:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bneck.data.intake.splits import only_a_split, split_of
 from bneck.tasks.detect.intake.coco import Annotated, annotated
 
 
@@ -58,12 +57,6 @@ def annotated_of(classes: Sequence[str], marked: Sequence[Marked], where: Path) 
     """
     places = {i: one.path for i, one in enumerate(marked, 1)}
     return annotated(coco_data(classes, marked), where, lambda entry: places[entry["id"]])
-
-
-def split_by_folder(root: Path, path: Path) -> str:
-    """The split that a folder above a file names, "" for none."""
-    parts = reversed(path.relative_to(root).parts[:-1])
-    return next((str(split_of(part)) for part in parts if only_a_split(part)), "")
 
 
 def _sides(size: tuple[int, int]) -> Mapping[str, int]:

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from bneck.data.intake.image_files import ImageFiles, image_folders, stem_of
 from bneck.data.intake.lists import listed_stem, split_lists
+from bneck.data.intake.splits import split_by_folder
 from bneck.data.intake.texts import decoded
 from bneck.data.intake.walk import DataError, walk
 from bneck.records.files import write_json
 from bneck.tasks.detect.intake.coco import Annotated, Dropped, clipped
 from bneck.tasks.detect.intake.coco_fields import number
-from bneck.tasks.detect.intake.image_files import ImageFiles, image_folders, stem_of
-from bneck.tasks.detect.intake.marked import Box, Marked, annotated_of, coco_data, split_by_folder
+from bneck.tasks.detect.intake.marked import Box, Marked, annotated_of, coco_data
 
 SETS = Path("ImageSets", "Main")
 LOOKED_AT = 4096  # bytes of an xml file, to tell annotations from others

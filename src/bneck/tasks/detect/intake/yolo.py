@@ -13,12 +13,13 @@ import numpy as np
 import yaml
 
 from bneck.data.images import image_size
+from bneck.data.intake.image_files import ImageFiles
+from bneck.data.intake.splits import split_by_folder
 from bneck.data.intake.texts import read_text
 from bneck.data.intake.walk import DataError, is_image, walk
 from bneck.specs.errors import few
 from bneck.tasks.detect.intake.coco import Annotated, Picture
-from bneck.tasks.detect.intake.image_files import ImageFiles
-from bneck.tasks.detect.intake.marked import Box, Marked, annotated_of, split_by_folder
+from bneck.tasks.detect.intake.marked import Box, Marked, annotated_of
 
 NAME_LISTS = ("classes.txt", "obj.names", "names.txt")
 SLACK = 0.02  # of a side that boxes may reach over the edges
@@ -32,9 +33,12 @@ def find_yaml(root: Path) -> Path | None:
 
 
 def has_yolo(root: Path) -> bool:
-    """Whether a folder has a data.yaml, or txt files with boxes named after images."""
-    if find_yaml(root) is not None:
-        return True
+    """Whether a folder has a data.yaml, or label files."""
+    return find_yaml(root) is not None or has_labels(root)
+
+
+def has_labels(root: Path) -> bool:
+    """Whether there are txt files with boxes named after images below a folder."""
     stems, texts = set(), []
     for path in walk(root):
         if is_image(path.name):
@@ -195,7 +199,7 @@ def _label_of(root: Path, image: Path, texts: Mapping[str, list[Path]]) -> Path 
     """The label file of an image: of several of its name the one whose folders are most alike."""
     found = texts.get(image.stem, [])
     own = set(image.parent.parts)
-    split = split_by_folder(root, image) if image.is_relative_to(root) else ""
+    split = split_by_folder(root, image)
     alike = [path for path in found if split_by_folder(root, path) in (split, "")]
     shared = [len(own & set(path.parent.parts)) for path in alike]
     if shared and shared.count(max(shared)) > 1:

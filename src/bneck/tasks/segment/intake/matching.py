@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bneck.data.intake.splits import only_a_split, split_of, words
@@ -25,6 +26,9 @@ _END = re.compile(
     re.I,
 )
 _START = re.compile(r"^(mask|label|gt|seg|segmentation)[ _.-]", re.I)
+# Of images that are told from their masks by a word: x_image.png and x_label.png, IMG_1.jpg and MASK_1.png.
+_IMAGE_END = re.compile(r"[ _.-](images?|img|photo|rgb|orig|original|input|sat)$", re.I)
+_IMAGE_START = re.compile(r"^(image|img|photo|rgb|orig|original|input)[ _.-]", re.I)
 _PHOTOS = (
     ".jpg",
     ".jpeg",
@@ -43,10 +47,11 @@ Key = tuple[str | None, tuple[str, ...], str]  # split, folders, stem
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An image and its mask."""
+    """An image and its mask; `turn` is EXIF's orientation of an image whose mask is for it as it is stored."""
 
     image: Path
     mask: Path
+    turn: int = 1
 
 
 @dataclass(slots=True)
@@ -75,9 +80,10 @@ def match(root: Path, files: Iterable[Path]) -> Matched:
 
     A mask lies in a folder of masks (masks, labels, annotations, SegmentationClass, trainannot ...) next to
     a folder of images or nested alike, or its name is its image's with a word more (_mask, _label,
-    _segmentation, mask_ before it), with a second suffix (x.jpg.png), or it is a png next to a photo.
+    _segmentation, mask_ before it) or another word (x_image and x_label, IMG_1 and MASK_1), with a second
+    suffix (x.jpg.png), or it is a png next to a photo.
     """
-    told = [one for path in files if (one := _told(root, path))]
+    told = _shortened([one for path in files if (one := _told(root, path))])
     marked = any(one.kind is False for one in told)
     exact: dict[Key, list[Path]] = {}
     loose: dict[Key, list[Path]] = {}
@@ -110,6 +116,28 @@ def match(root: Path, files: Iterable[Path]) -> Matched:
     )
     _pair(images, exact, loose, found)
     return found
+
+
+def _shortened(told: Sequence[_File]) -> list[_File]:
+    """Images whose names have a word more, under the name that a single mask has too and no other image."""
+    masks: Counter[Key] = Counter()
+    for one in told:
+        names = {_bare(one.key[2]), one.key[2] if one.kind else None} - {None}
+        masks.update((*one.key[:2], str(name)) for name in names if one.kind is not False)
+    taken = {one.key for one in told if not one.kind}
+    shorter = {
+        one.path: (*one.key[:2], bare)
+        for one in told
+        if not one.kind
+        for bare in {p.sub("", one.key[2]) for p in (_IMAGE_END, _IMAGE_START)} - {one.key[2], ""}
+    }
+    images = Counter(shorter.values())
+    certain = {
+        path: key
+        for path, key in shorter.items()
+        if masks[key] == images[key] == 1 and key not in taken
+    }
+    return [replace(one, key=certain.get(one.path, one.key)) for one in told]
 
 
 def _pair(

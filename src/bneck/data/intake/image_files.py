@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -20,10 +21,14 @@ def image_folders(place: Path, split: str = "") -> list[Path]:
 
 
 class ImageFiles:
-    """Finds images by names in annotations: as they stand, else by shorter ends of their path, below `root`."""
+    """Finds images by names in annotations: as they stand, else by shorter ends of their path, below `root`.
+
+    `left` counts pictures that cannot be taken, by kind, once the folder has been walked.
+    """
 
     def __init__(self, root: Path, folders: Sequence[Path] = ()) -> None:
         self.root, self.folders = root, folders
+        self.left: Counter[str] = Counter()
         self._names: dict[str, list[Path]] | None = None
         self._stems: dict[str, list[Path]] = {}
 
@@ -54,7 +59,7 @@ class ImageFiles:
     def _index(self) -> dict[str, list[Path]]:
         if self._names is None:
             self._names = {}
-            for path in images_below(self.root):
+            for path in images_below(self.root, self.left):
                 self._names.setdefault(path.name, []).append(path)
                 self._stems.setdefault(path.stem, []).append(path)
         return self._names
