@@ -39,6 +39,7 @@ def cache() -> Iterator[Path]:
     """The user's cache folder of this session and of all its children: an empty one, then gone."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setenv("XDG_CACHE_HOME", folder)
+        patch.setenv("HF_HOME", f"{folder}/huggingface")  # what is fetched belongs to the user too
         yield Path(folder)
 
 

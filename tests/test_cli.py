@@ -22,6 +22,7 @@ COMMANDS = {
     "count": "bneck.count(network, task=...)",
     "zoo": "bneck.zoo()",
     "measure": "bneck.measure(...)",
+    "choose": "bneck.choose(...)",
     "search": "bneck.search(...)",
     "predict": "bneck.predict(run, images)",
     "report": "bneck.write_report(run)",
@@ -392,6 +393,7 @@ def test_help_names_the_options_of_the_command_at_hand() -> None:
 
 def test_the_defaults_of_options_are_those_of_the_functions() -> None:
     """A value that equals its default is not handed over, so both must be the same."""
+    from bneck.cli.choose import ChooseOptions
     from bneck.cli.pages import CompareOptions, ReproduceOptions
     from bneck.cli.search import SearchOptions
     from bneck.cli.ship import QuantizeOptions
@@ -400,6 +402,7 @@ def test_the_defaults_of_options_are_those_of_the_functions() -> None:
     pairs: list[tuple[Any, Any]] = [
         (CompareOptions, bneck.compare), (ReproduceOptions, bneck.reproduce), (SearchOptions, bneck.search),
         (QuantizeOptions, bneck.quantize), (ImportOptions, bneck.import_weights),
+        (ChooseOptions, bneck.choose),
     ]  # fmt: skip
     for kind, function in pairs:
         parameters = inspect.signature(function).parameters

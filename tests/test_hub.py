@@ -103,6 +103,43 @@ def test_only_what_was_named_is_fetched_and_the_cache_serves_offline(
     assert address[1] == []
 
 
+def test_a_choice_finds_what_the_cache_has_without_a_connection(
+    address: tuple[str, list[str]], tmp_path: Path, weights: bytes
+) -> None:
+    """Also the import of it is made from the cache, and is not found twice then."""
+    known, commit = "timm/mobilenetv3_small_050.lamb_in1k", "0123456789" * 4
+    root = tmp_path / "hf/hub/models--timm--mobilenetv3_small_050.lamb_in1k"
+    (root / "snapshots" / commit).mkdir(parents=True)
+    (root / "refs").mkdir()
+    (root / "refs/main").write_text(commit)
+    config = {"architecture": "mobilenetv3_small_050", "pretrained_cfg": PREPROCESSING}
+    (root / "snapshots" / commit / "config.json").write_text(json.dumps(config))
+    (root / "snapshots" / commit / "model.safetensors").write_bytes(weights)
+    program = (
+        "from bneck.records.progress import Silent\n"
+        "from bneck.runs.choose.weights import at_hand\n"
+        "from bneck.runs.start import find_start\n"
+        "(one,) = at_hand([], Silent())\n"
+        "print(one.spec.name, one.text, one.origin)\n"
+        "folder = find_start(one.text).folder\n"
+        "(one,) = at_hand([], Silent())\n"
+        "print(one.text == str(folder), one.origin)\n"
+    )
+    env = {
+        **os.environ, "HF_ENDPOINT": address[0], "HF_HOME": str(tmp_path / "hf"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }  # fmt: skip
+    address[1].clear()
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"v3-small-0.5 {known}@{commit} {known}", f"True {known}",
+    ]  # fmt: skip
+    assert address[1] == []
+
+
 def test_a_cache_laid_out_by_hand_serves_too(hub: Hub, tmp_path: Path, weights: bytes) -> None:
     commit = "0123456789" * 4
     root = tmp_path / "hf/hub/models--timm--mobilenetv3_small_050.y"

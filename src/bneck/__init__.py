@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bneck.devices.doctor import doctor as doctor
     from bneck.paper.reproduce import reproduce as reproduce
     from bneck.records.listing import list_runs as list_runs
+    from bneck.runs.choose.main import choose as choose
     from bneck.runs.compare import compare as compare
     from bneck.runs.data import convert as convert
     from bneck.runs.demo import demo as demo
@@ -43,6 +44,7 @@ _HOMES = {
     "InputError": "bneck.specs.errors",
     "NetSpec": "bneck.specs.network",
     "build": "bneck.runs.networks",
+    "choose": "bneck.runs.choose.main",
     "compare": "bneck.runs.compare",
     "convert": "bneck.runs.data",
     "count": "bneck.runs.networks",

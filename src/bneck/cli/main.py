@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bneck.cli import networks, overview, pages, search, ship, train, weights
+from bneck.cli import choose, networks, overview, pages, search, ship, train, weights
 from bneck.cli.generated import with_options
 from bneck.cli.options import Json, print_json
 from bneck.devices.installed import extra_of
@@ -125,9 +125,9 @@ def convert(
 
 
 for command in (
-    networks.show, networks.count, networks.zoo, ship.measure, search.search, train.train, predict, report,
-    convert, ship.export, ship.quantize, ship.table, weights.evaluate, pages.reproduce, pages.compare,
-    pages.demo, overview.runs, overview.doctor,
+    networks.show, networks.count, networks.zoo, ship.measure, choose.choose, search.search, train.train,
+    predict, report, convert, ship.export, ship.quantize, ship.table, weights.evaluate, pages.reproduce,
+    pages.compare, pages.demo, overview.runs, overview.doctor,
 ):  # fmt: skip
     app.command()(command)
 app.command("import")(weights.import_weights)

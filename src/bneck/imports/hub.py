@@ -113,6 +113,21 @@ def fetch(name: HubName, progress: Progress, *, known: bool = True) -> Weights:
     return Weights(name=name, file=file, config=held)
 
 
+def cached(repository: str) -> HubName | None:
+    """A repository at the commit that the hub's cache has all files of, or None; nothing is fetched."""
+    name = HubName(repository)
+    try:
+        _quiet(name)
+    except InputError:  # without the hub's library there is nothing to use its cache with
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    files = [try_to_load_from_cache(repository, file) for file in (CONFIG, WEIGHTS)]
+    commits = {_commit(Path(file)) for file in files if isinstance(file, str)}
+    complete = all(isinstance(file, str) for file in files) and len(commits) == 1
+    return HubName(repository, commits.pop()) if complete else None
+
+
 def _quiet(name: HubName) -> None:
     """Import the hub's library without its telemetry, which would also fetch a registry nobody named."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # read when the library is imported

@@ -139,15 +139,15 @@ def check_empty(path: Path, begun: Collection[str] = _BEGUN) -> None:
         raise InputError(f"{path} exists and is not an empty folder; choose another --out")
 
 
-def check_file(path: Path, suffix: str, *, replaces: bool = True) -> None:
+def check_file(path: Path, suffix: str, *, replaces: bool = True, option: str = "--out") -> None:
     """Raise InputError for an output that is not named as its kind is, and so may be anybody's file.
 
     `replaces` is false for a kind of file that is nobody's to write over.
     """
     if path.is_dir() or path.suffix.lower() != suffix:
-        raise InputError(f"--out is {path}; name a file that ends in {suffix}")
+        raise InputError(f"{option} is {path}; name a file that ends in {suffix}")
     if path.exists() and not replaces:
-        raise InputError(f"{path} is there already; choose another --out")
+        raise InputError(f"{path} is there already; choose another {option}")
 
 
 def fresh_folder(task: str) -> Path:

@@ -16,7 +16,7 @@ from bneck.costs.table import LatencyTable, TableError
 from bneck.costs.table_file import FORMAT, read_table
 from bneck.devices.deployment import Deployment
 from bneck.devices.fill import NETWORKS_IN_ALL, Plan, fill_table, plan_for
-from bneck.devices.measure import Candidate, measure
+from bneck.devices.measure import Candidate, OnRound, measure
 from bneck.devices.places import identity, opened
 from bneck.devices.protocol import Protocol, TimingError
 from bneck.devices.runtimes import runtime
@@ -117,7 +117,7 @@ class Latencies:
         path = path.with_suffix(".networks.jsonl")
         # A table that was filled again has another pace; what was measured next to the old one is void.
         key = {"digest": spec.digest(), "reference_ms": self.table.header["reference_ms"]}
-        with _filling(path, run.progress):
+        with filling(path, run.progress):
             memory = Ledger(path)
             entry = memory.find(**key)
             if entry is None:
@@ -172,7 +172,7 @@ def filled_table(
 ) -> LatencyTable:  # fmt: skip
     """The run's own `copy` of the device's table at `path`, which is filled first if need be."""
     if not copy.is_file():
-        with _filling(path, run.progress):
+        with filling(path, run.progress):
             _fill(reference, path, run.settings.deployment, run.progress, plan, reference_ms)
             write_bytes(copy, path.read_bytes())
     return read_table(copy, run.wrapper)
@@ -212,7 +212,7 @@ def latency_table(
     path = table_path(seed, on) if out is None else Path(out)
     if out is not None:
         check_file(path, ".jsonl")
-    with _filling(path, told):
+    with filling(path, told):
         table = _fill(seed, path, on, told, seed_plan(seed))
     return {
         "file": str(path), "network": seed.name, "device": device, "runtime": on.runtime,
@@ -222,7 +222,7 @@ def latency_table(
     }  # fmt: skip
 
 
-def _filling(path: Path, progress: Progress) -> AbstractContextManager[None]:
+def filling(path: Path, progress: Progress) -> AbstractContextManager[None]:
     """Keep other processes from measuring for a file; wait for one that does, and say so."""
     return locked(
         path.with_suffix(".lock"),
@@ -327,13 +327,15 @@ def measured(
     nominal_ms: float | None,
     on: Deployment,
     wrapper: Wrapper,
+    protocol: Protocol = CAREFUL,
+    on_round: OnRound | None = None,
 ) -> list[Measurement]:
-    """Measure by the protocol that a search decides by, again after a pause while the device is busy.
+    """Measure, by the protocol that a search decides by, again after a pause while the device is busy.
 
     Raises:
         TimingError: it still was after a minute.
     """
-    protocol, busy = replace(CAREFUL, threads=on.threads), 0
+    protocol, busy = replace(protocol, threads=on.threads), 0
     with opened(on.device) as device:
         while True:
             try:
@@ -341,7 +343,7 @@ def measured(
                     candidates, runtime_name=on.runtime, place=device, protocol=protocol,
                     reference=Candidate(reference, precision=on.precision, wrapper=wrapper),
                     # What another process times, or loads to time, may be what disturbs it.
-                    nominal_ms=nominal_ms, alone=busy > 0,
+                    nominal_ms=nominal_ms, alone=busy > 0, on_round=on_round,
                 )  # fmt: skip
             except TimingError:
                 if busy == PATIENCE:

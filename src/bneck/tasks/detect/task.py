@@ -75,6 +75,8 @@ class Detect(Task):
         "stream": "a detector crops from stored images, which are decoded once; leave it out",
         "lose": "a bound on the loss is known for classification alone; give a --target",
         "recipe": "recipes by name are for classification; leave it out",
+        "choose": "one epoch behind a frozen backbone says too little of a detector, whose head has no "
+        "weights yet; search from one network with --from",
     }
     data_type = later("bneck.tasks.detect.dataset:DetectionData")
     find = later("bneck.tasks.detect.dataset:find")

@@ -44,6 +44,8 @@ class Segment(Task):
         "stream": "a segmenter reads its images in every epoch anyway; leave it out",
         "lose": "a bound on the loss is known for classification alone; give a --target",
         "recipe": "recipes by name are for classification; leave it out",
+        "choose": "one epoch behind a frozen backbone says too little of a segmenter, whose head has no "
+        "weights yet; search from one network with --from",
     }
     data_type = later("bneck.tasks.segment.dataset:SegmentationData")
     find = later("bneck.tasks.segment.dataset:find")

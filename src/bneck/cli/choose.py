@@ -1,0 +1,137 @@
+"""`bneck choose`: the published networks on a device, and the one for some images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.table import Table
+from typer import Option
+
+from bneck.cli.bars import bars
+from bneck.cli.generated import with_options
+from bneck.cli.options import WHERE, Json, TaskName, new_table, print_json, print_table
+from bneck.cli.tables import search_summary
+from bneck.records.run import RunFolder
+from bneck.tasks.options import option
+from bneck.tasks.registry import DEFAULT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChooseOptions:
+    """The options of `bneck choose`, with the names and defaults of `bneck.choose`."""
+
+    target: str | None = option(None, "Latency target: 5ms or 800us; needed with --data.")
+    device: str = option("local", WHERE)
+    runtime: str | None = option(
+        None, "Runtime on the device: onnxruntime, litert or openvino; default the device's."
+    )
+    precision: str = option(
+        "fp32", "Precision that is timed and shipped: fp32, fp16 or int8; training is in float."
+    )
+    threads: int = option(1, "Threads of the runtime when latency is measured.")
+    start: tuple[str, ...] = option(
+        (),
+        "Weights to choose among besides imports and the hub's cache: a run, an import, a file, or a "
+        "name on the hub; may be given several times.",
+        flag="--from",
+    )
+    resolution: int | None = option(None, "Input side in pixels of all networks; default 224.")
+    epochs: float | None = option(None, "Epochs of the search's seed network.")
+    repeats: int = option(2, "Final training runs of the search's result and baseline.")
+    seed: int = option(0, "Seed of everything random.")
+    workers: int | None = option(None, "Worker processes; default one per core.")
+    plot: Path | None = option(
+        None, "An svg file to draw published accuracy over latency in; without --data."
+    )
+    again: bool = option(False, "Measure anew what an earlier choice has measured.")
+
+
+@with_options("choose", ChooseOptions)
+def choose(
+    data: Annotated[
+        str | None,
+        Option(help="Your images, as classification reads them; default: only the device's table."),
+    ] = None,
+    task: TaskName = None,
+    out: Annotated[Path | None, Option(help="The run's folder; default runs/choose-TIME.")] = None,
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Measure the published networks on a device, and choose the one for your images.
+
+    Python: bneck.choose(...)
+    """
+    from bneck.runs.choose.main import choose as choose_network
+
+    with bars() as progress:
+        found = choose_network(data, task=task or DEFAULT, out=out, progress=progress, **given)
+    if as_json:
+        print_json(found)
+    elif data is None:
+        print_device(found)
+    else:
+        print_choice(found)
+
+
+def print_device(found: dict[str, Any]) -> None:
+    """The device's table, and the best of it within the target."""
+    print_table(_device_table(found))
+    rows, limit_ms = found["networks"], found["target_ms"]
+    if limit_ms is None:
+        return
+    within = [row for row in rows if row["within"]]
+    if not within:
+        print(
+            f"nothing runs within {limit_ms:g} ms; the fastest, {rows[0]['network']} at "
+            f"{rows[0]['resolution']} px, takes {rows[0]['latency_ms']:.3f} ms"
+        )
+    elif best := max(
+        (row for row in within if row["top1"]), key=lambda row: row["top1"], default=None
+    ):
+        print(
+            f"* within {limit_ms:g} ms; the best published one of these is {best['network']} at "
+            f"{best['resolution']} px, {best['top1']:.1f} %"
+        )
+
+
+def _device_table(found: dict[str, Any]) -> Table:
+    rows = [
+        (
+            "*" if row["within"] else "", row["network"], str(row["resolution"]),
+            f"{row['latency_ms']:.3f}", f"{row['p10_ms']:.3f}", f"{row['p90_ms']:.3f}",
+            "" if row["top1"] is None else f"{row['top1']:.1f}", row["source"] or "", row["license"] or "",
+            row["command"] or "",
+        )
+        for row in found["networks"]
+    ]  # fmt: skip
+    threads = f"{found['threads']} thread{'s' if found['threads'] > 1 else ''}"
+    title = (
+        f"{found['device']}, {found['runtime']} {found['runtime_version']}, {found['precision']}, {threads}, "
+        "batch 1; top-1 on ImageNet where it is published"
+    )
+    columns = (
+        "", "network", "px", "median ms", "p10", "p90", "top-1 %", "of", "license", "fetches its weights",
+    )  # fmt: skip
+    return new_table(title, columns, rows, left=(0, 1, 7, 8, 9))
+
+
+def print_choice(found: dict[str, Any]) -> None:
+    """How the weights at hand were ranked, then what ships."""
+    rows = [
+        (one["network"], one["origin"], f"{one['measured_ms']:.3f}", f"{one['score']:.1%}")
+        for one in found["scored"]
+    ]
+    columns = ("network", "weights", "median ms", f"{found['metric']}, frozen epoch")
+    print_table(new_table("", columns, rows, left=(0, 1)))
+    folder = Path(found["shipped"])
+    record = RunFolder(folder).read()
+    if record["kind"] == "search":
+        print(search_summary({"run": str(folder), **record}))
+        return
+    print(
+        f"{found['found']['name']}: {found['measured_latency_ms']:.3f} ms, within the target of "
+        f"{found['target_ms']:.3f} ms without a search; {found['metric']} {found['score']:.1%}\n"
+        f"report: {folder / 'report.md'}\nmodel:  {folder / 'model.onnx'}"
+    )

@@ -1,0 +1,1 @@
+"""The choice among published networks: which of them suits a device, and which one some images."""
