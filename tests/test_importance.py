@@ -41,7 +41,7 @@ ROWS = {
 }  # fmt: skip
 PLAIN = ROWS | {"rows.6.out": ["rows.8.conv"], "rows.8.out": ["classifier"]}
 BRANCHES = [1, 3, 4]
-# A start passes its input's channels on; a channel is taken away behind it, with all that it adds.
+# A start keeps its input's channels; a channel is removed after it, with all that it adds.
 OF_UNIVERSAL = {
     "rows.0.out": ["rows.1.expand.conv"],
     "rows.1.expanded": ["rows.1.project.conv"],

@@ -214,7 +214,8 @@ def _turns(
     """EXIF's orientation of each photo whose boxes are for the image as it is stored, 1 for the others.
 
     Sizes tell it of photos that lie on their side. Squares and those upside down are taken alike if all of
-    these agree; else it is unclear which image is meant, which is told of each, and boxes stay as they are.
+    these agree; else it is unclear which image is meant: each such photo is reported, and its boxes stay
+    as they are.
     """
     looked = any(stored for *_, stored in found) or any(
         may_turn(file) and orientation(file) > 1
