@@ -72,10 +72,13 @@ class Latencies:
         if self.run.ledger.find(**event) is None:
             self.run.ledger.append({**event, "measured_ms": ms})
 
-    def mean_ms(self, spec: NetSpec) -> float:
-        """The mean of all that was measured of a network."""
+    def mean_ms(self, spec: NetSpec, before: int | None = None) -> float:
+        """The mean of all that was measured of a network, or of the times `before` one of a number."""
         first, again = self.verified_ms(spec), self.run.ledger.all(event="measured again")
-        times = [float(one["measured_ms"]) for one in again if one["digest"] == spec.digest()]
+        times = [
+            float(one["measured_ms"]) for one in again
+            if one["digest"] == spec.digest() and (before is None or one["number"] < before)
+        ]  # fmt: skip
         return mean([first, *times])
 
     def verified_ms(self, spec: NetSpec) -> float:

@@ -15,7 +15,10 @@ PUSH = 0.005  # of the aim, each time that a network comes again
 
 
 def by_clocks(
-    latencies: Latencies, limit_ms: float, proposals: Mapping[str, Callable[[float], NetSpec]]
+    latencies: Latencies,
+    limit_ms: float,
+    proposals: Mapping[str, Callable[[float], NetSpec]],
+    first: int = 0,
 ) -> tuple[NetSpec, ...]:
     """For each proposal what measures next below a limit, still so when it is measured later.
 
@@ -23,25 +26,27 @@ def by_clocks(
         latencies: of the run's device.
         limit_ms: what a network may take at most.
         proposals: by name, (estimated milliseconds to aim at) -> a network.
+        first: the number of the first measurement. What was measured under a later number is not looked
+            at, so that a resumed run chooses as it did.
     """
-    for number in range(CLOCKS):
-        specs = [_by_clock(latencies, limit_ms, proposal) for proposal in proposals.values()]
+    for number in range(first, first + CLOCKS):
+        specs = [_by_clock(latencies, limit_ms, one, number) for one in proposals.values()]
         latencies.measure_again(specs, number)
-        times = [latencies.mean_ms(spec) for spec in specs]
+        times = [latencies.mean_ms(spec, number + 1) for spec in specs]
         if all(LOW * limit_ms <= ms <= HIGH * limit_ms for ms in times):
             break
     return tuple(specs)
 
 
 def _by_clock(
-    latencies: Latencies, limit_ms: float, propose: Callable[[float], NetSpec]
+    latencies: Latencies, limit_ms: float, propose: Callable[[float], NetSpec], number: int
 ) -> NetSpec:
     """What measures next below the target, of proposals whose aim follows what was measured."""
     aim_ms, tried, again = AIM * limit_ms, dict[str, tuple[float, NetSpec]](), 0
     for _ in range(TRIES):
         spec = propose(aim_ms)
         again += spec.digest() in tried
-        ms = latencies.mean_ms(spec)
+        ms = latencies.mean_ms(spec, number)
         tried[spec.digest()] = (ms, spec)
         if LOW * limit_ms <= ms <= HIGH * limit_ms:
             break
