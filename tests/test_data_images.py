@@ -14,7 +14,7 @@ from PIL import Image
 
 from bneck.data.depth import Deep
 from bneck.data.folders import DataError
-from bneck.data.images import image_size, read_square, read_whole, set_bits
+from bneck.data.images import image_size, orientation, read_square, read_whole, set_bits
 from bneck.data.pack import decode
 
 
@@ -138,6 +138,27 @@ class TestOddImages:
         pixels = decode(save(image, tmp_path / f"a.{suffix}", exif=exif), 16)
         assert pixels[:, :6].min() > 240
         assert pixels[:, 10:].max() < 15
+        assert orientation(tmp_path / f"a.{suffix}") == 6
+
+    @pytest.mark.parametrize("kind", [b"tEXt", b"zTXt"])
+    def test_orientation_in_a_text_of_png(self, tmp_path: Path, kind: bytes) -> None:
+        """As ImageMagick kept EXIF before PNG had a chunk for it: after the pixels, in hexadecimal."""
+        exif = Image.Exif()
+        exif[0x0112] = 8
+        data = b"\nexif\n %d\n" % len(exif.tobytes()) + exif.tobytes().hex().encode()
+        body = b"Raw profile type exif\0" + (
+            data if kind == b"tEXt" else b"\0" + zlib.compress(data)
+        )
+        chunk = (
+            len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+        )
+        plain_file = save(plain((9, 9, 9), (40, 20)), tmp_path / "a.png").read_bytes()
+        path = tmp_path / "b.png"
+        path.write_bytes(plain_file[:-12] + chunk + plain_file[-12:])
+        assert (orientation(tmp_path / "a.png"), image_size(tmp_path / "a.png")) == (1, (40, 20))
+        assert (orientation(path), image_size(path)) == (8, (20, 40))
+        path.write_bytes(plain_file[:-20])
+        assert orientation(path) == 1
 
     @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
     def test_damaged_exif_is_no_reason_to_lose_an_image(self, tmp_path: Path) -> None:

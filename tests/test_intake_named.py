@@ -290,6 +290,20 @@ class TestDottedNames:
         assert (len(found.train.labels), len(found.val.labels), found.test) == (10, 10, None)
         assert "not used: 7 images in test1 without classes" in found.found.notes
 
+    def test_next_to_the_folder_of_a_test(self, tmp_path: Path) -> None:
+        """As the archives of cats and dogs lie where both were unpacked in one place."""
+        lay(tmp_path, *self.DOTTED, *(f"test1/{i}.jpg" for i in range(7)))
+        found = find_images(tmp_path)
+        assert every(found) == {name: name[:3] for name in self.DOTTED}
+        assert (len(found.train.labels), found.test) == (8, None)
+        assert "not used: 7 images in test1 without classes" in found.found.notes
+
+    def test_next_to_a_folder_of_more(self, tmp_path: Path) -> None:
+        names = (*self.DOTTED, *(f"more/cat.{i}.jpg" for i in range(5, 9)))
+        assert every(find_images(lay(tmp_path, *names))) == {
+            name: name.removeprefix("more/")[:3] for name in names
+        }
+
     @pytest.mark.parametrize("odd", ["cat.jpg", "notes.png", "cat_7.jpg", "img.0.x.jpg"])
     def test_one_that_is_called_otherwise(self, tmp_path: Path, odd: str) -> None:
         with pytest.raises(DataError, match="has no class folders, but 11 images"):

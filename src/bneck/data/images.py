@@ -43,6 +43,7 @@ if HEIF_READ:
 Image.MAX_IMAGE_PIXELS = 1 << 29
 LOOKED_AT = 64  # images, spread evenly, that decide on the bits of a dataset
 _ORIENTATION = 0x0112  # the EXIF tag
+_RAW_EXIF = b"Raw profile type exif"
 SIDEWAYS = (5, 6, 7, 8)  # its values that exchange width and height
 _COLORS = {1: 1, 2: 1, 3: 3, 4: 3}  # channels without alpha
 
@@ -119,25 +120,41 @@ def image_size(path: Path) -> tuple[int, int] | str:
     """(width, height) of an image file the right way up, without decoding it; or why there is none."""
     try:
         with Image.open(path, formats=DECODERS) as image:
-            turned = False
-            with suppress(Exception):
-                turned = image.getexif().get(_ORIENTATION, 1) in SIDEWAYS
             width, height = image.size
-            return (height, width) if turned else (width, height)
+            return (height, width) if _turn(path, image) in SIDEWAYS else (width, height)
     except Exception as error:
         return _reason(path, error)
-
-
-def may_turn(path: Path) -> bool:
-    """Whether an image's `orientation` is cheap to ask for: of PNG files, seldom turned, it is not."""
-    return path.suffix.lower() not in (".png", ".bmp", ".gif", ".ppm", ".pgm")
 
 
 def orientation(path: Path) -> int:
     """How an image file's EXIF block turns it, from 1 (not at all) to 8."""
     with suppress(Exception), Image.open(path, formats=DECODERS) as image:
+        return _turn(path, image)
+    return 1
+
+
+def _turn(path: Path, image: Image.Image) -> int:
+    # Of a PNG file Pillow decodes all pixels to find out.
+    if image.format == "PNG" and not _png_has_exif(path):
+        return 1
+    with suppress(Exception):
         return int(image.getexif().get(_ORIENTATION, 1))
     return 1
+
+
+def _png_has_exif(path: Path) -> bool:
+    """Whether a PNG file has a chunk of EXIF, or a text in which older programs keep it."""
+    with path.open("rb") as file:
+        start = 8  # after the signature
+        while True:
+            file.seek(start)
+            length, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+            text = kind in (b"tEXt", b"zTXt", b"iTXt")
+            if kind == b"eXIf" or (text and file.read(len(_RAW_EXIF)) == _RAW_EXIF):
+                return True
+            if len(kind) < 4 or kind == b"IEND":
+                return False
+            start += 12 + length
 
 
 def read_ahead(paths: Sequence[T], read: Callable[[T], Pixels | str]) -> Iterator[Pixels | str]:

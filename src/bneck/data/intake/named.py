@@ -14,7 +14,7 @@ from bneck.data.intake.image_files import ImageFiles
 from bneck.data.intake.image_table import Entry, NoClasses, Table, find_tables
 from bneck.data.intake.layout import find_layout, single
 from bneck.data.intake.splits import only_a_split, split_by_folder, split_of
-from bneck.data.intake.walk import DataError, images_below, subfolders
+from bneck.data.intake.walk import DataError, has_images, images_below, is_image, subfolders
 from bneck.specs.errors import few
 
 BAD_SHARE = 0.01  # of the rows may contradict others
@@ -229,20 +229,11 @@ def _sorted(
 
 def _dotted(root: Path) -> Named | None:
     """Images called `cat.0.jpg`, as Kaggle's cats and dogs: class, number, suffix, with dots between."""
-    try:
-        train = find_layout(root).places["train"]
-    except DataError:
-        return None
-    places = {"train": train}
-    if only_a_split(train.name):
-        for name, path in subfolders(train.parent).items():
-            if only_a_split(name):
-                places.setdefault(str(split_of(name)), path)
-    found: dict[str, dict[str, list[Path]]] = {}
     left: Counter[str] = Counter()
+    places = _loose(root, left) or _in_folders(root, left)
+    found: dict[str, dict[str, list[Path]]] = {}
     notes = []
-    for split, place in places.items():
-        paths = images_below(place, left)
+    for split, (place, paths) in places.items():
         told = [(match, path) for path in paths if (match := _DOTTED.fullmatch(path.name))]
         if split != "train" and not told:
             notes.append(f"not used: {len(paths)} images in {place.name} without classes")
@@ -255,6 +246,32 @@ def _dotted(root: Path) -> Named | None:
     if len(found.get("train", {})) < 2:
         return None
     return Named(_settled(found), left, ("classes by the names of the files", *notes))
+
+
+def _loose(root: Path, left: Counter[str]) -> dict[str, tuple[Path, list[Path]]]:
+    """The images in `root` itself as train, next to folders of other splits alone; {} if it is otherwise."""
+    images = sorted(path for path in root.iterdir() if is_image(path.name))
+    inside = {name: path for name, path in subfolders(root).items() if has_images(path)}
+    if not images or not inside or not all(only_a_split(name) for name in inside):
+        return {}
+    found = {"train": (root, images)}
+    for name, path in inside.items():
+        found.setdefault(str(split_of(name)), (path, images_below(path, left)))
+    return found if len(found) == 1 + len(inside) else {}
+
+
+def _in_folders(root: Path, left: Counter[str]) -> dict[str, tuple[Path, list[Path]]]:
+    """The images of the folders of splits, or of the one folder that there is."""
+    try:
+        train = find_layout(root).places["train"]
+    except DataError:
+        return {}
+    places = {"train": train}
+    if only_a_split(train.name):
+        for name, path in subfolders(train.parent).items():
+            if only_a_split(name):
+                places.setdefault(str(split_of(name)), path)
+    return {split: (place, images_below(place, left)) for split, place in places.items()}
 
 
 def _settled(found: Mapping[str, Mapping[str, list[Path]]]) -> dict[str, Classes]:

@@ -129,14 +129,9 @@ def read_mask(
             if size is not None and turn in SIDEWAYS:
                 size = size[::-1]  # as it is stored
             if size is not None and size != (image.height, image.width):
-                turned = (
-                    ", or turn the file itself where an EXIF block turns the image"
-                    if size == (image.width, image.height)
-                    else ""
-                )
                 raise DataError(
                     f"mask {path} has {image.width} x {image.height} pixels and its image {size[1]} x "
-                    f"{size[0]}; they must be equal: give each image the mask that was drawn on it{turned}"
+                    f"{size[0]}; they must be equal: give each image the mask that was drawn on it"
                 )
             if is_deep(image) and image.mode not in PLAIN:
                 raise DataError(

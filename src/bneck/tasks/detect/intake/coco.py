@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bneck.data.depth import FULL
 from bneck.data.folders import check_class_names
-from bneck.data.images import LOOKED_AT, SIDEWAYS, image_size, may_turn, orientation
+from bneck.data.images import LOOKED_AT, SIDEWAYS, image_size, orientation
 from bneck.data.intake.image_files import ImageFiles, image_folders
 from bneck.data.intake.texts import decoded
 from bneck.data.intake.walk import DataError, has_images
@@ -218,13 +218,9 @@ def _turns(
     as they are.
     """
     looked = any(stored for *_, stored in found) or any(
-        may_turn(file) and orientation(file) > 1
-        for file, *_ in found[:: len(found) // LOOKED_AT + 1]
+        orientation(file) > 1 for file, *_ in found[:: len(found) // LOOKED_AT + 1]
     )
-    turns = [
-        orientation(file) if looked or (size[0] == size[1] and may_turn(file)) else 1
-        for file, size, _ in found
-    ]
+    turns = [orientation(file) if looked or size[0] == size[1] else 1 for file, size, _ in found]
     sides = [
         turn in SIDEWAYS and size[0] != size[1]
         for turn, (_, size, _) in zip(turns, found, strict=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from bneck.data.images import DECODERS, SIDEWAYS, may_turn, orientation
+from bneck.data.images import DECODERS, SIDEWAYS, orientation
 from bneck.tasks.segment.intake.matching import Pair
 
 
@@ -21,7 +21,7 @@ def with_turns(
     Sizes tell it of photos that lie on their side. Squares and photos upside down are taken alike if all of
     these agree; else their masks stay as they are, and are counted in a note.
     """
-    pairs = {pair for own in splits.values() for pair in own if may_turn(pair.image)}
+    pairs = {pair for own in splits.values() for pair in own}
     turns = {pair: turn for pair in pairs if (turn := orientation(pair.image)) > 1}
     stored = {pair: _is_stored(pair) for pair, turn in turns.items() if turn in SIDEWAYS}
     told = set(stored.values()) - {None}
