@@ -69,8 +69,54 @@ def layouts(files: Files) -> Iterator[tuple[Path, str | None]]:
         place = folder(f"table-{len(text)}", "images")
         files.file(f"found/{place.name}/train.csv", text)
         yield place, None
+    yield from _told_by_tables_and_names(files)
     yield files.file("found/zip/train.zip").parent, None
     yield files.file("found/set.tar.gz"), None
+
+
+def _told_by_tables_and_names(files: Files) -> Iterator[tuple[Path, str | None]]:
+    """Images whose classes a table, or their own names, tell."""
+    two = "2 classes (ant, bee); "
+
+    def place(name: str, *images: str) -> Path:
+        for i, image in enumerate(images):
+            files.picture(f"found/{name}/{image}", side=20 + i)
+        return files.user / "found" / name
+
+    numbered = [f"images/{i}.png" for i in range(12)]
+    kinds = [("ant", "bee")[i % 2] for i in range(12)]
+    for name, table, said in (
+        ("commas", ["id,label", *(f"{i},{kind}" for i, kind in enumerate(kinds))], f"{two}10 train, 2 val"),
+        ("excel", ["\ufeffimage;class", *(f"{i}.png;{kind}" for i, kind in enumerate(kinds))], two),
+        ("splits", ["path,label,split", *(
+            f"images/{i}.png,{kind},{('train', 'val')[i % 3 == 0]}" for i, kind in enumerate(kinds)
+        )], f"{two}8 train, 4 val (given)"),
+        ("shorter", ["id,label", *(f"{i},{kind}" for i, kind in enumerate(kinds[:8]))], "4 without a row in"),
+        ("doubt", ["id,label", "0,ant", *(f"{i},{kinds[i - 1]}" for i in range(12))], None),
+        ("one class", ["id,label", *(f"{i},ant" for i in range(12))], None),
+        ("absent", ["id,label", *(f"{i + 90},{kind}" for i, kind in enumerate(kinds))], None),
+    ):  # fmt: skip
+        root = place(f"told by {name}", *numbered)
+        files.file(f"found/{root.name}/train.csv", "\n".join(table))
+        yield root, said
+    dotted = [f"{kind}.{i}.png" for kind in ("ant", "bee") for i in range(6)]
+    tests = [f"test1/{i}.png" for i in range(3)]
+    yield place("dots", *dotted), "classes by the names of the files"
+    yield place("dots next to a test", *dotted, *tests), f"{two}10 train, 2 val"
+    yield (
+        place("dots in train", *(f"train/{name}" for name in dotted), *tests),
+        f"{two}10 train, 2 val",
+    )
+    yield place("dots and more", *dotted, "ant.png"), None
+
+
+def _turned(path: Path, turn: int, *, block: int = 0) -> None:
+    """A photo of 64 x 40 that EXIF turns, with a white block of so many pixels in its upper left corner."""
+    exif, values = Image.Exif(), np.zeros((40, 64, 3), np.uint8)
+    exif[0x0112] = turn
+    values[:block, :block] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path, exif=exif)
 
 
 def boxes(files: Files) -> Iterator[tuple[Path, int | None]]:
@@ -116,6 +162,25 @@ def boxes(files: Files) -> Iterator[tuple[Path, int | None]]:
     }.items():
         yield yolo(name, line), None
     yield yolo("names from 1", box, names="names: {1: cup, 2: pen}"), None
+    for suffix, (width, height), count in (
+        (".jpg", (64, 40), 4), (".jpg", (40, 64), 4), (".png", (64, 40), 4), (".png", (64, 64), None),
+    ):  # fmt: skip
+        name = f"boxes/turned {width} x {height} {suffix}"
+        for split in ("train", "val"):
+            images, objects = [], []
+            for i in range(4):
+                _turned(files.user / name / split / f"{i}{suffix}", 6, block=20)
+                images.append(
+                    {"id": i, "file_name": f"{i}{suffix}", "width": width, "height": height}
+                )
+                objects.append({"id": i, "image_id": i, "category_id": 1, "bbox": [1, 1, 19, 19]})
+            held = {
+                "images": images,
+                "annotations": objects,
+                "categories": [{"id": 1, "name": "cup"}],
+            }
+            files.file(f"{name}/{split}/_annotations.coco.json", json.dumps(held))
+        yield files.user / name, count
     for name, edit in _edits().items():
         yield _coco(files, name, edit[0]), edit[1]
     texts: dict[str, tuple[Callable[[str], bytes | str], int | None]] = {
@@ -250,3 +315,11 @@ def masks(files: Files) -> Iterator[tuple[Path, int | None]]:
         if listed:
             files.file(f"masks/{name}/classes.txt", listed)
         yield root, wanted
+    for suffix, turn in ((".jpg", 6), (".png", 8), (".webp", 5)):
+        root = files.user / f"masks/turned {turn} {suffix}"
+        (root / "masks").mkdir(parents=True)
+        for i in range(4):
+            _turned(root / f"images/{i}{suffix}", turn)
+            Image.fromarray(half[:40].copy()).save(root / f"masks/{i}.png")
+        files.file(f"masks/{root.name}/classes.txt", names)
+        yield root, count
