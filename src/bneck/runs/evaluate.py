@@ -37,7 +37,7 @@ def evaluate(
         split: "val", "test", "train" or another that the data has.
         compute: "cpu", "cuda" or "cuda:1" for a module; None takes a GPU if there is one.
         progress: receives what happens.
-        options: the fields of the task's `Options` that evaluate takes.
+        **options: options of the task that evaluate takes (docs/commands.md).
 
     Returns:
         split, images, score and the task's other numbers, with the network, where the data is (the
