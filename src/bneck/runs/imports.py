@@ -78,7 +78,7 @@ def import_weights(
 
     Raises:
         InputError: the file is damaged or holds code, another network, width or number of classes, names
-            unmatched, or is a TFLite file that answers otherwise; the message is one sentence.
+            unmatched, or is a TFLite file whose outputs differ; the message is one sentence.
     """
     begun = new_record("import", "bneck.import_weights(...)")
     spec = None if network is None else resolve(network)
