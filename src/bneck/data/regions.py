@@ -60,7 +60,7 @@ def _jpeg(data: bytes, size: Size, region: Region, resolution: int) -> Tensor:
     while shrink < 8 and min(region[2:]) / (2 * shrink) >= ENOUGH * resolution:
         shrink *= 2
     least = {} if shrink == 1 else {"min_width": size[0] // shrink, "min_height": size[1] // shrink}
-    # Both are differences of a level or two, on some pixels; docs/results.md has them.
+    # Both are differences of a level or two, on some pixels; docs/lab-log.md has them.
     pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=True, **least)
     if shrink == 1:
         return _resized(pixels, region, resolution)

@@ -1,7 +1,7 @@
 """In which form a runtime's fast kernels take h-swish, by precision: the one table.
 
-Figures behind every choice are in docs/results.md ("Forms"); tests/test_forms.py inspects what each
-runtime makes of a file and fails where an operator leaves the fast path.
+Figures behind every choice are in docs/lab-log.md ("int8 forms of h-swish"); tests/test_forms.py
+inspects what each runtime makes of a file and fails where an operator leaves the fast path.
 """
 
 from __future__ import annotations

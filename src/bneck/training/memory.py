@@ -14,7 +14,7 @@ _MOST = 32 * 2**20  # bytes, glibc's own limit
 def keep_freed_memory() -> bool:
     """Ask glibc to keep blocks of up to 32 MB for reuse; whether it does."""
     # Otherwise it gives every freed activation back to the system, which zeroes new pages in each step:
-    # a quarter of a step's time on CPUs (docs/results.md). Memory at its peak is the same.
+    # a quarter of a step's time on CPUs (docs/lab-log.md). Memory at its peak is the same.
     if not sys.platform.startswith("linux"):
         return False
     try:
