@@ -3,7 +3,7 @@
     python examples/train_a_segmenter.py                            # drawn scenes, half a minute
     python examples/train_a_segmenter.py photos --network v3-small+rf2 --size 360x480 --epochs 50
 
-`photos` holds images and masks (docs/segmentation.md has the layouts) and a classes.txt. Needs
+`photos` holds images and masks (docs/reference/data.md has the layouts) and a classes.txt. Needs
 bneck[search].
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -16,8 +17,12 @@ import pytest
 import typer.main
 import yaml
 
+import bneck
 from bneck.cli.main import app
 from bneck.nas.spaces import space_from_text
+from bneck.records.imported import ImportRecord
+from bneck.records.measurement import Measurement
+from bneck.records.run import NetworkRecord, ProposalRecord, SearchRecord, StepRecord
 from bneck.specs.text import from_text
 from commands import Call
 from doc_blocks import LONG, PAGES, QUOTING, ROOT, Block, blocks, commands
@@ -57,7 +62,7 @@ def test_python_prints_what_its_page_says(
         if block.output is not None:
             # Whether a small search meets its target is the clock's to say.
             assert out.getvalue().replace("target: False", "target: True") == block.output
-    if page.name == "index.md":
+    if page.name == "first-search.md":
         assert (tmp_path / "runs/first/report.html").is_file()
 
 
@@ -170,9 +175,50 @@ def test_pictures_of_the_docs_are_small() -> None:
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     """Every page, link and anchor of the site, strictly."""
     pytest.importorskip("mkdocs", reason="the site needs bneck[docs]")
+    pytest.importorskip("mkdocstrings", reason="the site needs bneck[docs]")
     answer = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
-    assert (tmp_path / "index.html").is_file()
+    for page in tmp_path.rglob("*.html"):
+        assert page.stat().st_size < 1_000_000, page
+    # Every public name has a heading with a signature or a docstring, and the search finds it.
+    reference = (tmp_path / "reference/python/index.html").read_text(encoding="utf-8")
+    index = json.loads((tmp_path / "search/search_index.json").read_text(encoding="utf-8"))
+    places = {entry["location"] for entry in index["docs"]}
+    for name in bneck.__all__:
+        assert f'id="bneck.{name}"' in reference, name
+        assert f"reference/python/#bneck.{name}" in places, name
+
+
+def test_the_page_of_records_has_every_field() -> None:
+    """The fields of a search's record, of a network's and a step's in it, of an import's, of a measurement."""
+    page = (ROOT / "docs" / "reference" / "records.md").read_text(encoding="utf-8")
+    for kind in (
+        SearchRecord,
+        NetworkRecord,
+        StepRecord,
+        ProposalRecord,
+        ImportRecord,
+        Measurement,
+    ):
+        for name in kind.__annotations__:
+            assert f"`{name}`" in page, f"{kind.__name__}.{name}"
+
+
+@pytest.mark.parametrize("name", ["index", "first-search", "reading-the-report"])
+def test_the_first_pages_are_easy_to_read(name: str) -> None:
+    """Flesch's reading ease of the prose is at least 60; 50 is "fairly difficult"."""
+    text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    prose = re.sub(
+        r"^```.*?^```|^\||!\[.*?\)|`[^`]*`|[#*|]", " ", text, flags=re.DOTALL | re.MULTILINE
+    )
+    prose = re.sub(r"\]\([^)]*\)", "", prose)
+    sentences = [one for one in re.split(r"[.!?](?=\s)", prose) if one.strip()]
+    words = re.findall(r"[A-Za-z][A-Za-z'-]*", prose)
+    syllables = sum(
+        max(1, len(re.findall(r"[aeiouy]+", word.lower().removesuffix("e")))) for word in words
+    )
+    ease = 206.835 - 1.015 * len(words) / len(sentences) - 84.6 * syllables / len(words)
+    assert ease >= 60, f"{name}: {ease:.0f}"

@@ -251,7 +251,8 @@ def test_files_stay_under_450_lines_and_functions_under_70() -> None:
         assert source.count("\n") <= 450, path
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                said = (ast.get_docstring(node, clean=False) or "").count("\n")  # is no code
+                length = (node.end_lineno or node.lineno) - node.lineno + 1 - said
                 assert length <= 70, f"{path}:{node.lineno} {node.name} has {length} lines"
 
 

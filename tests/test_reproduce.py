@@ -147,7 +147,7 @@ def test_counts_and_the_paper_s_ratios(bare: tuple[dict[str, Exhibit], Path]) ->
     assert cell(exhibits["table4"], "8-bit", "v2", "8-bit / float") == Pair(52 / 64)
     assert cell(exhibits["table5"], "h-swish", "v3-large", "unfused / fused") == Pair(57.5 / 51.4)
     assert cell(exhibits["table6"], "Latency", "v3-large+dagger", "over V2") == Pair(119 / 162)
-    # 34.3M by hand in docs/networks.md: the depthwise, the projection and the 1280 conv at 7 x 7.
+    # 34.3M by hand in docs/paper.md: the depthwise, the projection and the 1280 conv at 7 x 7.
     saved = next(
         line
         for line in exhibits["figure9"].comparisons[0].lines

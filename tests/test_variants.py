@@ -274,15 +274,6 @@ def test_components_lead_from_mnasnet_to_v3_large() -> None:
     assert len({label for label, _ in found}) == len({spec.name for spec in specs}) == 6
 
 
-def test_the_page_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    """The example of docs/networks.md."""
-    blocks = [re.search(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL) for kind in ("python", "text")]
-    assert blocks[0]
-    assert blocks[1]
-    exec(blocks[0][1], {})
-    assert capsys.readouterr().out == blocks[1][1]
-
-
 @pytest.mark.parametrize(
     ("name", "why"), [("v2", "last stage"), ("v3-large-minimalistic", "squeeze")]
 )

@@ -27,8 +27,8 @@ DataFolder = Annotated[
     str | None,
     Option(
         "--data",
-        help="Your images, as the task reads them (docs/training.md); default the built-in images, which only "
-        "classification has.",
+        help="Your images, as the task reads them (docs/reference/data.md); default the built-in images, "
+        "which only classification has.",
     ),
 ]
 NAMES = "A network (v3-large, v3-small-0.75+relu@192), a spec file or a run's folder."

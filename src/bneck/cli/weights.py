@@ -100,7 +100,9 @@ def evaluate(
     ],
     data: Annotated[
         str | None,
-        Option(help="Images as the task reads them (docs/training.md); default the run's own."),
+        Option(
+            help="Images as the task reads them (docs/reference/data.md); default the run's own."
+        ),
     ] = None,
     split: Annotated[str, Option(help="Split to score: val, test, train.")] = "val",
     compute: Annotated[str | None, Option(help="Where: cpu, cuda or cuda:1.")] = None,

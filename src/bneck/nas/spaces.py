@@ -144,7 +144,7 @@ def space(
 
 
 def load_space(path: Path) -> BlockSpace:
-    """Read a space from a yaml file; docs/search.md has an example.
+    """Read a space from a yaml file; docs/how-to/own-space.md has an example.
 
     Raises:
         SpaceError: no such file, or what it holds is no space; the file and the place are named.

@@ -73,7 +73,7 @@ def reproduce(
         quick: six rounds instead of twenty, segmenters at half size only, fewer widths in Fig. 8.
         runtime: of classifiers; None takes the device's usual one. Detectors and segmenters run in ONNX
             Runtime.
-        device: where classifiers are timed, see docs/devices.md; the others on this machine.
+        device: where classifiers are timed, as in `bneck.measure`; the others on this machine.
         threads: of the runtime.
         runs: folders of finished runs, `8bit` folders of bneck quantize, or files that bneck evaluate
             --json printed: their accuracies.

@@ -52,7 +52,7 @@ def compare(
         places: run folders, spec files and names; the first is what the others are held against.
         measure: time all networks now, interleaved, instead of what runs recorded.
         rounds: of that timing.
-        device: where, see docs/devices.md.
+        device: where, as in `bneck.measure`.
         runtime: its engine; None takes the device's usual one.
         threads: of the engine.
         out: the page to write.

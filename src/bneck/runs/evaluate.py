@@ -31,13 +31,13 @@ def evaluate(
 
     Args:
         network: the folder of a run, of a search or of an import, or a file that export has written,
-            which answers in its own runtime.
-        data: what the task reads; None, and the run's own folder, take the run's own, split as the run
-            split it; of a file those of the run it lies in.
+            which is scored in its own runtime.
+        data: images, as the task reads them. None takes the run's own data, split as the run split it;
+            for a file, those of the run that it lies in.
         split: "val", "test", "train" or another that the data has.
         compute: "cpu", "cuda" or "cuda:1" for a module; None takes a GPU if there is one.
         progress: receives what happens.
-        options: the fields of the task's `Options` that evaluate takes.
+        **options: options of the task that evaluate takes (docs/commands.md).
 
     Returns:
         split, images, score and the task's other numbers, with the network, where the data is (the

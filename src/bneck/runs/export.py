@@ -51,7 +51,7 @@ def export(
         data: a folder of pictures to calibrate and check with; None takes those of the run: int8 is
             calibrated on train images and checked on val images.
         progress: receives what happens.
-        options: the fields of the task's `Options` that export takes.
+        **options: options of the task that export takes (docs/commands.md).
 
     Returns:
         file, network, task, format, runtime, precision, size in pixels, size_mb, whether it is

@@ -62,8 +62,10 @@ def import_weights(
         out: the folder to write, new or empty; None makes one under runs/.
         source: "timm" or "timm-tf" where a timm file does not tell whether it is a port of
             TensorFlow weights; "auto" goes by the file's name and a config.json next to it.
-        padding, bn_eps: "same" or "symmetric"; batch norm's epsilon. None takes the source's.
-        mean, std: of pixels from 0 to 1, by channel; None takes the source's.
+        padding: "same" or "symmetric"; None takes the source's.
+        bn_eps: batch norm's epsilon; None takes the source's.
+        mean: of the input by channel, pixels from 0 to 1; None takes the source's.
+        std: of the input, as `mean`.
         classes: the number of classes that the file must have; None allows 1000, 1001 and the
             network's own.
         weights: "raw" or "ema" (averaged) of a checkpoint that has both; None prefers "ema".
@@ -76,7 +78,7 @@ def import_weights(
 
     Raises:
         InputError: the file is damaged or holds code, another network, width or number of classes, names
-            unmatched, or is a TFLite file that answers otherwise; the message is one sentence.
+            unmatched, or is a TFLite file whose outputs differ; the message is one sentence.
     """
     begun = new_record("import", "bneck.import_weights(...)")
     spec = None if network is None else resolve(network)

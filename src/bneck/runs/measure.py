@@ -55,12 +55,15 @@ def measure(
     Args:
         networks: zoo names, spec files, run folders, exported files or specs.
         task: of names and spec files, None the default one; a run knows its own.
-        threads, rounds: of the runtime; shuffled rounds, at least 3.
-        device: docs/devices.md has them.
-        runtime, precision: one or several.
+        threads: of the runtime.
+        rounds: shuffled rounds, at least 3.
+        device: "local", "ssh:[USER@]HOST[:PORT]", "adb:SERIAL" or "browser[:PORT]".
+        runtime: one or several of onnxruntime, litert, openvino, executorch, torch and torch-compiled;
+            None takes the device's usual one.
+        precision: one or several of "fp32", "fp16" and "int8".
         profile: ask the device for the times of single operators, too.
         on_round: called with (rounds done, rounds).
-        options: the fields of the task's `Options` that measure takes.
+        **options: options of the task that measure takes (docs/commands.md).
 
     Raises:
         InputError: no such network, device or runtime, or a machine too busy to measure on.

@@ -31,8 +31,8 @@ def count(name: Network, *, task: str = DEFAULT, **options: Any) -> Count:
     Args:
         name: a zoo name, a spec file, a run's folder or a spec.
         task: what it is for; what stands around it is counted too.
-        options: the fields of the task's `Options` that count takes. A run of this task is counted as
-            it was trained, but for what is given here.
+        **options: options of the task that count takes (docs/commands.md). A run of this task is
+            counted as it was trained, except for what is given here.
 
     Raises:
         InputError: no such network.

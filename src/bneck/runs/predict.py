@@ -28,7 +28,7 @@ def predict(
             runtime. A run answers by its model.onnx where the task's files take any picture.
         images: picture files.
         out: where to draw what was found: a .png file for one picture, a folder for several.
-        options: the fields of the task's `Options` that predict takes.
+        **options: options of the task that predict takes (docs/commands.md).
 
     Returns:
         For each picture: image, what was found, line (for people) and the picture written or None.

@@ -59,16 +59,17 @@ def train(
     progress: Progress | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Train a network for a task on your images, score it, export it; see docs/training.md.
+    """Train a network for a task on your images, score it, and export it.
 
     Args:
         network: a zoo name, a spec file, a run's folder or a spec; None takes the task's usual one.
-        data: what the task reads (docs/training.md has the layouts of each); None takes the built-in
-            images, which only classification has.
+        data: images, as the task reads them (docs/reference/data.md); None takes the built-in images,
+            which only classification has.
         task: "classify", "detect", "segment" or another registered task.
         out: the run's folder, new or empty; None makes one under runs/.
         progress: receives what happens.
-        options: `tasks.options.TrainOptions`, and the fields of the task's own `Options`.
+        **options: options of `bneck train` (docs/commands.md): `start`, `epochs`, ..., and those of the
+            task.
 
     Returns:
         The run's record as in its `run.json`, with its folder under "run"; an empty one in processes

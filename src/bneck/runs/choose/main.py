@@ -41,24 +41,30 @@ def choose(
 
     Without `data` all published networks are measured. With it, networks that are too slow even at half
     their latency are dropped, the others get one epoch behind a frozen backbone from the weights at hand,
-    and the best go into a search (see docs/search.md), where the best of all ships.
+    and the best go into a search, where the best of all ships (docs/how-to/choose.md).
 
     Args:
         data: images, as classification reads them; None only measures.
         target: a latency, as "5ms"; needed with `data`.
         task: only classification is chosen for.
-        device, runtime, precision, threads: what is timed and shipped (`Deployment.of`).
+        device: where latency is measured, as in `bneck.search`.
+        runtime: onnxruntime, litert or openvino; None takes the device's usual one.
+        precision: "fp32", "fp16" or "int8", of what is timed and shipped.
+        threads: of the runtime.
         start: further weights: runs, imports, files, names on the hub.
         resolution: of all networks, in pixels; None is 224.
-        epochs, repeats, seed, workers: of the search, as in `bneck.search`.
+        epochs: of the search's seed network.
+        repeats: final training runs of the search's result and baseline.
+        seed: everything random follows from it.
+        workers: processes that train; None is one per core.
         plot: an svg file for published accuracy over latency; only without `data`.
         again: measure anew what earlier choices on this device have measured.
         out: the run's folder, new or empty; None makes one under runs/. Only with `data`.
         progress: receives what happens.
 
     Returns:
-        Without `data` what `table.device_table` gives; with it the record as in `run.json`, its folder
-        under "run" and that of the search or the training that ships under "shipped".
+        Without `data`: `device`, `target_ms` and `networks`, the fastest first. With it, the record as in
+        `run.json`, with its folder under "run" and that of the run that ships under "shipped".
 
     Raises:
         InputError: no target with images, one that nothing reaches, no weights, another task.

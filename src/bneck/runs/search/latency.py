@@ -199,7 +199,7 @@ def latency_table(
 
     Args:
         network: the widest network that the table shall answer for.
-        device: where it is measured (docs/devices.md).
+        device: where it is measured, as in `bneck.measure`.
         runtime_name: onnxruntime, litert or openvino; None: the device's usual one.
         precision: "fp32", "fp16" or "int8".
         threads: of the runtime.

@@ -61,31 +61,47 @@ def search(
     """Find the network for these images that meets a latency on this device, and ship it.
 
     Args:
-        data: what the task reads; None takes the built-in images, which only classification has.
-        target: a latency, as "5ms", or a fraction of the seed network's, as "70%"; several give a
-            network each, of which the first is the run's own; none is "70%".
+        data: images, as the task reads them; None takes the built-in images, which only
+            classification has.
+        target: a latency, as "5ms", or a fraction of the seed network's, as "70%" (the default).
+            Several give a network each; the first one is the run's own.
         task: a registered task, as "detect". The search changes the backbone and keeps the head.
-        device: where latency is measured; "local" is this machine (docs/devices.md has the others).
-        runtime, precision, threads: what is timed and shipped (`Deployment.of`); training is in float.
-        seed_network: the network to narrow: a zoo name or a spec file; None takes the task's usual one.
-        epochs, steps: of every full training; T, the training steps that a proposal gets.
-        delta, tail: of NetAdapt, which alone has `steps` too: least cut per step, as a fraction of the
-            seed's latency (0.01); narrow the last convs, too (True).
-        repeats, seed: final trainings of result and baseline; everything random follows from seed.
-        workers, cluster: processes that train, one per core; a Ray cluster, "auto" or "ray://HOST:10001".
+        device: where latency is measured, as "ssh:pi@host"; "local" is this machine.
+        runtime: onnxruntime, litert or openvino; None takes the device's usual one.
+        precision: "fp32", "fp16" or "int8", of what is timed and shipped; training is in float.
+        threads: of the runtime.
+        seed_network: the network to narrow: a zoo name or a spec file; None takes that of the
+            weights, or else the task's usual one.
+        epochs: of the seed network, or of a full training run from random weights; what inherits
+            the seed network's weights gets twice as many.
+        steps: training steps that a proposal of NetAdapt gets (the paper's T).
+        delta: least cut per step of NetAdapt, as a fraction of the seed's latency; None is 0.01.
+        tail: whether NetAdapt narrows the last convs too; None is True.
+        repeats: final training runs of the result and of the baseline.
+        seed: everything random follows from it.
+        workers: processes that train; None is one per core.
+        cluster: a Ray cluster that trains: "auto" or "ray://HOST:10001".
         out: the run's folder, new or empty; None makes one under runs/.
-        from_scratch: blocks first (4.1); the seed network is then what they are compared with.
-        start: trained weights to begin with (a run, an import, a file, a hub's name); None: random ones.
-        method, retrain: "importance" or "netadapt" (4.2, None takes it with `from_scratch` only), which
-            may train its result from random weights, as the paper does.
-        also, lose: weights of other networks to compare with; points that the fastest may lose, no target.
+        start: trained weights to begin with: a run, an import, a file, or a name on the hub; None
+            begins with random weights.
+        method: "importance" or "netadapt" (section 4.2); None is "netadapt" with `from_scratch`,
+            else "importance".
+        also: weights of other networks to compare with.
+        lose: points of the score that the fastest network may lose, instead of a target.
+        retrain: whether NetAdapt's result is trained from random weights, as in the paper.
+        from_scratch: choose the blocks first (section 4.1); the seed network is then what they are
+            compared with.
         progress: receives what happens.
-        options: with `from_scratch`, the fields of `settings.BlockSettings` (its `epochs` are
-            `proxy_epochs` here, by default a third of `epochs`); the fields of the task's `Options`
-            that search takes; `bad_share` and `compute` as in `train`.
+        **options: options of the task that search takes; `bad_share` and `compute` as in `train`;
+            with `from_scratch` those of the block search: `space`, `trials`, `searcher`,
+            `objective`, `reward`, `exponent`, `proxy_epochs` (None is a third of `epochs`), `batch`,
+            `top`, `slack`, `supernet`, `ledger`, `study`.
 
     Returns:
-        The run's record (`records.run.SearchRecord`), its folder under "run"; InputError if refused.
+        The run's record as in its `run.json`, with its folder under "run".
+
+    Raises:
+        InputError: wrong input, or a target that is met already or that nothing reaches.
     """
     blocks, chosen = _block_options(options, from_scratch), task_named(task)
     rest = {k: v for k, v in options.items() if k not in BLOCK_OPTIONS}
