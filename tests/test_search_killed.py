@@ -99,7 +99,9 @@ def kill_and_resume(
 
 
 class TestKilled:
-    @pytest.mark.parametrize("delta", [0.08, 0], ids=["netadapt", "importance"])
+    @pytest.mark.parametrize(
+        "delta", [pytest.param(0.08, marks=pytest.mark.slow), 0], ids=["netadapt", "importance"]
+    )
     def test_killed_twice_it_chooses_as_if_unbroken(
         self, tmp_path: Path, pictures: Path, tiny_file: Path, delta: float
     ) -> None:

@@ -262,13 +262,3 @@ def test_printed_figures_are_the_paper_s() -> None:
         numbers = (row.miou, row.madds_b, row.half_madds_b, row.latency_s, row.half_latency_ms)
         keys = ("miou", "madds_f_b", "madds_h_b", "cpu_f_s", "cpu_h_ms")
         assert numbers == tuple(float(line[key]) for key in keys)
-
-
-def test_the_example_of_the_page_prints_what_the_page_says(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "segmentation.md").read_text(encoding="utf-8")
-    _, _, rest = page.partition("```python\n")
-    code, _, rest = rest.partition("```")
-    exec(code, {})
-    assert capsys.readouterr().out == rest.partition("```text\n")[2].partition("```")[0]

@@ -20,7 +20,7 @@ class Steady(Place):
     """Hands everything to a place that `connect` makes, and makes it again when it is lost.
 
     A device that was never reached is an error at once; one that was, after as many further tries
-    in a row as there are `pauses_s`, in seconds, each spent in `wait`.
+    in a row as there are `pauses_s`, in seconds (None: `PAUSES_S`), each spent in `wait`.
     """
 
     def __init__(
@@ -29,11 +29,12 @@ class Steady(Place):
         runtimes: tuple[str, ...],
         connect: Callable[[], Place],
         *,
-        pauses_s: Sequence[float] = PAUSES_S,
+        pauses_s: Sequence[float] | None = None,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self.name, self.runtimes = name, runtimes
-        self._connect, self._pauses_s, self._wait = connect, pauses_s, wait
+        self._connect, self._wait = connect, wait
+        self._pauses_s = PAUSES_S if pauses_s is None else pauses_s
         self._place: Place | None = None
         self._met = False
 
