@@ -10,7 +10,15 @@ from torch import nn
 
 from bneck.nets.build import build
 from bneck.specs.network import NetSpec
-from bneck.training.optim import RmsPropTF, Schedule, WeightAverage, grouped, learning_rate
+from bneck.training.loop import backbone
+from bneck.training.optim import (
+    RmsPropTF,
+    Schedule,
+    WeightAverage,
+    grouped,
+    learning_rate,
+    slowed,
+)
 
 GRADIENTS = (0.5, -1.0, 2.0, 0.0, 0.25)
 RATES = (0.1, 0.1, 0.05, 0.05, 0.2)
@@ -134,6 +142,21 @@ class TestWeightDecay:
         assert len(everything["params"]) == len(names)
         assert nothing["params"] == []
         assert len(free["params"]) == sum(".bn." in n or n.endswith("bias") for n in names.values())
+
+
+class TestSlowedParts:
+    def test_a_part_has_groups_and_a_rate_of_its_own(self, tiny: NetSpec) -> None:
+        net = build(tiny)
+        part = backbone(net)
+        groups = slowed(grouped(net, 1e-5), part, 0.25)
+        inside = {id(p) for p in part.parameters()}
+        assert {(group["rate"], group["weight_decay"]) for group in groups} == {
+            (1.0, 1e-5), (1.0, 0.0), (0.25, 1e-5), (0.25, 0.0),
+        }  # fmt: skip
+        for group in groups:
+            assert all((id(p) in inside) == (group["rate"] == 0.25) for p in group["params"])
+        found = [id(p) for group in groups for p in group["params"]]
+        assert sorted(found) == sorted(id(p) for p in net.parameters())
 
 
 class TestLearningRate:

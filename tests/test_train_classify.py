@@ -284,6 +284,30 @@ class TestRun:
             assert torch.equal(a, b)
         assert not torch.equal(old.classifier.weight, new.classifier.weight)
 
+    def test_rows_at_a_rate_of_nothing_keep_their_weights(
+        self, trained: Path, pictures: Path, tmp_path: Path
+    ) -> None:
+        """Their batch norm still learns from the images, as those of frozen rows does not."""
+        out = tmp_path / "run"
+        train(
+            str(trained),
+            pictures,
+            start=trained,
+            out=out,
+            epochs=1.0,
+            lr=0.01,
+            changes=("backbone_rate=0",),
+        )
+        old, new = (load_trained(path).net for path in (trained, out))
+        before, after = (dict(backbone(net).named_parameters()) for net in (old, new))
+        assert all(torch.equal(before[name], after[name]) for name in before)
+        moved = [
+            name for name, value in backbone(old).named_buffers()
+            if not torch.equal(value, dict(backbone(new).named_buffers())[name])
+        ]  # fmt: skip
+        assert any(name.endswith("running_mean") for name in moved)
+        assert not torch.equal(old.classifier.weight, new.classifier.weight)
+
     def test_killed_after_an_epoch_it_ends_with_the_same_weights(
         self, pictures: Path, tiny_file: Path, tmp_path: Path
     ) -> None:

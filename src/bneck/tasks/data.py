@@ -239,7 +239,7 @@ class Data(ABC):
 
         return TrainingProblem(
             images=len(indices), batches=own.batches, loss=loss, pieces=in_pieces(settings, group),
-            frozen=backbone(net) if settings.frozen else None,
+            backbone=backbone(net) if settings.frozen or settings.backbone_rate != 1 else None,
         )  # fmt: skip
 
     def importance(

@@ -16,7 +16,7 @@ from bneck.training.checkpoint import Checkpoint
 from bneck.training.health import Health
 from bneck.training.log import TrainingLog
 from bneck.training.memory import keep_freed_memory
-from bneck.training.optim import RmsPropTF, WeightAverage, grouped, learning_rate
+from bneck.training.optim import RmsPropTF, WeightAverage, grouped, learning_rate, slowed
 from bneck.training.processes import ALONE, ProcessGroup, autocast, partners, synchronise
 from bneck.training.settings import Diverged, Settings, TrainingError
 
@@ -35,14 +35,15 @@ class TrainingProblem(Generic[B]):
 
     `images` is how many there are. `batches` gives those of an epoch by its number, from one of its
     batches on, without an incomplete last one; `loss` is that of a net on one batch; `pieces` cuts a
-    batch into equal ones. `frozen` is the part of the net that keeps its weights and statistics.
+    batch into equal ones. `backbone` is the part of the net that `Settings.frozen` leaves alone and
+    `Settings.backbone_rate` slows down.
     """
 
     images: int
     batches: Callable[[int, int], Iterable[B]]
     loss: Callable[[nn.Module, B], Tensor]
     pieces: Callable[[B], Sequence[B]] = lambda batch: (batch,)
-    frozen: nn.Module | None = None
+    backbone: nn.Module | None = None
 
 
 def in_pieces(settings: Settings, group: ProcessGroup) -> Callable[[B], Sequence[B]]:
@@ -129,9 +130,12 @@ class _Course(Generic[B]):
                 module.momentum = settings.bn_momentum
         if settings.sync_bn and group.size > 1:
             synchronise(net)
-        if problem.frozen is not None:
-            problem.frozen.requires_grad_(False)
+        self.frozen = problem.backbone if settings.frozen else None
+        if self.frozen is not None:
+            self.frozen.requires_grad_(False)
         groups = grouped(net, settings.weight_decay, settings.decayed)
+        if problem.backbone is not None and settings.backbone_rate != 1:
+            groups = slowed(groups, problem.backbone, settings.backbone_rate)
         self.optimizer: torch.optim.Optimizer = RmsPropTF(groups, lr=settings.lr)
         if (momentum := settings.sgd_momentum) is not None:
             self.optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=momentum)
@@ -145,8 +149,8 @@ class _Course(Generic[B]):
     def epoch(self, done: int, stop: int, total: int) -> int:
         """Train from step `done` of an epoch to step `stop` of the same; steps done."""
         self.net.train()
-        if self.problem.frozen is not None:
-            self.problem.frozen.eval()
+        if self.frozen is not None:
+            self.frozen.eval()
         steps_per_epoch = self.problem.images // self.settings.batch
         number, first = divmod(done, steps_per_epoch)
         batches = iter(self.problem.batches(number, first))
@@ -174,7 +178,7 @@ class _Course(Generic[B]):
         how = self.settings
         lr = learning_rate(how.schedule, how.lr, epoch=epoch, epochs=how.epochs, warmup=how.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("rate", 1.0)
         return lr
 
     def _gradients(self, batch: B, done: int) -> Tensor:
@@ -212,5 +216,5 @@ class _Course(Generic[B]):
 
 
 def backbone(net: Any) -> nn.Module:
-    """The rows of a net before the pool, which `Settings.frozen` leaves alone."""
+    """The rows of a net before the pool."""
     return nn.ModuleList(list(net.rows)[: net.spec.pool_at])

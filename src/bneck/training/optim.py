@@ -71,6 +71,17 @@ def grouped(net: nn.Module, weight_decay: float, decayed: Decayed = "full") -> l
     return [{"params": pulled, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
+def slowed(groups: list[dict[str, Any]], part: nn.Module, rate: float) -> list[dict[str, Any]]:
+    """Parameter groups with those of a part of the net in groups of their own, whose `rate` scales the lr."""
+    inside = {id(parameter) for parameter in part.parameters()}
+    found = []
+    for group in groups:
+        for own, factor in ((False, 1.0), (True, rate)):
+            params = [one for one in group["params"] if (id(one) in inside) == own]
+            found.append({**group, "params": params, "rate": factor})
+    return [group for group in found if group["params"]]
+
+
 def learning_rate(
     schedule: Schedule, peak: float, *, epoch: float, epochs: float, warmup: float
 ) -> float:

@@ -34,11 +34,12 @@ class Settings:
     """How to train. `batch` is that of all processes, `lr` the peak for it; epochs may be fractional.
 
     `frozen` trains the convs after the pool and the classifier only; the rows before keep weights
-    and statistics. `sgd_momentum` trains by SGD with that momentum instead of RMSProp. `decayed` is
-    what L2 pulls at, see `training.optim.grouped`. A batch is computed in `accumulate` pieces, whose
-    gradients are added up; batch norm sees a piece, or that piece of all processes with `sync_bn`.
-    `precision` "bf16" computes in bfloat16 where that is exact enough. `teach` is the fraction of the
-    loss that comes from a teacher's outputs, softened by `temperature`; both need a teacher.
+    and statistics. `backbone_rate` is the learning rate of those rows, as a share of `lr`.
+    `sgd_momentum` trains by SGD with that momentum instead of RMSProp. `decayed` is what L2 pulls at,
+    see `training.optim.grouped`. A batch is computed in `accumulate` pieces, whose gradients are added
+    up; batch norm sees a piece, or that piece of all processes with `sync_bn`. `precision` "bf16"
+    computes in bfloat16 where that is exact enough. `teach` is the fraction of the loss that comes
+    from a teacher's outputs, softened by `temperature`; both need a teacher.
     """
 
     epochs: float
@@ -54,6 +55,7 @@ class Settings:
     augment: Augment = field(default_factory=Augment)
     seed: int = 0
     frozen: bool = False
+    backbone_rate: float = 1.0
     sgd_momentum: float | None = None
     accumulate: int = 1
     precision: Precision = "fp32"
@@ -131,6 +133,7 @@ def _check(settings: Settings) -> None:
             raise InputError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
     for name, most in (
         ("warmup", 1e6), ("weight_decay", 1.0), ("smoothing", 0.99), ("average", 1.0), ("teach", 1.0),
+        ("backbone_rate", 100.0),
         ("bn_momentum", 1.0), ("sgd_momentum", 0.999), ("temperature", 1e3), ("accumulate", 1e4),
     ):  # fmt: skip
         value = getattr(settings, name)
