@@ -45,7 +45,7 @@ def calibrate(net: WrappedNet, batches: Iterable[Tensor], hswish: HSwish) -> Qua
         hswish: the form of h-swish, which decides what is rounded.
 
     Raises:
-        InputError: fewer than 8 images.
+        InputError: fewer than 8 images, or each of a single color.
     """
     weights = folded_weights(net)
     ranges = _observed(net, weights, batches, hswish).ranges()
@@ -72,15 +72,26 @@ def _observed(
     emulated = emulator(net, weights, hswish)
     samples = _Samples()
     emulated.observer = samples
-    images = 0
+    images, coloured = 0, False
     for batch in batches:
         emulated(batch)
         images += len(batch)
+        coloured = coloured or bool((batch.amax((2, 3)) != batch.amin((2, 3))).any())
     if images < LEAST_IMAGES:
         raise InputError(
-            f"there are {images} images to calibrate 8 bits with; give at least {LEAST_IMAGES} by --data"
+            f"int8 is calibrated on at least {LEAST_IMAGES} images, and there {_are(images)} here; pass a "
+            "folder of a few hundred with --data"
+        )
+    if not coloured:
+        raise InputError(
+            f"each of the {images} images to calibrate int8 with is of a single color, which says nothing "
+            "of the ranges inside the network; pass a folder of photos with --data"
         )
     return samples
+
+
+def _are(images: int) -> str:
+    return {0: "is none", 1: "is 1"}.get(images, f"are {images}")
 
 
 @torch.inference_mode()

@@ -22,6 +22,7 @@ from bneck.runs.load import Trained, named
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import PLAIN
+from bneck.tasks.checks import advice
 from bneck.tasks.options import parted
 from bneck.tasks.registry import tasks
 
@@ -55,7 +56,7 @@ def export(
 
     Returns:
         file, network, task, format, runtime, precision, size in pixels, size_mb, whether it is
-        trained, and how the check went (see `Task.compare`).
+        trained, how the check went (see `Task.compare`), and `notes`, sentences.
 
     Raises:
         InputError: no such network or format, a runtime that is not installed or has no such files,
@@ -88,6 +89,7 @@ def export(
         "file": str(path), "network": run.spec.name, "task": run.task.name, "format": format,
         "runtime": engine.name, "runtime_version": engine.version, "precision": precision,
         "size": list(size), "trained": bool(run.record), "size_mb": size_mb(path), **check,
+        "notes": advice(check, run.task.agrees) if run.record else [],
     }  # fmt: skip
 
 

@@ -143,7 +143,7 @@ class _Job:
         check = write_file(
             self.run.task, self.run.net, path, self.checked, record=self.run.record,
             options=self.run.task.Options(), engine=self.engine,
-            precision="int8" if quantized else "fp32", quantized=quantized,
+            precision="int8" if quantized else "fp32", quantized=quantized, scored=True,
         )  # fmt: skip
         self.rows[name] = {
             "name": name, **self._scored(path), "size_mb": size_mb(path), "file": str(path), **check,

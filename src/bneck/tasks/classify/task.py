@@ -62,6 +62,7 @@ class Classify(Task):
     metric = Metric("top-1", "top1")
     default_network = "v3-small"
     builtin = True
+    agrees = "label_agreement"
     scores_epochs = True
     Options = ClassifyOptions
     data_type = later("bneck.tasks.classify.dataset:ImageData")
@@ -156,6 +157,8 @@ class Classify(Task):
         return options.pixels
 
     def check_line(self, check: Mapping[str, Any]) -> str:
+        if "roundings" in check:
+            return f"labels agree with the float network's on {check['label_agreement']:.1%}"
         return (
             f"labels agree on {check['label_agreement']:.1%}, scores differ by "
             f"{check['largest_difference']:.1e} of the largest"

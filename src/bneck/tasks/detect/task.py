@@ -69,6 +69,7 @@ class Detect(Task):
     default_network = "v3-small+dagger"
     converts = True
     statistics = (128, 16)
+    agrees = "alike"
     Options = DetectOptions
     cannot: ClassVar[Mapping[str, str]] = {
         "supernet": "a supernet scores classifiers only; leave it out, then every trial is trained",

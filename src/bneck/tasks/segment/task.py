@@ -38,6 +38,7 @@ class Segment(Task):
     paints = ("mask",)
     any_size = True
     statistics = (64, 8)
+    agrees = "equal_pixels"
     Options = SegmentOptions
     cannot: ClassVar[Mapping[str, str]] = {
         "supernet": "a supernet scores classifiers only; leave it out, then every trial is trained",
