@@ -237,7 +237,7 @@ class TestExport:
         [
             (0, "has no pictures; pass a folder of pictures with --data"),
             (1, "int8 is calibrated on at least 8 images, and there is 1 here; pass a folder"),
-            (9, "each of the 9 images to calibrate int8 with is of a single color"),
+            (9, "all 9 images to calibrate int8 with are of one color"),
         ],
     )
     def test_bad_pictures_end_in_a_sentence(
@@ -246,7 +246,7 @@ class TestExport:
         folder = tmp_path / "pictures"
         folder.mkdir()
         for shade in range(count):
-            Image.new("RGB", (40, 40), (20 * shade, 0, 9)).save(folder / f"{shade}.png")
+            Image.new("RGB", (40, 40), (20, 0, 9)).save(folder / f"{shade}.png")
         spec = tmp_path / "tiny.yaml"
         spec.write_text(to_text(tiny), encoding="utf-8")
         with pytest.raises(bneck.InputError, match=said):

@@ -167,10 +167,10 @@ class TestCalibration:
             calibrate(net, [images] if count else [], "split")
 
     def test_images_of_one_colour_are_refused(self, net: Net) -> None:
-        images = torch.rand(8, 3, 1, 1).expand(-1, -1, 32, 32)
-        with pytest.raises(InputError, match=r"each of the 8 images .* of a single color"):
+        images = torch.rand(1, 3, 1, 1).expand(8, -1, 32, 32)
+        with pytest.raises(InputError, match=r"all 8 images .* are of one color"):
             calibrate(net, [images], "split")
-        calibrate(net, [torch.cat([images[:7], torch.rand(1, 3, 32, 32)])], "split")
+        calibrate(net, [images, torch.rand(1, 3, 1, 1).expand(1, -1, 32, 32)], "split")
 
     def test_the_guilty_layer_is_found(self, net: Net, packed: Packed) -> None:
         """One channel of a depthwise filter a thousand times the others': with one scale a tensor

@@ -45,7 +45,7 @@ def calibrate(net: WrappedNet, batches: Iterable[Tensor], hswish: HSwish) -> Qua
         hswish: the form of h-swish, which decides what is rounded.
 
     Raises:
-        InputError: fewer than 8 images, or each of a single color.
+        InputError: fewer than 8 images, or all of one color.
     """
     weights = folded_weights(net)
     ranges = _observed(net, weights, batches, hswish).ranges()
@@ -72,20 +72,23 @@ def _observed(
     emulated = emulator(net, weights, hswish)
     samples = _Samples()
     emulated.observer = samples
-    images, coloured = 0, False
+    images, low, high = 0, torch.tensor(float("inf")), torch.tensor(-float("inf"))
     for batch in batches:
         emulated(batch)
         images += len(batch)
-        coloured = coloured or bool((batch.amax((2, 3)) != batch.amin((2, 3))).any())
+        low, high = (
+            torch.minimum(low, batch.amin((0, 2, 3))),
+            torch.maximum(high, batch.amax((0, 2, 3))),
+        )
     if images < LEAST_IMAGES:
         raise InputError(
             f"int8 is calibrated on at least {LEAST_IMAGES} images, and there {_are(images)} here; pass a "
             "folder of a few hundred with --data"
         )
-    if not coloured:
+    if torch.equal(low, high):
         raise InputError(
-            f"each of the {images} images to calibrate int8 with is of a single color, which says nothing "
-            "of the ranges inside the network; pass a folder of photos with --data"
+            f"all {images} images to calibrate int8 with are of one color, the same everywhere, which says "
+            "nothing of the ranges inside the network; pass a folder of photos with --data"
         )
     return samples
 

@@ -23,7 +23,17 @@ from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import to_text
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.checks import ExportError, both, int8_file, largest_gap, near
-from bneck.tasks.data import Answers, Array, Data, Dataset, Left, Scores, Size, told_bits
+from bneck.tasks.data import (
+    Answers,
+    Array,
+    Data,
+    Dataset,
+    Left,
+    Scores,
+    Size,
+    check_classes,
+    told_bits,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -129,6 +139,22 @@ class Task(Protocol):
         Raises:
             InputError: no such data, or data that cannot be used; the message says why.
         """
+
+    def elsewhere(self, options: Any) -> Any:
+        """A run's options for other images than its own: without those that name parts of its own."""
+        return options
+
+    def renumbered(self, dataset: Any, labels: Sequence[str], record: Mapping[str, Any]) -> Any:
+        """Other images than a run's own, with their classes numbered as its network numbers them.
+
+        `evaluate` takes the same images: of classes that the network does not know, it leaves them out or
+        refuses them.
+
+        Raises:
+            InputError: they cannot be.
+        """
+        check_classes(dataset, labels, str(dataset.place), bool(record.get("classes")))
+        return dataset
 
     def arrange(
         self, network: str | Path | NetSpec, options: Any, dataset: Any

@@ -68,6 +68,7 @@ class Classify(Task):
     data_type = later("bneck.tasks.classify.dataset:ImageData")
     find = later("bneck.tasks.classify.dataset:find")
     prepare = later("bneck.tasks.classify.dataset:prepare")
+    renumbered = later("bneck.tasks.classify.dataset:renumbered")
     samples = later("bneck.tasks.classify.dataset:samples")
     supernet_problem = later("bneck.tasks.classify.supernet:supernet_problem")
     evaluate = later("bneck.tasks.classify.evaluate:evaluate")
