@@ -146,7 +146,7 @@ def test_a_file_of_other_weights_is_refused() -> None:
     net, other = lively("v3-small"), lively("v3-small")
     nn.init.normal_(other.scores[1].get_submodule("predict.conv").weight)
     session = loaded(wrapped_graph(other.detector, folded_weights(other), SIZE))
-    with pytest.raises(ExportError, match="does not find what the network finds on 1 images"):
+    with pytest.raises(ExportError, match=r"does not (find|answer as) .* on 1 images"):
         compare(net, session, images(1), None, "fp32", decode=False)
 
 
@@ -207,7 +207,7 @@ def test_a_wrong_8_bit_file_is_refused(decode: bool) -> None:
     graph = wrapped_graph(
         other.detector, theirs.weights, SIZE, finished=decode, hswish="split", ranges=theirs.ranges
     )
-    with pytest.raises(ExportError, match="does not find what the network finds on 1 images"):
+    with pytest.raises(ExportError, match=r"does not (find|answer as) .* on 1 images"):
         compare(net, loaded(graph), images(1), ours, "int8", decode=decode)
 
 

@@ -158,11 +158,19 @@ class TestCalibration:
             wanted, got = net(images), emulation(net, quantized)(images)
         assert float((got - wanted).square().mean().sqrt()) < 0.1 * float(wanted.std())
 
-    @pytest.mark.parametrize("count", [0, 7])
-    def test_too_few_images_are_refused(self, net: Net, packed: Packed, count: int) -> None:
+    @pytest.mark.parametrize(("count", "said"), [(0, "is none"), (1, "is 1"), (7, "are 7")])
+    def test_too_few_images_are_refused(
+        self, net: Net, packed: Packed, count: int, said: str
+    ) -> None:
         images = batches(packed)[0][0][:count]
-        with pytest.raises(InputError, match=f"there are {count} images to calibrate .*at least 8"):
+        with pytest.raises(InputError, match=f"on at least 8 images, and there {said} here; pass"):
             calibrate(net, [images] if count else [], "split")
+
+    def test_images_of_one_colour_are_refused(self, net: Net) -> None:
+        images = torch.rand(1, 3, 1, 1).expand(8, -1, 32, 32)
+        with pytest.raises(InputError, match=r"all 8 images .* are of one color"):
+            calibrate(net, [images], "split")
+        calibrate(net, [images, torch.rand(1, 3, 1, 1).expand(1, -1, 32, 32)], "split")
 
     def test_the_guilty_layer_is_found(self, net: Net, packed: Packed) -> None:
         """One channel of a depthwise filter a thousand times the others': with one scale a tensor

@@ -106,6 +106,8 @@ def export(
         f"{found['runtime']} {found['runtime_version']}; on {found['images']} images "
         f"{task_named(found['task']).check_line(found)}"
     )
+    for note in found["notes"]:
+        print(f"- {note}")
     if not found["trained"]:
         print("- the weights are random: a name of the zoo or a spec file has none")
 

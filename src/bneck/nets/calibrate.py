@@ -45,7 +45,7 @@ def calibrate(net: WrappedNet, batches: Iterable[Tensor], hswish: HSwish) -> Qua
         hswish: the form of h-swish, which decides what is rounded.
 
     Raises:
-        InputError: fewer than 8 images.
+        InputError: fewer than 8 images, or all of one color.
     """
     weights = folded_weights(net)
     ranges = _observed(net, weights, batches, hswish).ranges()
@@ -72,15 +72,29 @@ def _observed(
     emulated = emulator(net, weights, hswish)
     samples = _Samples()
     emulated.observer = samples
-    images = 0
+    images, low, high = 0, torch.tensor(float("inf")), torch.tensor(-float("inf"))
     for batch in batches:
         emulated(batch)
         images += len(batch)
+        low, high = (
+            torch.minimum(low, batch.amin((0, 2, 3))),
+            torch.maximum(high, batch.amax((0, 2, 3))),
+        )
     if images < LEAST_IMAGES:
         raise InputError(
-            f"there are {images} images to calibrate 8 bits with; give at least {LEAST_IMAGES} by --data"
+            f"int8 is calibrated on at least {LEAST_IMAGES} images, and there {_are(images)} here; pass a "
+            "folder of a few hundred with --data"
+        )
+    if torch.equal(low, high):
+        raise InputError(
+            f"all {images} images to calibrate int8 with are of one color, the same everywhere, which says "
+            "nothing of the ranges inside the network; pass a folder of photos with --data"
         )
     return samples
+
+
+def _are(images: int) -> str:
+    return {0: "is none", 1: "is 1"}.get(images, f"are {images}")
 
 
 @torch.inference_mode()

@@ -41,7 +41,8 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
     """A wrapped network in emulation: folded weights in float, rounded as a runtime does if there are `ranges`.
 
     `rounds` says of a layer's name whether it is rounded; None rounds all. `observer` is called with
-    every point's name and value.
+    every point's name and value. `dither` draws which of its two neighbours a value is rounded to, the nearer
+    one more often; None takes the nearer one.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
         self.ranges = dict(ranges) if ranges is not None else None
         self.rounds: Callable[[str], bool] | None = None
         self.observer: Callable[[str, Tensor], None] | None = None
+        self.dither: torch.Generator | None = None
         folded = wrapped.arranged(weights)
         self.parameters_by_name = nn.ParameterDict(
             {_key(name): nn.Parameter(torch.from_numpy(w.copy())) for name, w in folded.items()}
@@ -83,6 +85,8 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
         if not self._rounding(owner):
             return x
         scale = Scale.of(*values)
+        if self.dither is not None:
+            x = x + (torch.rand(x.shape, generator=self.dither) - 0.5) * scale.step
         return torch.fake_quantize_per_tensor_affine(x, scale.step, scale.zero, -128, 127)
 
     def kernel(self, name: str, owner: str) -> Tensor:
@@ -203,9 +207,12 @@ def emulator(
     return made.eval()
 
 
-def emulation(net: WrappedNet, quantized: Quantized) -> QuantizedNet:
-    """A net as its 8-bit file will answer, in evaluation mode."""
-    return emulator(net, quantized.weights, quantized.hswish, quantized.ranges)
+def emulation(net: WrappedNet, quantized: Quantized, *, dither: int | None = None) -> QuantizedNet:
+    """A net as its 8-bit file will answer, in evaluation mode; `dither` is the seed of another rounding."""
+    made = emulator(net, quantized.weights, quantized.hswish, quantized.ranges)
+    if dither is not None:
+        made.dither = torch.Generator().manual_seed(dither)
+    return made
 
 
 def resize(x: Tensor, size: Pair) -> Tensor:

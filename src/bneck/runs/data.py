@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -12,17 +12,19 @@ from torch import Tensor
 from bneck.data.depth import FULL
 from bneck.data.intake.sentence import Repeated, repeated, sentence
 from bneck.data.intake.walk import images_below
+from bneck.data.read import evenly, spread
 from bneck.records.files import write_json
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
 from bneck.runs.load import Trained
-from bneck.specs.errors import InputError, few
+from bneck.specs.errors import InputError
 from bneck.tasks.contract import Data, Dataset, Left, Size, Task
-from bneck.tasks.data import check_divided
+from bneck.tasks.data import check_classes, check_divided
 from bneck.tasks.registry import tasks
 from bneck.training.processes import ALONE, ProcessGroup
 
 LEAST, ALL_NUMBERS = 8, 1 << 27  # images at least, and numbers of all images beyond that: 0.5 GB
+NUMBERS = 1 << 23  # of images at most in a batch: 32 MB; activations are some ten times as much
 
 
 def data_record(dataset: Dataset, place: str | None) -> dict[str, Any]:
@@ -170,6 +172,19 @@ class Samples:
             normalisation=self.run.net.normalisation,
         )  # fmt: skip
 
+    def drawn(self, split: str, size: Size, count: int) -> Drawn:
+        """`count` images of a split, or all, evenly over the classes where each image's are known."""
+        source = self._source()
+        if not isinstance(source, Dataset):
+            chosen = [source[i] for i in evenly(len(source), count, {})]
+            return Drawn(self.run, chosen, "", size, tuple(map(str, chosen)), len(source))
+        names, by_class = source.source(split).names, source.by_class(split)
+        places = evenly(len(names), count, by_class)
+        counts = {name: len(set(places) & set(those)) for name, those in by_class.items()}
+        part = source.part(split, places)
+        told = tuple(str(names[i]) for i in places)
+        return Drawn(self.run, part, split, size, told, len(names), counts)
+
     def _source(self) -> Dataset | Sequence[Path]:
         if self.dataset is not None:
             return self.dataset
@@ -189,6 +204,74 @@ class Samples:
         return self.run.task.find(None, self.run.options, seed=0)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """Images to calibrate int8 with; read, brought to `size` and normalised each time that they are asked for.
+
+    `names` are theirs, `there` is how many there were to draw from, `classes` how many were drawn of each.
+    """
+
+    run: Trained
+    source: Any
+    split: str
+    size: Size
+    names: tuple[str, ...]
+    there: int
+    classes: Mapping[str, int] = field(default_factory=dict)
+
+    def batches(self) -> Iterator[Tensor]:
+        """All of them, (N, C, H, W) each, in batches that fit into memory with what is made of them.
+
+        Those that cannot be read are left out.
+
+        Raises:
+            InputError: none can be read.
+        """
+        most, read, refused = max(1, min(16, NUMBERS // (3 * self.size[0] * self.size[1]))), 0, None
+        for first in range(0, len(self.names), most):
+            try:
+                images = self._some(range(first, min(first + most, len(self.names))))
+            except InputError as error:
+                refused = refused or error
+            else:
+                read += len(images)
+                yield images
+        if not read and refused is not None:
+            raise refused
+
+    def first(self, count: int) -> Tensor:
+        """At most `count` of them, evenly."""
+        return self._some(spread(len(self.names), count))
+
+    def line(self) -> str:
+        """Which they are, for people."""
+        what = f"{self.split} images" if self.split else "pictures"
+        of = "all" if len(self.names) == self.there else f"{len(self.names):,} of"
+        least, most = min(self.classes.values(), default=0), max(self.classes.values(), default=0)
+        each = "evenly over all"
+        if self.classes:
+            each = f"{least} to {most}" if least < most else f"{least}"
+            each += f" of each of {len(self.classes)} classes"
+        return f"int8 is calibrated on {of} {self.there:,} {what}, {each}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for a record."""
+        return {
+            "split": self.split or None, "images": len(self.names), "of": self.there,
+            "classes": dict(self.classes), "names": list(self.names),
+        }  # fmt: skip
+
+    def _some(self, places: Sequence[int]) -> Tensor:
+        if isinstance(self.source, Dataset):
+            part: Any = self.source.part(self.split, places)
+        else:
+            part = [self.source[i] for i in places]
+        return self.run.task.samples(
+            part, self.split, size=self.size, count=len(places),
+            normalisation=self.run.net.normalisation,
+        )  # fmt: skip
+
+
 def names_own(record: Mapping[str, Any], data: str | Path | None) -> bool:
     """Whether `data` is what the run of a record was trained on."""
     known = (record.get("data") or {}).get("path")
@@ -202,10 +285,12 @@ def data_name(record: Mapping[str, Any], data: str | Path | None) -> str:
 
 
 def run_dataset(run: Trained, data: str | Path | None = None) -> Dataset:
-    """The dataset of a run, split as the run split it; or another, split alike.
+    """The dataset of a run, split as the run split it; or another, split alike, its classes numbered as the
+    network's (`Task.renumbered`).
 
     Raises:
-        InputError: the run knows no dataset, or it is gone, or has other classes than the run.
+        InputError: the run knows no dataset, or it is gone, or has other classes than the run; or another one
+            has none of its classes.
     """
     known: dict[str, Any] = run.record.get("data") or {}
     if data is None and "path" not in known:
@@ -218,20 +303,31 @@ def run_dataset(run: Trained, data: str | Path | None = None) -> Dataset:
         raise InputError(
             f"the images that {run.spec.name} was trained on are no longer at {place}; pass images with --data"
         )
+    if data is not None and not names_own(run.record, data):
+        other = run.task.find(place, run.task.elsewhere(run.options), seed=seed)
+        renumbered: Dataset = run.task.renumbered(other, run.labels, run.record)
+        return renumbered
     found = run.task.find(place, run.options, seed=seed)
-    if data is None:
-        check_divided(found.found.val, run.record, place)
+    check_divided(found.found.val, run.record, place)
     check_classes(found, run.labels, data_name(run.record, data), bool(run.record.get("classes")))
     return found
 
 
-def check_classes(found: Dataset, classes: Sequence[str], where: str, named: bool = True) -> None:
-    """Raise InputError where images have other classes than a network; one without names counts them."""
-    if len(found.classes) == len(classes) and (not named or tuple(found.classes) == tuple(classes)):
-        return
-    raise InputError(
-        f"the classes of {where} are not the network's: {few(found.classes)} instead of "
-        f"{few(classes)}; pass the images that it was trained on"
+def run_images(
+    run: Trained, data: str | Path | None, scratch: Path, progress: Progress
+) -> tuple[Dataset, Data]:
+    """The dataset of a run or another, see `run_dataset`, made ready in `scratch`; another is reported.
+
+    Raises:
+        InputError: as `run_dataset`, or images that cannot be used.
+    """
+    dataset, options = run_dataset(run, data), run.options
+    if data is not None and not names_own(run.record, data):
+        options = run.task.elsewhere(options)
+        progress.say(f"{dataset.name}: {data_record(dataset, dataset.place)['found']}")
+    seed = (run.record.get("options") or {}).get("seed", 0)  # splits as the run did
+    return dataset, run.task.prepare(
+        dataset, run.spec, run.wrapper, options, scratch=scratch, seed=seed, progress=progress
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bneck.devices.models import check_heads
@@ -15,18 +14,18 @@ from bneck.graphs.forms import PRECISIONS, form
 from bneck.nets.calibrate import calibrate
 from bneck.nets.quantize import Quantized
 from bneck.records.progress import Progress, Silent
-from bneck.runs.data import Samples
+from bneck.runs.data import Drawn, Samples
 from bneck.runs.files import write_file
 from bneck.runs.folder import check_file
 from bneck.runs.load import Trained, named
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.wrapper import PLAIN
+from bneck.tasks.checks import advice
 from bneck.tasks.options import parted
 from bneck.tasks.registry import tasks
 
 CHECKED, CALIBRATING = 32, 128  # images that a file is checked with, and int8 is calibrated on
-NUMBERS = 1 << 23  # of images at most in a batch: 32 MB; activations are some ten times as much
 
 
 def export(
@@ -55,7 +54,8 @@ def export(
 
     Returns:
         file, network, task, format, runtime, precision, size in pixels, size_mb, whether it is
-        trained, and how the check went (see `Task.compare`).
+        trained, how the check went (see `Task.compare`), `calibration` (the images of an int8 file), and
+        `notes`, sentences.
 
     Raises:
         InputError: no such network or format, a runtime that is not installed or has no such files,
@@ -75,9 +75,10 @@ def export(
             "int8 needs images like those that the network will see, to calibrate with; pass a folder of a "
             "few hundred with --data"
         )
-    quantized = None
+    quantized, calibration = None, {}
     if precision == "int8":
-        quantized = calibrated(run, samples.of("train", size, CALIBRATING), engine, told)
+        drawn = samples.drawn("train", size, CALIBRATING)
+        quantized, calibration = calibrated(run, drawn, engine, told), drawn.as_json()
     path = Path(out) if out is not None else _next_to(run, precision, engine.suffix)
     check_file(path, engine.suffix, replaces=engine.suffix != ".safetensors")
     check = write_file(
@@ -88,6 +89,8 @@ def export(
         "file": str(path), "network": run.spec.name, "task": run.task.name, "format": format,
         "runtime": engine.name, "runtime_version": engine.version, "precision": precision,
         "size": list(size), "trained": bool(run.record), "size_mb": size_mb(path), **check,
+        **({"calibration": calibration} if calibration else {}),
+        "notes": advice(check, run.task.agrees) if run.record else [],
     }  # fmt: skip
 
 
@@ -109,25 +112,21 @@ def format_of(runtime_name: str) -> str:
     return next(name for name, engine in FORMATS.items() if engine == runtime_name)
 
 
-def calibrated(run: Trained, images: Tensor, engine: Runtime, progress: Progress) -> Quantized:
-    """A net in int8, post-training, in a runtime's form.
+def calibrated(run: Trained, images: Drawn, engine: Runtime, progress: Progress) -> Quantized:
+    """A net in int8, post-training, in a runtime's form; which images it is calibrated on is said.
 
     Raises:
         InputError: too few images, or the runtime knows no int8.
     """
-    progress.stage("calibrating", len(images))
+    progress.say(images.line())
+    progress.stage("calibrating", len(images.names))
 
     def told() -> Iterator[Tensor]:
-        for batch in batched(images):
+        for batch in images.batches():
             yield batch
             progress.advance(len(batch))
 
     return calibrate(run.net, told(), form(engine.name, "int8"))
-
-
-def batched(images: Tensor) -> tuple[Tensor, ...]:
-    """Images in batches that fit into memory with what is made of them."""
-    return torch.split(images, max(1, min(16, NUMBERS // images[0].numel())))
 
 
 def size_mb(path: Path) -> float:

@@ -20,6 +20,7 @@ from bneck.nets.build import Net, WrappedNet
 from bneck.nets.fold import folded_weights
 from bneck.nets.quantize import Quantized
 from bneck.specs.errors import InputError
+from bneck.tasks.checks import check_chance
 from bneck.tasks.contract import Task
 
 IMAGES, CELLS = 8, 8  # of random colours, CELLS x CELLS and smooth between
@@ -41,6 +42,7 @@ def write_file(
     engine: Runtime | None = None,
     precision: Precision = "fp32",
     quantized: Quantized | None = None,
+    scored: bool = False,
 ) -> dict[str, Any]:
     """Write `net` as a file for a runtime and check it there.
 
@@ -56,12 +58,14 @@ def write_file(
         engine: the runtime; None takes ONNX Runtime.
         precision: "fp32", "fp16" (weights in half precision) or "int8".
         quantized: the int8 network, in the form of that runtime.
+        scored: whether the file will be scored on images with labels, so that a bad one is known for it.
 
     Returns:
         How the file compared with the module, see `Task.compare`.
 
     Raises:
-        ExportError: it answers otherwise; no file is left.
+        ExportError: it answers otherwise, or in int8 no better than by chance although the network was
+            trained; no file is left.
         InputError: the disk is full, or the runtime lacks something; no file is left.
     """
     engine = engine or runtime("onnxruntime")
@@ -78,6 +82,8 @@ def write_file(
         metadata=task.metadata(net, record, engine, precision, size, options),
     )
     check = task.compare(net, engine.load(data, threads=1), images, quantized, precision, options)
+    if record and not scored:
+        check_chance(check, task.agrees, len(images))
     engine.write(path, data)
     return check
 

@@ -20,8 +20,8 @@ from bneck.nets.quantize import Quantized, emulation
 from bneck.records.files import write_json
 from bneck.records.progress import Advancing, Progress, Silent
 from bneck.runs.answers import FileAnswers
-from bneck.runs.data import Samples, data_name, run_dataset
-from bneck.runs.export import CALIBRATING, CHECKED, batched, calibrated, ending, format_of, size_mb
+from bneck.runs.data import Samples, data_name, run_images
+from bneck.runs.export import CALIBRATING, CHECKED, calibrated, ending, format_of, size_mb
 from bneck.runs.files import write_file
 from bneck.runs.load import Trained, trained
 from bneck.runs.measure import candidate_of_file, check_rounds
@@ -59,7 +59,8 @@ def quantize(
 
     Args:
         network: a finished run's or import's folder.
-        data: a dataset as the task reads it; None takes that of the run, split as the run split it.
+        data: a dataset as the task reads it, whose classes are found among the network's as `evaluate` finds
+            them; None takes that of the run, split as the run split it.
         runtime_name: "litert", "onnxruntime" or "openvino".
         epochs: of fine-tuning, 2 by default; 0 leaves it out.
         lr: its peak learning rate at a batch of 64.
@@ -71,7 +72,8 @@ def quantize(
 
     Returns:
         the record that quantize.json holds: `rows` with the scores, latency, ratio to float and size;
-        `layers`, the ten whose rounding alone changes the outputs most.
+        `calibration`, which images the ranges are from; `layers`, the ten whose rounding alone changes the
+        outputs most.
 
     Raises:
         InputError: an untrained network, no dataset, no such runtime.
@@ -83,14 +85,9 @@ def quantize(
     if epochs < 0 or not lr > 0:
         raise InputError(f"epochs is {epochs} and lr {lr}; they must be at least 0 and above 0")
     run = trained(network)
-    dataset = run_dataset(run, data)
     place = Path(out) if out is not None else Path(network) / "8bit"
     with tempfile.TemporaryDirectory() as scratch:
-        images = run.task.prepare(
-            dataset, run.spec, run.wrapper, run.options, scratch=Path(scratch),
-            seed=(run.record.get("options") or {}).get("seed", 0),  # splits as the run did
-            progress=told,
-        )  # fmt: skip
+        dataset, images = run_images(run, data, Path(scratch), told)
         job = _Job(run, images, dataset, engine, place, told)
         settings = _settings(images.fitted(heldout=False), epochs, lr, seed) if epochs else None
         errors = job.compare(settings, rounds, compute)
@@ -98,7 +95,8 @@ def quantize(
         "network": run.spec.name, "task": run.task.name, "data": data_name(run.record, data),
         "classes": list(dataset.classes), "images": dict(dataset.splits), "runtime": engine.name,
         "runtime_version": engine.version, "epochs": epochs,
-        "metrics": {"score": run.task.metric.name}, "rows": list(job.rows.values()),
+        "calibration": job.calibrating.as_json(), "metrics": {"score": run.task.metric.name},
+        "rows": list(job.rows.values()),
         "layers": [asdict(error) for error in errors[:WORST]],
     }  # fmt: skip
     write_json(place / "quantize.json", found)
@@ -116,7 +114,7 @@ class _Job:
         self.folder, self.progress = folder, progress
         self.size = run.task.size(run.spec, run.wrapper, run.task.Options())
         samples = Samples(run, dataset=dataset)
-        self.calibrating = samples.of("train", self.size, CALIBRATING)
+        self.calibrating = samples.drawn("train", self.size, CALIBRATING)
         self.checked = samples.of("val", self.size, CHECKED)
         self.rows: dict[str, dict[str, Any]] = {}
 
@@ -127,7 +125,7 @@ class _Job:
         hswish = form(self.engine.name, "int8")
         post = calibrated(self.run, self.calibrating, self.engine, self.progress)
         self.add("fp32", None)
-        self.score_only("naive", naive(self.run.net, batched(self.calibrating), hswish))
+        self.score_only("naive", naive(self.run.net, self.calibrating.batches(), hswish))
         self.add("ptq", post)
         if settings:
             group = ProcessGroup(device=device_of(compute))
@@ -135,7 +133,7 @@ class _Job:
             tuned = fine_tune(self.run.net, post, self.data, settings, group=group, on_step=steps)
             self.add("qat", tuned)
         time_rows(list(self.rows.values()), self.engine.name, rounds, self.progress)
-        return layer_errors(self.run.net, post, self.calibrating[:PROBED])
+        return layer_errors(self.run.net, post, self.calibrating.first(PROBED))
 
     def add(self, name: str, quantized: Quantized | None) -> None:
         """Write, check and score one file."""
@@ -143,7 +141,7 @@ class _Job:
         check = write_file(
             self.run.task, self.run.net, path, self.checked, record=self.run.record,
             options=self.run.task.Options(), engine=self.engine,
-            precision="int8" if quantized else "fp32", quantized=quantized,
+            precision="int8" if quantized else "fp32", quantized=quantized, scored=True,
         )  # fmt: skip
         self.rows[name] = {
             "name": name, **self._scored(path), "size_mb": size_mb(path), "file": str(path), **check,

@@ -22,8 +22,18 @@ from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import to_text
 from bneck.specs.wrapper import Wrapper
-from bneck.tasks.checks import ExportError, apart, both
-from bneck.tasks.data import Answers, Array, Data, Dataset, Left, Scores, Size, told_bits
+from bneck.tasks.checks import ExportError, both, int8_file, largest_gap, near
+from bneck.tasks.data import (
+    Answers,
+    Array,
+    Data,
+    Dataset,
+    Left,
+    Scores,
+    Size,
+    check_classes,
+    told_bits,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -116,6 +126,7 @@ class Task(Protocol):
     paints: ClassVar[tuple[str, ...]] = ()  # options of predict that name further pictures to write
     any_size: ClassVar[bool] = False  # predictions use the module, which takes pictures of any size
     converts: ClassVar[bool] = False  # whether it converts annotations
+    agrees: ClassVar[str] = ""  # what `compare` calls the fraction of equal answers
     scores_epochs: ClassVar[bool] = False  # whether val is scored after every epoch, the best kept
     statistics: ClassVar[tuple[int, int]] = (512, 32)  # images, and batch, for batch norm
     data_type: ClassVar[Any]  # the dataclass that `prepare` makes
@@ -128,6 +139,22 @@ class Task(Protocol):
         Raises:
             InputError: no such data, or data that cannot be used; the message says why.
         """
+
+    def elsewhere(self, options: Any) -> Any:
+        """A run's options for other images than its own: without those that name parts of its own."""
+        return options
+
+    def renumbered(self, dataset: Any, labels: Sequence[str], record: Mapping[str, Any]) -> Any:
+        """Other images than a run's own, with their classes numbered as its network numbers them.
+
+        `evaluate` takes the same images: of classes that the network does not know, it leaves them out or
+        refuses them.
+
+        Raises:
+            InputError: they cannot be.
+        """
+        check_classes(dataset, labels, str(dataset.place), bool(record.get("classes")))
+        return dataset
 
     def arrange(
         self, network: str | Path | NetSpec, options: Any, dataset: Any
@@ -300,12 +327,21 @@ class Task(Protocol):
         Here the largest difference of all outputs, relative to the largest output: for outputs that
         every runtime gives in the same shape, vectors, no maps.
 
+        An int8 file is compared with its simulation, whose other roundings decide how far it may be off
+        (`checks.roundings`). Its check also has, under the name `agrees`, the fraction of the float module's
+        answers that it gives, and the `chance` of a guess.
+
         Raises:
             ExportError: they disagree.
         """
         wanted, got = both(self.outputs, net, session, images, quantized)
-        largest, near = apart(wanted, got, precision)
-        if not near:
+        if quantized:
+            return {
+                "images": len(images),
+                **int8_file(self.outputs, net, images, quantized, wanted, got),
+            }
+        largest = largest_gap(wanted, got)
+        if not near(largest, precision):
             raise ExportError(
                 f"the exported file does not answer as the network does on {len(images)} images: outputs "
                 f"differ by {largest:.2g} of the largest; no file was kept"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from bneck.data.depth import FULL
 from bneck.data.folders import Found
 from bneck.data.sources import Source, file_source
 from bneck.records.progress import Progress
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, few
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
 
@@ -88,6 +88,15 @@ class Dataset:
     def source(self, split: str) -> Source:
         """The encoded images of "train" or "val"."""
         return file_source(self.files.get(split, ()))
+
+    def by_class(self, split: str) -> Mapping[str, Sequence[int]]:
+        """Numbers of the images of each class; {} where only the pixels of masks tell. One may have several."""
+        return {}
+
+    def part(self, split: str, indices: Sequence[int]) -> Self:
+        """The same with these images of a split alone, for `Task.samples`."""
+        chosen = [self.files[split][i] for i in indices]
+        return replace(self, files={**self.files, split: chosen})
 
 
 class Answers(Protocol):
@@ -323,6 +332,16 @@ def check_divided(val: str, record: Mapping[str, Any], where: object) -> None:
             f"val of {where} is {val} now, and was {told} when the run was trained; bring the images back as "
             "they were, or pass others with --data"
         )
+
+
+def check_classes(found: Dataset, classes: Sequence[str], where: str, named: bool = True) -> None:
+    """Raise InputError where images have other classes than a network; one without names counts them."""
+    if len(found.classes) == len(classes) and (not named or tuple(found.classes) == tuple(classes)):
+        return
+    raise InputError(
+        f"the classes of {where} are not the network's: {few(found.classes)} instead of "
+        f"{few(classes)}; pass the images that it was trained on"
+    )
 
 
 def known_bits(answers: Answers, record: Mapping[str, Any]) -> int:

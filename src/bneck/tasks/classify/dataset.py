@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,16 @@ from bneck.data.batches import Images, eval_batches, holdout, normalise, train_b
 from bneck.data.depth import Encoded
 from bneck.data.find import find_images
 from bneck.data.images import Pixels, read_square
-from bneck.data.pack import open_pack, pack, stored_side
+from bneck.data.pack import Split, open_pack, pack, stored_side
+from bneck.data.read import spread
 from bneck.data.sources import Source, Sources, file_source
 from bneck.data.stream import Stream
+from bneck.records.imported import class_places
 from bneck.records.progress import Advancing, Progress
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, few
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
+from bneck.tasks.classify.classes import IMAGENET, by_name
 from bneck.tasks.classify.scoring import divergence, evaluate, loss
 from bneck.tasks.data import Answers, Data, Dataset, Indices, Learning, Left, Opened, Scores, Size
 from bneck.training.processes import ALONE, ProcessGroup
@@ -35,12 +38,25 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelledImages(Dataset):
-    """A dataset of labelled images as found."""
+    """A dataset of labelled images as found; `places` are the classes' numbers in a network of more, () where
+    it has just these.
+    """
 
     sources: Sources
+    places: tuple[int, ...] = ()
 
     def source(self, split: str) -> Source:
         return self.sources.val if split == "val" else self.sources.train
+
+    def by_class(self, split: str) -> dict[str, list[int]]:
+        labels = self.source(split).labels
+        return {name: np.flatnonzero(labels == i).tolist() for i, name in enumerate(self.classes)}
+
+    def part(self, split: str, indices: Sequence[int]) -> LabelledImages:
+        chosen = self.source(split).part(np.array(indices, np.int64))
+        if split == "val":
+            return replace(self, sources=replace(self.sources, val=chosen))
+        return replace(self, sources=replace(self.sources, train=chosen))
 
 
 def find(data: str | None, options: Any = None, *, seed: int) -> LabelledImages:
@@ -64,19 +80,21 @@ class ImageData(Data):
     """A run's labelled images.
 
     `scratch` has the decoded images, unless `streamed` says where they are read from every time;
-    `fingerprint` is then that of the images when the run was begun.
+    `fingerprint` is then that of the images when the run was begun. `places` are the classes' numbers in the
+    network, () where it has just these.
     """
 
     streamed: str | None
     fingerprint: str | None
     bad_share: float
+    places: tuple[int, ...] = ()
 
     def read(self) -> Opened:
         train: Images
         val: Images
         if self.streamed is None:
             packed = open_pack(self.scratch)
-            train, val = packed.train, packed.val
+            train, val = (self._numbered(one) for one in (packed.train, packed.val))
         else:
             found = find_images(self.streamed, seed=self.seed)
             if found.fingerprint != self.fingerprint:
@@ -87,6 +105,10 @@ class ImageData(Data):
         return self.split(
             train, val, np.arange(len(train.labels)), hold=partial(holdout, train.labels)
         )
+
+    def _numbered(self, split: Split) -> Split:
+        """Labels as the network numbers them."""
+        return replace(split, labels=np.array(self.places)[split.labels]) if self.places else split
 
     def learning(
         self, net: Any, settings: Settings, indices: Indices, group: ProcessGroup
@@ -175,7 +197,48 @@ def prepare(
             progress.say(f"{len(packed.bad)} unreadable images left out, listed in run.json")
     return ImageData(
         scratch=scratch, streamed=streamed, classes=dataset.classes, heldout_share=heldout, seed=seed,
-        fingerprint=dataset.sources.fingerprint, bad_share=bad_share,
+        fingerprint=dataset.sources.fingerprint, bad_share=bad_share, places=dataset.places,
+    )  # fmt: skip
+
+
+def renumbered(
+    dataset: LabelledImages, labels: Sequence[str], record: Mapping[str, Any]
+) -> LabelledImages:
+    """The images of the network's classes, found by name as `evaluate` finds them (`classes.by_name`).
+
+    Raises:
+        InputError: none is the network's.
+    """
+    classes, known = dataset.classes, class_places(record)
+    places = by_name(classes, known, len(labels), str(dataset.place or dataset.name))
+    if known is None and len(classes) == IMAGENET and len(labels) == IMAGENET + 1:
+        places = {name: index + 1 for name, index in places.items()}  # the background comes first
+    kept = [number for number, name in enumerate(classes) if name in places]
+    new = np.full(len(classes), -1, np.int64)
+    new[kept] = np.arange(len(kept))
+
+    def part(source: Source) -> Source:
+        found = source.part(np.flatnonzero(new[source.labels] >= 0))
+        return replace(found, labels=new[found.labels])
+
+    sources = replace(
+        dataset.sources, classes=tuple(classes[i] for i in kept), train=part(dataset.sources.train),
+        val=part(dataset.sources.val), test=None,
+        fingerprint=f"{dataset.sources.fingerprint} {kept}",
+    )  # fmt: skip
+    notes = list(dataset.found.notes)
+    if unknown := [name for name in classes if name not in places]:
+        left = len(dataset.sources.train.labels) - len(sources.train.labels)
+        left += len(dataset.sources.val.labels) - len(sources.val.labels)
+        notes.append(
+            f"left out: {left} images of {len(unknown)} classes that the network does not know ({few(unknown)})"
+        )
+    if len(kept) < len(labels):
+        notes.append(f"images of {len(kept)} of the network's {len(labels)} classes")
+    return replace(
+        dataset, classes=sources.classes, sources=sources, places=tuple(places[classes[i]] for i in kept),
+        splits={"train": len(sources.train.labels), "val": len(sources.val.labels)},
+        found=replace(dataset.found, notes=tuple(notes)),
     )  # fmt: skip
 
 
@@ -200,11 +263,6 @@ def samples(
             f"no image can be read, the first is {held.names[0]} ({squares[0]}); pass others with --data"
         )
     return normalise(torch.from_numpy(np.stack(chosen)), normalisation)
-
-
-def spread(there: int, count: int) -> list[int]:
-    """At most `count` indices from 0 to below `there`, evenly."""
-    return [int(i) for i in np.linspace(0, there - 1, min(count, there))]
 
 
 def read_central(image: Encoded, side: int) -> Pixels | str:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bneck.data.batches import as_pixels
 from bneck.nets.quantize import Quantized
-from bneck.tasks.checks import ExportError, apart, both
+from bneck.tasks.checks import Array, ExportError, both, int8_file, largest_gap, near, numbers
 
 if TYPE_CHECKING:
     from bneck.devices.runtimes import Session
@@ -22,20 +22,36 @@ def compare(
 
     Returns:
         images; label_agreement, the fraction with the same best class; largest_difference of scores,
-        relative to the largest score. An int8 file is compared with its simulation.
+        relative to the largest score. An int8 file's labels are compared with the float module's, its
+        scores with those of its simulation, see `checks.int8_file`; `chance` is that of a guess.
 
     Raises:
         ExportError: in fp32 a label differs, or a score by more than 1e-4 of the largest; in fp16 a
-            score by a hundredth; in int8 the root mean square of the scores by a tenth.
+            score by a hundredth; in int8 scores by more than rounding explains.
     """
     takes_pixels = session.metadata.get("input") == "pixels"
     inputs = as_pixels(images, net.normalisation) if takes_pixels else None
-    wanted, got = both(lambda module, x: (module(x),), net, session, images, quantized, inputs)
-    largest, near = apart(wanted, got, precision)
-    agreement = float((got.argmax(1) == wanted.argmax(1)).mean())
-    if not near or (precision == "fp32" and agreement < 1):
+    wanted, got = both(_scores, net, session, images, quantized, inputs)
+    if quantized:
+        plain = numbers(_scores, net.eval(), images)
+        return {
+            "images": len(images),
+            "label_agreement": _agreement(plain, got),
+            **int8_file(_scores, net, images, quantized, wanted, got),
+            "chance": 1 / wanted.shape[1],
+        }
+    largest, agreement = largest_gap(wanted, got), _agreement(wanted, got)
+    if not near(largest, precision) or (precision == "fp32" and agreement < 1):
         raise ExportError(
             f"the exported file does not answer as the network does on {len(images)} images: labels agree "
             f"on {agreement:.1%}, scores differ by {largest:.2g} of the largest; no file was kept"
         )
     return {"images": len(images), "label_agreement": agreement, "largest_difference": largest}
+
+
+def _scores(module: Any, images: Tensor) -> tuple[Tensor, ...]:
+    return (module(images),)
+
+
+def _agreement(wanted: Array, got: Array) -> float:
+    return float((got.argmax(1) == wanted.argmax(1)).mean())

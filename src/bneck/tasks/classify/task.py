@@ -62,11 +62,13 @@ class Classify(Task):
     metric = Metric("top-1", "top1")
     default_network = "v3-small"
     builtin = True
+    agrees = "label_agreement"
     scores_epochs = True
     Options = ClassifyOptions
     data_type = later("bneck.tasks.classify.dataset:ImageData")
     find = later("bneck.tasks.classify.dataset:find")
     prepare = later("bneck.tasks.classify.dataset:prepare")
+    renumbered = later("bneck.tasks.classify.dataset:renumbered")
     samples = later("bneck.tasks.classify.dataset:samples")
     supernet_problem = later("bneck.tasks.classify.supernet:supernet_problem")
     evaluate = later("bneck.tasks.classify.evaluate:evaluate")
@@ -156,6 +158,8 @@ class Classify(Task):
         return options.pixels
 
     def check_line(self, check: Mapping[str, Any]) -> str:
+        if "roundings" in check:
+            return f"labels agree with the float network's on {check['label_agreement']:.1%}"
         return (
             f"labels agree on {check['label_agreement']:.1%}, scores differ by "
             f"{check['largest_difference']:.1e} of the largest"

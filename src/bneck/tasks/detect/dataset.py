@@ -53,6 +53,13 @@ class AnnotatedImages(Dataset):
     train: Annotated
     val: Annotated
 
+    def by_class(self, split: str) -> dict[str, list[int]]:
+        pictures = (self.val if split == "val" else self.train).pictures
+        return {
+            name: [i for i, one in enumerate(pictures) if number in one.labels]
+            for number, name in enumerate(self.classes, 1)
+        }
+
 
 def find(data: str | None, options: Any, *, seed: int) -> AnnotatedImages:
     """The train and val splits of a folder, see `find.find_splits`.
@@ -98,6 +105,18 @@ def find(data: str | None, options: Any, *, seed: int) -> AnnotatedImages:
         },
         bits=bits, found=Found(splits.val, {LISTED: dropped} if dropped else {}, tuple(notes)),
     )  # fmt: skip
+
+
+def renumbered(
+    dataset: AnnotatedImages, labels: Sequence[str], record: Mapping[str, Any]
+) -> AnnotatedImages:
+    """The same with the network's classes, which may be more, as `evaluate` takes them.
+
+    Raises:
+        InputError: images have a class that the network lacks.
+    """
+    train, val = (aligned(part, labels, "the network") for part in (dataset.train, dataset.val))
+    return replace(dataset, classes=tuple(labels), train=train, val=val)
 
 
 def aligned(

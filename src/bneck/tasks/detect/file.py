@@ -11,14 +11,22 @@ from torch import Tensor
 
 from bneck.devices.runtimes import Session
 from bneck.nets.quantize import Quantized, emulation
-from bneck.tasks.checks import TOLERANCE_8_BIT, TOLERANCE_HALF, ExportError
+from bneck.tasks.checks import (
+    MOST_ROUNDINGS,
+    TOLERANCE_HALF,
+    ExportError,
+    other_roundings,
+    roundings,
+    squared,
+)
 from bneck.tasks.detect.boxes import Found, as_boxes, detections, overlaps
 from bneck.tasks.detect.head import anchors
 from bneck.tasks.detect.module import DetectorNet
 
 TOLERANCE = 1e-3  # of scores, and of boxes in normalized coordinates
 LEAST_COMPARED = 0.05  # scores below hardly order the boxes
-# Of a file of fewer bits: the fraction of boxes that both find, and when two are one.
+# Of a file of fewer bits: the fraction of boxes that both find (of one in int8 fewer, where its simulation
+# that rounds otherwise finds others too), and when two are one.
 LEAST_ALIKE, LEAST_ALIKE_HALF = 0.8, 0.95
 LEAST_ALIKE_SCORE, ALIKE_SCORE, ALIKE_IOU = 0.1, 0.1, 0.7
 
@@ -32,7 +40,8 @@ def compare(
 
     Returns:
         images, boxes (the module's), and largest_difference of a box or score, or of a file of fewer
-        bits the fraction of boxes `alike` with the float module's, see `alike_share`.
+        bits the fraction of boxes `alike` with the float module's, see `alike_share`; of an int8 file
+        that does not decode also its `roundings`, see `checks`.
 
     Raises:
         ExportError: they disagree.
@@ -46,22 +55,54 @@ def compare(
     else:
         found = [one for answer in answers for one in _found(answer, places)]
     boxes = sum(len(one.above(LEAST_COMPARED).scores) for one in wanted)
-    how = {"images": len(images), "boxes": boxes}
+    how: dict[str, Any] = {"images": len(images), "boxes": boxes}
     if precision == "fp32":
         largest = max(difference(a, b) for a, b in zip(wanted, found, strict=True))
         _check(largest <= TOLERANCE, f"boxes or scores differ by {largest:.2g}", len(images))
         return {**how, "largest_difference": largest}
     # With fewer bits a slightly moved box lets another one win where two overlap, so that what counts is
     # the fraction of boxes that both find, and what comes out before decoding.
-    same = emulation(net, quantized)(images) if quantized else raw
-    alike = alike_share(_found(same, places), found)
-    least = LEAST_ALIKE if quantized else LEAST_ALIKE_HALF
-    _check(alike >= least, f"only {alike:.1%} of the boxes are alike", len(images))
+    shared = alike_share(wanted, found)
+    if quantized:
+        times = _int8(net, quantized, images, answers, found if decode else None, places)
+        how |= {"chance": 0.0} if times is None else {"chance": 0.0, "roundings": times}
+        return {**how, "alike": shared}
+    _check(shared >= LEAST_ALIKE_HALF, f"only {shared:.1%} of the boxes are alike", len(images))
     if not decode:
-        apart = _apart(same, answers)
-        tolerance = TOLERANCE_8_BIT if quantized else TOLERANCE_HALF
-        _check(apart <= tolerance, f"its numbers are {apart:.2g} apart", len(images))
-    return {**how, "alike": alike_share(wanted, found)}
+        apart = _apart(raw, answers)
+        _check(apart <= TOLERANCE_HALF, f"its numbers are {apart:.2g} apart", len(images))
+    return {**how, "alike": shared}
+
+
+def _int8(
+    net: DetectorNet, quantized: Quantized, images: Tensor, answers: Sequence[Sequence[Any]],
+    decoded: Sequence[Found] | None, places: Any,
+) -> float | None:  # fmt: skip
+    """Compare an int8 file with its simulation: offsets and logits, or boxes where they are `decoded`.
+
+    Returns:
+        How many times other roundings the offsets or logits are off, see `checks.roundings`.
+    """
+    same = emulation(net, quantized)(images)
+    others = [
+        other(images)
+        for other in other_roundings(net, quantized, min(part.numel() for part in same))
+    ]
+    if decoded is not None:
+        wanted = _found(same, places)
+        usual = min(alike_share(wanted, _found(other, places)) for other in others)
+        alike = alike_share(wanted, decoded)
+        least = min(LEAST_ALIKE, 1 - MOST_ROUNDINGS * (1 - usual))
+        _check(alike >= least, f"only {alike:.1%} of the boxes are alike", len(images))
+        return None
+    found = [np.concatenate(part) for part in zip(*answers, strict=True)]
+    return max(
+        roundings(
+            squared(part.numpy(), got),
+            [squared(part.numpy(), other[i].numpy()) for other in others], len(images),
+        )
+        for i, (part, got) in enumerate(zip(same, found, strict=True))
+    )  # fmt: skip
 
 
 def _check(agree: bool, apart: str, images: int) -> None:

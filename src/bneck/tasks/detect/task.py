@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -69,6 +69,7 @@ class Detect(Task):
     default_network = "v3-small+dagger"
     converts = True
     statistics = (128, 16)
+    agrees = "alike"
     Options = DetectOptions
     cannot: ClassVar[Mapping[str, str]] = {
         "supernet": "a supernet scores classifiers only; leave it out, then every trial is trained",
@@ -82,6 +83,7 @@ class Detect(Task):
     find = later("bneck.tasks.detect.dataset:find")
     prepare = later("bneck.tasks.detect.dataset:prepare")
     evaluate = later("bneck.tasks.detect.dataset:evaluate")
+    renumbered = later("bneck.tasks.detect.dataset:renumbered")
     net = later("bneck.tasks.detect.module:DetectorNet")
     build = later("bneck.tasks.detect.module:build_detector")
     count = later("bneck.tasks.detect.tables:count_table")
@@ -97,6 +99,10 @@ class Detect(Task):
         made = ssdlite(network, classes=classes, resolution=options.resolution)
         spec = with_resolution(made.network, made.resolution)
         return spec, Ssdlite(classes=classes, extras=made.extras)
+
+    def elsewhere(self, options: DetectOptions) -> DetectOptions:
+        """Without the folder of the run's own images."""
+        return replace(options, images=None)
 
     def restored(self, spec: NetSpec, stored: Mapping[str, Any], classes: int) -> Wrapper:
         """SSDLite as a record has it."""

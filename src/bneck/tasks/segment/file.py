@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bneck.devices.runtimes import Session
 from bneck.nets.quantize import Quantized, emulation
-from bneck.tasks.checks import TOLERANCE, TOLERANCE_8_BIT, TOLERANCE_HALF, ExportError
+from bneck.tasks.checks import ExportError, near, other_roundings, roundings
 from bneck.tasks.segment.module import SegmentNet
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -25,39 +25,53 @@ def compare(
 
     Returns:
         images; equal_pixels, the fraction of the same class as the float module's; largest_difference of
-        scores, relative to the largest. An int8 file's scores are compared with its simulation's.
+        scores, relative to the largest. An int8 file's scores are compared with its simulation's: how many
+        times as far off as other `roundings` they are; `chance` is that of a guess.
 
     Raises:
         ExportError: they disagree: scores by more than 1e-4 of the largest, in fp16 by a hundredth;
-            in int8 their root mean square by more than a tenth of the simulation's.
+            in int8 by more than rounding explains, see `checks.roundings`.
     """
     net.eval()
     module = emulation(net, quantized) if quantized else net
-    equal, largest, squares, all_squares = [], 0.0, 0.0, 0.0
+    others = (
+        other_roundings(net, quantized, len(images) * images[0, 0].numel()) if quantized else []
+    )
+    equal, largest, squares = [], 0.0, np.zeros(1 + len(others))
     for image in images:
         wanted = module(image[None]).numpy()
         got = answer(session, image[None].numpy(), argmax=argmax)
         chosen = got if argmax else got.argmax(1)
         best = net(image[None]).numpy().argmax(1) if quantized else wanted.argmax(1)
         equal.append(float((chosen == best).mean()))
-        if argmax:  # another class may be chosen only where its score is as good
-            gap = wanted.max(1) - np.take_along_axis(wanted, chosen[:, None], 1)[:, 0]
-        else:
-            gap = np.abs(got - wanted)
+        gap = _gap(wanted, got, argmax=argmax)
         largest = max(largest, float(gap.max() / max(np.abs(wanted).max(), 1e-9)))
-        squares += float(np.square(gap, dtype=np.float64).mean())
-        all_squares += float(np.square(wanted, dtype=np.float64).mean())
+        squares[0] += np.square(gap, dtype=np.float64).mean()
+        for number, other in enumerate(others, 1):
+            scores = other(image[None]).numpy()
+            gap = _gap(wanted, scores.argmax(1) if argmax else scores, argmax=argmax)
+            squares[number] += np.square(gap, dtype=np.float64).mean()
+    found = {
+        "images": len(images), "equal_pixels": float(np.mean(equal)), "largest_difference": largest,
+    }  # fmt: skip
     if quantized:
-        answers = (squares / max(all_squares, 1e-18)) ** 0.5 <= TOLERANCE_8_BIT
-    else:
-        answers = largest <= (TOLERANCE_HALF if precision == "fp16" else TOLERANCE)
-    if not answers:
+        classes = net(images[:1]).shape[1]
+        own, *usual = squares / len(images)
+        times = roundings(own, usual, len(images))
+        return {**found, "roundings": times, "chance": 1 / classes}
+    if not near(largest, precision):
         raise ExportError(
             f"the exported file does not answer as the network does on {len(images)} images: scores differ "
             f"by {largest:.2g} of the largest; no file was kept"
         )
-    pixels = float(np.mean(equal))
-    return {"images": len(images), "equal_pixels": pixels, "largest_difference": largest}
+    return found
+
+
+def _gap(wanted: Array, got: Array, *, argmax: bool) -> Any:
+    """How far scores are from others; of a choice of classes, by how much its score is below the best."""
+    if argmax:
+        return wanted.max(1) - np.take_along_axis(wanted, got[:, None], 1)[:, 0]
+    return np.abs(got - wanted)
 
 
 def answer(session: Session, image: Array, *, argmax: bool) -> Array:

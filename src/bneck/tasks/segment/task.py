@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,6 +39,7 @@ class Segment(Task):
     paints = ("mask",)
     any_size = True
     statistics = (64, 8)
+    agrees = "equal_pixels"
     Options = SegmentOptions
     cannot: ClassVar[Mapping[str, str]] = {
         "supernet": "a supernet scores classifiers only; leave it out, then every trial is trained",
@@ -74,6 +76,11 @@ class Segment(Task):
             stride=seg.output_stride, global_pool=options.global_pool,
         )  # fmt: skip
         return seg.network, wrapper
+
+    def elsewhere(self, options: SegmentOptions) -> SegmentOptions:
+        """Without the class list of the run's own masks."""
+        there: SegmentOptions = replace(options, classes=None)
+        return there
 
     def restored(self, spec: NetSpec, stored: Mapping[str, Any], classes: int) -> Wrapper:
         """The head as a record has it."""
