@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import bneck
 from bneck.cli.choose import print_choice
 from bneck.devices.deployment import Deployment
+from bneck.devices.runtimes import runtime
+from bneck.nets.build import build
 from bneck.records.files import cache_folder
 from bneck.records.progress import Silent
+from bneck.records.run import RunFolder
 from bneck.runs.choose.known import Known, known_networks
 from bneck.runs.choose.table import device_table, draw_front
 from bneck.runs.choose.weights import at_hand
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
+from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import resolve, to_text
 from bneck.specs.transforms import rename, scale_width
 from commands import Call, refusal
 from simulated_device import SimulatedDevice, plugged_in
+from test_search_killed import finish, start
 
 QUICK: dict[str, Any] = {"epochs": 1.0, "repeats": 1, "workers": 1}
 
@@ -197,17 +205,26 @@ def test_a_search_begins_with_the_best_above_the_target_next_to_what_fits(
     assert {p["name"]: p["scores"]["val"]["score"] for p in probes} == scored
     assert all(p["training"]["frozen"] and p["training"]["epochs"] == 1.0 for p in probes)
     assert [one["network"] for one in found["chosen"]] == ["tiny", "slim"]
-    searched = json.loads((out / "search" / "run.json").read_text())
+    searched = json.loads((out / "search-0" / "run.json").read_text())
     assert searched["settings"]["start"] == runs["tiny"][0]
     assert searched["settings"]["also"] == [runs["slim"][0]]
     assert searched["others"] or searched["allocation"]["shipped"] == "also-1"
-    assert found["shipped"] == str(out / "search")
+    assert found["shipped"] == str(out / "search-0")
+    (final,) = found["finals"]
+    assert (final["network"], final["run"], final["final_score"]) == (
+        "tiny",
+        "search-0",
+        found["score"],
+    )
+    assert (final["latency_ms"], final["meets_target"]) == (searched["measured_latency_ms"], True)
     assert found["score"] == searched["score"] >= searched["uniform"]["scores"][0]
     assert "too slow even at half the latency: wide" in "\n".join(heard.said)
     assert not (out / "scratch").exists()
     capsys.readouterr()
     print_choice(found)
-    assert f"report: {out / 'search' / 'report.html'}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"report: {out / 'search-0' / 'report.html'}" in printed
+    assert f"{found['score']:.1%} at {found['measured_latency_ms']:.3f} ms" in printed
 
 
 def test_where_all_fit_the_best_two_are_trained_as_long_as_a_search_would(
@@ -216,7 +233,7 @@ def test_where_all_fit_the_best_two_are_trained_as_long_as_a_search_would(
     heard, out = Heard(), tmp_path / "run"
     start = [runs[name][0] for name in ("slim", "tiny")]
     found = choose(device, pictures, out, "2ms", start=start, progress=heard)
-    trained = {one["network"]: one["final_score"] for one in found["trained"]}
+    trained = {one["network"]: one["final_score"] for one in found["finals"]}
     assert set(trained) == {"slim", "tiny"}
     assert found["score"] == max(trained.values())
     best = json.loads((Path(found["shipped"]) / "run.json").read_text())
@@ -231,6 +248,126 @@ def test_where_all_fit_the_best_two_are_trained_as_long_as_a_search_would(
         f"those of {best_known.network}, the best of them, are fetched with: {best_known.command}"
     )
     assert said in "\n".join(heard.said)
+
+
+@pytest.fixture(scope="module")
+def stubborn(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, NetSpec]:
+    """A trained network of 12 blocks of 8 channels, none of which can be left out: nothing narrows it."""
+    root = tmp_path_factory.mktemp("stubborn")
+    blocks = [Bneck(3, 8, 8, 0, "relu", 1, skip="no") for _ in range(12)]
+    rows = (
+        Conv(3, 8, "relu", 2),
+        *blocks,
+        Conv(1, 8, "relu"),
+        Pool(),
+        Conv(1, 8, "relu", bn=False),
+    )
+    spec = NetSpec(name="stubborn", resolution=32, classes=3, rows=rows)
+    (root / "stubborn.yaml").write_text(to_text(spec))
+    bneck.train(str(root / "stubborn.yaml"), pictures, epochs=1.0, batch=8, out=root / "run")
+    return str(root / "run"), spec
+
+
+def test_a_network_that_cannot_be_narrowed_leaves_the_choice_to_the_others(
+    device: SimulatedDevice, runs: Any, stubborn: Any, pictures: Path, tmp_path: Path
+) -> None:
+    """The search from it is refused, and what it would have been compared with is trained alone."""
+    ms = device.network_ms(stubborn[1])
+    slim_ms = device.network_ms(runs["slim"][1])
+    assert slim_ms < ms / 1.1
+    heard, out = Heard(), tmp_path / "run"
+    found = choose(
+        device, pictures, out, f"{1000 * ms / 1.1:.3f}us", start=[runs["slim"][0], stubborn[0]],
+        progress=heard,
+    )  # fmt: skip
+    assert [one["network"] for one in found["chosen"]] == ["stubborn", "slim"]
+    assert list(found["refused"]) == ["search-0"]
+    assert "cannot be reached from stubborn" in found["refused"]["search-0"]
+    assert f"left out: stubborn ({stubborn[0]}): {found['refused']['search-0']}" in heard.said
+    assert [(one["network"], one["run"]) for one in found["finals"]] == [("slim", "trained-0")]
+    assert found["shipped"] == str(out / "trained-0")
+
+    alone = tmp_path / "alone"
+    with pytest.raises(InputError, match="cannot be reached from stubborn"):
+        choose(device, pictures, alone, f"{1000 * ms / 1.1:.3f}us", start=[stubborn[0]])
+
+
+def test_what_fits_ships_in_8_bits_by_calibration_or_fine_tuning(
+    call: Call, device: SimulatedDevice, runs: Any, pictures: Path, tmp_path: Path
+) -> None:
+    """The better of both, as a search ships it, in a file that says what it is."""
+    pytest.importorskip("ai_edge_litert")
+    out = tmp_path / "run"
+    answer = call(
+        "choose", "--data", pictures, "--target", "50ms", "--device", device.name, "--resolution", 32,
+        "--runtime", "litert", "--precision", "int8", "--from", runs["slim"][0], "--from",
+        runs["tiny"][0], "--epochs", 1, "--out", out,
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    found = json.loads((out / "run.json").read_text())
+    made, best = found["export"], Path(found["shipped"])
+    assert Path(made["file"]) == best / "model-int8.tflite"
+    assert made["score"] == max(made["ptq"], made["qat"])
+    session = runtime("litert").load((best / "model-int8.tflite").read_bytes(), threads=1)
+    assert session.metadata["precision"] == "int8"
+    assert max(one["final_score"] for one in found["finals"]) == found["score"]
+    said = f"model:  {best / 'model-int8.tflite'} (int8, top-1 {made['score']:.1%})"
+    assert said in answer.out
+
+
+def test_what_an_import_found_is_said_once(
+    device: SimulatedDevice, pictures: Path, tmp_path: Path
+) -> None:
+    """By a choice, whose trainings begin with the same file, and by a training alone."""
+    net = build(resolve("v3-small-0.35"))
+    file = tmp_path / "wrapped.pt"
+    torch.save({f"module.{name}": tensor for name, tensor in net.state_dict().items()}, file)
+    heard = Heard()
+    found = choose(device, pictures, tmp_path / "run", "5ms", start=[str(file)], progress=heard)
+    assert [one["run"] for one in found["finals"]] == ["trained-0"]
+    assert [said for said in heard.said if "the prefix module. was taken off" in said] == [
+        f"{file}: the prefix module. was taken off the names"
+    ]
+    heard = Heard()
+    bneck.train(
+        None, pictures, start=str(file), epochs=1.0, resolution=32, out=tmp_path / "train",
+        progress=heard,
+    )  # fmt: skip
+    assert len([said for said in heard.said if "the prefix module." in said]) == 1
+
+
+def test_killed_twice_it_chooses_as_if_unbroken(runs: Any, pictures: Path, tmp_path: Path) -> None:
+    """Between its short trainings, then in the second of its two searches; nothing fits as it is."""
+    starts = [word for name in ("slim", "tiny") for word in ("--from", runs[name][0])]
+    target = f"{1000 * SimulatedDevice().network_ms(runs['slim'][1]) / 1.1:.3f}us"
+    given = [
+        "choose", "--device", "simulated:killed", "--data", str(pictures), "--target", target,
+        "--resolution", "32", *starts, "--epochs", "1", "--repeats", "1", "--workers", "1", "--out",
+    ]  # fmt: skip
+    finish(start(*given, "whole", folder=tmp_path))
+    again = [*given, "broken"]
+    for moment in ("probes/01-*/run.json", "search-1/ledger.jsonl"):
+        process = start(*again, folder=tmp_path)
+        while not list((tmp_path / "broken").glob(moment)) and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        again = ["choose", "--resume", "broken"]
+    finish(start(*again, folder=tmp_path))
+    whole, broken = (RunFolder(tmp_path / name).read() for name in ("whole", "broken"))
+    assert [one["run"] for one in whole["finals"]] == ["search-0", "search-1"]
+    assert whole["score"] == max(one["final_score"] for one in whole["finals"])
+    for key in ("measured", "scored", "chosen", "finals", "found", "score"):
+        assert broken[key] == whole[key], key
+    assert Path(broken["shipped"]).name == Path(whole["shipped"]).name
+    for name in ("search-0", "search-1"):
+        weights = [
+            (tmp_path / run / name / "found/weights.safetensors").read_bytes()
+            for run in ("whole", "broken")
+        ]
+        assert weights[0] == weights[1]
+    assert not (tmp_path / "broken/scratch").exists()
+    assert bneck.resume(tmp_path / "broken") == {"run": str(tmp_path / "broken"), **broken}
 
 
 def test_imports_in_the_cache_are_at_hand_and_damaged_ones_are_left_out(

@@ -16,6 +16,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import bneck
+from bneck.devices.models import network_model
+from bneck.devices.runtimes import runtime
+from bneck.imports.match import matched
+from bneck.imports.read import read_source
+from bneck.specs import zoo
+from foreign_nets import Torchvision
 
 State = dict[str, Tensor]
 
@@ -228,3 +234,34 @@ def test_another_width_of_the_family_is_refused_and_named(tmp_path: Path) -> Non
         "v4-conv-small-0.5"
     )
     assert not (tmp_path / "run").exists()
+
+
+def torchvision_v3(path: Path) -> None:
+    torch.save(Torchvision(zoo.network("v3-small-0.5"), 1000).state_dict(), path)
+
+
+def tflite_v3(path: Path) -> None:
+    engine = runtime("litert")
+    engine.write(path, network_model(zoo.network("v3-small-0.5@32"), engine))
+
+
+ZEROS = torch.zeros(1, 3, 32, 32)
+FILES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "lcnet-0.35": ("lcnet.safetensors", lambda path: written("lcnet-0.35", path, ZEROS)),
+    "v4-conv-small-0.5": ("v4.safetensors", lambda path: written("v4-conv-small-0.5", path, ZEROS)),
+    "v3-small-0.5 of torchvision": ("v3.pth", torchvision_v3),
+    "v3-small-0.5 of TFLite": ("v3.tflite", tflite_v3),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_weights_of_another_family_are_refused_and_named(name: str, tmp_path: Path) -> None:
+    """As every network of the zoo, those with parts that the file's layout has no names for too."""
+    file, write = FILES[name]
+    if file.endswith(".tflite"):
+        pytest.importorskip("ai_edge_litert")
+    write(tmp_path / file)
+    source = read_source(tmp_path / file)
+    for other in zoo.NETWORKS:
+        with pytest.raises(bneck.InputError, match=f"holds {name.partition(' ')[0]}, not {other};"):
+            matched(zoo.network(other), source, path=tmp_path / file)

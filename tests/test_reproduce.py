@@ -21,10 +21,12 @@ from bneck.paper.scores import Scores, architecture
 from bneck.records.measurement import Measurement
 from bneck.records.run import FORMAT
 from bneck.report.exhibits import Comparison, Exhibit, Pair
+from bneck.report.numbers import NONE
 from bneck.specs.errors import InputError
 from bneck.specs.network import layers
 from bneck.specs.text import resolve, to_text
 from bneck.specs.transforms import fix_skips, with_classes
+from bneck.tasks.classify.tables import published_table
 from bneck.tasks.registry import task
 from commands import Call, refusal
 
@@ -168,6 +170,52 @@ def test_handed_in_latencies_become_ratios_round_by_round(tmp_path: Path) -> Non
     assert cell(found.exhibits[0], "Latency", "mnasnet-a1", "ratio", "Pixel 1").ours is None
     again = reproduce("table3", latencies=[tmp_path / "out/latencies.json"], out=tmp_path / "two")
     assert again.exhibits == found.exhibits
+
+
+def test_what_is_published_stands_in_figure_1_at_its_latency_here(tmp_path: Path) -> None:
+    """timm's scores: V3-Small 67.9, LCNet 72.1, V4-Conv-S 73.8, V3-Large 77.9; Table 9's at 192 px."""
+    ms = {"v3-small": 2.0, "v4-conv-small": 4.0, "lcnet": 5.0, "v3-large": 7.0}
+    times = [record(name, value, [value] * 3) for name, value in ms.items()]
+    times.append(record("v3-large@192", 6.0, [6, 6, 6]) | {"resolution": 192})
+    file = tmp_path / "times.json"
+    file.write_text(json.dumps(times))
+    (found,) = reproduce("figure1", latencies=[file], out=tmp_path / "out").exhibits
+    assert [chart.title for chart in found.charts] == [
+        "The paper",
+        "Here",
+        "Published until today, here",
+    ]
+    series = {one.name: [(p.x, p.y) for p in one.points] for one in found.charts[2].series}
+    assert series == {
+        "front": [(2.0, 67.9), (4.0, 73.8), (7.0, 77.9)],
+        "V3-Large": [(7.0, 77.9)],
+        "V3-Large, other px": [(6.0, 73.7)],
+        "V3-Small": [(2.0, 67.9)],
+        "V4": [(4.0, 73.8)],
+        "LCNet": [(5.0, 72.1)],
+    }
+    (table,) = found.plain
+    assert table.rows[:3] == (
+        ("v3-small", "67.9", "timm", "2", "yes"),
+        ("v4-conv-small", "73.8", "timm", "4", "yes"),
+        ("lcnet", "72.1", "timm", "5", ""),
+    )
+
+
+def test_what_is_published_is_listed_where_nothing_was_measured(
+    bare: tuple[dict[str, Exhibit], Path],
+) -> None:
+    """Each with a score and a source that bneck zoo --published has too, if at the usual resolution."""
+    figure = bare[0]["figure1"]
+    assert [chart.title for chart in figure.charts] == ["The paper"]
+    known = {
+        (one["network"], f"{one['top1']:g}", one["source"]) for one in published_table("*").values
+    }
+    rows = [row for row in figure.plain[0].rows if "@" not in row[0]]
+    assert {row[0] for row in rows} == {name for name, *_ in known if "@" not in name}
+    for name, top1, source, ms, ahead in rows:
+        assert (name, top1, source) in known
+        assert (ms, ahead) == (NONE, "")
 
 
 def test_latencies_of_segmenters_go_by_their_size(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ with plugged_in(name="simulated:killed"):
 
 
 def start(*arguments: str, folder: Path) -> subprocess.Popen[bytes]:
-    """`bneck search` in a process and a process group of its own."""
+    """`bneck` in a process and a process group of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", SEARCH, str(Path(__file__).parent), "search", *arguments],
+        [sys.executable, "-c", SEARCH, str(Path(__file__).parent), *arguments],
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -48,7 +48,7 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 def arguments(data: Path, spec: Path, out: Path, *, delta: float, workers: int) -> list[str]:
     method = ["--method", "netadapt", "--steps", "1", "--delta", str(delta)] if delta else []
     return [
-        *method,
+        "search", *method,
         "--device", "simulated:killed", "--data", str(data), "--target", "75%",
         "--seed-network", str(spec), "--epochs", "2",
         "--repeats", "1", "--workers", str(workers),
@@ -85,7 +85,7 @@ def kill_and_resume(
         process.communicate()
         shutil.rmtree(lost_data, ignore_errors=True)
         lost_spec.unlink(missing_ok=True)
-        given = ["--resume", "broken"]
+        given = ["search", "--resume", "broken"]
     finish(start(*given, folder=folder))
 
     broken.assert_nothing_done_twice()

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from bneck.runs.predict import predict as predict
     from bneck.runs.quantize import quantize as quantize
     from bneck.runs.report import write_report as write_report
+    from bneck.runs.resume import resume as resume
     from bneck.runs.search.latency import latency_table as latency_table
-    from bneck.runs.search.main import resume as resume
     from bneck.runs.search.main import search as search
     from bneck.runs.train import train as train
     from bneck.specs.errors import InputError as InputError
@@ -61,7 +61,7 @@ _HOMES = {
     "predict": "bneck.runs.predict",
     "quantize": "bneck.runs.quantize",
     "reproduce": "bneck.paper.reproduce",
-    "resume": "bneck.runs.search.main",
+    "resume": "bneck.runs.resume",
     "scale_width": "bneck.specs.transforms",
     "search": "bneck.runs.search.main",
     "to_text": "bneck.specs.text",

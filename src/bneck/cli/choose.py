@@ -10,7 +10,7 @@ from rich.table import Table
 from typer import Option
 
 from bneck.cli.bars import bars
-from bneck.cli.generated import with_options
+from bneck.cli.generated import alone, with_options
 from bneck.cli.options import WHERE, Json, TaskName, new_table, print_json, print_table
 from bneck.cli.tables import search_summary
 from bneck.records.run import RunFolder
@@ -56,20 +56,27 @@ def choose(
     ] = None,
     task: TaskName = None,
     out: Annotated[Path | None, Option(help="The run's folder; default runs/choose-TIME.")] = None,
+    resume: Annotated[
+        Path | None, Option(help="An unfinished choice's folder to go on with.")
+    ] = None,
     as_json: Json = False,
     **given: Any,
 ) -> None:
     """Measure the published networks on a device, and choose the one for your images.
 
-    Python: bneck.choose(...)
+    Python: bneck.choose(...), bneck.resume(run)
     """
-    from bneck.runs.choose.main import choose as choose_network
+    from bneck.runs.choose import main
 
     with bars() as progress:
-        found = choose_network(data, task=task or DEFAULT, out=out, progress=progress, **given)
+        if resume is not None:
+            alone(resume, {"data": data, "task": task, "out": out, **given})
+            found = main.resume_choice(resume, progress=progress)
+        else:
+            found = main.choose(data, task=task or DEFAULT, out=out, progress=progress, **given)
     if as_json:
         print_json(found)
-    elif data is None:
+    elif "networks" in found:
         print_device(found)
     else:
         print_choice(found)
@@ -119,19 +126,35 @@ def _device_table(found: dict[str, Any]) -> Table:
 
 def print_choice(found: dict[str, Any]) -> None:
     """How the weights at hand were ranked, then what ships."""
+    finals = {one["weights"]: one for one in found["finals"]}
     rows = [
-        (one["network"], one["origin"], f"{one['measured_ms']:.3f}", f"{one['score']:.1%}")
+        (
+            one["network"], one["origin"], f"{one['measured_ms']:.3f}", f"{one['score']:.1%}",
+            _final(finals.get(one["weights"])),
+        )
         for one in found["scored"]
-    ]
-    columns = ("network", "weights", "median ms", f"{found['metric']}, frozen epoch")
+    ]  # fmt: skip
+    columns = ("network", "weights", "median ms", f"{found['metric']}, frozen epoch", "in the end")
     print_table(new_table("", columns, rows, left=(0, 1)))
     folder = Path(found["shipped"])
     record = RunFolder(folder).read()
     if record["kind"] == "search":
         print(search_summary({"run": str(folder), **record}))
         return
+    made = found.get("export", {})
+    file, score = made.get("file", folder / "model.onnx"), ""
+    if made:
+        scored = f", {found['metric']} {made['score']:.1%}" if "score" in made else ""
+        score = f" ({made['precision']}{scored})"
     print(
         f"{found['found']['name']}: {found['measured_latency_ms']:.3f} ms, within the target of "
         f"{found['target_ms']:.3f} ms without a search; {found['metric']} {found['score']:.1%}\n"
-        f"report: {folder / 'report.md'}\nmodel:  {folder / 'model.onnx'}"
+        f"report: {folder / 'report.md'}\nmodel:  {file}{score}"
     )
+
+
+def _final(one: dict[str, Any] | None) -> str:
+    """What a finalist came to; nothing for the others."""
+    if one is None:
+        return ""
+    return f"{one['final_score']:.1%} at {one['latency_ms']:.3f} ms"

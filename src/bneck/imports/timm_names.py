@@ -84,7 +84,9 @@ def _names(spec: NetSpec, state: dict[str, Tensor]) -> Iterator[tuple[Place, str
         elif row == rows[-1]:
             yield place, "conv_head", head
         else:
-            conv, bn = (_modules(spec, row, universal=universal) | _BOTH)[place.part]
+            # A file of another family lacks what only universal blocks have; its names say so.
+            known = _UNIVERSAL | _modules(spec, row, universal=universal) | _BOTH
+            conv, bn = known[place.part]
             yield place, f"{block_of[row]}.{conv}", f"{block_of[row]}.{bn}"
 
 

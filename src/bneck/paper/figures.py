@@ -7,11 +7,13 @@ as full marks of their own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from bneck.costs.count import count
 from bneck.costs.paper import FIG9_SAVINGS, TABLE3, TABLE5, TABLE9, PaperRow
 from bneck.costs.published import published
+from bneck.paper.published import named, published_here
 from bneck.paper.scores import Scores
 from bneck.paper.tables import (
     FLOAT,
@@ -29,6 +31,7 @@ from bneck.paper.tables import (
 from bneck.paper.timing import UNFUSED, Timing, Wanted
 from bneck.report.exhibits import Comparison, Exhibit, Line, Pair, Quantity
 from bneck.report.scatter import Chart, Mark, Point, Series
+from bneck.runs.choose.known import known_networks
 from bneck.specs.text import resolve
 from bneck.specs.variants import fig9_components
 
@@ -54,10 +57,13 @@ def figure1(timing: Timing, scores: Scores) -> Exhibit:
     rows += [[r for r in TABLE3 if r.network.startswith(name)] for name in others]
     labels = [*sizes.values(), *others.values()]
     groups = [(label, colour, rows[colour]) for colour, label in enumerate(labels)]
-    return _tradeoff(
+    made = _tradeoff(
         "figure1", "Fig. 1: latency against ImageNet accuracy", groups, timing, scores,
         "Widths 0.75, 1 and 1.25 of V3 (Table 9), 1 and 0.35 of V2, the others as in Table 3.",
     )  # fmt: skip
+    chart, table = published_here(timing)
+    charts = (*made.charts, chart) if chart.series else made.charts
+    return replace(made, charts=charts, plain=(table,))
 
 
 def figure2(timing: Timing, scores: Scores) -> Exhibit:
@@ -239,6 +245,8 @@ def want_figure(figure: int, wanted: Wanted, *, quick: bool, fused_only: bool) -
     match figure:
         case 1 | 7:
             wanted.want([row.network for row in (*TABLE3, *TABLE9)])
+            if figure == 1:
+                wanted.want([named(one) for one in known_networks()])
         case 8:
             for width in (0.5, 1.0) if quick else WIDTHS:
                 wanted.want([_named(width, variant) for variant in ("+relu", *VARIANTS)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 
@@ -31,6 +32,26 @@ class Silent:
     def note(self, text: str) -> None: ...
 
     def say(self, sentence: str) -> None: ...
+
+
+class Without:
+    """Passes everything on but sentences that were said before, `known`."""
+
+    def __init__(self, progress: Progress, known: Collection[str]) -> None:
+        self.progress, self.known = progress, known
+
+    def stage(self, name: str, total: int) -> None:
+        self.progress.stage(name, total)
+
+    def advance(self, done: int) -> None:
+        self.progress.advance(done)
+
+    def note(self, text: str) -> None:
+        self.progress.note(text)
+
+    def say(self, sentence: str) -> None:
+        if sentence not in self.known:
+            self.progress.say(sentence)
 
 
 class Advancing:

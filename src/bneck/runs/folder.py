@@ -25,7 +25,8 @@ Carry = Callable[[RunFolder, Record], Record]
 
 # What a run that was killed before its record was written may leave.
 _BEGUN = (".lock", "scratch")
-_RESUMED = {"train": "a training", "search": "a search"}  # what the command of each kind resumes
+# What the command of each kind resumes.
+_RESUMED = {"train": "a training", "search": "a search", "choose": "a choice"}
 
 
 @contextmanager
@@ -58,7 +59,8 @@ def resumable(path: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:
         if (kind := RunFolder(path).kind()) in _RESUMED:
-            stop.add_note(f"resume it with: bneck {kind} --resume {shlex.quote(str(path))}")
+            # A choice's trainings and searches are runs too: the outermost one is resumed.
+            stop.__notes__ = [f"resume it with: bneck {kind} --resume {shlex.quote(str(path))}"]
         raise
 
 
@@ -92,7 +94,7 @@ def resumed(folder: RunFolder, carry: Carry, *, writes: bool = True) -> Record:
 
 
 def record_of(folder: RunFolder, kind: str) -> Record:
-    """The record of a run of one kind, "train" or "search".
+    """The record of a run of one kind, "train", "search" or "choose".
 
     Raises:
         InputError: no run, or one of another kind.

@@ -33,10 +33,24 @@ from bneck.training.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Weights to start from: their folder, and the text that means them also in a year."""
+    """Weights to start from: their folder, and the text that means them also in a year.
+
+    `notes` are sentences for the user of an import that was made or found for this text.
+    """
 
     folder: Path
     text: str
+    notes: tuple[str, ...] = ()
+
+    def tell(self, progress: Progress | None) -> None:
+        """Say what the user should know of the import; a command says it once, where it begins."""
+        for sentence in self.sentences:
+            (progress or Silent()).say(sentence)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The notes, each with the weights that it is of."""
+        return tuple(f"{self.text}: {note}" for note in self.notes)
 
     def record(self) -> dict[str, Any] | None:
         """Where they came from: file, sha256, layout, repository, commit, licence; None for a run."""
@@ -52,7 +66,7 @@ def find_start(
     Args:
         start: a run's or an import's folder, a file of published weights, or a name on the hub.
         network: which network a file holds if it is no network of the zoo.
-        progress: receives the steps of a download.
+        progress: receives the steps of a download; notes are said by `Start.tell` alone.
 
     Raises:
         InputError: no such file, folder or repository, or weights that cannot be imported.
@@ -82,9 +96,7 @@ def find_start(
         if not RunFolder(folder).run_json.is_file():
             shutil.rmtree(folder, ignore_errors=True)  # an import that was killed
             import_weights(text, **options, out=folder, progress=progress)
-    for note in RunFolder(folder).read()["notes"]:
-        (progress or Silent()).say(f"{start}: {note}")
-    return Start(folder, text)
+    return Start(folder, text, tuple(RunFolder(folder).read()["notes"]))
 
 
 def compatible(chosen: Task, spec: NetSpec, start: Path) -> NetSpec:

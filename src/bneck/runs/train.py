@@ -161,6 +161,7 @@ def planned(
     start = None
     if common.start is not None:
         start = find_start(common.start, network, progress)
+        start.tell(progress)
         common = replace(common, start=start.text)
     usual = chosen.default_network if start is None else start.folder
     spec, wrapper = chosen.arrange(network or usual, own, dataset)

@@ -1,9 +1,10 @@
-"""The choice for some images: what is too slow drops out, a frozen epoch ranks the rest, a search decides."""
+"""The choice for some images: what is too slow drops out, and a frozen epoch ranks the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,53 +15,50 @@ from bneck.records.run import RunFolder
 from bneck.runs.choose.known import known_networks
 from bneck.runs.choose.race import latencies
 from bneck.runs.choose.weights import AtHand
-from bneck.runs.export import export, format_of
-from bneck.runs.folder import begin
-from bneck.runs.search.main import RECOVERY, search
+from bneck.runs.data import prepared
+from bneck.runs.folder import begin, resumed
 from bneck.runs.start import find_start
-from bneck.runs.train import Work, planned, train
+from bneck.runs.train import Work, planned
 from bneck.specs.errors import InputError, few
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import rename
-from bneck.tasks.contract import Dataset, Task
+from bneck.tasks.contract import Data, Dataset, Task
 from bneck.training.processes import joined
 
 HALF = 2.0  # a network that is more times too slow loses too much when it is narrowed
-CLEARLY = 1.05  # a search measures anew, and refuses a start that it finds within the target
-ALSO = 2  # networks within the target that the search compares with
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entrant:
-    """Weights whose network is within reach; `score` is the metric on val after a frozen epoch."""
+    """Weights whose network was measured; `score` is the metric on val after a frozen epoch.
 
-    hand: AtHand
+    `weights` is what `find_start` takes, `origin` and `given` are those of `AtHand`.
+    """
+
+    network: str
+    weights: str
+    origin: str
+    given: bool
     measured_ms: float
     score: float | None = None
 
     @property
     def title(self) -> str:
         """The network and where its weights are from."""
-        return f"{self.hand.spec.name} ({self.hand.origin})"
+        return f"{self.network} ({self.origin})"
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for the record."""
-        found = {
-            "network": self.hand.spec.name, "weights": self.hand.text, "origin": self.hand.origin,
-            "measured_ms": self.measured_ms,
-        }  # fmt: skip
-        return found if self.score is None else {**found, "score": self.score}
+        """Plain values for the record, of which `Entrant(**values)` is the same again."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Contest:
-    """One choice under way, which writes into its record what it finds."""
+    """One choice under way. It writes into its record what it finds, and goes on from there."""
 
     task: Task
     folder: RunFolder
     record: Any
-    dataset: Dataset
-    place: str | None
     options: Any  # the task's
     on: Deployment
     progress: Progress
@@ -70,21 +68,63 @@ class Contest:
         """The target."""
         return float(self.record["target_ms"])
 
-    def within_reach(self, hands: Sequence[AtHand], *, again: bool) -> list[Entrant]:
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, see `main.choose`."""
+        found: dict[str, Any] = self.record["settings"]
+        return found
+
+    @property
+    def place(self) -> str | None:
+        """Where the images are."""
+        found: str | None = self.record["data"]["path"]
+        return found
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The images as they lie."""
+        return self.task.find(self.place, self.options, seed=self.settings["seed"])
+
+    @cached_property
+    def told(self) -> set[str]:
+        """What was said of weights."""
+        return set()
+
+    def within_reach(self, hands: Sequence[AtHand], *, again: bool = False) -> list[Entrant]:
         """The weights whose network meets the target at half its latency; says what is not at hand.
 
         Raises:
             InputError: none does; the fastest is named.
         """
+        if "measured" not in self.record:
+            self._measure(hands, again=again)
+        entrants = [Entrant(**one) for one in self.record["measured"]]
+        near = [one for one in entrants if one.measured_ms <= HALF * self.limit_ms]
+        if not near:
+            fastest = min(entrants, key=lambda one: one.measured_ms)
+            raise InputError(
+                f"nothing at hand reaches {self.limit_ms:.3f} ms: the fastest, {fastest.title}, runs in "
+                f"{fastest.measured_ms:.3f} ms, and would lose more than half of itself; choose a target above "
+                f"{fastest.measured_ms / HALF:.3f} ms or a smaller --resolution"
+            )
+        return near
+
+    def _measure(self, hands: Sequence[AtHand], *, again: bool) -> None:
+        """Enter all latencies into the record, and say what is out of reach or lacks weights."""
         have = {hand.spec.name.partition("@")[0] for hand in hands}
         lacking = [one for one in known_networks() if one.weights and one.network not in have]
         specs = [self._arranged(hand.spec) for hand in hands]
         specs += [self._arranged(one.spec) for one in lacking]
         found = latencies(specs, self.on, self.progress, again=again)
         times = [one.latency_ms.median for one in found]
-        entrants = [Entrant(hand, ms) for hand, ms in zip(hands, times, strict=False)]
-        near = [one for one in entrants if one.measured_ms <= HALF * self.limit_ms]
-        dropped = [one for one in entrants if one not in near]
+        entrants = [
+            Entrant(
+                network=hand.spec.name, weights=hand.text, origin=hand.origin, given=hand.given,
+                measured_ms=ms,
+            )
+            for hand, ms in zip(hands, times, strict=False)
+        ]  # fmt: skip
+        dropped = [one for one in entrants if one.measured_ms > HALF * self.limit_ms]
         missed = [
             (one, ms)
             for one, ms in zip(lacking, times[len(hands) :], strict=True)
@@ -100,15 +140,8 @@ class Contest:
                 {"network": one.network, "measured_ms": ms, "command": one.command} for one, ms in missed
             ],
         })  # fmt: skip
-        self._save()
-        if not near:
-            fastest = min(entrants, key=lambda one: one.measured_ms)
-            raise InputError(
-                f"nothing at hand reaches {self.limit_ms:.3f} ms: the fastest, {fastest.title}, runs in "
-                f"{fastest.measured_ms:.3f} ms, and would lose more than half of itself; choose a target above "
-                f"{fastest.measured_ms / HALF:.3f} ms or a smaller --resolution"
-            )
-        if dropped:
+        self.save()
+        if dropped and len(dropped) < len(entrants):
             names = few([one.title for one in dropped])
             self.progress.say(f"too slow even at half the latency: {names}")
         if missed:
@@ -117,33 +150,34 @@ class Contest:
                 f"left out for lack of weights: {few([one.network for one, _ in missed])}; those of "
                 f"{best.network}, the best of them, are fetched with: {best.command}"
             )
-        return near
 
     def scored(self, entrants: Sequence[Entrant]) -> list[Entrant]:
-        """The entrants with their scores, the best first; of equals the faster one."""
-        spec, wrapper = self.task.arrange(entrants[0].hand.spec, self.options, self.dataset)
-        settings = self.record["settings"]
-        data = self.task.prepare(
-            self.dataset, spec, wrapper, self.options, scratch=self.folder.scratch / "data",
-            seed=settings["seed"], progress=self.progress,
-        )  # fmt: skip
+        """The entrants with their scores, the best first; of equals the faster one.
+
+        Raises:
+            InputError: weights that the user named, or all, cannot be used.
+        """
+        if "scored" in self.record:
+            return [Entrant(**one) for one in self.record["scored"]]
         found: dict[Path, Entrant] = {}
         with joined(None) as group:
-            for entrant in entrants:
+            work = Work(self.task, group, self.progress, self.data())
+            for number, entrant in enumerate(entrants):
                 try:
-                    folder = find_start(entrant.hand.text).folder.resolve()
-                    if folder in found:  # the hub's cache has what a file was imported from
+                    start = find_start(entrant.weights, None, self.progress)
+                    place = start.folder.resolve()
+                    if place in found:  # the hub's cache has what a file was imported from
                         continue
-                    score = self._probed(
-                        entrant, len(found), Work(self.task, group, self.progress, data)
-                    )
+                    start.tell(self.progress)
+                    self.told.update(start.sentences)
+                    score = self._probed(entrant, number, work)
                 except InputError as error:
-                    if entrant.hand.given:
+                    if entrant.given:
                         raise
                     # Nobody asked for what lies in the caches.
                     self.progress.say(f"left out: {entrant.title}: {error}")
                     continue
-                found[folder] = replace(entrant, score=score)
+                found[place] = replace(entrant, score=score)
                 self.progress.say(
                     f"{entrant.title}: {entrant.measured_ms:.3f} ms, {self.task.metric.name} {score:.1%} after "
                     "a frozen epoch"
@@ -152,85 +186,35 @@ class Contest:
             raise InputError("none of the weights at hand can be used; pass others with --from")
         ranked = sorted(found.values(), key=lambda one: (-(one.score or 0.0), one.measured_ms))
         self.record["scored"] = [one.as_json() for one in ranked]
-        self._save()
+        self.save()
         return ranked
+
+    def data(self) -> Data:
+        """The images as all networks of the choice learn from them, made ready once."""
+        spec, wrapper = self.task.arrange(self.task.default_network, self.options, self.dataset)
+        return prepared(
+            self.task, self.folder, self.record, self.options, spec=spec, wrapper=wrapper,
+            seed=self.settings["seed"], progress=self.progress,
+        )  # fmt: skip
 
     def _probed(self, entrant: Entrant, number: int, work: Work) -> float:
         """The score on val after an epoch that trains only what stands after the pool."""
-        settings = self.record["settings"]
-        given = {
-            "start": entrant.hand.text, "epochs": 1.0, "frozen": True, "seed": settings["seed"],
-            "resolution": settings["resolution"],
-        }  # fmt: skip
-        plan = planned(None, self.place, self.task.name, given)
-        folder = RunFolder(self.folder.path / "probes" / f"{number:02d}-{plan.spec.name}")
-        trained = begin(folder, plan.spec, plan.record(), work.carry)
-        return float(trained["scores"]["val"]["score"])
-
-    def shipped(self, ranked: Sequence[Entrant]) -> Path:
-        """The folder of what ships: of a search from the best network above the target, next to the best
-        within it; where none is above it, of the best of full trainings."""
-        fits = [one for one in ranked if one.measured_ms <= self.limit_ms]
-        slower = [one for one in ranked if one not in fits]
-        above = [one for one in slower if one.measured_ms > CLEARLY * self.limit_ms]
-        if above:  # the search measures what is nearly as fast as the target again
-            within = [one for one in ranked if one not in above][:ALSO]
+        folder = RunFolder(self.folder.path / "probes" / f"{number:02d}-{entrant.network}")
+        if folder.run_json.is_file():
+            trained = resumed(folder, work.carry)
         else:
-            above, within = ([], fits[:ALSO]) if fits else (slower, [])
-        finalists = [*above[:1], *within]
-        self.record["chosen"] = [one.as_json() for one in finalists]
-        self._save()
-        self.progress.say(f"chosen: {', '.join(one.title for one in finalists)}")
-        settings = self.record["settings"]
-        common = {"seed": settings["seed"], "resolution": settings["resolution"]}
-        if above:
-            path = self.folder.path / "search"
-            found = search(
-                self.place, self.record["target"], task=self.task.name, device=self.on.device,
-                runtime=self.on.runtime, precision=self.on.precision, threads=self.on.threads,
-                start=above[0].hand.text, also=[one.hand.text for one in within],
-                epochs=settings["epochs"], repeats=settings["repeats"], workers=settings["workers"],
-                out=path, progress=self.progress, **common,
-            )  # fmt: skip
-            self.record.update({
-                "score": found["score"], "measured_latency_ms": found["measured_latency_ms"],
-                "found": found["found"],
-            })  # fmt: skip
-            return path
-        return self._trained(within, common)
-
-    def _trained(self, finalists: Sequence[Entrant], common: dict[str, Any]) -> Path:
-        """Train all as long as a search would, and name the best."""
-        settings, results = self.record["settings"], list[tuple[float, Path, Entrant]]()
-        usual = self.task.recipe(
-            None, images=self.dataset.splits["train"], epochs=settings["epochs"], started=True,
-            seed=common["seed"],
-        )  # fmt: skip
-        epochs = (1 + RECOVERY) * usual.epochs
-        for number, one in enumerate(finalists):
-            path = self.folder.path / f"trained-{number}"
-            made = train(
-                None, self.place, task=self.task.name, start=one.hand.text, epochs=epochs, out=path,
-                progress=self.progress, **common,
-            )  # fmt: skip
-            results.append((float(made["scores"]["val"]["score"]), path, one))
-        score, path, best = max(results, key=lambda one: one[0])
-        if not self.on.is_plain:
-            export(
-                path, format_of(self.on.runtime), precision=self.on.precision, progress=self.progress
-            )  # fmt: skip
-        self.record.update({
-            "score": score, "measured_latency_ms": best.measured_ms,
-            "found": {"name": best.hand.spec.name},
-            "trained": [
-                {**one.as_json(), "final_score": final, "run": str(where)} for final, where, one in results
-            ],
-        })  # fmt: skip
-        return path
+            given = {
+                "start": entrant.weights, "epochs": 1.0, "frozen": True, "seed": self.settings["seed"],
+                "resolution": self.settings["resolution"],
+            }  # fmt: skip
+            plan = planned(None, self.place, self.task.name, given)
+            trained = begin(folder, plan.spec, plan.record(), work.carry)
+        return float(trained["scores"]["val"]["score"])
 
     def _arranged(self, spec: NetSpec) -> NetSpec:
         found, _ = self.task.arrange(spec, self.options, self.dataset)
         return rename(found, spec.name)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write the record."""
         write_json(self.folder.run_json, self.record)

@@ -9,15 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from bneck.devices.deployment import Deployment
-from bneck.records.files import write_json
+from bneck.records.files import locked, write_json
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
 from bneck.runs.choose.contest import Contest
+from bneck.runs.choose.finals import ship
 from bneck.runs.choose.known import USUAL, known_networks
 from bneck.runs.choose.table import device_table, draw_front
-from bneck.runs.choose.weights import at_hand
+from bneck.runs.choose.weights import AtHand, at_hand
 from bneck.runs.data import data_record
-from bneck.runs.folder import check_file, finish, fresh_folder, new_folder, new_record
+from bneck.runs.folder import (
+    check_file,
+    finish,
+    fresh_folder,
+    new_folder,
+    new_record,
+    record_of,
+    resumable,
+)
 from bneck.runs.search.settings import target_ms
 from bneck.runs.train import data_path
 from bneck.specs.errors import InputError
@@ -94,19 +103,17 @@ def choose(
         "start": list(start), "resolution": resolution or USUAL, "epochs": epochs, "repeats": repeats,
         "seed": seed, "workers": workers,
     }  # fmt: skip
-    folder = RunFolder(Path(out) if out is not None else fresh_folder(KIND))
     known: Any = {"target": target, "target_ms": limit_ms, "settings": settings}
-    return _carry(folder, chosen, data, on, known, told, again=again)
+    return _new(chosen, data, on, known, out, told, again=again)
 
 
-def _carry(
-    folder: RunFolder, chosen: Task, data: str | Path, on: Deployment, known: dict[str, Any],
+def _new(
+    chosen: Task, data: str | Path, on: Deployment, known: Any, out: str | Path | None,
     progress: Progress, *, again: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    """The whole choice for some images, in a new folder."""
+    """A choice for some images in a new folder, from its beginning."""
     settings = known["settings"]
-    _, own = parted(chosen, "train", {"resolution": settings["resolution"]}, tasks())
-    place = data_path(chosen, data)
+    place, own = data_path(chosen, data), _options(chosen, settings)
     dataset = chosen.find(place, own, seed=settings["seed"])
     hands = at_hand(settings["start"], progress)
     if not hands:
@@ -115,6 +122,8 @@ def _carry(
             f"as with: bneck import {FIRST} (bneck choose --target {known['target']} lists what suits this "
             "device)"
         )
+    settings["start"] = [hand.text for hand in hands if hand.given]  # from wherever it is resumed
+    folder = RunFolder(Path(out) if out is not None else fresh_folder(KIND))
     with new_folder(folder.path, lambda: any(folder.path.glob("probes/*/weights.safetensors"))):
         record: Any = {
             **new_record(KIND, "bneck.choose(...)"), "task": chosen.name, "metric": chosen.metric.name,
@@ -122,12 +131,51 @@ def _carry(
         }  # fmt: skip
         write_json(folder.run_json, record)
         progress.say(f"{dataset.name}: {record['data']['found']}")
-        contest = Contest(chosen, folder, record, dataset, place, own, on, progress)
-        ranked = contest.scored(contest.within_reach(hands, again=again))
-        record["shipped"] = str(contest.shipped(ranked))
-        finish(folder, record)
-        shutil.rmtree(folder.scratch, ignore_errors=True)
-    return {"run": str(folder.path), **record}
+        contest = Contest(chosen, folder, record, own, on, progress)
+        return _carry(contest, hands, again=again)
+
+
+def resume_choice(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Resume a choice for some images; of a finished one the record comes back.
+
+    Args:
+        run: the run's folder.
+        progress: receives what happens.
+
+    Returns:
+        The run's record, as `choose` returns it.
+
+    Raises:
+        InputError: no choice, or one that another process works on.
+    """
+    folder, told = RunFolder(Path(run)), progress or Silent()
+    record: Any = record_of(folder, KIND)
+    with locked(folder.path / ".lock"), resumable(folder.path):
+        if record["state"] == "finished":
+            return {"run": str(folder.path), **record}
+        settings, chosen = record["settings"], task_named(record["task"])
+        on = Deployment.of(
+            settings["device"], settings["runtime"], settings["precision"],
+            threads=settings["threads"],
+        )  # fmt: skip
+        contest = Contest(chosen, folder, record, _options(chosen, settings), on, told)
+        hands = [] if "measured" in record else at_hand(settings["start"], told)
+        return _carry(contest, hands)
+
+
+def _options(chosen: Task, settings: dict[str, Any]) -> Any:
+    """The task's own options."""
+    _, own = parted(chosen, "train", {"resolution": settings["resolution"]}, tasks())
+    return own
+
+
+def _carry(contest: Contest, hands: Sequence[AtHand], *, again: bool = False) -> dict[str, Any]:
+    """A choice from wherever it stands to its end; `hands` are weights that were not measured yet."""
+    ranked = contest.scored(contest.within_reach(hands, again=again))
+    contest.record["shipped"] = str(ship(contest, ranked))
+    finish(contest.folder, contest.record)
+    shutil.rmtree(contest.folder.scratch, ignore_errors=True)
+    return {"run": str(contest.folder.path), **contest.record}
 
 
 def _limit_ms(target: str) -> float:

@@ -27,7 +27,7 @@ from bneck.runs.search.settings import (
     tuning,
 )
 from bneck.runs.start import Start, compatible, find_start
-from bneck.runs.train import data_path, resume_training
+from bneck.runs.train import data_path
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load
@@ -122,7 +122,7 @@ def search(
     settings = SearchSettings(
         task=chosen.name, options=own, seed_network=network, resolution=spec.resolution,
         targets=_targets(target, lose), lose=lose, retrain=retrain,
-        also=tuple(find_start(one, None, progress).text for one in also), **narrowing, **trainings,
+        also=tuple(_told(one, None, progress).text for one in also), **narrowing, **trainings,
         heldout=HELDOUT, repeats=repeats, seed=seed, workers=cores() if workers is None else workers,
         blocks=_block_settings(blocks, trainings["training"].epochs) if from_scratch else None,
         device=device, runtime=runtime, precision=precision, threads=threads, cluster=cluster,
@@ -181,7 +181,13 @@ def _begin(
         raise InputError(
             "--from-scratch searches for blocks, which have no weights yet; leave it or --from out"
         )
-    return find_start(start, seed_network, progress)
+    return _told(start, seed_network, progress)
+
+
+def _told(start: str, network: str | None, progress: Progress | None) -> Start:
+    begun = find_start(start, network, progress)
+    begun.tell(progress)
+    return begun
 
 
 def _fitting(chosen: Task, spec: NetSpec, wrapper: Wrapper, begin: Start) -> NetSpec:
@@ -267,13 +273,3 @@ def resume_search(run: str | Path, *, progress: Progress | None = None) -> dict[
     record_of(folder, KIND)  # what is no search is refused before a lock is left in it
     with locked(folder.path / ".lock"), resumable(folder.path):
         return _carry(resumed_run(folder, folder.read(), progress or Silent()))
-
-
-def resume(run: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Resume a training or a search that was interrupted; a finished one gets its report again.
-
-    Raises:
-        InputError: not such a run, or one that another process works on.
-    """
-    searched = RunFolder(Path(run)).read().get("kind") == KIND
-    return (resume_search if searched else resume_training)(run, progress=progress)
