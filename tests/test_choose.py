@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import bneck
-from bneck.cli.choose import print_choice
+from bneck.cli.ending import print_choice
 from bneck.devices.deployment import Deployment
 from bneck.records.files import cache_folder
 from bneck.records.progress import Silent
@@ -128,7 +128,7 @@ class TestTable:
         assert device.bursts == bursts
         heard.stages.clear()
         device_table(self.KNOWN, on, None, heard, again=True)
-        assert heard.stages == ["measuring 4 networks, in rounds"]
+        assert heard.stages == ["measuring networks"]
         assert device.bursts > bursts
 
     def test_latencies_of_a_slower_hour_are_those_of_the_first(self) -> None:
@@ -207,7 +207,7 @@ def test_a_search_begins_with_the_best_above_the_target_next_to_what_fits(
     assert not (out / "scratch").exists()
     capsys.readouterr()
     print_choice(found)
-    assert f"report: {out / 'search' / 'report.html'}" in capsys.readouterr().out
+    assert f"files: {out / 'search' / 'report.html'}, " in capsys.readouterr().out
 
 
 def test_where_all_fit_the_best_two_are_trained_as_long_as_a_search_would(
@@ -290,7 +290,10 @@ def test_the_command_prints_the_ranking_and_what_ships(
     assert answer.code == 0, answer.err
     assert "top-1, frozen epoch" in answer.out
     assert f"slim: {ms:.3f} ms, within the target of 2.000 ms without a search" in answer.out
-    assert f"model:  {out / 'trained-0' / 'model.onnx'}" in answer.out
+    assert (
+        f"{out / 'trained-0' / 'model.onnx'}\nnext:  bneck quantize {out / 'trained-0'}\n"
+        in answer.out
+    )
 
 
 def test_the_command_prints_the_device_s_table(call: Call, device: SimulatedDevice) -> None:

@@ -231,6 +231,10 @@ class PlugPuller(Silent):
         self.error, self.at = error, at
         self.stages: list[str] = []
         self.said: list[str] = []
+        self.parts: list[tuple[int, int]] = []
+
+    def course(self, number: int, of: int, left_s: float | None) -> None:
+        self.parts.append((number, of))
 
     def stage(self, name: str, total: int) -> None:
         self.stages.append(name)
@@ -259,6 +263,15 @@ class TestTargets:
         out, plug = tmp_path / "run", PlugPuller()
         with pytest.raises(Stopped):
             search(pictures, "92%", **given, out=out, progress=plug)
+        beginning = (
+            "search from tiny to 92% on ideal, in 8 parts: 1 read the images; 2 check the target; "
+        )
+        assert plug.said[1].replace(given["device"], "ideal").startswith(beginning)
+        timed = (
+            r"about .+ left, and the time to narrow step by step: a worker trains the seed network "
+        )
+        assert re.match(timed + r"on \d+ images in \d+ ms, timed now", plug.said[2])
+        assert plug.parts[:3] == [(1, 8), (2, 8), (2, 8)]
         before, events = Run(out).record, Run(out).events("verified")
         with pytest.raises(Stopped):
             resume(out, progress=plug)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from bneck.cli.bars import bars
+from bneck.cli.ending import print_training
 from bneck.cli.generated import alone, with_options
 from bneck.cli.options import DataFolder, Json, TaskName, print_json, print_plain
 from bneck.specs.errors import InputError
@@ -66,7 +67,7 @@ def _example(name: str) -> str:
 
 def print_trained(record: Mapping[str, Any]) -> None:
     """What a training reached, how fast it was, and where its files are."""
-    chosen, folder = task(record["task"]), Path(record["run"])
+    chosen = task(record["task"])
     print_scores(chosen, list(record["scores"].values()))
     speed = record.get("speed")
     if speed:
@@ -78,7 +79,7 @@ def print_trained(record: Mapping[str, Any]) -> None:
         value = best[f"val_{chosen.metric.key}"]
         said = CHOSEN.format(split=best["chosen_on"])
         print(f"weights-best: after step {best['step']} with {value:.1%} ({said})")
-    print(f"report: {folder / 'report.md'}\nmodel:  {folder / 'model.onnx'}")
+    print_training(chosen, record)
 
 
 def print_scores(chosen: Task, scores: Sequence[Mapping[str, Any]]) -> None:

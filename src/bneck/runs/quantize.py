@@ -85,6 +85,11 @@ def quantize(
     run = trained(network)
     dataset = run_dataset(run, data)
     place = Path(out) if out is not None else Path(network) / "8bit"
+    tuned = f", {epochs:g} epochs of QAT fine-tuning" if epochs else ""
+    told.say(
+        f"int8 of {run.spec.name} for {engine.name}: PTQ{tuned}, each file scored on "
+        f"{dataset.splits['val']} val images, then {rounds} rounds of timing; files go to {place}"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         images = run.task.prepare(
             dataset, run.spec, run.wrapper, run.options, scratch=Path(scratch),

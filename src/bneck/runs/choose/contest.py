@@ -27,6 +27,7 @@ from bneck.training.processes import joined
 
 HALF = 2.0  # a network that is more times too slow loses too much when it is narrowed
 CLEARLY = 1.05  # a search measures anew, and refuses a start that it finds within the target
+PARTS = 3  # of a choice: measuring, a frozen epoch, the search
 ALSO = 2  # networks within the target that the search compares with
 
 
@@ -76,6 +77,7 @@ class Contest:
         Raises:
             InputError: none does; the fastest is named.
         """
+        self.progress.course(1, PARTS, None)
         have = {hand.spec.name.partition("@")[0] for hand in hands}
         lacking = [one for one in known_networks() if one.weights and one.network not in have]
         specs = [self._arranged(hand.spec) for hand in hands]
@@ -128,6 +130,7 @@ class Contest:
             seed=settings["seed"], progress=self.progress,
         )  # fmt: skip
         found: dict[Path, Entrant] = {}
+        self.progress.course(2, PARTS, None)
         with joined(None) as group:
             for entrant in entrants:
                 try:
@@ -181,6 +184,7 @@ class Contest:
         self.record["chosen"] = [one.as_json() for one in finalists]
         self._save()
         self.progress.say(f"chosen: {', '.join(one.title for one in finalists)}")
+        self.progress.course(3, PARTS, None)
         settings = self.record["settings"]
         common = {"seed": settings["seed"], "resolution": settings["resolution"]}
         if above:

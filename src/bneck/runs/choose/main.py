@@ -98,7 +98,7 @@ def _carry(
     progress: Progress, *, again: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """The whole choice for some images, in a new folder."""
-    settings = known["settings"]
+    settings, limit = known["settings"], known["target_ms"]
     _, own = parted(chosen, "train", {"resolution": settings["resolution"]}, tasks())
     place = data_path(chosen, data)
     dataset = chosen.find(place, own, seed=settings["seed"])
@@ -116,6 +116,11 @@ def _carry(
         }  # fmt: skip
         write_json(folder.run_json, record)
         progress.say(f"{dataset.name}: {record['data']['found']}")
+        progress.say(
+            f"choose for {limit:g} ms, in 3 parts: 1 measure the networks of {len(hands)} weights at hand and "
+            "the published ones; 2 train each within reach for an epoch with a frozen backbone; 3 search from "
+            f"the best; files go to {folder.path}"
+        )
         contest = Contest(chosen, folder, record, dataset, place, own, on, progress)
         ranked = contest.scored(contest.within_reach(hands, again=again))
         record["shipped"] = str(contest.shipped(ranked))

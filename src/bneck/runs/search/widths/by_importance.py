@@ -23,7 +23,7 @@ from bneck.runs.search.jobs import Parent
 from bneck.runs.search.latency import Latencies, table_for
 from bneck.runs.search.run import Run
 from bneck.runs.search.ship import Result, compared, measure_finals, ship
-from bneck.runs.search.target import check_targets, settle_target
+from bneck.runs.search.target import check_targets, say_how_long, settle_target
 from bneck.runs.search.trials import record_outcomes, train_all
 from bneck.runs.search.widths.candidates import Candidate, simpler_ways
 from bneck.runs.search.widths.clocks import CLOCKS, by_clocks
@@ -52,6 +52,8 @@ def search_by_importance(run: Run, seed: NetSpec) -> None:
     with run.stage("target"):
         if given is None:
             check_targets(run, seed)
+    # Both networks are measured until two times of day agree; at the end all are, with the seed network.
+    say_how_long(run, seed, given, {"widths": 2 * CLOCKS, "export and measure": 4})
     with run.stage("latency table"):
         table = (
             table_for(run, seed, reference, given.reference_ms) if given else table_for(run, seed)
@@ -68,6 +70,7 @@ def search_by_importance(run: Run, seed: NetSpec) -> None:
     for target in reversed(targets):
         first, family = target == targets[0], run.record.get("family", [])
         if any(one["target"] == target for one in family):
+            run.course.skip_target()
             continue
         limit_ms = settle_target(run, seed, latencies, target, given)
         _Narrowing(run, parent, latencies, limit_ms, "" if first else target).carry()
@@ -136,6 +139,7 @@ class _Narrowing:
             if (miss := missed(ms, mean_ms, self.limit_ms)) is None:
                 return
             last = chosen.spec.digest()
+            run.course.again()
             if miss == "above":
                 aim_ms *= SAFER
                 run.progress.say(
