@@ -23,7 +23,17 @@ from bneck.specs.normalisation import Normalisation
 from bneck.specs.text import to_text
 from bneck.specs.wrapper import Wrapper
 from bneck.tasks.checks import ExportError, apart, both
-from bneck.tasks.data import Answers, Array, Data, Dataset, Left, Scores, Size, told_bits
+from bneck.tasks.data import (
+    Answers,
+    Array,
+    Classified,
+    Data,
+    Dataset,
+    Left,
+    Scores,
+    Size,
+    told_bits,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,8 +49,8 @@ if TYPE_CHECKING:
 
 # What commands import from here; what only tasks need is in `data`.
 __all__ = [
-    "Answers", "Array", "Data", "Dataset", "Left", "Metric", "Prediction", "Scores", "Size", "Table",
-    "Task", "later",
+    "Answers", "Array", "Classified", "Data", "Dataset", "Left", "Metric", "Prediction", "Scores", "Size",
+    "Table", "Task", "later",
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from bneck.records.files import write_text
 from bneck.runs.search.finals import handed_over
 from bneck.runs.search.jobs import Parent
 from bneck.runs.search.latency import Latencies, table_for
+from bneck.runs.search.mistakes import compare_mistakes
 from bneck.runs.search.run import Run
 from bneck.runs.search.ship import Result, compared, measure_finals, ship
 from bneck.runs.search.target import check_targets, say_how_long, settle_target
@@ -128,6 +129,8 @@ class _Narrowing:
             with run.stage("export and measure"):
                 ship(run, result)
                 measure_finals(run, result)
+                if not self.further:
+                    compare_mistakes(run, result)
             for _, network in compared(run):
                 spec = from_text(network["spec"])
                 if spec.resolution == self.parent.spec.resolution:

@@ -14,6 +14,7 @@ from bneck.runs.search.finals import Handover, handed_over
 from bneck.runs.search.fitting import HIGH, LOW, fit_by_clock
 from bneck.runs.search.jobs import Parent
 from bneck.runs.search.latency import Latencies, record_table, table_for
+from bneck.runs.search.mistakes import compare_mistakes
 from bneck.runs.search.run import Run
 from bneck.runs.search.ship import Result, measure_finals, ship
 from bneck.runs.search.target import check_targets, say_how_long, settle_target
@@ -67,6 +68,7 @@ def search_by_netadapt(run: Run, seed: NetSpec) -> None:
     with run.stage("export and measure"):
         ship(run, result)
         measure_finals(run, result)
+        compare_mistakes(run, result)
 
 
 def _table(run: Run, seed: NetSpec, given: Handover | None, narrows: bool) -> LatencyTable:
