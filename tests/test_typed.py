@@ -11,7 +11,7 @@ import pytest
 
 import bneck
 
-SCRIPT = '''\
+SCRIPT = """\
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def around(data: Path) -> None:
     machine: dict[str, Any] = bneck.doctor()
     runs: list[dict[str, Any]] = bneck.list_runs()
     print(annotations, left_out, machine, runs)
-'''
+"""
 
 
 def checked(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
@@ -87,7 +87,9 @@ def test_the_script_uses_every_name() -> None:
 def test_a_users_script_is_strictly_typed(tmp_path: Path) -> None:
     done = checked(tmp_path, SCRIPT)
     assert done.stdout == "Success: no issues found in 1 source file\n"
-    wrong = "import bneck\n\ntext: str = bneck.count('v3-small').params\nbneck.search(epochs='many')\n"
+    wrong = (
+        "import bneck\n\ntext: str = bneck.count('v3-small').params\nbneck.search(epochs='many')\n"
+    )
     done = checked(tmp_path, wrong)
     assert 'expression has type "int", variable has type "str"' in done.stdout
     assert 'Argument "epochs" to "search" has incompatible type "str"' in done.stdout

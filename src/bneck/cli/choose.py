@@ -70,7 +70,7 @@ def choose(
         print_json(found)
     elif data is None:
         print_table(_device_table(found))
-        print_device(found)
+        print_device(found, given.get("plot"))
     else:
         print_table(_scored_table(found))
         print_choice(found)

@@ -120,7 +120,7 @@ def print_choice(found: Mapping[str, Any]) -> None:
     )
 
 
-def print_device(found: Mapping[str, Any]) -> None:
+def print_device(found: Mapping[str, Any], plot: Path | None) -> None:
     """The ending of a table of published networks: the best one within the target, or how to choose."""
     rows, limit_ms = found["networks"], found["target_ms"]
     within = rows if limit_ms is None else [row for row in rows if row["within"]]
@@ -142,7 +142,7 @@ def print_device(found: Mapping[str, Any]) -> None:
     ms = limit_ms if limit_ms is not None else rows[len(rows) // 2]["latency_ms"]
     fetches = best["command"] if best and limit_ms is not None else None
     print_ending(
-        verdict, ("none written",),
+        verdict, (plot or "none; --plot FILE.svg draws the front",),
         fetches or command("choose", "--data", FOLDER, "--target", f"{ms:.3g}ms"),
     )  # fmt: skip
 

@@ -36,7 +36,9 @@ NAMES = "A network (v3-large, v3-small-0.75+relu@192), a spec file or a run's fo
 WHERE = "Where: local, ssh:[USER@]HOST[:PORT], adb:SERIAL or browser[:PORT]."
 RUNTIMES = "onnxruntime, litert, openvino, executorch, torch or torch-compiled"
 RUNTIME = f"Runtime of the classifiers: {RUNTIMES}; default the device's."
-JSON_VERSION = 1  # goes up when a field that docs/json.md names is renamed, removed or means something else
+JSON_VERSION = (
+    1  # goes up when a field that docs/json.md names is renamed, removed or means something else
+)
 NO_BREAK = "\u00a0"  # a space at which no line ends
 Json = Annotated[bool, Option("--json", help="Print json for programs.")]
 Device = Annotated[str, Option(help=WHERE)]
@@ -47,7 +49,9 @@ def print_json(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
     """Print an object or a list of objects as json, each with the version of its fields (docs/json.md)."""
     version = {"json_version": JSON_VERSION}
     versioned: Any = (
-        {**version, **value} if isinstance(value, Mapping) else [{**version, **one} for one in value]
+        {**version, **value}
+        if isinstance(value, Mapping)
+        else [{**version, **one} for one in value]
     )
     print(json.dumps(versioned, indent=1))
 

@@ -82,6 +82,8 @@ class Course:
         """Say what the search will do."""
         how = self.settings
         goal = " and ".join(how.targets) or f"at most {how.lose:g} points lost"
+        if how.blocks is not None and how.blocks.objective == "pareto":
+            goal = "the front of accuracy and latency"
         parts = "; ".join(
             f"{number} {SAID.get(part.name, part.name)}" + (f" ({part.target})" if part.target else "")
             for number, part in enumerate(self.parts, 1)

@@ -117,6 +117,7 @@ class _Narrowing:
         for number in range(ROUNDS):
             candidates, allocation = self._candidates(number, aim_ms)
             if miss == "below" and last in {one.spec.digest() for one in candidates.values()}:
+                run.course.skip_target()
                 return  # there is no wider one within the target
             with run.stage("train result"):
                 best = self._trained(candidates, allocation)
