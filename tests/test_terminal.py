@@ -82,6 +82,14 @@ class TestTables:
         ):
             assert words in text
 
+    def test_sentences_end_between_words(self) -> None:
+        lines = CODES.sub("", in_terminal("count", "v4-huge", columns=60)).splitlines()
+        assert len(lines) > 1
+        assert max(map(len, lines)) <= 60
+        known = " ".join(line.strip() for line in lines)
+        assert known.startswith("bneck: there is no network 'v4-huge'")
+        assert " A width, variants and a resolution " in known.replace("  ", " ")
+
     def test_without_colors(self, folder: Path) -> None:
         assert not COLOR.search(in_terminal("runs", str(folder), columns=60, NO_COLOR="1"))
 
@@ -101,11 +109,11 @@ class TestBars:
         with bars(Console(file=file, width=60)) as told:
             told.course(3, 8, 300.0)
             told.stage("measuring rows", 213)
-            told.say("latency table: " + "a long sentence " * 10)
+            told.say("latency table: :car: [red]" + "a long sentence " * 10)
             told.stage("training the supernet", 1)
         assert file.getvalue().splitlines() == [
             "[3/8] measuring rows (213), about 5 min left in all",
-            "latency table: " + "a long sentence " * 10,
+            "latency table: :car: [red]" + "a long sentence " * 10,
             "[3/8] training the supernet, about 5 min left in all",
         ]
 

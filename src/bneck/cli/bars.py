@@ -132,7 +132,9 @@ class Bars:
     def _print(self, line: str) -> None:
         # On a terminal lines end between words; in a file each stays one line.
         console = self._live.console
-        console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+        console.print(
+            line, highlight=False, markup=False, emoji=False, soft_wrap=not console.is_terminal
+        )
 
 
 def _how_far(task: Task) -> str:

@@ -8,8 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rich.console import Console
-
+from bneck.cli.options import print_line
 from bneck.records.run import RunFolder
 from bneck.tasks.contract import Task
 from bneck.tasks.registry import DEFAULT
@@ -20,8 +19,7 @@ FOLDER = "FOLDER"
 
 def print_ending(verdict: str, files: Iterable[str | Path], then: str) -> None:
     """Print the three lines. Paths and the command are not broken, so that they can be copied."""
-    console = Console()
-    console.print(verdict, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+    print_line(verdict)
     print(f"files: {', '.join(map(str, files))}")
     print(f"next:  {then}")
 
@@ -41,7 +39,7 @@ def print_search(record: Mapping[str, Any]) -> None:
         for one in record.get("others", {}).values()
     ]
     for title, score, ms in compared:
-        print(f"compared with {title}: {metric} {score:.1%} at {ms:.3f} ms")
+        print_line(f"compared with {title}: {metric} {score:.1%} at {ms:.3f} ms")
     for one in record.get("family", []):
         print(
             f"{one['target']}: {metric} {one['score']:.1%} at {one['measured_latency_ms']:.3f} ms, "

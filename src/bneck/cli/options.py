@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -54,6 +55,15 @@ def print_json(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         else [{**version, **one} for one in value]
     )
     print(json.dumps(versioned, indent=1))
+
+
+def print_line(line: str, *, stderr: bool = False) -> None:
+    """Print a line; on a terminal it is broken between words."""
+    console = Console(stderr=stderr)
+    if console.is_terminal:
+        console.print(line, markup=False, highlight=False, emoji=False)
+    else:
+        print(line, file=sys.stderr if stderr else sys.stdout)
 
 
 def print_table(table: Table) -> None:
