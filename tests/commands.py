@@ -16,15 +16,18 @@ class Answer(NamedTuple):
 Call = Callable[..., Answer]
 
 
-FOUND = re.compile(r".+: \d+ class(es)? \(.*\); \d+ train, ")
+# What a run says before it does anything: what it found, and what it will do.
+BEGINNING = re.compile(
+    r".+: \d+ class(es)? \(.*\); \d+ train, |search from .+ in \d+ parts: |training .+; files go to "
+)
 
 
 def refusal(answer: Answer, *, after: int = 0) -> str:
-    """The one sentence of a refusal; `after` stages that were announced before it, what was found aside."""
+    """The one sentence of a refusal; `after` stages that were announced before it, the beginning aside."""
     assert answer.code == 2
     assert answer.out == ""
     lines = answer.err.splitlines()
-    if FOUND.match(lines[0]):
+    while BEGINNING.match(lines[0]):
         del lines[0]
     assert len(lines) == after + 1, answer.err
     assert lines[-1].startswith("bneck: ")

@@ -76,7 +76,7 @@ class TestData:
             "search", "--data", few, "--seed-network", tiny_file, "--out", tmp_path / "run"
         )
         said = refusal(answer, after=1)
-        assert "\nreading images (126)\n" in answer.err  # 3 x (32 + 10)
+        assert "\n[1/8] reading images (126)\n" in answer.err  # 3 x (32 + 10)
         assert said.startswith(
             "2 of 126 images (1.6%) cannot be read, more than the allowed 1.0%: "
         )

@@ -205,6 +205,7 @@ class TestZoo:
         assert {
             "network": "v3-small", "params": 2_542_856, "madds": bneck.count("v3-small").madds, "top1": 67.7,
             "source": "timm", "weights": "timm/mobilenetv3_small_100.lamb_in1k", "license": "apache-2.0",
+            "json_version": 1,
         } in found  # fmt: skip
         assert {"network": "v3-small@96", "top1": 51.7, "source": "Table 9"}.items() <= next(
             one.items() for one in found if one["network"] == "v3-small@96"

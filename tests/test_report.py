@@ -267,7 +267,7 @@ def test_the_only_script_is_the_page_s_own(run: tuple[Path, SearchRecord]) -> No
     assert policy
     digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
     assert policy[1] == (
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     )
 
 
@@ -289,13 +289,14 @@ def test_markdown_tables_are_well_formed_and_the_same_as_html(
     folder, _ = run
     twin, page = ((folder / f"report.{end}").read_text(encoding="utf-8") for end in ("md", "html"))
     tables = markdown_tables(twin)
-    assert len(tables) == page.count("<table ") == 7
+    assert len(tables) == page.count("<table ") == 8
     for table in tables:
         assert {len(row) for row in table} == {len(table[0])}
         assert all(re.fullmatch(r"-{2,}[-:]", cell) for cell in table[1])
     for name in re.findall(r"!\[.*?\]\((.*?)\)", twin):
         assert (folder / name).read_text(encoding="utf-8").startswith("<?xml")
     assert "report-tradeoff.svg" in twin
+    assert "report-search.svg" in twin
     assert "report-networks.svg" in twin
 
 
@@ -319,8 +320,65 @@ def test_pictures_have_text_as_text_and_a_name(run: tuple[Path, SearchRecord]) -
         assert words in pictures[0]
 
 
+def test_first_come_the_verdict_the_front_and_the_networks(run: tuple[Path, SearchRecord]) -> None:
+    page = (run[0] / "report.html").read_text(encoding="utf-8")
+    order = (
+        "<h1>",
+        'class="tiles"',
+        'class="beside"',
+        "After the final training",
+        "found is better by",
+        "<h2>",
+    )
+    places = [page.index(words) for words in order]
+    assert places == sorted(places)
+    glance = markdown_tables((run[0] / "report.md").read_text(encoding="utf-8"))[0]
+    first, found, uniform = glance[2:5]
+    assert (first[0], found[0].strip("*"), uniform[0][:14]) == (
+        "seed: v3-small@48",
+        "found: v3-small@48-found",
+        "uniform: width",
+    )
+    mean = [sum(run[1][key]["scores"]) / len(run[1][key]["scores"]) for key in ("found", "uniform")]
+    assert uniform[3] == f"{100 * (mean[0] - mean[1]):+.1f}"
+
+
+def test_mistakes_stand_next_to_those_of_the_seed_network(
+    run: tuple[Path, SearchRecord], tmp_path: Path
+) -> None:
+    record: Any = copy.deepcopy(run[1])
+    record["mistakes"] = {
+        "images": 1000, "found": 120, "seed": 100, "both": 70,
+        "confused": [{"true": "Shirt", "predicted": "<Coat>", "found": 31, "seed": 29}],
+        "worst": [{
+            "picture": f"mistakes/{n}.jpg", "true": "Bag|1", "found": "Shirt", "found_probability": 0.004,
+            "seed": "Bag|1", "seed_probability": 0.63,
+        } for n in (0, 1)],
+    }  # fmt: skip
+    (tmp_path / "mistakes").mkdir()
+    (tmp_path / "mistakes" / "0.jpg").write_bytes(b"a photo")  # the other one was deleted
+    RunFolder(tmp_path).write(record)
+    page, twin = (path.read_text(encoding="utf-8") for path in write_search_report(tmp_path))
+    assert "the found network gets 120 wrong and the seed network 100; 70 are wrong in both" in page
+    confused = next(t for t in markdown_tables(twin) if t[0][0] == "true class")
+    assert confused[2] == ["Shirt", "&lt;Coat&gt;", "31", "29"]
+    assert re.findall(r'<img alt="(.*?)" src="(.*?)">', page) == [
+        ("Bag|1", f"data:image/jpeg;base64,{base64.b64encode(b'a photo').decode()}")
+    ]
+    assert "seed: Bag|1 (63.0 % for the true class)" in page
+    assert (
+        r"![Bag\|1](mistakes/0.jpg) Bag\|1; found: Shirt (0.4 % for the true class); seed: " in twin
+    )
+
+
 def test_the_report_is_the_same_when_made_again(run: tuple[Path, SearchRecord]) -> None:
-    names = ("report.html", "report.md", "report-tradeoff.svg", "report-networks.svg")
+    names = (
+        "report.html",
+        "report.md",
+        "report-tradeoff.svg",
+        "report-search.svg",
+        "report-networks.svg",
+    )
     first = [(run[0] / name).read_bytes() for name in names]
     write_search_report(run[0])
     assert [(run[0] / name).read_bytes() for name in names] == first

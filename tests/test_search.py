@@ -37,7 +37,7 @@ from simulated_device import SimulatedDevice, plugged_in, work_ms
 SMALL: dict[str, Any] = {"epochs": 1.0, "steps": 1, "repeats": 1, "delta": 0.08}
 TARGET = "92.8%"  # one step of NetAdapt ends just below it, so that nothing is given back
 FILES = {
-    "found", "ledger.jsonl", "report.html", "report.md", "run.json", "spec.yaml", "table.jsonl",
+    "found", "ledger.jsonl", "mistakes", "report.html", "report.md", "run.json", "spec.yaml", "table.jsonl",
 }  # fmt: skip
 SHIPPED = {"model.onnx", "report.md", "run.json", "spec.yaml", "weights.safetensors"}
 
@@ -167,6 +167,25 @@ class TestFinished:
         assert (check["images"], check["label_agreement"]) == (8, 1.0)
         assert check["largest_difference"] <= 1e-4
 
+    def test_mistakes_add_up_and_their_images_are_kept(self, run: Run) -> None:
+        known, record = run.record["mistakes"], run.record
+        assert known["images"] == 30
+        for role, network in (("found", "found"), ("seed", "seed_network")):
+            assert known[role] == round(30 * (1 - record[network]["scores"][0]))
+            assert (
+                sum(one[role] for one in known["confused"]) == known[role]
+            )  # three classes: six pairs
+        assert known["both"] <= min(known["found"], known["seed"])
+        kept = (
+            {path.name for path in (run.path / "mistakes").iterdir()} if known["found"] else set()
+        )
+        assert {Path(one["picture"]).name for one in known["worst"]} == kept
+        assert len(kept) == min(8, known["found"])
+        for one in known["worst"]:
+            assert one["found"] != one["true"]
+            assert one["found_probability"] < 0.5
+            assert Image.open(run.path / one["picture"]).size == (32, 32)
+
     def test_measured_networks_have_full_records(
         self, run: Run, simulated: SimulatedDevice
     ) -> None:
@@ -231,6 +250,10 @@ class PlugPuller(Silent):
         self.error, self.at = error, at
         self.stages: list[str] = []
         self.said: list[str] = []
+        self.parts: list[tuple[int, int]] = []
+
+    def course(self, number: int, of: int, left_s: float | None) -> None:
+        self.parts.append((number, of))
 
     def stage(self, name: str, total: int) -> None:
         self.stages.append(name)
@@ -259,6 +282,15 @@ class TestTargets:
         out, plug = tmp_path / "run", PlugPuller()
         with pytest.raises(Stopped):
             search(pictures, "92%", **given, out=out, progress=plug)
+        beginning = (
+            "search from tiny to 92% on ideal, in 8 parts: 1 read the images; 2 check the target; "
+        )
+        assert plug.said[1].replace(given["device"], "ideal").startswith(beginning)
+        timed = (
+            r"about .+ left, and the time to narrow step by step: a worker trains the seed network "
+        )
+        assert re.match(timed + r"on \d+ images in \d+ ms, timed now", plug.said[2])
+        assert plug.parts[:3] == [(1, 8), (2, 8), (2, 8)]
         before, events = Run(out).record, Run(out).events("verified")
         with pytest.raises(Stopped):
             resume(out, progress=plug)

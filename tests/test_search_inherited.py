@@ -164,7 +164,7 @@ class UntilResult(Silent):
     """Ends a search at its last training, as a kill does."""
 
     def stage(self, name: str, total: int) -> None:
-        if name == "training 2 networks, percent":
+        if name == "training found, uniform":
             raise Killed
 
 

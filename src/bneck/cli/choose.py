@@ -10,10 +10,9 @@ from rich.table import Table
 from typer import Option
 
 from bneck.cli.bars import bars
+from bneck.cli.ending import print_choice, print_device
 from bneck.cli.generated import alone, with_options
 from bneck.cli.options import WHERE, Json, TaskName, new_table, print_json, print_table
-from bneck.cli.tables import search_summary
-from bneck.records.run import RunFolder
 from bneck.tasks.options import option
 from bneck.tasks.registry import DEFAULT
 
@@ -77,30 +76,11 @@ def choose(
     if as_json:
         print_json(found)
     elif "networks" in found:
-        print_device(found)
+        print_table(_device_table(found))
+        print_device(found, given.get("plot"))
     else:
+        print_table(_scored_table(found))
         print_choice(found)
-
-
-def print_device(found: dict[str, Any]) -> None:
-    """The device's table, and the best of it within the target."""
-    print_table(_device_table(found))
-    rows, limit_ms = found["networks"], found["target_ms"]
-    if limit_ms is None:
-        return
-    within = [row for row in rows if row["within"]]
-    if not within:
-        print(
-            f"nothing runs within {limit_ms:g} ms; the fastest, {rows[0]['network']} at "
-            f"{rows[0]['resolution']} px, takes {rows[0]['latency_ms']:.3f} ms"
-        )
-    elif best := max(
-        (row for row in within if row["top1"]), key=lambda row: row["top1"], default=None
-    ):
-        print(
-            f"* within {limit_ms:g} ms; the best published one of these is {best['network']} at "
-            f"{best['resolution']} px, {best['top1']:.1f} %"
-        )
 
 
 def _device_table(found: dict[str, Any]) -> Table:
@@ -124,8 +104,8 @@ def _device_table(found: dict[str, Any]) -> Table:
     return new_table(title, columns, rows, left=(0, 1, 7, 8, 9))
 
 
-def print_choice(found: dict[str, Any]) -> None:
-    """How the weights at hand were ranked, then what ships."""
+def _scored_table(found: dict[str, Any]) -> Table:
+    """How the weights at hand were ranked, and what the finalists came to."""
     finals = {one["weights"]: one for one in found["finals"]}
     rows = [
         (
@@ -135,22 +115,7 @@ def print_choice(found: dict[str, Any]) -> None:
         for one in found["scored"]
     ]  # fmt: skip
     columns = ("network", "weights", "median ms", f"{found['metric']}, frozen epoch", "in the end")
-    print_table(new_table("", columns, rows, left=(0, 1)))
-    folder = Path(found["shipped"])
-    record = RunFolder(folder).read()
-    if record["kind"] == "search":
-        print(search_summary({"run": str(folder), **record}))
-        return
-    made = found.get("export", {})
-    file, score = made.get("file", folder / "model.onnx"), ""
-    if made:
-        scored = f", {found['metric']} {made['score']:.1%}" if "score" in made else ""
-        score = f" ({made['precision']}{scored})"
-    print(
-        f"{found['found']['name']}: {found['measured_latency_ms']:.3f} ms, within the target of "
-        f"{found['target_ms']:.3f} ms without a search; {found['metric']} {found['score']:.1%}\n"
-        f"report: {folder / 'report.md'}\nmodel:  {file}{score}"
-    )
+    return new_table("", columns, rows, left=(0, 1))
 
 
 def _final(one: dict[str, Any] | None) -> str:

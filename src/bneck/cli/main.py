@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from bneck.cli import choose, networks, overview, pages, search, ship, train, weights
 from bneck.cli.generated import with_options
-from bneck.cli.options import Json, print_json
+from bneck.cli.options import Json, print_json, print_line
 from bneck.devices.installed import extra_of
 from bneck.specs.errors import InputError, RefusedElsewhere
 from bneck.tasks.registry import tasks
@@ -157,5 +157,5 @@ def run() -> None:
         message = message.replace(". Did you mean", "; did you mean")
         code, said = 2, f"{message}; see --help" if message else ""  # empty: help was printed
     if said:
-        print(f"bneck: {said}", file=sys.stderr)
+        print_line(f"bneck: {said}", stderr=True)
     sys.exit(code)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 from typer import Option
@@ -35,22 +37,61 @@ NAMES = "A network (v3-large, v3-small-0.75+relu@192), a spec file or a run's fo
 WHERE = "Where: local, ssh:[USER@]HOST[:PORT], adb:SERIAL or browser[:PORT]."
 RUNTIMES = "onnxruntime, litert, openvino, executorch, torch or torch-compiled"
 RUNTIME = f"Runtime of the classifiers: {RUNTIMES}; default the device's."
+JSON_VERSION = (
+    1  # goes up when a field that docs/json.md names is renamed, removed or means something else
+)
+NO_BREAK = "\u00a0"  # a space at which no line ends
 Json = Annotated[bool, Option("--json", help="Print json for programs.")]
 Device = Annotated[str, Option(help=WHERE)]
 Threads = Annotated[int, Option(help="Threads of the runtime.")]
 
 
-def print_json(value: Any) -> None:
-    """Print plain values as json."""
-    print(json.dumps(value, indent=1))
+def print_json(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+    """Print an object or a list of objects as json, each with the version of its fields (docs/json.md)."""
+    version = {"json_version": JSON_VERSION}
+    versioned: Any = (
+        {**version, **value}
+        if isinstance(value, Mapping)
+        else [{**version, **one} for one in value]
+    )
+    print(json.dumps(versioned, indent=1))
+
+
+def print_line(line: str, *, stderr: bool = False) -> None:
+    """Print a line; on a terminal it is broken between words."""
+    console = Console(stderr=stderr)
+    if console.is_terminal:
+        console.print(line, markup=False, highlight=False, emoji=False)
+    else:
+        print(line, file=sys.stderr if stderr else sys.stdout)
 
 
 def print_table(table: Table) -> None:
-    """Print a table; on a narrow terminal, and in a file, lines may get long, but no digit is cut off."""
+    """Print a table; one that is wider than the terminal has a paragraph for each row, and nothing is cut off.
+
+    In a file lines may get long.
+    """
     console = Console()
     wide = console.options.update(max_width=1_000)
-    console.width = max(console.width, console.measure(table, options=wide).maximum)
+    needed = console.measure(table, options=wide).maximum
+    if console.is_terminal and needed > console.width:
+        _print_rows(console, table)
+        return
+    console.width = max(console.width, needed)
     console.print(table)
+
+
+def _print_rows(console: Console, table: Table) -> None:
+    """A paragraph per row: its first words, then every other cell with the name of its column."""
+    if table.title:
+        console.print(table.title)
+    titles = [str(column.header) for column in table.columns]
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        named = [(title, str(cell)) for title, cell in zip(titles, cells, strict=True) if str(cell)]
+        head, *others = named or [("", "")]
+        said = [f"{title} {cell}".strip().replace(" ", NO_BREAK, 1) for title, cell in others]
+        console.print(Text(head[1], style="bold"))
+        console.print(Padding(Text(", ".join(said)), (0, 0, 0, 2)))
 
 
 def new_table(

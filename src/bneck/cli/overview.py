@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from rich.table import Table
 from typer import Argument
 
-from bneck.cli.options import Json, new_table, print_json, print_table
+from bneck.cli.options import Json, new_table, print_json, print_line, print_table
 
 NONE = "-"
 
@@ -48,7 +48,8 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         print_json(found)
         return
-    print("\n".join(machine_lines(found)))
+    for line in machine_lines(found):
+        print_line(line)
     for table in doctor_tables(found):
         print_table(table)
     if not found["missing"]:

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from typer import Option
 
 from bneck.cli.bars import bars
+from bneck.cli.ending import print_front, print_search
 from bneck.cli.generated import alone, with_options
 from bneck.cli.options import WHERE, DataFolder, Json, TaskName, print_json, print_table
-from bneck.cli.tables import front_table, search_summary
+from bneck.cli.tables import front_table
 from bneck.tasks.options import option
 from bneck.tasks.registry import DEFAULT
 
@@ -126,6 +127,7 @@ def search(
     if as_json:
         print_json(record)
     elif "found" in record:
-        print(search_summary(record))
+        print_search(record)
     else:
         print_table(front_table(record))
+        print_front(record)

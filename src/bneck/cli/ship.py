@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from bneck.cli.bars import bars
+from bneck.cli.ending import FOLDER, IMAGE, command, print_ending, print_quantized
 from bneck.cli.generated import together, with_options
 from bneck.cli.options import (
     NAMES,
@@ -101,15 +102,17 @@ def export(
     if as_json:
         print_json(found)
         return
-    print(
-        f"{found['file']}: {found['network']}, {found['precision']}, {found['size_mb']:.2f} MB for "
-        f"{found['runtime']} {found['runtime_version']}; on {found['images']} images "
-        f"{task_named(found['task']).check_line(found)}"
-    )
     for note in found["notes"]:
         print(f"- {note}")
     if not found["trained"]:
         print("- the weights are random: a name of the zoo or a spec file has none")
+    checked, file = task_named(found["task"]).check_line(found), found["file"]
+    print_ending(
+        f"{found['network']}, {found['precision']}, {found['size_mb']:.2f} MB for {found['runtime']} "
+        f"{found['runtime_version']}; on {found['images']} images {checked}",
+        (file,),
+        command("predict", file, IMAGE) if found["trained"] else command("measure", file),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +148,7 @@ def quantize(
     print_table(quantize_table(found))
     worst = ", ".join(f"{e['layer']} {e['alone']:.1%}" for e in found["layers"][:5])
     print(f"rounding one layer alone changes the scores most in {worst}")
+    print_quantized(found, Path(found["rows"][0]["file"]).parent)
 
 
 @with_options("table")
@@ -170,8 +174,11 @@ def table(
     if as_json:
         print_json(found)
         return
-    print(
-        f"{found['file']}: {found['entries']} rows of {found['network']} in {found['runtime']} "
-        f"{precision}{'' if device == 'local' else ' on ' + device}, the "
-        f"network itself {found['seed_ms']:.3f} ms; {found['summary']}"
+    where = [] if device == "local" else ["--device", device]
+    print_ending(
+        f"{found['entries']} rows of {found['network']} in {found['runtime']} {precision}"
+        f"{'' if device == 'local' else ' on ' + device}, the network itself {found['seed_ms']:.3f} ms; "
+        f"{found['summary']}",
+        (found["file"],),
+        command("search", "--seed-network", network, *where, "--data", FOLDER, "--target", "50%"),
     )

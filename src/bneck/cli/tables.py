@@ -99,35 +99,6 @@ def quantize_table(record: Mapping[str, Any]) -> Table:
     )
 
 
-def search_summary(record: Mapping[str, Any]) -> str:
-    """What a finished search found, in four lines."""
-    folder, shipped = Path(record["run"]), record.get("shipped")
-    met = "meets" if record["meets_target"] else "MISSES"
-    baseline, metric = record["baseline"], record.get("metric", "top-1")
-    family = "".join(
-        f"\n{one['target']}: {one['measured_latency_ms']:.3f} ms, {metric} {one['score']:.1%}: "
-        f"{folder / one['export']['file']}"
-        for one in record.get("family", [])
-    )
-    others = "".join(
-        f"; {one['title']} {fmean(one['scores']):.1%} at {one['measured_ms']:.3f} ms"
-        for one in record.get("others", {}).values()
-    )
-    title = record["found"].get("title")
-    how = f" ({title})" if title else ""
-    file, score = folder / (shipped["file"] if shipped else "found/model.onnx"), ""
-    if shipped:
-        scored = "" if shipped.get("score") is None else f", {metric} {shipped['score']:.1%}"
-        score = f" ({shipped['precision']}{scored})"
-    return (
-        f"{record['found']['name']}{how}: {record['measured_latency_ms']:.3f} ms measured, {met} the target of "
-        f"{record['target_ms']:.3f} ms\n"
-        f"{metric} {record['score']:.1%}; uniform width {baseline['score']:.1%} at "
-        f"{baseline['latency_ms']:.3f} ms{others}\n"
-        f"report: {folder / 'report.html'}\nmodel:  {file}{score}{family}"
-    )
-
-
 def front_table(record: Mapping[str, Any]) -> Table:
     """The networks of a front that were trained in full, the fastest first."""
     entries = sorted(record["blocks"]["finalists"], key=lambda entry: float(entry["measured_ms"]))

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from bneck.cli.bars import bars
+from bneck.cli.ending import print_training
 from bneck.cli.generated import alone, with_options
-from bneck.cli.options import DataFolder, Json, TaskName, print_json, print_plain
+from bneck.cli.options import DataFolder, Json, TaskName, print_json, print_line, print_plain
 from bneck.specs.errors import InputError
 from bneck.tasks.checks import CHOSEN
 from bneck.tasks.contract import Task
@@ -66,34 +67,34 @@ def _example(name: str) -> str:
 
 def print_trained(record: Mapping[str, Any]) -> None:
     """What a training reached, how fast it was, and where its files are."""
-    chosen, folder = task(record["task"]), Path(record["run"])
+    chosen = task(record["task"])
     print_scores(chosen, list(record["scores"].values()))
     speed = record.get("speed")
     if speed:
-        print(
+        print_line(
             f"trained in {speed['train_seconds']:.0f} s, {speed['images_per_s']:.0f} images/s, "
             f"{speed['waiting']:.0%} of the time waiting for images"
         )
     if (best := record.get("best")) is not None:
         value = best[f"val_{chosen.metric.key}"]
         said = CHOSEN.format(split=best["chosen_on"])
-        print(f"weights-best: after step {best['step']} with {value:.1%} ({said})")
-    print(f"report: {folder / 'report.md'}\nmodel:  {folder / 'model.onnx'}")
+        print_line(f"weights-best: after step {best['step']} with {value:.1%} ({said})")
+    print_training(chosen, record)
 
 
 def print_scores(chosen: Task, scores: Sequence[Mapping[str, Any]]) -> None:
     """A line for each split, and the task's table."""
     for one in scores:
         value = "-" if one["score"] is None else f"{one['score']:.1%}"
-        print(f"{chosen.metric.name} {value} on {one['split']}, {one['images']} images")
+        print_line(f"{chosen.metric.name} {value} on {one['split']}, {one['images']} images")
     table = chosen.score_table(scores) if scores else None
     if table is not None:
         print_plain(table)
     for one in scores:
         for note in one.get("notes", ()):
-            print(f"- {note}")
+            print_line(f"- {note}")
         if (best := one.get("threshold")) is not None:
-            print(
+            print_line(
                 f"- a score of {best['score']:.2f} balances precision and recall best: "
                 + CHOSEN.format(split=one["split"])
             )

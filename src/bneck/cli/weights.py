@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from bneck.cli.bars import bars
+from bneck.cli.ending import FOLDER, command, print_ending
 from bneck.cli.generated import with_options
 from bneck.cli.options import Json, new_table, print_json, print_table
 from bneck.cli.train import print_scores
@@ -161,9 +162,11 @@ def _print_imported(record: dict[str, Any], as_json: bool) -> None:
     mean, std = (
         " ".join(f"{v:.4g}" for v in record["normalisation"][key]) for key in ("mean", "std")
     )
-    print(
-        f"{record['name']} from {record['source']['layout']} weights, {record['class_count']} classes, "
-        f"{record['padding']} padding, mean {mean}, std {std}: {record['run']}"
-    )
     for note in record["notes"]:
         print(f"- {note}")
+    print_ending(
+        f"{record['name']} from {record['source']['layout']} weights, {record['class_count']} classes, "
+        f"{record['padding']} padding, mean {mean}, std {std}",
+        (record["run"],),
+        command("search", "--from", record["run"], "--data", FOLDER, "--target", "50%"),
+    )

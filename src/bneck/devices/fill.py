@@ -238,6 +238,14 @@ def _pointwise(name: str, row: int, width_in: int, out: int, size: tuple[int, in
     )
 
 
+def filling_s(plan: Plan, seed_ms: float) -> float:
+    """About how many seconds an empty table takes where the seed network takes `seed_ms`."""
+    usual = Effort()
+    return usual.rows.seconds(len(plan.entries), seed_ms) + usual.networks.seconds(
+        plan.count, seed_ms, seed_ms
+    )
+
+
 def fill_table(
     seed: NetSpec,
     path: Path,

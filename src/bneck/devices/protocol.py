@@ -51,6 +51,14 @@ class Protocol:
     max_spread: float = 0.5
     first_warmup: int = 10
 
+    def seconds(self, models: int, reference_ms: float, model_ms: float = 0.0) -> float:
+        """How long the bursts of so many models take; loading them and repeated bursts come on top."""
+        least, own_ms = self.least_runs + self.warmup, self.burst_ms + self.warmup * model_ms
+        reference = REFERENCE_SHARE * self.burst_ms / reference_ms
+        runs = max(self.least_runs, reference) + max(self.warmup, REFERENCE_WARMUP)
+        each_ms = max(least * model_ms, own_ms) + runs * reference_ms
+        return self.loads * self.rounds * models * each_ms / 1000
+
 
 @dataclass(slots=True)
 class Samples:

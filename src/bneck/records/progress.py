@@ -9,10 +9,13 @@ from typing import Protocol
 class Progress(Protocol):
     """Receives what happens; the command line draws bars from it."""
 
+    def course(self, number: int, of: int, left_s: float | None) -> None:
+        """A long run is in part `number` of so many, and has about `left_s` seconds to go in all."""
+
     def stage(self, name: str, total: int) -> None:
         """A new stage begins, of `total` units of work."""
 
-    def advance(self, done: int) -> None:
+    def advance(self, done: float) -> None:
         """`done` of the stage's units are finished."""
 
     def note(self, text: str) -> None:
@@ -25,9 +28,11 @@ class Progress(Protocol):
 class Silent:
     """Ignores everything."""
 
+    def course(self, number: int, of: int, left_s: float | None) -> None: ...
+
     def stage(self, name: str, total: int) -> None: ...
 
-    def advance(self, done: int) -> None: ...
+    def advance(self, done: float) -> None: ...
 
     def note(self, text: str) -> None: ...
 
@@ -40,10 +45,13 @@ class Without:
     def __init__(self, progress: Progress, known: Collection[str]) -> None:
         self.progress, self.known = progress, known
 
+    def course(self, number: int, of: int, left_s: float | None) -> None:
+        self.progress.course(number, of, left_s)
+
     def stage(self, name: str, total: int) -> None:
         self.progress.stage(name, total)
 
-    def advance(self, done: int) -> None:
+    def advance(self, done: float) -> None:
         self.progress.advance(done)
 
     def note(self, text: str) -> None:
@@ -63,3 +71,16 @@ class Advancing:
     def __call__(self, done: int, total: int) -> None:
         self.progress.advance(done - self.before)
         self.before = done
+
+
+def about(seconds: float) -> str:
+    """A time as people say it: "under 10 s", "40 s", "12 min", "2.5 h", "3 days"."""
+    if seconds < 10:
+        return "under 10 s"
+    if seconds < 95:
+        return f"{round(seconds, -1):.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.0f} days"

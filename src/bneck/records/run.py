@@ -125,6 +125,8 @@ class SearchRecord(TypedDict, total=False):
     stages: list[StageRecord]
     overhead_seconds: float  # proposing, shrinking, estimating: all of the search but training
     export: dict[str, Any]  # images, label_agreement, largest_difference
+    # Of classifiers on val: images, wrong in found, seed and both, confused pairs, the worst images.
+    mistakes: dict[str, Any]
     # file, runtime, precision, score and the same as export; only where that is not model.onnx
     shipped: dict[str, Any]
 

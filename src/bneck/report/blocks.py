@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import re
 from dataclasses import dataclass
@@ -62,6 +63,29 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """A photo: its file in the run's folder, the JPEG itself, what it shows, and what is said of it."""
+
+    file: str
+    jpeg: bytes
+    title: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    photos: tuple[Shown, ...]  # side by side
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A picture and a table next to each other where there is room, else one after the other."""
+
+    picture: Picture
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
 class Code:
     text: str  # copied as it stands
 
@@ -71,7 +95,7 @@ class Items:
     items: tuple[str, ...]  # of a list
 
 
-Block: TypeAlias = Heading | Paragraph | Tiles | Picture | Code | Items | Table
+Block: TypeAlias = Heading | Paragraph | Tiles | Picture | Beside | Gallery | Code | Items | Table
 
 
 def html_block(block: Block) -> str:
@@ -96,6 +120,10 @@ def html_block(block: Block) -> str:
                 f'<figure><div class="panels{wide}">{panels}</div>'
                 f"<figcaption>{html_text(block.description)}</figcaption></figure>"
             )
+        case Beside(picture, table):
+            return f'<div class="beside">{html_block(picture)}{html_table(table)}</div>'
+        case Gallery(photos):
+            return f'<div class="gallery">{"".join(map(_html_photo, photos))}</div>'
         case Code(text):
             return f'<pre tabindex="0"><code>{html.escape(_storable(text))}</code></pre>'
         case Items(items):
@@ -116,6 +144,15 @@ def markdown_block(block: Block) -> str:
         case Picture():
             title, description = markdown_text(block.title), markdown_text(block.description)
             return f"![{title}]({block.name}.svg)\n\n{description}"
+        case Beside(picture, table):
+            return f"{markdown_block(picture)}\n\n{markdown_block(table)}"
+        case Gallery(photos):
+            said = [
+                f"- ![{markdown_text(one.title)}]({one.file}) "
+                + markdown_text("; ".join((one.title, *one.lines)))
+                for one in photos
+            ]
+            return "\n".join(said)
         case Code(text):
             ticks = max((len(run) for run in re.findall("`+", text)), default=0)
             fence = "`" * max(3, ticks + 1)
@@ -124,6 +161,15 @@ def markdown_block(block: Block) -> str:
             return "\n".join(f"- {markdown_text(item)}" for item in items)
         case Table():
             return f"{markdown_text(block.title)}\n\n{markdown_table(block)}"
+
+
+def _html_photo(one: Shown) -> str:
+    title, said = html_text(one.title), "<br>".join(map(html_text, one.lines))
+    data = base64.b64encode(one.jpeg).decode()
+    return (
+        f'<figure><img alt="{title}" src="data:image/jpeg;base64,{data}">'
+        f"<figcaption><b>{title}</b><br>{said}</figcaption></figure>"
+    )
 
 
 def html_prose(text: str) -> str:

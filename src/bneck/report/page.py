@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +12,15 @@ from bneck.records.files import write_text
 from bneck.records.ledger import Ledger
 from bneck.records.run import RunFolder, SearchRecord
 from bneck.report import text
-from bneck.report.blocks import Block, Heading, Picture, html_block, html_prose, markdown_block
+from bneck.report.blocks import (
+    Beside,
+    Block,
+    Heading,
+    Picture,
+    html_block,
+    html_prose,
+    markdown_block,
+)
 from bneck.report.numbers import file_size
 from bneck.report.sections import blocks
 from bneck.report.style import STYLE
@@ -29,6 +37,7 @@ FILES = {
     "found": "the found network as a finished run: its weights, files and report",
 }
 
+MISTAKES = "mistakes"  # the folder of images that the found network gets wrong
 
 # The page's only script: tables sort by their headers, points say what they are when touched. It is
 # inlined, and the page's policy allows it alone, by its digest. Without it a page is complete.
@@ -96,10 +105,14 @@ def write_search_report(folder: Path) -> tuple[Path, Path]:
     run = RunFolder(folder)
     record = cast(SearchRecord, run.read())
     name = f"bneck search report of {folder.resolve().name}"
-    parts = (name, record.get("state"), record.get("finished") or record.get("started"))
+    when = record.get("finished") or record.get("started")
+    parts = (name, record.get("state"), when and f"{when[:16].replace('T', ' ')} UTC")
+    photos = {
+        f"{MISTAKES}/{path.name}": path.read_bytes() for path in (folder / MISTAKES).glob("*.jpg")
+    }
     page, twin, *_ = write_pages(
         folder / "report", text.headline(record),
-        blocks(record, Ledger(run.ledger).entries, list_files(folder)),
+        blocks(record, Ledger(run.ledger).entries, list_files(folder), photos),
         head=", ".join(filter(None, parts)),
     )  # fmt: skip
     return page, twin
@@ -128,17 +141,25 @@ def write_pages(path: Path, title: str, blocks: Sequence[Block], *, head: str) -
     texts = {
         f"{path.name}.html": html_page(title, blocks, head=head),
         f"{path.name}.md": markdown_page(title, blocks, head=head),
-        **{f"{one.name}.svg": one.whole for one in blocks if isinstance(one, Picture)},
+        **{f"{one.name}.svg": one.whole for one in _pictures(blocks)},
     }
     for name, content in texts.items():
         write_text(path.parent / name, content)
     return [path.parent / name for name in texts]
 
 
+def _pictures(blocks: Sequence[Block]) -> Iterator[Picture]:
+    for one in blocks:
+        if isinstance(one, Beside):
+            yield one.picture
+        elif isinstance(one, Picture):
+            yield one
+
+
 def html_page(title: str, blocks: Sequence[Block], *, head: str) -> str:
     """A whole page in one file: nothing is fetched, and no script but the page's own may run."""
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     lines = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',

@@ -10,9 +10,11 @@ from typing import Any
 from bneck.records.run import SearchRecord
 from bneck.report import text
 from bneck.report.block_search import block_search
-from bneck.report.blocks import Block, Code, Heading, Items, Paragraph, Tile, Tiles, Tone
+from bneck.report.blocks import Block, Code, Heading, Items, Paragraph
 from bneck.report.cuts import cut_sentences, cuts, spec_of
 from bneck.report.difference import difference
+from bneck.report.first_screen import first_screen
+from bneck.report.mistakes import mistakes
 from bneck.report.numbers import (
     ARROW,
     NONE,
@@ -25,7 +27,7 @@ from bneck.report.numbers import (
     signed_percent,
     spread_text,
 )
-from bneck.report.pictures import draw_blocks, final_chart, judged_trials, search_chart
+from bneck.report.pictures import draw_blocks, judged_trials, search_chart
 from bneck.report.scatter import draw_charts
 from bneck.report.tables import Table, columns
 
@@ -37,64 +39,37 @@ TIMING = {
 }  # fmt: skip
 
 
-def blocks(record: SearchRecord, entries: Entries, files: Files) -> list[Block]:
+def blocks(
+    record: SearchRecord, entries: Entries, files: Files, pictures: Mapping[str, bytes]
+) -> list[Block]:
     """Everything below the headline.
 
     Args:
         record: what `run.json` holds, whole or not.
         entries: the lines of the ledger.
         files: those in the run folder.
+        pictures: the images that the found network gets wrong, by their names in the record.
     """
     return [
-        *_summary(record), *_networks(record), *_family(record), *_tradeoff(record, entries),
-        *block_search(record), *_cuts(record), *_steps(record, entries), *_latency(record),
-        *_time(record), *_checks(record), *_rerun(record, files),
+        *first_screen(record), *_summary(record), *_networks(record), *_family(record),
+        *mistakes(record, pictures), *_trials(record, entries), *block_search(record), *_cuts(record),
+        *_steps(record, entries), *_latency(record), *_time(record), *_checks(record),
+        *_rerun(record, files),
     ]  # fmt: skip
 
 
 def _summary(record: SearchRecord) -> Iterator[Block]:
-    for sentence in (text.missing_sentence(record), text.disagreement_sentence(record)):
-        if sentence:
-            yield Paragraph(sentence, "warning")
-    if sentence := text.accuracy_sentence(record):
-        yield Paragraph(sentence, "lead")
+    sentences = [text.accuracy_sentence(record)]
     if record.get("found"):
-        yield Paragraph(text.baseline_sentence(record), "lead")
-    for sentence in (text.others_sentence(record), text.lose_sentence(record)):
-        if sentence:
-            yield Paragraph(sentence, "lead")
-    if sentence := text.seed_sentence(record):
+        sentences.append(text.baseline_sentence(record))
+    sentences += [
+        text.others_sentence(record), text.lose_sentence(record), text.seed_sentence(record),
+        text.task_sentence(record),
+    ]  # fmt: skip
+    if any(sentences):
+        yield Heading("In words")
+    for sentence in filter(None, sentences):
         yield Paragraph(sentence)
-    if sentence := text.task_sentence(record):
-        yield Paragraph(sentence)
-    if tiles := tuple(_tiles(record)):
-        yield Tiles(tiles)
-
-
-def _tiles(record: SearchRecord) -> Iterator[Tile]:
-    measured, met = text.measured_ms(record), text.meets_target(record)
-    if measured is not None:
-        tones: dict[bool | None, Tone] = {True: "good", False: "bad", None: "plain"}
-        words = {True: "met", False: "NOT met", None: "unknown"}
-        remark = f"target {text.target_text(record)}: {words[met]}"
-        yield Tile("Measured latency", f"{ms(measured)} ms", remark, tones[met])
-    scores = record.get("found", {}).get("scores")
-    if not scores:
-        return
-    remark = text.repeats(scores) if len(scores) > 1 else "one final training"
-    yield Tile(f"{text.metric(record, first=True)}, found network", spread_text(scores), remark)
-    baseline, verdict = record.get("uniform", {}).get("scores"), text.baseline_verdict(record)
-    if baseline and verdict:
-        gap = f"{signed_percent(fmean(scores) - fmean(baseline))} points"
-        apart = "the ranges of the trainings are apart"
-        if min(len(scores), len(baseline)) == 1:
-            apart = "from one training, so it may be chance"
-        said: dict[text.Verdict, tuple[str, Tone]] = {
-            "above": (f"above: {apart}", "good"),
-            "tie": ("a tie: within the spread of the trainings", "even"),
-            "below": (f"BELOW: {apart}", "bad"),
-        }
-        yield Tile("Against uniform width", gap, *said[verdict])
 
 
 def _networks(record: SearchRecord) -> Iterator[Block]:
@@ -159,15 +134,15 @@ def _behind(record: SearchRecord, role: str, scores: Sequence[float]) -> str:
     return " / ".join(signed_percent(a - b) for a, b in zip(ours, scores, strict=True)) or NONE
 
 
-def _tradeoff(record: SearchRecord, entries: Entries) -> Iterator[Block]:
-    yield Heading("Accuracy over latency")
-    final, search = final_chart(record), search_chart(record, entries)
-    if final is None:
-        yield Paragraph("Not drawn yet: no network is both finally trained and measured.", "note")
-    if search is None and "allocation" not in record:  # which judges no trials
+def _trials(record: SearchRecord, entries: Entries) -> Iterator[Block]:
+    """The picture of the trials of NetAdapt; a search by importance judges none."""
+    if "allocation" in record:
+        return
+    yield Heading("During the search")
+    if (chart := search_chart(record, entries)) is None:
         yield Paragraph("Not drawn yet: the search has judged no trial.", "note")
-    if charts := [chart for chart in (final, search) if chart is not None]:
-        yield draw_charts("report-tradeoff", "Accuracy over latency", charts)
+    else:
+        yield draw_charts("report-search", "The trials of the search", [chart])
 
 
 def _cuts(record: SearchRecord) -> Iterator[Block]:

@@ -34,9 +34,20 @@ p { margin: 0 0 0.85rem; max-width: 46rem; }
   border-left: 4px solid var(--bad); background: var(--tint); padding: 0.7rem 1rem;
   font-weight: 600;
 }
+.beside {
+  display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 1.5rem; align-items: start;
+}
+.beside figure, .beside .frame { margin: 0; }
+.beside .panels { border: 0; padding: 0; }
+.beside table { min-width: 100%; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem 1.25rem; }
+.gallery figure { margin: 0; }
+.gallery img { display: block; width: 6rem; height: auto; border-radius: 4px; }
+.gallery figcaption { margin-top: 0.35rem; overflow-wrap: anywhere; }
+.gallery b { color: var(--ink); font-weight: 650; }
 .tiles {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: 1rem;
-  margin: 1.75rem 0;
+  margin: 1.25rem 0 1.5rem;
 }
 .tile {
   background: var(--tint); border-top: 3px solid var(--line); border-radius: 3px;
@@ -94,11 +105,15 @@ pre {
   font: 0.85rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
 }
 ul { padding-left: 1.2rem; margin: 0 0 0.85rem; columns: 22rem; font-size: 0.85rem; overflow-wrap: anywhere; }
+@media screen and (max-width: 52rem) {
+  .beside { grid-template-columns: minmax(0, 1fr); }
+}
 @media screen and (max-width: 40rem) {
+  .gallery { grid-template-columns: 1fr 1fr; }
   main { padding: 1.75rem 1rem 3rem; }
   section + section { margin-top: 2.5rem; }
   h1 { font-size: 1.35rem; }
-  .tiles { gap: 0.7rem; }
+  .tiles { gap: 0.7rem; grid-template-columns: 1fr 1fr; }
   .tile { padding: 0.55rem 0.9rem 0.6rem; }
   .panels { padding: 0.4rem; }
   table { font-size: 0.79rem; }

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bneck.devices.machine import THIS
-from bneck.records.progress import Progress, Silent
+from bneck.records.progress import Progress, Silent, about
 from bneck.training.log import TrainingLog
 
-PERCENT = 100
+LEAST = 0.005  # of a job: a bar does not move by less
 POLL_S = 0.5
 PATIENCE_S = 3.0  # a silence that needs no word
+TIMED_STEPS, TIMED_S = 3, 1.0  # at least, before a training says how long it takes
 
 
 class Courteous(Silent):
@@ -24,27 +25,53 @@ class Courteous(Silent):
     def __call__(self, done: int, total: int, loss: float) -> None:
         THIS.give_way()
 
-    def advance(self, done: int) -> None:
+    def advance(self, done: float) -> None:
         THIS.give_way()
 
 
 class Steps:
-    """Moves a training's bar and says how fast it goes; keeps the losses of this process's steps."""
+    """Moves a training's bar and says how fast it goes; keeps the losses of this process's steps.
 
-    def __init__(self, progress: Progress, stage: str, log: TrainingLog | None = None) -> None:
-        self.progress, self.stage, self.log = progress, stage, log
+    `best` is what the best weights so far score, in words.
+    """
+
+    def __init__(
+        self, progress: Progress, stage: str, log: TrainingLog | None = None, *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.progress, self.stage, self.log, self.clock = progress, stage, log, clock
         self.losses: list[float] = []
-        self.done = 0
+        self.done, self.best = 0, ""
+        self._timed: tuple[float, int] | None = (
+            None  # when the first step was over, and which it was
+        )
 
     def __call__(self, done: int, total: int, loss: float) -> None:
         THIS.give_way()
         if not self.losses:
             self.progress.stage(self.stage, total)
+            self._timed = self.clock(), done
         self.losses.append(loss)
         self.progress.advance(done - self.done)
         self.done = done
-        if self.log is not None and self.log.images_per_s:
-            self.progress.note(f"{self.log.images_per_s:.0f} images/s")
+        self._say_how_long(total)
+        speed = self.log.images_per_s if self.log is not None else 0.0
+        said = (f"{speed:.0f} images/s" if speed else "", self.best)
+        self.progress.note("; ".join(filter(None, said)))
+
+    def _say_how_long(self, total: int) -> None:
+        """Once, from the first steps; the very first one also warms up and is not counted."""
+        if self._timed is None:
+            return
+        begun, first = self._timed
+        spent, steps = self.clock() - begun, self.done - first
+        if steps >= TIMED_STEPS and spent >= TIMED_S:
+            self._timed, left = None, spent / steps * (total - self.done)
+            if left > PATIENCE_S:
+                self.progress.say(
+                    f"{self.stage}: {total} steps, about {about(left)} left; the first {steps} took "
+                    f"{1000 * spent / steps:.0f} ms each"
+                )
 
 
 class Staged:
@@ -87,12 +114,12 @@ class Replaying:
 class Following:
     """Moves a stage's bar by what worker processes write into their mark files, while in `with`.
 
-    A mark file holds the fraction of a job that is done (see `Marker`). The stage counts percent of jobs.
+    A mark file holds the fraction of a job that is done (see `Marker`). The stage counts jobs.
     `Progress.advance` is called from a thread of its own.
     """
 
     def __init__(self, progress: Progress, marks: Iterable[Path]) -> None:
-        self.progress, self.marks, self.shown = progress, list(marks), 0
+        self.progress, self.marks, self.shown = progress, list(marks), 0.0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -108,8 +135,8 @@ class Following:
 
     def _follow(self) -> None:
         while not self._over.wait(POLL_S):
-            done = int(PERCENT * sum(map(_read, self.marks)))
-            if done > self.shown:
+            done = sum(map(_read, self.marks))
+            if done > self.shown + LEAST:
                 self.progress.advance(done - self.shown)
                 self.shown = done
 

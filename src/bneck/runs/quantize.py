@@ -86,8 +86,13 @@ def quantize(
         raise InputError(f"epochs is {epochs} and lr {lr}; they must be at least 0 and above 0")
     run = trained(network)
     place = Path(out) if out is not None else Path(network) / "8bit"
+    tuned = f", {epochs:g} epochs of QAT fine-tuning" if epochs else ""
     with tempfile.TemporaryDirectory() as scratch:
         dataset, images = run_images(run, data, Path(scratch), told)
+        told.say(
+            f"int8 of {run.spec.name} for {engine.name}: PTQ{tuned}, each file scored on "
+            f"{dataset.splits['val']} val images, then {rounds} rounds of timing; files go to {place}"
+        )
         job = _Job(run, images, dataset, engine, place, told)
         settings = _settings(images.fitted(heldout=False), epochs, lr, seed) if epochs else None
         errors = job.compare(settings, rounds, compute)

@@ -84,7 +84,9 @@ def train(
         folder = RunFolder(Path(group.share(str(out or fresh_folder(KIND)))))
         if group.first:
             check_empty(folder.path)
-            (progress or Silent()).say(f"{plan.data['name']}: {plan.data['found']}")
+            told = progress or Silent()
+            told.say(f"{plan.data['name']}: {plan.data['found']}")
+            told.say(plan.sentence(folder.path))
         work = Work(plan.task, group, progress)
         if not group.first:
             return work.follow(folder)
@@ -120,6 +122,16 @@ class Plan:
     normalisation: Normalisation | None = (
         None  # of the input, where that is known before the training
     )
+
+    def sentence(self, folder: Path) -> str:
+        """What the training will do; how long it takes, its first steps tell."""
+        how, images = self.settings, self.data["splits"]["train"]
+        start = f"the weights of {self.common.start}" if self.common.start else "random weights"
+        frozen = ", the backbone frozen" if how.frozen else ""
+        return (
+            f"training {self.spec.name} from {start}{frozen}: {how.epochs:g} epochs of {images} images in "
+            f"batches of {how.batch}, then scored and exported; files go to {folder}"
+        )
 
     def record(self) -> dict[str, Any]:
         """What `run.json` holds at the beginning."""
@@ -277,7 +289,7 @@ class Work:
         begun = time.perf_counter()
         fit(
             net, problem, settings, group=self.group, checkpoint=folder.scratch / "checkpoint",
-            on_epoch=self._watch(net, log) if self.task.scores_epochs else None,
+            on_epoch=self._watch(net, log, steps) if self.task.scores_epochs else None,
             on_step=steps, log=log,
         )  # fmt: skip
         if log is None or steps is None:
@@ -312,7 +324,9 @@ class Work:
             self.record["channels"] = begun.channels
         return begun.net
 
-    def _watch(self, net: Any, log: TrainingLog | None) -> Callable[[int, dict[str, Tensor]], None]:
+    def _watch(
+        self, net: Any, log: TrainingLog | None, steps: Steps | None
+    ) -> Callable[[int, dict[str, Tensor]], None]:
         """Scores the EMA weights after every epoch, logs the score and keeps the best weights."""
         watched: Any = self.task.module(net.spec, wrapper_of(self.task, net.spec, self.record))
         watched.normalisation = net.normalisation
@@ -321,12 +335,13 @@ class Work:
         def on_epoch(done: int, state: dict[str, Tensor]) -> None:
             watched.load_state_dict(state)
             found = self._scores(watched, (), "val")
-            if log is None:
+            if log is None or steps is None:
                 return
             best, score = log.best(key), found.score or 0.0
             numbers = {f"val_{k}": v for k, v in found.details.items() if isinstance(v, float)}
             log.write(done, **numbers, **{key: score, "val_loss": found.loss or 0.0})
             if best is None or score > best[key]:
+                steps.best = f"best so far {self.task.metric.name} {score:.1%}"
                 save_weights(state, self.folder.path / "weights-best.safetensors")
 
         return on_epoch

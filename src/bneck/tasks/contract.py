@@ -26,6 +26,7 @@ from bneck.tasks.checks import ExportError, both, int8_file, largest_gap, near
 from bneck.tasks.data import (
     Answers,
     Array,
+    Classified,
     Data,
     Dataset,
     Left,
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
 
 # What commands import from here; what only tasks need is in `data`.
 __all__ = [
-    "Answers", "Array", "Data", "Dataset", "Left", "Metric", "Prediction", "Scores", "Size", "Table",
-    "Task", "later",
+    "Answers", "Array", "Classified", "Data", "Dataset", "Left", "Metric", "Prediction", "Scores", "Size",
+    "Table", "Task", "later",
 ]  # fmt: skip
 
 

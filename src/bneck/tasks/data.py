@@ -56,6 +56,20 @@ class Scores:
         return {**{k: v for k, v in values.items() if k != "details"}, **values["details"]}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Classified:
+    """What a classifier says of each image of a split.
+
+    `index` is the image's place in the split, `truth` and `guess` are classes, `probability` is that of the
+    true class. All have one entry per image that can be read.
+    """
+
+    index: Indices
+    truth: Indices
+    guess: Indices
+    probability: Array
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Left:
     """Something in the data that is not used, and why."""
@@ -297,6 +311,14 @@ class Data(ABC):
         Raises:
             InputError: too many unreadable images, or the metric's package is missing.
         """
+
+    def classified(self, answers: Answers, split: str, progress: Progress) -> Classified | None:
+        """What a network says of each image of a split; None where a task does not give an image one class."""
+        return None
+
+    def picture(self, split: str, index: int, resolution: int) -> Array:
+        """An image of a split as a network of that resolution sees it: (3, resolution, resolution) uint8."""
+        raise NotImplementedError
 
     @abstractmethod
     def counts(self) -> Mapping[str, int]:

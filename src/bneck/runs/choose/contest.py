@@ -26,6 +26,7 @@ from bneck.tasks.contract import Data, Dataset, Task
 from bneck.training.processes import joined
 
 HALF = 2.0  # a network that is more times too slow loses too much when it is narrowed
+PARTS = 3  # of a choice: measuring, a frozen epoch, the search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,7 @@ class Contest:
 
     def _measure(self, hands: Sequence[AtHand], *, again: bool) -> None:
         """Enter all latencies into the record, and say what is out of reach or lacks weights."""
+        self.progress.course(1, PARTS, None)
         have = {hand.spec.name.partition("@")[0] for hand in hands}
         lacking = [one for one in known_networks() if one.weights and one.network not in have]
         specs = [self._arranged(hand.spec) for hand in hands]
@@ -160,6 +162,7 @@ class Contest:
         if "scored" in self.record:
             return [Entrant(**one) for one in self.record["scored"]]
         found: dict[Path, Entrant] = {}
+        self.progress.course(2, PARTS, None)
         with joined(None) as group:
             work = Work(self.task, group, self.progress, self.data())
             for number, entrant in enumerate(entrants):

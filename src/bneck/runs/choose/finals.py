@@ -10,7 +10,7 @@ from bneck.devices.runtimes import runtime
 from bneck.records.ledger import Ledger
 from bneck.records.progress import Without
 from bneck.records.run import RunFolder
-from bneck.runs.choose.contest import Contest, Entrant
+from bneck.runs.choose.contest import PARTS, Contest, Entrant
 from bneck.runs.export import export, format_of
 from bneck.runs.load import trained
 from bneck.runs.quantize import recovered
@@ -37,6 +37,7 @@ def ship(contest: Contest, ranked: Sequence[Entrant]) -> Path:
     contest.record["chosen"] = [one.as_json() for one in (*above, *within)]
     contest.save()
     contest.progress.say(f"chosen: {', '.join(one.title for one in (*above, *within))}")
+    contest.progress.course(3, PARTS, None)
     also, refused = within, ""
     for number, one in enumerate(above):
         why = _narrow(contest, one, f"search-{number}", also)

@@ -131,6 +131,11 @@ def _new(
         }  # fmt: skip
         write_json(folder.run_json, record)
         progress.say(f"{dataset.name}: {record['data']['found']}")
+        progress.say(
+            f"choose for {known['target_ms']:g} ms, in 3 parts: 1 measure the networks of {len(hands)} weights "
+            "at hand and the published ones; 2 train each within reach for an epoch with a frozen backbone; 3 "
+            f"search from the best; files go to {folder.path}"
+        )
         contest = Contest(chosen, folder, record, own, on, progress)
         return _carry(contest, hands, again=again)
 

@@ -47,13 +47,12 @@ def latencies(
         known = {entry["digest"]: entry["measurement"] for entry in memory.all(event="measured")}
         missing = list({s.digest(): s for s in specs if s.digest() not in known}.values())
         if missing:
-            total = QUICK.rounds * QUICK.loads * len(missing)
-            progress.stage(f"measuring {len(missing)} networks, in rounds", total)
+            progress.stage("measuring networks", len(missing))
         for first in range(0, len(missing), GROUP):
             group = missing[first : first + GROUP]
 
             def on_round(done: int, rounds: int, size: int = len(group)) -> None:
-                progress.advance(size)
+                progress.advance(size / (QUICK.rounds * QUICK.loads))
 
             begun = memory.find(event="begun")
             nominal_ms = None if begun is None else float(begun["reference_ms"])

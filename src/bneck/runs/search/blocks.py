@@ -67,6 +67,7 @@ def search_blocks(run: Run) -> None:
                 limit_ms = _limit_ms(run, latencies)
                 aim_ms = limit_ms * (1 + run.blocks.slack) * (1 - table.error().median)
                 _check_reach(run, space, table, aim_ms)
+            run.say_how_long(base, float(table.header["reference_ms"]), {})
             study = _study(run, space, table, aim_ms)
             if not run.ledger.find(event="blocks begun"):
                 run.ledger.append({"event": "blocks begun"})
@@ -193,7 +194,7 @@ def rungs(epochs: int) -> list[int]:
 
 def _judge_all(run: Run, study: Study, judge: Callable[[Sequence[Asked]], None]) -> None:
     trials, size = run.blocks.trials, run.blocks.batch
-    run.progress.stage(f"block search, {trials} networks", trials)
+    run.progress.stage("block search, networks", trials)
     batch, best, shown = study.under_way(), -math.inf, 0
     while True:
         study.refresh()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -15,7 +15,7 @@ from typing import Any
 from bneck.costs.table import LatencyTable, TableError
 from bneck.costs.table_file import FORMAT, read_table
 from bneck.devices.deployment import Deployment
-from bneck.devices.fill import NETWORKS_IN_ALL, Plan, fill_table, plan_for
+from bneck.devices.fill import NETWORKS_IN_ALL, Plan, fill_table, filling_s, plan_for
 from bneck.devices.measure import Candidate, OnRound, measure
 from bneck.devices.places import identity, opened
 from bneck.devices.protocol import Protocol, TimingError
@@ -24,7 +24,7 @@ from bneck.nas.allocation.drawn import as_searched
 from bneck.records.files import cache_folder, locked, write_bytes
 from bneck.records.ledger import Ledger
 from bneck.records.measurement import Measurement
-from bneck.records.progress import Progress, Silent
+from bneck.records.progress import Progress, Silent, about
 from bneck.runs.folder import check_file
 from bneck.runs.networks import Network
 from bneck.runs.progress import Staged
@@ -155,6 +155,16 @@ def seed_plan(seed: NetSpec, wrapper: Wrapper = PLAIN, count: int = NETWORKS_IN_
     return plan_for(seed, partial(as_searched, seed), wrapper, count=count)
 
 
+def clock_seconds(
+    run: Run, seed: NetSpec, seed_ms: float, measured: Mapping[str, int]
+) -> dict[str, float]:
+    """About how long a run's measurements take, by stage: of its table, and of so many networks in others."""
+    table = run.folder.table.is_file() or known_table(seed, run.settings.deployment, run.wrapper)
+    seconds = {name: CAREFUL.seconds(count, seed_ms, seed_ms) for name, count in measured.items()}
+    filling = 0.0 if table else filling_s(seed_plan(seed, run.wrapper), seed_ms)
+    return {**seconds, "latency table": filling}
+
+
 def record_table(run: Run, table: LatencyTable) -> None:
     """Write down what a run's latency table is like, and say it."""
     error, header = table.error(), table.header
@@ -217,8 +227,15 @@ def latency_table(
     path = table_path(seed, on) if out is None else Path(out)
     if out is not None:
         check_file(path, ".jsonl")
+    plan = seed_plan(seed)
+    if not path.is_file():
+        seconds = filling_s(plan, glanced_ms([seed], on, PLAIN)[0])
+        told.say(
+            f"latency table of {seed.name}: {len(plan.entries)} rows and {plan.count} networks in {on.runtime} "
+            f"{precision}, about {about(seconds)} at the speed of this device"
+        )
     with filling(path, told):
-        table = _fill(seed, path, on, told, seed_plan(seed))
+        table = _fill(seed, path, on, told, plan)
     return {
         "file": str(path), "network": seed.name, "device": device, "runtime": on.runtime,
         "precision": precision, "threads": threads, "entries": _entries(table),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -24,8 +24,10 @@ from bneck.runs.folder import new_record, now
 from bneck.runs.load import wrapper_of
 from bneck.runs.report import write_report
 from bneck.runs.search.cluster import open_pool
+from bneck.runs.search.course import Course
 from bneck.runs.search.experiment import Experiment
 from bneck.runs.search.settings import BlockSettings, SearchSettings, restored
+from bneck.runs.search.speed import SpeedJob, measured_speed
 from bneck.runs.search.workers import WorkerPool
 from bneck.runs.start import Start
 from bneck.specs.errors import InputError
@@ -53,6 +55,7 @@ class Run:
     ) -> None:  # fmt: skip
         self.folder, self.settings, self.data = folder, settings, data
         self.record, self.progress = record, progress
+        self.course = Course(progress, settings)
         # A copy, so that a resumed run narrows what it began with, from wherever it is resumed.
         self.seed_file = folder.scratch / "seed.yaml"
         folder.scratch.mkdir(parents=True, exist_ok=True)
@@ -118,7 +121,9 @@ class Run:
     def stage(self, name: str) -> Iterator[None]:
         """Count a stage's time; it is kept when the stage ends."""
         start = time.perf_counter()
+        self.course.enter(name)
         yield
+        self.course.leave()
         self.ledger.append({"event": "stage", "name": name, "seconds": time.perf_counter() - start})
         seconds: dict[str, float] = {}
         for entry in self.ledger.all(event="stage"):
@@ -126,6 +131,15 @@ class Run:
         self.record["stages"] = [StageRecord(name=n, seconds=s) for n, s in seconds.items()]
         self.record["seconds"] = sum(seconds.values())
         self.save()
+
+    def say_how_long(self, seed: NetSpec, seed_ms: float, others: Mapping[str, float]) -> None:
+        """Time the seed network's first steps here, and say how long the rest takes.
+
+        `others` are the seconds of stages that do not train, where they are known.
+        """
+        job = SpeedJob(spec=seed, experiment=self.experiment, settings=self.settings.training)
+        speed = measured_speed(self.pool, job)
+        self.course.timed(speed, self.record["data"]["splits"], seed_ms, others)
 
     def network_record(self, spec: NetSpec, table: LatencyTable | None = None) -> NetworkRecord:
         """A network as the run's record holds it, estimated where there is a table for it."""
@@ -178,6 +192,7 @@ def new_run(
     run = Run(RunFolder(path), settings, data, record, progress)
     write_text(run.seed_file, to_text(seed))
     run.save()
+    run.course.announce(seed.name)
     return run
 
 
@@ -195,4 +210,7 @@ def resumed_run(folder: RunFolder, record: Any, progress: Progress) -> Run:
         raise InputError(
             f"{folder.run_json} lacks the settings of a search; start a new run"
         ) from None
-    return Run(folder, settings, data, record, progress)
+    run = Run(folder, settings, data, record, progress)
+    if record["state"] != "finished":
+        run.course.announce(load(run.seed_file).name)
+    return run

@@ -19,7 +19,7 @@ from bneck.nas.space import Tokens
 from bneck.nas.study import Asked, Study, Trial
 from bneck.nets.supernet import Supernet
 from bneck.nets.weights import load_weights, save_weights
-from bneck.runs.progress import PERCENT, Following, Marker
+from bneck.runs.progress import Following, Marker
 from bneck.runs.search.experiment import Experiment
 from bneck.runs.search.jobs import Outcome, ProxyJob, check_finite, outcome_of, proxy_job
 from bneck.runs.search.run import Run
@@ -118,7 +118,7 @@ def shared_weights(run: Run, space: BlockSpace, epochs: float) -> dict[str, Any]
         checkpoint=run.folder.scratch / "supernet.checkpoint",
         mark=run.folder.scratch / "supernet.mark",
     )  # fmt: skip
-    run.progress.stage("training the supernet, percent", PERCENT)
+    run.progress.stage("training the supernet", 1)
     trained: dict[str, Any] = {"epochs": epochs}
 
     def done(index: int, failed: str | None) -> None:
@@ -155,7 +155,7 @@ def rank_correlation(run: Run, study: Study, training: Settings) -> dict[str, An
     """
     chosen = spread([trial for trial in study.trials if trial.failed is None], CHECKED)
     missing = [t for t in chosen if not run.ledger.find(event=ALONE, number=t.number)]
-    run.progress.stage(f"training {len(missing)} networks alone, to compare", len(missing))
+    run.progress.stage("training networks alone, to compare", len(missing))
     jobs = [
         ProxyJob(
             spec=study.space.decode(trial.tokens), experiment=run.experiment, settings=training,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from bneck.costs.laws import BLOCK
@@ -10,7 +10,7 @@ from bneck.nas.allocation.allocator import GRID
 from bneck.nas.allocation.drawn import smallest
 from bneck.nas.netadapt import narrowest
 from bneck.runs.search.finals import Handover
-from bneck.runs.search.latency import Latencies, glanced_ms, known_table, measured_ms
+from bneck.runs.search.latency import Latencies, clock_seconds, glanced_ms, known_table, measured_ms
 from bneck.runs.search.run import Run
 from bneck.runs.search.settings import target_ms
 from bneck.specs.errors import InputError
@@ -52,7 +52,7 @@ def check_targets(run: Run, seed: NetSpec) -> None:
         certain = [_is_clear(run, seed, target, *times, measure) for target in run.settings.targets]
         if all(certain):
             break
-    run.ledger.append({"event": "target checked"})
+    run.ledger.append({"event": "target checked", "seed_ms": seed_ms})
 
 
 def _is_clear(
@@ -95,6 +95,20 @@ def _larger(seed: NetSpec, limit_ms: float, measure: Measure) -> str:
         return f"search from --seed-network {slower[0][1]} ({slower[0][0]:.3f} ms) or set a lower target"
     ms, name = timed[-1]
     return f"even {name} runs in {ms:.3f} ms: train that one as it is, or set a lower target"
+
+
+def say_how_long(
+    run: Run, seed: NetSpec, given: Handover | None, measured: Mapping[str, int]
+) -> None:
+    """Time the first steps of the seed network, and say how long the search takes.
+
+    `measured` says how many networks a stage measures.
+    """
+    checked = run.ledger.find(event="target checked") or {}
+    seed_ms = checked.get("seed_ms") if given is None else given.reference_ms
+    if seed_ms is not None:  # runs that were begun before did not write it down
+        seed_ms = float(seed_ms)
+        run.say_how_long(seed, seed_ms, clock_seconds(run, seed, seed_ms, measured))
 
 
 def settle_target(

@@ -15,7 +15,7 @@ from bneck.nas.netadapt import Proposal, Step, Trial
 from bneck.nets.importance import Importance
 from bneck.nets.shrink import importance_of_kept
 from bneck.records.run import NetworkRecord, ProposalRecord
-from bneck.runs.progress import PERCENT, Following
+from bneck.runs.progress import Following
 from bneck.runs.search.experiment import Experiment
 from bneck.runs.search.jobs import Outcome, Parent, TrainJob, TrialJob, train_job, trial_job
 from bneck.runs.search.run import Run
@@ -50,17 +50,26 @@ def train_all(run: Run, jobs: dict[str, TrainJob]) -> dict[str, dict[str, Any]]:
     """Outcomes by job name."""
     wanted = [name for name in jobs if run.ledger.find(event="trained", name=name) is None]
     if wanted:
-        run.progress.stage(f"training {len(wanted)} networks, percent", PERCENT * len(wanted))
+        roles = dict.fromkeys(name.partition("-")[0] for name in wanted)
+        run.progress.stage(f"training {', '.join(roles)}", len(wanted))
 
     def done(index: int, outcome: Outcome) -> None:
         name = wanted[index]
         run.ledger.append({"event": "trained", "name": name, **outcome})
         jobs[name].checkpoint.unlink(missing_ok=True)
         run.progress.say(f"{name}: {run.metric} {outcome['score']:.1%}")
+        narrow = [e for e in _trained(run, jobs) if not e["name"].startswith("seed")]
+        if narrow:
+            best = max(narrow, key=lambda entry: float(entry["score"]))
+            run.progress.note(f"best so far: {best['name']} with {run.metric} {best['score']:.1%}")
 
     with Following(run.progress, [jobs[name].mark for name in wanted]):
         run.pool.run(train_job, [(jobs[name],) for name in wanted], done)
-    return {e["name"]: e for e in run.ledger.all(event="trained") if e["name"] in jobs}
+    return {entry["name"]: entry for entry in _trained(run, jobs)}
+
+
+def _trained(run: Run, jobs: Mapping[str, TrainJob]) -> list[dict[str, Any]]:
+    return [entry for entry in run.ledger.all(event="trained") if entry["name"] in jobs]
 
 
 def record_outcomes(record: NetworkRecord, outcomes: Sequence[Mapping[str, Any]]) -> None:

@@ -27,7 +27,19 @@ from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
 from bneck.tasks.classify.classes import IMAGENET, by_name
 from bneck.tasks.classify.scoring import divergence, evaluate, loss
-from bneck.tasks.data import Answers, Data, Dataset, Indices, Learning, Left, Opened, Scores, Size
+from bneck.tasks.data import (
+    Answers,
+    Array,
+    Classified,
+    Data,
+    Dataset,
+    Indices,
+    Learning,
+    Left,
+    Opened,
+    Scores,
+    Size,
+)
 from bneck.training.processes import ALONE, ProcessGroup
 from bneck.training.settings import Settings
 
@@ -149,6 +161,38 @@ class ImageData(Data):
                 progress.advance(len(batch[1]))
 
         return evaluate(answers, batches(), total=group.total).scores(split)
+
+    def classified(self, answers: Answers, split: str, progress: Progress) -> Classified:
+        images = self._images(split)
+        every = np.arange(len(images.labels))
+        progress.stage(f"comparing mistakes on {split}", len(every))
+        truths, guesses, shares = list[Any](), list[Any](), list[Any]()
+        for batch, labels in eval_batches(
+            images, every, resolution=answers.spec.resolution, batch=BATCH,
+            normalisation=answers.normalisation,
+        ):  # fmt: skip
+            found = torch.from_numpy(answers(batch)[0]).softmax(1)
+            truths.append(labels)
+            guesses.append(found.argmax(1))
+            shares.append(found.gather(1, labels[:, None])[:, 0])
+            progress.advance(len(labels))
+        unread = list(getattr(images, "bad", ()))  # of a stream; cached ones can all be read
+        return Classified(
+            np.setdiff1d(every, unread),
+            *(torch.cat(one).numpy() for one in (truths, guesses, shares)),
+        )
+
+    def picture(self, split: str, index: int, resolution: int) -> Array:
+        plain = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        (batch, _), *_ = eval_batches(
+            self._images(split),
+            np.array([index]),
+            resolution=resolution,
+            batch=1,
+            normalisation=plain,
+        )
+        found: Array = (255 * batch[0]).round().clamp(0, 255).byte().numpy()
+        return found
 
     def _images(self, split: str) -> Images:
         images: Images = self.open().others if split == "val" else self.open().train

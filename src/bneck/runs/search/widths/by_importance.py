@@ -21,9 +21,10 @@ from bneck.records.files import write_text
 from bneck.runs.search.finals import handed_over
 from bneck.runs.search.jobs import Parent
 from bneck.runs.search.latency import Latencies, table_for
+from bneck.runs.search.mistakes import compare_mistakes
 from bneck.runs.search.run import Run
 from bneck.runs.search.ship import Result, compared, measure_finals, ship
-from bneck.runs.search.target import check_targets, settle_target
+from bneck.runs.search.target import check_targets, say_how_long, settle_target
 from bneck.runs.search.trials import record_outcomes, train_all
 from bneck.runs.search.widths.candidates import Candidate, simpler_ways
 from bneck.runs.search.widths.clocks import CLOCKS, by_clocks
@@ -52,6 +53,8 @@ def search_by_importance(run: Run, seed: NetSpec) -> None:
     with run.stage("target"):
         if given is None:
             check_targets(run, seed)
+    # Both networks are measured until two times of day agree; at the end all are, with the seed network.
+    say_how_long(run, seed, given, {"widths": 2 * CLOCKS, "export and measure": 4})
     with run.stage("latency table"):
         table = (
             table_for(run, seed, reference, given.reference_ms) if given else table_for(run, seed)
@@ -68,6 +71,7 @@ def search_by_importance(run: Run, seed: NetSpec) -> None:
     for target in reversed(targets):
         first, family = target == targets[0], run.record.get("family", [])
         if any(one["target"] == target for one in family):
+            run.course.skip_target()
             continue
         limit_ms = settle_target(run, seed, latencies, target, given)
         _Narrowing(run, parent, latencies, limit_ms, "" if first else target).carry()
@@ -113,6 +117,7 @@ class _Narrowing:
         for number in range(ROUNDS):
             candidates, allocation = self._candidates(number, aim_ms)
             if miss == "below" and last in {one.spec.digest() for one in candidates.values()}:
+                run.course.skip_target()
                 return  # there is no wider one within the target
             with run.stage("train result"):
                 best = self._trained(candidates, allocation)
@@ -125,6 +130,8 @@ class _Narrowing:
             with run.stage("export and measure"):
                 ship(run, result)
                 measure_finals(run, result)
+                if not self.further:
+                    compare_mistakes(run, result)
             for _, network in compared(run):
                 spec = from_text(network["spec"])
                 if spec.resolution == self.parent.spec.resolution:
@@ -136,6 +143,7 @@ class _Narrowing:
             if (miss := missed(ms, mean_ms, self.limit_ms)) is None:
                 return
             last = chosen.spec.digest()
+            run.course.again()
             if miss == "above":
                 aim_ms *= SAFER
                 run.progress.say(

@@ -14,9 +14,10 @@ from bneck.runs.search.finals import Handover, handed_over
 from bneck.runs.search.fitting import HIGH, LOW, fit_by_clock
 from bneck.runs.search.jobs import Parent
 from bneck.runs.search.latency import Latencies, record_table, table_for
+from bneck.runs.search.mistakes import compare_mistakes
 from bneck.runs.search.run import Run
 from bneck.runs.search.ship import Result, measure_finals, ship
-from bneck.runs.search.target import check_targets, settle_target
+from bneck.runs.search.target import check_targets, say_how_long, settle_target
 from bneck.runs.search.trials import Judge, job_for, proposal_record, record_outcomes, train_all
 from bneck.runs.search.widths.seed import keep_longer_seed, longer_seed, teacher_of, trained_seed
 from bneck.specs.errors import InputError
@@ -38,6 +39,7 @@ def search_by_netadapt(run: Run, seed: NetSpec) -> None:
     if given is None:
         with run.stage("target"):
             check_targets(run, seed)
+    say_how_long(run, seed, given, {"export and measure": 3})
     with run.stage("latency table"):
         table = _table(run, seed, given, narrows)
     latencies = Latencies(run, given.reference if given else seed, table)
@@ -66,6 +68,7 @@ def search_by_netadapt(run: Run, seed: NetSpec) -> None:
     with run.stage("export and measure"):
         ship(run, result)
         measure_finals(run, result)
+        compare_mistakes(run, result)
 
 
 def _table(run: Run, seed: NetSpec, given: Handover | None, narrows: bool) -> LatencyTable:
@@ -115,6 +118,7 @@ def narrowed(
     fastest_ms = table.estimate_ms(narrowest(seed, kinds=kinds))
     # An estimate is off by the table's usual error, so the first aim is that much below the limit.
     aim_ms = max(fastest_ms, limit_ms * (1 - table.error().median))
+    seed_ms = table.estimate_ms(spec)
     steps: list[StepRecord] = []
     seconds = 0.0
     with run.stage("adapt"):
@@ -128,6 +132,8 @@ def narrowed(
                 judge.keep(step)
                 steps.append(_step_record(step, judge.score))
                 spec, accuracy = step.kept.proposal.spec, step.kept.accuracy
+                shown = (seed_ms - step.kept.proposal.estimated_ms) / max(1e-9, seed_ms - aim_ms)
+                run.course.expect(shown)
             seconds += time.perf_counter() - begun
             measured = latencies.verified_ms(spec)
             if measured <= limit_ms * SURE:

@@ -1,0 +1,309 @@
+"""What a person sees of a long run: on a terminal, a narrow one, one without colors, and in a file."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bneck.cli.bars import bars
+from bneck.cli.ending import print_search, print_training
+from bneck.devices.protocol import Protocol
+from bneck.records.progress import Silent, about
+from bneck.runs.progress import Steps
+from bneck.runs.search.course import Course, Trainings
+from bneck.runs.search.speed import Speed
+from bneck.tasks.registry import task
+from commands import Call, refusal
+
+COLOR = re.compile(r"\x1b\[[0-9;]*(3[0-7]|38|9[0-7])[0-9;]*m")
+CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+LONG = "training a network with a name that is much longer than the whole terminal is wide"
+
+
+def in_terminal(*arguments: str, columns: int, **environment: str) -> str:
+    """What `bneck` writes to a terminal of its own."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bneck", *arguments], stdout=theirs, stderr=theirs, stdin=theirs,
+        env={**kept, "TERM": "xterm-256color", **environment},
+    )  # fmt: skip
+    os.close(theirs)
+    written = b""
+    try:
+        while part := os.read(ours, 65536):
+            written += part
+    except OSError:  # the other side is closed
+        pass
+    process.wait()
+    os.close(ours)
+    return written.decode().replace("\r\n", "\n")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    record = {
+        "format": 2, "kind": "train", "state": "finished", "task": "classify", "metric": "top-1",
+        "version": "0", "started": "2026-11-27T08:00:00+00:00", "name": "v3-large-0.75+relu@192",
+        "scores": {"val": {"score": 0.815}},
+    }  # fmt: skip
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "run.json").write_text(json.dumps(record))
+    return tmp_path
+
+
+class TestTables:
+    def test_a_terminal_of_60_columns_has_a_paragraph_per_row(self, folder: Path) -> None:
+        wide = in_terminal("runs", str(folder), columns=200)
+        assert len(wide.strip().splitlines()) == 3  # heads, a rule, the run
+        lines = CODES.sub("", in_terminal("runs", str(folder), columns=60)).splitlines()
+        told = [line for line in lines if str(folder)[:20] not in line]
+        assert max(map(len, told)) <= 60
+        text = " ".join(line.strip() for line in told).replace("\xa0", " ")
+        for words in (
+            "kind train",
+            "network v3-large-0.75+relu@192",
+            "score top-1 81.5%",
+            "state finished",
+        ):
+            assert words in text
+
+    def test_sentences_end_between_words(self) -> None:
+        lines = CODES.sub("", in_terminal("count", "v4-huge", columns=60)).splitlines()
+        assert len(lines) > 1
+        assert max(map(len, lines)) <= 60
+        known = " ".join(line.strip() for line in lines)
+        assert known.startswith("bneck: there is no network 'v4-huge'")
+        assert " A width, variants and a resolution " in known.replace("  ", " ")
+
+    def test_without_colors(self, folder: Path) -> None:
+        assert not COLOR.search(in_terminal("runs", str(folder), columns=60, NO_COLOR="1"))
+
+    def test_a_file_has_no_codes_and_whole_rows_whatever_columns_says(self, folder: Path) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "bneck", "runs", str(folder)], capture_output=True, text=True,
+            env={**os.environ, "COLUMNS": "60"},
+        )  # fmt: skip
+        assert "\x1b" not in done.stdout
+        assert "v3-large-0.75+relu@192" in done.stdout
+        assert len(done.stdout.strip().splitlines()) == 3
+
+
+class TestBars:
+    def test_a_file_has_a_line_per_stage_with_its_place_and_the_time_left(self) -> None:
+        file = io.StringIO()
+        with bars(Console(file=file, width=60)) as told:
+            told.course(3, 8, 300.0)
+            told.stage("measuring rows", 213)
+            told.say("latency table: :car: [red]" + "a long sentence " * 10)
+            told.stage("training the supernet", 1)
+        assert file.getvalue().splitlines() == [
+            "[3/8] measuring rows (213), about 5 min left in all",
+            "latency table: :car: [red]" + "a long sentence " * 10,
+            "[3/8] training the supernet, about 5 min left in all",
+        ]
+
+    def test_a_long_stage_in_a_file_says_how_far_it_is(self) -> None:
+        file = io.StringIO()
+        with bars(Console(file=file), say_s=0.0) as told:
+            told.stage("training found, uniform", 4)
+            told.note("best so far: found with top-1 81.0%")
+            told.advance(1.5)
+        assert file.getvalue().splitlines() == [
+            "training found, uniform (4)",
+            "  38 %; best so far: found with top-1 81.0%",
+        ]
+
+    @pytest.mark.parametrize("width", [60, 100])
+    def test_a_bar_fits_its_terminal_with_place_percent_and_best_so_far(self, width: int) -> None:
+        file = io.StringIO()
+        console = Console(
+            file=file, force_terminal=True, width=width, legacy_windows=False, _environ={}
+        )
+        with bars(console) as told:
+            told.course(7, 8, 3600.0)
+            told.stage(LONG, 2)
+            told.note("best so far: found with top-1 81.0%")
+            told.advance(1)
+            told._live.refresh()
+        lines = [
+            line for line in re.split(r"[\r\n]", CODES.sub("", file.getvalue())) if line.strip()
+        ]
+        assert max(map(len, lines)) <= width
+        bar, below = lines[-2:]
+        assert bar.startswith("[7/8] training")
+        assert "50%" in bar
+        assert below.startswith(
+            "about 60 min left in all; best so far: found with top-1 81."[:width]
+        )
+
+    def test_a_terminal_that_cannot_move_its_cursor_has_lines(self) -> None:
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=True, width=60, _environ={"TERM": "dumb"})
+        with bars(console) as told:
+            told.stage("measuring", 3)
+        assert CODES.sub("", file.getvalue()) == "measuring (3)\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(2, "under 10 s"), (44, "40 s"), (94, "90 s"), (96, "2 min"), (5400, "90 min"), (9000, "2.5 h"),
+     (3 * 86400, "3 days")],
+)  # fmt: skip
+def test_a_time_as_people_say_it(seconds: float, words: str) -> None:
+    assert about(seconds) == words
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.place: tuple[int, int, float | None] = (0, 0, None)
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+    def course(self, number: int, of: int, left_s: float | None) -> None:
+        self.place = number, of, left_s
+
+
+def test_a_training_says_how_long_it_takes_from_its_first_steps() -> None:
+    heard, clock = Heard(), iter([100.0, 100.0, 100.6, 101.2, 101.8])
+    steps = Steps(heard, "training tiny", clock=lambda: next(clock))
+    for done in range(1, 6):
+        steps(done, 103, 0.5)
+    # Three steps after the first one took 1.8 s; 99 are left then.
+    assert heard.said == ["training tiny: 103 steps, about 60 s left; the first 3 took 600 ms each"]
+
+
+class TestCourse:
+    def test_the_time_of_trainings_by_hand(self) -> None:
+        speed = Speed(training_s=0.01, output_s=0.002)
+        images = {"train": 1000, "val": 500}
+        # 3 epochs x 1000 images x (0.5 x 10 ms + 2 ms of the teacher) = 21 s; 500 x 1 ms to score
+        assert Trainings(2, 3.0, 0.5, taught=True).seconds(speed, images) == pytest.approx(2 * 21.5)
+
+    def test_a_search_counts_its_parts_and_corrects_its_estimate(self) -> None:
+        heard, course = Heard(), made(Heard())
+        course.progress = heard
+        course.announce("tiny at 32 px")
+        assert heard.said[0].startswith(
+            "search from tiny at 32 px to 60% and 50% on this machine, in 11 parts: "
+        )
+        assert "; 6 choose widths (50%); " in heard.said[0]
+        for name in ("images", "target"):
+            course.enter(name)
+            course.leave()
+        speed = Speed(training_s=0.001, output_s=0.0)
+        course.timed(speed, {"train": 100, "val": 10}, 4.0, {"latency table": 7.0})
+        # Seed: 4 epochs x 100 x 1 ms = 0.4 s, importance 0.1 s. Two workers. Each target trains found,
+        # uniform and a lower resolution for 8 epochs and one from random weights for 12, at half and 0.6
+        # of the seed's size; the seed network goes on for 8 at its own size: 0.5 x 3.6 + 0.8 = 2.6 s.
+        expected = 7.0 + 0.4 + 0.1 + max(0.8, 2.6 / 2) + 0.6 * 3.6 / 2
+        assert heard.place[:2] == (2, 11)
+        assert heard.place[2] == pytest.approx(expected, abs=0.05)
+        course.enter("widths")
+        assert heard.place[0] == 6
+        course.enter("export and measure")
+        course.again()  # the target was missed
+        course.enter("widths")
+        assert heard.place[:2] == (9, 14)
+        course.enter("train result")
+        course.enter("export and measure")
+        course.skip_target()  # another run of the same folder was there
+        assert course.now + 1 == 14
+
+
+def made(progress: Silent) -> Course:
+    """The course of a search with two targets, from random weights."""
+    from bneck.runs.search.settings import SearchSettings, proposals, tuning
+
+    chosen = task("classify")
+    training = chosen.recipe(None, images=100, epochs=4.0, started=False, seed=0)
+    recovery = chosen.recipe(None, images=100, epochs=8.0, started=False, seed=0)
+    return Course(progress, SearchSettings(
+        task="classify", options=chosen.Options(), seed_network="tiny", resolution=32, targets=("60%", "50%"),
+        training=training, recovery=recovery, tuning=tuning(training), steps=1, delta=0.01,
+        kinds=proposals(tail=True), heldout=0.2, repeats=1, seed=0, workers=2,
+    ))  # fmt: skip
+
+
+def test_how_long_a_race_takes_by_its_protocol() -> None:
+    # 2 loads of 3 rounds; each of 10 models runs for 20 ms after 2 runs of 1 ms, the reference of 2 ms
+    # max(3, 10 / 2) + 3 times: 10 x 6 x (22 + 16) ms
+    protocol = Protocol(rounds=3, loads=2, burst_ms=20.0)
+    assert protocol.seconds(10, 2.0, 1.0) == pytest.approx(2.28)
+
+
+def searched(**changed: Any) -> dict[str, Any]:
+    return {
+        "run": "runs/a b", "metric": "top-1", "measured_latency_ms": 0.298, "target_ms": 0.305,
+        "meets_target": True, "score": 0.765, "baseline": {"score": 0.68, "latency_ms": 0.3},
+        "found": {"name": "v3-small-narrowed", "title": "by importance"}, **changed,
+    }  # fmt: skip
+
+
+class TestEndings:
+    def test_a_search_ends_with_verdict_files_and_the_next_command(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        print_search(searched())
+        assert capsys.readouterr().out.splitlines() == [
+            "compared with uniform width: top-1 68.0% at 0.300 ms",
+            "v3-small-narrowed (by importance): 0.298 ms measured, meets the target of 0.305 ms; top-1 76.5%",
+            "files: runs/a b/report.html, runs/a b/found/model.onnx",
+            "next:  bneck quantize 'runs/a b'",
+        ]
+
+    def test_one_that_misses_its_target_is_measured_again(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        print_search(searched(meets_target=False))
+        *_, verdict, _, then = capsys.readouterr().out.splitlines()
+        assert "MISSES the target" in verdict
+        assert then == "next:  bneck measure 'runs/a b'"
+
+    def test_what_ships_in_another_form_is_shown_an_image(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shipped = {"file": "found/model-int8.tflite", "precision": "int8", "score": 0.76}
+        print_search(searched(shipped=shipped))
+        *_, verdict, files, then = capsys.readouterr().out.splitlines()
+        assert verdict.endswith("top-1 76.5%; the file is int8, top-1 76.0%")
+        assert files.endswith("runs/a b/found/model-int8.tflite")
+        assert then == "next:  bneck predict 'runs/a b/found/model-int8.tflite' IMAGE.jpg"
+
+    def test_a_training_is_narrowed_next_with_its_task_and_images(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        record = {
+            "run": "runs/det", "task": "detect", "name": "v3-small", "data": {"path": "/photos"},
+            "scores": {"val": {"score": 0.324}},
+        }  # fmt: skip
+        print_training(task("detect"), record)
+        assert capsys.readouterr().out.splitlines() == [
+            "v3-small: mAP 32.4%",
+            "files: runs/det/report.md, runs/det/model.onnx",
+            "next:  bneck search --from runs/det --task detect --data /photos --target 50%",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [("searh", "search"), ("trian", "train"), ("qantize", "quantize")]
+)
+def test_a_misspelled_command_is_offered_the_right_one(call: Call, wrong: str, right: str) -> None:
+    said = refusal(call(wrong))
+    assert said == f"No such command '{wrong}'; did you mean '{right}'; see --help"
