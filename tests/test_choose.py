@@ -20,10 +20,11 @@ from bneck.devices.runtimes import runtime
 from bneck.nets.build import build
 from bneck.records.files import cache_folder
 from bneck.records.progress import Silent
-from bneck.records.run import RunFolder
+from bneck.records.run import FORMAT, RunFolder
 from bneck.runs.choose.known import Known, known_networks
 from bneck.runs.choose.table import device_table, draw_front
 from bneck.runs.choose.weights import at_hand
+from bneck.runs.folder import resumable
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
@@ -366,6 +367,16 @@ def test_killed_twice_it_chooses_as_if_unbroken(runs: Any, pictures: Path, tmp_p
         assert weights[0] == weights[1]
     assert not (tmp_path / "broken/scratch").exists()
     assert bneck.resume(tmp_path / "broken") == {"run": str(tmp_path / "broken"), **broken}
+
+
+def test_ctrl_c_names_the_choice_and_not_the_search_inside_it(tmp_path: Path) -> None:
+    inner = tmp_path / "search-0"
+    inner.mkdir()
+    for folder, kind in ((tmp_path, "choose"), (inner, "search")):
+        (folder / "run.json").write_text(json.dumps({"format": FORMAT, "kind": kind}))
+    with pytest.raises(KeyboardInterrupt) as caught, resumable(tmp_path), resumable(inner):
+        raise KeyboardInterrupt
+    assert caught.value.__notes__ == [f"resume it with: bneck choose --resume {tmp_path}"]
 
 
 def test_imports_in_the_cache_are_at_hand_and_damaged_ones_are_left_out(

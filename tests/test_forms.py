@@ -94,6 +94,35 @@ def test_openvino_fuses_every_nonlinearity_in_float(name: str) -> None:
     assert found["Eltwise:f32"] + found["Math:f32"] <= 2 * squeezes
 
 
+@pytest.mark.parametrize("name", ["v4-conv-small@64", "lcnet@64"])
+def test_layouts_change_at_the_ends_and_at_squeezes_alone(name: str) -> None:
+    """A squeeze's two small convolutions see one pixel, which needs no layout of its own.
+
+    ONNX Runtime's own layout holds channels in eights or sixteens, and all widths of these two are such.
+    """
+    squeezes = sum(layer.kind == "squeeze" for layer in layers(network(name)))
+    found = operators(name, "onnxruntime", "fp32")
+    assert found["ReorderInput"] <= squeezes
+    assert found["ReorderOutput"] <= 1 + 2 * squeezes
+    assert found["Transpose"] == 0
+    for precision, inside in (("fp32", 2 * squeezes), ("int8", 0)):
+        found = operators(name, "openvino", precision)
+        assert sum(n for kind, n in found.items() if kind.startswith("Reorder:")) <= 2 + inside
+        assert not any(kind.startswith("Transpose") for kind in found)
+
+
+@pytest.mark.slow  # lowering takes seconds for a network
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("name", NAMES)
+def test_executorch_gives_the_whole_graph_to_xnnpack(name: str, precision: str) -> None:
+    """In float a hard sigmoid leaves the conversion of its two numbers outside, one value each."""
+    found = operators(name, "executorch", precision)
+    gates = sum(layer.kind == "squeeze" for layer in layers(network(name)))
+    hard = precision == "fp32" and network(name).se_gate == "hsigmoid"
+    numbers = {"dim_order_ops::_to_dim_order_copy": 2 * gates} if hard and gates else {}
+    assert found == {"DELEGATE": 1, **numbers}
+
+
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_half_precision_weights_run_as_float_ones(engine: str) -> None:
     for name in NAMES[:2]:

@@ -81,6 +81,7 @@ def test_another_task_than_the_run_s(classifier: Path, call: Call, tmp_path: Pat
         ),
         (("train", "--resume", "run", "--epochs", "3"), "--epochs cannot be changed by --resume"),
         (("search", "--resume", "run", "--seed", "0"), "--seed cannot be changed by --resume"),
+        (("choose", "--resume", "run", "--seed", "0"), "--seed cannot be changed by --resume"),
         (("search", "--trials", "3"), "--trials goes with --from-scratch"),
         (("import", "--list", "--as", "v2"), "--list prints what is known and imports nothing"),
         (("quantize", "run", "--epochs", "0", "--lr", "1e-4"), "--lr goes with --epochs above 0"),

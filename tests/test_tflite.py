@@ -84,17 +84,18 @@ class TestSameAsTheNet:
 
 
 class TestFile:
-    def test_no_transpose_and_padding_only_where_same_does_not_fit(self) -> None:
-        spec = network("v3-large@64")
+    @pytest.mark.parametrize("name", ["v3-large@64", "v4-conv-small@64", "lcnet@64"])
+    def test_no_transpose_and_padding_only_where_same_does_not_fit(self, name: str) -> None:
+        spec = network(name)
         found = operators(written(spec, folded_weights(trained(spec))))
         assert "TRANSPOSE" not in found
         assert "RESHAPE" not in found
-        # Symmetric padding at stride 2 and even sizes is no SAME: the stem and the four bnecks
+        # Symmetric padding at stride 2 and even sizes is no SAME: the stem and the four rows
         # that halve 32, 16, 8 and 4 pixels.
         odd = [x for x in layers(spec) if x.kernel > 1 and pads("same", x) != pads("symmetric", x)]
         assert found.count("PAD") == len(odd) == 5
-        padded = replace(spec, padding="same")
-        assert "PAD" not in operators(written(padded, folded_weights(trained(padded))))
+        same = replace(spec, padding="same")
+        assert "PAD" not in operators(written(same, folded_weights(trained(same))))
 
     def test_weights_lie_at_aligned_places(self) -> None:
         spec = network("v3-small@32")

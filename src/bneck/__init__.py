@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bneck.paper.reproduce import reproduce as reproduce
     from bneck.records.listing import list_runs as list_runs
     from bneck.runs.choose.main import choose as choose
+    from bneck.runs.choose.resume import resume as resume
     from bneck.runs.compare import compare as compare
     from bneck.runs.data import convert as convert
     from bneck.runs.demo import demo as demo
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from bneck.runs.predict import predict as predict
     from bneck.runs.quantize import quantize as quantize
     from bneck.runs.report import write_report as write_report
-    from bneck.runs.resume import resume as resume
     from bneck.runs.search.latency import latency_table as latency_table
     from bneck.runs.search.main import search as search
     from bneck.runs.train import train as train
@@ -61,7 +61,7 @@ _HOMES = {
     "predict": "bneck.runs.predict",
     "quantize": "bneck.runs.quantize",
     "reproduce": "bneck.paper.reproduce",
-    "resume": "bneck.runs.resume",
+    "resume": "bneck.runs.choose.resume",
     "scale_width": "bneck.specs.transforms",
     "search": "bneck.runs.search.main",
     "to_text": "bneck.specs.text",
