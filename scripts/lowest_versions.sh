@@ -35,8 +35,10 @@ with open(sys.argv[2], "w") as file:
     file.write("\n".join(lines) + "\n")
 END
 
-"$python" -m pip install -q --disable-pip-version-check -c "$folder/constraints.txt" "$root[$extras]"
-"$python" -m pip list --disable-pip-version-check > "$folder/installed.txt"
+# Without -q, for the conflict that pip found is only told there.
+"$python" -m pip install --progress-bar off -c "$folder/constraints.txt" "$root[$extras]" > "$folder/pip.log" 2>&1 ||
+  { grep -A 9 "conflict is caused by" "$folder/pip.log" || tail -n 9 "$folder/pip.log"; exit 1; }
+"$python" -m pip list > "$folder/installed.txt"
 cd "$folder"
 bneck=venv/bin/bneck
 export OMP_NUM_THREADS=1 XDG_CACHE_HOME=$PWD/cache

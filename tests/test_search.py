@@ -184,7 +184,8 @@ class TestFinished:
         for one in known["worst"]:
             assert one["found"] != one["true"]
             assert one["found_probability"] < 0.5
-            assert Image.open(run.path / one["picture"]).size == (32, 32)
+            with Image.open(run.path / one["picture"]) as image:
+                assert image.size == (32, 32)
 
     def test_measured_networks_have_full_records(
         self, run: Run, simulated: SimulatedDevice

@@ -23,7 +23,7 @@ def networks() -> bneck.NetSpec:
     narrow: bneck.NetSpec = bneck.scale_width(spec, 0.75)
     cost: bneck.Count = bneck.count(narrow)
     params: int = cost.params
-    known: list[str] = bneck.zoo()
+    known: list[dict[str, Any]] = bneck.zoo("v3-*")
     net = bneck.build(narrow, seed=0)
     print(params, known, sum(p.numel() for p in net.parameters()))
     return bneck.from_text(bneck.to_text(narrow))
