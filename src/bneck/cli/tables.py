@@ -99,8 +99,29 @@ def quantize_table(record: Mapping[str, Any]) -> Table:
     )
 
 
+def ship_table(record: Mapping[str, Any]) -> Table:
+    """Every file of `bneck ship`, the one that is kept marked."""
+    rows = []
+    for number, row in enumerate(record["rows"]):
+        times = row["latency_ms"] or {}
+        timed = [f"{times[key]:.3f}" if times else "-" for key in ("median", "p10", "p90")]
+        rows.append([
+            "->" if number == record["picked"] else "", row["runtime"], row["precision"],
+            f"{row['size_mb']:.2f}", "-" if row["score"] is None else f"{row['score']:.1%}",
+            "-" if row["loss"] is None else f"{row['loss']:+.1f}", *timed,
+            "-" if row["ratio"] is None else f"{row['ratio']:.2f}",
+            "-" if row["memory_mb"] is None else f"{row['memory_mb']:.1f}",
+        ])  # fmt: skip
+    columns = (
+        "", "runtime", "precision", "MB", record["metric"], "points lost", "median ms", "p10", "p90",
+        "of its fp32", "memory MB",
+    )  # fmt: skip
+    title = f"{record['network']} on {record['device']}, {record['images']['val']} val images"
+    return new_table(title, columns, rows, left=(0, 1, 2))
+
+
 def search_summary(record: Mapping[str, Any]) -> str:
-    """What a finished search found, in four lines."""
+    """What a finished search found, in five lines, the last with what to do next."""
     folder, shipped = Path(record["run"]), record.get("shipped")
     met = "meets" if record["meets_target"] else "MISSES"
     baseline, metric = record["baseline"], record.get("metric", "top-1")
@@ -124,7 +145,8 @@ def search_summary(record: Mapping[str, Any]) -> str:
         f"{record['target_ms']:.3f} ms\n"
         f"{metric} {record['score']:.1%}; uniform width {baseline['score']:.1%} at "
         f"{baseline['latency_ms']:.3f} ms{others}\n"
-        f"report: {folder / 'report.html'}\nmodel:  {file}{score}{family}"
+        f"report: {folder / 'report.html'}\nmodel:  {file}{score}{family}\n"
+        f"next:   bneck ship {folder}  (every runtime and precision, scored and timed)"
     )
 
 
