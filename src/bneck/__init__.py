@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bneck.runs.report import write_report as write_report
     from bneck.runs.search.latency import latency_table as latency_table
     from bneck.runs.search.main import search as search
+    from bneck.runs.ship.main import ship as ship
     from bneck.runs.train import train as train
     from bneck.specs.errors import InputError as InputError
     from bneck.specs.network import NetSpec as NetSpec
@@ -64,6 +65,7 @@ _HOMES = {
     "resume": "bneck.runs.choose.resume",
     "scale_width": "bneck.specs.transforms",
     "search": "bneck.runs.search.main",
+    "ship": "bneck.runs.ship.main",
     "to_text": "bneck.specs.text",
     "train": "bneck.runs.train",
     "write_report": "bneck.runs.report",

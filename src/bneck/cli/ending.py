@@ -64,9 +64,7 @@ def print_search(record: Mapping[str, Any]) -> None:
 def _after_search(folder: Path, record: Mapping[str, Any]) -> str:
     if not record["meets_target"]:  # by how much depends on the minute
         return command("measure", folder)
-    if record.get("shipped"):
-        return command("predict", folder / record["shipped"]["file"], IMAGE)
-    return command("quantize", folder)
+    return command("ship", folder)
 
 
 def print_front(record: Mapping[str, Any]) -> None:

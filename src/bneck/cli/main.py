@@ -126,8 +126,8 @@ def convert(
 
 for command in (
     networks.show, networks.count, networks.zoo, ship.measure, choose.choose, search.search, train.train,
-    predict, report, convert, ship.export, ship.quantize, ship.table, weights.evaluate, pages.reproduce,
-    pages.compare, pages.demo, overview.runs, overview.doctor,
+    predict, report, convert, ship.export, ship.quantize, ship.ship, ship.table, weights.evaluate,
+    pages.reproduce, pages.compare, pages.demo, overview.runs, overview.doctor,
 ):  # fmt: skip
     app.command()(command)
 app.command("import")(weights.import_weights)

@@ -1,4 +1,4 @@
-"""The commands about files and runtimes: measure, export, quantize."""
+"""The commands about files and runtimes: measure, export, quantize, ship, table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bneck.cli.options import (
     print_json,
     print_table,
 )
-from bneck.cli.tables import measurement_table, quantize_table
+from bneck.cli.tables import measurement_table, quantize_table, ship_table
 from bneck.specs.errors import InputError
 from bneck.tasks.options import option
 
@@ -149,6 +149,52 @@ def quantize(
     worst = ", ".join(f"{e['layer']} {e['alone']:.1%}" for e in found["layers"][:5])
     print(f"rounding one layer alone changes the scores most in {worst}")
     print_quantized(found, Path(found["rows"][0]["file"]).parent)
+
+
+@with_options("ship")
+def ship(
+    network: Annotated[str, Argument(help="The folder of a search, a training or an import.")],
+    device: Device = "local",
+    lose: Annotated[float, Option(help="Points that the file may lose to float.")] = 1.0,
+    data: Annotated[
+        Path | None, Option(help="A dataset as the task reads it; default the run's.")
+    ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        Option(
+            help="onnxruntime, litert, openvino or executorch; may be repeated; default all there are."
+        ),
+    ] = None,
+    precision: Annotated[
+        list[str] | None, Option(help="fp32, fp16 or int8; may be repeated; default all.")
+    ] = None,
+    threads: Threads = 1,
+    rounds: Annotated[int, Option(help="Shuffled rounds of timing; at least 3.")] = 20,
+    out: Annotated[
+        Path | None, Option(help="The folder to write; default ship in the run's folder.")
+    ] = None,
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Keep the fastest file that loses little, of every runtime and precision. Python: bneck.ship(run)"""
+    from bneck.runs.ship.main import ship as ship_network
+
+    with bars() as progress:
+        found = ship_network(
+            network, data=data, device=device, runtime=runtime or (), precision=precision or (), lose=lose,
+            threads=threads, rounds=rounds, out=out, progress=progress, **given,
+        )  # fmt: skip
+    if as_json:
+        print_json(found)
+        return
+    print_table(ship_table(found))
+    for one in found["skipped"]:
+        named = " ".join(part for part in (one["runtime"], one["precision"]) if part)
+        print(f"- skipped: {named}: {one['why']}")
+    for note in found["notes"]:
+        print(f"- {note}")
+    if found["file"] is not None:
+        print(f"{found['file']}\n{found['card']}")
 
 
 @with_options("table")

@@ -99,6 +99,27 @@ def quantize_table(record: Mapping[str, Any]) -> Table:
     )
 
 
+def ship_table(record: Mapping[str, Any]) -> Table:
+    """Every file of `bneck ship`, the one that is kept marked."""
+    rows = []
+    for number, row in enumerate(record["rows"]):
+        times = row["latency_ms"] or {}
+        timed = [f"{times[key]:.3f}" if times else "-" for key in ("median", "p10", "p90")]
+        rows.append([
+            "->" if number == record["picked"] else "", row["runtime"], row["precision"],
+            f"{row['size_mb']:.2f}", "-" if row["score"] is None else f"{row['score']:.1%}",
+            "-" if row["loss"] is None else f"{row['loss']:+.1f}", *timed,
+            "-" if row["ratio"] is None else f"{row['ratio']:.2f}",
+            "-" if row["memory_mb"] is None else f"{row['memory_mb']:.1f}",
+        ])  # fmt: skip
+    columns = (
+        "", "runtime", "precision", "MB", record["metric"], "points lost", "median ms", "p10", "p90",
+        "of its fp32", "memory MB",
+    )  # fmt: skip
+    title = f"{record['network']} on {record['device']}, {record['images']['val']} val images"
+    return new_table(title, columns, rows, left=(0, 1, 2))
+
+
 def front_table(record: Mapping[str, Any]) -> Table:
     """The networks of a front that were trained in full, the fastest first."""
     entries = sorted(record["blocks"]["finalists"], key=lambda entry: float(entry["measured_ms"]))

@@ -127,6 +127,7 @@ class Task(Protocol):
     paints: ClassVar[tuple[str, ...]] = ()  # options of predict that name further pictures to write
     any_size: ClassVar[bool] = False  # predictions use the module, which takes pictures of any size
     converts: ClassVar[bool] = False  # whether it converts annotations
+    answer: ClassVar[str] = "see the task"  # what its files' outputs are, for a model card
     agrees: ClassVar[str] = ""  # what `compare` calls the fraction of equal answers
     scores_epochs: ClassVar[bool] = False  # whether val is scored after every epoch, the best kept
     statistics: ClassVar[tuple[int, int]] = (512, 32)  # images, and batch, for batch norm

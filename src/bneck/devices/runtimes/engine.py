@@ -71,6 +71,9 @@ class Runtime(ABC):
     extra: ClassVar[str]
     suffix: ClassVar[str]
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    usage: ClassVar[
+        tuple[str, str]
+    ]  # imports, and how `image` (NCHW) goes through {file}, for a model card
     lacking: ClassVar[str] = ""  # what its error about an operator that it lacks looks like
     version: str
 

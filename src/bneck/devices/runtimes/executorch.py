@@ -23,6 +23,11 @@ class ExecuTorch(Runtime):
     extra = "executorch"
     suffix = ".pte"
     precisions = ("fp32", "int8")
+    usage = (
+        "import torch\nfrom executorch.runtime import Runtime",
+        'program = Runtime.get().load_program("{file}")\n'
+        'outputs = program.load_method("forward").execute([torch.from_numpy(image)])',
+    )
     lacking = r"Missing operator: \[\d+\] ([\w:.]+)"
 
     def __init__(self) -> None:

@@ -20,6 +20,12 @@ class LiteRt(Runtime):
     suffix = ".tflite"
     lacking = r"(?:builtin opcode '|unresolved custom op: )(\w+)"
     precisions = ("fp32", "fp16", "int8")
+    usage = (
+        "from ai_edge_litert.interpreter import Interpreter",
+        'net = Interpreter("{file}"); net.allocate_tensors()\n'
+        'net.set_tensor(net.get_input_details()[0]["index"], image.transpose(0, 2, 3, 1)); net.invoke()\n'
+        'outputs = [net.get_tensor(one["index"]) for one in net.get_output_details()]',
+    )
 
     def __init__(self) -> None:
         self._engine = self.needs("ai_edge_litert.interpreter")

@@ -18,6 +18,10 @@ class OnnxRuntime(Runtime):
     suffix = ".onnx"
     lacking = r"(?:No Op registered for|an implementation for) (\w+)"
     precisions = ("fp32", "fp16", "int8")
+    usage = (
+        "import onnxruntime",
+        'outputs = onnxruntime.InferenceSession("{file}").run(None, {{"image": image}})',
+    )
 
     def __init__(self) -> None:
         self._engine = self.needs("onnxruntime")

@@ -28,6 +28,11 @@ class OpenVino(Runtime):
     suffix = ".xml"
     lacking = r"No conversion rule found for operations: (\w+)-"
     precisions = ("fp32", "fp16", "int8")
+    usage = (
+        "import openvino",
+        'net = openvino.compile_model("{file}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})\n'
+        "outputs = list(net(image).values())",
+    )
 
     def __init__(self) -> None:
         self._engine = self.needs("openvino")

@@ -62,6 +62,7 @@ class Classify(Task):
     metric = Metric("top-1", "top1")
     default_network = "v3-small"
     builtin = True
+    answer = "a score per class before the softmax"
     agrees = "label_agreement"
     scores_epochs = True
     Options = ClassifyOptions

@@ -69,6 +69,7 @@ class Detect(Task):
     default_network = "v3-small+dagger"
     converts = True
     statistics = (128, 16)
+    answer = "box offsets and class logits per anchor (anchors are in the metadata); no NMS"
     agrees = "alike"
     Options = DetectOptions
     cannot: ClassVar[Mapping[str, str]] = {

@@ -39,6 +39,7 @@ class Segment(Task):
     paints = ("mask",)
     any_size = True
     statistics = (64, 8)
+    answer = "class scores per cell of 8 x 8 pixels; the largest is the class"
     agrees = "equal_pixels"
     Options = SegmentOptions
     cannot: ClassVar[Mapping[str, str]] = {

@@ -1,0 +1,1 @@
+"""`bneck ship`: the files of a trained network, judged and timed, and the one to ship."""

@@ -1,0 +1,315 @@
+"""`bneck ship`: every runtime and precision scored and timed, the fastest kept, with a card whose code runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bneck
+from bneck.cli.tables import search_summary
+from bneck.data.batches import eval_batches
+from bneck.data.pack import Packed
+from bneck.devices.places import place
+from bneck.devices.runtimes import MissingRuntime, Runtime, runtime
+from bneck.nets.build import Net, build
+from bneck.nets.weights import save_weights
+from bneck.records.run import RunFolder
+from bneck.runs.answers import FileAnswers
+from bneck.runs.load import trained
+from bneck.runs.ship.main import _check_val, _picked
+from bneck.runs.ship.rows import Row, at_hand
+from bneck.specs.errors import InputError
+from bneck.specs.network import NetSpec
+from bneck.specs.text import to_text
+from bneck.tasks.contract import Dataset
+from bneck.training.settings import Settings
+from commands import Call, refusal
+from learning import train
+from simulated_device import SimulatedDevice
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def net(tiny: NetSpec, image_data: Any, one_thread: None) -> Net:
+    settings = Settings(epochs=8, batch=16, lr=0.005, average=0.9, bn_momentum=0.1)
+    made: Net = train(build(tiny), image_data, settings)
+    return made.eval()
+
+
+@pytest.fixture
+def run(net: Net, pictures: Path, tmp_path: Path) -> Path:
+    """The folder of a run that trained the tiny net on the pictures."""
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.spec.write_text(to_text(net.spec), encoding="utf-8")
+    save_weights(net.state_dict(), folder.weights)
+    record = {
+        "format": 2, "kind": "train", "task": "classify", "state": "finished", "wrapper": {},
+        "classes": ["circle", "square", "stripes"], "options": {"seed": 0, "task": {}},
+        "data": {"name": "pictures", "path": str(pictures)},
+        "source": {"file": "start.safetensors", "license": "Apache-2.0"},
+    }  # fmt: skip
+    folder.run_json.write_text(json.dumps(record), encoding="utf-8")
+    return folder.path
+
+
+def shipped(run: Path, device: SimulatedDevice, **how: Any) -> dict[str, Any]:
+    return bneck.ship(run, device=device.name, rounds=3, **how)
+
+
+class TestShip:
+    def test_every_runtime_and_precision_and_the_fastest_kept(
+        self, run: Path, simulated: SimulatedDevice
+    ) -> None:
+        found = shipped(run, simulated)
+        rows = {(row["runtime"], row["precision"]): row for row in found["rows"]}
+        engines, kinds = ("onnxruntime", "litert", "openvino"), ("fp32", "fp16", "int8")
+        assert list(rows) == [(engine, kind) for engine in engines for kind in kinds]
+        picked = found["rows"][found["picked"]]
+        near = [row for row in rows.values() if row["loss"] <= 1]
+        assert picked["latency_ms"]["median"] == min(row["latency_ms"]["median"] for row in near)
+        assert all(row["memory_mb"] is None or row["memory_mb"] >= 0 for row in rows.values())
+        assert rows["litert", "fp32"]["score"] == found["float"]
+        assert rows["litert", "int8"]["size_mb"] < rows["litert", "fp32"]["size_mb"]
+        assert rows["litert", "fp32"]["ratio"] == 1
+        folder = run / "ship"
+        kept = {path.name for path in folder.iterdir()} - {".lock"}
+        assert kept == {Path(found["file"]).name, "ship.json", "model-card.md"}
+        assert json.loads((folder / "ship.json").read_text()) == found
+        for name in found["files"]:  # next to the run's record, which says what its val images are
+            shutil.copy(folder / name, run / name)
+        assert bneck.evaluate(run / picked["file"])["score"] == picked["score"]
+        assert found["calibration"]["classes"] == {"circle": 32, "square": 32, "stripes": 32}
+
+    @pytest.mark.parametrize(
+        "engine",
+        ["onnxruntime", "litert", "openvino", pytest.param("executorch", marks=pytest.mark.slow)],
+    )
+    def test_the_code_of_the_card_runs(
+        self, run: Path, engine: str, pictures: Path, packed: Packed, tmp_path: Path
+    ) -> None:
+        """Of a picture of the network's own size it gives what the file gives."""
+        from PIL import Image
+
+        found = bneck.ship(run, runtime=[engine], precision=["fp32"], rounds=3)
+        card = (run / "ship" / "model-card.md").read_text()
+        (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+        lines = [one for one in code.splitlines() if not one.startswith(("import", "from"))]
+        assert len(lines) <= 5
+        images = next(iter(eval_batches(packed.val, np.arange(1), resolution=32, batch=1)))[0]
+        pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(run / "ship" / "photo.jpg", quality=95)
+        ask = code + "print([float(v) for v in np.ravel(np.asarray(outputs[0]))])\n"
+        done = subprocess.run(
+            [sys.executable, "-c", ask],
+            cwd=run / "ship",
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        read = np.asarray(Image.open(run / "ship" / "photo.jpg"), np.float32) / 255
+        mean, std = (np.array(v) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        image = ((read - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)
+        wanted = FileAnswers(Path(found["file"]), engine)(image)[0][0]
+        assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(wanted.tolist(), abs=1e-5)
+        assert images.shape == image.shape
+
+    def test_what_the_card_says(self, run: Path, simulated: SimulatedDevice) -> None:
+        shipped(run, simulated, runtime=["onnxruntime"], precision=["fp32"])
+        card = (run / "ship" / "model-card.md").read_text()
+        for said in (
+            "# model.onnx", "3, in the order of the outputs: circle, square, stripes", "32 x 32 pixels",
+            "mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225]", "start.safetensors; license Apache-2.0",
+            f"on {simulated.name}: simulated, none", "`scores` (1, 3) for one image", "top-1 |",
+        ):  # fmt: skip
+            assert said in card
+
+    def test_an_interrupted_one_takes_what_is_done(
+        self, run: Path, simulated: SimulatedDevice, tmp_path: Path
+    ) -> None:
+        """Files that were written before are taken; one that somebody changed is written again."""
+        two = {"runtime": ["onnxruntime", "litert"], "precision": ["fp32"]}
+        first = shipped(run, simulated, **two, out=tmp_path / "first")
+        rows = {row["runtime"]: row for row in first["rows"]}
+        folder = tmp_path / "again"
+
+        class Stopping:
+            """Stops when the files are timed, as Ctrl-C does."""
+
+            def stage(self, name: str, total: int) -> None:
+                if name == "timing":
+                    raise KeyboardInterrupt
+
+            def advance(self, done: int) -> None: ...
+            def note(self, text: str) -> None: ...
+            def say(self, sentence: str) -> None: ...
+
+        with pytest.raises(KeyboardInterrupt):
+            shipped(run, simulated, **two, out=folder, progress=Stopping())
+        held = json.loads((folder / "files" / "rows.json").read_text())
+        assert len(held["rows"]) == 2
+        for row in held["rows"].values():
+            row["score"] = 0.5  # so that it shows which are taken
+        (folder / "files" / "rows.json").write_text(json.dumps(held))
+        (folder / "files" / "model.onnx").write_bytes(b"of another network")
+        again = shipped(run, simulated, **two, out=folder)
+        scores = {row["runtime"]: row["score"] for row in again["rows"]}
+        assert scores == {"onnxruntime": rows["onnxruntime"]["score"], "litert": 0.5}
+
+    def test_files_of_another_network_next_to_the_run_are_left_alone(
+        self, run: Path, simulated: SimulatedDevice
+    ) -> None:
+        (run / "model.onnx").write_bytes(b"of another network")
+        (run / "model-int8.onnx").write_bytes(b"of another network")
+        found = shipped(run, simulated, runtime=["onnxruntime"], precision=["fp32"])
+        assert found["rows"][0]["score"] == found["float"]
+        assert (run / "model.onnx").read_bytes() == b"of another network"
+        assert Path(found["file"]) == run / "ship" / "model.onnx"
+
+    def test_again_it_replaces_its_own_files(self, run: Path, simulated: SimulatedDevice) -> None:
+        how: dict[str, Any] = {"precision": ["fp32"]}
+        shipped(run, simulated, runtime=["openvino"], **how)
+        assert (run / "ship" / "model.bin").is_file()
+        shipped(run, simulated, runtime=["onnxruntime"], **how)
+        names = {path.name for path in (run / "ship").iterdir()} - {".lock"}
+        assert names == {"model.onnx", "ship.json", "model-card.md"}
+
+    def test_on_the_command_line(self, call: Call, run: Path, simulated: SimulatedDevice) -> None:
+        options = ("--device", simulated.name, "--rounds", 3, "--runtime", "onnxruntime")
+        done = call("ship", run, *options, "--precision", "fp32", "--precision", "int8")
+        assert done.code == 0, done.err
+        assert "points lost" in done.out
+        assert "model-card.md" in done.out
+        assert "int8 is calibrated on all 96 train images" in done.err
+        done = call("ship", run, *options, "--precision", "fp32", "--json")
+        assert json.loads(done.out)["rows"][0]["runtime"] == "onnxruntime"
+
+
+def row(name: str, score: float | None, ms: float | None, size: float = 1.0) -> Row:
+    times = None if ms is None else {"median": ms, "p10": ms, "p90": ms}
+    return Row(
+        runtime=name, runtime_version="1", precision="fp32", file=name, size_mb=size, score=score,
+        memory_mb=None, sha256="", latency_ms=times,
+    )  # fmt: skip
+
+
+class TestPicked:
+    def test_the_fastest_within_the_bound(self) -> None:
+        rows = [row("a", 0.80, 3.0), row("b", 0.79, 2.0), row("c", 0.789, 1.0)]
+        notes: list[str] = []
+        assert _picked(rows, 0.80, 1.0, notes) is rows[1]
+        assert _picked(rows, 0.80, 0.0, notes) is rows[0]
+        assert _picked(rows, 0.80, 2.0, notes) is rows[2]
+        assert notes == []
+
+    def test_without_times_the_smallest(self) -> None:
+        rows = [row("a", 0.8, None, 3.0), row("b", 0.8, None, 1.0), row("c", 0.1, None, 0.1)]
+        assert _picked(rows, 0.8, 1.0, []) is rows[1]
+
+    def test_none(self) -> None:
+        notes: list[str] = []
+        assert _picked([row("a", 0.7, 1.0)], 0.8, 1.0, notes) is None
+        assert notes[0].startswith(
+            "no file is within 1 points of float: the best loses 10.0; raise"
+        )
+        assert _picked([row("a", None, 1.0)], None, 1.0, notes) is None
+        assert notes[1] == "the score on val is undefined, so no file is picked"
+
+
+def test_a_search_names_it_as_the_next_step() -> None:
+    record: Any = {
+        "run": "runs/mine", "found": {"name": "net"}, "meets_target": True, "measured_latency_ms": 1.0,
+        "target_ms": 2.0, "score": 0.5, "baseline": {"score": 0.4, "latency_ms": 1.0},
+    }  # fmt: skip
+    assert search_summary(record).splitlines()[-1].startswith("next:   bneck ship runs/mine ")
+
+
+class TestRefused:
+    def test_no_runtime_at_hand(self, run: Path) -> None:
+        def none(name: str) -> Runtime:
+            raise MissingRuntime(name, name, name)
+
+        with pytest.raises(InputError, match=r"^no runtime is at hand for local; install one.*pip"):
+            at_hand(trained(run), "local", make=none)
+
+    def test_those_that_are_missing_are_skipped_with_the_reason(self, run: Path) -> None:
+        def some(name: str) -> Runtime:
+            if name != "onnxruntime":
+                raise MissingRuntime(name, name, name)
+            return runtime(name)
+
+        found = at_hand(trained(run), "local", precisions=("int8",), make=some)
+        assert [(engine.name, kind) for engine, kind in found.pairs] == [("onnxruntime", "int8")]
+        assert {name for name, _, _ in found.skipped} == {"litert", "openvino", "executorch"}
+        assert "is not installed; install it with: pip" in found.skipped[0][2]
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (
+                ("--runtime", "torch"),
+                "bneck ship writes no files for the runtime 'torch'; it writes",
+            ),
+            (("--precision", "int4"), "there is no precision 'int4'; known are fp32, fp16, int8"),
+            (("--lose", "-1"), "lose is -1.0; it must be from 0 to 100 points"),
+            (("--rounds", "2"), "rounds 2; they must be at least 1 and 3"),
+            (("--device", "moon"), "there is no device 'moon'"),
+        ],
+    )
+    def test_options(self, call: Call, run: Path, options: tuple[str, ...], said: str) -> None:
+        assert said in refusal(call("ship", run, *options))
+        assert not (run / "ship").exists()
+
+    def test_the_untrained(self, call: Call, tiny_file: Path) -> None:
+        assert "has no trained weights; pass the folder" in refusal(call("ship", tiny_file))
+
+    def test_no_images(self, call: Call, run: Path, tmp_path: Path) -> None:
+        record = json.loads((run / "run.json").read_text())
+        del record["data"]
+        (run / "run.json").write_text(json.dumps(record))
+        assert "knows no dataset; pass one with --data" in refusal(call("ship", run))
+
+    def test_images_without_val(self) -> None:
+        data = Dataset(name="x", place="x", classes=("a", "b"), splits={"train": 9, "val": 0})
+        with pytest.raises(InputError, match="x has no val images, so no file can be judged; add"):
+            _check_val(data, "x")
+
+    def test_a_folder_with_other_files(self, call: Call, run: Path) -> None:
+        (run / "ship").mkdir()
+        (run / "ship" / "model.onnx").write_bytes(b"mine")
+        said = refusal(call("ship", run))
+        assert "is not a folder that bneck ship has written; move it away" in said
+        assert (run / "ship" / "model.onnx").read_bytes() == b"mine"
+
+    def test_the_folder_of_another_network(
+        self, call: Call, run: Path, tmp_path: Path, simulated: SimulatedDevice
+    ) -> None:
+        shipped(run, simulated, runtime=["onnxruntime"], precision=["fp32"])
+        record = json.loads((run / "ship" / "ship.json").read_text())
+        record |= {"digest": "other", "weights": hashlib.sha256(b"").hexdigest(), "network": "v2"}
+        (run / "ship" / "ship.json").write_text(json.dumps(record))
+        said = refusal(call("ship", run))
+        assert "holds the file of v2, another network; choose another --out" in said
+
+    def test_the_busy_machine_costs_the_times_alone(self, run: Path) -> None:
+        """A device that is disturbed all the time: the smallest file is picked, and it is said why."""
+        from simulated_device import plugged_in
+
+        with plugged_in(noise=3.0, seed=1) as busy:
+            found = bneck.ship(
+                run, device=busy.name, rounds=3, runtime=["onnxruntime"], precision=["fp32", "fp16"]
+            )
+        assert place("local").name == "local"
+        assert found["rows"][found["picked"]]["precision"] == "fp16"
+        assert found["notes"][0].startswith("not timed, so the smallest file is picked: ")
+        shutil.rmtree(run / "ship")
