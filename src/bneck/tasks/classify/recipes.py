@@ -89,15 +89,16 @@ def small_data(*, images: int, epochs: float | None = None, seed: int = 0) -> Se
 
 
 def finetune(*, images: int, epochs: float | None = None, seed: int = 0) -> Settings:
-    """From weights that were trained on something else: a quarter of `small_data`'s rate, fewer epochs.
+    """From weights that were trained on something else: the rows before the pool at a tenth of the rate.
 
-    docs/results.md has what it reaches on ten classes of ImageNet from V3-Small's published weights.
+    `small_data` in fewer epochs. What stands after the pool has most to learn, the rows most to lose;
+    docs/lab-log.md has what other rates reach on two data sets.
     """
     epochs = 5.0 if epochs is None else epochs
     scratch = small_data(images=images, epochs=epochs, seed=seed)
     return replace(
         scratch,
-        lr=scratch.lr / 4,
+        backbone_rate=0.1,
         warmup=min(0.5, epochs / 4),
         bn_momentum=0.05,
         augment=Augment(area=(0.35, 1.0)),
