@@ -63,6 +63,13 @@ def device() -> Iterator[SimulatedDevice]:
         yield device
 
 
+@pytest.fixture(autouse=True)
+def no_imports() -> Iterator[None]:
+    """What a test imports into the cache is at hand for no other."""
+    yield
+    shutil.rmtree(cache_folder("imports"), ignore_errors=True)
+
+
 class TestKnown:
     def test_every_published_network_once_at_each_of_its_resolutions(self) -> None:
         found = {(one.network, one.resolution): one for one in known_networks()}
@@ -310,8 +317,8 @@ def test_what_fits_ships_in_8_bits_by_calibration_or_fine_tuning(
     session = runtime("litert").load((best / "model-int8.tflite").read_bytes(), threads=1)
     assert session.metadata["precision"] == "int8"
     assert max(one["final_score"] for one in found["finals"]) == found["score"]
-    said = f"model:  {best / 'model-int8.tflite'} (int8, top-1 {made['score']:.1%})"
-    assert said in answer.out
+    assert f"; the file is int8, top-1 {made['score']:.1%}\n" in answer.out
+    assert f"files: {best / 'report.md'}, {best / 'model-int8.tflite'}\n" in answer.out
 
 
 def test_what_an_import_found_is_said_once(
