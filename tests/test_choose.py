@@ -342,6 +342,7 @@ def test_what_an_import_found_is_said_once(
     assert len([said for said in heard.said if "the prefix module." in said]) == 1
 
 
+@pytest.mark.slow
 def test_killed_twice_it_chooses_as_if_unbroken(runs: Any, pictures: Path, tmp_path: Path) -> None:
     """Between its short trainings, then in the second of its two searches; nothing fits as it is."""
     starts = [word for name in ("slim", "tiny") for word in ("--from", runs[name][0])]

@@ -265,7 +265,7 @@ class TestEndings:
             "compared with uniform width: top-1 68.0% at 0.300 ms",
             "v3-small-narrowed (by importance): 0.298 ms measured, meets the target of 0.305 ms; top-1 76.5%",
             "files: runs/a b/report.html, runs/a b/found/model.onnx",
-            "next:  bneck quantize 'runs/a b'",
+            "next:  bneck ship 'runs/a b'",
         ]
 
     def test_one_that_misses_its_target_is_measured_again(
@@ -276,15 +276,13 @@ class TestEndings:
         assert "MISSES the target" in verdict
         assert then == "next:  bneck measure 'runs/a b'"
 
-    def test_what_ships_in_another_form_is_shown_an_image(
-        self, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_what_ships_in_another_form_is_named(self, capsys: pytest.CaptureFixture[str]) -> None:
         shipped = {"file": "found/model-int8.tflite", "precision": "int8", "score": 0.76}
         print_search(searched(shipped=shipped))
         *_, verdict, files, then = capsys.readouterr().out.splitlines()
         assert verdict.endswith("top-1 76.5%; the file is int8, top-1 76.0%")
         assert files.endswith("runs/a b/found/model-int8.tflite")
-        assert then == "next:  bneck predict 'runs/a b/found/model-int8.tflite' IMAGE.jpg"
+        assert then == "next:  bneck ship 'runs/a b'"
 
     def test_a_training_is_narrowed_next_with_its_task_and_images(
         self, capsys: pytest.CaptureFixture[str]
