@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import bneck
+from annotated import draw_boxes, draw_scenes
 from bneck.cli.tables import search_summary
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed
@@ -183,6 +184,30 @@ class TestShip:
         shipped(run, simulated, runtime=["onnxruntime"], **how)
         names = {path.name for path in (run / "ship").iterdir()} - {".lock"}
         assert names == {"model.onnx", "ship.json", "model-card.md"}
+
+    @pytest.mark.parametrize(
+        ("task", "options", "output"),
+        [
+            ("detect", {"resolution": 64}, "`offsets` (1, "),
+            ("segment", {"filters": 16}, "`scores` (1, "),
+        ],
+    )
+    def test_of_the_other_tasks(
+        self, tmp_path: Path, tiny_file: Path, simulated: SimulatedDevice, task: str,
+        options: dict[str, Any], output: str,
+    ) -> None:  # fmt: skip
+        data, run = tmp_path / "data", tmp_path / "run"
+        data.mkdir()
+        if task == "detect":
+            for split in ("train", "val"):
+                draw_boxes(data, split, 9, seed=1)
+        else:
+            draw_scenes(data)
+        bneck.train(str(tiny_file), data, task=task, out=run, epochs=1, **options)
+        found = shipped(run, simulated, runtime=["onnxruntime"], lose=100)
+        assert [row["precision"] for row in found["rows"]] == ["fp32", "fp16", "int8"]
+        assert found["task"] == task
+        assert output in (run / "ship" / "model-card.md").read_text()
 
     def test_on_the_command_line(self, call: Call, run: Path, simulated: SimulatedDevice) -> None:
         options = ("--device", simulated.name, "--rounds", 3, "--runtime", "onnxruntime")
