@@ -134,6 +134,7 @@ def test_of_long_commands(
     common = ("--device", simulated.name)
     printed("table", trained, *common, "--out", tmp_path / "t.jsonl")
     printed("quantize", trained, "--epochs", 0, "--rounds", 3, "--runtime", "onnxruntime")
+    printed("ship", trained, *common, "--rounds", 3, "--runtime", "onnxruntime")
     printed("choose", *common)
     printed("search", "--from", trained, "--data", pictures, "--target", "80%", "--epochs", 1, "--repeats", 1,
             "--workers", 1, *common, "--out", tmp_path / "s")  # fmt: skip

@@ -16,7 +16,6 @@ import pytest
 
 import bneck
 from annotated import draw_boxes, draw_scenes
-from bneck.cli.tables import search_summary
 from bneck.data.batches import eval_batches
 from bneck.data.pack import Packed
 from bneck.devices.places import place
@@ -249,14 +248,6 @@ class TestPicked:
         )
         assert _picked([row("a", None, 1.0)], None, 1.0, notes) is None
         assert notes[1] == "the score on val is undefined, so no file is picked"
-
-
-def test_a_search_names_it_as_the_next_step() -> None:
-    record: Any = {
-        "run": "runs/mine", "found": {"name": "net"}, "meets_target": True, "measured_latency_ms": 1.0,
-        "target_ms": 2.0, "score": 0.5, "baseline": {"score": 0.4, "latency_ms": 1.0},
-    }  # fmt: skip
-    assert search_summary(record).splitlines()[-1].startswith("next:   bneck ship runs/mine ")
 
 
 class TestRefused:
