@@ -25,11 +25,12 @@ from bneck.nas.spaces import load_space
 from bneck.nas.study import Study
 from bneck.nas.trials import tokens_of
 from bneck.records.progress import Silent
+from bneck.runs.choose.resume import resume
 from bneck.runs.search.blocks import _judge_batch, rungs
 from bneck.runs.search.experiment import Experiment
 from bneck.runs.search.finals import finalists, in_order
 from bneck.runs.search.jobs import ProxyJob, TrainJob, proxy_job, train_job
-from bneck.runs.search.main import resume, search
+from bneck.runs.search.main import search
 from bneck.runs.search.settings import BlockSettings
 from bneck.runs.search.workers import WorkerPool
 from bneck.specs.errors import InputError
