@@ -22,7 +22,7 @@ body {
   margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
 }
-main { max-width: 60rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; overflow-wrap: break-word; }
+main { max-width: 68rem; margin: 0 auto; padding: 3rem 1.5rem 5rem; overflow-wrap: break-word; }
 section + section { margin-top: 3.25rem; }
 h1 { font-size: 1.75rem; line-height: 1.25; font-weight: 650; letter-spacing: -0.01em; margin: 0 0 1.25rem; }
 h2 { font-size: 1.15rem; font-weight: 650; margin: 0 0 0.75rem; }
