@@ -50,9 +50,10 @@ def ship(run: Path, photos: Path) -> None:
     for one in bneck.measure(run, exported["file"], rounds=5):
         median: float = one.latency_ms.median
         print(one.network, median)
+    best: dict[str, Any] = bneck.ship(run, lose=0.5, precision=["fp32", "int8"])
     said: list[dict[str, Any]] = bneck.predict(run, [photos / "a.jpg"])
     files: list[Path] = bneck.write_report(run)
-    print(quantized, scored, said, files)
+    print(quantized, scored, best, said, files)
 
 
 def pages(run: Path) -> None:
