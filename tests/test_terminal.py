@@ -161,8 +161,8 @@ class TestBars:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(2, "under 10 s"), (44, "40 s"), (94, "90 s"), (96, "2 min"), (5400, "90 min"), (9000, "2.5 h"),
-     (3 * 86400, "3 days")],
+    [(2, "under 10 s"), (44, "about 40 s"), (94, "about 90 s"), (96, "about 2 min"), (5400, "about 90 min"),
+     (9000, "about 2.5 h"), (3 * 86400, "about 3 days")],
 )  # fmt: skip
 def test_a_time_as_people_say_it(seconds: float, words: str) -> None:
     assert about(seconds) == words

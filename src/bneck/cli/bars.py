@@ -73,7 +73,7 @@ class _Live(Progress):
             return ""
         # An estimate of the whole may be outrun by the one stage that is under way.
         stage_s = max((one.time_remaining or 0.0 for one in self.tasks), default=0.0)
-        return f"about {about(max(stage_s, ends - time.monotonic()))} left in all"
+        return f"{about(max(stage_s, ends - time.monotonic()))} left in all"
 
 
 class Bars:
@@ -139,4 +139,4 @@ class Bars:
 
 def _how_far(task: Task) -> str:
     left = task.time_remaining
-    return f"{task.percentage:.0f} %" + ("" if left is None else f", about {about(left)} left")
+    return f"{task.percentage:.0f} %" + ("" if left is None else f", {about(left)} left")

@@ -39,6 +39,7 @@ def print_search(record: Mapping[str, Any]) -> None:
         for one in record.get("others", {}).values()
     ]
     for title, score, ms in compared:
+        title = "the network by importance" if title == "by importance" else title
         print_line(f"compared with {title}: {metric} {score:.1%} at {ms:.3f} ms")
     for one in record.get("family", []):
         print(

@@ -74,13 +74,13 @@ class Advancing:
 
 
 def about(seconds: float) -> str:
-    """A time as people say it: "under 10 s", "40 s", "12 min", "2.5 h", "3 days"."""
+    """A time as people say it: "under 10 s", "about 40 s", "about 12 min", "about 2.5 h", "about 3 days"."""
     if seconds < 10:
         return "under 10 s"
     if seconds < 95:
-        return f"{round(seconds, -1):.0f} s"
+        return f"about {round(seconds, -1):.0f} s"
     if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} min"
+        return f"about {seconds / 60:.0f} min"
     if seconds < 48 * 3600:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.0f} days"
+        return f"about {seconds / 3600:.1f} h"
+    return f"about {seconds / 86400:.0f} days"

@@ -69,7 +69,7 @@ class Steps:
             self._timed, left = None, spent / steps * (total - self.done)
             if left > PATIENCE_S:
                 self.progress.say(
-                    f"{self.stage}: {total} steps, about {about(left)} left; the first {steps} took "
+                    f"{self.stage}: {total} steps, {about(left)} left; the first {steps} took "
                     f"{1000 * spent / steps:.0f} ms each"
                 )
 

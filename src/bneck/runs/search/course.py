@@ -124,7 +124,7 @@ class Course:
         batch = self.settings.training.batch
         each = "each worker" if workers > 1 else "a worker"
         self.progress.say(
-            f"about {about(self.left_s())} left{besides}: {each} trains the seed network on {batch} images in "
+            f"{about(self.left_s())} left{besides}: {each} trains the seed network on {batch} images in "
             f"{1000 * batch * speed.training_s:.0f} ms, timed now"
         )
         self._tell()

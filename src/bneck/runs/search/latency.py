@@ -232,7 +232,7 @@ def latency_table(
         seconds = filling_s(plan, glanced_ms([seed], on, PLAIN)[0])
         told.say(
             f"latency table of {seed.name}: {len(plan.entries)} rows and {plan.count} networks in {on.runtime} "
-            f"{precision}, about {about(seconds)} at the speed of this device"
+            f"{precision}, {about(seconds)} at the speed of this device"
         )
     with filling(path, told):
         table = _fill(seed, path, on, told, plan)
