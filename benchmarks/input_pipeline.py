@@ -131,7 +131,7 @@ def main(path: Path, rounds: int) -> None:
             f"{name:7} {median(found_speeds):6.0f} images/s of a core; {median(ratios):.2f} of plain "
             f"({min(ratios):.2f} to {max(ratios):.2f})"
         )
-    print(f"stream against Pillow, same crops: {mean:.2f} levels in the mean, {most:.0f} at 99.9 %")
+    print(f"stream against Pillow, same crops: {mean:.2f} levels on average, {most:.0f} at 99.9 %")
 
 
 if __name__ == "__main__":

@@ -119,6 +119,29 @@ def _turned(path: Path, turn: int, *, block: int = 0) -> None:
     Image.fromarray(values).save(path, exif=exif)
 
 
+def _boxes_of_turned_photos(files: Files) -> Iterator[tuple[Path, int | None]]:
+    """COCO of photos that EXIF turns, whose sizes are those stored, those shown, or squares."""
+    for suffix, (width, height), count in (
+        (".jpg", (64, 40), 4), (".jpg", (40, 64), 4), (".png", (64, 40), 4), (".png", (64, 64), None),
+    ):  # fmt: skip
+        name = f"boxes/turned {width} x {height} {suffix}"
+        for split in ("train", "val"):
+            images, objects = [], []
+            for i in range(4):
+                _turned(files.user / name / split / f"{i}{suffix}", 6, block=20)
+                images.append(
+                    {"id": i, "file_name": f"{i}{suffix}", "width": width, "height": height}
+                )
+                objects.append({"id": i, "image_id": i, "category_id": 1, "bbox": [1, 1, 19, 19]})
+            held = {
+                "images": images,
+                "annotations": objects,
+                "categories": [{"id": 1, "name": "cup"}],
+            }
+            files.file(f"{name}/{split}/_annotations.coco.json", json.dumps(held))
+        yield files.user / name, count
+
+
 def boxes(files: Files) -> Iterator[tuple[Path, int | None]]:
     """Annotated images, each with the number of boxes of train that are learned from; None: refused."""
 
@@ -162,25 +185,7 @@ def boxes(files: Files) -> Iterator[tuple[Path, int | None]]:
     }.items():
         yield yolo(name, line), None
     yield yolo("names from 1", box, names="names: {1: cup, 2: pen}"), None
-    for suffix, (width, height), count in (
-        (".jpg", (64, 40), 4), (".jpg", (40, 64), 4), (".png", (64, 40), 4), (".png", (64, 64), None),
-    ):  # fmt: skip
-        name = f"boxes/turned {width} x {height} {suffix}"
-        for split in ("train", "val"):
-            images, objects = [], []
-            for i in range(4):
-                _turned(files.user / name / split / f"{i}{suffix}", 6, block=20)
-                images.append(
-                    {"id": i, "file_name": f"{i}{suffix}", "width": width, "height": height}
-                )
-                objects.append({"id": i, "image_id": i, "category_id": 1, "bbox": [1, 1, 19, 19]})
-            held = {
-                "images": images,
-                "annotations": objects,
-                "categories": [{"id": 1, "name": "cup"}],
-            }
-            files.file(f"{name}/{split}/_annotations.coco.json", json.dumps(held))
-        yield files.user / name, count
+    yield from _boxes_of_turned_photos(files)
     for name, edit in _edits().items():
         yield _coco(files, name, edit[0]), edit[1]
     texts: dict[str, tuple[Callable[[str], bytes | str], int | None]] = {

@@ -445,8 +445,7 @@ def test_the_command_prints_the_ranking_and_what_ships(
     assert "top-1, frozen epoch" in answer.out
     assert f"slim: {ms:.3f} ms, within the target of 2.000 ms without a search" in answer.out
     assert (
-        f"{out / 'trained-0' / 'model.onnx'}\nnext:  bneck quantize {out / 'trained-0'}\n"
-        in answer.out
+        f"{out / 'trained-0' / 'model.onnx'}\nnext:  bneck ship {out / 'trained-0'}\n" in answer.out
     )
 
 

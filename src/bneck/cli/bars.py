@@ -22,10 +22,8 @@ from rich.text import Text
 
 from bneck.records.progress import about
 
-SAY_S, MOST_S = (
-    60.0,
-    600.0,
-)  # a stage in a file says how far it is after so long, then ever more rarely
+# A stage in a file says how far it is after so long, then ever more rarely.
+SAY_S, MOST_S = 60.0, 600.0
 WIDE = 80  # columns, from which a bar says more
 
 

@@ -116,7 +116,7 @@ def print_choice(found: Mapping[str, Any]) -> None:
         f"{found['found']['name']}: {found['measured_latency_ms']:.3f} ms, within the target of "
         f"{found['target_ms']:.3f} ms without a search; {found['metric']} {found['score']:.1%}{written}",
         (folder / "report.md", made.get("file", folder / "model.onnx")),
-        command("predict", made["file"], IMAGE) if made else command("quantize", folder),
+        command("predict", made["file"], IMAGE) if made else command("ship", folder),
     )
 
 

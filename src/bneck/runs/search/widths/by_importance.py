@@ -120,7 +120,7 @@ class _Narrowing:
                 run.course.skip_target()
                 return  # there is no wider one within the target
             with run.stage("train result"):
-                best = self._trained(candidates, allocation)
+                best = self._trained(candidates, allocation, (number + 1) * MEASURED - 1)
             chosen = candidates[best]
             weights = next(iter(chosen.jobs(run).values())).weights
             result = Result(
@@ -152,7 +152,7 @@ class _Narrowing:
                 )
             else:
                 run.progress.say(
-                    f"measured {mean_ms:.3f} ms in the mean, {1 - mean_ms / self.limit_ms:.1%} below the "
+                    f"measured {mean_ms:.3f} ms on average, {1 - mean_ms / self.limit_ms:.1%} below the "
                     f"target of {self.limit_ms:.3f} ms: looking for a wider one"
                 )
 
@@ -200,8 +200,13 @@ class _Narrowing:
         except Unreachable:
             return fit_widths(seed, aim_ms, estimate, widest=seed, least=NARROWEST)
 
-    def _trained(self, candidates: Mapping[str, Candidate], allocation: dict[str, Any]) -> str:
-        """Train all, write down what they came to, and name the best."""
+    def _trained(
+        self, candidates: Mapping[str, Candidate], allocation: dict[str, Any], before: int
+    ) -> str:
+        """Train all, write down what they came to, and name the best.
+
+        Latencies are those measured `before` the end of the round: a resumed run names the same one.
+        """
         run = self.run
         jobs = {role: one.jobs(run) for role, one in candidates.items()}
         every = {name: job for one in jobs.values() for name, job in one.items()}
@@ -220,7 +225,7 @@ class _Narrowing:
             record_outcomes(records[role], repeats)
             scores[role] = mean(repeat["score"] for repeat in repeats)
         records["uniform"]["width"] = _share_of_widths(candidates["uniform"].spec, self.parent.spec)
-        slow = self.latencies.mean_ms(candidates["uniform"].spec) > 1.01 * self.limit_ms
+        slow = self.latencies.mean_ms(candidates["uniform"].spec, before) > 1.01 * self.limit_ms
         eligible = [role for role in scores if not (slow and role in ("uniform", "scratch"))]
         best = max(eligible, key=lambda role: scores[role])  # the first of equals: by importance
         others = {
