@@ -232,9 +232,13 @@ class _Narrowing:
             role: record for role, record in records.items() if role not in ("found", "uniform")
         }
         if best != "found":
+            theirs, ours = (records[role]["scores"] for role in (best, "found"))
+            tied = (
+                ", a tie within the spread of the training runs" if min(theirs) <= max(ours) else ""
+            )
             run.progress.say(
-                f"{candidates[best].title} is better than the network by importance ({scores[best]:.1%} "
-                f"against {scores['found']:.1%}): it ships"
+                f"{candidates[best].title} ships: {scores[best]:.1%}, the network by importance "
+                f"{scores['found']:.1%}{tied}"
             )
             others = {"narrowed": records["found"]} | {k: v for k, v in others.items() if k != best}
         # A copy: the measurement is that of the file that ships.
