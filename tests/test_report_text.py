@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -212,3 +213,21 @@ def test_the_best_so_far_of_a_block_search() -> None:
     assert climb.count("<title>trial 2: 0.900 ms, 90.0 %</title>") == 1
     assert climb.count("<title>trial 3: 0.300 ms, 55.0 %</title>") == 1
     assert "aim 0.500 ms" in tradeoff
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "end"),
+    [
+        ([0.80, 0.81], "and ships."),
+        ([0.80, 0.86], "and ships; the difference is within the spread of the trainings."),
+    ],
+)
+def test_a_baseline_that_ships_is_named_and_a_tie_is_called_one(
+    narrowed: list[float], end: str
+) -> None:
+    searched: Any = {
+        "allocation": {"shipped": "scratch"}, "found": {"title": "uniform width", "scores": [0.85, 0.84]},
+        "others": {"narrowed": {"title": "by importance", "scores": narrowed}},
+    }  # fmt: skip
+    said = text.shipped_sentence(searched)
+    assert said == f"Uniform width scores higher than the network by importance, {end}"

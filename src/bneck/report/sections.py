@@ -178,17 +178,10 @@ def _cuts(record: SearchRecord) -> Iterator[Block]:
 def _allocation(record: SearchRecord) -> Iterator[Block]:
     yield Heading("Widths by importance per millisecond")
     known = record["allocation"]
-    shipped = known.get("shipped")
-    if shipped is None:
-        best = "None is trained yet."
-    elif shipped == "found":
-        best = "The network by importance scores at least as high as every other, and ships."
-    else:
-        title = record["found"].get("title", "another")
-        best = f"{title[0].upper()}{title[1:]} scores higher than the network by importance, and ships."
     yield Paragraph(
         f"Cut by importance, measured on {known['images']} training images: {'; '.join(known['cuts'])}. The "
-        f"uniform width keeps its channels by the same importance and is trained alike. {best}"
+        f"uniform width keeps its channels by the same importance and is trained alike. "
+        f"{text.shipped_sentence(record)}"
     )
 
 

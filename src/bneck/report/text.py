@@ -59,6 +59,25 @@ def best_baseline(record: SearchRecord) -> tuple[str, NetworkRecord] | None:
     return max(trained, key=lambda one: fmean(one[1]["scores"]), default=None)
 
 
+def shipped_sentence(record: SearchRecord) -> str:
+    """Which network of a search by importance ships, and why; "" for another search."""
+    allocation = record.get("allocation")
+    if not allocation:
+        return ""
+    shipped = allocation.get("shipped")
+    if shipped is None:
+        return "None is trained yet."
+    if shipped == "found":
+        return "The network by importance scores at least as high as every other, and ships."
+    found, narrowed = record["found"], record.get("others", {}).get("narrowed", {})
+    title, ours, theirs = found.get("title", "another"), found["scores"], narrowed.get("scores")
+    tie = "; the difference is within the spread of the trainings"
+    return (
+        f"{title[0].upper()}{title[1:]} scores higher than the network by importance, and ships"
+        f"{tie if theirs and compare(ours, theirs) == 'tie' else ''}."
+    )
+
+
 def lose_sentence(record: SearchRecord) -> str:
     """What a search with --lose tried, and what it came to; "" for another."""
     known = record.get("lose")
