@@ -370,7 +370,12 @@ class TestRun:
         narrow = with_expanded(tiny, 2, 64)
         record = train(narrow, scene, out, epochs=1, lr=1e-9, start=begin)
         assert record["options"]["start"] == str(begin)
-        assert record["channels"] == {"keep": "fisher", "images": 24, "new_head": True}
+        assert record["channels"] == {
+            "keep": "fisher",
+            "images": 24,
+            "new_head": True,
+            "reconstructed_on": 24,
+        }
         assert record["normalisation"]["mean"] == [0.5] * 3
         assert f"From the weights of {begin}" in (out / "report.md").read_text()
         net = trained(out).net
@@ -388,7 +393,12 @@ class TestRun:
     ) -> None:
         out = tmp_path / "run"
         record = train(with_expanded(tiny, 3, 96), scene, out, epochs=1, lr=1e-9, start=run)
-        assert record["channels"] == {"keep": "fisher", "images": 24, "new_head": False}
+        assert record["channels"] == {
+            "keep": "fisher",
+            "images": 24,
+            "new_head": False,
+            "reconstructed_on": 24,
+        }
         ours, theirs = (load_weights(one / "weights.safetensors") for one in (out, run))
         name = "rows.3.expand.conv.weight"
         apart = (ours[name][:, None] - theirs[name][None]).abs().amax((2, 3, 4))

@@ -156,7 +156,9 @@ def test_a_seed_narrower_than_the_start_has_its_most_important_channels(
         )  # fmt: skip
     record = json.loads((out / "run.json").read_text())
     # Ten batches of nine of the 96 images.
-    assert record["inherited"] == {"start": {"keep": "fisher", "images": 90, "new_head": False}}
+    assert record["inherited"] == {
+        "start": {"keep": "fisher", "images": 90, "new_head": False, "reconstructed_on": 90}
+    }
     assert (out / "scratch" / "start.safetensors").is_file()
 
 

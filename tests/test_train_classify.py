@@ -153,8 +153,8 @@ class TestNarrowed:
     ) -> None:
         kept, said = self.begun(tiny, pictures, trained, tmp_path / "fisher")
         # Ten batches of nine of the 96 images.
-        assert said == {"keep": "fisher", "images": 90, "new_head": False}
-        how = "the most important channels, measured on 90 training images: 0.5 epochs"
+        assert said == {"keep": "fisher", "images": 90, "new_head": False, "reconstructed_on": 90}
+        how = "measured on 90 training images, weights solved anew on 90: 0.5 epochs"
         assert how in (tmp_path / "fisher" / "report.md").read_text()
         assert kept == self.important(trained, pictures, tmp_path / "scratch")
         largest, said = self.begun(tiny, pictures, trained, tmp_path / "l2", keep="l2")
@@ -190,7 +190,12 @@ class TestNarrowed:
         record = resume_training(tmp_path / "run", progress=second)
         measuring = "measuring the importance of channels"
         assert (measuring in first.heard, measuring in second.heard) == (True, False)
-        assert record["channels"] == {"keep": "fisher", "images": 90, "new_head": False}
+        assert record["channels"] == {
+            "keep": "fisher",
+            "images": 90,
+            "new_head": False,
+            "reconstructed_on": 90,
+        }
         whole, broken = (
             load_weights(tmp_path / n / "weights.safetensors") for n in ("whole", "run")
         )
@@ -204,7 +209,12 @@ class TestNarrowed:
             for name in ("circle", "square"):
                 shutil.copytree(pictures / split / name, two / split / name)
         kept, said = self.begun(with_classes(tiny, 2), two, trained, tmp_path / "run")
-        assert said == {"keep": "fisher", "images": 60, "new_head": True}  # ten batches of six
+        assert said == {
+            "keep": "fisher",
+            "images": 60,
+            "new_head": True,
+            "reconstructed_on": 60,
+        }  # ten batches of six
         assert len(set(kept)) == 40
 
     def test_an_equally_wide_network_has_nothing_to_choose(

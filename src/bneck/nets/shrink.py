@@ -64,7 +64,7 @@ def shrink_into(net: WrappedNet, narrow: N, importance: Importance | None = None
     wide, slim = net.wrapped, narrow.wrapped
     _check_settings(wide, slim)
     narrow.normalisation = net.normalisation
-    kept = _selected(wide, slim, _Norms(net) if importance is None else _Measured(wide, importance))
+    kept = kept_channels(net, slim, importance)
     _check_feeds(wide, slim, kept.rows)
     _fill_rows(net.rows, narrow.rows, kept, slim.network.channels)
     feeds, behind = slim.feeds(), dict[str, Tensor]()
@@ -85,6 +85,16 @@ def shrink_into(net: WrappedNet, narrow: N, importance: Importance | None = None
         else:
             slice_scores(_as(nn.Conv2d, one), _as(nn.Conv2d, other), into)
     return narrow.train(net.training)
+
+
+def kept_channels(net: WrappedNet, narrow: Wrapped, importance: Importance | None) -> Kept:
+    """The channels of `net` that `shrink_into` keeps in a narrower network.
+
+    Raises:
+        ShrinkError: as `shrink_into`.
+    """
+    votes = _Norms(net) if importance is None else _Measured(net.wrapped, importance)
+    return _selected(net.wrapped, narrow, votes)
 
 
 def importance_of_kept(importance: Importance, wide: Wrapped, slim: Wrapped) -> Importance:
@@ -157,7 +167,7 @@ class _Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class Kept:
     """Indices of the channels that are kept, by the narrower network's rows.
 
     `out` of every row, `expanded` inside every bneck, its squeezed ones (`se`) if it has any. `rows`
@@ -175,14 +185,14 @@ class _Kept:
         return self.expanded[int(row)] if part and part[0] != "project" else self.out[int(row)]
 
 
-def _selected(whole: Wrapped, narrow: Wrapped, votes: _Votes) -> _Kept:
+def _selected(whole: Wrapped, narrow: Wrapped, votes: _Votes) -> Kept:
     """What a narrower network keeps of a wide one; rows behind the last that take part are left out.
 
     Raises:
         ShrinkError: it differs in more than narrower widths and missing residual rows.
     """
     wide, spec = whole.network, narrow.network
-    kept = _Kept(_matched(wide, spec, votes))
+    kept = Kept(_matched(wide, spec, votes))
     out = {i: group for group in stages(wide) for i in group}
     channels_out: dict[int, Tensor] = {}  # by the first row of a stage
     kept_in = torch.arange(spec.channels)
@@ -212,7 +222,7 @@ def _selected(whole: Wrapped, narrow: Wrapped, votes: _Votes) -> _Kept:
     return kept
 
 
-def _fill_rows(wide: nn.ModuleList, narrow: nn.ModuleList, kept: _Kept, channels: int) -> None:
+def _fill_rows(wide: nn.ModuleList, narrow: nn.ModuleList, kept: Kept, channels: int) -> None:
     """Fill rows from those of a wide net; `channels` are the image's."""
     into = torch.arange(channels)
     for index, row in enumerate(narrow):
@@ -338,7 +348,7 @@ def _last_conv(row: nn.Module) -> ConvBnAct:
     return _as(ConvBnAct, row.get_submodule("project") if isinstance(row, BneckRow) else row)
 
 
-def _slice_bneck(wide: BneckRow, narrow: BneckRow, into: Tensor, kept: _Kept, index: int) -> None:
+def _slice_bneck(wide: BneckRow, narrow: BneckRow, into: Tensor, kept: Kept, index: int) -> None:
     """Fill a bneck from the channels that stay before, inside and after it."""
     inner = kept.expanded[index]
     parts, slim = dict(wide.named_children()), dict(narrow.named_children())

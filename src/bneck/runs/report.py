@@ -105,7 +105,9 @@ def _kept(channels: dict[str, Any]) -> str:
     match channels.get("keep"):
         case "fisher":
             through = " through a new head" if channels["new_head"] else ""
-            return f", the most important channels, measured on {channels['images']} training images{through}"
+            solved = channels.get("reconstructed_on")
+            then = f", weights solved anew on {solved}" if solved else ""
+            return f", the most important channels, measured on {channels['images']} training images{through}{then}"
         case "l2":
             return ", the channels of the largest L2 norms"
     return ""

@@ -182,13 +182,15 @@ def started(
             through = " through a new head" if new_head else ""
             progress.say(
                 f"keeping the start's most important channels, measured on {importance.images} training images"
-                f"{through}"
+                f"{through}; their weights are solved anew by least squares"
             )
     if wrapper == PLAIN:
         net: Any = transferred(begin, spec, seed=settings.seed, importance=importance)
-        return Begun(net, channels)
-    net = shrink_into(wide, chosen.module(spec, wrapper), importance)
-    if new_head:  # its weights begin as suits its own widths
+    else:
+        net = shrink_into(wide, chosen.module(spec, wrapper), importance)
+    if importance is not None:
+        channels["reconstructed_on"] = data.reconstruct(wide, net, importance, settings)
+    if wrapper != PLAIN and new_head:  # its weights begin as suits its own widths
         narrow, net = net, chosen.module(spec, wrapper, seed=settings.seed)
         net.normalisation = begin.normalisation
         take_rows(net, narrow.state_dict(), str(source))

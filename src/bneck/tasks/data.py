@@ -301,6 +301,19 @@ class Data(ABC):
         progress.advance(1)
         return found
 
+    def reconstruct(
+        self, wide: Any, narrow: Any, importance: Importance | None, settings: Settings, *,
+        heldout: bool = False,
+    ) -> int:  # fmt: skip
+        """Solve the weights of a narrowed network anew (`nets.reconstruct`); how many images did it.
+
+        They are those of the first epoch of a training with `settings`.
+        """
+        from bneck.nets.reconstruct import reconstruct
+
+        problem = self.problem(narrow, settings, heldout=heldout)
+        return reconstruct(wide, narrow, importance, (batch[0] for batch in problem.batches(0, 0)))
+
     @abstractmethod
     def evaluate(
         self, answers: Answers, split: str, progress: Progress, *,

@@ -61,6 +61,16 @@ class Experiment:
         """The most important channels in a narrower network."""
         return shrink_into(net, self.task.module(spec, self.wrapper), importance)
 
+    def narrowed(
+        self, net: Any, spec: NetSpec, importance: Importance | None, settings: Settings, *,
+        heldout: bool,
+    ) -> nn.Module:  # fmt: skip
+        """The same with weights that are solved anew, where an importance chose the channels."""
+        small = self.shrink(net, spec, importance)
+        if importance is not None and spec.rows != net.spec.rows:
+            self.data.reconstruct(net, small, importance, settings, heldout=heldout)
+        return small
+
     def fit(
         self, net: Any, settings: Settings, *, heldout: bool, teacher: Any = None, **how: Any
     ) -> None:

@@ -86,7 +86,9 @@ def _begun(job: TrainJob) -> nn.Module:
         return job.experiment.build(job.spec, job.settings.seed)
     parent = job.experiment.load(job.parent.spec, job.parent.weights)
     importance = None if job.parent.importance is None else Importance.load(job.parent.importance)
-    return job.experiment.shrink(parent, job.spec, importance)
+    if job.checkpoint.is_file():  # it holds the weights that the training goes on from
+        return job.experiment.shrink(parent, job.spec, importance)
+    return job.experiment.narrowed(parent, job.spec, importance, job.settings, heldout=job.heldout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
