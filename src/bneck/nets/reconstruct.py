@@ -38,7 +38,8 @@ def reconstruct(
             more are taken. What a row makes of them is held in memory.
     """
     kept = kept_channels(wide, narrow.wrapped, importance)
-    wide.eval(), narrow.eval()
+    wide.eval()
+    narrow.eval()
     pairs = [(images, images) for images in _enough(batches)]  # inputs of a row: wide and narrow
     images = sum(len(one) for one, _ in pairs)
     ends = [*kept.rows[1 : len(narrow.rows)], kept.rows[len(narrow.rows) - 1] + 1]
