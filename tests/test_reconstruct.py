@@ -1,4 +1,4 @@
-"""Reconstruction: a narrowed net's weights solved anew, so that it gives what the wide one gave."""
+"""A narrowed net gives what the wide one gave: weights solved anew, and a distance for training to lessen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bneck.nets.batch_norm import reestimate
 from bneck.nets.build import Net, WrappedNet, build
 from bneck.nets.ops import BneckRow
 from bneck.nets.reconstruct import IMAGES, LEAST, PIXELS, reconstruct, solve
-from bneck.nets.shrink import shrink, shrink_into
+from bneck.nets.shrink import kept_channels, shrink, shrink_into
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Conv, Pool
 from bneck.specs.text import resolve
@@ -25,9 +25,11 @@ from bneck.specs.transforms import (
     with_expanded,
     with_resolution,
 )
+from bneck.specs.wrapper import PLAIN
 from bneck.specs.zoo import V3_SMALL
 from bneck.tasks.detect.head import Detector
 from bneck.tasks.detect.module import build_detector
+from bneck.training.distill import FeatureDistance
 from test_shrink import UNIVERSAL, WIDE, important, without
 
 SIDE = 32
@@ -199,3 +201,34 @@ def test_large_images_are_fewer(side: int, taken: int) -> None:
     spec = NetSpec(name="least", classes=2, rows=(Conv(3, 8, "relu", 2), Pool()))
     net = build(spec, seed=0)
     assert reconstruct(net, shrink(net, spec), None, images()) == taken == asked
+
+
+def test_the_distance_of_maps_is_the_mean_share_of_their_variance() -> None:
+    net = trained(WIDE)
+    spec = without(scale_width(fix_skips(net.spec), 0.5), 4)
+    narrow, kept = shrink(net, spec).eval(), kept_channels(net, PLAIN.around(spec), None)
+    distance_of_maps = FeatureDistance(narrow, net, kept)
+    images = batches(1)[0]
+    for one in (narrow, net):
+        one(images)
+    found = distance_of_maps()
+    shares, x, t, source = [], images, images, 0
+    with torch.no_grad():
+        for index, row in enumerate(narrow.rows):
+            x = row(x)
+            while source <= kept.rows[index]:
+                t, source = net.rows[source](t), source + 1
+            taken = t[:, kept.out[index]]
+            if list(row.parameters()):
+                shares.append(float((x - taken).square().mean() / taken.var()))
+    assert float(found.detach()) == pytest.approx(np.mean(shares), rel=1e-4)
+
+
+def test_the_wide_net_itself_is_at_no_distance() -> None:
+    net = trained(WIDE)
+    same = shrink(net, net.spec).eval()
+    distance_of_maps = FeatureDistance(same, net, kept_channels(net, PLAIN.around(net.spec), None))
+    images = batches(1)[0]
+    for one in (same, net):
+        one(images)
+    assert float(distance_of_maps().detach()) < 1e-6

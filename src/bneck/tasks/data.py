@@ -228,9 +228,11 @@ class Data(ABC):
 
     def problem(
         self, net: Any, settings: Settings, *, heldout: bool = False,
-        group: ProcessGroup | None = None, teacher: Any = None,
+        group: ProcessGroup | None = None, teacher: Any = None, kept: Any = None,
     ) -> TrainingProblem[Any]:  # fmt: skip
         """Batches and loss for `training.loop.fit`; with a teacher, the distillation loss too.
+
+        `kept` are the channels of a network as wide as the teacher that `net` was narrowed from.
 
         Raises:
             InputError: settings that do not suit the data or the network.
@@ -251,7 +253,7 @@ class Data(ABC):
         own = self.learning(net, settings, indices, group)
         distilled = None
         if own.divergence is not None:
-            distilled = DistillationLoss.of(teacher, net, settings, group, own.divergence)
+            distilled = DistillationLoss.of(teacher, net, settings, group, own.divergence, kept)
 
         def loss(net: Any, batch: Any) -> Tensor:
             images = batch[0].to(group.device).contiguous(memory_format=torch.channels_last)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from bneck.nets.importance import Importance
-from bneck.nets.shrink import shrink_into
+from bneck.nets.shrink import Kept, kept_channels, shrink_into
 from bneck.nets.weights import fill
 from bneck.runs.answers import ModuleAnswers
 from bneck.runs.progress import Courteous
@@ -61,22 +61,24 @@ class Experiment:
         """The most important channels in a narrower network."""
         return shrink_into(net, self.task.module(spec, self.wrapper), importance)
 
-    def narrowed(
-        self, net: Any, spec: NetSpec, importance: Importance | None, settings: Settings, *,
-        heldout: bool,
-    ) -> nn.Module:  # fmt: skip
-        """The same with weights that are solved anew, where an importance chose the channels."""
-        small = self.shrink(net, spec, importance)
-        if importance is not None and spec.rows != net.spec.rows:
-            self.data.reconstruct(net, small, importance, settings, heldout=heldout)
-        return small
+    def kept(self, net: Any, spec: NetSpec, importance: Importance | None) -> Kept | None:
+        """The channels that `shrink` keeps by an importance; None by L2 norms, and where all stay."""
+        if importance is None or spec.rows == net.spec.rows:
+            return None
+        return kept_channels(net, self.wrapper.around(spec), importance)
 
     def fit(
-        self, net: Any, settings: Settings, *, heldout: bool, teacher: Any = None, **how: Any
-    ) -> None:
-        """Train in place, from a teacher too where there is one; `how` as in `training.loop.fit`."""
+        self, net: Any, settings: Settings, *, heldout: bool, teacher: Any = None,
+        kept: Kept | None = None, **how: Any,
+    ) -> None:  # fmt: skip
+        """Train in place, from a teacher too where there is one; `how` as in `training.loop.fit`.
+
+        `kept` are the channels of a network as wide as the teacher that it was narrowed from.
+        """
         group = ProcessGroup(device=worker_device(self.compute))
-        problem = self.data.problem(net, settings, heldout=heldout, group=group, teacher=teacher)
+        problem = self.data.problem(
+            net, settings, heldout=heldout, group=group, teacher=teacher, kept=kept
+        )
         fit(net, problem, settings, group=group, **how)
 
     def score(self, net: Any, *, heldout: bool) -> Scores:

@@ -12,6 +12,7 @@ from typing import Any, NotRequired, TypedDict
 from torch import nn
 
 from bneck.nets.importance import Importance
+from bneck.nets.shrink import Kept
 from bneck.nets.weights import save_weights
 from bneck.runs.progress import Courteous, Marker
 from bneck.runs.search.experiment import Experiment
@@ -69,26 +70,33 @@ def train_job(job: TrainJob) -> Outcome:
     between would cost the whole training.
     """
     start = time.perf_counter()
-    net, teacher = _begun(job), None
+    (net, kept), teacher = _begun(job), None
     if job.teacher is not None:
         teacher = job.experiment.load(job.teacher.spec, job.teacher.weights)
     job.experiment.fit(
-        net, job.settings, heldout=job.heldout, teacher=teacher, checkpoint=job.checkpoint,
-        on_step=Marker(job.mark),
+        net, job.settings, heldout=job.heldout, teacher=teacher, kept=kept,
+        checkpoint=job.checkpoint, on_step=Marker(job.mark),
     )  # fmt: skip
     outcome = _scored(net, job.experiment, heldout=job.heldout)
     save_weights(net.state_dict(), job.weights)
     return {**outcome, "seconds": time.perf_counter() - start}
 
 
-def _begun(job: TrainJob) -> nn.Module:
+def _begun(job: TrainJob) -> tuple[nn.Module, Kept | None]:
+    """The network before its training, and the channels of its parent that it was narrowed to."""
+    experiment = job.experiment
     if job.parent is None:
-        return job.experiment.build(job.spec, job.settings.seed)
-    parent = job.experiment.load(job.parent.spec, job.parent.weights)
+        return experiment.build(job.spec, job.settings.seed), None
+    parent = experiment.load(job.parent.spec, job.parent.weights)
     importance = None if job.parent.importance is None else Importance.load(job.parent.importance)
-    if job.checkpoint.is_file():  # it holds the weights that the training goes on from
-        return job.experiment.shrink(parent, job.spec, importance)
-    return job.experiment.narrowed(parent, job.spec, importance, job.settings, heldout=job.heldout)
+    net, kept = (
+        experiment.shrink(parent, job.spec, importance),
+        experiment.kept(parent, job.spec, importance),
+    )
+    # A checkpoint holds the weights that the training goes on from.
+    if kept is not None and not job.checkpoint.is_file():
+        experiment.data.reconstruct(parent, net, importance, job.settings, heldout=job.heldout)
+    return net, kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
