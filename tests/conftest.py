@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; before torch is imported
+# Workers that serve all searches of a session grow; loky would replace them by fresh ones.
+os.environ.setdefault("LOKY_MAX_MEMORY_LEAK_SIZE", "3e9")
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from bneck.data.pack import Packed, pack
 from bneck.devices import fill
 from bneck.nas.allocation.drawn import as_searched
 from bneck.records.ledger import Ledger
+from bneck.runs.search.workers import kept_workers
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import to_text
@@ -41,6 +44,13 @@ def cache() -> Iterator[Path]:
         patch.setenv("XDG_CACHE_HOME", folder)
         patch.setenv("HF_HOME", f"{folder}/huggingface")  # what is fetched belongs to the user too
         yield Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kept_workers(cache: Path) -> Iterator[None]:
+    """Searches in this process use the same workers: importing torch costs more than most of their work."""
+    with kept_workers():
+        yield
 
 
 @pytest.fixture(scope="session")

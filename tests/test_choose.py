@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -357,8 +356,8 @@ def test_killed_twice_it_chooses_as_if_unbroken(runs: Any, pictures: Path, tmp_p
         process = start(*again, folder=tmp_path)
         while not list((tmp_path / "broken").glob(moment)) and process.poll() is None:
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.wait()
         again = ["choose", "--resume", "broken"]
     finish(start(*again, folder=tmp_path))
     whole, broken = (RunFolder(tmp_path / name).read() for name in ("whole", "broken"))

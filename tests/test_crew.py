@@ -11,59 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from bneck.runs.search.workers import MAX_TRIES, WorkerPool
+from bneck.runs.search.workers import MAX_TRIES, WorkerPool, kept_workers, local_pool
 from bneck.specs.errors import InputError
 from conftest import alive, gone
-
-PATIENCE = 60  # seconds until a test gives up on what should happen within one
-
-
-def wait_until(path: Path) -> None:
-    end = time.monotonic() + PATIENCE
-    while not path.exists():
-        if time.monotonic() > end:
-            raise TimeoutError(path)
-        time.sleep(0.01)
-
-
-def noted(folder: Path, index: int) -> int:
-    """Leave a file for every time that a piece of work is done; return the process."""
-    fresh = sum(1 for _ in folder.glob(f"did-{index}-*"))
-    (folder / f"did-{index}-{fresh}").touch()
-    return os.getpid()
+from crew_work import PATIENCE, die_always, refuse, threads, wait_until, work, work_or_die_once
 
 
 def times_done(folder: Path, index: int) -> int:
     return sum(1 for _ in folder.glob(f"did-{index}-*"))
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def work(folder: Path, index: int) -> int:
-    return noted(folder, index)
-
-
-def work_or_die_once(folder: Path, index: int, dies: int, first_done: tuple[int, ...]) -> int:
-    """Work `dies` kills its worker the first time, once the others are known to be finished."""
-    if index == dies and not (folder / "died").exists():
-        for other in first_done:
-            wait_until(folder / f"heard-{other}")
-        (folder / "died").touch()
-        die()
-    if index not in (dies, *first_done):
-        wait_until(folder / "died")
-    return noted(folder, index)
-
-
-def die_always(folder: Path) -> None:
-    noted(folder, 0)
-    die()
-
-
-def refuse() -> None:
-    raise InputError("the worker does not like this")
 
 
 class TestResults:
@@ -121,23 +76,69 @@ class TestDeath:
         assert times_done(tmp_path, 0) == MAX_TRIES == 3
 
 
+class TestKept:
+    """Workers that the next pool takes over, unless something is wrong with them."""
+
+    @staticmethod
+    def workers(folder: Path, count: int) -> set[int]:
+        heard = list[int]()
+        with local_pool(count) as pool:
+            jobs = [(folder, i) for i in range(count)]
+            pool.run(work, jobs, lambda index, process: heard.append(process))
+        return set(heard)
+
+    def test_they_serve_one_pool_after_the_other_and_end_with_the_block(
+        self, tmp_path: Path
+    ) -> None:
+        with kept_workers():
+            first = self.workers(tmp_path, 1)
+            assert self.workers(tmp_path, 1) == first
+            others = self.workers(tmp_path, 2)
+            assert not others & first, "as many as are asked for"
+            assert all(gone(process) for process in first)
+        assert all(gone(process) for process in others)
+
+    def test_in_another_folder_they_are_others(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with kept_workers():
+            first = self.workers(tmp_path, 1)
+            monkeypatch.chdir(tmp_path)
+            assert self.workers(Path(), 1) != first
+            assert times_done(tmp_path, 0) == 2
+
+    def test_work_that_fails_leaves_none(self, tmp_path: Path) -> None:
+        with kept_workers():
+            first = self.workers(tmp_path, 1)
+            with pytest.raises(InputError), local_pool(1) as pool:
+                pool.run(refuse, [()], lambda *at: None)
+            assert all(gone(process) for process in first)
+            assert self.workers(tmp_path, 1) != first
+
+    def test_one_that_died_in_between_is_replaced(self, tmp_path: Path) -> None:
+        with kept_workers():
+            (first,) = self.workers(tmp_path, 1)
+            os.kill(first, signal.SIGKILL)
+            assert self.workers(tmp_path, 1) != {first}
+            assert times_done(tmp_path, 0) == 2
+
+
+def test_a_worker_has_one_thread() -> None:
+    heard = list[int]()
+    with WorkerPool(1) as pool:
+        pool.run(threads, [()], lambda index, count: heard.append(count))
+    assert heard == [1]
+
+
 PARENT = """
 import os, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_crew import announce
+from crew_work import announce
 from bneck.runs.search.workers import WorkerPool
 with WorkerPool(2) as pool:
     pool.run(announce, [(Path(sys.argv[2]), i) for i in range(2)], lambda *at: None)
 """
-
-
-def announce(folder: Path, index: int) -> None:
-    """Say who works here, then work for ever."""
-    (folder / f"worker-{index}.part").write_text(str(os.getpid()))
-    (folder / f"worker-{index}.part").rename(folder / f"worker-{index}")
-    while True:
-        time.sleep(1)
 
 
 def test_workers_go_when_their_run_is_killed(tmp_path: Path) -> None:

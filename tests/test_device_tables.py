@@ -12,6 +12,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -249,6 +250,9 @@ class TestTwoProcesses:
         assert len(said) == 1  # nothing to wait for
 
 
+checksum = lru_cache(maxsize=10_000)(zlib.crc32)  # a model runs thousands of times
+
+
 class Settling(Silent):
     """A device whose files take up to half as long again, by chance, until the table is begun anew."""
 
@@ -261,7 +265,7 @@ class Settling(Silent):
 
     def work(self, model: bytes) -> float:
         """Milliseconds of a model file."""
-        return work_ms(model) * (1.0 if self.said else 1 + zlib.crc32(model) % 100 / 200)
+        return work_ms(model) * (1.0 if self.said else 1 + checksum(model) % 100 / 200)
 
 
 def test_a_table_that_was_disturbed_is_measured_once_more(tiny: NetSpec, tmp_path: Path) -> None:

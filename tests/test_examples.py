@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
+
+from forked import Forked
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def run(name: str, folder: Path, *arguments: str) -> str:
     """What an example prints, run in an empty folder."""
-    answer = subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments],
-        cwd=folder, capture_output=True, text=True,
-    )  # fmt: skip
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout
+    code, out, err = Forked(script, EXAMPLES / f"{name}.py", *arguments, folder=folder).wait()
+    assert code == 0, err
+    return out
+
+
+def script(path: Path, *arguments: str) -> None:
+    """As `python PATH ARGUMENTS`."""
+    sys.argv = [str(path), *arguments]
+    runpy.run_path(str(path), run_name="__main__")
 
 
 def share(printed: str, words: str) -> float:

@@ -6,9 +6,6 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from itertools import pairwise
@@ -26,7 +23,7 @@ from bneck.runs.search.latency import seed_plan
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
-from bneck.specs.text import to_text
+from bneck.specs.text import from_text, to_text
 from bneck.specs.transforms import (
     random_widths,
     scale_width,
@@ -35,6 +32,7 @@ from bneck.specs.transforms import (
     with_resolution,
 )
 from bneck.specs.zoo import network
+from forked import Forked
 from simulated_device import SimulatedDevice
 from test_shrink import UNIVERSAL
 
@@ -220,16 +218,10 @@ class TestFill:
         path, rng = tmp_path / "table.jsonl", random.Random(os.getpid())
         for _ in range(2):
             before = path.stat().st_size if path.exists() else 0
-            child = subprocess.Popen(
-                [sys.executable, "-c", FILL, str(Path(__file__).parent), str(path)],
-                stdin=subprocess.PIPE,
-            )
-            assert child.stdin is not None
-            child.stdin.write(to_text(tiny).encode())
-            child.stdin.close()
+            child = Forked(fill, to_text(tiny), path, folder=tmp_path)
             wait_for(lambda: path.exists() and path.stat().st_size > before, child)  # noqa: B023
             time.sleep(rng.uniform(0, 0.3))
-            child.send_signal(signal.SIGKILL)
+            child.kill()
             child.wait()
             data = path.read_bytes()
             kept = data[: data.rfind(b"\n") + 1]
@@ -302,17 +294,11 @@ class TestAgainstTheTruth:
         assert max(self.errors(tiny, table, device)) < 0.005
 
 
-FILL = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from bneck.specs.text import from_text
-from test_fill import filled
-filled(from_text(sys.stdin.read()), Path(sys.argv[2]))
-"""
+def fill(seed: str, path: Path) -> None:
+    filled(from_text(seed), path)
 
 
-def wait_for(happened: Any, child: subprocess.Popen[bytes]) -> None:
+def wait_for(happened: Any, child: Forked) -> None:
     """Until something happened, or its process has ended without it."""
     while not happened() and child.poll() is None:
         time.sleep(0.01)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,14 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from bneck import build
 from bneck.imports.hub import HubName, hub_name
 from bneck.imports.published import KNOWN, network_of
 from bneck.specs.errors import InputError
 from bneck.specs.zoo import network
+from commands import Answer
 from foreign_nets import Timm, trained
+from forked import Forked, bneck
 from hub_server import commit_of, served
 
 SMALL, FLAT, PICKLE, OTHER = "timm/mobilenetv3_small_050.x", "org/flat", "org/pickle", "org/vit"
@@ -27,7 +28,7 @@ PREPROCESSING = {
     "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "crop_pct": 0.8, "interpolation": "bicubic",
     "license": "apache-2.0",
 }  # fmt: skip
-Hub = Callable[..., subprocess.CompletedProcess[str]]
+Hub = Callable[..., Answer]
 
 
 @pytest.fixture(scope="module")
@@ -54,27 +55,37 @@ def address(weights: bytes) -> Iterator[tuple[str, list[str]]]:
 def hub(address: tuple[str, list[str]], tmp_path: Path) -> Hub:
     """Runs bneck in a process of its own, since huggingface_hub reads its environment when imported."""
 
-    def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(*words: str, **more: str) -> Answer:
         env = {**os.environ, "HF_ENDPOINT": address[0], "HF_HOME": str(tmp_path / "hf"), **more}
-        return subprocess.run(
-            [sys.executable, "-m", "bneck", *words],
-            cwd=tmp_path, env=env, text=True, capture_output=True, check=False,
-        )  # fmt: skip
+        return Answer(*Forked(bneck, *words, folder=tmp_path, environment=env).wait())
 
     return run
 
 
-def record(answer: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    assert answer.returncode == 0, answer.stderr
-    found = json.loads(answer.stdout)
+def record(answer: Answer) -> dict[str, Any]:
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
     assert isinstance(found, dict)
     return found
 
 
-def sentence(answer: subprocess.CompletedProcess[str]) -> str:
-    assert answer.returncode == 2
-    assert answer.stderr.count("\n") == 1, answer.stderr
-    return answer.stderr
+def sentence(answer: Answer) -> str:
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1, answer.err
+    return answer.err
+
+
+def choose_twice() -> None:
+    """What is at hand for a choice, before and after the first network was taken."""
+    from bneck.records.progress import Silent
+    from bneck.runs.choose.weights import at_hand
+    from bneck.runs.start import find_start
+
+    (one,) = at_hand([], Silent())
+    print(one.spec.name, one.text, one.origin)
+    folder = find_start(one.text).folder
+    (one,) = at_hand([], Silent())
+    print(one.text == str(folder), one.origin)
 
 
 @pytest.mark.parametrize("name", [SMALL, f"hf:{FLAT}"])
@@ -115,26 +126,14 @@ def test_a_choice_finds_what_the_cache_has_without_a_connection(
     config = {"architecture": "mobilenetv3_small_050", "pretrained_cfg": PREPROCESSING}
     (root / "snapshots" / commit / "config.json").write_text(json.dumps(config))
     (root / "snapshots" / commit / "model.safetensors").write_bytes(weights)
-    program = (
-        "from bneck.records.progress import Silent\n"
-        "from bneck.runs.choose.weights import at_hand\n"
-        "from bneck.runs.start import find_start\n"
-        "(one,) = at_hand([], Silent())\n"
-        "print(one.spec.name, one.text, one.origin)\n"
-        "folder = find_start(one.text).folder\n"
-        "(one,) = at_hand([], Silent())\n"
-        "print(one.text == str(folder), one.origin)\n"
-    )
     env = {
         **os.environ, "HF_ENDPOINT": address[0], "HF_HOME": str(tmp_path / "hf"),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }  # fmt: skip
     address[1].clear()
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=env, text=True, capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    code, out, err = Forked(choose_twice, folder=tmp_path, environment=env).wait()
+    assert code == 0, err
+    assert out.splitlines() == [
         f"v3-small-0.5 {known}@{commit} {known}", f"True {known}",
     ]  # fmt: skip
     assert address[1] == []
@@ -239,12 +238,10 @@ def test_published_sizes_are_those_of_timms_table() -> None:
         assert all(abs(params / 1e6 - millions) < 0.006 for params in found)
 
 
-def test_the_weights_are_those_of_the_file(hub: Hub, tmp_path: Path, weights: bytes) -> None:
-    import bneck
-
+def test_the_weights_are_those_of_the_file(hub: Hub, tmp_path: Path) -> None:
     record(hub("import", SMALL, "--out", "run", "--json"))
     theirs = trained(Timm(network("v3-small-0.5"), 1000, STAGES, port=False))
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        wanted, got = theirs.eval()(images), bneck.build(tmp_path / "run")(images)
+        wanted, got = theirs.eval()(images), build(tmp_path / "run")(images)
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))

@@ -23,6 +23,8 @@ from bneck.cli.overview import clocks, machine_lines
 from bneck.devices.doctor import caches, cores
 from bneck.devices.installed import EXTRAS, distribution, extra_of
 from commands import Call, refusal
+from forked import Forked
+from forked import bneck as run_bneck
 
 ROOT = Path(__file__).parents[1]
 COMMON = {"format": 2, "version": "0.1.0", "commit": "abc", "task": "classify", "metric": "top-1"}
@@ -234,15 +236,15 @@ def test_the_extras_are_those_of_pyproject() -> None:
     assert extra_of("nothing") is None
 
 
+def train_from_url() -> None:
+    """As on a machine without fsspec."""
+    sys.modules["fsspec"] = None  # type: ignore[assignment]
+    run_bneck("train", "v3-small", "--data", "s3://bucket/photos")
+
+
 def test_shards_behind_a_url_name_the_extra(tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.modules['fsspec'] = None; from bneck.cli.main import run\n"
-        "sys.argv[1:] = ['train', 'v3-small', '--data', 's3://bucket/photos']; run()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert (done.returncode, done.stderr) == (
+    code, _, err = Forked(train_from_url, folder=tmp_path).wait()
+    assert (code, err) == (
         2,
         "bneck: s3://bucket/photos is read with fsspec, which is not installed; run: pip install "
         "'bneck[train]'\n",

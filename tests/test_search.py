@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from bneck.runs.search.main import search
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
+from commands import Call
 from search_run import Run
 from simulated_device import SimulatedDevice, plugged_in, work_ms
 
@@ -199,16 +198,13 @@ class TestFinished:
             assert measurement["latency_ms"]["median"] == pytest.approx(true_ms)
         assert run.record["meets_target"]
 
-    def test_predict_prints_the_classes_of_a_picture(self, run: Run, pictures: Path) -> None:
+    def test_predict_prints_the_classes_of_a_picture(
+        self, run: Run, pictures: Path, call: Call
+    ) -> None:
         picture = pictures / "val" / "circle" / "00.png"
-        done = subprocess.run(
-            [sys.executable, "-m", "bneck", "predict", run.path, picture],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stderr == ""
-        name, _, scores = done.stdout.strip().partition(": ")
+        answer = call("predict", run.path, picture)
+        assert (answer.code, answer.err) == (0, "")
+        name, _, scores = answer.out.strip().partition(": ")
         assert name == str(picture)
         best = bneck.predict(run.path, [picture])[0]["classes"]
         assert scores == ", ".join(f"{one['label']} {one['score']:.1%}" for one in best)

@@ -6,43 +6,30 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 
+from forked import Forked, bneck
 from search_run import Run
-
-# A device of its own: two runs then decide alike for certain.
-SEARCH = """
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-from bneck.cli.main import run
 from simulated_device import plugged_in
-with plugged_in(name="simulated:killed"):
-    run()
-"""
 
 
-def start(*arguments: str, folder: Path) -> subprocess.Popen[bytes]:
+def search(*words: str) -> None:
+    """With a device of its own: two runs then decide alike for certain."""
+    with plugged_in(name="simulated:killed"):
+        bneck(*words)
+
+
+def start(*arguments: str, folder: Path) -> Forked:
     """`bneck` in a process and a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", SEARCH, str(Path(__file__).parent), *arguments],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        # A shell's background job, as tests may be, ignores Ctrl-C, and its children inherit that.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
+    return Forked(search, *arguments, folder=folder)
 
 
-def finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
+def finish(process: Forked) -> None:
+    code, _, errors = process.wait()
+    assert code == 0, errors
 
 
 def arguments(data: Path, spec: Path, out: Path, *, delta: float, workers: int) -> list[str]:
@@ -81,8 +68,8 @@ def kill_and_resume(
                 time.sleep(rng.uniform(0, 0.2))
                 break
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.wait()
         shutil.rmtree(lost_data, ignore_errors=True)
         lost_spec.unlink(missing_ok=True)
         given = ["search", "--resume", "broken"]
@@ -124,10 +111,10 @@ class TestKilled:
         while not list((out / "scratch").glob("*.checkpoint")) and process.poll() is None:
             time.sleep(0.01)  # until the workers work
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, errors = process.communicate()
-        assert process.returncode == 130
-        assert b"Traceback" not in errors
+        code, _, errors = process.wait()
+        assert code == 130
+        assert "Traceback" not in errors
         # On a busy machine the workers' resource tracker may warn after it of what is gone already.
-        assert [x for x in errors.decode().splitlines() if x.startswith("bneck: ")] == [
+        assert [x for x in errors.splitlines() if x.startswith("bneck: ")] == [
             f"bneck: stopped; resume it with: bneck search --resume {out}"
         ]

@@ -140,7 +140,7 @@ class TestFinished:
 
 
 def test_a_run_broken_off_before_its_last_stage_ends_the_same(
-    boxes: Path, tiny_file: Path, tmp_path: Path
+    scenes: Path, tiny_file: Path, tmp_path: Path
 ) -> None:
     """What was found is adopted once: what the first try wrote is gone on with."""
     written = tmp_path / "run" / "found" / "weights.safetensors"
@@ -148,8 +148,8 @@ def test_a_run_broken_off_before_its_last_stage_ends_the_same(
         device.lost = lambda request: written.exists()  # what is left then is the last measurement
         with pytest.raises(InputError, match=r"cannot be used: it broke off: pulled$"):
             bneck.search(
-                **IN_SMALL | {"target": "95%", "epochs": 1}, task="detect", data=boxes, resolution=64,
-                device=device.name, seed_network=str(tiny_file), out=tmp_path / "run",
+                **IN_SMALL | {"target": "95%", "epochs": 1}, task="segment", data=scenes, filters=16,
+                size=(48, 64), device=device.name, seed_network=str(tiny_file), out=tmp_path / "run",
             )  # fmt: skip
         weights = written.read_bytes()
         device.lost = lambda request: False

@@ -4,39 +4,35 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-# What a launcher does, without one: a process group, then the command in each process.
-MEMBER = """
-import sys
 import torch.distributed as dist
-from bneck.cli.main import run
-place, rank = sys.argv[1], int(sys.argv[2])
-dist.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
-sys.argv = ["bneck", *sys.argv[3:]]
-run()
-"""
+
+from forked import Forked, bneck
+
+
+def member(place: Path, rank: int, *words: str) -> None:
+    """What a launcher does, without one: a process group, then the command in each process."""
+    dist.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
+    bneck(*words)
 
 
 def together(folder: Path, *arguments: object) -> list[tuple[int, list[str]]]:
     """Exit codes of the two processes, and what each said as a refusal."""
     members = [
-        subprocess.Popen(
-            [sys.executable, "-c", MEMBER, str(folder / "meet"), str(rank), *map(str, arguments)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )
+        Forked(member, folder / "meet", rank, *map(str, arguments), folder=folder)
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     try:
-        errors = [member.communicate(timeout=120)[1] for member in members]
+        ended = [one.wait(120) for one in members]
     finally:
-        for member in members:
-            member.kill()
-    said = [[x for x in text.splitlines() if x.startswith("bneck: ")] for text in errors]
-    assert not any("Traceback" in text for text in errors), errors
-    return [(member.returncode, lines) for member, lines in zip(members, said, strict=True)]
+        for one in members:
+            one.kill()
+    assert not any("Traceback" in errors for _, _, errors in ended), ended
+    return [
+        (code, [line for line in errors.splitlines() if line.startswith("bneck: ")])
+        for code, _, errors in ended
+    ]
 
 
 def spoil(pictures: Path, folder: Path) -> Path:

@@ -167,26 +167,21 @@ def no_squeeze(spec: NetSpec) -> tuple[Conv | Bneck | Pool, ...]:
 
 
 @pytest.mark.parametrize(("spec", "wrapper"), WRAPPED[1:])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_any_narrower_network_takes_the_weights(
-    spec: NetSpec, wrapper: Ssdlite | Aspp, seed: int
-) -> None:
-    narrow = random_widths(spec, random.Random(seed))
-    if isinstance(wrapper, Ssdlite):
-        net = settled(build_detector(wrapper.around(fix_skips(spec))))
-        assert isinstance(net, DetectorNet)
-        same = shrink_into(net, DetectorNet(wrapper.around(fix_skips(spec))))
-        small = shrink_into(net, DetectorNet(wrapper.around(narrow)))
-    else:
-        net = settled(build_segmenter(wrapper.around(fix_skips(spec))))
-        same = shrink_into(net, SegmentNet(wrapper.around(fix_skips(spec))))
-        small = shrink_into(net, SegmentNet(wrapper.around(narrow)))
-    for name, value in same.state_dict().items():
-        assert torch.equal(value, net.state_dict()[name])
-    assert sum(p.numel() for p in small.parameters()) == count_whole(narrow, wrapper).params
-    # Every tensor of the narrow one is made of numbers of the wide one: nothing stays uninitialised.
-    for name, value in small.state_dict().items():
-        assert torch.isin(value, net.state_dict()[name]).all()
+def test_any_narrower_network_takes_the_weights(spec: NetSpec, wrapper: Ssdlite | Aspp) -> None:
+    wide = wrapper.around(fix_skips(spec))
+    detects = isinstance(wrapper, Ssdlite)
+    net = settled(build_detector(wide) if detects else build_segmenter(wide))
+    kind = DetectorNet if detects else SegmentNet
+    kept = net.state_dict()
+    for name, value in shrink_into(net, kind(wide)).state_dict().items():
+        assert torch.equal(value, kept[name])
+    for seed in (0, 1):
+        narrow = random_widths(spec, random.Random(seed))
+        small = shrink_into(net, kind(wrapper.around(narrow)))
+        assert sum(p.numel() for p in small.parameters()) == count_whole(narrow, wrapper).params
+        # Every tensor of the narrow one is made of numbers of the wide one: nothing stays uninitialised.
+        for name, value in small.state_dict().items():
+            assert torch.isin(value, kept[name]).all()
 
 
 def test_only_narrowing_is_shrinking() -> None:

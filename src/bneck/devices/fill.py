@@ -146,9 +146,17 @@ def _spread(shape: RowShape, seen: list[tuple[Widths, tuple[bool, bool]]]) -> li
     tied = shape.stride == 1 and shape.expands and all(w[0] == w[-1] for w, _ in seen)
     left = [w for w in product(*axes) if not tied or w[0] == w[-1]]
     free = sum(len(axis) > 1 for axis in axes)
-    chosen = [max(left), min(left)]
+    chosen, nearest = list[Widths](), dict.fromkeys(left, math.inf)
+
+    def choose(widths: Widths) -> None:
+        chosen.append(widths)
+        for other in left:
+            nearest[other] = min(nearest[other], _apart(other, widths))
+
+    choose(max(left))
+    choose(min(left))
     while len(chosen) < min(len(left), POINTS.get(free, 1)):
-        chosen.append(max(left, key=lambda w: (min(_apart(w, other) for other in chosen), w)))
+        choose(max(left, key=lambda w: (nearest[w], w)))
     return list(dict.fromkeys(chosen))
 
 

@@ -15,6 +15,7 @@ from bneck.runs.export import export, format_of
 from bneck.runs.load import trained
 from bneck.runs.quantize import recovered
 from bneck.runs.search.main import RECOVERY, resume_search, search
+from bneck.runs.search.workers import kept_workers
 from bneck.runs.train import resume_training, train
 from bneck.specs.errors import InputError
 
@@ -39,13 +40,14 @@ def ship(contest: Contest, ranked: Sequence[Entrant]) -> Path:
     contest.progress.say(f"chosen: {', '.join(one.title for one in (*above, *within))}")
     contest.progress.course(3, PARTS, None)
     also, refused = within, ""
-    for number, one in enumerate(above):
-        why = _narrow(contest, one, f"search-{number}", also)
-        if why is None:
-            also = []  # once is enough
-        else:
-            contest.progress.say(f"left out: {one.title}: {why}")
-            refused = refused or why
+    with kept_workers():
+        for number, one in enumerate(above):
+            why = _narrow(contest, one, f"search-{number}", also)
+            if why is None:
+                also = []  # once is enough
+            else:
+                contest.progress.say(f"left out: {one.title}: {why}")
+                refused = refused or why
     for number, one in enumerate(also):
         if one.measured_ms <= contest.limit_ms:
             _train(contest, one, f"trained-{number}")

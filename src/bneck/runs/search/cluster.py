@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from bneck.runs.search.workers import MAX_TRIES, Arguments, WorkerPool
+from bneck.runs.search.workers import MAX_TRIES, Arguments, WorkerPool, local_pool
 from bneck.specs.errors import InputError
 
 ANSWER_S = 10.0  # within which the client server of a cluster must take a connection
@@ -147,4 +147,4 @@ def _call(folder: str, task: Callable[..., T], *arguments: Any) -> T:
 
 def open_pool(workers: int, cluster: str | None) -> WorkerPool:
     """Worker processes of this machine, or those of a Ray cluster."""
-    return WorkerPool(workers) if cluster is None else RayWorkers(cluster)
+    return local_pool(workers) if cluster is None else RayWorkers(cluster)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bneck.nas.ledger import check_ledger
 from bneck.nets.build import build
 from bneck.nets.shrink import ShrinkError
 from bneck.nets.transfer import transferred
@@ -242,6 +241,8 @@ def _block_settings(options: Mapping[str, Any], epochs: float) -> BlockSettings:
     made = BlockSettings(epochs=given.pop("proxy_epochs"), **given)
     made.check()
     if made.ledger is not None:
+        from bneck.nas.ledger import check_ledger
+
         check_ledger(made.ledger)  # before anything is measured
     return made
 

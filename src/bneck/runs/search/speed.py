@@ -13,7 +13,7 @@ from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.training.settings import Settings
 
-STEPS, LEAST_S = 3, 0.5  # timed steps, and their time, both at least
+STEPS, LEAST_S = 3, 0.2  # timed steps, and their time, both at least
 OUTPUTS = 16  # images
 MOST_AT_ONCE = 16  # of a large cluster's workers
 

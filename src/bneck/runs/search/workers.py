@@ -7,38 +7,108 @@ finished is given to a fresh pool.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from bneck.specs.errors import InputError
 
 T = TypeVar("T")
 Arguments = Sequence[tuple[Any, ...]]
+Kind = tuple[int, str, tuple[str, ...]]
 MAX_TRIES = 3
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}  # torch reads both when it is imported
+
+
+class IdleWorkers:
+    """The workers of a pool that has ended, until the next pool of as many takes them over."""
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+        self._kind: Kind | None = None
+
+    def keep(self, pool: Any, workers: int) -> None:
+        """Keep a pool's workers; those that are here already end."""
+        self.stop()
+        self._pool, self._kind = pool, _kind(workers)
+
+    def take(self, workers: int) -> Any:
+        """The workers if they are as many, with the same folder and modules, else None."""
+        if self._kind != _kind(workers):
+            return None
+        pool, self._pool, self._kind = self._pool, None, None
+        return pool
+
+    def stop(self) -> None:
+        """End them."""
+        if self._pool is not None:
+            _end(self._pool)
+        self._pool, self._kind = None, None
+
+
+def _kind(workers: int) -> Kind:
+    # Paths in their work may be relative, and what it names is imported there.
+    return workers, os.getcwd(), tuple(sys.path)
+
+
+def _end(pool: Any) -> None:
+    pool.shutdown(wait=True, kill_workers=True)
+
+
+_idle: IdleWorkers | None = None
+
+
+@contextmanager
+def kept_workers() -> Iterator[None]:
+    """Let searches in this block use the same workers one after another: each takes two seconds to start."""
+    global _idle
+    before, _idle = _idle, IdleWorkers()
+    try:
+        yield
+    finally:
+        _idle.stop()
+        _idle = before
+
+
+def local_pool(workers: int) -> WorkerPool:
+    """A pool on this machine, with the workers of the last one inside a block of `kept_workers`."""
+    return WorkerPool(workers, _idle)
 
 
 class WorkerPool:
-    """Worker processes with one torch thread each; use it in a `with` block."""
+    """Worker processes with one torch thread each; use it in a `with` block.
 
-    def __init__(self, workers: int) -> None:
+    They end with the block, or wait in `idle` for the next pool if all their work is done.
+    """
+
+    def __init__(self, workers: int, idle: IdleWorkers | None = None) -> None:
         self.workers = workers
+        self._idle = idle
         self._pool: Any = None
+        self._busy = False
 
     def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.stop()
+        if self._idle is not None and self._pool is not None and not self._busy:
+            self._idle.keep(self._pool, self.workers)
+            self._pool = None
+        else:
+            self.stop()
 
     def stop(self) -> None:
         """End all workers, busy or not."""
         if self._pool is not None:
-            self._pool.shutdown(wait=True, kill_workers=True)
+            _end(self._pool)
             self._pool = None
 
     def run(
@@ -53,6 +123,7 @@ class WorkerPool:
             InputError: one task broke its worker three times.
         """
         open_tries = dict.fromkeys(range(len(arguments)), 0)
+        self._busy = True
         while open_tries:
             futures: dict[Future[T], int] = {}
             with suppress(BrokenProcessPool):
@@ -74,8 +145,11 @@ class WorkerPool:
                         f"a worker process died {MAX_TRIES} times over the same work, most likely for want "
                         "of memory; run it again with --workers 1"
                     )
+        self._busy = False
 
     def _start(self) -> Any:
+        if self._pool is None and self._idle is not None:
+            self._pool = self._idle.take(self.workers)
         if self._pool is None:
             from loky import ProcessPoolExecutor
             from loky.backend import get_context
@@ -84,8 +158,9 @@ class WorkerPool:
             for number in range(self.workers):
                 numbers.put(number)
             self._pool = ProcessPoolExecutor(
-                max_workers=self.workers, initializer=_begin, initargs=(os.getpid(), numbers)
-            )
+                max_workers=self.workers, initializer=_begin, initargs=(os.getpid(), numbers),
+                env=ONE_THREAD,
+            )  # fmt: skip
         return self._pool
 
 
@@ -108,11 +183,8 @@ def worker_device(compute: str | None) -> Any:
 
 
 def _begin(parent: int, numbers: Any) -> None:
-    import torch
-
     global _number
     _number = numbers.get()
-    torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
