@@ -81,6 +81,7 @@ class TestTables:
             "state finished",
         ):
             assert words in text
+        assert " -" not in text  # no target, no latency: not even their names
 
     def test_sentences_end_between_words(self) -> None:
         lines = CODES.sub("", in_terminal("count", "v4-huge", columns=60)).splitlines()
@@ -116,6 +117,13 @@ class TestBars:
             "latency table: :car: [red]" + "a long sentence " * 10,
             "[3/8] training the supernet, about 5 min left in all",
         ]
+
+    def test_a_run_that_takes_longer_than_estimated_says_nothing_of_what_is_left(self) -> None:
+        file = io.StringIO()
+        with bars(Console(file=file)) as told:
+            told.course(3, 8, 0.0)
+            told.stage("measuring rows", 213)
+        assert file.getvalue() == "[3/8] measuring rows (213)\n"
 
     def test_a_long_stage_in_a_file_says_how_far_it_is(self) -> None:
         file = io.StringIO()

@@ -156,7 +156,7 @@ BAD = {  # what is replaced in TEXT, by what, and what the message says
     ),
     "unknown op": (
         "op: pool", "op: flatten",
-        "row 3 is {'op': 'flatten'}; it must be {op: ...} with op one of conv, bneck, pool",
+        "row 3: op is 'flatten'; allowed are conv, bneck, pool",
     ),
     "op a list": ("op: pool", "op: [pool]", "row 3 is {'op': ['pool']}; it must be {op: ...}"),
     "op a map": ("op: pool", "op: {a: 1}", "row 3 is {'op': {'a': 1}}; it must be {op: ...}"),

@@ -18,7 +18,7 @@ from bneck.records.files import write_bytes, write_json, write_text
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
 from bneck.runs.answers import ModuleAnswers
-from bneck.runs.data import data_record, prepared
+from bneck.runs.data import data_record, find_images, prepared
 from bneck.runs.files import write_file
 from bneck.runs.folder import (
     begin,
@@ -169,7 +169,7 @@ def planned(
     common, own = parted(chosen, "train", options, tasks())
     common.check()
     place = data_path(chosen, data)
-    dataset = chosen.find(place, own, seed=common.seed)
+    dataset = find_images(chosen, place, own, seed=common.seed)
     start = None
     if common.start is not None:
         start = find_start(common.start, network, progress)

@@ -122,11 +122,13 @@ def resolve(network: str | Path | NetSpec, *, scaled_tail: bool = False) -> NetS
 
 def _row(index: int, data: object) -> Row:
     op = data.get("op") if isinstance(data, dict) else None
-    if not isinstance(data, dict) or not isinstance(op, str) or op not in ROW_KINDS:
+    allowed = ", ".join(ROW_KINDS)
+    if not isinstance(data, dict) or not isinstance(op, str):
         raise SpecError(
-            f"row {index} is {reprlib.repr(data)}; it must be {{op: ...}} with op one of "
-            f"{', '.join(ROW_KINDS)}"
+            f"row {index} is {reprlib.repr(data)}; it must be {{op: ...}} with op one of {allowed}"
         )
+    if op not in ROW_KINDS:
+        raise SpecError(f"row {index}: op is {op!r}; allowed are {allowed}")
     kind = ROW_KINDS[op]
     values = {key: value for key, value in data.items() if key != "op"}
     known = ["op", *(f.name for f in fields(kind))]

@@ -15,6 +15,7 @@ from bneck.records.files import locked
 from bneck.records.ledger import Ledger
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
+from bneck.runs.data import find_images
 from bneck.runs.folder import fresh_folder, new_folder, record_of, resumable
 from bneck.runs.search.pipeline import run_search
 from bneck.runs.search.run import KIND, Run, new_run, resumed_run
@@ -24,6 +25,7 @@ from bneck.runs.search.settings import (
     SearchSettings,
     cores,
     proposals,
+    target_ms,
     tuning,
 )
 from bneck.runs.start import Start, compatible, find_start
@@ -107,21 +109,23 @@ def search(
     rest = {k: v for k, v in options.items() if k not in BLOCK_OPTIONS}
     common, own = parted(chosen, "search", rest, tasks())
     common.check()
+    targets = _targets(target, lose)
     place = data_path(chosen, data)
     narrowing = _narrowing(method, from_scratch, place, steps, delta, tail)
     if place is None and epochs is None:  # few and small images, so that a first try is quick
         epochs = BUILTIN_EPOCHS
-    begin = None if start is None else _begin(start, seed_network, from_scratch, progress)
+    # Weights may have to be fetched, so all else that can be wrong is looked at before.
     _refuse_weights(seed_network)
+    dataset = find_images(chosen, place, own, seed=seed)
+    begin = None if start is None else _begin(start, seed_network, from_scratch, progress)
     network = seed_network or (chosen.default_network if begin is None else str(begin.folder))
-    dataset = chosen.find(place, own, seed=seed)
     spec, wrapper = chosen.arrange(network, own, dataset)
     if begin is not None:
         spec = _fitting(chosen, spec, wrapper, begin)
     trainings = _trainings(chosen, dataset, started=begin is not None, seed=seed, epochs=epochs)
     settings = SearchSettings(
         task=chosen.name, options=own, seed_network=network, resolution=spec.resolution,
-        targets=_targets(target, lose), lose=lose, retrain=retrain,
+        targets=targets, lose=lose, retrain=retrain,
         also=tuple(_told(one, None, progress).text for one in also), **narrowing, **trainings,
         heldout=HELDOUT, repeats=repeats, seed=seed, workers=cores() if workers is None else workers,
         blocks=_block_settings(blocks, trainings["training"].epochs) if from_scratch else None,
@@ -138,6 +142,8 @@ def search(
 
 def _targets(target: str | Sequence[str], lose: float | None) -> tuple[str, ...]:
     targets = (target,) if isinstance(target, str) else tuple(target)
+    for one in targets:
+        target_ms(one, 1.0)  # refuses what is no latency
     return targets if targets or lose is not None else ("70%",)
 
 
