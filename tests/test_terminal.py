@@ -306,6 +306,26 @@ class TestEndings:
             "next:  bneck search --from runs/det --task detect --data /photos --target 50%",
         ]
 
+    def test_the_next_command_has_the_options_of_the_images(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        own = {
+            "ignore": [11, 12],
+            "size": "90x120",
+            "head": "lraspp",
+            "balance": True,
+            "argmax": True,
+        }
+        record = {
+            "run": "runs/seg", "task": "segment", "name": "v3-small", "data": {"path": "/streets"},
+            "scores": {"val": {"score": 0.324}}, "options": {"task": own},
+        }  # fmt: skip
+        print_training(task("segment"), record)
+        assert capsys.readouterr().out.splitlines()[-1] == (
+            "next:  bneck search --from runs/seg --task segment --data /streets --ignore 11 --ignore 12 "
+            "--size 90x120 --balance --target 50%"
+        )
+
 
 @pytest.mark.parametrize(
     ("wrong", "right"), [("searh", "search"), ("trian", "train"), ("qantize", "quantize")]

@@ -272,13 +272,14 @@ class Drawn:
     def line(self) -> str:
         """Which they are, for people."""
         what = f"{self.split} images" if self.split else "pictures"
-        of = "all" if len(self.names) == self.there else f"{len(self.names):,} of"
+        whole = len(self.names) == self.there
+        of = "all" if whole else f"{len(self.names):,} of"
         least, most = min(self.classes.values(), default=0), max(self.classes.values(), default=0)
-        each = "evenly over all"
+        each = "" if whole else ", evenly spread"
         if self.classes:
-            each = f"{least} to {most}" if least < most else f"{least}"
+            each = f", {least} to {most}" if least < most else f", {least}"
             each += f" of each of {len(self.classes)} classes"
-        return f"int8 is calibrated on {of} {self.there:,} {what}, {each}"
+        return f"int8 is calibrated on {of} {self.there:,} {what}{each}"
 
     def as_json(self) -> dict[str, Any]:
         """The same for a record."""
