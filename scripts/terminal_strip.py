@@ -1,6 +1,7 @@
 """Record the first two commands of a newcomer in a terminal, and draw the recording as a moving svg.
 
     python scripts/terminal_strip.py record SESSION.cast     `bneck search`, then the command it names as next
+    python scripts/terminal_strip.py saved OUTPUT.log SESSION.cast COMMAND      what a command wrote into a file
     python scripts/terminal_strip.py draw SESSION.cast docs/pictures/terminal.svg
 
 The recording is an asciicast (version 2), which asciinema also plays. It takes about six minutes on two
@@ -11,6 +12,7 @@ pictures of each command; without CSS animations, or for a reader who wants none
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -26,6 +28,7 @@ from itertools import groupby
 from pathlib import Path
 
 from rich.ansi import AnsiDecoder
+from rich.console import Console
 from rich.style import Style
 from rich.terminal_theme import MONOKAI
 
@@ -99,9 +102,21 @@ def record(cast: Path) -> None:
         file.write("\n")
 
 
+def saved(log: Path, cast: Path, command: str) -> None:
+    """A recording of output that was saved in a file, its lines broken as on the terminal; without times."""
+    events = [_prompt(command)]
+    for line in log.read_text(encoding="utf-8").splitlines():
+        file = io.StringIO()
+        Console(file=file, width=COLUMNS).print(line, markup=False, highlight=False, emoji=False)
+        events.append(file.getvalue().replace("\n", "\r\n"))
+    header = {"version": 2, "width": COLUMNS, "height": ROWS, "title": "bneck"}
+    lines = [header, *([0, "o", output] for output in events)]
+    cast.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
+
+
 def typed(command: str, folder: Path) -> Iterator[str]:
     """The prompt with the command, then what it writes, piece by piece."""
-    yield f"\x1b[32m$\x1b[0m \x1b[1m{command}\x1b[0m\r\n"
+    yield _prompt(command)
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     process = subprocess.Popen(
@@ -175,6 +190,11 @@ def sampled(events: list[tuple[float, str, str]]) -> Iterator[list[list[Cell]]]:
                 before = shown
 
 
+def _prompt(command: str) -> str:
+    typed = command.replace("\n", "\r\n")
+    return f"\x1b[32m$\x1b[0m \x1b[1m{typed}\x1b[0m\r\n"
+
+
 def _runs(line: list[Cell]) -> Iterator[str]:
     """The stretches of one style, each as wide as its characters are in a terminal, whatever the font."""
     column = 0
@@ -206,6 +226,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["record", cast]:
             record(Path(cast))
+        case ["saved", log, cast, command]:
+            saved(Path(log), Path(cast), command)
         case ["draw", cast, svg]:
             draw(Path(cast), Path(svg))
         case _:
