@@ -262,9 +262,19 @@ class TestResolve:
         with pytest.raises(SpecError, match=r"a\.yaml: row 2 \(bneck\): out is 0"):
             load(tmp_path / "a.yaml")
 
-    def test_what_is_nothing_of_these_is_an_unknown_name(self, tmp_path: Path) -> None:
+    def test_what_is_nothing_of_these_is_an_unknown_name(self) -> None:
         with pytest.raises(SpecError, match=r"there is no network .* (did you mean|known are)"):
+            resolve("mine")
+
+    def test_a_path_is_no_name(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            SpecError, match=f"{tmp_path} has no spec.yaml; pass a run's folder, a spec"
+        ):
             resolve(str(tmp_path))
+        with pytest.raises(
+            SpecError, match="runs/mine is no file or folder; pass a run's folder, a spec"
+        ):
+            resolve("runs/mine")
 
     def test_a_whole_text_given_as_a_name_is_an_unknown_name(self) -> None:
         with pytest.raises(SpecError, match="there is no network"):

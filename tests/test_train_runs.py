@@ -231,6 +231,17 @@ class TestStart:
             train(str(tiny_file), pictures, start=other, out=tmp_path / "run", epochs=0.5)
         assert not (tmp_path / "run").exists()
 
+    def test_a_network_wider_than_its_start_is_refused_before_a_folder_is_made(
+        self, whole: Path, pictures: Path, tiny_file: Path, tmp_path: Path
+    ) -> None:
+        wider = tmp_path / "wider.yaml"
+        wider.write_text(tiny_file.read_text().replace("expanded: 128,", "expanded: 136,"))
+        with pytest.raises(
+            InputError, match=r"row 2 of .* is not a narrower row 2.*; leave --from out, or"
+        ):
+            train(str(wider), pictures, start=whole, out=tmp_path / "run", epochs=0.5)
+        assert not (tmp_path / "run").exists()
+
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [

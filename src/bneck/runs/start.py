@@ -13,8 +13,8 @@ import torch
 from bneck.imports.hub import fetch, hub_name
 from bneck.imports.match import which_network
 from bneck.imports.read import read_source
-from bneck.nets.build import WrappedNet
-from bneck.nets.shrink import shrink_into, widths
+from bneck.nets.build import WrappedNet, build
+from bneck.nets.shrink import ShrinkError, shrink_into, widths
 from bneck.nets.transfer import is_folded, restore_statistics, take_rows, transferred
 from bneck.records.files import cache_folder, locked
 from bneck.records.progress import Progress, Silent
@@ -117,6 +117,26 @@ def compatible(chosen: Task, spec: NetSpec, start: Path) -> NetSpec:
         )
     held = load(folder.spec)
     return replace(spec, padding=held.padding, bn_eps=held.bn_eps)
+
+
+def fitting(chosen: Task, spec: NetSpec, wrapper: Wrapper, start: Start, *, advice: str) -> NetSpec:
+    """The network as the start's weights need it, see `compatible`.
+
+    Raises:
+        InputError: the weights are of another task, or of a network that cannot become this one, which
+            is said before any image is read; `advice` says what to do then.
+    """
+    spec = compatible(chosen, spec, start.folder)
+    held = load(RunFolder(start.folder).spec)
+    if wrapper == PLAIN:
+        try:
+            transferred(build(held), spec)
+        except ShrinkError as error:
+            raise InputError(
+                f"the weights of {start.text} are of {held.name}, which cannot become {spec.name}: {error}; "
+                f"{advice}"
+            ) from None
+    return spec
 
 
 @dataclass(frozen=True, slots=True)

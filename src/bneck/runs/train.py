@@ -32,7 +32,7 @@ from bneck.runs.folder import (
 from bneck.runs.load import trained, wrapper_of
 from bneck.runs.progress import Steps
 from bneck.runs.report import write_training_report
-from bneck.runs.start import compatible, find_start, narrows, started
+from bneck.runs.start import find_start, fitting, narrows, started
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
@@ -178,7 +178,10 @@ def planned(
     usual = chosen.default_network if start is None else start.folder
     spec, wrapper = chosen.arrange(network or usual, own, dataset)
     if start is not None:
-        spec = compatible(chosen, spec, start.folder)
+        spec = fitting(
+            chosen, spec, wrapper, start,
+            advice="leave --from out, or leave the network out to train that of the weights",
+        )  # fmt: skip
         if common.keep is not None and not narrows(start.folder, spec, wrapper):
             raise InputError(
                 f"--keep {common.keep} chooses among the channels of wider weights, and {spec.name} is as wide "

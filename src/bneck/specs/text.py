@@ -117,6 +117,11 @@ def resolve(network: str | Path | NetSpec, *, scaled_tail: bool = False) -> NetS
         return load(path / "spec.yaml")
     if isinstance(network, Path) or os.path.isfile(path) or path.suffix in (".yaml", ".yml"):
         return load(path)
+    if "/" in network:  # in no network's name
+        what = "has no spec.yaml" if os.path.isdir(path) else "is no file or folder"
+        raise SpecError(
+            f"{network} {what}; pass a run's folder, a spec file or the name of a network"
+        )
     return zoo.network(network, scaled_tail=scaled_tail)
 
 

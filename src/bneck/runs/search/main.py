@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from bneck.nas.ledger import check_ledger
-from bneck.nets.build import build
-from bneck.nets.shrink import ShrinkError
-from bneck.nets.transfer import transferred
 from bneck.records.files import locked
 from bneck.records.ledger import Ledger
 from bneck.records.progress import Progress, Silent
@@ -28,12 +25,9 @@ from bneck.runs.search.settings import (
     target_ms,
     tuning,
 )
-from bneck.runs.start import Start, compatible, find_start
+from bneck.runs.start import Start, find_start, fitting
 from bneck.runs.train import data_path
 from bneck.specs.errors import InputError
-from bneck.specs.network import NetSpec
-from bneck.specs.text import load
-from bneck.specs.wrapper import PLAIN, Wrapper
 from bneck.tasks.contract import Dataset, Task
 from bneck.tasks.options import parted
 from bneck.tasks.registry import DEFAULT, tasks
@@ -121,7 +115,10 @@ def search(
     network = seed_network or (chosen.default_network if begin is None else str(begin.folder))
     spec, wrapper = chosen.arrange(network, own, dataset)
     if begin is not None:
-        spec = _fitting(chosen, spec, wrapper, begin)
+        spec = fitting(
+            chosen, spec, wrapper, begin,
+            advice="leave --seed-network out to narrow the network of the weights",
+        )  # fmt: skip
     trainings = _trainings(chosen, dataset, started=begin is not None, seed=seed, epochs=epochs)
     settings = SearchSettings(
         task=chosen.name, options=own, seed_network=network, resolution=spec.resolution,
@@ -194,25 +191,6 @@ def _told(start: str, network: str | None, progress: Progress | None) -> Start:
     begun = find_start(start, network, progress)
     begun.tell(progress)
     return begun
-
-
-def _fitting(chosen: Task, spec: NetSpec, wrapper: Wrapper, begin: Start) -> NetSpec:
-    """The seed network as the weights need it.
-
-    Raises:
-        InputError: they are another network's, which is said before anything is measured.
-    """
-    spec = compatible(chosen, spec, begin.folder)
-    held = load(RunFolder(begin.folder).spec)
-    if wrapper == PLAIN:
-        try:
-            transferred(build(held), spec)
-        except ShrinkError as error:
-            raise InputError(
-                f"the weights of {begin.text} are of {held.name}, which cannot become {spec.name}: {error}; "
-                "leave --seed-network out to narrow the network of the weights"
-            ) from None
-    return spec
 
 
 def _block_options(options: Mapping[str, Any], from_scratch: bool) -> dict[str, Any]:
