@@ -126,10 +126,11 @@ class Plan:
     def sentence(self, folder: Path) -> str:
         """What the training will do; how long it takes, its first steps tell."""
         how, images = self.settings, self.data["splits"]["train"]
+        epochs = f"{how.epochs:g} epoch{'' if how.epochs == 1 else 's'}"
         start = f"the weights of {self.common.start}" if self.common.start else "random weights"
         frozen = ", the backbone frozen" if how.frozen else ""
         return (
-            f"training {self.spec.name} from {start}{frozen}: {how.epochs:g} epochs of {images} images in "
+            f"training {self.spec.name} from {start}{frozen}: {epochs} of {images} images in "
             f"batches of {how.batch}, then scored and exported; files go to {folder}"
         )
 
