@@ -22,7 +22,8 @@ def page() -> str:
     lines = [
         "# Commands",
         "",
-        "Written by `scripts/write_commands.py`; a test compares it with the code.",
+        "Every command and option, as `bneck COMMAND --help` prints them. `scripts/write_commands.py` "
+        "writes this page.",
         "",
     ]
     for name, command in group.commands.items():
@@ -30,24 +31,23 @@ def page() -> str:
         options = [p for p in command.params if p.param_type_name == "option"]
         usage = " ".join([f"bneck {name}", *(_shape(a) for a in arguments), "[OPTIONS]"])
         lines += [f"## bneck {name}", "", f"`{usage}`", "", command.help.strip(), ""]
-        lines += ["| argument or option | default | what |", "|---|---|---|"]
-        lines += [f"| `{_shape(a)}` | | {a.help} |" for a in arguments]
-        lines += [
-            f"| `{o.opts[0]}` | {_default(o)} | {o.help} |" for o in options if o.name != "help"
-        ]
+        lines += ["| argument or option | what |", "|---|---|"]
+        lines += [f"| `{_shape(a)}` | {a.help} |" for a in arguments]
+        lines += [f"| `{o.opts[0]}` | {o.help}{_default(o)} |" for o in options if o.name != "help"]
         lines.append("")
     return "\n".join(lines)
 
 
 def _shape(argument: Any) -> str:
     name = argument.name.upper()
-    return f"{name}..." if argument.nargs == -1 else name
+    name = f"{name}..." if argument.nargs == -1 else name
+    return name if argument.required else f"[{name}]"
 
 
 def _default(option: Any) -> str:
     if option.default in (None, False):
         return ""
-    return f"`{' '.join(option.default) if option.multiple else option.default}`"
+    return f" Default `{' '.join(option.default) if option.multiple else option.default}`."
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,49 @@ addEventListener("load", () => setTimeout(() => {{
   document.getElementById("said").textContent = JSON.stringify(said);
 }}, {wait}));
 </script>"""
+
+# Opens every page in turn at every width. An element counts as too wide if it ends outside the window and
+# nothing around it scrolls or cuts it off.
+TURNS = """<!DOCTYPE html><meta charset="utf-8"><iframe id="page" height="900"></iframe><pre id="said"></pre>
+<script>
+const frame = document.getElementById("page");
+const open = (page, width) => new Promise((done) => {{
+  frame.width = width;
+  frame.onload = () => setTimeout(() => done(frame.contentDocument), 200);
+  frame.src = page;
+}});
+const cut = (element) => {{
+  for (let one = element.parentElement; one; one = one.parentElement)
+    if (getComputedStyle(one).overflowX !== "visible" && one !== one.ownerDocument.documentElement
+        && one !== one.ownerDocument.body) return true;
+  return false;
+}};
+const measured = async () => {{
+  const all = [];
+  for (const page of {pages}) for (const width of {widths}) {{
+    const root = (await open(page, width)).documentElement;
+    const wide = [...root.querySelectorAll("body *")].filter((one) =>
+      one.getBoundingClientRect().right > root.clientWidth + 1 && one.checkVisibility() && !cut(one));
+    all.push({{ page, width: root.clientWidth, scroll: root.scrollWidth, height: root.scrollHeight,
+      wide: wide.slice(0, 5).map((one) => one.tagName + " " + one.textContent.trim().slice(0, 30)),
+      broken: [...root.querySelectorAll("img")].filter((one) => !one.naturalWidth).map((one) => one.src) }});
+  }}
+  document.getElementById("said").textContent = JSON.stringify(all);
+}};
+addEventListener("load", measured);
+</script>"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A page in a window `width` px wide: how wide its content is, and what is too wide or missing."""
+
+    page: str
+    width: int
+    scroll: int
+    height: int
+    wide: list[str]
+    broken: list[str]
 
 
 @dataclass(frozen=True)
@@ -80,6 +123,7 @@ def look(
     size: tuple[int, int] = (DESK, 900),
     picture: Path | None = None,
     wait_ms: int = 2000,
+    limit_s: float = 60,
 ) -> Look:
     """Open an address; its document after `wait_ms` of the page's own time, and what the console said."""
     assert CHROMIUM
@@ -93,7 +137,7 @@ def look(
                 f"--blink-settings=preferredColorScheme={0 if dark else 1}",
                 f"--screenshot={picture}" if picture else "--dump-dom", address,
             ],
-            capture_output=True, text=True, timeout=60,
+            capture_output=True, text=True, timeout=limit_s,
         )  # fmt: skip
     console = [line for line in answer.stderr.splitlines() if "CONSOLE" in line]
     return Look(answer.stdout, console)
@@ -117,3 +161,19 @@ def look_framed(
             return look(f"{address}/frame.html", dark=dark, size=size, picture=picture)
     finally:
         frame.unlink()
+
+
+def measure(folder: Path, pages: Sequence[str], widths: Iterable[int]) -> list[Measured]:
+    """Every page of `folder` at every width, opened by one browser."""
+    frame = folder / "turns.html"
+    each = list(dict.fromkeys(widths))
+    frame.write_text(TURNS.format(pages=json.dumps(list(pages)), widths=json.dumps(each)))
+    try:
+        with serving(folder) as address:
+            wait_ms = 1_000 * (len(pages) * len(each) + 5)
+            seen = look(f"{address}/turns.html", wait_ms=wait_ms, limit_s=600)
+    finally:
+        frame.unlink()
+    found = re.search(r'<pre id="said">(.+?)</pre>', seen.dom, re.DOTALL)
+    assert found, "the browser did not come to the end of the pages"
+    return [Measured(**one) for one in json.loads(html.unescape(found[1]))]

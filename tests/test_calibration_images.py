@@ -179,7 +179,9 @@ class TestDrawn:
     ) -> None:
         run = trained(imported(tmp_path, tiny, NAMES, 20))
         drawn = Samples(run, pictures).drawn("train", (32, 32), 100)
-        assert drawn.line() == "int8 is calibrated on 100 of 126 pictures, evenly over all"
+        assert drawn.line() == "int8 is calibrated on 100 of 126 pictures, evenly spread"
+        everything = Samples(run, pictures).drawn("train", (32, 32), 500)
+        assert everything.line() == "int8 is calibrated on all 126 pictures"
         assert all(Path(name).is_file() for name in drawn.names)
 
     def test_large_images_are_read_a_few_at_a_time_and_bad_ones_left_out(

@@ -102,7 +102,7 @@ class TestSettings:
             ("--delta", 0, "delta is 0.0; it must be a share above 0 and below 0.5"),
             ("--delta", "nan", "delta is nan; it must be a share above 0 and below 0.5"),
             ("--device", "pixel-9", "there is no device 'pixel-9'; known are local"),
-            ("--target", "5", "the target is '5'; write a time with its unit, as 5ms, or a share"),
+            ("--target", "5", "the target is '5'; write a time with its unit, as 5ms, or a part"),
             ("--target", "fast", "the target is 'fast'; write a time with its unit"),
             ("--target", "-5ms", "the target is '-5ms'; write a time with its unit"),
             ("--target", "0%", "the target is '0%'; write a time with its unit"),

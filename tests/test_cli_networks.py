@@ -183,8 +183,8 @@ class TestZoo:
         assert (answer.code, answer.err) == (0, "")
         listed = [line.split() for line in answer.out.splitlines()]
         assert {cells[0] for cells in listed if cells} >= set(NETWORKS)
-        assert ["v3-large", "5.483", "216.59", "5.4", "219", "*"] in [cells[:6] for cells in listed]
-        assert ["v3-large", "5.483", "216.59", "5.4", "217", "75.2"] in [c[:6] for c in listed]
+        assert ["v3-large", "5.483", "5.4", "216.59", "219", "*"] in [cells[:6] for cells in listed]
+        assert ["v3-large", "5.483", "5.4", "216.59", "217", "75.2"] in [c[:6] for c in listed]
 
     def test_json_holds_exact_counts_and_the_printed_rows(self, call: Call) -> None:
         found = json.loads(call("zoo", "v3-small@96", "--json").out)

@@ -250,3 +250,13 @@ class TestDifference:
         other = Found(self.ONE.boxes, self.ONE.scores, np.array([2]))
         for a, b in ((self.ONE, none), (none, self.ONE), (self.ONE, other)):
             assert difference(a, b) == float("inf")
+
+
+def test_what_is_said_of_a_check() -> None:
+    said = Detect().check_line
+    assert said({"boxes": 7, "alike": 0.9}) == "7 boxes, 90.0% of the boxes alike"
+    assert said({"boxes": 0, "alike": 1.0}).startswith(
+        "the network finds no box with a score above"
+    )
+    both = {"boxes": 0, "largest_difference": 1e-6}
+    assert said(both) == "0 boxes, boxes and scores differ by 1.0e-06"

@@ -116,7 +116,7 @@ class TestTraining:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            (("--head", "raspp"), "R-ASPP normalises one pooled pixel per image over the batch"),
+            (("--head", "raspp"), "R-ASPP normalizes one pooled pixel per image over the batch"),
             (("--crop", "8x8"), "the batch is 1, and the last map of a crop of 8 x 8 is one pixel"),
         ],
     )  # fmt: skip

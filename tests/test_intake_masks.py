@@ -420,7 +420,7 @@ class TestWhatAValueMeans:
             ([[0, 255, 0]] * 2, "object\n", "hold 0 and 255, and the class list has 'object' alone"),
             ([[0, 127, 255]] * 2, PLAIN, "holds id 127, and the class list has ids 0 to 1"),
             ([[0, 254, 0]] * 2, PLAIN, "holds id 254"),
-            ([[0, 90, 0]] * 2, COLOURED, "has the colour 90 90 90, which no class of the list has"),
+            ([[0, 90, 0]] * 2, COLOURED, "has the color 90 90 90, which no class of the list has"),
         ],
     )  # fmt: skip
     def test_what_is_unclear_is_refused(

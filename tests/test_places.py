@@ -118,7 +118,8 @@ class TestShipped:
         with pytest.raises(DeviceError) as caught:
             Agent("ssh:bare", ["sh", "-c", started_by(f"{sys.executable} -S -E")])
         assert str(caught.value) == (
-            "ssh:bare cannot be used: it lacks numpy; install it there with: pip install numpy"
+            "ssh:bare cannot be used: it lacks numpy; install it there with: pip install numpy, or set "
+            "BNECK_REMOTE_PYTHON to a Python there that has it"
         )
 
     def test_an_old_interpreter_says_so(self) -> None:
@@ -197,7 +198,8 @@ class TestAgent:
         ):
             made.version(name)
         assert str(caught.value) == (
-            f"ssh:pi lacks the runtime {name}; install it there with: pip install {package}"
+            f"ssh:pi lacks the runtime {name}; install it there with: pip install {package}, or set "
+            "BNECK_REMOTE_PYTHON to a Python there that has it"
         )
 
     def test_a_login_that_prints_first_is_heard_out(self) -> None:

@@ -94,11 +94,11 @@ def test_baseline_wins_and_losses_are_both_told(
 
 def test_single_trainings_and_unequal_latencies_are_owned_up_to() -> None:
     single = text.baseline_sentence(record(found=[0.9]))
-    assert "One training tells nothing of the spread" in single
+    assert "One training run says nothing about the spread" in single
     slower = text.baseline_sentence(record(uniform_ms=0.32))
-    assert "the baseline is 7.4 % slower, which favours the baseline" in slower
+    assert "the baseline is 7.4 % slower, which favors the baseline" in slower
     faster = text.baseline_sentence(record(uniform_ms=0.28))
-    assert "the baseline is 6.0 % faster, which favours the found network" in faster
+    assert "the baseline is 6.0 % faster, which favors the found network" in faster
     assert "not quite equal" not in text.baseline_sentence(record(uniform_ms=0.301))
 
 
@@ -106,7 +106,7 @@ def test_accuracy_comes_with_its_repeats() -> None:
     run = record()
     run["data"] = {"splits": {"train": 50_000, "val": 10_000}}
     assert text.accuracy_sentence(run) == (
-        "Top-1 is 88.5 \u00b1 0.1 % (mean and half the range of 3 trainings, 10,000 validation "
+        "Top-1 is 88.5 \u00b1 0.1 % (mean and half the range of 3 training runs, 10,000 validation "
         "images)."
     )
 
@@ -219,7 +219,7 @@ def test_the_best_so_far_of_a_block_search() -> None:
     ("narrowed", "end"),
     [
         ([0.80, 0.81], "and ships."),
-        ([0.80, 0.86], "and ships; the difference is within the spread of the trainings."),
+        ([0.80, 0.86], "and ships; the difference is within the range of the training runs."),
     ],
 )
 def test_a_baseline_that_ships_is_named_and_a_tie_is_called_one(

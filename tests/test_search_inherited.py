@@ -189,6 +189,11 @@ def test_refusals(start: Path, pictures: Path, tmp_path: Path) -> None:
         search(pictures, start=str(start), from_scratch=True, out=tmp_path / "a")
     with pytest.raises(InputError, match="has no trained weights"):
         search(pictures, start=str(tmp_path), out=tmp_path / "b")
+    # What needs no weights is looked at before they are, which may have to be fetched.
+    with pytest.raises(InputError, match=r"photos; check the path"):
+        search(tmp_path / "photos", start="nowhere")
+    with pytest.raises(InputError, match="the target is '50'; write a time"):
+        search(pictures, "50", start="nowhere")
     with pytest.raises(
         InputError, match=r"are of .*, which cannot become v2.*leave --seed-network"
     ):

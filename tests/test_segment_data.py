@@ -159,8 +159,8 @@ class TestClassLists:
             ("", "has 0 classes"),
             ("sky 1 2 300\n", "line 1 of the class list .* is 'sky 1 2 300'"),
             ("ok\n7\n", "line 2 of the class list"),
-            ("sky 1 2 3\nroad\n", "gives some classes a colour"),
-            ("sky 1 2 3\nroad 1 2 3\n", "has one colour twice"),
+            ("sky 1 2 3\nroad\n", "gives some classes a color"),
+            ("sky 1 2 3\nroad 1 2 3\n", "has one color twice"),
             ("\n".join(f"c{i}" for i in range(300)), "has 300 classes; from 1 to 255"),
         ],
     )
@@ -220,11 +220,11 @@ class TestMasks:
         path = save(tmp_path / "m.png", [[[9, 8, 7], [0, 0, 0], [200, 0, 1]]])
         assert read_mask(path, known).tolist() == [[0, IGNORED, 1]]
         with pytest.raises(
-            DataError, match="holds colours, and no palette is known; store class ids"
+            DataError, match="holds colors, and no palette is known; store class ids"
         ):
             read_mask(path, THREE)
         path = save(tmp_path / "n.png", [[[9, 8, 7], [9, 8, 6]]])
-        with pytest.raises(DataError, match="has the colour 9 8 6, which no class of the list has"):
+        with pytest.raises(DataError, match="has the color 9 8 6, which no class of the list has"):
             read_mask(path, known)
 
     def test_what_a_mask_may_not_be(self, tmp_path: Path) -> None:

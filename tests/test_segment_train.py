@@ -153,7 +153,7 @@ class TestTraining:
 
         with pytest.raises(TrainingError, match="the batch of 25 is larger than the 24 training"):
             attempt(seg, batch=25)
-        with pytest.raises(TrainingError, match="R-ASPP normalises one pooled pixel per image"):
+        with pytest.raises(TrainingError, match="R-ASPP normalizes one pooled pixel per image"):
             attempt(segmenter(tiny, classes=3, head="raspp"), batch=1)
         with pytest.raises(
             TrainingError, match=r"the loss (became|rose from) .* at step .* smaller learning rate"

@@ -131,8 +131,10 @@ class TestShip:
             "# model.onnx", "3, in the order of the outputs: circle, square, stripes", "32 x 32 pixels",
             "mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225]", "start.safetensors; license Apache-2.0",
             f"on {simulated.name}: simulated, none", "`scores` (1, 3) for one image", "top-1 |",
+            "tiny (one class per image), fp32", " val images of pictures",
         ):  # fmt: skip
             assert said in card
+        assert str(run.parent) not in card  # it goes to other people: no folders of this machine
 
     def test_an_interrupted_one_takes_what_is_done(
         self, run: Path, simulated: SimulatedDevice, tmp_path: Path

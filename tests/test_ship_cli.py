@@ -96,7 +96,7 @@ class TestExport:
             (("--format", "coreml"), "there is no format 'coreml'; known are onnx, tflite, .*"),
             (("--format", "tflite", "--precision", "int8"), "int8 needs images .* --data"),
             (("--format", "torch", "--precision", "int8"), "torch does not run precision 'int8'.*"),
-            (("--format", "torch", "--pixels"), "files for torch take normalised images; .*"),
+            (("--format", "torch", "--pixels"), "files for torch take normalized images; .*"),
             (
                 ("--format", "openvino", "--out", "x.bin"),
                 r"--out is x\.bin; name a file that ends in \.xml",

@@ -81,6 +81,7 @@ class TestTables:
             "state finished",
         ):
             assert words in text
+        assert " -" not in text  # no target, no latency: not even their names
 
     def test_sentences_end_between_words(self) -> None:
         lines = CODES.sub("", in_terminal("count", "v4-huge", columns=60)).splitlines()
@@ -116,6 +117,13 @@ class TestBars:
             "latency table: :car: [red]" + "a long sentence " * 10,
             "[3/8] training the supernet, about 5 min left in all",
         ]
+
+    def test_a_run_that_takes_longer_than_estimated_says_nothing_of_what_is_left(self) -> None:
+        file = io.StringIO()
+        with bars(Console(file=file)) as told:
+            told.course(3, 8, 0.0)
+            told.stage("measuring rows", 213)
+        assert file.getvalue() == "[3/8] measuring rows (213)\n"
 
     def test_a_long_stage_in_a_file_says_how_far_it_is(self) -> None:
         file = io.StringIO()
@@ -297,6 +305,26 @@ class TestEndings:
             "files: runs/det/report.md, runs/det/model.onnx",
             "next:  bneck search --from runs/det --task detect --data /photos --target 50%",
         ]
+
+    def test_the_next_command_has_the_options_of_the_images(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        own = {
+            "ignore": [11, 12],
+            "size": "90x120",
+            "head": "lraspp",
+            "balance": True,
+            "argmax": True,
+        }
+        record = {
+            "run": "runs/seg", "task": "segment", "name": "v3-small", "data": {"path": "/streets"},
+            "scores": {"val": {"score": 0.324}}, "options": {"task": own},
+        }  # fmt: skip
+        print_training(task("segment"), record)
+        assert capsys.readouterr().out.splitlines()[-1] == (
+            "next:  bneck search --from runs/seg --task segment --data /streets --ignore 11 --ignore 12 "
+            "--size 90x120 --balance --target 50%"
+        )
 
 
 @pytest.mark.parametrize(

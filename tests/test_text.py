@@ -156,7 +156,7 @@ BAD = {  # what is replaced in TEXT, by what, and what the message says
     ),
     "unknown op": (
         "op: pool", "op: flatten",
-        "row 3 is {'op': 'flatten'}; it must be {op: ...} with op one of conv, bneck, pool",
+        "row 3: op is 'flatten'; allowed are conv, bneck, pool",
     ),
     "op a list": ("op: pool", "op: [pool]", "row 3 is {'op': ['pool']}; it must be {op: ...}"),
     "op a map": ("op: pool", "op: {a: 1}", "row 3 is {'op': {'a': 1}}; it must be {op: ...}"),
@@ -262,9 +262,19 @@ class TestResolve:
         with pytest.raises(SpecError, match=r"a\.yaml: row 2 \(bneck\): out is 0"):
             load(tmp_path / "a.yaml")
 
-    def test_what_is_nothing_of_these_is_an_unknown_name(self, tmp_path: Path) -> None:
+    def test_what_is_nothing_of_these_is_an_unknown_name(self) -> None:
         with pytest.raises(SpecError, match=r"there is no network .* (did you mean|known are)"):
+            resolve("mine")
+
+    def test_a_path_is_no_name(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            SpecError, match=f"{tmp_path} has no spec.yaml; pass a run's folder, a spec"
+        ):
             resolve(str(tmp_path))
+        with pytest.raises(
+            SpecError, match="runs/mine is no file or folder; pass a run's folder, a spec"
+        ):
+            resolve("runs/mine")
 
     def test_a_whole_text_given_as_a_name_is_an_unknown_name(self) -> None:
         with pytest.raises(SpecError, match="there is no network"):

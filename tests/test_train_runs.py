@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import bneck
+from annotated import draw_boxes
 from bneck.nets.build import build
 from bneck.nets.weights import load_weights, save_weights
 from bneck.runs.train import resume_training, train
@@ -230,14 +231,31 @@ class TestStart:
             train(str(tiny_file), pictures, start=other, out=tmp_path / "run", epochs=0.5)
         assert not (tmp_path / "run").exists()
 
+    def test_a_network_wider_than_its_start_is_refused_before_a_folder_is_made(
+        self, whole: Path, pictures: Path, tiny_file: Path, tmp_path: Path
+    ) -> None:
+        wider = tmp_path / "wider.yaml"
+        wider.write_text(tiny_file.read_text().replace("expanded: 128,", "expanded: 136,"))
+        with pytest.raises(
+            InputError, match=r"row 2 of .* is not a narrower row 2.*; leave --from out, or"
+        ):
+            train(str(wider), pictures, start=whole, out=tmp_path / "run", epochs=0.5)
+        assert not (tmp_path / "run").exists()
+
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
             (["--stream"], "the built-in images are always cached"),
             (["--bad-share", "2"], "bad_share is 2.0; it must be a fraction from 0 to 1"),
             (["--set", "lr=2"], "'lr=2' cannot be set"),
-            (["--from", "nowhere"], "nowhere has no trained weights"),
-            (["--teacher", "nowhere"], "nowhere has no trained weights"),
+            (
+                ["--from", "nowhere"],
+                "nowhere has no trained weights: there is no such file or folder;",
+            ),
+            (
+                ["--teacher", "nowhere"],
+                "nowhere has no trained weights: there is no such file or folder;",
+            ),
             (["--data", "no.tar"], "/no.tar; check the path"),
             (["--recipe", "imagnet"], "known are small-data, paper, imagenet, finetune"),
         ],
@@ -308,3 +326,15 @@ class TestProcesses:
         train_net(build(tiny), image_data, settings, on_epoch=lambda *_: seen.append(resident_mb()))
         assert len(seen) == 50
         assert max(seen[10:]) - seen[9] < 5
+
+
+def test_images_of_another_task_are_known_by_it(call: Call, tmp_path: Path) -> None:
+    """The usual task refuses images with boxes, and says which task reads them; one that was named is alone."""
+    for split in ("train", "val"):
+        draw_boxes(tmp_path, split, 4, seed=0)
+    said = refusal(call("train", "v3-small", "--data", tmp_path))
+    assert said.startswith(f"{tmp_path} has one class, 'images'")
+    assert said.endswith("; --task detect can read it as it is")
+    assert "--task" not in refusal(
+        call("train", "v3-small+rf2", "--task", "segment", "--data", tmp_path)
+    )

@@ -71,7 +71,10 @@ class _Live(Progress):
             return ""
         # An estimate of the whole may be outrun by the one stage that is under way.
         stage_s = max((one.time_remaining or 0.0 for one in self.tasks), default=0.0)
-        return f"{about(max(stage_s, ends - time.monotonic()))} left in all"
+        left_s = max(stage_s, ends - time.monotonic())
+        return (
+            f"{about(left_s)} left in all" if left_s > 0 else ""
+        )  # else it was estimated too short
 
 
 class Bars:

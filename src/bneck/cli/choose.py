@@ -44,7 +44,7 @@ class ChooseOptions:
     plot: Path | None = option(
         None, "An svg file to draw published accuracy over latency in; without --data."
     )
-    again: bool = option(False, "Measure anew what an earlier choice has measured.")
+    again: bool = option(False, "Measure again what an earlier choice has measured.")
 
 
 @with_options("choose", ChooseOptions)

@@ -11,7 +11,8 @@ from typing import Any
 from bneck.cli.options import print_line
 from bneck.records.run import RunFolder
 from bneck.tasks.contract import Task
-from bneck.tasks.registry import DEFAULT
+from bneck.tasks.options import flag_of, of_command
+from bneck.tasks.registry import DEFAULT, task
 
 IMAGE = "IMAGE.jpg"  # for the reader to replace
 FOLDER = "FOLDER"
@@ -77,29 +78,34 @@ def print_front(record: Mapping[str, Any]) -> None:
         f"{len(finalists)} networks of the front trained in full; the most accurate is trial "
         f"{best['number']} at {best['measured_ms']:.3f} ms",
         (folder / "report.html", folder / "front"),
-        command("train", spec, *_options(record)),
+        command("train", spec, *_options(record, "train")),
     )
 
 
-def print_training(task: Task, record: Mapping[str, Any]) -> None:
+def print_training(chosen: Task, record: Mapping[str, Any]) -> None:
     """The ending of a training run."""
     folder = Path(record["run"])
     score = (record["scores"].get("val") or next(iter(record["scores"].values())))["score"]
     value = "undefined" if score is None else f"{score:.1%}"
     print_ending(
-        f"{record['name']}: {task.metric.name} {value}",
+        f"{record['name']}: {chosen.metric.name} {value}",
         (folder / "report.md", folder / "model.onnx"),
-        command("search", "--from", folder, *_options(record), "--target", "50%"),
+        command("search", "--from", folder, *_options(record, "search"), "--target", "50%"),
     )
 
 
-def _options(record: Mapping[str, Any]) -> list[str]:
-    """The task and the images of a run, where they are not the usual ones."""
-    task = record["task"]
-    place = (record.get("data") or {}).get("path")
-    return [
-        *([] if task == DEFAULT else ["--task", task]), *([] if place is None else ["--data", place]),
-    ]  # fmt: skip
+def _options(record: Mapping[str, Any], then: str) -> list[str]:
+    """The task of a run, its images and those of its options that `then` takes; nothing for what is usual."""
+    name, place = record["task"], (record.get("data") or {}).get("path")
+    words = [] if name == DEFAULT else ["--task", name]
+    words += [] if place is None else ["--data", place]
+    given = record.get("options", {}).get("task") or record.get("settings", {}).get("options") or {}
+    for one in of_command(task(name).Options, then):
+        value = given.get(one.name)
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if each is not None and each != one.default:
+                words += [flag_of(one), *([] if each is True else [str(each)])]
+    return words
 
 
 def print_choice(found: Mapping[str, Any]) -> None:

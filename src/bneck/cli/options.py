@@ -82,12 +82,19 @@ def print_table(table: Table) -> None:
 
 
 def _print_rows(console: Console, table: Table) -> None:
-    """A paragraph per row: its first words, then every other cell with the name of its column."""
+    """A paragraph per row: its first words, then every other cell with the name of its column.
+
+    What a row lacks ("-") is left out.
+    """
     if table.title:
         console.print(table.title)
     titles = [str(column.header) for column in table.columns]
     for cells in zip(*(column.cells for column in table.columns), strict=True):
-        named = [(title, str(cell)) for title, cell in zip(titles, cells, strict=True) if str(cell)]
+        named = [
+            (title, str(cell))
+            for title, cell in zip(titles, cells, strict=True)
+            if str(cell) not in ("", "-")
+        ]
         head, *others = named or [("", "")]
         said = [f"{title} {cell}".strip().replace(" ", NO_BREAK, 1) for title, cell in others]
         console.print(Text(head[1], style="bold"))

@@ -99,7 +99,7 @@ def compare(
         print_json(found.as_json())
         return
     print_table(subjects_table(found.subjects))
-    print(found.page)
+    print(f"files: {found.page}")
 
 
 def demo(

@@ -78,7 +78,7 @@ def wrapped_model(
             return engine.converted(bytes(graph.SerializeToString()), metadata or {})
     if pixels:
         raise InputError(
-            f"files for {engine.name} take normalised images; leave out --pixels for this format"
+            f"files for {engine.name} take normalized images; leave out --pixels for this format"
         )
     return _of_torch(spec, engine, size, metadata or {}, **written)
 

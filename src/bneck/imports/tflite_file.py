@@ -89,7 +89,7 @@ def tflite_weights(path: Path) -> Source:
         takes, softmax = graph.takes(), "SOFTMAX" in graph.kinds
         if graph.metadata().get("input") == "pixels":
             raise InputError(
-                f"{path} was made by bneck export --pixels, which folds the input's normalisation into the "
+                f"{path} was made by bneck export --pixels, which folds the input's normalization into the "
                 "weights; import the run's folder that it is from, or a file of bneck export without --pixels"
             )
     except InputError:
@@ -99,10 +99,10 @@ def tflite_weights(path: Path) -> Source:
         raise InputError(f"{path} is not a whole TFLite file: {reason}; fetch it again") from None
     if not found:
         raise InputError(f"{path} has no convolution with weights in it, so nothing to import")
-    notes = ["weights dequantised to float"] if graph.quantised else []
+    notes = ["weights dequantized to float"] if graph.quantised else []
     if normalisation is None:
         notes.append(
-            "the file does not say how its input is normalised; from -1 to 1 is taken, as TensorFlow's "
+            "the file does not say how its input is normalized; from -1 to 1 is taken, as TensorFlow's "
             "own networks have it"
         )
     return Source(

@@ -33,7 +33,7 @@ def block_search(record: SearchRecord) -> Iterator[Block]:
         f"{ms(blocks['aim_ms'])} ms were looked for. The space's latency table was off by "
         f"{percent(error['median'])} % in the median and {percent(error['p95'])} % at the 95th percentile "
         f"on {several(error['networks'], 'network')} that calibrated nothing. Accuracy is the mean "
-        "probability of the right class on images kept out of training."
+        "probability of the true class on images kept out of training."
     )
     shared = blocks.get("supernet")
     if shared and "failed" in shared:
@@ -70,7 +70,7 @@ def _pictures(blocks: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) ->
             Series(name="trial", points=_points(shown, "latency_ms"), colour=7, mark="cross"),
             Series(name="front", points=_points(front, "latency_ms"), joined=True),
         ),
-        note="Accuracy is the mean probability of the right class on images kept out of training",
+        note="Accuracy is the mean probability of the true class on images kept out of training",
     )  # fmt: skip
     climb = Chart(
         title="Best so far", x="trial", y=accuracy,
@@ -116,7 +116,7 @@ def _front(front: Sequence[int], trials: Sequence[Mapping[str, Any]]) -> Table:
     shown = [known[front[round(i * last / (count - 1)) if i else 0]] for i in range(count)]
     more = f", {count} of {len(front)}" if count < len(front) else ""
     return Table(
-        title=f"Front of accuracy and estimated latency after the short trainings{more}.",
+        title=f"Front of accuracy and estimated latency after the short training runs{more}.",
         columns=columns("trial", "estimated (ms)", "accuracy (%)", text=()),
         rows=tuple((str(t["number"]), ms(t["latency_ms"]), percent(t["accuracy"])) for t in shown),
     )

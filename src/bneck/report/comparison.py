@@ -34,7 +34,7 @@ def comparison_blocks(subjects: Sequence[Subject]) -> Iterator[Block]:
     ]
     yield draw_networks("compare-networks", "The networks as rows of blocks", networks)
     if len(drawn) > 1:
-        yield Paragraph(f"Rows on a coloured ground differ from {first.label}.", "note")
+        yield Paragraph(f"Rows with a colored background differ from {first.label}.", "note")
         yield Heading("What differs")
         for other in drawn[1:]:
             yield from difference(first.spec, other.spec, first.label, other.label)

@@ -72,17 +72,17 @@ def _tiles(record: SearchRecord) -> Iterator[Tile]:
     scores = record.get("found", {}).get("scores")
     if not scores:
         return
-    remark = text.repeats(scores) if len(scores) > 1 else "one final training"
+    remark = text.repeats(scores) if len(scores) > 1 else "one final training run"
     yield Tile(f"{text.metric(record, first=True)}, found network", spread_text(scores), remark)
     baseline, verdict = record.get("uniform", {}).get("scores"), text.baseline_verdict(record)
     if baseline and verdict:
         gap = f"{signed_percent(fmean(scores) - fmean(baseline))} points"
-        apart = "the ranges of the trainings are apart"
+        apart = "the ranges of the training runs do not overlap"
         if min(len(scores), len(baseline)) == 1:
-            apart = "from one training, so it may be chance"
+            apart = "from one training run, so it may be chance"
         said: dict[text.Verdict, tuple[str, Tone]] = {
             "above": (f"above: {apart}", "good"),
-            "tie": ("a tie: within the spread of the trainings", "even"),
+            "tie": ("a tie: within the range of the training runs", "even"),
             "below": (f"BELOW: {apart}", "bad"),
         }
         yield Tile("Against uniform width", gap, *said[verdict])

@@ -53,7 +53,7 @@ def final_chart(record: SearchRecord) -> Chart | None:
         series=tuple(series for final in finals.items() for series in _final(*final)),
         lines=_target(record) if len(targets) == 1 else tuple(_share(one) for one in targets),
         note=f"measured latency (bar from the 10th to the 90th percentile) and mean {metric} on validation "
-        "images after the final training (a cross for each training)",
+        "images after the final training (a cross for each training run)",
     )  # fmt: skip
 
 

@@ -90,7 +90,7 @@ def _networks(record: SearchRecord) -> Iterator[Block]:
         ))  # fmt: skip
     yield Table(
         title="Measured: median, and 10th to 90th percentile. Error: estimate against measurement. Behind: "
-        "the found network's score minus this one, training by training; training n of each has the same seed.",
+        "the found network's score minus this one, run by run; training run n of each has the same seed.",
         columns=columns(
             "network", "params (M)", "MAdds (M)", "estimated (ms)", "measured (ms)", "p10 to p90 (ms)",
             "error (%)", f"{text.metric(record)} per training (%)", "mean (%)", "behind (points)",
@@ -163,7 +163,7 @@ def _cuts(record: SearchRecord) -> Iterator[Block]:
         return
     heads = ("row", "operator", "expanded (channels)", "out (channels)", "MAdds kept (%)")
     yield Table(
-        title=f"Widths, seed {ARROW} found. MAdds kept includes what the neighbours' cuts save.",
+        title=f"Widths, seed {ARROW} found. MAdds kept includes what the neighbors' cuts save.",
         columns=columns(*heads, text=(1,)),
         rows=tuple(
             (

@@ -63,6 +63,7 @@ p { margin: 0 0 0.85rem; max-width: 46rem; }
 .frame:focus-visible, pre:focus-visible { outline: 2px solid var(--accent); }
 table { border-collapse: collapse; min-width: min(100%, 36rem); font-size: 0.9rem; line-height: 1.35; }
 caption { text-align: left; padding-bottom: 0.4rem; }
+caption span { display: block; max-width: min(46rem, calc(100vw - 2rem)); }
 th, td {
   text-align: left; vertical-align: top; padding: 0.42rem 0.7rem;
   border-bottom: 1px solid var(--line);
@@ -120,7 +121,6 @@ ul { padding-left: 1.2rem; margin: 0 0 0.85rem; columns: 22rem; font-size: 0.85r
   thead th { font-size: 0.75rem; }
   thead th.number + th.number { min-width: 2.6rem; }
   th, td { padding: 0.38rem 0.24rem; }
-  caption span { display: block; max-width: calc(100vw - 2rem); }
   .cards thead { display: none; }
   .cards table { font-size: 0.9rem; }
   .cards table, .cards tbody, .cards tr, .cards th, .cards td, .cards caption { display: block; }

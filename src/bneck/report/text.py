@@ -71,7 +71,7 @@ def shipped_sentence(record: SearchRecord) -> str:
         return "The network by importance scores at least as high as every other, and ships."
     found, narrowed = record["found"], record.get("others", {}).get("narrowed", {})
     title, ours, theirs = found.get("title", "another"), found["scores"], narrowed.get("scores")
-    tie = "; the difference is within the spread of the trainings"
+    tie = "; the difference is within the range of the training runs"
     return (
         f"{title[0].upper()}{title[1:]} scores higher than the network by importance, and ships"
         f"{tie if theirs and compare(ours, theirs) == 'tie' else ''}."
@@ -90,7 +90,8 @@ def lose_sentence(record: SearchRecord) -> str:
     end = "" if known["met"] else " None was within it."
     return (
         f"The loss was to be at most {known['points']:g} points with {known['confidence']:.0%} confidence, of "
-        f"one training each: {listed(tried)}. The target became {known['target']} of the seed's latency.{end}"
+        f"one training run each: {listed(tried)}. The target became {known['target']} of the seed's "
+        f"latency.{end}"
     )
 
 
@@ -151,7 +152,7 @@ def task_sentence(record: SearchRecord) -> str:
         return ""
     return (
         "The folder found holds the network as a finished run, with the details of its scores: "
-        "found/report.md. Every command takes this run's folder in its place."
+        "found/report.md. Every command accepts this run's folder instead."
     )
 
 
@@ -233,15 +234,17 @@ def baseline_sentence(record: SearchRecord) -> str:
     text += f" at {ms(latency)} ms measured" if latency is not None else ", not yet measured"
     gap = fmean(ours) - fmean(scores)
     if verdict == "tie":
-        text += f"; the difference of {signed_percent(gap)} points is a tie: it is within the spread of "
-        text += "the trainings."
+        text += (
+            f"; the difference of {signed_percent(gap)} points is a tie: it is within the range of "
+        )
+        text += "the training runs."
     else:
         size = "less than 0.1" if abs(gap) < 0.0005 else percent(abs(gap))
         text += f"; the found network is {size} points {verdict.upper()} it."
     if verdict == "below":
         text += " For this data and device, narrowing all widths alike did better than the search."
     if len(ours) == 1 or len(scores) == 1:
-        text += " One training tells nothing of the spread: a small difference may be chance."
+        text += " One training run says nothing about the spread: a small difference may be chance."
     return text + _unequal(measured_ms(record), latency)
 
 
@@ -249,10 +252,10 @@ def _unequal(found_ms: float | None, uniform_ms: float | None) -> str:
     gap = 0.0 if found_ms is None or uniform_ms is None else uniform_ms / found_ms - 1
     if abs(gap) <= EQUAL_LATENCY:
         return ""
-    side, favoured = ("slower", "baseline") if gap > 0 else ("faster", "found network")
+    side, favored = ("slower", "baseline") if gap > 0 else ("faster", "found network")
     return (
         f" The latencies are not quite equal: the baseline is {percent(abs(gap))} % {side}, "
-        f"which favours the {favoured}."
+        f"which favors the {favored}."
     )
 
 
@@ -341,5 +344,5 @@ def export_sentence(record: SearchRecord) -> str:
 def repeats(scores: Sequence[float]) -> str:
     """What `spread_text` gives of these scores."""
     if len(scores) == 1:
-        return "one training"
-    return f"mean and half the range of {several(len(scores), 'training')}"
+        return "one training run"
+    return f"mean and half the range of {several(len(scores), 'training run')}"

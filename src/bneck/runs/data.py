@@ -20,11 +20,37 @@ from bneck.runs.load import Trained
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Data, Dataset, Left, Size, Task
 from bneck.tasks.data import check_classes, check_divided
-from bneck.tasks.registry import tasks
+from bneck.tasks.registry import DEFAULT, tasks
 from bneck.training.processes import ALONE, ProcessGroup
 
 LEAST, ALL_NUMBERS = 8, 1 << 27  # images at least, and numbers of all images beyond that: 0.5 GB
 NUMBERS = 1 << 23  # of images at most in a batch: 32 MB; activations are some ten times as much
+
+
+def find_images(task: Task, place: str | None, options: Any, *, seed: int) -> Dataset:
+    """What a task finds at a place, see `Task.find`.
+
+    Who names no task gets the usual one; if that refuses what another one can read, its name is said.
+
+    Raises:
+        InputError: the task cannot work with what is there.
+    """
+    try:
+        return task.find(place, options, seed=seed)
+    except InputError as error:
+        others = [one for one in tasks() if task.name == DEFAULT and one.name != DEFAULT]
+        fitting = next((one for one in others if _reads(one, place, seed)), None)
+        if fitting is None:
+            raise
+        raise InputError(f"{error}; --task {fitting.name} can read it as it is") from None
+
+
+def _reads(task: Task, place: str | None, seed: int) -> bool:
+    try:
+        task.find(place, task.Options(), seed=seed)
+    except InputError:
+        return False
+    return True
 
 
 def data_record(dataset: Dataset, place: str | None) -> dict[str, Any]:
@@ -246,13 +272,14 @@ class Drawn:
     def line(self) -> str:
         """Which they are, for people."""
         what = f"{self.split} images" if self.split else "pictures"
-        of = "all" if len(self.names) == self.there else f"{len(self.names):,} of"
+        whole = len(self.names) == self.there
+        of = "all" if whole else f"{len(self.names):,} of"
         least, most = min(self.classes.values(), default=0), max(self.classes.values(), default=0)
-        each = "evenly over all"
+        each = "" if whole else ", evenly spread"
         if self.classes:
-            each = f"{least} to {most}" if least < most else f"{least}"
+            each = f", {least} to {most}" if least < most else f", {least}"
             each += f" of each of {len(self.classes)} classes"
-        return f"int8 is calibrated on {of} {self.there:,} {what}, {each}"
+        return f"int8 is calibrated on {of} {self.there:,} {what}{each}"
 
     def as_json(self) -> dict[str, Any]:
         """The same for a record."""

@@ -116,7 +116,7 @@ def check_answers(path: Path, source: Source, net: Net) -> list[str]:
             return []
         if source.rounded and (alike >= CORRELATED if source.softmax else off <= ALLOWED_8_BIT):
             return [
-                f"its outputs correlate by {alike:.2f} with those of the file, which computes in 8 bits"
+                f"its outputs correlate by {alike:.2f} with those of the file, which computes in int8"
             ]
     raise InputError(
         f"{path} answers otherwise than {net.spec.name} with its weights (on random images), so it computes "

@@ -94,7 +94,7 @@ def trained(
             if begun
             else "pass the folder of a finished run or of bneck import"
         )
-        raise InputError(f"{path} has no trained weights; {how}")
+        raise InputError(f"{without_weights(path)}; {how}")
     record = folder.read() if begun else {}
     chosen, spec = task_of(record), load(folder.spec)
     if wanted is not None and chosen.name != wanted.name:
@@ -117,6 +117,12 @@ def trained(
         task=chosen, spec=spec, wrapper=wrapper, net=net.eval(), labels=labels, record=record,
         folder=folder,
     )  # fmt: skip
+
+
+def without_weights(path: str | Path) -> str:
+    """What is wrong with a path that weights were expected at."""
+    missing = "" if Path(path).exists() else ": there is no such file or folder"
+    return f"{path} has no trained weights{missing}"
 
 
 def named(network: str | Path | NetSpec, task_name: str | None = None, *, seed: int = 0) -> Trained:

@@ -13,14 +13,14 @@ import torch
 from bneck.imports.hub import fetch, hub_name
 from bneck.imports.match import which_network
 from bneck.imports.read import read_source
-from bneck.nets.build import WrappedNet
-from bneck.nets.shrink import shrink_into, widths
+from bneck.nets.build import WrappedNet, build
+from bneck.nets.shrink import ShrinkError, shrink_into, widths
 from bneck.nets.transfer import is_folded, restore_statistics, take_rows, transferred
 from bneck.records.files import cache_folder, locked
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder, task_run
 from bneck.runs.imports import import_weights
-from bneck.runs.load import Trained, task_of, trained
+from bneck.runs.load import Trained, task_of, trained, without_weights
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, resolve
@@ -50,7 +50,9 @@ class Start:
     @property
     def sentences(self) -> tuple[str, ...]:
         """The notes, each with the weights that it is of."""
-        return tuple(f"{self.text}: {note}" for note in self.notes)
+        path = Path(self.text)
+        name = path.name if path.is_absolute() else self.text
+        return tuple(f"{name}: {note}" for note in self.notes)
 
     def record(self) -> dict[str, Any] | None:
         """Where they came from: file, sha256, layout, repository, commit, licence; None for a run."""
@@ -84,8 +86,8 @@ def find_start(
         folder = task_run(start)
         if not RunFolder(folder).weights.is_file():
             raise InputError(
-                f"{start} has no trained weights; pass the folder of a finished run or of bneck import, a file "
-                "of published weights, or a name that bneck import --list prints"
+                f"{without_weights(start)}; pass the folder of a finished run or of bneck import, a file of "
+                "published weights, or a name that bneck import --list prints"
             )
         return Start(folder, str(Path(start).resolve()))
     with file.open("rb") as opened:
@@ -115,6 +117,26 @@ def compatible(chosen: Task, spec: NetSpec, start: Path) -> NetSpec:
         )
     held = load(folder.spec)
     return replace(spec, padding=held.padding, bn_eps=held.bn_eps)
+
+
+def fitting(chosen: Task, spec: NetSpec, wrapper: Wrapper, start: Start, *, advice: str) -> NetSpec:
+    """The network as the start's weights need it, see `compatible`.
+
+    Raises:
+        InputError: the weights are of another task, or of a network that cannot become this one, which
+            is said before any image is read; `advice` says what to do then.
+    """
+    spec = compatible(chosen, spec, start.folder)
+    held = load(RunFolder(start.folder).spec)
+    if wrapper == PLAIN:
+        try:
+            transferred(build(held), spec)
+        except ShrinkError as error:
+            raise InputError(
+                f"the weights of {start.text} are of {held.name}, which cannot become {spec.name}: {error}; "
+                f"{advice}"
+            ) from None
+    return spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +217,7 @@ def started(
         net.normalisation = begin.normalisation
         take_rows(net, narrow.state_dict(), str(source))
         other = "; its head is of other classes" if held.task.name == chosen.name else ""
-        progress.say(f"the backbone starts from the weights of {source}{other}")
+        progress.say(f"the backbone starts from the weights of {held.spec.name}{other}")
     return Begun(net, channels)
 
 

@@ -18,7 +18,7 @@ from bneck.records.files import write_bytes, write_json, write_text
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
 from bneck.runs.answers import ModuleAnswers
-from bneck.runs.data import data_record, prepared
+from bneck.runs.data import data_record, find_images, prepared
 from bneck.runs.files import write_file
 from bneck.runs.folder import (
     begin,
@@ -32,7 +32,7 @@ from bneck.runs.folder import (
 from bneck.runs.load import trained, wrapper_of
 from bneck.runs.progress import Steps
 from bneck.runs.report import write_training_report
-from bneck.runs.start import compatible, find_start, narrows, started
+from bneck.runs.start import find_start, fitting, narrows, started
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.normalisation import Normalisation
@@ -126,10 +126,11 @@ class Plan:
     def sentence(self, folder: Path) -> str:
         """What the training will do; how long it takes, its first steps tell."""
         how, images = self.settings, self.data["splits"]["train"]
+        epochs = f"{how.epochs:g} epoch{'' if how.epochs == 1 else 's'}"
         start = f"the weights of {self.common.start}" if self.common.start else "random weights"
         frozen = ", the backbone frozen" if how.frozen else ""
         return (
-            f"training {self.spec.name} from {start}{frozen}: {how.epochs:g} epochs of {images} images in "
+            f"training {self.spec.name} from {start}{frozen}: {epochs} of {images} images in "
             f"batches of {how.batch}, then scored and exported; files go to {folder}"
         )
 
@@ -169,7 +170,7 @@ def planned(
     common, own = parted(chosen, "train", options, tasks())
     common.check()
     place = data_path(chosen, data)
-    dataset = chosen.find(place, own, seed=common.seed)
+    dataset = find_images(chosen, place, own, seed=common.seed)
     start = None
     if common.start is not None:
         start = find_start(common.start, network, progress)
@@ -178,7 +179,10 @@ def planned(
     usual = chosen.default_network if start is None else start.folder
     spec, wrapper = chosen.arrange(network or usual, own, dataset)
     if start is not None:
-        spec = compatible(chosen, spec, start.folder)
+        spec = fitting(
+            chosen, spec, wrapper, start,
+            advice="leave --from out, or leave the network out to train that of the weights",
+        )  # fmt: skip
         if common.keep is not None and not narrows(start.folder, spec, wrapper):
             raise InputError(
                 f"--keep {common.keep} chooses among the channels of wider weights, and {spec.name} is as wide "

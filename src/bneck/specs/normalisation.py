@@ -44,7 +44,7 @@ class Normalisation:
             return Normalisation(value["mean"], value["std"])
         except (LookupError, TypeError):
             raise SpecError(
-                f"the normalisation is {value!r}; it must hold mean and std, three numbers each"
+                f"the normalization is {value!r}; it must hold mean and std, three numbers each"
             ) from None
 
 

@@ -117,16 +117,23 @@ def resolve(network: str | Path | NetSpec, *, scaled_tail: bool = False) -> NetS
         return load(path / "spec.yaml")
     if isinstance(network, Path) or os.path.isfile(path) or path.suffix in (".yaml", ".yml"):
         return load(path)
+    if "/" in network:  # in no network's name
+        what = "has no spec.yaml" if os.path.isdir(path) else "is no file or folder"
+        raise SpecError(
+            f"{network} {what}; pass a run's folder, a spec file or the name of a network"
+        )
     return zoo.network(network, scaled_tail=scaled_tail)
 
 
 def _row(index: int, data: object) -> Row:
     op = data.get("op") if isinstance(data, dict) else None
-    if not isinstance(data, dict) or not isinstance(op, str) or op not in ROW_KINDS:
+    allowed = ", ".join(ROW_KINDS)
+    if not isinstance(data, dict) or not isinstance(op, str):
         raise SpecError(
-            f"row {index} is {reprlib.repr(data)}; it must be {{op: ...}} with op one of "
-            f"{', '.join(ROW_KINDS)}"
+            f"row {index} is {reprlib.repr(data)}; it must be {{op: ...}} with op one of {allowed}"
         )
+    if op not in ROW_KINDS:
+        raise SpecError(f"row {index}: op is {op!r}; allowed are {allowed}")
     kind = ROW_KINDS[op]
     values = {key: value for key, value in data.items() if key != "op"}
     known = ["op", *(f.name for f in fields(kind))]

@@ -54,7 +54,7 @@ class AskedPlace(Place):
         if "missing" in answer:
             raise DeviceError(
                 f"{self.name} lacks the runtime {request['runtime']}; install it there with: "
-                f"pip install {answer['missing']}"
+                f"pip install {answer['missing']}, or set BNECK_REMOTE_PYTHON to a Python there that has it"
             )
         if "refused" in answer:
             raise DeviceError(f"{self.name}: {answer['refused']}")

@@ -41,7 +41,8 @@ sys.meta_path.insert(0, Sent())
 try:
     from {AGENT} import main
 except ImportError as error:
-    refuse('it lacks ' + str(error.name) + '; install it there with: pip install ' + str(error.name))
+    refuse('it lacks ' + str(error.name) + '; install it there with: pip install ' + str(error.name)
+        + ', or set BNECK_REMOTE_PYTHON to a Python there that has it')
 main()
 """
 

@@ -7,13 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bneck.nets.build import build
-from bneck.nets.shrink import ShrinkError
-from bneck.nets.transfer import transferred
 from bneck.records.files import locked
 from bneck.records.ledger import Ledger
 from bneck.records.progress import Progress, Silent
 from bneck.records.run import RunFolder
+from bneck.runs.data import find_images
 from bneck.runs.folder import fresh_folder, new_folder, record_of, resumable
 from bneck.runs.search.pipeline import run_search
 from bneck.runs.search.run import KIND, Run, new_run, resumed_run
@@ -23,14 +21,12 @@ from bneck.runs.search.settings import (
     SearchSettings,
     cores,
     proposals,
+    target_ms,
     tuning,
 )
-from bneck.runs.start import Start, compatible, find_start
+from bneck.runs.start import Start, find_start, fitting
 from bneck.runs.train import data_path
 from bneck.specs.errors import InputError
-from bneck.specs.network import NetSpec
-from bneck.specs.text import load
-from bneck.specs.wrapper import PLAIN, Wrapper
 from bneck.tasks.contract import Dataset, Task
 from bneck.tasks.options import parted
 from bneck.tasks.registry import DEFAULT, tasks
@@ -106,21 +102,26 @@ def search(
     rest = {k: v for k, v in options.items() if k not in BLOCK_OPTIONS}
     common, own = parted(chosen, "search", rest, tasks())
     common.check()
+    targets = _targets(target, lose)
     place = data_path(chosen, data)
     narrowing = _narrowing(method, from_scratch, place, steps, delta, tail)
     if place is None and epochs is None:  # few and small images, so that a first try is quick
         epochs = BUILTIN_EPOCHS
-    begin = None if start is None else _begin(start, seed_network, from_scratch, progress)
+    # Weights may have to be fetched, so all else that can be wrong is looked at before.
     _refuse_weights(seed_network)
+    dataset = find_images(chosen, place, own, seed=seed)
+    begin = None if start is None else _begin(start, seed_network, from_scratch, progress)
     network = seed_network or (chosen.default_network if begin is None else str(begin.folder))
-    dataset = chosen.find(place, own, seed=seed)
     spec, wrapper = chosen.arrange(network, own, dataset)
     if begin is not None:
-        spec = _fitting(chosen, spec, wrapper, begin)
+        spec = fitting(
+            chosen, spec, wrapper, begin,
+            advice="leave --seed-network out to narrow the network of the weights",
+        )  # fmt: skip
     trainings = _trainings(chosen, dataset, started=begin is not None, seed=seed, epochs=epochs)
     settings = SearchSettings(
         task=chosen.name, options=own, seed_network=network, resolution=spec.resolution,
-        targets=_targets(target, lose), lose=lose, retrain=retrain,
+        targets=targets, lose=lose, retrain=retrain,
         also=tuple(_told(one, None, progress).text for one in also), **narrowing, **trainings,
         heldout=HELDOUT, repeats=repeats, seed=seed, workers=cores() if workers is None else workers,
         blocks=_block_settings(blocks, trainings["training"].epochs) if from_scratch else None,
@@ -137,6 +138,8 @@ def search(
 
 def _targets(target: str | Sequence[str], lose: float | None) -> tuple[str, ...]:
     targets = (target,) if isinstance(target, str) else tuple(target)
+    for one in targets:
+        target_ms(one, 1.0)  # refuses what is no latency
     return targets if targets or lose is not None else ("70%",)
 
 
@@ -187,25 +190,6 @@ def _told(start: str, network: str | None, progress: Progress | None) -> Start:
     begun = find_start(start, network, progress)
     begun.tell(progress)
     return begun
-
-
-def _fitting(chosen: Task, spec: NetSpec, wrapper: Wrapper, begin: Start) -> NetSpec:
-    """The seed network as the weights need it.
-
-    Raises:
-        InputError: they are another network's, which is said before anything is measured.
-    """
-    spec = compatible(chosen, spec, begin.folder)
-    held = load(RunFolder(begin.folder).spec)
-    if wrapper == PLAIN:
-        try:
-            transferred(build(held), spec)
-        except ShrinkError as error:
-            raise InputError(
-                f"the weights of {begin.text} are of {held.name}, which cannot become {spec.name}: {error}; "
-                "leave --seed-network out to narrow the network of the weights"
-            ) from None
-    return spec
 
 
 def _block_options(options: Mapping[str, Any], from_scratch: bool) -> dict[str, Any]:

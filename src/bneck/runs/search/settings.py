@@ -259,7 +259,7 @@ def target_ms(text: str, seed_ms: float) -> float:
     match = _FORM.fullmatch(text)
     if match is None or float(match[1]) <= 0:
         raise InputError(
-            f"the target is {text!r}; write a time with its unit, as 5ms, or a share of the seed network's "
+            f"the target is {text!r}; write a time with its unit, as 5ms, or a part of the seed network's "
             "latency, as 70%"
         )
     value, unit = float(match[1]), match[2]

@@ -43,7 +43,7 @@ def card(record: Mapping[str, Any], run: Trained, picked: Row, folder: Path) -> 
     lines = [
         f"# {printable(picked.file)}",
         "",
-        f"{printable(run.spec.name)} for {run.task.summary}, {picked.precision}, {picked.size_mb:.2f} MB, for "
+        f"{printable(run.spec.name)} ({run.task.summary}), {picked.precision}, {picked.size_mb:.2f} MB, for "
         f"{picked.runtime} {picked.runtime_version}. Written by bneck ship.",
         "",
         "| | |",
@@ -54,7 +54,7 @@ def card(record: Mapping[str, Any], run: Trained, picked: Row, folder: Path) -> 
         f"| output | {told} for one image, float32, {run.task.answer} |",
         f"| weights started from | {_start(run.record)} |",
         f"| {record['metric']} | {percent(picked.score)} % on {record['images']['val']} val images of "
-        f"{printable(record['data'])}; float {percent(record['float'])} % |",
+        f"{printable(Path(record['data']).name)}; float {percent(record['float'])} % |",
         f"| latency | {_latency(record, picked)} |",
         f"| memory | {_memory(picked.memory_mb)} MB more to load it and run it once |",
         "",

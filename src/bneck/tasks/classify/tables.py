@@ -29,19 +29,19 @@ def zoo_table(pattern: str) -> Table:
     rows, values = [], []
     for name in sorted(matching(names, pattern, str, LACKS), key=lambda n: order.index(family(n))):
         costs, printed = count(resolve(name)), published(name)
-        ours = [f"{costs.params / 1e6:.3f}", f"{costs.madds / 1e6:.2f}"]
+        params, madds = f"{costs.params / 1e6:.3f}", f"{costs.madds / 1e6:.2f}"
         for row in printed:
             differs = row.differs(costs)
             rows.append(
                 (
-                    name, *ours, f"{row.params_m:g}", "-" if row.madds_m is None else f"{row.madds_m:g}",
-                    "*" if differs else "",
+                    name, params, f"{row.params_m:g}",
+                    madds, "-" if row.madds_m is None else f"{row.madds_m:g}", "*" if differs else "",
                     "-" if row.top1 is None else f"{row.top1:g}", row.source,
                     row.note if differs else "",
                 )
             )  # fmt: skip
         if not printed:
-            rows.append((name, *ours, "-", "-", "", "-", "", ""))
+            rows.append((name, params, "-", madds, "-", "", "-", "", ""))
         values.append(
             {
                 "network": name, "params": costs.params, "madds": costs.madds,
@@ -52,7 +52,7 @@ def zoo_table(pattern: str) -> Table:
         title="parameters and multiply-adds in millions; * marks printed counts that ours miss by over "
         "0.1M or 1M",
         columns=(
-            "network", "params M", "MAdds M", "printed", "printed", "", "top-1 %", "where", "why",
+            "network", "params M", "printed", "MAdds M", "printed", "", "top-1 %", "where", "why",
         ),
         rows=rows,
         values=values,

@@ -50,7 +50,7 @@ class ClassifyOptions:
     )
     top: int = option(5, "How many classes to print (classification).", "predict")
     pixels: bool = option(
-        False, "Fold the normalisation in: the file takes uint8 RGB (classification).", "export"
+        False, "Fold the normalization in: the file takes uint8 RGB (classification).", "export"
     )
 
 

@@ -239,6 +239,8 @@ class Detect(Task):
         return compare(net, session, images, quantized, precision, decode=options.decode)
 
     def check_line(self, check: Mapping[str, Any]) -> str:
+        if "alike" in check and not check["boxes"]:
+            return "the network finds no box with a score above 0.05, so none is compared"
         how = (
             f"{check['alike']:.1%} of the boxes alike"
             if "alike" in check

@@ -128,7 +128,7 @@ class SegmentationData(Data):
         """
         if net.wrapped.head == "raspp" and settings.batch < 2:
             raise TrainingError(
-                "the batch is 1, and R-ASPP normalises one pooled pixel per image over the batch; choose a "
+                "the batch is 1, and R-ASPP normalizes one pooled pixel per image over the batch; choose a "
                 "batch of at least 2, or the head lraspp"
             )
         if settings.batch < 2 and max(self.crop) <= net.wrapped.output_stride:

@@ -186,7 +186,7 @@ def _by_colour(
         if (values == values[:, :, :1]).all():
             return _by_id(path, values[:, :, 0].astype(np.int32), known)
         raise DataError(
-            f"mask {path} holds colours, and no palette is known; store class ids, or give a class list "
+            f"mask {path} holds colors, and no palette is known; store class ids, or give a class list "
             "with lines 'name R G B'"
         )
     palette = np.array([*known.colours, *known.painted], np.int32)
@@ -204,7 +204,7 @@ def _by_colour(
     if missing.any():
         red, green, blue = (int(v) for v in values[missing][0])
         raise DataError(
-            f"mask {path} has the colour {red} {green} {blue}, which no class of the list has; add it "
+            f"mask {path} has the color {red} {green} {blue}, which no class of the list has; add it "
             "to the list, as a line 'void R G B' if it means none"
         )
     found: Pixels = np.array([*numbers, IGNORED], np.uint8)[at]

@@ -105,7 +105,7 @@ def _check_centres(pictures: Sequence[Picture], where: Path) -> None:
     if corners and over.sum() >= 3 and over.mean() > 0.1:
         raise DataError(
             f"{where}: {over.sum()} of {len(rows)} boxes reach over the edges of their images as 'cx cy width "
-            "height', and none as 'left top right bottom'; write centres and sizes, not corners"
+            "height', and none as 'left top right bottom'; write centers and sizes, not corners"
         )
 
 

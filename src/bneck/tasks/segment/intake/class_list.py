@@ -62,9 +62,9 @@ def read_labels(path: Path, *, ignore: Sequence[int] = ()) -> Labels:
     entries = [_entry(path, number, line) for number, line in lines]
     coloured = [colour for _, colour in entries if colour is not None]
     if coloured and len(coloured) < len(entries):
-        raise DataError(f"{source} gives some classes a colour; give all one, or none")
+        raise DataError(f"{source} gives some classes a color; give all one, or none")
     if len(set(coloured)) < len(coloured):
-        raise DataError(f"{source} has one colour twice; each class needs its own")
+        raise DataError(f"{source} has one color twice; each class needs its own")
     return labels(entries, ignore=ignore, source=source)
 
 

@@ -69,7 +69,7 @@ def settled(
     if seen.unlike is not None:
         raise DataError(
             f"mask {seen.unlike} has another palette than the masks before it, so that an index does not mean "
-            "one class; give a class list with the colours, in lines 'name R G B'"
+            "one class; give a class list with the colors, in lines 'name R G B'"
         )
     return known, notes
 
