@@ -7,6 +7,7 @@ and weights signed, the pairing that x86 processors multiply fastest.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -49,8 +50,14 @@ class QdqGraph(Graph):
         self.plain.nodes, self.plain.initializers = self.nodes, self.initializers
 
     def image(self, channels: int, pixels: Normalisation | None) -> str:
-        x = super().image(channels, pixels)
-        return self.rounded(x, "image", more=-channels % GROUP) if "image" in self.ranges else x
+        x, more = super().image(channels, pixels), -channels % GROUP if self.padded else 0
+        if "image" not in self.ranges or not more:
+            return self.entered("image", x)
+        self.more["image"] = more
+        sides = self.constant("image.more", np.array([0, 0, 0, 0, 0, more, 0, 0], np.int64))
+        return self.rounded(
+            x, "image", then=lambda whole: self.node("Pad", [whole, sides], "image.wide")
+        )
 
     def conv(self, layer: Layer, x: str) -> str:
         if x not in self.scales:
@@ -105,6 +112,24 @@ class QdqGraph(Graph):
         self.more[name] = self.more.get(x, 0)
         return self.rounded(super().mean(f"{name}.mean", x), name)
 
+    def pool(self, layer: Layer, x: str) -> str:
+        if not self.products:
+            return super().pool(layer, x)
+        self.more[layer.name], self.pooled = self.more.get(x, 0), True
+        mean, sides = (
+            self.plain.mean(f"{layer.name}.mean", x),
+            self.constant("sides", np.array([2, 3])),
+        )
+        # A Flatten would need the map in its own layout first, one more operator.
+        return self.rounded(
+            mean,
+            layer.name,
+            then=lambda whole: self.node("Squeeze", [whole, sides], f"{layer.name}.flat"),
+        )
+
+    def flat(self, name: str, x: str) -> str:
+        return x if self.pooled else super().flat(name, x)
+
     def opened(self, layer: Layer, x: str, gate: Gate) -> str:
         name = layer.name
         if gate == "sigmoid":
@@ -119,11 +144,12 @@ class QdqGraph(Graph):
         return self.rounded(total, f"{layer.name}.sum")
 
     def rounded(
-        self, x: str, point: str, values: Values | None = None, read_as: float = 1.0, more: int = 0
-    ) -> str:
+        self, x: str, point: str, values: Values | None = None, read_as: float = 1.0,
+        then: Callable[[str], str] = str,
+    ) -> str:  # fmt: skip
         """`x` rounded to the range of a point; `read_as` multiplies what the integers mean then.
 
-        `more` channels of zeros are added.
+        `then` is done with the integers.
         """
         out = f"{point}.8bit"
         if out in self.scales:
@@ -131,12 +157,8 @@ class QdqGraph(Graph):
         scale = Scale.of(*(values or self.ranges[point]))
         read = replace(scale, step=scale.step * read_as)
         whole = self.node("QuantizeLinear", [x, *self.parameters(point, scale)], f"{point}.whole")
-        if more and self.padded:
-            sides = self.constant("more", np.array([0, 0, 0, 0, 0, more, 0, 0], np.int64))
-            whole = self.node("Pad", [whole, sides], f"{point}.wide")
-            self.more[point] = more
         self.more[out] = self.more.get(point, 0)
-        self.node("DequantizeLinear", [whole, *self.parameters(f"{point}.read", read)], out)
+        self.node("DequantizeLinear", [then(whole), *self.parameters(f"{point}.read", read)], out)
         self.scales[out] = read
         return out
 
@@ -156,6 +178,8 @@ class QdqGraph(Graph):
         more, into = self.more.get(name, 0), 0 if groups else self.more.get(x, 0)
         weight = np.pad(weight, ((0, more), (0, into), (0, 0), (0, 0)))
         bias = np.pad(bias, (0, more))
+        if self.pooled:
+            weight = weight[:, :, 0, 0]
         step = np.float64(np.float32(self.scales[x].step))
         steps = weight_steps(weight, bias, float(step))
         for key, value, sizes in (
@@ -168,6 +192,8 @@ class QdqGraph(Graph):
 
     def weight(self, name: str) -> str:
         return name  # a node's output here, see `hold`
+
+    matrix = weight
 
     def windows(self, layer: Layer, x: str, window: Pair, strides: Pair) -> str:
         self.more[layer.name] = self.more.get(x, 0)
