@@ -3,6 +3,9 @@
 Runtimes fuse the operators between the pairs into integer ones. A nonlinearity that only cuts off
 (ReLU, ReLU6) is not written: rounding to a range that ends there does it. Activations are unsigned
 and weights signed, the pairing that x86 processors multiply fastest.
+
+The form "cut" is for ONNX Runtime's kernels. Maps have whole blocks of channels, the added ones zeros;
+a layer whose input is not rounded computes in float, which are the narrow first rows.
 """
 
 from __future__ import annotations
@@ -116,16 +119,8 @@ class QdqGraph(Graph):
         if not self.products:
             return super().pool(layer, x)
         self.more[layer.name], self.pooled = self.more.get(x, 0), True
-        mean, sides = (
-            self.plain.mean(f"{layer.name}.mean", x),
-            self.constant("sides", np.array([2, 3])),
-        )
-        # A Flatten would need the map in its own layout first, one more operator.
-        return self.rounded(
-            mean,
-            layer.name,
-            then=lambda whole: self.node("Squeeze", [whole, sides], f"{layer.name}.flat"),
-        )
+        mean, flat = self.plain.mean(f"{layer.name}.mean", x), f"{layer.name}.flat"
+        return self.rounded(mean, layer.name, then=lambda whole: self.plain.flat(flat, whole))
 
     def flat(self, name: str, x: str) -> str:
         return x if self.pooled else super().flat(name, x)
