@@ -81,19 +81,19 @@ class TestNumbers:
         ]  # fmt: skip
 
     def test_integers_before_a_cut_h_swish_begin_at_minus_three(self) -> None:
-        """85 steps of 3/85 from -3 to 0, as many to 3, and 6 is the 255th."""
-        walk = [*layers(network("v3-small"))]
-        found = settled(
-            {"rows.4.expand.pre": (-9.0, 6.2), "rows.4.expand": (-0.4, 6.0)}, walk, "cut"
+        """Of 255 steps from -9.2 to 6, 50.3 are below each 3: 50 steps of 0.06 from -3 to 0, to 12.3 in all."""
+        walk, point = [*layers(network("v3-small"))], "rows.4.expand.pre"
+        found = settled({point: (-9.2, 6.0), "rows.4.expand": (-0.4, 6.0)}, walk, "cut")
+        assert found == {point: (-3.0, pytest.approx(12.3)), "rows.4.expand": (-0.4, 6.0)}
+        assert Scale.of(*found[point]) == Scale(pytest.approx(0.06), 50 - 128)  # type: ignore[arg-type]
+        # From -1 on, as many would end below 5: 95 of 3/95 end at 5.05.
+        assert settled({point: (-1.0, 5.0)}, walk, "cut")[point][1] == pytest.approx(
+            255 * 3 / 95 - 3
         )
-        low, high = found["rows.4.expand.pre"]
-        steps = int(255 * 3 / 9.2)
-        assert Scale.of(low, high) == Scale(pytest.approx(3 / steps), steps - 128)  # type: ignore[arg-type]
-        assert low == -3
-        assert high >= 6.2
-        assert found["rows.4.expand"] == (-0.4, 6.0)
-        below = settled({"rows.4.expand.pre": (-9.0, -1.0)}, walk, "cut")
-        assert below == {"rows.4.expand.pre": (-3.0, 0.0)}
+        for low, high in ((0.0, 0.0), (-9.0, -1.0), (2.0, 500.0)):
+            least, most = settled({point: (low, high)}, walk, "cut")[point]
+            assert least == -3
+            assert most >= max(high, 0)
 
     def test_narrow_first_rows_have_no_ranges_but_for_what_leaves_them(self) -> None:
         found = points([*layers(network("v3-large"))], "cut", "hsigmoid")

@@ -130,6 +130,10 @@ def settled(
             kept.pop(point, None)
     if hswish == "cut":
         for point in {f"{layer.name}.pre" for layer in walk if layer.act == "hswish"} & set(kept):
-            steps = max(1, int(STEPS * CUT / (CUT + max(kept[point][1], 0.0))))  # from -3 to 0
+            # From -3 to 0 as many as before: weights trained with rounding lose accuracy with other
+            # steps, even finer ones. The highest value stays in range.
+            low, high = min(kept[point][0], 0.0), max(kept[point][1], 0.0)
+            same = round(CUT * STEPS / max(high - low, LEAST_SCALE))
+            steps = max(1, min(same, int(CUT * STEPS / (CUT + high))))
             kept[point] = (-CUT, CUT * STEPS / steps - CUT)
     return kept

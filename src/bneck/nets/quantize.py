@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from bneck.graphs.forms import HSwish
 from bneck.graphs.quantization import (
-    CUT,
     GATES,
     LEAST_SCALE,
     WEIGHT_LEVELS,
@@ -131,8 +130,6 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
             case "hswish" if self.hswish == "fused":
                 y = F.hardswish(y)
             case "hswish":
-                if self.hswish == "cut":
-                    y = y.clamp(min=-CUT)  # h-swish is 0 there; the range begins here
                 y = self.point(f"{layer.name}.pre", y, layer.name)
                 if self.hswish == "split":
                     y = y * (self.fixed(F.relu6(y + 3), SIX, layer.name) / 6)
