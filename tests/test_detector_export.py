@@ -173,13 +173,15 @@ def test_the_8_bit_file_answers_as_its_emulation(
             assert (got - real).square().mean() <= 0.05**2 * real.square().mean()
     if engine_name == "litert":
         assert file.session.operators() == {"DELEGATE": 1}
-    if engine_name == "onnxruntime":
-        assert "Conv" not in file.session.operators()
+    if engine_name == "onnxruntime":  # in float: the first rows, of at most 16 channels
+        found = file.session.operators()
+        convolutions = sum(n for kind, n in found.items() if kind.startswith("Conv"))
+        assert convolutions == {"v3-small+dagger": 5, "v1-0.25": 3}[name]
 
 
 def test_an_8_bit_file_may_decode_by_itself(tmp_path: Path) -> None:
     net, path = lively("v3-small+dagger"), tmp_path / "model.onnx"
-    quantized = calibrate(net, [images(8)], "split")
+    quantized = calibrate(net, [images(8)], "cut")
     check = written(net, path, decode=True, precision="int8", quantized=quantized)
     assert check["alike"] > 0.9
     with pytest.raises(InputError, match="this file decodes by itself; pass the run"):
@@ -203,9 +205,9 @@ def test_a_wrong_8_bit_file_is_refused(decode: bool) -> None:
     net, other = lively("v3-small"), lively("v3-small")
     for head in other.boxes:
         nn.init.normal_(head.get_submodule("predict.conv").weight)
-    ours, theirs = (calibrate(one, [images(8)], "split") for one in (net, other))
+    ours, theirs = (calibrate(one, [images(8)], "cut") for one in (net, other))
     graph = wrapped_graph(
-        other.detector, theirs.weights, SIZE, finished=decode, hswish="split", ranges=theirs.ranges
+        other.detector, theirs.weights, SIZE, finished=decode, hswish="cut", ranges=theirs.ranges
     )
     with pytest.raises(ExportError, match=r"does not (find|answer as) .* on 1 images"):
         compare(net, loaded(graph), images(1), ours, "int8", decode=decode)

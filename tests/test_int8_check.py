@@ -103,7 +103,7 @@ def test_whole_files_are_kept_whatever_they_were_calibrated_on(engine: str, fitt
     check = compare(net, session(SPEC, engine, quantized), images, quantized, "int8")
     assert 0 < check["roundings"] < 1
     assert check["chance"] == pytest.approx(1 / 5)
-    assert (check["label_agreement"] > 0.8) == fitting  # of the float network's
+    assert (check["label_agreement"] > 0.85) == fitting  # of the float network's
     assert fitting or advice(check, "label_agreement")
 
 
@@ -120,12 +120,12 @@ def test_a_transposed_weight_is_refused(engine: str, fitting: bool, name: str) -
         compare(net, session(SPEC, engine, broken), images, whole, "int8")
 
 
-@pytest.mark.parametrize("point", ["image", "rows.1.depthwise", "rows.2.project", "classifier"])
+@pytest.mark.parametrize("point", ["rows.0", "rows.1.depthwise", "rows.2.project", "classifier"])
 @pytest.mark.parametrize("fitting", [True, False])
 def test_a_wrong_zero_point_is_refused(point: str, fitting: bool) -> None:
     net, images = spread_out(), photos(16, 2)
     calibrating = photos(32, 3) if fitting else dark(photos(32, 3))
-    whole = calibrate(net, [calibrating], "split")
+    whole = calibrate(net, [calibrating], "cut")
     broken = session(SPEC, "onnxruntime", whole, zero_point_off(point, 30))
     with pytest.raises(ExportError, match="so it is broken"):
         compare(net, broken, images, whole, "int8")
@@ -140,7 +140,7 @@ def test_a_network_whose_outputs_are_all_zero(classes: int) -> None:
         net.classifier.weight.zero_()
         assert net.classifier.bias is not None
         net.classifier.bias.zero_()
-    whole = calibrate(net, [photos(8, 3)], "split")
+    whole = calibrate(net, [photos(8, 3)], "cut")
     check = compare(net, session(spec, "onnxruntime", whole), photos(8, 2), whole, "int8")
     assert (check["roundings"], check["label_agreement"]) == (pytest.approx(0, abs=0.01), 1)
     wrong = replace(whole, ranges={**whole.ranges, "classifier": (-1.0, 1.0)})
@@ -187,14 +187,14 @@ def test_the_other_rounding_is_off_by_a_step_at_most_and_right_on_average() -> N
 
 def opposite(net: Net, images: Tensor) -> Quantized:
     """An int8 network that gives the worst class instead of the best; its file is as it should be."""
-    whole = calibrate(net, [images], "split")
+    whole = calibrate(net, [images], "cut")
     turned = {
         name: -value if name.startswith("classifier") else value
         for name, value in whole.weights.items()
     }
     low, high = whole.ranges["classifier"]
     return Quantized(
-        weights=turned, ranges={**whole.ranges, "classifier": (-high, -low)}, hswish="split"
+        weights=turned, ranges={**whole.ranges, "classifier": (-high, -low)}, hswish="cut"
     )
 
 

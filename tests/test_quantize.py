@@ -26,6 +26,7 @@ from bneck.graphs.quantization import (
     points,
     quantize_bias,
     quantize_weight,
+    settled,
     weight_steps,
 )
 from bneck.nets.build import Net, build
@@ -79,6 +80,30 @@ class TestNumbers:
             -128, -127, 127, 127,
         ]  # fmt: skip
 
+    def test_integers_before_a_cut_h_swish_begin_at_minus_three(self) -> None:
+        """Of 255 steps from -9.2 to 6, 50.3 are below each 3: 50 steps of 0.06 from -3 to 0, to 12.3 in all."""
+        walk, point = [*layers(network("v3-small"))], "rows.4.expand.pre"
+        found = settled({point: (-9.2, 6.0), "rows.4.expand": (-0.4, 6.0)}, walk, "cut")
+        assert found == {point: (-3.0, pytest.approx(12.3)), "rows.4.expand": (-0.4, 6.0)}
+        assert Scale.of(*found[point]) == Scale(pytest.approx(0.06), 50 - 128)  # type: ignore[arg-type]
+        # From -1 on, as many would end below 5: 95 of 3/95 end at 5.05.
+        assert settled({point: (-1.0, 5.0)}, walk, "cut")[point][1] == pytest.approx(
+            255 * 3 / 95 - 3
+        )
+        for low, high in ((0.0, 0.0), (-9.0, -1.0), (2.0, 500.0)):
+            least, most = settled({point: (low, high)}, walk, "cut")[point]
+            assert least == -3
+            assert most >= max(high, 0)
+
+    def test_narrow_first_rows_have_no_ranges_but_for_what_leaves_them(self) -> None:
+        found = points([*layers(network("v3-large"))], "cut", "hsigmoid")
+        assert [name for name in found if name.startswith(("image", "rows.0", "rows.1."))] == [
+            "rows.1.project.sum"
+        ]
+        assert "image" in points(
+            layers(network("v2")), "cut", "hsigmoid"
+        )  # 32 channels are not narrow
+
     def test_weights_have_one_step_a_channel(self) -> None:
         weight = np.array([[1.27, -0.01], [-12.7, 0.0]], np.float32).reshape(2, 2, 1, 1)
         steps = weight_steps(weight, np.zeros(2, np.float32), 1.0)
@@ -117,7 +142,7 @@ def test_files_answer_as_their_emulation(name: str, spec: NetSpec) -> None:
     size = (8, spec.channels, 64, 64)
     images = torch.from_numpy(np.random.default_rng(0).standard_normal(size, dtype=np.float32))
     quantized = calibrate(net, [images], form(name, "int8"))
-    assert set(quantized.ranges) <= set(points(layers(spec), quantized.hswish, spec.se_gate))
+    assert set(quantized.ranges) <= set(points([*layers(spec)], quantized.hswish, spec.se_gate))
     model = network_model(
         spec, engine, "int8", weights=quantized.weights, ranges=quantized.ranges, resolution=64
     )
@@ -146,7 +171,7 @@ def batches(packed: Packed) -> list[tuple[Tensor, Tensor]]:
 class TestCalibration:
     def test_without_ranges_it_is_the_net_itself(self, net: Net, packed: Packed) -> None:
         images = batches(packed)[0][0]
-        for hswish in ("op", "split", "fused"):
+        for hswish in ("op", "split", "cut", "fused"):
             plain = QuantizedNet(PlainNetwork(net.spec), folded_weights(net), hswish).eval()
             with torch.inference_mode():
                 assert torch.allclose(plain(images), net(images), rtol=1e-4, atol=1e-5)
@@ -331,7 +356,7 @@ class TestCommands:
 
 def test_a_wrong_8_bit_file_is_not_kept(net: Net, packed: Packed, tmp_path: Path) -> None:
     images = torch.cat([i for i, _ in batches(packed)])
-    quantized = calibrate(net, [images], "split")
+    quantized = calibrate(net, [images], "cut")
     weights = dict(quantized.weights)
     engine = runtime("onnxruntime")
 

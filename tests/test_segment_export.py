@@ -134,8 +134,9 @@ def test_the_8_bit_file_answers_as_its_emulation(
     assert (got - want).square().mean() <= 0.03**2 * want.square().mean()
     if engine_name == "litert":
         assert file.session.operators() == {"DELEGATE": 1}
-    if engine_name == "onnxruntime":
-        assert "Conv" not in file.session.operators()
+    if engine_name == "onnxruntime":  # in float: the first two rows, of 8 channels
+        found = file.session.operators()
+        assert sum(n for kind, n in found.items() if kind.startswith("Conv")) == 3
 
 
 @settings(max_examples=15, deadline=None)
@@ -161,10 +162,10 @@ def test_the_order_in_which_files_compute_changes_nothing(
 
 def test_a_wrong_8_bit_file_is_refused() -> None:
     net, size = trained(segmenter(LITTLE, classes=3, filters=8)), (40, 40)
-    quantized = calibrate(net, [images(8, 3, *size)], "split")
+    quantized = calibrate(net, [images(8, 3, *size)], "cut")
     weights = dict(quantized.weights)
     weights["head.low.bias"] = weights["head.low.bias"] + 1
-    graph = wrapped_graph(net.seg, weights, size, hswish="split", ranges=quantized.ranges)
+    graph = wrapped_graph(net.seg, weights, size, hswish="cut", ranges=quantized.ranges)
     with pytest.raises(ExportError, match="does not answer as the network does on 1 images"):
         compare(net, loaded(graph), images(1, 3, *size), quantized, "int8", argmax=False)
 

@@ -14,7 +14,6 @@ from bneck.graphs.weights import Weights, halved, random_weights
 from bneck.specs.errors import InputError
 from bneck.specs.network import Gate, Layer, NetSpec, Padding, Size, as_size
 from bneck.specs.normalisation import Normalisation
-from bneck.specs.operators import Values
 from bneck.specs.wrapper import PlainNetwork, Wrapped
 
 
@@ -59,9 +58,7 @@ def wrapped_model(
     spec, plain = wrapped.network, isinstance(wrapped, PlainNetwork)
     fastest = form(engine.name, precision)
     walk = list(wrapped.layers(size))
-    written = _numbers(
-        walk, precision, hswish or fastest, spec.se_gate, wrapped.rounded, weights, ranges
-    )
+    written = _numbers(walk, precision, hswish or fastest, spec.se_gate, wrapped, weights, ranges)
     if not plain:
         check_heads(engine.name)
     asked: dict[str, Any] = {"finished": finished, "pixels": pixels, "metadata": metadata}
@@ -84,14 +81,15 @@ def wrapped_model(
 
 
 def _numbers(
-    walk: Sequence[Layer], precision: str, hswish: HSwish, gate: Gate, rounded: Mapping[str, Values],
+    walk: Sequence[Layer], precision: str, hswish: HSwish, gate: Gate, wrapped: Wrapped | None = None,
     weights: Weights | None = None, ranges: Ranges | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Weights, ranges and the form of h-swish as the writers take them; random where there are none."""
     if weights is None:
         weights = random_weights(walk, np.random.default_rng(0))
     if precision == "int8" and ranges is None:
-        ranges = {**points(walk, hswish, gate), **rounded}
+        ranges = points(walk, hswish, gate, wrapped.feeds().values() if wrapped else ())
+        ranges |= wrapped.rounded if wrapped else {}
     return {
         "weights": halved(weights) if precision == "fp16" else weights,
         "ranges": ranges if precision == "int8" else None,
@@ -138,7 +136,7 @@ def layers_model(
     Raises:
         InputError: the runtime does not run that precision, or no lone rows.
     """
-    written = _numbers(walk, precision, form(engine.name, precision), gate, {})
+    written = _numbers(walk, precision, form(engine.name, precision), gate)
     match engine.suffix:
         case ".tflite":
             from bneck.graphs.tflite_graph import tflite_layers

@@ -13,16 +13,17 @@ from bneck.specs.errors import InputError
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 """fp16 keeps weights in half precision; what it computes in is the device's choice, float32 on CPUs."""
 
-HSwish: TypeAlias = Literal["op", "split", "fused"]
-"""h-swish as one operator; as relu6(x + 3) times x, 6 taken out of the weights after it; or, in 8
-bits, as one operator inside the convolution, whose 32-bit sums are not rounded to 8 bits before."""
+HSwish: TypeAlias = Literal["op", "split", "cut", "fused"]
+"""h-swish as one operator; as relu6(x + 3) times x, 6 taken out of the weights after it; in 8 bits, as
+x times its own integers, which begin at -3 and are cut off at 3; or, in 8 bits, as one operator inside
+the convolution, whose 32-bit sums are not rounded to 8 bits before."""
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 FORMS: dict[tuple[str, str], HSwish] = {
     ("onnxruntime", "fp32"): "op",
     ("onnxruntime", "fp16"): "op",
-    ("onnxruntime", "int8"): "split",
+    ("onnxruntime", "int8"): "cut",
     ("litert", "fp32"): "op",
     ("litert", "fp16"): "op",
     ("litert", "int8"): "split",  # XNNPACK has no int8 HARD_SWISH: each one would cut the graph

@@ -56,14 +56,15 @@ def wrapped_graph(
         ranges: of all points (see `graphs.quantization`), for int8 inside; None writes float32.
         pixels: the normalisation to fold in: the input is (N, H, W, channels) uint8 RGB then.
         metadata: goes into the file as it is.
-        one_image: N is 1, and the layers after the pool are matrix products (float only).
+        one_image: N is 1, and in float the layers after the pool are matrix products, as they are in
+            int8 in the form "cut".
 
     Raises:
         KeyError: `weights` or `ranges` lacks a name.
     """
     spec, outputs = wrapped.network, wrapped.outputs(size, finished=finished)
     graph = _begun(wrapped.arranged(weights), spec.padding, spec.se_gate, hswish, ranges)
-    graph.products = one_image and ranges is None
+    graph.products = one_image if ranges is None else hswish == "cut"
     image = graph.image(spec.channels, pixels)
     for name, x in wrapped.answer(graph, image, size, finished=finished).items():
         if x != name:

@@ -73,14 +73,16 @@ class Graph(Operators[str]):
     def convolution(self, layer: Layer, x: str) -> str:
         name = f"{layer.name}.weight"
         if self.pooled:
-            kernel = self.kept(name, self.weights[name][:, :, 0, 0])
-            inputs = [x, kernel, self.weight(f"{layer.name}.bias")]
+            inputs = [x, self.matrix(name), self.weight(f"{layer.name}.bias")]
             return self.node("Gemm", inputs, layer.name, transB=1)
         return self.node(
             "Conv", [x, self.weight(name), self.weight(f"{layer.name}.bias")], layer.name,
             kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2, dilations=[layer.dilation] * 2,
             pads=pads(self.padding, layer), group=layer.out if layer.kind == "depthwise" else 1,
         )  # fmt: skip
+
+    def matrix(self, name: str) -> str:
+        return self.kept(name, self.weights[name][:, :, 0, 0])
 
     def pointwise(self, name: str, x: str) -> str:
         inputs = [x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]

@@ -11,8 +11,9 @@ and biases int32. The tensors that are rounded, called points, are named after t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby, takewhile
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,6 +32,8 @@ GATE = (0.0, 1.0)
 SIGMOID = (0.0, 255 / 256)
 GATES: Mapping[Gate, tuple[float, float]] = {"hsigmoid": GATE, "sigmoid": SIGMOID}
 LEAST_SCALE = 1e-8
+NARROW = 16  # channels; ONNX Runtime's integer kernels take 64 at a time
+CUT = 3.0  # h-swish is 0 below -3 and x above 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,10 @@ def quantize_bias(bias: Array, steps: Array, input_step: float) -> Array:
     return np.rint(bias / (steps.astype(np.float64) * input_step)).astype(np.int32)
 
 
-def points(walk: Iterable[Layer], hswish: HSwish, gate: Gate) -> dict[str, tuple[float, float]]:
-    """Every point of a network with a range of ordinary size: enough to time it, not to use it."""
+def points(
+    walk: Sequence[Layer], hswish: HSwish, gate: Gate, taps: Collection[str] = ()
+) -> dict[str, tuple[float, float]]:
+    """Every point that a form rounds with a range of ordinary size: enough to time a network, not to use it."""
     found = {"image": (-2.7, 2.7)}
     before = (-6.0, 6.0)  # the range of the point before; pools and products keep it
     for layer in walk:
@@ -93,4 +98,42 @@ def points(walk: Iterable[Layer], hswish: HSwish, gate: Gate) -> dict[str, tuple
         found[name] = before
         if layer.adds:
             found[f"{name}.sum"] = before = (-8.0, 8.0)
-    return found
+    return settled(found, walk, hswish, taps)
+
+
+def float_start(walk: Iterable[Layer], hswish: HSwish, taps: Collection[str]) -> tuple[Layer, ...]:
+    """Layers that an int8 file computes in float: in the form "cut", the first rows while all are narrow.
+
+    ONNX Runtime's integer kernels are slower there than its float ones, which hold 16 channels.
+    Rows with one of `taps`, layers that a head takes, are not among them.
+    """
+
+    def narrow(row: Iterable[Layer]) -> bool:
+        return all(one.kind != "pool" and one.out <= NARROW and one.name not in taps for one in row)
+
+    rows = (tuple(row) for _, row in groupby(walk, key=lambda layer: layer.row))
+    return tuple(chain.from_iterable(takewhile(narrow, rows))) if hswish == "cut" else ()
+
+
+def settled(
+    ranges: Ranges, walk: Sequence[Layer], hswish: HSwish, taps: Collection[str] = ()
+) -> dict[str, tuple[float, float]]:
+    """Of the ranges of all points those that a form rounds: of `float_start` only its output.
+
+    In the form "cut", -3, 0 and 3 are among the integers before an h-swish, -3 as the lowest.
+    """
+    kept, start = dict(ranges), float_start(walk, hswish, taps)
+    for layer in start:
+        out = f"{layer.name}.sum" if layer.adds else layer.name
+        inside = {point for point in kept if f"{point}.".startswith(f"{layer.name}.")}
+        for point in inside - {out if layer is start[-1] else ""} | {"image"}:
+            kept.pop(point, None)
+    if hswish == "cut":
+        for point in {f"{layer.name}.pre" for layer in walk if layer.act == "hswish"} & set(kept):
+            # From -3 to 0 as many as before: weights trained with rounding lose accuracy with other
+            # steps, even finer ones. The highest value stays in range.
+            low, high = min(kept[point][0], 0.0), max(kept[point][1], 0.0)
+            same = round(CUT * STEPS / max(high - low, LEAST_SCALE))
+            steps = max(1, min(same, int(CUT * STEPS / (CUT + high))))
+            kept[point] = (-CUT, CUT * STEPS / steps - CUT)
+    return kept

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bneck.graphs.forms import HSwish
-from bneck.graphs.quantization import LEAST_SCALE, STEPS, WEIGHT_LEVELS, Array
-from bneck.nets.build import WrappedNet
+from bneck.graphs.quantization import LEAST_SCALE, STEPS, WEIGHT_LEVELS, Array, Ranges, settled
+from bneck.nets.build import SIZE, WrappedNet
 from bneck.nets.fold import folded_weights
 from bneck.nets.quantize import Quantized, Weights, emulator
 from bneck.specs.errors import InputError
@@ -49,7 +49,7 @@ def calibrate(net: WrappedNet, batches: Iterable[Tensor], hswish: HSwish) -> Qua
     """
     weights = folded_weights(net)
     ranges = _observed(net, weights, batches, hswish).ranges()
-    return Quantized(weights=weights, ranges=ranges, hswish=hswish)
+    return _of(net, weights, ranges, hswish)
 
 
 @torch.inference_mode()
@@ -58,7 +58,12 @@ def naive(net: WrappedNet, batches: Iterable[Tensor], hswish: HSwish) -> Quantiz
     weights = folded_weights(net)
     ends = _observed(net, weights, batches, hswish).ends
     coarse = {name: w if w.ndim == 1 else _one_step(w) for name, w in weights.items()}
-    return Quantized(weights=coarse, ranges=ends, hswish=hswish)
+    return _of(net, coarse, ends, hswish)
+
+
+def _of(net: WrappedNet, weights: Weights, ranges: Ranges, hswish: HSwish) -> Quantized:
+    walk, taps = list(net.wrapped.layers((SIZE, SIZE))), net.wrapped.feeds().values()
+    return Quantized(weights=weights, ranges=settled(ranges, walk, hswish, taps), hswish=hswish)
 
 
 def _one_step(weight: Array) -> Array:

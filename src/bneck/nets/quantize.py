@@ -16,9 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bneck.graphs.forms import HSwish
-from bneck.graphs.quantization import GATES, LEAST_SCALE, WEIGHT_LEVELS, Array, Ranges, Scale
+from bneck.graphs.quantization import (
+    GATES,
+    LEAST_SCALE,
+    WEIGHT_LEVELS,
+    Array,
+    Ranges,
+    Scale,
+    float_start,
+)
 from bneck.graphs.weights import pads
-from bneck.nets.build import WrappedNet
+from bneck.nets.build import SIZE, WrappedNet
 from bneck.specs.network import Gate, Layer
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.operators import Operators, Pair
@@ -54,6 +62,8 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
         self.normalisation: Normalisation = IMAGENET
         self.hswish = hswish
         self.ranges = dict(ranges) if ranges is not None else None
+        walk, taps = wrapped.layers((SIZE, SIZE)), wrapped.feeds().values()
+        self.in_float = {layer.name for layer in float_start(walk, hswish, taps)}
         self.rounds: Callable[[str], bool] | None = None
         self.observer: Callable[[str, Tensor], None] | None = None
         self.dither: torch.Generator | None = None
@@ -78,10 +88,15 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
         """`x`, rounded to the range of a point that belongs to the layer `owner`."""
         if self.observer:
             self.observer(name, x)
-        return x if self.ranges is None else self.fixed(x, self.ranges[name], owner)
+        if self.ranges is None or (name not in self.ranges and owner in self.in_float | {"image"}):
+            return x
+        return self._rounded(x, self.ranges[name], owner)
 
     def fixed(self, x: Tensor, values: tuple[float, float], owner: str) -> Tensor:
         """`x`, rounded to 8 bits over a range that does not depend on the images."""
+        return x if owner in self.in_float else self._rounded(x, values, owner)
+
+    def _rounded(self, x: Tensor, values: tuple[float, float], owner: str) -> Tensor:
         if not self._rounding(owner):
             return x
         scale = Scale.of(*values)
@@ -92,7 +107,7 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
     def kernel(self, name: str, owner: str) -> Tensor:
         """A convolution's weight, rounded to 8 bits with a step per output channel."""
         weight: Tensor = self.parameters_by_name[_key(name)]
-        if not self._rounding(owner):
+        if owner in self.in_float or not self._rounding(owner):
             return weight
         steps = (weight.detach().abs().amax((1, 2, 3)) / WEIGHT_LEVELS).clamp(min=LEAST_SCALE)
         zeros = torch.zeros(len(steps), dtype=torch.int32)

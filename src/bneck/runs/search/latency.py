@@ -20,6 +20,7 @@ from bneck.devices.measure import Candidate, OnRound, measure
 from bneck.devices.places import identity, opened
 from bneck.devices.protocol import Protocol, TimingError
 from bneck.devices.runtimes import runtime
+from bneck.graphs.forms import form
 from bneck.nas.allocation.drawn import as_searched
 from bneck.records.files import cache_folder, locked, write_bytes
 from bneck.records.ledger import Ledger
@@ -295,6 +296,8 @@ def table_path(
     what = (
         FORMAT, on.device if on.device != "local" else None, processor, on.runtime, version,
         on.precision, on.threads, seed.digest(), space, wrapper.key or None,
+        # The form of int8 files has changed before; that of others has not.
+        form(on.runtime, on.precision) if on.precision == "int8" else None,
     )  # fmt: skip
     content = " ".join(str(one) for one in what if one is not None)
     key = hashlib.sha256(content.encode()).hexdigest()[:12]
