@@ -174,15 +174,22 @@ class TestDrawn:
         assert sum(len(batch) for batch in drawn.batches()) == 128
         assert drawn.first(5).shape == (5, 3, 32, 32)
 
-    def test_of_a_folder_of_pictures_evenly(
+    def test_of_a_folder_of_pictures_evenly_over_its_folders(
         self, tmp_path: Path, tiny: NetSpec, pictures: Path
     ) -> None:
+        """Of 32 and 10 of each class in train and val: as many of each as there are."""
         run = trained(imported(tmp_path, tiny, NAMES, 20))
-        drawn = Samples(run, pictures).drawn("train", (32, 32), 100)
-        assert drawn.line() == "int8 is calibrated on 100 of 126 pictures, evenly spread"
-        everything = Samples(run, pictures).drawn("train", (32, 32), 500)
-        assert everything.line() == "int8 is calibrated on all 126 pictures"
+        drawn = Samples(run, pictures).drawn("train", (32, 32), 60)
+        said = "int8 is calibrated on 60 of 126 pictures, 10 of each of 6 folders"
+        assert drawn.line() == said
         assert all(Path(name).is_file() for name in drawn.names)
+        assert Counter(Path(name).parent for name in drawn.names) == {
+            pictures / split / name: 10
+            for split in ("train", "val")
+            for name in ("circle", "square", "stripes")
+        }
+        alone = Samples(run, pictures / "train" / "circle").drawn("train", (32, 32), 20)
+        assert alone.line() == "int8 is calibrated on 20 of 32 pictures, evenly spread"
 
     def test_large_images_are_read_a_few_at_a_time_and_bad_ones_left_out(
         self, tmp_path: Path, tiny: NetSpec, pictures: Path

@@ -26,9 +26,18 @@ from bneck.nets.calibrate import calibrate
 from bneck.nets.quantize import Quantized, emulation
 from bneck.runs.files import write_file
 from bneck.specs.network import NetSpec
+from bneck.specs.normalisation import Normalisation
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.text import to_text
-from bneck.tasks.checks import MOST_ROUNDINGS, ExportError, advice, roundings
+from bneck.tasks.checks import (
+    MOST_ROUNDINGS,
+    ExportError,
+    Gaps,
+    advice,
+    check_mean,
+    probes,
+    roundings,
+)
 from bneck.tasks.classify.files import compare
 from bneck.tasks.classify.task import ClassifyOptions
 from bneck.tasks.registry import task
@@ -151,6 +160,38 @@ def test_a_network_whose_outputs_are_all_zero(classes: int) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_what_hardly_shows_on_calm_photos_is_refused_by_the_probes(engine: str) -> None:
+    """On photos of little contrast a transposed kernel is no farther off than other roundings."""
+    net, calm = spread_out(), photos(16, 2) * 0.05
+    whole = calibrate(net, [photos(32, 3)], form(engine, "int8"))
+    turned = np.ascontiguousarray(whole.weights["rows.0.weight"].transpose(0, 1, 3, 2))
+    broken = replace(whole, weights={**whole.weights, "rows.0.weight": turned})
+    with torch.inference_mode():
+        wanted, other, got = (
+            emulation(net, one, dither=seed)(calm)
+            for one, seed in ((whole, None), (whole, 0), (broken, None))
+        )
+    assert (got - wanted).square().mean() < (other - wanted).square().mean()
+    with pytest.raises(
+        ExportError, match=r"on 6 images: it is .* so it is broken; no file was kept"
+    ):
+        compare(net, session(SPEC, engine, broken), calm, whole, "int8")
+    check = compare(net, session(SPEC, engine, whole), calm, whole, "int8")
+    assert check["images"] == 16
+    assert check["roundings"] < 1
+
+
+def test_probes_are_noise_columns_and_rows_of_all_pixels() -> None:
+    plain = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    found = probes(torch.zeros(2, 3, 24, 40), plain)
+    assert found.shape == (6, 3, 24, 40)
+    assert (float(found.min()), float(found.max())) == (0, 1)
+    down, across = (found.diff(dim=dim).abs().amax((1, 2, 3)) > 0 for dim in (2, 3))
+    assert down.tolist() == [True, False, True] * 2
+    assert across.tolist() == [True, True, False] * 2
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_one_class(engine: str) -> None:
     spec = replace(SPEC, classes=1)
     net = spread_out(spec)
@@ -161,10 +202,29 @@ def test_one_class(engine: str) -> None:
 
 
 def test_not_a_number_is_refused() -> None:
-    with pytest.raises(ExportError), np.errstate(invalid="ignore"):
-        roundings(float("nan"), [1.0], 8)
-    with pytest.raises(ExportError):
-        roundings(float("inf"), [1.0], 8)
+    for odd in ("nan", "inf"):
+        with pytest.raises(ExportError), np.errstate(invalid="ignore"):
+            roundings(Gaps.of(np.zeros((1, 1)), np.array([[float(odd)]])), [gaps([[1.0]])], 1.3)
+
+
+def gaps(values: list[list[float]]) -> Gaps:
+    """Of outputs that are off by so much, an image per row."""
+    off = np.array(values)
+    return Gaps.of(np.zeros_like(off), off)
+
+
+def test_how_far_off_by_hand() -> None:
+    """Single images: sqrt(3 / 3.5) times as far as the others. In the mean over images: sqrt(0.5 / 0.25)."""
+    others = [gaps([[2.0, -2.0], [-1.0, 1.0]]), gaps([[2.0, -2.0], [-3.0, 1.0]])]
+    assert [one.sizes().tolist() for one in others] == [[2.5, 0.25], [4.5, 0.25]]
+    found = gaps([[2.0, 2.0], [0.0, -2.0]])
+    assert found.sizes().tolist() == [3.0, 0.5]
+    assert roundings(found, others, 0.93) == pytest.approx((3 / 3.5) ** 0.5)
+    with pytest.raises(ExportError, match=r"on 2 images: it is 0\.926 times as far"):
+        roundings(found, others, 0.92)
+    check_mean(found, others)  # four numbers tell nothing
+    with pytest.raises(ExportError, match=r"on 2 images: it is 1\.41 times as far"):
+        check_mean(found, others * 8)
 
 
 def test_the_other_rounding_is_off_by_a_step_at_most_and_right_on_average() -> None:

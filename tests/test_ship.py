@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from bneck.devices.places import place
 from bneck.devices.runtimes import MissingRuntime, Runtime, runtime
 from bneck.nets.build import Net, build
 from bneck.nets.weights import save_weights
+from bneck.records.progress import Silent
 from bneck.records.run import RunFolder
 from bneck.runs.answers import FileAnswers
 from bneck.runs.load import trained
-from bneck.runs.ship.main import _check_val, _picked
+from bneck.runs.ship.main import _check_val, _improved, _picked
 from bneck.runs.ship.rows import Row, at_hand
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
@@ -178,6 +180,25 @@ class TestShip:
         assert (run / "model.onnx").read_bytes() == b"of another network"
         assert Path(found["file"]) == run / "ship" / "model.onnx"
 
+    def test_a_file_of_another_network_in_the_runs_folder_is_not_scored_as_the_runs(
+        self, call: Call, run: Path, tmp_path: Path, pictures: Path
+    ) -> None:
+        """By position it would score something; with images named it is a file as any other."""
+        other = tmp_path / "other"
+        shutil.copytree(run, other)
+        record = json.loads((other / "run.json").read_text())
+        record |= {"classes": ["stripes", "square", "circle"], "data": None}
+        (other / "run.json").write_text(json.dumps(record))
+        file = run / "foreign.onnx"
+        bneck.export(other, "onnx", out=file, data=pictures)
+        said = refusal(call("evaluate", file))
+        assert "foreign.onnx lies in the folder of a run" in said
+        assert "but is a file of another network, tiny with 3 classes; pass the images" in said
+        by_name = bneck.evaluate(file, pictures)["score"]
+        assert by_name == bneck.evaluate(other, pictures)["score"]
+        own = bneck.export(run, "onnx")["file"]
+        assert bneck.evaluate(own)["images"] == 30
+
     def test_again_it_replaces_its_own_files(self, run: Path, simulated: SimulatedDevice) -> None:
         how: dict[str, Any] = {"precision": ["fp32"]}
         shipped(run, simulated, runtime=["openvino"], **how)
@@ -210,6 +231,43 @@ class TestShip:
         assert found["task"] == task
         assert output in (run / "ship" / "model-card.md").read_text()
 
+    def test_a_fine_tuned_file_next_to_each_calibrated_one(
+        self, run: Path, simulated: SimulatedDevice, tmp_path: Path
+    ) -> None:
+        """One fine-tuning serves the runtimes of one form; a second call takes up its checkpoint."""
+
+        class Stages(Silent):
+            """Stops at the fine-tuned file of LiteRT, the second runtime of that form, if it is to."""
+
+            def __init__(self, *, stops: bool) -> None:
+                self.stops, self.names = stops, list[str]()
+
+            def stage(self, name: str, total: int) -> None:
+                self.names.append(name)
+                if self.stops and self.names.count("int8 in litert") == 2:
+                    raise KeyboardInterrupt
+
+        first, again = Stages(stops=True), Stages(stops=False)
+        how: dict[str, Any] = {
+            "runtime": ["onnxruntime", "litert"],
+            "precision": ["int8"],
+            "epochs": 1.0,
+        }
+        with pytest.raises(KeyboardInterrupt):
+            shipped(run, simulated, **how, progress=first)
+        assert first.names.count("QAT fine-tuning") == 1
+        found = shipped(run, simulated, **how, progress=again)
+        assert again.names.count("int8 in litert") == 1
+        assert "QAT fine-tuning" not in again.names
+        rows = [(row["runtime"], row["epochs"], Path(row["file"]).name) for row in found["rows"]]
+        assert rows == [
+            ("onnxruntime", 0.0, "model-int8.onnx"), ("onnxruntime", 1.0, "model-int8-qat.onnx"),
+            ("litert", 0.0, "model-int8.tflite"), ("litert", 1.0, "model-int8-qat.tflite"),
+        ]  # fmt: skip
+        assert not (run / "ship" / "files").exists()
+        card = (run / "ship" / "model-card.md").read_text()
+        assert "| litert | int8 QAT |" in card
+
     def test_on_the_command_line(self, call: Call, run: Path, simulated: SimulatedDevice) -> None:
         options = ("--device", simulated.name, "--rounds", 3, "--runtime", "onnxruntime")
         done = call("ship", run, *options, "--precision", "fp32", "--precision", "int8")
@@ -241,6 +299,29 @@ class TestPicked:
     def test_without_times_the_smallest(self) -> None:
         rows = [row("a", 0.8, None, 3.0), row("b", 0.8, None, 1.0), row("c", 0.1, None, 0.1)]
         assert _picked(rows, 0.8, 1.0, []) is rows[1]
+
+    def test_of_a_network_calibrated_and_fine_tuned_the_better(self) -> None:
+        """They are computed in the same time, whatever the clock says."""
+        calibrated, fine_tuned = row("a", 0.80, 1.0), row("a", 0.81, 1.1)
+        assert _picked([calibrated, fine_tuned, row("b", 0.9, 2.0)], 0.8, 1.0, []) is fine_tuned
+        assert _picked([calibrated, row("b", 0.9, 2.0)], 0.8, 1.0, []) is calibrated
+
+    def test_what_improves_int8(self) -> None:
+        def int8(name: str, score: float, epochs: float = 0.0) -> Row:
+            return replace(row(name, score, 1.0), precision="int8", epochs=epochs)
+
+        rows = [row("a", 0.80, 1.0), int8("a", 0.78), int8("b", 0.79), int8("c", 0.70)]
+        assert _improved(rows, 0.80, 1.0, "my run") == [
+            "int8 loses 2.0 in a and 10.0 in c, of 1 points allowed; fine-tune it with: bneck ship 'my run' "
+            "--epochs 2"
+        ]
+        more = [*rows, int8("a", 0.795, 2.0), int8("c", 0.75, 2.0)]
+        assert _improved(more, 0.80, 1.0, "run") == [
+            "int8 loses 5.0 in c after 2 epochs of fine-tuning, of 1 points allowed; fine-tune it with: bneck "
+            "ship run --epochs 4"
+        ]
+        assert _improved(rows, 0.80, 10.0, "run") == []
+        assert _improved(rows, None, 1.0, "run") == []
 
     def test_none(self) -> None:
         notes: list[str] = []

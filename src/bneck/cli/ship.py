@@ -156,6 +156,9 @@ def ship(
     network: Annotated[str, Argument(help="The folder of a search, a training or an import.")],
     device: Device = "local",
     lose: Annotated[float, Option(help="Points that the file may lose to float.")] = 1.0,
+    epochs: Annotated[
+        float, Option(help="Epochs of QAT fine-tuning for further int8 files; 0 for none.")
+    ] = 0.0,
     data: Annotated[
         Path | None, Option(help="A dataset as the task reads it; default the run's.")
     ] = None,
@@ -182,7 +185,7 @@ def ship(
     with bars() as progress:
         found = ship_network(
             network, data=data, device=device, runtime=runtime or (), precision=precision or (), lose=lose,
-            threads=threads, rounds=rounds, out=out, progress=progress, **given,
+            epochs=epochs, threads=threads, rounds=rounds, out=out, progress=progress, **given,
         )  # fmt: skip
     if as_json:
         print_json(found)

@@ -106,7 +106,8 @@ def ship_table(record: Mapping[str, Any]) -> Table:
         times = row["latency_ms"] or {}
         timed = [f"{times[key]:.3f}" if times else "-" for key in ("median", "p10", "p90")]
         rows.append([
-            "->" if number == record["picked"] else "", row["runtime"], row["precision"],
+            "->" if number == record["picked"] else "", row["runtime"],
+            f"{row['precision']}{' QAT' if row['epochs'] else ''}",
             f"{row['size_mb']:.2f}", "-" if row["score"] is None else f"{row['score']:.1%}",
             "-" if row["loss"] is None else f"{row['loss']:+.1f}", *timed,
             "-" if row["ratio"] is None else f"{row['ratio']:.2f}",

@@ -13,7 +13,7 @@ from bneck.devices.runtimes import file_runtimes, runtime
 from bneck.records.run import RunFolder, task_run
 from bneck.specs.errors import InputError
 from bneck.specs.normalisation import Normalisation
-from bneck.specs.text import from_text
+from bneck.specs.text import from_text, load
 from bneck.tasks.contract import Array, Size, Task
 from bneck.tasks.registry import DEFAULT, task
 
@@ -115,8 +115,8 @@ def answering(
 ) -> tuple[ModuleAnswers | FileAnswers, dict[str, Any], RunFolder | None]:
     """What answers for a path, the record of its run, and the run's folder; a file has none.
 
-    An exported file's record is that of the run in whose folder it lies. `compute` is where a module
-    computes, see `training.processes.device_of`.
+    An exported file's record is that of the run in whose folder it lies, see `record_next_to`. `compute` is
+    where a module computes, see `training.processes.device_of`.
 
     Raises:
         InputError: neither an exported file nor the trained network of a run or an import.
@@ -128,7 +128,8 @@ def answering(
                 f"--compute {compute} is for a run's folder, and {path} is a file, which runs on the "
                 "processor; leave it out"
             )
-        return FileAnswers(place), record_next_to(place), None
+        answers = FileAnswers(place)
+        return answers, record_next_to(answers), None
     from bneck.runs.load import trained
     from bneck.training.processes import device_of
 
@@ -140,7 +141,15 @@ def answering(
     )
 
 
-def record_next_to(file: Path) -> dict[str, Any]:
-    """The record of the run in whose folder a file lies; {} where there is none."""
-    folder = RunFolder(file.parent)
-    return folder.read() if folder.run_json.is_file() else {}
+def record_next_to(answers: FileAnswers) -> dict[str, Any]:
+    """The record of the run in whose folder a file lies.
+
+    {} where there is none, or where the file is of another network or of other classes.
+    """
+    folder = RunFolder(answers.path.parent)
+    if not (folder.run_json.is_file() and folder.spec.is_file()):
+        return {}
+    record = folder.read()
+    classes = tuple(map(str, record.get("classes") or answers.labels))
+    own = answers.labels == classes and answers.spec.digest() == load(folder.spec).digest()
+    return record if own else {}

@@ -199,16 +199,24 @@ class Samples:
         )  # fmt: skip
 
     def drawn(self, split: str, size: Size, count: int) -> Drawn:
-        """`count` images of a split, or all, evenly over the classes where each image's are known."""
+        """`count` images of a split, or all, evenly over the classes where each image's are known.
+
+        Of a folder of pictures: evenly over the folders in it that hold pictures.
+        """
         source = self._source()
-        if not isinstance(source, Dataset):
-            chosen = [source[i] for i in evenly(len(source), count, {})]
-            return Drawn(self.run, chosen, "", size, tuple(map(str, chosen)), len(source))
-        names, by_class = source.source(split).names, source.by_class(split)
+        names: Sequence[str | Path]
+        if isinstance(source, Dataset):
+            names, by_class = source.source(split).names, source.by_class(split)
+        else:
+            names, by_class, split = source, _by_folder(source), ""
         places = evenly(len(names), count, by_class)
         counts = {name: len(set(places) & set(those)) for name, those in by_class.items()}
-        part = source.part(split, places)
         told = tuple(str(names[i]) for i in places)
+        part = (
+            source.part(split, places)
+            if isinstance(source, Dataset)
+            else [source[i] for i in places]
+        )
         return Drawn(self.run, part, split, size, told, len(names), counts)
 
     def _source(self) -> Dataset | Sequence[Path]:
@@ -230,11 +238,20 @@ class Samples:
         return self.run.task.find(None, self.run.options, seed=0)
 
 
+def _by_folder(pictures: Sequence[Path]) -> Mapping[str, list[int]]:
+    """Numbers of the pictures in each folder; {} where all are in one."""
+    found: dict[str, list[int]] = {}
+    for number, path in enumerate(pictures):
+        found.setdefault(str(path.parent), []).append(number)
+    return found if len(found) > 1 else {}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
     """Images to calibrate int8 with; read, brought to `size` and normalised each time that they are asked for.
 
-    `names` are theirs, `there` is how many there were to draw from, `classes` how many were drawn of each.
+    `names` are theirs, `there` is how many there were to draw from, `classes` how many were drawn of each
+    class, or of each folder where there is no split.
     """
 
     run: Trained
@@ -278,7 +295,7 @@ class Drawn:
         each = "" if whole else ", evenly spread"
         if self.classes:
             each = f", {least} to {most}" if least < most else f", {least}"
-            each += f" of each of {len(self.classes)} classes"
+            each += f" of each of {len(self.classes)} {'classes' if self.split else 'folders'}"
         return f"int8 is calibrated on {of} {self.there:,} {what}{each}"
 
     def as_json(self) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Any
 
 from bneck.records.files import locked, write_json
 from bneck.records.progress import Progress, Silent
-from bneck.records.run import task_run
+from bneck.records.run import RunFolder, task_run
 from bneck.runs.answers import answering
 from bneck.runs.data import data_name, names_own
 from bneck.runs.report import write_training_report
+from bneck.specs.errors import InputError
 from bneck.tasks.options import parted
 from bneck.tasks.registry import tasks
 
@@ -51,6 +52,12 @@ def evaluate(
     _, own = parted(answers.task, "evaluate", options, tasks())
     by_name = names_own(record, data)
     place = None if data is None or by_name else str(data)
+    file = task_run(network)
+    if data is None and not record and file.is_file() and RunFolder(file.parent).run_json.is_file():
+        raise InputError(
+            f"{network} lies in the folder of a run, but is a file of another network, {answers.spec.name} "
+            f"with {len(answers.labels)} classes; pass the images to score it on with --data"
+        )
     if place is not None or own != answers.task.Options() or record.get("kind") != "train":
         folder = None  # only scores of the run's own images, as it was trained, go into its record
     found = answers.task.evaluate(

@@ -94,8 +94,7 @@ def quantize(
             f"{dataset.splits['val']} val images, then {rounds} rounds of timing; files go to {place}"
         )
         job = _Job(run, images, dataset, engine, place, told)
-        settings = _settings(images.fitted(heldout=False), epochs, lr, seed) if epochs else None
-        errors = job.compare(settings, rounds, compute)
+        errors = job.compare(rounds, epochs=epochs, lr=lr, seed=seed, compute=compute)
     found = {
         "network": run.spec.name, "task": run.task.name, "data": data_name(run.record, data),
         "classes": list(dataset.classes), "images": dict(dataset.splits), "runtime": engine.name,
@@ -123,20 +122,16 @@ class _Job:
         self.checked = samples.of("val", self.size, CHECKED)
         self.rows: dict[str, dict[str, Any]] = {}
 
-    def compare(
-        self, settings: Settings | None, rounds: int, compute: str | None
-    ) -> list[LayerError]:
+    def compare(self, rounds: int, *, epochs: float, **how: Any) -> list[LayerError]:
         """Write, score and time all; what rounding each layer alone does comes back."""
         hswish = form(self.engine.name, "int8")
         post = calibrated(self.run, self.calibrating, self.engine, self.progress)
         self.add("fp32", None)
         self.score_only("naive", naive(self.run.net, self.calibrating.batches(), hswish))
         self.add("ptq", post)
-        if settings:
-            group = ProcessGroup(device=device_of(compute))
-            steps = Steps(self.progress, "QAT fine-tuning")
-            tuned = fine_tune(self.run.net, post, self.data, settings, group=group, on_step=steps)
-            self.add("qat", tuned)
+        if epochs:
+            how |= {"epochs": epochs, "progress": self.progress}
+            self.add("qat", tune(self.run, post, self.data, **how))
         time_rows(list(self.rows.values()), self.engine.name, rounds, self.progress)
         return layer_errors(self.run.net, post, self.calibrating.first(PROBED))
 
@@ -192,16 +187,14 @@ def recovered(
 
     Returns:
         file, format, runtime, precision, size_mb, score; the scores of both as "ptq" and "qat"; the
-        check of the file.
+        check of the file; `calibration`, which images the ranges are from.
     """
     assert run.folder is not None
     with tempfile.TemporaryDirectory(dir=run.folder.path) as scratch:
         job = _Job(run, data, None, engine, Path(scratch), progress)
         post = calibrated(run, job.calibrating, engine, progress)
         job.add("ptq", post)
-        settings = _settings(data.fitted(heldout=False), EPOCHS, LR, seed)
-        group, steps = ProcessGroup(device=device_of(compute)), Steps(progress, "QAT fine-tuning")
-        job.add("qat", fine_tune(run.net, post, data, settings, group=group, on_step=steps))
+        job.add("qat", tune(run, post, data, seed=seed, compute=compute, progress=progress))
         best = max(job.rows.values(), key=lambda row: row["score"])
         file = run.folder.path / f"model{ending('int8')}{engine.suffix}"
         for kept in Path(scratch).glob(f"{best['name']}.*"):  # OpenVINO's are two
@@ -210,7 +203,39 @@ def recovered(
         **best, "name": file.name, "file": str(file), "format": format_of(engine.name),
         "runtime": engine.name, "runtime_version": engine.version, "precision": "int8",
         **{row["name"]: row["score"] for row in job.rows.values()},
+        "calibration": job.calibrating.as_json(),
     }  # fmt: skip
+
+
+def tune(
+    run: Trained,
+    post: Quantized,
+    data: Data,
+    *,
+    epochs: float = EPOCHS,
+    lr: float = LR,
+    seed: int = 0,
+    compute: str | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress,
+) -> Quantized:
+    """A calibrated network, fine-tuned with its rounding (QAT) on the train images of `data`.
+
+    Args:
+        run, post: the network, in float and calibrated.
+        data: images in the classes of the network.
+        epochs, lr, seed, compute: as in `quantize`.
+        checkpoint: a file to save to and to resume from, see `training.loop.fit`.
+        progress: receives the steps.
+
+    Raises:
+        TrainingError: see `training.loop.fit`.
+    """
+    settings = _settings(data.fitted(heldout=False), epochs, lr, seed)
+    return fine_tune(
+        run.net, post, data, settings, group=ProcessGroup(device=device_of(compute)),
+        checkpoint=checkpoint, on_step=Steps(progress, "QAT fine-tuning"),
+    )  # fmt: skip
 
 
 def _settings(images: int, epochs: float, lr: float, seed: int) -> Settings:

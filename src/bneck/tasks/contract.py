@@ -336,12 +336,10 @@ class Task(Protocol):
         Raises:
             ExportError: they disagree.
         """
-        wanted, got = both(self.outputs, net, session, images, quantized)
         if quantized:
-            return {
-                "images": len(images),
-                **int8_file(self.outputs, net, images, quantized, wanted, got),
-            }
+            _, found = int8_file(self.outputs, net, session, images, quantized)
+            return {"images": len(images), **found}
+        wanted, got = both(self.outputs, net, session, images, None)
         largest = largest_gap(wanted, got)
         if not near(largest, precision):
             raise ExportError(

@@ -82,7 +82,8 @@ def _row(one: Mapping[str, Any]) -> str:
     memory = _memory(one["memory_mb"])
     lost = "-" if one["loss"] is None else f"{one['loss']:.1f}"
     cells = (
-        one["runtime"], one["precision"], f"{one['size_mb']:.2f}", percent(one["score"]), lost,
+        one["runtime"], f"{one['precision']}{' QAT' if one['epochs'] else ''}", f"{one['size_mb']:.2f}",
+        percent(one["score"]), lost,
         ms(times.get("median")), from_to(times.get("p10"), times.get("p90")), memory,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import product
@@ -26,11 +27,13 @@ from bneck.runs.export import CALIBRATING, CHECKED, calibrated, ending, size_mb
 from bneck.runs.files import write_file
 from bneck.runs.load import Trained
 from bneck.runs.measure import LARGE, PATIENT, candidate_of_file
+from bneck.runs.quantize import tune
 from bneck.specs.errors import InputError
 from bneck.specs.wrapper import PLAIN
 from bneck.tasks.contract import Data, Dataset
 
 Pair = tuple[Runtime, Precision]
+TUNED = "-qat"  # what the name of a fine-tuned file adds
 Skipped = tuple[str, str, str]  # runtime, precision ("" for all), why
 
 
@@ -38,7 +41,8 @@ Skipped = tuple[str, str, str]  # runtime, precision ("" for all), why
 class Row:
     """A file: where it lies, what it is, and what was found of it.
 
-    `parts` are the endings of further files that belong to it. `latency_ms` has median, p10, p90, `ratio` is
+    `parts` are the endings of further files that belong to it. `epochs` are those of QAT fine-tuning, 0 for
+    none. `latency_ms` has median, p10, p90, `ratio` is
     the time relative to fp32 in the same runtime; None where nothing was timed. `memory_mb` is None where it
     is unknown. `check` is what `Task.compare` found.
     """
@@ -53,6 +57,7 @@ class Row:
     sha256: str
     check: dict[str, Any] = field(default_factory=dict)
     parts: list[str] = field(default_factory=list)
+    epochs: float = 0.0
     latency_ms: dict[str, float] | None = None
     ratio: float | None = None
     measured_on: dict[str, Any] | None = None
@@ -125,22 +130,23 @@ def at_hand(
 class Rows:
     """Writes the files into a folder, one after the other; those of an earlier, interrupted try are taken.
 
-    `state` says what they are files of; with another one everything is written again.
+    `state` says what they are files of; with another one everything is written again. With `epochs` of QAT
+    fine-tuning each runtime also has a fine-tuned int8 file.
     """
 
     def __init__(
         self, run: Trained, dataset: Dataset, data: Data, folder: Path, begun: Path,
-        state: dict[str, Any], progress: Progress,
+        state: dict[str, Any], progress: Progress, *, epochs: float = 0.0,
     ) -> None:  # fmt: skip
         self.run, self.data, self.folder, self.progress = run, data, folder, progress
-        self.begun, self.state = begun, state
+        self.begun, self.state, self.epochs = begun, state, epochs
         self.skipped: list[Skipped] = []
         self.calibration: dict[str, Any] | None = None
         self.size = run.task.size(run.spec, run.wrapper, run.task.Options())
         samples = Samples(run, dataset=dataset)
         self.drawn = samples.drawn("train", self.size, CALIBRATING)
         self.checked = samples.of("val", self.size, CHECKED)
-        self._quantized: dict[str, Quantized] = {}
+        self._quantized: dict[tuple[str, float], Quantized] = {}
         self._done = self._earlier()
 
     def all(self, pairs: Sequence[Pair]) -> list[Row]:
@@ -151,10 +157,12 @@ class Rows:
         """
         found = []
         for engine, precision in pairs:
-            try:
-                found.append(self._row(engine, precision))
-            except InputError as error:
-                self.skipped.append((engine.name, precision, str(error)))
+            for epochs in (0.0, self.epochs) if precision == "int8" and self.epochs else (0.0,):
+                try:
+                    found.append(self._row(engine, precision, epochs))
+                except InputError as error:
+                    kind = f"{precision}{TUNED if epochs else ''}"
+                    self.skipped.append((engine.name, kind, str(error)))
         if not found:
             raise InputError(self.skipped[0][2])
         return found
@@ -167,9 +175,11 @@ class Rows:
         answers = ModuleAnswers(self.run.task, self.run.net, self.run.labels)
         return self.data.evaluate(answers, "val", self.progress).score
 
-    def _row(self, engine: Runtime, precision: Precision) -> Row:
-        path = self.folder / f"model{ending(precision)}{engine.suffix}"
-        done = self._done.get(f"{engine.name} {engine.version} {precision}")
+    def _row(self, engine: Runtime, precision: Precision, epochs: float) -> Row:
+        last = ending(precision) + (TUNED if epochs else "")
+        path = self.folder / f"model{last}{engine.suffix}"
+        key = f"{engine.name} {engine.version} {precision} {epochs:g}"
+        done = self._done.get(key)
         if precision == "int8":
             self.calibration = self.drawn.as_json()
         if done is not None and path.is_file() and done.sha256 == _digest(engine, path):
@@ -178,8 +188,8 @@ class Rows:
         task, record = self.run.task, self.run.record
         check = write_file(
             task, self.run.net, path, self.checked, record=record, options=task.Options(), engine=engine,
-            precision=precision, quantized=self._rounded(engine) if precision == "int8" else None,
-            scored=True,
+            precision=precision, scored=True,
+            quantized=self._rounded(engine, epochs) if precision == "int8" else None,
         )  # fmt: skip
         self.progress.stage(f"{precision} in {engine.name}", 1)
         answers = FileAnswers(path, engine.name)
@@ -188,25 +198,31 @@ class Rows:
             runtime=engine.name, runtime_version=engine.version, precision=precision, file=path.name,
             size_mb=size_mb(path), score=self.data.evaluate(answers, "val", self.progress).score,
             memory_mb=memory_mb(path, engine.name, (self.run.spec.channels, *self.size)),
-            sha256=_digest(engine, path), check=check, parts=parts,
+            sha256=_digest(engine, path), check=check, parts=parts, epochs=epochs,
         )  # fmt: skip
-        self._done[f"{engine.name} {engine.version} {precision}"] = row
+        self._done[key] = row
         kept = {name: asdict(one) for name, one in self._done.items()}
         write_json(self.begun, {"state": self.state, "rows": kept})
         return row
 
-    def _rounded(self, engine: Runtime) -> Quantized:
-        """The network in int8, calibrated once for each form of h-swish."""
-        key = form(engine.name, "int8")
-        if key not in self._quantized:
-            self._quantized[key] = calibrated(self.run, self.drawn, engine, self.progress)
-        return self._quantized[key]
+    def _rounded(self, engine: Runtime, epochs: float) -> Quantized:
+        """The network in int8, calibrated and fine-tuned once for each form of h-swish."""
+        hswish = form(engine.name, "int8")
+        if (hswish, epochs) not in self._quantized:
+            if epochs:
+                made = tune(
+                    self.run, self._rounded(engine, 0.0), self.data, epochs=epochs, progress=self.progress,
+                    checkpoint=self.folder / f"{hswish}-{epochs:g}.checkpoint",
+                )  # fmt: skip
+            else:
+                made = calibrated(self.run, self.drawn, engine, self.progress)
+            self._quantized[hswish, epochs] = made
+        return self._quantized[hswish, epochs]
 
     def _earlier(self) -> dict[str, Row]:
-        if not self.begun.is_file():
-            return {}
-        held = json.loads(self.begun.read_text("utf-8"))
+        held = json.loads(self.begun.read_text("utf-8")) if self.begun.is_file() else {}
         if held.get("state") != json.loads(json.dumps(self.state)):
+            shutil.rmtree(self.folder, ignore_errors=True)  # checkpoints of another network too
             return {}
         names = {one.name for one in fields(Row)}
         return {

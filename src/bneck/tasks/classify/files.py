@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -29,17 +30,17 @@ def compare(
         ExportError: in fp32 a label differs, or a score by more than 1e-4 of the largest; in fp16 a
             score by a hundredth; in int8 scores by more than rounding explains.
     """
-    takes_pixels = session.metadata.get("input") == "pixels"
-    inputs = as_pixels(images, net.normalisation) if takes_pixels else None
-    wanted, got = both(_scores, net, session, images, quantized, inputs)
+    inputs = None
+    if session.metadata.get("input") == "pixels":
+        inputs = partial(as_pixels, normalisation=net.normalisation)
     if quantized:
-        plain = numbers(_scores, net.eval(), images)
+        got, found = int8_file(_scores, net, session, images, quantized, inputs)
+        agreement = _agreement(numbers(_scores, net.eval(), images), got)
         return {
-            "images": len(images),
-            "label_agreement": _agreement(plain, got),
-            **int8_file(_scores, net, images, quantized, wanted, got),
-            "chance": 1 / wanted.shape[1],
-        }
+            "images": len(images), "label_agreement": agreement, **found, "chance": 1 / got.shape[1],
+        }  # fmt: skip
+    given = None if inputs is None else inputs(images)
+    wanted, got = both(_scores, net, session, images, None, given)
     largest, agreement = largest_gap(wanted, got), _agreement(wanted, got)
     if not near(largest, precision) or (precision == "fp32" and agreement < 1):
         raise ExportError(

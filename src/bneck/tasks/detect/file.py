@@ -12,17 +12,21 @@ from torch import Tensor
 from bneck.devices.runtimes import Session
 from bneck.nets.quantize import Quantized, emulation
 from bneck.tasks.checks import (
+    MOST_ON_PROBES,
     MOST_ROUNDINGS,
     TOLERANCE_HALF,
     ExportError,
+    Gaps,
+    check_mean,
     other_roundings,
+    probes,
     roundings,
-    squared,
 )
 from bneck.tasks.detect.boxes import Found, as_boxes, detections, overlaps
 from bneck.tasks.detect.head import anchors
 from bneck.tasks.detect.module import DetectorNet
 
+Answered = Sequence[Sequence[Any]]
 TOLERANCE = 1e-3  # of scores, and of boxes in normalized coordinates
 LEAST_COMPARED = 0.05  # scores below hardly order the boxes
 # Of a file of fewer bits: the fraction of boxes that both find (of one in int8 fewer, where its simulation
@@ -64,9 +68,19 @@ def compare(
     # the fraction of boxes that both find, and what comes out before decoding.
     shared = alike_share(wanted, found)
     if quantized:
-        times = _int8(net, quantized, images, answers, found if decode else None, places)
-        how |= {"chance": 0.0} if times is None else {"chance": 0.0, "roundings": times}
-        return {**how, "alike": shared}
+        how |= {"chance": 0.0, "alike": shared}
+        if decode:
+            _check_decoded(net, quantized, images, found, places)
+            return how
+        parts = _gaps(net, quantized, images, answers)
+        how["roundings"] = max(roundings(*part) for part in parts)
+        for part in parts:
+            check_mean(*part)
+        seen = probes(images, net.normalisation)
+        probed = [session.run_all(image[None].numpy()) for image in seen]
+        for part in _gaps(net, quantized, seen, probed):
+            roundings(*part, MOST_ON_PROBES)
+        return how
     _check(shared >= LEAST_ALIKE_HALF, f"only {shared:.1%} of the boxes are alike", len(images))
     if not decode:
         apart = _apart(raw, answers)
@@ -74,35 +88,35 @@ def compare(
     return {**how, "alike": shared}
 
 
-def _int8(
-    net: DetectorNet, quantized: Quantized, images: Tensor, answers: Sequence[Sequence[Any]],
-    decoded: Sequence[Found] | None, places: Any,
-) -> float | None:  # fmt: skip
-    """Compare an int8 file with its simulation: offsets and logits, or boxes where they are `decoded`.
-
-    Returns:
-        How many times other roundings the offsets or logits are off, see `checks.roundings`.
-    """
+def _check_decoded(
+    net: DetectorNet, quantized: Quantized, images: Tensor, found: Sequence[Found], places: Any
+) -> None:
+    """Raise unless the boxes of an int8 file are as much like its simulation's as those of other roundings."""
     same = emulation(net, quantized)(images)
-    others = [
-        other(images)
-        for other in other_roundings(net, quantized, min(part.numel() for part in same))
-    ]
-    if decoded is not None:
-        wanted = _found(same, places)
-        usual = min(alike_share(wanted, _found(other, places)) for other in others)
-        alike = alike_share(wanted, decoded)
-        least = min(LEAST_ALIKE, 1 - MOST_ROUNDINGS * (1 - usual))
-        _check(alike >= least, f"only {alike:.1%} of the boxes are alike", len(images))
-        return None
+    others = [other(images) for other in other_roundings(net, quantized, _least(same))]
+    wanted = _found(same, places)
+    usual = min(alike_share(wanted, _found(other, places)) for other in others)
+    alike = alike_share(wanted, found)
+    least = min(LEAST_ALIKE, 1 - MOST_ROUNDINGS * (1 - usual))
+    _check(alike >= least, f"only {alike:.1%} of the boxes are alike", len(images))
+
+
+def _gaps(
+    net: DetectorNet, quantized: Quantized, images: Tensor, answers: Answered
+) -> list[tuple[Gaps, list[Gaps]]]:
+    """How far a file's offsets and logits are from its simulation's, and those of other roundings."""
+    same = emulation(net, quantized)(images)
+    others = [other(images) for other in other_roundings(net, quantized, _least(same))]
     found = [np.concatenate(part) for part in zip(*answers, strict=True)]
-    return max(
-        roundings(
-            squared(part.numpy(), got),
-            [squared(part.numpy(), other[i].numpy()) for other in others], len(images),
-        )
+    return [
+        (Gaps.of(part.numpy(), got), [Gaps.of(part.numpy(), other[i].numpy()) for other in others])
         for i, (part, got) in enumerate(zip(same, found, strict=True))
-    )  # fmt: skip
+    ]
+
+
+def _least(parts: Sequence[Tensor]) -> int:
+    """Numbers of an image in the smallest part."""
+    return min(part[0].numel() for part in parts)
 
 
 def _check(agree: bool, apart: str, images: int) -> None:
@@ -119,7 +133,7 @@ def _found(outputs: Iterable[Any], places: Any) -> list[Found]:
     return [detections(one, scores, places) for one, scores in zip(offsets, logits, strict=True)]
 
 
-def _apart(wanted: Iterable[Tensor], answers: Sequence[Sequence[Any]]) -> float:
+def _apart(wanted: Iterable[Tensor], answers: Answered) -> float:
     """Root mean square of what offsets or logits differ by, relative to theirs; the larger of both."""
     found = [np.concatenate(part) for part in zip(*answers, strict=True)]
     return max(

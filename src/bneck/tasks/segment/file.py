@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,16 @@ from torch import Tensor
 
 from bneck.devices.runtimes import Session
 from bneck.nets.quantize import Quantized, emulation
-from bneck.tasks.checks import ExportError, near, other_roundings, roundings
+from bneck.tasks.checks import (
+    MOST_ON_PROBES,
+    ExportError,
+    Gaps,
+    check_mean,
+    near,
+    other_roundings,
+    probes,
+    roundings,
+)
 from bneck.tasks.segment.module import SegmentNet
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -34,10 +44,7 @@ def compare(
     """
     net.eval()
     module = emulation(net, quantized) if quantized else net
-    others = (
-        other_roundings(net, quantized, len(images) * images[0, 0].numel()) if quantized else []
-    )
-    equal, largest, squares = [], 0.0, np.zeros(1 + len(others))
+    equal, largest = [], 0.0
     for image in images:
         wanted = module(image[None]).numpy()
         got = answer(session, image[None].numpy(), argmax=argmax)
@@ -46,25 +53,44 @@ def compare(
         equal.append(float((chosen == best).mean()))
         gap = _gap(wanted, got, argmax=argmax)
         largest = max(largest, float(gap.max() / max(np.abs(wanted).max(), 1e-9)))
-        squares[0] += np.square(gap, dtype=np.float64).mean()
-        for number, other in enumerate(others, 1):
-            scores = other(image[None]).numpy()
-            gap = _gap(wanted, scores.argmax(1) if argmax else scores, argmax=argmax)
-            squares[number] += np.square(gap, dtype=np.float64).mean()
     found = {
         "images": len(images), "equal_pixels": float(np.mean(equal)), "largest_difference": largest,
     }  # fmt: skip
     if quantized:
-        classes = net(images[:1]).shape[1]
-        own, *usual = squares / len(images)
-        times = roundings(own, usual, len(images))
-        return {**found, "roundings": times, "chance": 1 / classes}
+        how = partial(_gaps, net, session, quantized, argmax=argmax)
+        gaps = how(images)
+        times = roundings(*gaps)
+        check_mean(*gaps)
+        roundings(*how(probes(images, net.normalisation)), MOST_ON_PROBES)
+        return {**found, "roundings": times, "chance": 1 / net(images[:1]).shape[1]}
     if not near(largest, precision):
         raise ExportError(
             f"the exported file does not answer as the network does on {len(images)} images: scores differ "
             f"by {largest:.2g} of the largest; no file was kept"
         )
     return found
+
+
+def _gaps(
+    net: SegmentNet, session: Session, quantized: Quantized, images: Tensor, *, argmax: bool
+) -> tuple[Gaps, list[Gaps]]:
+    """How far a file's scores are from its simulation's, and those of other roundings."""
+    same = emulation(net, quantized)
+    others = other_roundings(net, quantized, images[0, 0].numel())
+    gaps = [Gaps() for _ in range(1 + len(others))]
+    for image in images:
+        wanted = same(image[None]).numpy()
+        found = [answer(session, image[None].numpy(), argmax=argmax)]
+        found += [
+            scores.argmax(1) if argmax else scores
+            for scores in (other(image[None]).numpy() for other in others)
+        ]
+        for one, its in zip(found, gaps, strict=True):
+            if argmax:
+                its.add(np.zeros(one.shape), _gap(wanted, one, argmax=True))
+            else:
+                its.add(wanted, one)
+    return gaps[0], gaps[1:]
 
 
 def _gap(wanted: Array, got: Array, *, argmax: bool) -> Any:
