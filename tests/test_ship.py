@@ -234,10 +234,10 @@ class TestShip:
     def test_a_fine_tuned_file_next_to_each_calibrated_one(
         self, run: Path, simulated: SimulatedDevice, tmp_path: Path
     ) -> None:
-        """One fine-tuning serves the runtimes of one form; a second call takes up its checkpoint."""
+        """One fine-tuning for each form of h-swish; a second call takes up their checkpoints."""
 
         class Stages(Silent):
-            """Stops at the fine-tuned file of LiteRT, the second runtime of that form, if it is to."""
+            """Stops at the fine-tuned file of LiteRT, the second runtime, if it is to."""
 
             def __init__(self, *, stops: bool) -> None:
                 self.stops, self.names = stops, list[str]()
@@ -255,7 +255,7 @@ class TestShip:
         }
         with pytest.raises(KeyboardInterrupt):
             shipped(run, simulated, **how, progress=first)
-        assert first.names.count("QAT fine-tuning") == 1
+        assert first.names.count("QAT fine-tuning") == 2
         found = shipped(run, simulated, **how, progress=again)
         assert again.names.count("int8 in litert") == 1
         assert "QAT fine-tuning" not in again.names
