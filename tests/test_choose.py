@@ -331,7 +331,7 @@ def test_what_an_import_found_is_said_once(
     found = choose(device, pictures, tmp_path / "run", "5ms", start=[str(file)], progress=heard)
     assert [one["run"] for one in found["finals"]] == ["trained-0"]
     assert [said for said in heard.said if "the prefix module. was taken off" in said] == [
-        f"{file}: the prefix module. was taken off the names"
+        f"{file.name}: the prefix module. was taken off the names"
     ]
     heard = Heard()
     bneck.train(

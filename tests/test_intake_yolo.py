@@ -20,7 +20,7 @@ class TestYolo:
         root = yolo(
             tmp_path, "images/{split}", "labels/{split}", line="0 0.3 0.4 0.8 0.9", listed=NAMES
         )
-        with pytest.raises(DataError, match=r"7 of 7 boxes reach over the edges .* write centres"):
+        with pytest.raises(DataError, match=r"7 of 7 boxes reach over the edges .* write centers"):
             find(str(root), DetectOptions(), seed=0)
 
     @pytest.mark.parametrize("line", ["0 0.5 0.5 -0.4 0.4", "0 nan 0.5 0.4 0.4", "0 3e-9 .5 0 .4"])

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from bneck.devices.places import agent
@@ -72,7 +73,13 @@ class Agent(AskedPlace):
         self.burst_s = burst_s or self.burst_s
         self._channel = Channel(command)
         try:
-            self._send(shipped or shipment(), self.start_s)
+            try:
+                self._send(shipped or shipment(), self.start_s)
+            except Lost:
+                # One that refuses ends before it has taken everything, and has said why.
+                with suppress(Lost):
+                    self._wait_for_hello()
+                raise
             self._wait_for_hello()
         except BaseException:
             self.close()
