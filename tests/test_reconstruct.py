@@ -74,12 +74,12 @@ def trained(spec: NetSpec) -> Net:
 def test_what_is_not_narrowed_stays_as_it_is() -> None:
     net = trained(WIDE)
     same = shrink(net, net.spec)
-    reconstruct(net, same, None, batches())
+    reconstruct(net, same, kept_channels(net, same.wrapped, None), batches())
     assert distance(net, same) < 1e-3
 
 
 def test_channels_that_others_hold_already_are_lost_without_a_trace() -> None:
-    # Each expanded channel stands twice: half of them say all, but with other weights behind them.
+    # Each expanded channel stands twice: half of them say all, but with other weights after them.
     net = trained(WIDE)
     row = net.rows[3]
     assert isinstance(row, BneckRow)
@@ -95,7 +95,7 @@ def test_channels_that_others_hold_already_are_lost_without_a_trace() -> None:
     )
     plain = shrink(net, narrow_spec, importance)
     solved = shrink(net, narrow_spec, importance)
-    reconstruct(net, solved, importance, batches())
+    reconstruct(net, solved, kept_channels(net, solved.wrapped, importance), batches())
     assert distance(net, plain) > 0.05
     assert distance(net, solved) < 0.1 * distance(net, plain)
 
@@ -106,7 +106,7 @@ def test_a_uniform_width_comes_nearer_to_the_wide_net(spec: NetSpec) -> None:
     narrow = scale_width(net.spec, 0.75)
     plain, solved = shrink(net, narrow), shrink(net, narrow)
     reestimate(plain, batches())
-    reconstruct(net, solved, None, batches())
+    reconstruct(net, solved, kept_channels(net, solved.wrapped, None), batches())
     assert distance(net, solved) < 0.8 * distance(net, plain)
 
 
@@ -115,7 +115,7 @@ def test_any_network_of_the_zoo_can_be_solved(name: str) -> None:
     net = trained(fix_skips(with_classes(resolve(name), 10)))
     solved = shrink(net, scale_width(net.spec, 0.75))
     before = {name: value.clone() for name, value in solved.state_dict().items()}
-    assert reconstruct(net, solved, None, batches(2)) == 64
+    assert reconstruct(net, solved, kept_channels(net, solved.wrapped, None), batches(2)) == 64
     after = solved.state_dict()
     assert all(bool(value.isfinite().all()) for value in after.values())
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -127,7 +127,7 @@ def test_the_row_before_makes_up_for_one_that_is_left_out() -> None:
     spec = without(net.spec, 4)
     plain, solved = shrink(net, spec), shrink(net, spec)
     reestimate(plain, batches())
-    reconstruct(net, solved, None, batches())
+    reconstruct(net, solved, kept_channels(net, solved.wrapped, None), batches())
     assert distance(net, solved) < 0.9 * distance(net, plain)
 
 
@@ -140,7 +140,7 @@ def test_heads_read_what_the_wide_net_gave_them() -> None:
     net, narrow = settled(detector(seed), 96), scale_width(seed, 0.75)
     plain, solved = (shrink_into(net, detector(narrow)) for _ in range(2))
     reestimate(plain, batches(8, side=96))
-    reconstruct(net, solved, None, batches(8, side=96))
+    reconstruct(net, solved, kept_channels(net, solved.wrapped, None), batches(8, side=96))
     assert distance(net, solved, 96) < 0.95 * distance(net, plain, 96)
 
 
@@ -149,7 +149,7 @@ def test_filters_keep_their_norms_and_batch_norm_has_the_images_statistics() -> 
     solved = shrink(net, scale_width(fix_skips(net.spec), 0.5))
     parts = [row.get_submodule("project") for row in solved.rows if isinstance(row, BneckRow)]
     norms = [filters(part).flatten(1).norm(dim=1).clone() for part in parts]
-    reconstruct(net, solved, None, batches())
+    reconstruct(net, solved, kept_channels(net, solved.wrapped, None), batches())
     entered = dict[nn.Module, Tensor]()
     for part in parts:
         norm = part.get_submodule("bn")
@@ -200,7 +200,9 @@ def test_large_images_are_fewer(side: int, taken: int) -> None:
 
     spec = NetSpec(name="least", classes=2, rows=(Conv(3, 8, "relu", 2), Pool()))
     net = build(spec, seed=0)
-    assert reconstruct(net, shrink(net, spec), None, images()) == taken == asked
+    same = shrink(net, spec)
+    kept = kept_channels(net, same.wrapped, None)
+    assert reconstruct(net, same, kept, images()) == taken == asked
 
 
 def test_the_distance_of_maps_is_the_mean_share_of_their_variance() -> None:

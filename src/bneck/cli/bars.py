@@ -72,9 +72,8 @@ class _Live(Progress):
         # An estimate of the whole may be outrun by the one stage that is under way.
         stage_s = max((one.time_remaining or 0.0 for one in self.tasks), default=0.0)
         left_s = max(stage_s, ends - time.monotonic())
-        return (
-            f"{about(left_s)} left in all" if left_s > 0 else ""
-        )  # else it was estimated too short
+        # Nothing where the estimate was too short.
+        return f"{about(left_s)} left in all" if left_s > 0 else ""
 
 
 class Bars:

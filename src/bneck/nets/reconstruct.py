@@ -4,7 +4,7 @@ Where channels are cut, a 1x1 convolution reads fewer than it was trained on. Fr
 classifier its weights are solved anew, on what the rows before it give now, so that what comes out
 before the nonlinearity is as near as can be to what the wide network has in the same channels (after He et
 al. 2017, "Channel pruning"). The last convolution of a row also makes up for what its residual input lacks,
-and for residual rows that are left out behind it.
+and for residual rows after it that are left out.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from bneck.nets.build import Net, WrappedNet
-from bneck.nets.importance import Importance
 from bneck.nets.ops import BneckRow, ConvBnAct
-from bneck.nets.shrink import Kept, kept_channels
+from bneck.nets.shrink import Kept
 
 IMAGES, LEAST = 512, 64
 PIXELS = 2**23  # of all images: what bounds the memory, some 500 MB
@@ -25,19 +24,16 @@ RIDGE = 0.01  # of the inputs' mean variance, what pulls towards the weights the
 
 
 @torch.no_grad()
-def reconstruct(
-    wide: WrappedNet, narrow: WrappedNet, importance: Importance | None, batches: Iterable[Tensor]
-) -> int:
+def reconstruct(wide: WrappedNet, narrow: WrappedNet, kept: Kept, batches: Iterable[Tensor]) -> int:
     """Solve a narrowed network's 1x1 convolutions in its rows, and a classifier; how many images did it.
 
     Args:
         wide: the trained network. Both are left in evaluation mode.
-        narrow: what `shrink_into` made of it with the same `importance`; changed in place.
-        importance: None where L2 norms chose the channels.
+        narrow: what `shrink_into` made of it; changed in place.
+        kept: the channels that it kept, see `kept_channels`.
         batches: of normalised images (N, channels, H, W); after `IMAGES` images or `PIXELS` pixels no
             more are taken. What a row makes of them is held in memory.
     """
-    kept = kept_channels(wide, narrow.wrapped, importance)
     wide.eval()
     narrow.eval()
     pairs = [(images, images) for images in _enough(batches)]  # inputs of a row: wide and narrow

@@ -14,7 +14,7 @@ from bneck.imports.hub import fetch, hub_name
 from bneck.imports.match import which_network
 from bneck.imports.read import read_source
 from bneck.nets.build import WrappedNet, build
-from bneck.nets.shrink import ShrinkError, shrink_into, widths
+from bneck.nets.shrink import ShrinkError, kept_channels, shrink_into, widths
 from bneck.nets.transfer import is_folded, restore_statistics, take_rows, transferred
 from bneck.records.files import cache_folder, locked
 from bneck.records.progress import Progress, Silent
@@ -211,7 +211,8 @@ def started(
     else:
         net = shrink_into(wide, chosen.module(spec, wrapper), importance)
     if importance is not None:
-        channels["reconstructed_on"] = data.reconstruct(wide, net, importance, settings)
+        kept = kept_channels(wide, net.wrapped, importance)
+        channels["reconstructed_on"] = data.reconstruct(wide, net, kept, settings)
     if wrapper != PLAIN and new_head:  # its weights begin as suits its own widths
         narrow, net = net, chosen.module(spec, wrapper, seed=settings.seed)
         net.normalisation = begin.normalisation

@@ -28,14 +28,11 @@ TOLERANCE_HALF = 0.01
 # root mean square. Files of three runtimes are 0.2 to 0.7 of that from the simulation (docs/lab-log.md). A
 # network that amplifies any rounding until its outputs are unlike brings both near 1; the rest is for chance.
 MOST_ROUNDINGS = 1.3
-MOST_ON_PROBES = (
-    2.6  # they are few, and saturate: right files are up to 1.1 there, broken ones 3 to 20
-)
+# Probes are few, and saturate: right files are up to 1.1 there, broken ones 3 to 20.
+MOST_ON_PROBES = 2.6
 NOTHING = 1e-6  # outputs are this near zero where a range is empty
-DRAWN, MOST_DRAWS = (
-    64,
-    8,
-)  # numbers of an image to tell the other roundings from, and simulations at most
+# Numbers of an image to tell the other roundings from, and simulations at most.
+DRAWN, MOST_DRAWS = 64, 8
 LEAST_NUMBERS = 32  # that a mean over images is judged by: outputs, of every other simulation
 LEAST_TELLING = 8  # images, to tell that answers are worse than chance
 ENOUGH = 0.95  # fraction of the float network's answers; below, it is said how to get more

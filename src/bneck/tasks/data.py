@@ -304,8 +304,7 @@ class Data(ABC):
         return found
 
     def reconstruct(
-        self, wide: Any, narrow: Any, importance: Importance | None, settings: Settings, *,
-        heldout: bool = False,
+        self, wide: Any, narrow: Any, kept: Any, settings: Settings, *, heldout: bool = False
     ) -> int:  # fmt: skip
         """Solve the weights of a narrowed network anew (`nets.reconstruct`); how many images did it.
 
@@ -314,7 +313,7 @@ class Data(ABC):
         from bneck.nets.reconstruct import reconstruct
 
         problem = self.problem(narrow, settings, heldout=heldout)
-        return reconstruct(wide, narrow, importance, (batch[0] for batch in problem.batches(0, 0)))
+        return reconstruct(wide, narrow, kept, (batch[0] for batch in problem.batches(0, 0)))
 
     @abstractmethod
     def evaluate(

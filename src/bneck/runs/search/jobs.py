@@ -89,13 +89,11 @@ def _begun(job: TrainJob) -> tuple[nn.Module, Kept | None]:
         return experiment.build(job.spec, job.settings.seed), None
     parent = experiment.load(job.parent.spec, job.parent.weights)
     importance = None if job.parent.importance is None else Importance.load(job.parent.importance)
-    net, kept = (
-        experiment.shrink(parent, job.spec, importance),
-        experiment.kept(parent, job.spec, importance),
-    )
+    net = experiment.shrink(parent, job.spec, importance)
+    kept = experiment.kept(parent, job.spec, importance)
     # A checkpoint holds the weights that the training goes on from.
     if kept is not None and not job.checkpoint.is_file():
-        experiment.data.reconstruct(parent, net, importance, job.settings, heldout=job.heldout)
+        experiment.data.reconstruct(parent, net, kept, job.settings, heldout=job.heldout)
     return net, kept
 
 

@@ -22,10 +22,8 @@ T = TypeVar("T")
 Arguments = Sequence[tuple[Any, ...]]
 Kind = tuple[int, str, tuple[str, ...]]
 MAX_TRIES = 3
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-}  # torch reads both when it is imported
+# Torch reads both when it is imported.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class IdleWorkers:
