@@ -234,7 +234,7 @@ class TestCalibration:
 class TestFineTuning:
     def test_a_little_of_it_does_not_lose(self, net: Net, packed: Packed, image_data: Any) -> None:
         post = calibrate(net, [i for i, _ in batches(packed)], "split")
-        settings = Settings(epochs=3, batch=16, lr=2e-4, average=0.9, warmup=0.25)
+        settings = Settings(epochs=3, batch=16, lr=2e-4, average=0.9, warmup=0.25, teach=1.0)
         tuned = fine_tune(net, post, image_data, settings)
         before, after = (
             evaluate(Module(emulation(net, quantized).eval()), batches(packed))
@@ -243,6 +243,14 @@ class TestFineTuning:
         assert after.top1 >= before.top1 - 1 / 30
         assert after.expected >= before.expected
         assert set(tuned.weights) == set(post.weights)
+        images, _ = next(iter(batches(packed)))
+        with torch.inference_mode():
+            wanted = net(images).softmax(1)
+            near, far = (
+                float((emulation(net, one)(images).softmax(1) - wanted).square().mean())
+                for one in (tuned, post)
+            )
+        assert near < far  # the float network is the teacher
         changed = [n for n in post.weights if not np.array_equal(post.weights[n], tuned.weights[n])]
         assert len(changed) > len(post.weights) * 0.8
 

@@ -19,7 +19,7 @@ def first_screen(record: SearchRecord) -> Iterator[Block]:
     for sentence in (text.missing_sentence(record), text.disagreement_sentence(record)):
         if sentence:
             yield Paragraph(sentence, "warning")
-    if record.get("allocation", {}).get("shipped", "found") != "found":
+    if record.get("allocation", {}).get("shipped", "found") not in ("found", "lower"):
         yield Paragraph(text.shipped_sentence(record), "warning")
     if tiles := tuple(_tiles(record)):
         yield Tiles(tiles)

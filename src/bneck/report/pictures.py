@@ -21,6 +21,7 @@ MARKS: dict[str, tuple[Mark, int, str]] = {
     "found": ("circle", 0, "found network"),
     "uniform": ("triangle", 1, "uniform width"),
     "narrowed": ("circle", 2, "by importance"),
+    "lower": ("circle", 6, "by importance, lower resolution"),
     "scratch": ("triangle", 3, "uniform width from random weights"),
     "resolution": ("diamond", 4, "lower resolution"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from bneck.training.settings import Settings
 WORST = 10  # layers named in the report
 PROBED = 16  # images that layers are rounded one by one on
 EPOCHS = 2.0
-LR = 1e-4  # peak of fine-tuning at a batch of 64; docs/lab-log.md has others
+LR = 1e-5  # peak of fine-tuning at a batch of 64; 1e-4 spoils narrow networks, see docs/lab-log.md
 
 
 def quantize(
@@ -221,6 +222,8 @@ def tune(
 ) -> Quantized:
     """A calibrated network, fine-tuned with its rounding (QAT) on the train images of `data`.
 
+    It learns the answers of the float network, not the labels.
+
     Args:
         run, post: the network, in float and calibrated.
         data: images in the classes of the network.
@@ -242,8 +245,8 @@ def _settings(images: int, epochs: float, lr: float, seed: int) -> Settings:
     batch = min(64, max(4, images // 10))
     return Settings(
         epochs=epochs, batch=batch, lr=lr * batch / 64, schedule="cosine",
-        warmup=min(0.25, epochs / 4), smoothing=0.1, average=0.99,
-        augment=Augment(area=(0.6, 1.0)), seed=seed,
+        warmup=min(0.25, epochs / 4), average=0.99, augment=Augment(area=(0.6, 1.0)), seed=seed,
+        teach=1.0, temperature=1.0,  # labels alone cost a network that has learned from a teacher a point
     )  # fmt: skip
 
 
@@ -259,11 +262,13 @@ def fine_tune(
 ) -> Quantized:
     """Quantisation-aware fine-tuning of a calibrated network of any task; its ranges stay.
 
+    The float network is the teacher, as much as the settings say.
+
     Raises:
         TrainingError: see `training.loop.fit`.
     """
     simulated = emulation(net, quantized)
-    problem = data.problem(simulated, settings, group=group)
+    problem = data.problem(simulated, settings, group=group, teacher=deepcopy(net))
     fit(simulated, problem, settings, group=group, checkpoint=checkpoint, on_step=on_step)
     return Quantized(
         weights=simulated.cpu().weights(), ranges=quantized.ranges, hswish=quantized.hswish

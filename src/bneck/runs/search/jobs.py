@@ -82,6 +82,12 @@ def train_job(job: TrainJob) -> Outcome:
     return {**outcome, "seconds": time.perf_counter() - start}
 
 
+def standing_job(job: TrainJob) -> Outcome:
+    """Score the network of a training on the held-out images before its training."""
+    net, _ = _begun(job)
+    return outcome_of(net, job.experiment)
+
+
 def _begun(job: TrainJob) -> tuple[nn.Module, Kept | None]:
     """The network before its training, and the channels of its parent that it was narrowed to."""
     experiment = job.experiment

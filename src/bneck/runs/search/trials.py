@@ -17,7 +17,15 @@ from bneck.nets.shrink import importance_of_kept
 from bneck.records.run import NetworkRecord, ProposalRecord
 from bneck.runs.progress import Following
 from bneck.runs.search.experiment import Experiment
-from bneck.runs.search.jobs import Outcome, Parent, TrainJob, TrialJob, train_job, trial_job
+from bneck.runs.search.jobs import (
+    Outcome,
+    Parent,
+    TrainJob,
+    TrialJob,
+    standing_job,
+    train_job,
+    trial_job,
+)
 from bneck.runs.search.run import Run
 from bneck.specs.network import NetSpec
 from bneck.training.settings import Settings
@@ -66,6 +74,18 @@ def train_all(run: Run, jobs: dict[str, TrainJob]) -> dict[str, dict[str, Any]]:
     with Following(run.progress, [jobs[name].mark for name in wanted]):
         run.pool.run(train_job, [(jobs[name],) for name in wanted], done)
     return {entry["name"]: entry for entry in _trained(run, jobs)}
+
+
+def standing(run: Run, name: str, job: TrainJob) -> float:
+    """What a network scores on the held-out images before its training."""
+    keys = {"event": "standing", "name": name}
+    if run.ledger.find(**keys) is None:
+        run.pool.run(
+            standing_job, [(job,)], lambda _, outcome: run.ledger.append({**keys, **outcome})
+        )
+    known = run.ledger.find(**keys)
+    assert known is not None
+    return float(known["score"])
 
 
 def _trained(run: Run, jobs: Mapping[str, TrainJob]) -> list[dict[str, Any]]:

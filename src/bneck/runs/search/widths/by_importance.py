@@ -29,6 +29,7 @@ from bneck.runs.search.trials import record_outcomes, train_all
 from bneck.runs.search.widths.candidates import Candidate, simpler_ways
 from bneck.runs.search.widths.clocks import CLOCKS, by_clocks
 from bneck.runs.search.widths.lose import affordable_target
+from bneck.runs.search.widths.resolutions import at_lower_resolution
 from bneck.runs.search.widths.seed import keep_longer_seed, longer_seed, teacher_of, trained_seed
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
@@ -136,10 +137,11 @@ class _Narrowing:
                 spec = from_text(network["spec"])
                 if spec.resolution == self.parent.spec.resolution:
                     self.latencies.note(spec, network["measured_ms"], (number + 1) * MEASURED - 1)
-            if best not in FITTED or number == ROUNDS - 1:
+            if best not in (*FITTED, "lower") or number == ROUNDS - 1:
                 return
-            ms = run.record["measured_latency_ms"]
-            mean_ms = self.latencies.mean_ms(chosen.spec, (number + 1) * MEASURED)
+            ms = mean_ms = run.record["measured_latency_ms"]
+            if best in FITTED:
+                mean_ms = self.latencies.mean_ms(chosen.spec, (number + 1) * MEASURED)
             if (miss := missed(ms, mean_ms, self.limit_ms)) is None:
                 return
             last = chosen.spec.digest()
@@ -163,6 +165,10 @@ class _Narrowing:
         run, table = self.run, self.latencies.table
         assert self.parent.importance is not None
         importance = Importance.load(self.parent.importance)
+        shared: dict[str, Any] = {
+            "parent": self.parent, "settings": run.settings.recovery, "experiment": run.experiment,
+            "teacher": teacher_of(run, self.parent.spec),
+        }  # fmt: skip
         with run.stage("widths"):
             made = dict[str, Allocation]()
 
@@ -181,16 +187,15 @@ class _Narrowing:
             name = self.parent.spec.name
             found, uniform = rename(found, f"{name}-narrowed"), rename(uniform, f"{name}-uniform")
             simpler = simpler_ways(run, self.parent, self.latencies, self.limit_ms, uniform)
-        shared: dict[str, Any] = {
-            "parent": self.parent, "settings": run.settings.recovery, "experiment": run.experiment,
-            "teacher": teacher_of(run, self.parent.spec),
-        }  # fmt: skip
-        both = [
-            Candidate(role="found", title="by importance", spec=found, **shared),
-            Candidate(role="uniform", title="uniform width", spec=uniform, **shared),
-        ]
-        ways = {one.role: one for one in [*both, *simpler]}
-        return ways, {"cuts": cuts, "images": importance.images}
+            both = [
+                Candidate(role="found", title="by importance", spec=found, **shared),
+                Candidate(role="uniform", title="uniform width", spec=uniform, **shared),
+            ]
+            lower, resolutions = at_lower_resolution(
+                run, self.latencies, aim_ms, both[0], by_importance
+            )
+        ways = {one.role: one for one in [*both, *([lower] if lower else []), *simpler]}
+        return ways, {"cuts": cuts, "images": importance.images, "resolutions": resolutions}
 
     def _uniform(self, aim_ms: float) -> NetSpec:
         """The uniform width at a latency; where none is so fast, the narrowest."""

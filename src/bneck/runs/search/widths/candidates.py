@@ -41,9 +41,18 @@ class Candidate:
     experiment: Experiment
     teacher: Parent | None = None
 
+    @property
+    def name(self) -> str:
+        """Of its trainings, less their number."""
+        return f"{self.role}-{self.spec.digest()[:8]}"
+
+    def first_job(self, run: Run) -> TrainJob:
+        """The first of its trainings."""
+        return next(iter(self.jobs(run).values()))
+
     def jobs(self, run: Run) -> dict[str, TrainJob]:
         """Its trainings, which another target or another round of the run finds again."""
-        names = [f"{self.role}-{self.spec.digest()[:8]}-{n}" for n in range(run.settings.repeats)]
+        names = [f"{self.name}-{n}" for n in range(run.settings.repeats)]
         return {
             name: job_for(
                 run, self.spec, name, n, parent=self.parent, teacher=self.teacher,
