@@ -121,7 +121,7 @@ class QuantizeOptions:
 
     data: Path | None = option(None, "A dataset as the task reads it; default the run's.")
     epochs: float | None = option(None, "Epochs of QAT fine-tuning, default 2; 0 for none.")
-    lr: float = option(1e-4, "Peak learning rate at a batch of 64.")
+    lr: float = option(1e-5, "Peak learning rate of the fine-tuning.")
     rounds: int = option(20, "Shuffled rounds of timing.")
     out: Path | None = option(None, "The folder to write; default 8bit in the run's folder.")
     seed: int = option(0, "Seed of the order of the images.")

@@ -36,7 +36,7 @@ from bneck.training.settings import Settings
 WORST = 10  # layers named in the report
 PROBED = 16  # images that layers are rounded one by one on
 EPOCHS = 2.0
-LR = 1e-5  # peak of fine-tuning at a batch of 64; 1e-4 spoils narrow networks, see docs/lab-log.md
+LR = 1e-5  # peak of fine-tuning; 1e-4 spoils narrow networks, see docs/lab-log.md
 
 
 def quantize(
@@ -64,7 +64,7 @@ def quantize(
             them; None takes that of the run, split as the run split it.
         runtime_name: "litert", "onnxruntime" or "openvino".
         epochs: of fine-tuning, 2 by default; 0 leaves it out.
-        lr: its peak learning rate at a batch of 64.
+        lr: its peak learning rate.
         rounds: shuffled rounds of timing.
         out: the folder of the files and of quantize.json; None: `8bit` in the run's folder.
         seed: of the order of the images.
@@ -244,7 +244,7 @@ def tune(
 def _settings(images: int, epochs: float, lr: float, seed: int) -> Settings:
     batch = min(64, max(4, images // 10))
     return Settings(
-        epochs=epochs, batch=batch, lr=lr * batch / 64, schedule="cosine",
+        epochs=epochs, batch=batch, lr=lr, schedule="cosine",
         warmup=min(0.25, epochs / 4), average=0.99, augment=Augment(area=(0.6, 1.0)), seed=seed,
         teach=1.0, temperature=1.0,  # labels alone cost a network that has learned from a teacher a point
     )  # fmt: skip
