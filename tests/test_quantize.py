@@ -126,19 +126,35 @@ class TestNumbers:
         assert low == pytest.approx(values.min(), rel=0.3)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["litert", "onnxruntime", "openvino", pytest.param("executorch", marks=pytest.mark.slow)],
-)
+RUNTIMES = ["litert", "onnxruntime", "openvino"]
+
+
+@pytest.mark.parametrize("name", [*RUNTIMES, pytest.param("executorch", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "spec",
     [network("v3-small@64"), VARIED, network("v4-conv-small@64"), network("lcnet@64")],
     ids=["v3-small", "varied", "v4-conv-small", "lcnet"],
 )
 def test_files_answer_as_their_emulation(name: str, spec: NetSpec) -> None:
+    assert_as_emulated(name, trained(spec).eval())
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("left", [0.0, 1e-6])
+def test_a_squeeze_and_an_expansion_of_dead_channels_do_no_harm(name: str, left: float) -> None:
+    """With a range of nothing LiteRT's process ended in a corrupted heap."""
+    net = trained(network("v3-small@64")).eval()
+    with torch.no_grad():
+        for part in ("rows.1.se.reduce", "rows.2.expand.bn"):
+            layer: Any = net.get_submodule(part)
+            layer.weight.mul_(left)
+            layer.bias.fill_(left)
+    assert_as_emulated(name, net)
+
+
+def assert_as_emulated(name: str, net: Net) -> None:
     pytest.importorskip({"litert": "ai_edge_litert"}.get(name, name))
-    engine = runtime(name)
-    net = trained(spec).eval()
+    engine, spec = runtime(name), net.spec
     size = (8, spec.channels, 64, 64)
     images = torch.from_numpy(np.random.default_rng(0).standard_normal(size, dtype=np.float32))
     quantized = calibrate(net, [images], form(name, "int8"))

@@ -19,6 +19,7 @@ from bneck.specs.errors import InputError
 LEAST_IMAGES = 8
 SAMPLES = 1024  # values kept of every point and batch
 FRACTIONS = np.linspace(1.0, 0.4, 25)  # of the largest value, tried as the range's end
+FINEST = 4096.0  # of these a range is at least one of a convolution's largest product of input and weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ def calibrate(net: WrappedNet, batches: Iterable[Tensor], hswish: HSwish) -> Qua
 def naive(net: WrappedNet, batches: Iterable[Tensor], hswish: HSwish) -> Quantized:
     """What not to do, for comparison: one scale a weight tensor, ranges out to the extremes."""
     weights = folded_weights(net)
-    ends = _observed(net, weights, batches, hswish).ends
+    ends = _observed(net, weights, batches, hswish).extremes()
     coarse = {name: w if w.ndim == 1 else _one_step(w) for name, w in weights.items()}
     return _of(net, coarse, ends, hswish)
 
@@ -76,7 +77,7 @@ def _observed(
 ) -> _Samples:
     emulated = emulator(net, weights, hswish)
     samples = _Samples()
-    emulated.observer = samples
+    emulated.observer, emulated.convolved = samples, samples.convolved
     images, low, high = 0, torch.tensor(float("inf")), torch.tensor(-float("inf"))
     for batch in batches:
         emulated(batch)
@@ -137,11 +138,15 @@ def _relative(found: Tensor, wanted: Tensor) -> float:
 
 
 class _Samples:
-    """Values of every point, drawn as they pass, with the extremes."""
+    """Values of every point, drawn as they pass, with the extremes.
+
+    `products` are of each convolution the largest input times the largest weight.
+    """
 
     def __init__(self) -> None:
         self.values: dict[str, list[Array]] = {}
         self.ends: dict[str, tuple[float, float]] = {}
+        self.products: dict[str, float] = {}
 
     def __call__(self, name: str, x: Tensor) -> None:
         flat = x.flatten()
@@ -151,9 +156,27 @@ class _Samples:
         chosen = torch.from_numpy(rng.integers(0, len(flat), min(SAMPLES, len(flat))))
         self.values.setdefault(name, []).append(flat[chosen].numpy())
 
+    def convolved(self, name: str, x: Tensor, weight: Tensor) -> None:
+        product = float(x.abs().max() * weight.abs().max())
+        self.products[name] = max(product, self.products.get(name, 0.0))
+
     def ranges(self) -> dict[str, tuple[float, float]]:
+        """The ranges that lose least."""
         drawn = self.values.items()
-        return {name: best_range(np.concatenate(v), *self.ends[name]) for name, v in drawn}
+        found = {name: best_range(np.concatenate(v), *self.ends[name]) for name, v in drawn}
+        return {name: self._open(name, *ends) for name, ends in found.items()}
+
+    def extremes(self) -> dict[str, tuple[float, float]]:
+        """The ranges that cut nothing off."""
+        return {name: self._open(name, *ends) for name, ends in self.ends.items()}
+
+    def _open(self, name: str, low: float, high: float) -> tuple[float, float]:
+        """Not (almost) empty, as where all channels are dead: XNNPACK then writes beyond its buffers.
+
+        It takes outputs whose step is down to 1/256 of the product of the steps of input and weight.
+        """
+        least = self.products.get(name.removesuffix(".pre"), 0.0) / FINEST
+        return low, max(high, low + least)
 
 
 def best_range(values: Array, low: float, high: float) -> tuple[float, float]:

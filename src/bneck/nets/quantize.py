@@ -49,8 +49,9 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
     """A wrapped network in emulation: folded weights in float, rounded as a runtime does if there are `ranges`.
 
     `rounds` says of a layer's name whether it is rounded; None rounds all. `observer` is called with
-    every point's name and value. `dither` draws which of its two neighbours a value is rounded to, the nearer
-    one more often; None takes the nearer one.
+    every point's name and value, `convolved` with every convolution's name, input and weight. `dither`
+    draws which of its two neighbours a value is rounded to, the nearer one more often; None takes the
+    nearer one.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
         self.in_float = {layer.name for layer in float_start(walk, hswish, taps)}
         self.rounds: Callable[[str], bool] | None = None
         self.observer: Callable[[str, Tensor], None] | None = None
+        self.convolved: Callable[[str, Tensor, Tensor], None] | None = None
         self.dither: torch.Generator | None = None
         folded = wrapped.arranged(weights)
         self.parameters_by_name = nn.ParameterDict(
@@ -164,6 +166,8 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
     ) -> Tensor:
         weight = self.kernel(f"{name}.weight", layer.name)
         bias = self.parameters_by_name[_key(f"{name}.bias")]
+        if self.convolved:
+            self.convolved(name, x, weight)
         if around is None:
             return F.conv2d(x, weight, bias)
         top, left, bottom, right = around

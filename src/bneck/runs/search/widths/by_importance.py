@@ -139,8 +139,10 @@ class _Narrowing:
                     self.latencies.note(spec, network["measured_ms"], (number + 1) * MEASURED - 1)
             if best not in (*FITTED, "lower") or number == ROUNDS - 1:
                 return
-            ms = mean_ms = run.record["measured_latency_ms"]
-            if best in FITTED:
+            ms, mean_ms = run.record["measured_latency_ms"], self.limit_ms
+            if (
+                best in FITTED
+            ):  # the table does not learn from other resolutions, so none gets wider
                 mean_ms = self.latencies.mean_ms(chosen.spec, (number + 1) * MEASURED)
             if (miss := missed(ms, mean_ms, self.limit_ms)) is None:
                 return
