@@ -234,6 +234,17 @@ class TestCourse:
         course.skip_target()  # another run of the same folder was there
         assert course.now + 1 == 14
 
+    def test_measurements_that_wait_do_not_lengthen_trainings(self) -> None:
+        course, now = made(Silent()), [0.0]
+        course.clock = lambda: now[0]
+        speed = Speed(training_s=0.001, output_s=0.0)
+        course.timed(speed, {"train": 100, "val": 10}, 4.0, {"latency table": 7.0})
+        course.enter("latency table")
+        now[0] = 70.0
+        course.leave()
+        course.enter("train seed")
+        assert course.left_s() == pytest.approx(0.4 + 0.1 + 1.3 + 0.6 * 3.6 / 2, abs=0.05)
+
 
 def made(progress: Silent) -> Course:
     """The course of a search with two targets, from random weights."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from bneck.nets.importance import IMAGES
@@ -59,21 +59,29 @@ class Part:
     seconds: float | None = None
     unknown: bool = False  # how often it trains follows from what it finds
 
+    @property
+    def trains(self) -> bool:
+        """Whether its time is that of trainings."""
+        return bool(self.trainings) or self.name == "importance"
+
 
 @dataclass(slots=True)
 class Course:
     """The parts of a search, of which it is in the one numbered `now`.
 
-    An estimate is of the seed network's first steps, and is corrected by how long parts really took.
+    An estimate is of the seed network's first steps, and is corrected by how long parts really took: of
+    trainings by trainings, of measurements, which wait for a quiet machine, by measurements.
     """
 
     progress: Progress
     settings: SearchSettings
     parts: list[Part] = field(default_factory=list)
     now: int = -1
+    clock: Callable[[], float] = time.monotonic
     _begun: float = 0.0
-    _expected: float = 0.0
-    _took: float = 0.0
+    # Seconds that were expected and taken, of parts that train and of others.
+    _expected: dict[bool, float] = field(default_factory=lambda: {True: 0.0, False: 0.0})
+    _took: dict[bool, float] = field(default_factory=lambda: {True: 0.0, False: 0.0})
 
     def __post_init__(self) -> None:
         self.parts = list(_parts(self.settings))
@@ -134,21 +142,21 @@ class Course:
         later = range(self.now + 1, len(self.parts))
         found = next((i for i in later if self.parts[i].name == name), None)
         if found is not None:
-            self.now, self._begun = found, time.monotonic()
+            self.now, self._begun = found, self.clock()
         self._tell()
 
     def leave(self) -> None:
         """The present part took as long as it did: what is left is corrected by it."""
         part = self.parts[self.now]
         if part.seconds:
-            self._expected += part.seconds
-            self._took += time.monotonic() - self._begun
+            self._expected[part.trains] += part.seconds
+            self._took[part.trains] += self.clock() - self._begun
 
     def expect(self, share: float) -> None:
         """So large a part of what the present part does is done: the rest takes as long in proportion."""
         part = self.parts[self.now]
         if share > 0:
-            part.seconds, part.unknown = (time.monotonic() - self._begun) / min(share, 1.0), False
+            part.seconds, part.unknown = (self.clock() - self._begun) / min(share, 1.0), False
             self._tell()
 
     def again(self) -> None:
@@ -165,11 +173,14 @@ class Course:
 
     def left_s(self) -> float:
         """Seconds to the end, as far as they are known."""
-        later = sum(part.seconds or 0.0 for part in self.parts[self.now + 1 :])
-        present = self.parts[self.now].seconds or 0.0 if self.now >= 0 else 0.0
-        slower = self._took / self._expected if self._expected else 1.0
-        here = max(0.0, slower * present - (time.monotonic() - self._begun)) if present else 0.0
-        return here + slower * later
+        later = sum(map(self._corrected_s, self.parts[self.now + 1 :]))
+        present = self._corrected_s(self.parts[self.now]) if self.now >= 0 else 0.0
+        here = max(0.0, present - (self.clock() - self._begun)) if present else 0.0
+        return here + later
+
+    def _corrected_s(self, part: Part) -> float:
+        expected = self._expected[part.trains]
+        return (part.seconds or 0.0) * (self._took[part.trains] / expected if expected else 1.0)
 
     def _tell(self) -> None:
         known = any(part.seconds is not None for part in self.parts)
