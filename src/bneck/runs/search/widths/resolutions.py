@@ -10,6 +10,7 @@ from bneck.runs.search.run import Run
 from bneck.runs.search.trials import standing
 from bneck.runs.search.widths.candidates import Candidate
 from bneck.runs.search.widths.clocks import AIM, HIGH, LOW
+from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import rename, with_resolution
 
@@ -66,9 +67,13 @@ def at_lower_resolution(
         return None, {}
     best, scores = found, dict[int, float]()
     for side in sides(seed, limit_ms / latencies.verified_ms(seed)):
+        try:
+            spec = _widest_at(side, latencies, limit_ms, narrowed, seed)
+        except InputError as error:  # a head may need more pixels
+            run.progress.say(f"no resolution of {side} px and below is tried: {error}")
+            break
         if not scores:
             scores[seed.resolution] = standing(run, found.name, found.first_job(run))
-        spec = _widest_at(side, latencies, limit_ms, narrowed, seed)
         way = replace(
             found, role="lower", title=f"by importance at {side} px", spec=spec,
             experiment=run.experiment_at(spec),
