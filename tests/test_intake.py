@@ -62,7 +62,7 @@ class TestFolders:
             ("Training", "Testing"), ("training_set/training_set", "test_set/test_set"),
             ("seg_train/seg_train", "seg_test/seg_test"), ("train", "dev"), ("train", "eval"),
             ("trainval", "test"), ("archive/Train", "archive/Valid"), ("train_images", "val_images"),
-            ("cats_train", "cats_val"),
+            ("cats_train", "cats_val"), ("training", "validate"),
         ],
     )  # fmt: skip
     def test_splits_of_other_names(self, tmp_path: Path, train: str, val: str) -> None:
@@ -110,6 +110,11 @@ class TestFolders:
         (tmp_path / "set").rename(tmp_path / "train")  # as the message says
         for root in (tmp_path, tmp_path / "train"):
             assert list_images(root).classes == tuple(sorted(names))
+
+    def test_a_folder_of_the_classes_next_to_it_is_no_class(self, tmp_path: Path) -> None:
+        lay(tmp_path, *classes(".", 5), "augmented/a/1.png", "augmented/c/1.png")
+        with pytest.raises(DataError, match=r"has the folders a, c, and 'augmented' next to them"):
+            list_images(tmp_path)
 
     @pytest.mark.parametrize("other", ["docs/img/1.png", "labels/", "notebooks/cat/1.png"])
     def test_splits_one_level_deeper_next_to_other_folders(
