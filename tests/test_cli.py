@@ -92,6 +92,7 @@ class TestSettings:
             ("--repeats", 0, "repeats is 0; it must be at least 1 "),
             ("--resolution", 16, "resolution is 16; it must be at least 32"),
             ("--resolution", 0, "resolution is 0; it must be at least 32"),
+            ("--resolution", 100_000, "resolution is 100000; it must be at most 8192"),
             ("--steps", 0, "steps is 0; it must be at least 1 "),
             ("--workers", 0, "workers is 0; it must be at least 1 "),
             ("--seed", -1, "seed is -1; it must be at least 0 "),
