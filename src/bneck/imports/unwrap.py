@@ -127,7 +127,7 @@ def _tensors(path: Path, held: Any) -> State:
                 "tensors by name"
             )
         whole = not (value.is_floating_point() or value.is_complex() or value.is_meta)
-        if value.is_quantized or (whole and value.ndim > 1):
+        if value.is_quantized or (whole and name.endswith("weight")):
             raise InputError(
                 f"{path} holds quantized tensors (its first: {name}), as torch's own int8 networks do; "
                 "import the float weights that they were made from, or an int8 TFLite file"
