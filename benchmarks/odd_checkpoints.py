@@ -89,6 +89,9 @@ def checkpoints(place: Place) -> Iterator[Case]:
     yield imports(file("deep.pth", {"checkpoint": {"model": prefixed("module.", state)}}), stem)
     yield imports(file("half.pth", {k: v.bfloat16().float() if v.is_floating_point() else v
                                     for k, v in state.items()}), stem.bfloat16().float())  # fmt: skip
+    for name, kind in (("fp16", torch.float16), ("bf16", torch.bfloat16), ("fp64", torch.float64)):
+        rounded = {k: v.to(kind) if v.is_floating_point() else v for k, v in state.items()}
+        yield imports(file(f"{name}.pth", rounded), stem.to(kind).float())
     for key in ("ema", "model_ema", "state_dict_ema", "ema_state_dict", "swa_model"):
         both = file(f"both-{key}.pth", {"state_dict": state, key: prefixed("module.", other)})
         yield imports(both, changed)
@@ -118,6 +121,9 @@ def bad_checkpoints(place: Place) -> Iterator[Case]:
     bad = {
         "no-ema.pth": (state, "--weights", "ema"), "neither.pth": (state, "--weights", "best"),
         "two.pth": ({"left": state, "right": {**state, "rows.0.conv.weight": stem + 1}},),
+        "pair.pth": ((state, 3),), "whole numbers.pth": ({k: (10 * v).int() for k, v in state.items()},),
+        "capitals.pth": ({k.upper(): v for k, v in state.items()},),
+        "infinite.pth": ({**state, "classifier.bias": state["classifier.bias"] / 0},),
         "list.pth": ([1, 2],), "number.pth": (3,),
         "empty.pth": ({},), "text.pth": ({"a": "b"},), "vectors.pth": ({"a.weight": torch.zeros(3)},),
         "whole.pth": (torch.nn.Linear(2, 2),), "nan.pth": ({**state, "rows.0.conv.weight": stem * torch.nan},),
@@ -150,6 +156,7 @@ def bad_checkpoints(place: Place) -> Iterator[Case]:
         yield case("checkpoint", "train", TINY, "--data", place.user / "classify", "--from", folder / name,
                    "--out", place.fresh())  # fmt: skip
     for flags in (("--classes", "7"), ("--padding", "zero"), ("--mean", "a,b"), ("--mean", "1"),
+                  ("--mean", "123.7,116.3,103.5"), ("--bn-eps", "nan"),
                   ("--std", "0,0,0"), ("--bn-eps", "-1"), ("--source", "keras"),
                   ("--labels", place.user / "segment/classes.txt"),
                   ("--as", "v2"), ("--as", "nothing")):  # fmt: skip

@@ -42,6 +42,7 @@ def layouts(files: Files) -> Iterator[tuple[Path, str | None]]:
         ("trainset_v2", "testset_v2"),
         ("data/train", "data/test"),
         ("images_train", "images_holdout"),
+        ("training", "validate"),
     ):
         yield (
             folder(f"{train}-{val}".replace("/", "-"), *classes(train, val)),
@@ -63,6 +64,8 @@ def layouts(files: Files) -> Iterator[tuple[Path, str | None]]:
         "mixed": (*classes("a/train", "b/train"), "c/x", "c/y"),
         "lines": ("an\nt", "bee"),
         "one": ("ant",),
+        "augmented": ("ant", "bee", "augmented/ant", "augmented/bee"),
+        "two vals": (*classes("train"), *classes("val_1", "val_2")),
     }.items():
         yield folder(name, *places), None
     for text in ("image_id,label\n0.png,ant\n", "path;class\nimages/0.png;ant\n"):
@@ -94,6 +97,23 @@ def _told_by_tables_and_names(files: Files) -> Iterator[tuple[Path, str | None]]
         ("shorter", ["id,label", *(f"{i},{kind}" for i, kind in enumerate(kinds[:8]))], "4 without a row in"),
         ("doubt", ["id,label", "0,ant", *(f"{i},{kinds[i - 1]}" for i in range(12))], None),
         ("one class", ["id,label", *(f"{i},ant" for i in range(12))], None),
+        ("gaps", ["id,label", *(f"{i},{(3, 17)[i % 2]}" for i in range(12))], "2 classes (3, 17); "),
+        ("quotes", ['"id","label"', *(
+            f'"{i}","{kind}, big"' for i, kind in enumerate(kinds)
+        )], "(ant, big, bee, big)"),
+        ("drives", ["path;label", *(f"C:\\set\\{i}.png;{kind}" for i, kind in enumerate(kinds))], two),
+        ("repeats", ["id,label", *(
+            f"{i % 12},{kinds[i % 12]}" for i in range(17)
+        )], "5 rows of train.csv stand in it"),
+        ("sep", ["sep=;", "id;label", *(f"{i};{kind}" for i, kind in enumerate(kinds))], two),
+        ("comments", ["# of may", "id,label", *(f"{i},{kind}" for i, kind in enumerate(kinds))], two),
+        ("parts", ["id,label,split", *(f"{i},{kind},{i % 3}" for i, kind in enumerate(kinds))], None),
+        ("label twice", ["id,label,label", *(f"{i},{kind},{i // 6}" for i, kind in enumerate(kinds))], None),
+        ("more values", ["id,label", *(f"{i},{kind}, small" for i, kind in enumerate(kinds))], None),
+        ("addresses", ["url,label", *(f"http://x/{i}.png,{kind}" for i, kind in enumerate(kinds))], None),
+        ("no columns", [f"images/{i}.png,{kind}" for i, kind in enumerate(kinds)], None),
+        ("padded", ["id,label", *(f"{i:04},{kind}" for i, kind in enumerate(kinds))], None),
+        ("several", ["id,ant,bee", *(f"{i},1,{i % 2}" for i in range(12))], None),
         ("absent", ["id,label", *(f"{i + 90},{kind}" for i, kind in enumerate(kinds))], None),
     ):  # fmt: skip
         root = place(f"told by {name}", *numbered)
@@ -181,10 +201,18 @@ def boxes(files: Files) -> Iterator[tuple[Path, int | None]]:
         "nan": "1 nan .5 .4 .4",
         "as corners": "1 0.3 0.4 0.8 0.9",
         "short": "1 0.5 0.5",
+        "key points": "0 .5 .5 .4 .4 .3 .3 2 .6 .6 2",
+        "comment": f"# boxes\n{box}",
         "empty": "",
     }.items():
         yield yolo(name, line), None
-    yield yolo("names from 1", box, names="names: {1: cup, 2: pen}"), None
+    for name, listed, count in (
+        ("names from 1", "names: {1: cup, 2: pen}", None), ("yes and no", "names: [yes, no]", 4),
+        ("elsewhere", "path: /nowhere\nnames: {0: cup, 1: pen}", 4),
+        ("one more", "nc: 3\nnames: [cup, pen]", None),
+        ("no names", "nc: 2", 4), ("as text", "names: cup, pen", None), ("tabs", "names:\t[cup, pen]", None),
+    ):  # fmt: skip
+        yield yolo(f"yaml {name}", box, names=listed), count
     yield from _boxes_of_turned_photos(files)
     for name, edit in _edits().items():
         yield _coco(files, name, edit[0]), edit[1]
@@ -196,6 +224,18 @@ def boxes(files: Files) -> Iterator[tuple[Path, int | None]]:
         "latin-1": (lambda t: t.replace("cup", "é").encode("latin-1"), None),
         "exchanged": (lambda t: t.replace("<xmin>8", "<xmin>48"), None),
         "torn": (lambda t: t[:90], None),
+        "capitals": (
+            lambda t: t.replace("bndbox", "BndBox").replace("annotation", "Annotation"),
+            3,
+        ),
+        "fractions of pixels": (lambda t: t.replace(">8<", ">8.25<"), 3),
+        "commas": (lambda t: t.replace(">8<", ">8,25<"), None),
+        "no number": (lambda t: t.replace(">8<", ">nan<"), None),
+        "part": (lambda t: t.replace("</object>", "<part><name>lid</name></part></object>"), 3),
+        "other order": (
+            lambda t: t.replace("<xmin>8</xmin>", "").replace("<ymax>", "<xmin>8</xmin><ymax>"),
+            3,
+        ),
         "no box": (lambda t: t.replace("bndbox", "polygon"), None),
         "other size": (lambda t: t.replace("<width>64", "<width>640"), None),
     }
@@ -233,6 +273,39 @@ def _edits() -> dict[str, tuple[Callable[[dict[str, Any]], Any], int | None]]:
             8,
         ),
         "blanks": (lambda data: data["categories"][0].update(name=" cup\n"), 4),
+        "no ids": (each("annotations", id=None, area=0), 4),
+        "hashes": (
+            lambda data: (
+                [one.update(id=10**30 + one["id"]) for one in data["annotations"]] and None
+            ),
+            4,
+        ),
+        "text ids": (
+            lambda data: (
+                [
+                    one.update({key: f"x{one[key]}"})
+                    for part, key in (("images", "id"), ("annotations", "image_id"))
+                    for one in data[part]
+                ]
+                and None
+            ),
+            4,
+        ),
+        "beyond floats": (lambda data: data["annotations"][0].update(bbox=[0, 0, 10**400, 5]), 3),
+        "no area": (lambda data: data["annotations"][0].update(bbox=[8, 8, 0, 9]), 3),
+        "no name": (lambda data: data["categories"][0].update(name=None), 4),
+        "runs": (each("annotations", segmentation={"counts": "PQ", "size": [64, 64]}), 4),
+        "capitals": (
+            lambda data: (
+                [o.update(file_name=o["file_name"].upper()) for o in data["images"]] and None
+            ),
+            4,
+        ),
+        "name twice": (lambda data: data["categories"][1].update(name="cup"), None),
+        "id twice": (lambda data: data["categories"][1].update(id=1), None),
+        "corners": (each("annotations", bbox=[20, 20, 60, 60]), None),
+        "turned boxes": (each("annotations", bbox=[8, 8, 30, 30, 45]), None),
+        "no category": (each("annotations", category_id=None), None),
         "comma": (lambda data: json.dumps(data)[:-1] + ",}", None),
         "lines": (lambda data: "\n".join(map(json.dumps, data["annotations"])), None),
         "list": (lambda data: json.dumps(data["annotations"]), None),
@@ -305,6 +378,18 @@ def masks(files: Files) -> Iterator[tuple[Path, int | None]]:
         "grey edge": (plain(half * 97), names, None),
         "half": (plain(half[::2, ::2].copy()), names, None),
         "one class": (plain(half), "thing\n", None),
+        "other order": (plain(colours), "thing 200 100 50\nground 0 0 0\n", count),
+        "alpha and colours": (plain(np.dstack((colours, half * 0 + 255))), shades, count),
+        "spreadsheet": (
+            plain(colours),
+            'name,r,g,b\n"ground, wet",0,0,0\n"thing",200,100,50\n',
+            count,
+        ),
+        "alpha alone": (plain(np.dstack((colours * 0, half * 255))), names, None),
+        "no object": (plain(half * 0), names, None),
+        "scaled ids": (plain(half.astype(np.uint16) * 257), names, None),
+        "name twice": (plain(half), "thing\nthing\n", None),
+        "blue first": (plain(colours), "name,b,g,r\nground,0,0,0\nthing,50,100,200\n", None),
         "gaps": (plain(half), "1: ground\n2: thing\n", None),
         "empty list": (plain(half), "\n", None),
         "colour lacks": (plain(colours), "ground 0 0 0\nthing 1 2 3\n", None),
@@ -320,6 +405,15 @@ def masks(files: Files) -> Iterator[tuple[Path, int | None]]:
         if listed:
             files.file(f"masks/{name}/classes.txt", listed)
         yield root, wanted
+    for name, other in (("white", half * 255), ("one more", half * 2)):
+        root = files.user / f"masks/val is {name}"
+        for split, values in (("train", half), ("val", other)):
+            (root / "masks" / split).mkdir(parents=True)
+            for i in range(4):
+                files.picture(f"masks/{root.name}/images/{split}/{i}.jpg", side=64)
+                Image.fromarray(values).save(root / f"masks/{split}/{i}.png")
+        files.file(f"masks/{root.name}/classes.txt", names)
+        yield root, None
     for suffix, turn in ((".jpg", 6), (".png", 8), (".webp", 5)):
         root = files.user / f"masks/turned {turn} {suffix}"
         (root / "masks").mkdir(parents=True)

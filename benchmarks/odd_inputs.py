@@ -57,7 +57,8 @@ def wrong_values(place: Place) -> Iterator[Case]:
     bad = {
         "--epochs": ("0", "-1", "nan", "inf", "two"), "--batch": ("0", "-4", "1", "x"),
         "--lr": ("0", "-1", "nan"), "--seed": ("-1", "99999999999"), "--bad-share": ("2", "-0.1", "nan"),
-        "--resolution": ("0", "8", "-32", "big"), "--set": ("nothing", "lr=x", "unknown=1", "precision=fp3"),
+        "--resolution": ("0", "8", "-32", "big", "100000"), "--keep": ("l3",),
+        "--set": ("nothing", "lr=x", "unknown=1", "precision=fp3"),
         "--recipe": ("best",), "--from": ("nowhere", "timm/../x"), "--teacher": ("nowhere", TINY),
         "--compute": ("gpu", "cuda:99", "tpu"), "--out": (place.user / "classify",),
     }  # fmt: skip
@@ -68,13 +69,16 @@ def wrong_values(place: Place) -> Iterator[Case]:
                 () if flag == "--out" else ("--out", place.fresh())
             ))  # fmt: skip
     for command, flags in {
-        "search": {"--target": ("0ms", "fast", "-5ms", "0%"), "--steps": ("0", "-1"), "--delta": ("0", "2"),
+        "search": {"--target": ("0ms", "fast", "-5ms", "0%", "5", "5msec", "nanms"),
+                   "--lose": ("-1", "nan", "200"),
+                   "--also": ("nowhere",), "--steps": ("0", "-1"), "--delta": ("0", "2"),
                    "--repeats": ("0",), "--workers": ("0",), "--threads": ("0",), "--precision": ("fp7",),
                    "--runtime": ("tensorrt",), "--device": ("phone",), "--seed-network": ("v9",),
                    "--epochs": ("0", "nan")},
         "measure": {"--rounds": ("1", "0"), "--threads": ("0",), "--precision": ("fp7",),
                     "--runtime": ("tensorrt",), "--device": ("phone", "ssh:"), "--against": ("me",)},
         "export": {"--format": ("pb",), "--precision": ("int4",)},
+        "ship": {"--lose": ("-1", "nan"), "--epochs": ("nan",), "--rounds": ("1",)},
         "quantize": {"--epochs": ("-1",), "--lr": ("0",), "--rounds": ("1",), "--runtime": ("torch", "x")},
         "evaluate": {"--split": ("nothing",), "--crop": ("ten",), "--resolution": ("0",),
                      "--labels": ("nowhere",)},
@@ -89,7 +93,7 @@ def wrong_values(place: Place) -> Iterator[Case]:
             for word in words:
                 out = (
                     ("--out", place.fresh())
-                    if command in ("search", "export", "quantize", "table")
+                    if command in ("search", "export", "quantize", "table", "ship")
                     else ()
                 )
                 yield case("value", command, *subject, flag, word, *out)
@@ -243,6 +247,8 @@ def runs(place: Place) -> Iterator[Case]:
     for task in ("detect", "segment"):
         yield case("run", "train", TINY, "--data", place.user / "classify", "--from",
                    place.user / "runs" / task, *SHORT, "--out", place.fresh())  # fmt: skip
+        yield case("run", "search", "--data", place.user / "classify", "--from", whole, "--also",
+                   place.user / "runs" / task, "--out", place.fresh())  # fmt: skip
         yield case("run", "train", TINY, "--data", place.user / "classify", "--teacher",
                    place.user / "runs" / task, "--out", place.fresh())  # fmt: skip
 

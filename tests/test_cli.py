@@ -92,6 +92,7 @@ class TestSettings:
             ("--repeats", 0, "repeats is 0; it must be at least 1 "),
             ("--resolution", 16, "resolution is 16; it must be at least 32"),
             ("--resolution", 0, "resolution is 0; it must be at least 32"),
+            ("--resolution", 100_000, "resolution is 100000; it must be at most 8192"),
             ("--steps", 0, "steps is 0; it must be at least 1 "),
             ("--workers", 0, "workers is 0; it must be at least 1 "),
             ("--seed", -1, "seed is -1; it must be at least 0 "),
@@ -410,3 +411,19 @@ def test_the_defaults_of_options_are_those_of_the_functions() -> None:
         assert len(shared) > 5
         for one in shared:
             assert str(one.default) == str(parameters[one.name].default), one.name
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train", "v3-small", "--data", ""), "the argument after --data is empty; give a value"),
+        (("train", "v3-small", "--data="), "the argument --data= is empty; give a value"),
+        (("train", "v3-small", "--data", "x" * 5000), "characters, too long for a file; check it"),
+    ],
+)
+def test_what_is_no_path(
+    words: tuple[str, ...], said: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable of the shell that is not set must not mean the folder that one is in."""
+    monkeypatch.chdir(tmp_path)
+    assert said in refusal(call(*words))

@@ -88,6 +88,7 @@ class TestKindsOfTensors:
         [
             ("int8 of a tensor", "holds quantized tensors (its first: classifier.3.weight)"),
             ("int8 of a channel", "holds quantized tensors (its first: classifier.3.weight)"),
+            ("whole", "holds quantized tensors (its first: classifier.3.weight)"),
             ("coo", "holds sparse tensors (its first: classifier.3.weight)"),
             ("csr", "holds sparse tensors (its first: classifier.3.weight)"),
         ],
@@ -99,6 +100,8 @@ class TestKindsOfTensors:
         value = state["classifier.3.weight"]
         scales = torch.full((len(value),), 0.01)
         match kind:
+            case "whole":
+                other = (value / 0.01).round().int()
             case "coo":
                 other = value.to_sparse()
             case "csr":
@@ -301,6 +304,10 @@ class TestOptions:
         [
             ({"source": "keras"}, "there is no source 'keras'; known are auto, timm, timm-tf"),
             ({"padding": "valid"}, "padding is 'valid'; allowed are symmetric, same"),
+            (
+                {"mean": (123.7, 116.3, 103.5)},
+                "as if of pixels from 0 to 255; pixels are from 0 to 1, so",
+            ),
             ({"mean": (1, 2)}, "mean is (1, 2); it must be three numbers, for red, green and blue"),
             (
                 {"std": (0.5, 0, 0.5)},

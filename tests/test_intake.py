@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tarfile
 import unicodedata
@@ -18,7 +19,7 @@ from bneck.data.find import find_images
 from bneck.data.folders import DataError, Found, list_images
 from bneck.data.intake.sentence import Repeated, repeated, sentence
 from bneck.data.intake.splits import only_a_split, split_of
-from bneck.data.intake.walk import HEIF_READ
+from bneck.data.intake.walk import HEIF_READ, images_below
 from bneck.data.labels import labelled_images
 from bneck.data.pack import decode
 from bneck.data.sources import file_source
@@ -62,7 +63,7 @@ class TestFolders:
             ("Training", "Testing"), ("training_set/training_set", "test_set/test_set"),
             ("seg_train/seg_train", "seg_test/seg_test"), ("train", "dev"), ("train", "eval"),
             ("trainval", "test"), ("archive/Train", "archive/Valid"), ("train_images", "val_images"),
-            ("cats_train", "cats_val"),
+            ("cats_train", "cats_val"), ("training", "validate"),
         ],
     )  # fmt: skip
     def test_splits_of_other_names(self, tmp_path: Path, train: str, val: str) -> None:
@@ -84,6 +85,14 @@ class TestFolders:
         assert listing.classes == ABC
         assert (len(listing.train), len(listing.val)) == (24, 6)
         assert listing.found.notes == ("found in archive/data",)
+
+    def test_a_pipe_is_no_image(self, tmp_path: Path) -> None:
+        """Opening it would wait for ever; a link to nothing is an image that cannot be read."""
+        lay(tmp_path, *classes(".", 5))
+        os.mkfifo(tmp_path / "a/pipe.png")
+        (tmp_path / "b/gone.png").symlink_to("/nowhere.png")
+        (tmp_path / "c/round.png").symlink_to("round.png")
+        assert [len(images_below(tmp_path / name)) for name in ABC] == [5, 6, 6]
 
     def test_a_link_to_a_folder_above_ends(self, tmp_path: Path) -> None:
         (tmp_path / "set").mkdir()
@@ -110,6 +119,11 @@ class TestFolders:
         (tmp_path / "set").rename(tmp_path / "train")  # as the message says
         for root in (tmp_path, tmp_path / "train"):
             assert list_images(root).classes == tuple(sorted(names))
+
+    def test_a_folder_of_the_classes_next_to_it_is_no_class(self, tmp_path: Path) -> None:
+        lay(tmp_path, *classes(".", 5), "augmented/a/1.png", "augmented/c/1.png")
+        with pytest.raises(DataError, match=r"has the folders a, c, and 'augmented' next to them"):
+            list_images(tmp_path)
 
     @pytest.mark.parametrize("other", ["docs/img/1.png", "labels/", "notebooks/cat/1.png"])
     def test_splits_one_level_deeper_next_to_other_folders(

@@ -34,6 +34,9 @@ class TestCoco:
             [each("annotations", bbox=lambda e: [str(v) for v in e["bbox"]])],
             [each("annotations", bbox=None, segmentation=POLYGON)],
             [without("annotations", "bbox"), each("annotations", segmentation=POLYGON)],
+            [each("annotations", id=lambda e: 10**30 + e["id"])],
+            [each("images", id=lambda e: 2.0**80 if e["id"] == 0 else e["id"]),
+             each("annotations", image_id=lambda e: 2**80 if e["image_id"] == 0 else e["image_id"])],
             [without("annotations", "id")], [each("annotations", id=None)],
             [lambda d: d["categories"].insert(0, {"id": 0, "name": "__background__"})],
             [each("categories", supercategory="things"),
@@ -49,6 +52,17 @@ class TestCoco:
         assert not any(picture.crowd.any() for picture in found.pictures)
         assert found.dropped == ()
         assert len(ground_truth(found)["annotations"]) == 5
+
+    def test_numbers_beyond_all_floats_are_no_box(self, tmp_path: Path) -> None:
+        found = read_coco(
+            coco(tmp_path, lambda d: d["annotations"][0].update(bbox=[0, 0, 10**400, 5]))
+        )
+        assert [one.what for one in found.dropped] == ["annotation 1 of train0.png"]
+
+    def test_categories_without_a_name_are_called_by_their_ids(self, tmp_path: Path) -> None:
+        for name in (None, " "):
+            found = read_coco(coco(tmp_path, lambda d, n=name: d["categories"][0].update(name=n)))
+            assert found.classes == ("1", "pen")
 
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
     def test_byte_order_marks(self, tmp_path: Path, encoding: str) -> None:
@@ -155,7 +169,9 @@ class TestCoco:
         ("name", "place"),
         [
             ("..\\train\\{}", "train/{}"), ("images\\1/{}", "train/{}"), ("/home/me/set/{}", "train/{}"),
-            ("a%20{}", "train/a {}"), ("images/{}", "train/deep/er/{}"), ("{}", "images/{}"),
+            ("a%20{}", "train/a {}"),
+            ("E\u0301 {}", "train/\u00c9 {}"), ("T{}", "train/t{}"),
+            ("images/{}", "train/deep/er/{}"), ("{}", "images/{}"),
         ],
     )  # fmt: skip
     def test_file_names_of_other_systems(self, tmp_path: Path, name: str, place: str) -> None:
@@ -165,6 +181,24 @@ class TestCoco:
             target.parent.mkdir(parents=True, exist_ok=True)
             (path.parent / f"train{i}.png").rename(target)
         assert seen(read_coco(path)) == WHOLE
+
+    def test_names_that_differ_in_capitals_alone_are_two(self, tmp_path: Path) -> None:
+        path = coco(tmp_path, each("images", file_name=lambda e: e["file_name"].upper()))
+        assert seen(read_coco(path)) == WHOLE
+        picture(tmp_path / "train/Train0.png")
+        with pytest.raises(
+            DataError, match=r"names 1 of 4 .* TRAIN0\.PNG \(there is no such file\)"
+        ):
+            read_coco(path)
+
+    def test_val_may_have_classes_without_boxes(self, tmp_path: Path) -> None:
+        """As the group that an export puts before the classes."""
+        coco(tmp_path)
+        more = {"id": 0, "name": "things"}
+        coco(tmp_path, lambda d: d["categories"].append(more), file="val/_annotations.coco.json")
+        found = find(str(tmp_path), DetectOptions(), seed=0)
+        assert found.val.classes == ("cup", "pen")
+        assert seen(found.val) == WHOLE
 
     def test_val_is_numbered_by_the_names_of_train(self, tmp_path: Path) -> None:
         coco(tmp_path)

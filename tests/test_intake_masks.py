@@ -11,7 +11,10 @@ import pytest
 from PIL import Image
 
 from bneck.data.folders import DataError
+from bneck.tasks.segment.dataset import find
+from bneck.tasks.segment.intake.class_list import read_labels
 from bneck.tasks.segment.masks import IGNORED, cityscapes_labels, read_mask
+from bneck.tasks.segment.options import SegmentOptions
 from bneck.tasks.segment.pairs import Scenery, list_pairs
 from bneck.tasks.segment.scenes import Scenes
 from commands import Call, refusal
@@ -438,6 +441,38 @@ class TestWhatAValueMeans:
         said = call("train", tiny_file, "--task", "segment", *places)
         assert said.code == 2
         assert "are ignored or of the class 'background', so there is nothing to learn" in said.err
+
+    @pytest.mark.parametrize("form", ["alpha", "no object"])
+    def test_masks_of_one_class_are_nothing_to_learn_from(self, tmp_path: Path, form: str) -> None:
+        """An object that its transparency alone shows would be background."""
+        found = stored(tmp_path, HALF * 0, None, PLAIN)
+        if form == "alpha":
+            for i in range(10):
+                save(tmp_path / f"masks/{i}.png", np.dstack((ROUGH, HALF)))
+        with pytest.raises(
+            DataError, match="all 8 masks are of the class 'background', so there is"
+        ):
+            Scenes(found.split("train"), found.labels).survey()
+
+    @pytest.mark.parametrize(
+        ("val", "said"),
+        [(HALF, "the masks of val hold 0 and 255 alone, .* would be ignored"), (HALF // 51, "holds id 5")],
+    )  # fmt: skip
+    def test_masks_of_val_mean_what_those_of_train_do(
+        self, tmp_path: Path, val: Any, said: str
+    ) -> None:
+        for split, values in (("train", HALF // 255), ("val", val)):
+            for i in range(4):
+                save(tmp_path / f"images/{split}/{i}.jpg", ROUGH)
+                save(tmp_path / f"masks/{split}/{i}.png", values)
+        listed(tmp_path, PLAIN)
+        with pytest.raises(DataError, match=said):
+            find(str(tmp_path), SegmentOptions(), seed=0)
+
+    def test_a_spreadsheets_list(self, tmp_path: Path) -> None:
+        listed(tmp_path, 'name,r,g,b\n"ground, wet",0,0,0\n"cup",9,0,0\n')
+        found = read_labels(tmp_path / "classes.txt")
+        assert (found.names, found.colours) == (("ground, wet", "cup"), ((0, 0, 0), (9, 0, 0)))
 
     def test_negative_ids_to_ignore(self, tmp_path: Path, tiny_file: Path, call: Call) -> None:
         stored(tmp_path, HALF)

@@ -97,6 +97,49 @@ class TestTables:
         assert told(found.test, KINDS) == {"im/9.jpg": "dog"}
         assert (len(found.train.labels), found.found.val) == (7, "given")
 
+    @pytest.mark.parametrize("head", ["sep=,\n", '"sep=;"\n# made by hand\n'])
+    def test_lines_before_the_columns(self, tmp_path: Path, head: str) -> None:
+        lay(tmp_path, *NAMES)
+        rows = (f"{i},{KINDS[i % 2]}" for i in range(10))
+        table(tmp_path / "train.csv", f"{head}id,label", rows)
+        assert every(find_images(tmp_path)) == WANTED
+
+    @pytest.mark.parametrize(
+        ("form", "said"),
+        [
+            ("path,label,label", "has the column 'label' twice"),
+            (
+                "path,label",
+                r"a row of 3 values under 2 columns, .*; put values that hold ',' in double",
+            ),
+            (
+                "url,label,more",
+                "train.csv has the columns url, label, more and none of images: call",
+            ),
+        ],
+    )
+    def test_why_a_table_is_none_is_said(self, tmp_path: Path, form: str, said: str) -> None:
+        """Of two columns of one name the last counted, and what is beyond the columns was left out."""
+        lay(tmp_path, *NAMES)
+        rows = (f"{i}.jpg,{KINDS[i % 2]},{KINDS[i // 5]}" for i in range(10))
+        table(tmp_path / "train.csv", form, rows)
+        with pytest.raises(
+            DataError, match=rf"has one class, 'im'; at least two are needed; .*{said}"
+        ):
+            find_images(tmp_path)
+
+    def test_splits_in_other_words(self, tmp_path: Path) -> None:
+        lay(tmp_path, *NAMES)
+        table(
+            tmp_path / "list.csv",
+            "id,label,split",
+            (f"{i},{KINDS[i % 2]},{i % 3}" for i in range(10)),
+        )
+        with pytest.raises(
+            DataError, match="has the values 0, 1, 2 in the column 'split'; write train"
+        ):
+            find_images(tmp_path)
+
     def test_is_valid(self, tmp_path: Path) -> None:
         lay(tmp_path, *NAMES)
         rows = [f"{i},{KINDS[i % 2]},{i > 7}" for i in range(10)]

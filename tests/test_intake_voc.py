@@ -179,12 +179,16 @@ class TestReported:
         ):
             find_splits(tmp_path)
 
-    @pytest.mark.parametrize("form", ["namespace", "utf-16", "latin-1"])
+    @pytest.mark.parametrize("form", ["namespace", "utf-16", "latin-1", "capitals"])
     def test_xml_of_other_forms(self, tmp_path: Path, form: str) -> None:
         for file in (voc(tmp_path) / "Annotations").glob("*.xml"):
             text = file.read_text()
             if form == "namespace":
                 file.write_text(text.replace("<annotation>", '<annotation xmlns="http://x">'))
+            elif form == "capitals":
+                file.write_text(
+                    text.replace("annotation>", "Annotation>").replace("bndbox", "BndBox")
+                )
             elif form == "utf-16":
                 file.write_bytes(text.encode("utf-16"))
             else:

@@ -61,6 +61,7 @@ class TestYolo:
             ("names: cup\n", "is 'cup'; it must be a list of names"),
             ("names: {a: cup, b: pen}\n", "are numbered a, b; number them from 0"),
             ("names: {0: cup, 2: pen}\n", "are numbered 0, 2; number them from 0"),
+            ("nc: 3\nnames: [cup, pen]\n", "has nc: 3 and 2 names; correct one"),
             ("names: [cup, cup]\n", "have the name 'cup' twice"),
         ],
     )  # fmt: skip
@@ -68,6 +69,16 @@ class TestYolo:
         root = yolo(tmp_path, "images/{split}", "labels/{split}", listed=listed)
         with pytest.raises(DataError, match=said):
             find(str(root), DetectOptions(), seed=0)
+
+    def test_names_that_yaml_takes_for_others(self, tmp_path: Path) -> None:
+        root = yolo(tmp_path, "images/{split}", "labels/{split}", listed="names: [yes, 1.10]\n")
+        assert find(str(root), DetectOptions(), seed=0).classes == ("yes", "1.10")
+
+    def test_images_that_the_yaml_does_not_name_are_reported(self, tmp_path: Path) -> None:
+        listed = f"path: {tmp_path}\ntrain: images/../images/train\n{NAMES}"
+        root = yolo(tmp_path, "images/{split}", "labels/{split}", listed=listed)
+        notes = find(str(root), DetectOptions(), seed=0).found.notes
+        assert "train: not used: 3 images that data.yaml does not name" in notes
 
     def test_key_points_after_a_box_are_passed_over(self, tmp_path: Path) -> None:
         line = "1 0.5 0.5 0.5 0.5 0.1 0.1 2 0.9 0.9 2"
@@ -111,6 +122,7 @@ class TestYolo:
             ("2 .5 .5 .5 .5", "the class 2, and there are 2"),
             ("1 .5 .5 .5 .5 .9", "it must be 'class cx cy width height'"),
             ("cup .5 .5 .5 .5", "it must be 'class cx"),
+            ("0 .5 .5 .4 .4 .3 .3 2 .6 .6 2", "has 10 numbers, .* write kpt_shape into the yaml file"),
         ],
     )  # fmt: skip
     def test_lines_that_are_no_box(self, tmp_path: Path, line: str, said: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,19 @@ def test_it_narrows_the_start_and_meets_the_target(
     assert found["allocation"]["cuts"]
     assert found["allocation"]["shipped"] in ("found", "uniform")
     assert found["uniform"]["width"] < 1
+
+
+def test_weights_of_another_task_to_compare_with_are_refused_at_once(
+    start: Path, pictures: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(start, other)
+    record = json.loads((start / "run.json").read_text())
+    boxes = {"task": "detect", "wrapper": {"extra": []}}
+    (other / "run.json").write_text(json.dumps({**record, **boxes}))
+    with pytest.raises(InputError, match="a network of the task detect, whose backbone lacks the"):
+        search(pictures, start=str(start), also=[str(other)], out=tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("target", ["1us", "1%"])

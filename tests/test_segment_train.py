@@ -357,6 +357,7 @@ class TestRun:
             (("--precision", "int4"), "there is no precision 'int4'; known are fp32"),
             (("--pixels",), "--pixels is an option of the task classify, and this is segment"),
             (("--size", "4x"), "'4x' is not a size"),
+            (("--size", "999999x999"), "999999x999 has more pixels than 8192 x 8192"),
             (("--decode",), "--decode is an option of the task detect, and this is segment"),
             (("--precision", "int8", "--data", "NONE"), "NONE has no pictures; pass a folder"),
         ],

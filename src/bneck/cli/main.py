@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Sequence
+from errno import ENAMETOOLONG
 from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
@@ -18,6 +21,7 @@ from bneck.devices.installed import extra_of
 from bneck.specs.errors import InputError, RefusedElsewhere
 from bneck.tasks.registry import tasks
 
+_EMPTY = re.compile(r"--[a-z-]+=\s*")
 STOPPED = 130  # what Ctrl-C ends in
 FIRST = """\
 bneck fits a vision network to your images and your device. What to do first:
@@ -133,18 +137,34 @@ for command in (
 app.command("import")(weights.import_weights)
 
 
+def _check_empty(given: Sequence[str]) -> None:
+    """Raise InputError for an empty argument, which is what a shell makes of a variable that is not set."""
+    for before, one in zip(("bneck", *given), given, strict=False):
+        if not one.strip() or _EMPTY.fullmatch(one):
+            where = one if one.strip() else f"after {before}"
+            raise InputError(f"the argument {where} is empty; give a value, or leave it out")
+
+
 def run() -> None:
     """The entry point: errors of the user's making end in one sentence and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
+        _check_empty(sys.argv[1:])
         code = app(standalone_mode=False)
         said = ""
     except Stopped as stop:
         code, said = STOPPED, "; ".join(["stopped", *stop.args])
     except InputError as error:
         code, said = 2, "" if isinstance(error, RefusedElsewhere) else str(error)
+    except OSError as error:
+        if error.errno != ENAMETOOLONG:
+            raise
+        code, said = (
+            2,
+            f"a path has {len(str(error.filename))} characters, too long for a file; check it",
+        )
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         extra = extra_of(module)

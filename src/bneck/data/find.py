@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bneck.data.builtin import fashion_sources
 from bneck.data.folders import Item, Listing, list_images, look_alike
-from bneck.data.intake.image_table import find_tables
+from bneck.data.intake.image_table import find_tables, naming_faults
 from bneck.data.intake.named import Classes, Named, class_order, find_named
 from bneck.data.shards import is_sharded, read_shards
 from bneck.data.sources import Source, Sources, file_source, with_splits
@@ -41,7 +41,8 @@ def find_images(data: str | Path | None, *, val_share: float = 0.2, seed: int = 
         return read_tables(path, val_share=val_share, seed=seed).settled()
     if (named := find_named(path)) is not None:
         return of_named(named, path, val_share=val_share, seed=seed).settled()
-    found = of_listing(list_images(path, val_share=val_share, seed=seed)).settled()
+    with naming_faults(path):
+        found = of_listing(list_images(path, val_share=val_share, seed=seed)).settled()
     if tables := [table.path.name for table in find_tables(path)]:
         note = f"not used: {few(tables)}, as the folders tell the classes"
         found = replace(found, found=replace(found.found, notes=(*found.found.notes, note)))

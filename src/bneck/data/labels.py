@@ -11,7 +11,7 @@ from typing import Any
 from bneck.data.folders import DataError, Item, class_folders
 from bneck.data.intake.csv_rows import csv_rows
 from bneck.data.intake.image_files import ImageFiles
-from bneck.data.intake.image_table import PATH_COLUMNS, listed_file, whole
+from bneck.data.intake.image_table import PATH_COLUMNS, listed_file, naming_faults, whole
 from bneck.data.intake.named import Named, find_named
 from bneck.data.intake.texts import read_text
 
@@ -130,7 +130,8 @@ def labelled_images(
     named = None if listed is not None else find_named(root)
     if listed is not None or (table.is_file() and not _own_names(named, table)):
         return Labelled(items=_listed(root, table, known or {}))
-    folders = class_folders(root) if named is None else named.split(split, root)
+    with naming_faults(root):
+        folders = class_folders(root) if named is None else named.split(split, root)
     index = places(tuple(folders))
     return Labelled(
         items=tuple(

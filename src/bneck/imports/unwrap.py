@@ -126,7 +126,8 @@ def _tensors(path: Path, held: Any) -> State:
                 f"{path} holds a {type(value).__name__} under {name!r}; it must hold a state dict, "
                 "tensors by name"
             )
-        if value.is_quantized:
+        whole = not (value.is_floating_point() or value.is_complex() or value.is_meta)
+        if value.is_quantized or (whole and name.endswith("weight")):
             raise InputError(
                 f"{path} holds quantized tensors (its first: {name}), as torch's own int8 networks do; "
                 "import the float weights that they were made from, or an int8 TFLite file"

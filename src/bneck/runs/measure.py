@@ -18,7 +18,7 @@ from bneck.records.measurement import Measurement
 from bneck.records.run import RunFolder, task_run
 from bneck.runs.answers import image_size
 from bneck.runs.load import of_task, task_of, wrapper_of
-from bneck.specs.errors import InputError
+from bneck.specs.errors import InputError, few
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, load
 from bneck.specs.transforms import rename
@@ -86,6 +86,12 @@ def measure(
     ]
     # A file runs once, however many runtimes and precisions there are for the others.
     candidates = list(dict.fromkeys(candidates))
+    if precisions != ["fp32"] and not any(one.precision in precisions for one in candidates):
+        own = few(sorted({one.precision for one in candidates}))
+        raise InputError(
+            f"a precision of {few(precisions)} is asked for, and the files are measured as they are, in {own}; "
+            "leave --precision out, or export a file in it"
+        )
     large = any(one.size[1] * one.size[2] >= LARGE for one in candidates)
     protocol = replace(PATIENT if large else Protocol(), threads=threads, rounds=rounds)
     return measure_candidates(

@@ -24,8 +24,9 @@ from bneck.runs.load import Trained, task_of, trained, without_weights
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load, resolve
+from bneck.specs.transforms import fix_skips, with_resolution
 from bneck.specs.wrapper import PLAIN, Wrapper
-from bneck.tasks.contract import Data, Task
+from bneck.tasks.contract import Data, Dataset, Task
 from bneck.tasks.options import Keep
 from bneck.training.processes import ALONE, ProcessGroup
 from bneck.training.settings import Settings
@@ -117,6 +118,20 @@ def compatible(chosen: Task, spec: NetSpec, start: Path) -> NetSpec:
         )
     held = load(folder.spec)
     return replace(spec, padding=held.padding, bn_eps=held.bn_eps)
+
+
+def comparable(
+    chosen: Task, options: Any, dataset: Dataset, wrapper: Wrapper, resolution: int, start: Path
+) -> NetSpec:
+    """The network of other weights, to be compared with one in this wrapper at this resolution.
+
+    Raises:
+        InputError: the weights are of another task, or the network cannot stand in the wrapper.
+    """
+    spec, _ = chosen.arrange(str(start), options, dataset)
+    spec = fix_skips(with_resolution(compatible(chosen, spec, start), resolution))
+    wrapper.network(spec)
+    return spec
 
 
 def fitting(chosen: Task, spec: NetSpec, wrapper: Wrapper, start: Start, *, advice: str) -> NetSpec:

@@ -16,6 +16,8 @@ Size: TypeAlias = int | tuple[int, int]
 PADDINGS: tuple[str, ...] = get_args(Padding)
 GATES: tuple[str, ...] = get_args(Gate)
 
+MOST_RESOLUTION = 8192  # of an input, whose images of 0.2 GB each are decoded several at a time
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetSpec:
@@ -45,6 +47,10 @@ class NetSpec:
                 f"name is {self.name!r}; it must be text (in a spec file: in quotes) and not blank"
             )
         check_sizes(resolution=self.resolution, channels=self.channels, classes=self.classes)
+        if self.resolution > MOST_RESOLUTION:
+            raise SpecError(
+                f"resolution is {self.resolution}; it must be at most {MOST_RESOLUTION}"
+            )
         for name, known in (("padding", PADDINGS), ("se_gate", GATES)):
             if (chosen := getattr(self, name)) not in known:
                 raise SpecError(f"{name} is {chosen!r}; allowed are {', '.join(known)}")

@@ -17,7 +17,7 @@ class Normalisation:
     """The input is (pixel - mean) / std, by channel (red green blue), for pixels from 0 to 1.
 
     Raises:
-        SpecError: not three finite numbers each, or a std that is not above 0.
+        SpecError: not three finite numbers each, a std that is not above 0, or one of them above 1.
     """
 
     mean: Triple
@@ -28,6 +28,12 @@ class Normalisation:
             object.__setattr__(self, name, _triple(name, getattr(self, name)))
         if min(self.std) <= 0:
             raise SpecError(f"std is {self.std}; each of the three numbers must be above 0")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if max(values) > 1:
+                raise SpecError(
+                    f"{name} is {values}, as if of pixels from 0 to 255; pixels are from 0 to 1, so divide it "
+                    "by 255"
+                )
 
     def as_json(self) -> dict[str, list[float]]:
         """Plain values for a json file."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from bneck.specs.errors import InputError
+from bneck.specs.network import MOST_RESOLUTION
 
 if TYPE_CHECKING:
     from bneck.tasks.contract import Task
@@ -214,7 +215,13 @@ def parse_size(text: str) -> Size:
     match = re.fullmatch(r"([1-9]\d{0,5})(?:[xX]([1-9]\d{0,5}))?", text.strip())
     if match is None:
         raise InputError(f"{text!r} is not a size; write HEIGHTxWIDTH in pixels, as in 512x1024")
-    return int(match[1]), int(match[2] or match[1])
+    height, width = int(match[1]), int(match[2] or match[1])
+    if height * width > MOST_RESOLUTION**2:
+        raise InputError(
+            f"a size of {text.strip()} has more pixels than {MOST_RESOLUTION} x {MOST_RESOLUTION}, the most "
+            "that can be worked with; choose a smaller one"
+        )
+    return height, width
 
 
 def sized(value: Any) -> Size | None:

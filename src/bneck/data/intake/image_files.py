@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 from urllib.parse import unquote
 
 from bneck.data.intake.walk import SUFFIXES, images_below
@@ -31,9 +32,13 @@ class ImageFiles:
         self.left: Counter[str] = Counter()
         self._names: dict[str, list[Path]] | None = None
         self._stems: dict[str, list[Path]] = {}
+        self._alike: dict[str, list[Path]] = {}
 
     def named(self, name: str, near: Path | None = None) -> Path | None:
-        """The file of a name, which may have back slashes, folders that are not there, or %20 for a blank."""
+        """The file of a name, which may have back slashes, folders that are not there, or %20 for a blank.
+
+        Where there is none, one that differs in capitals or Unicode form alone, as on a Mac or in Windows.
+        """
         for spelled in dict.fromkeys(
             (name, name.replace("\\", "/"), unquote(name.replace("\\", "/")))
         ):
@@ -45,7 +50,8 @@ class ImageFiles:
                         return folder / end
             if parts and (found := self._nearest(self._index().get(parts[-1], []), near)):
                 return found
-        return None
+        last = name.replace("\\", "/").rsplit("/", 1)[-1]
+        return self._nearest(self._alike.get(_plain(last), []), near)
 
     def of_stem(self, stem: str, near: Path) -> Path | None:
         """The image of a stem, whatever its suffix, that lies nearest to its annotation file."""
@@ -62,6 +68,7 @@ class ImageFiles:
             for path in images_below(self.root, self.left):
                 self._names.setdefault(path.name, []).append(path)
                 self._stems.setdefault(path.stem, []).append(path)
+                self._alike.setdefault(_plain(path.name), []).append(path)
         return self._names
 
     def _nearest(self, paths: Sequence[Path], near: Path | None) -> Path | None:
@@ -74,6 +81,10 @@ class ImageFiles:
         shared = [len(own & set(path.relative_to(self.root).parts[:-1])) for path in paths]
         best = max(shared)
         return paths[shared.index(best)] if shared.count(best) == 1 else None
+
+
+def _plain(name: str) -> str:
+    return normalize("NFC", name).casefold()
 
 
 def stem_of(name: str) -> str:

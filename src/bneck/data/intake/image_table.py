@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
@@ -36,6 +36,7 @@ _SPLITS = (
     "usage",
     "is_valid",
 )
+_SPLIT_ALONE = ("split", "subset", "partition", "is_valid")  # which mean nothing else
 _BOXES = {"xmin", "ymin", "xmax", "ymax"}  # a table of objects, of which an image has several
 _VALID = {"true": "val", "1": "val", "false": "train", "0": "train"}  # of is_valid
 _WHOLE = re.compile(r"(\d+)(\.0*)?")  # a spreadsheet may write 1.0
@@ -113,6 +114,11 @@ class Table:
                     f"{self.path} has {odd!r} in the column {column!r}, next to train, val or test; write one "
                     "of these in each row"
                 )
+            if column in _SPLIT_ALONE and len(several := sorted(set(values))) > 1:
+                raise DataError(
+                    f"{self.path} has the values {few(several)} in the column {column!r}; write train, val or "
+                    "test in each row, or delete the column"
+                )
         return [self.split] * len(self.rows)
 
     def _labels(self, images: str) -> list[str]:
@@ -141,9 +147,17 @@ class Table:
 
 def find_tables(root: Path) -> list[Table]:
     """Tables of images in a folder and in its folders of splits; samples of answers are none."""
-    inside = subfolders(root)
-    places = [root, *(path for name, path in inside.items() if only_a_split(name))]
-    return [table for place in places for table in _tables(root, place)]
+    return [table for place, path in _files(root) if (table := _table(root, place, path))]
+
+
+@contextmanager
+def naming_faults(root: Path) -> Iterator[None]:
+    """A refusal of the images in a folder says, too, why no table in it tells their classes."""
+    try:
+        yield
+    except DataError as error:
+        why = next((fault for _, path in _files(root) if (fault := _fault(path))), "")
+        raise (DataError(f"{error}; {why}") if why else error) from None
 
 
 def whole(value: str) -> int | None:
@@ -172,17 +186,37 @@ def listed_file(images: ImageFiles, name: str, near: Path) -> Path | None:
     return found
 
 
-def _tables(root: Path, place: Path) -> Iterator[Table]:
-    for path in sorted(place.iterdir()):
-        if path.suffix.lower() not in (".csv", ".tsv") or is_hidden(path.name):
-            continue
-        if "submission" in words(path.stem):
-            continue
-        with suppress(DataError):  # another program's, or not text
-            rows = csv_rows(path)
-            if rows and any(c in rows[0] for c in PATH_COLUMNS) and not _BOXES.issubset(rows[0]):
-                folder = place.name if place != root else ""
-                yield Table(path, split_of(path.stem) or split_of(folder) or "", rows)
+def _files(root: Path) -> Iterator[tuple[Path, Path]]:
+    """Files that may be tables of images, each after its folder."""
+    if not root.is_dir():
+        return
+    inside = subfolders(root)
+    for place in (root, *(path for name, path in inside.items() if only_a_split(name))):
+        for path in sorted(place.iterdir()):
+            named = path.suffix.lower() in (".csv", ".tsv") and not is_hidden(path.name)
+            if named and "submission" not in words(path.stem):
+                yield place, path
+
+
+def _table(root: Path, place: Path, path: Path) -> Table | None:
+    with suppress(DataError):  # another program's, or not text
+        rows = csv_rows(path)
+        if rows and any(c in rows[0] for c in PATH_COLUMNS) and not _BOXES.issubset(rows[0]):
+            folder = place.name if place != root else ""
+            return Table(path, split_of(path.stem) or split_of(folder) or "", rows)
+    return None
+
+
+def _fault(path: Path) -> str:
+    """Why a csv file is no table of images, "" where it is one or holds nothing."""
+    try:
+        rows = csv_rows(path)
+    except DataError as error:
+        return str(error)
+    if not rows or any(column in rows[0] for column in PATH_COLUMNS):
+        return ""
+    heads = few([head for head in rows[0] if head])
+    return f"{path.name} has the columns {heads} and none of images: call that column 'path'"
 
 
 def _one_hot(columns: Mapping[str, Sequence[str]]) -> list[str]:

@@ -164,11 +164,21 @@ def _only_holder(place: Path, inside: Classes) -> Path | None:
 
 
 def _check_variants(place: Path, classes: Classes) -> None:
-    """Raise DataError where the folders hold the same folders: splits or folds, or variants of a dataset."""
+    """Raise DataError where folders hold folders of the same names: splits, folds or variants of a dataset.
+
+    Either each of them holds the same, or one holds those next to it, as `augmented/cat` next to `cat`.
+    """
     inner = [
         tuple(name for name, path in subfolders(folder).items() if has_images(path))
         for folder in classes.values()
     ]
+    for holder, names in zip(classes, inner, strict=True):
+        if len(same := [name for name in names if name in classes and name != holder]) > 1:
+            raise DataError(
+                f"{place} has the folders {few(same)}, and {holder!r} next to them holds folders of these "
+                f"names too, so that it is no class of its own; move its images into these folders, or "
+                f"move it out of {place}"
+            )
     if len(inner) < 2 or len(inner[0]) < 2 or len(set(inner)) > 1:
         return
     raise DataError(

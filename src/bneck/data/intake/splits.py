@@ -13,7 +13,17 @@ T = TypeVar("T")
 # In the order in which the first counts where a dataset has several.
 WORDS: Mapping[Split, tuple[str, ...]] = {
     "train": ("train", "training", "trn", "trainval"),
-    "val": ("val", "valid", "validation", "dev", "devel", "development", "eval", "evaluation"),
+    "val": (
+        "val",
+        "valid",
+        "validation",
+        "validate",
+        "dev",
+        "devel",
+        "development",
+        "eval",
+        "evaluation",
+    ),
     "test": ("test", "testing", "tst", "holdout"),
 }
 # What stands next to them, or is grown together with them, without another meaning.

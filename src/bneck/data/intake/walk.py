@@ -80,26 +80,44 @@ def walk(folder: Path, left: Counter[str] | None = None) -> Iterator[Path]:
     Raises:
         DataError: a folder cannot be listed.
     """
-
-    def stop(error: OSError) -> None:
-        raise _unreadable(folder, error) from None
-
     seen: set[str] = set()
-    for place, inner, files in os.walk(folder, onerror=stop, followlinks=True):
+    waiting = [str(folder)]
+    while waiting:
+        place = waiting.pop()
         real = os.path.realpath(place)
         if real in seen:  # a link to a folder above would be walked for ever
-            inner[:] = []
             continue
         seen.add(real)
+        try:
+            inner, files = _inside(place)
+        except OSError as error:
+            raise _unreadable(folder, error) from None
         small = [name for name in inner if name.lower() in _THUMBNAILS]
         if small and any(map(is_image, files)):
             if left is not None:
                 left[THUMBNAILS] += sum(
                     len(images_below(Path(place, name), Counter())) for name in small
                 )
-            inner[:] = [name for name in inner if name not in small]
-        inner[:] = sorted(name for name in inner if not is_hidden(name))
+            inner = [name for name in inner if name not in small]
+        inner = sorted((name for name in inner if not is_hidden(name)), reverse=True)
+        waiting += [os.path.join(place, name) for name in inner]
         yield from (Path(place, name) for name in files if not is_hidden(name))
+
+
+def _inside(place: str) -> tuple[list[str], list[str]]:
+    """Names of folders and of files in a folder; pipes and devices are neither: reading one may never end."""
+    inner, files = [], []
+    with os.scandir(place) as entries:
+        for entry in entries:
+            try:
+                folder, file = entry.is_dir(), entry.is_file()
+            except OSError:  # a link to itself, which reading reports
+                folder, file = False, True
+            if folder:
+                inner.append(entry.name)
+            elif file or entry.is_symlink():
+                files.append(entry.name)
+    return inner, files
 
 
 def images_below(folder: Path, left: Counter[str] | None = None) -> list[Path]:

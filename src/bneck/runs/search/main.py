@@ -24,7 +24,7 @@ from bneck.runs.search.settings import (
     target_ms,
     tuning,
 )
-from bneck.runs.start import Start, find_start, fitting
+from bneck.runs.start import Start, comparable, find_start, fitting
 from bneck.runs.train import data_path
 from bneck.specs.errors import InputError
 from bneck.tasks.contract import Dataset, Task
@@ -118,11 +118,14 @@ def search(
             chosen, spec, wrapper, begin,
             advice="leave --seed-network out to narrow the network of the weights",
         )  # fmt: skip
+    others = [_told(one, None, progress) for one in also]
+    for one in others:  # which else would be refused when all else is trained
+        comparable(chosen, own, dataset, wrapper, spec.resolution, one.folder)
     trainings = _trainings(chosen, dataset, started=begin is not None, seed=seed, epochs=epochs)
     settings = SearchSettings(
         task=chosen.name, options=own, seed_network=network, resolution=spec.resolution,
         targets=targets, lose=lose, retrain=retrain,
-        also=tuple(_told(one, None, progress).text for one in also), **narrowing, **trainings,
+        also=tuple(one.text for one in others), **narrowing, **trainings,
         heldout=HELDOUT, repeats=repeats, seed=seed, workers=cores() if workers is None else workers,
         blocks=_block_settings(blocks, trainings["training"].epochs) if from_scratch else None,
         device=device, runtime=runtime, precision=precision, threads=threads, cluster=cluster,

@@ -22,6 +22,7 @@ from bneck.data.sources import Source, file_source
 from bneck.records.imported import class_places
 from bneck.records.progress import Progress
 from bneck.specs.errors import InputError, few
+from bneck.specs.network import MOST_RESOLUTION
 from bneck.tasks.classify.classes import IMAGENET, by_name
 from bneck.tasks.classify.dataset import find, read_central
 from bneck.tasks.classify.scoring import evaluate as score
@@ -57,8 +58,8 @@ def evaluate(
     """
     crop, how = _crop(options.crop, record)
     side = answers.spec.resolution if options.resolution is None else options.resolution
-    if side < 1:
-        raise InputError(f"resolution is {side}; it must be a whole number of at least 1")
+    if not 1 <= side <= MOST_RESOLUTION:
+        raise InputError(f"resolution is {side}; it must be from 1 to {MOST_RESOLUTION}")
     listed = None if options.labels is None else Path(options.labels)
     own = (record.get("data") or {}).get("path")
     read: Read = partial(read_crop, side=side, crop=crop, **how)

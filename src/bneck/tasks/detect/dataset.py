@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from bneck.data.folders import Found
+from bneck.data.folders import Found, look_alike
 from bneck.data.images import set_bits
 from bneck.data.read import read_images
 from bneck.records.files import write_bytes
@@ -90,7 +90,12 @@ def find(data: str | None, options: Any, *, seed: int) -> AnnotatedImages:
     parts = {"train": train, "val": val}
     dropped = sum(len(part.dropped) for part in parts.values())
     told = [f"{name}: {note}" for name, part in parts.items() for note in part.notes]
-    notes = [*splits.notes, *told, *["test is left alone"] * ("test" in splits.readers)]
+    notes = [
+        *splits.notes,
+        *told,
+        *look_alike(train.classes),
+        *["test is left alone"] * ("test" in splits.readers),
+    ]
     if not objects(val):
         notes.append("val has no boxes, so mAP is undefined")
     return AnnotatedImages(
@@ -124,6 +129,8 @@ def aligned(
 ) -> Annotated:
     """Annotated images with their classes numbered as those wanted, by name; some may be missing.
 
+    Classes without boxes that are not wanted are left out.
+
     `ids` are the categories' ids then, None keeps the file's.
 
     Raises:
@@ -131,12 +138,20 @@ def aligned(
     """
     if tuple(annotated.classes) == tuple(classes):
         return annotated
-    if unknown := [name for name in annotated.classes if name not in classes]:
+    used = {int(label) for picture in annotated.pictures for label in picture.labels}
+    kept = [
+        (name, number)
+        for number, name in enumerate(annotated.classes, 1)
+        if number in used or name in classes
+    ]
+    if unknown := [name for name, _ in kept if name not in classes]:
         raise InputError(
             f"{annotated.file} has the classes {few(unknown)}, and {where} has {few(classes)}; they must be "
             "the same: rename them, or take their boxes out"
         )
-    numbers = np.array([0, *(list(classes).index(name) + 1 for name in annotated.classes)])
+    numbers = np.zeros(1 + len(annotated.classes), np.int64)
+    for name, number in kept:
+        numbers[number] = list(classes).index(name) + 1
     pictures = tuple(replace(one, labels=numbers[one.labels]) for one in annotated.pictures)
     if ids is None:
         own = dict(zip(annotated.classes, annotated.ids, strict=True))

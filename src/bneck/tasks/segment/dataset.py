@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bneck.data.folders import look_alike
 from bneck.data.memory import room
 from bneck.data.read import read_images
 from bneck.records.files import write_json
@@ -20,6 +21,7 @@ from bneck.specs.errors import InputError, few
 from bneck.specs.network import NetSpec
 from bneck.tasks.data import Answers, Data, Dataset, Indices, Learning, Left, Opened, Scores, Size
 from bneck.tasks.options import sized
+from bneck.tasks.segment.intake.encoding import check_like
 from bneck.tasks.segment.loss import divergence, loss
 from bneck.tasks.segment.masks import Labels
 from bneck.tasks.segment.pairs import Scenery, list_pairs
@@ -60,6 +62,8 @@ def find(data: str | None, options: Any, *, seed: int) -> MaskedImages:
     assert data is not None  # None is for tasks with built-in images
     root, listed = Path(data), None if options.classes is None else Path(options.classes)
     scenery = list_pairs(root, classes=listed, ignore=options.ignore, seed=seed)
+    train, val = ([pair.mask for pair in scenery.split(name)] for name in ("train", "val"))
+    check_like(scenery.labels, train, val)
     size = sized(options.size)
     if size is None:
         first = Scenes(scenery.split("train")[:1], scenery.labels).read(0)[1]
@@ -73,7 +77,8 @@ def find(data: str | None, options: Any, *, seed: int) -> MaskedImages:
             "layout": scenery.layout, "labels": labels_record(scenery.labels), "shape": list(size),
             "crop": list(crop),
         },
-        found=scenery.found, bits=scenery.bits,
+        found=replace(scenery.found, notes=(*scenery.found.notes, *look_alike(scenery.labels.names))),
+        bits=scenery.bits,
     )  # fmt: skip
 
 

@@ -126,12 +126,13 @@ class Scenes:
                 "the class list and --ignore"
             )
         if (
-            ignored and classes > 1 and (pixels > 0).sum() == 1
-        ):  # as objects that are taken for ignored
+            classes > 1 and (pixels > 0).sum() == 1
+        ):  # as objects that are ignored, or in alpha alone
             only = self.labels.names[int(pixels.argmax())]
+            either = "ignored or " if ignored else ""
             raise DataError(
-                f"all pixels of all {len(self)} masks are ignored or of the class {only!r}, so there is "
-                "nothing to learn; check the class list and --ignore"
+                f"all pixels of all {len(self)} masks are {either}of the class {only!r}, so there is nothing "
+                f"to learn (the first is {self.pairs[0].mask}); check the masks, the class list and --ignore"
             )
         return Survey(pixels, tuple(empty))
 

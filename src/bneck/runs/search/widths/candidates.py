@@ -17,10 +17,10 @@ from bneck.runs.search.latency import Latencies
 from bneck.runs.search.run import Run
 from bneck.runs.search.trials import job_for
 from bneck.runs.search.widths.seed import begun, teacher_of
-from bneck.runs.start import compatible, find_start
+from bneck.runs.start import comparable, find_start
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
-from bneck.specs.transforms import fix_skips, rename, with_resolution
+from bneck.specs.transforms import rename, with_resolution
 from bneck.training.settings import Settings
 
 PIXELS, LEAST_PIXELS = 8, 32  # steps of a lower resolution, and the lowest
@@ -122,9 +122,7 @@ def _another(
     task, settings = run.task, run.settings
     dataset = task.find(run.data, settings.options, seed=settings.seed)
     folder = find_start(start, None, run.progress).folder
-    spec, _ = task.arrange(str(folder), settings.options, dataset)
-    spec = fix_skips(with_resolution(compatible(task, spec, folder), settings.resolution))
-    run.wrapper.network(spec)  # refuses what cannot stand in it
+    spec = comparable(task, settings.options, dataset, run.wrapper, settings.resolution, folder)
     ms = latencies.measured_ms(spec)
     if ms > limit_ms:
         run.progress.say(

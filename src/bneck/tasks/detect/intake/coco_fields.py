@@ -11,6 +11,7 @@ from bneck.data.intake.walk import DataError
 
 LISTS = ("images", "annotations", "categories")
 BACKGROUND = ("__background__", "_background_", "background")
+MOST_ID = 1 << 62  # beyond which ids, as of hashes, get new numbers, which 64 bits hold
 Entry = dict[str, Any]
 
 
@@ -63,17 +64,27 @@ def number(value: Any) -> float | None:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # a whole number beyond all floats
+        return None
 
 
 def _key(value: Any) -> int | str | None:
-    """An id as it is compared: 7, 7.0 and "7" are one."""
+    """An id as it is compared: 7, 7.0 and "7" are one. What is no 64-bit number is taken as text."""
     if isinstance(value, str) and not value.strip().isdecimal():
         return value or None
-    found = number(value)
-    return int(found) if found is not None and found == int(found) else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        found = value
+    elif isinstance(value, str):
+        found = int(value)
+    elif (told := number(value)) is None or told != int(told):
+        return None
+    else:
+        found = int(told)
+    return found if abs(found) < MOST_ID else str(found)
 
 
 def _numbered(entries: Sequence[Any], part: str, path: Path) -> dict[int | str, Entry]:
@@ -119,6 +130,10 @@ def _points(polygons: Any) -> Iterator[tuple[float, float]]:
             yield from zip(plain[::2], plain[1::2], strict=False)
 
 
+def _text(name: Any) -> str:
+    return "" if name is None else str(name).strip()
+
+
 def _flag(value: Any) -> int:
     return (
         int(value.strip().lower() in ("1", "true", "yes"))
@@ -142,7 +157,7 @@ def _classes(categories: list[Entry], entries: Sequence[Entry], path: Path) -> l
         if one["id"] in used
         or not (one.get("name") in groups or (one["id"] == 0 and one.get("name") in BACKGROUND))
     ]  # fmt: skip
-    names = [str(one.get("name", one["id"])).strip() for one in kept]
+    names = [_text(one.get("name")) or str(one["id"]) for one in kept]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise DataError(f"{path}: two categories are called {twice!r}; rename one")
     return [{**one, "name": name} for one, name in zip(kept, names, strict=True)]

@@ -12,11 +12,15 @@ from bneck.tasks.detect.intake.coco import Annotated, annotated
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A box [x, y, width, height] in pixels of a class; `crowd`: neither trained on nor counted as a miss."""
+    """A box [x, y, width, height] in pixels of a class; `crowd`: neither trained on nor counted as a miss.
+
+    `polygon`: it is the one around a polygon.
+    """
 
     name: str
     bbox: tuple[float, float, float, float]
     crowd: bool = False
+    polygon: bool = False
 
 
 @dataclass(frozen=True, slots=True)

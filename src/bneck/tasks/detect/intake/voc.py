@@ -102,7 +102,8 @@ def _is_voc(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            return b"<annotation" in file.read(LOOKED_AT).replace(b"\0", b"")  # of UTF-16
+            start = file.read(LOOKED_AT).replace(b"\0", b"")  # of UTF-16
+            return b"<annotation" in start.lower()
     except OSError:
         return True  # reading it says why
 
@@ -191,7 +192,7 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         tree = ElementTree.fromstring(_text_of(path))
         for element in tree.iter():
-            element.tag = element.tag.rpartition("}")[2]  # without a namespace
+            element.tag = element.tag.rpartition("}")[2].lower()  # without a namespace
         sides = [number(tree.findtext(f"size/{side}", "").strip()) for side in ("width", "height")]
         # Some tools write 0 for what they do not know; the image file will say it.
         size = (int(sides[0]), int(sides[1])) if sides[0] and sides[1] else None

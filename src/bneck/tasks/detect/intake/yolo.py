@@ -82,10 +82,18 @@ def read_yolo(root: Path, listed: Path | None = None) -> dict[str, Annotated]:
     if not names:
         names = [str(number) for number in range(1 + max(int(box.name) for box in boxes))]
     read = {}
+    used = _real([path for paths in splits.values() for path in paths])
+    spare = len(_real(images.all()) - used)
     for split, marked in found.items():
         one = annotated_of(names, marked, listed or root)
         bare = sum(_label_of(root, path, texts) is None for path in splits[split])
         notes = [f"{bare} images have no label file"] if bare else []
+        if polygons := sum(box.polygon for image in marked for box in image.boxes):
+            notes.append(f"{polygons} polygons are taken as the boxes around them")
+        if spare and split == "train":
+            notes.append(
+                f"not used: {spare} images that {listed.name if listed else root} does not name"
+            )
         read[split] = replace(one, notes=(*one.notes, *notes))
     _check_centres([picture for one in read.values() for picture in one.pictures], root)
     return read
@@ -111,7 +119,8 @@ def _check_centres(pictures: Sequence[Picture], where: Path) -> None:
 
 def _settings(path: Path) -> Mapping[str, Any]:
     try:
-        found = yaml.safe_load(read_text(path, "the list"))
+        # Scalars stay text: as yaml has them, names such as no, on and 1.10 would become others.
+        found = yaml.load(read_text(path, "the list"), Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} is not yaml: {reason}; correct it, or move it elsewhere") from None
@@ -121,6 +130,11 @@ def _settings(path: Path) -> Mapping[str, Any]:
 def _names(root: Path, settings: Mapping[str, Any]) -> list[str]:
     """Class names by number; [] where nothing names them."""
     names = settings.get("names")
+    told = str(settings.get("nc", ""))
+    if isinstance(names, dict | list) and told.isdecimal() and int(told) != len(names):
+        raise DataError(
+            f"the yaml file of {root} has nc: {told} and {len(names)} names; correct one of them"
+        )
     if isinstance(names, dict):
         by_number = {str(number): str(name) for number, name in names.items()}
         wanted = [str(number) for number in range(len(by_number))]
@@ -166,6 +180,12 @@ def _named_splits(
             else:
                 found.setdefault(split, []).extend(_of_list(place, images))
     return found if found.get("train") else {}
+
+
+def _real(paths: Sequence[Path]) -> set[Path]:
+    """Files by the real paths of their folders."""
+    places = {place: place.resolve() for place in {path.parent for path in paths}}
+    return {places[path.parent] / path.name for path in paths}
 
 
 def _of_list(listed: Path, images: ImageFiles) -> list[Path]:
@@ -256,6 +276,11 @@ def _box(label: Path, number: int, line: str, size: tuple[int, int], names: Sequ
             f"line {number} of {label} has the class {kind}, and there are {len(names)} names; add it to the "
             "yaml file's names"
         )
+    if polygon and not -SLACK <= min(values) <= max(values) <= 1 + SLACK:
+        raise DataError(
+            f"line {number} of {label} has {len(values)} numbers, and as a polygon it would reach beyond the "
+            "image; if key points follow a box, write kpt_shape into the yaml file"
+        )
     if polygon:
         across, down = values[::2], values[1::2]
         low, high = (min(across), min(down)), (max(across), max(down))
@@ -265,4 +290,5 @@ def _box(label: Path, number: int, line: str, size: tuple[int, int], names: Sequ
     return Box(
         names[kind] if names else str(kind),
         (low[0] * size[0], low[1] * size[1], (high[0] - low[0]) * size[0], (high[1] - low[1]) * size[1]),
+        polygon=polygon,
     )  # fmt: skip

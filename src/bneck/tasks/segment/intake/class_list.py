@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,7 +104,11 @@ def _by_number(path: Path, lines: Sequence[tuple[int, str]]) -> list[tuple[str, 
 def _entry(path: Path, number: int, line: str) -> tuple[str, Colour | None]:
     if cvat := _CVAT.fullmatch(line):
         line = f"{cvat['name']} {cvat['colour']}"
-    parts = [part for part in re.split(r"[\s,;]+", line) if part]
+    if '"' in line:  # a spreadsheet's, whose names may hold commas
+        mark = ";" if line.count(";") > line.count(",") else ","
+        parts = [part.strip() for part in next(csv.reader([line], delimiter=mark))]
+    else:
+        parts = [part for part in re.split(r"[\s,;]+", line) if part]
     whole = [part.isdecimal() for part in parts]
     for colour, name in ((parts[-3:], parts[:-3]), (parts[:3], parts[3:])):
         if name and len(colour) == 3 and all(part.isdecimal() for part in colour):

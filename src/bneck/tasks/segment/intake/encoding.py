@@ -12,7 +12,7 @@ from PIL import Image
 
 from bneck.data.images import DECODERS
 from bneck.data.intake.walk import DataError
-from bneck.tasks.segment.masks import IGNORED, PLAIN, Colour, Labels, labels
+from bneck.tasks.segment.masks import IGNORED, PLAIN, Colour, Labels, labels, read_mask
 
 LOOKED_AT = 64  # masks, spread evenly over those of train
 MOST_VALUES = 300  # that are kept: more are no classes
@@ -74,11 +74,29 @@ def settled(
     return known, notes
 
 
+def check_like(known: Labels, train: Sequence[Path], val: Sequence[Path]) -> None:
+    """Raise DataError where masks of val hold what those of train and the labels do not mean by it."""
+    seen = look(val)
+    ignored = not known.coloured and known.stored.get(IGNORED) == IGNORED
+    if ignored and _two_valued(seen) and IGNORED not in look(train).ids:
+        raise DataError(
+            f"the masks of val hold 0 and 255 alone, as {val[0]}, and those of train no 255, so that the "
+            "objects of val would be ignored; write them alike"
+        )
+    for path in _some(val):
+        read_mask(path, known)
+
+
+def _some(masks: Sequence[Path]) -> list[Path]:
+    """Those that are looked at."""
+    places = np.unique(np.linspace(0, len(masks) - 1, min(LOOKED_AT, len(masks))).astype(int))
+    return [masks[i] for i in places]
+
+
 def look(masks: Sequence[Path]) -> Values:
     """The values of some masks; one that cannot be read is left to the reading."""
     seen = Values()
-    places = np.unique(np.linspace(0, len(masks) - 1, min(LOOKED_AT, len(masks))).astype(int))
-    for path in (masks[i] for i in places):
+    for path in _some(masks):
         with suppress(Exception), Image.open(path, formats=DECODERS) as image:
             if image.format != "JPEG":
                 _add(seen, path, image)
