@@ -271,8 +271,9 @@ def test_without_a_command_it_says_what_to_do_first(call: Call) -> None:
     answer = call()
     assert (answer.code, answer.err) == (0, "")
     first = answer.out.splitlines()
-    assert first[0].startswith("bneck fits a vision network to your images and your device.")
-    assert first[2] == "  bneck doctor    see what this machine has and what is missing"
+    assert first[0] == "bneck fits a vision network to your images and your device."
+    assert first[3] == "  bneck doctor    see what this machine has and lacks"
+    assert max(map(len, first)) <= 60
     assert call("--version").out == f"bneck {metadata.version('bneck')}\n"
 
 

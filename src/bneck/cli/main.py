@@ -20,15 +20,20 @@ from bneck.tasks.registry import tasks
 
 STOPPED = 130  # what Ctrl-C ends in
 FIRST = """\
-bneck fits a vision network to your images and your device. What to do first:
+bneck fits a vision network to your images and your device.
+What to do first:
 
-  bneck doctor    see what this machine has and what is missing
-  bneck search    run a whole search on built-in images (about 5 minutes on two cores)
-  bneck search --data photos --target 50% --from timm/mobilenetv3_small_100.lamb_in1k
-                  from published weights to a network for your images (photos/CLASS/*.jpg)
+  bneck doctor    see what this machine has and lacks
+  bneck search    try a whole search on built-in images
+                  (5 to 7 minutes on two cores)
+  bneck search --data photos --target 50% \\
+    --from timm/mobilenetv3_small_100.lamb_in1k
+                  from published weights to a network for
+                  your images (photos/CLASS/*.jpg)
   bneck runs      list the runs in ./runs
 
-All commands: bneck --help. All options of one: bneck search --help."""
+All commands:         bneck --help
+Options of a command: bneck search --help"""
 
 
 class Stopped(Exception):
