@@ -148,7 +148,15 @@ class TestBars:
         with bars(Console(file=file)) as told:
             told.course(3, 8, 0.0)
             told.stage("measuring rows", 213)
-        assert file.getvalue() == "[3/8] measuring rows (213)\n"
+            told.course(4, 8, 9.0)  # for five parts
+            told.stage("training seed", 1)
+            told.course(8, 8, 9.0)
+            told.stage("scoring val", 100)
+        assert file.getvalue().splitlines() == [
+            "[3/8] measuring rows (213)",
+            "[4/8] training seed",
+            "[8/8] scoring val (100), under 10 s left in all",
+        ]
 
     def test_a_long_stage_in_a_file_says_how_far_it_is(self) -> None:
         file = io.StringIO()

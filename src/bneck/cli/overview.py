@@ -106,8 +106,8 @@ def doctor_tables(found: Mapping[str, Any]) -> Iterator[Table]:
          one["install"] or one["problem"] or "ready")
         for one in found["runtimes"]
     ]  # fmt: skip
-    columns = ("runtime", "version", "precisions", "state")
-    yield new_table("runtimes", columns, runtimes, left=(0, 1, 2, 3))
+    titles = ("runtime", "version", "precisions", "state")
+    yield new_table("runtimes", titles, runtimes, left=(0, 1, 2, 3))
     if caches := [
         (one["what"], f"{one['files']:,}", f"{one['size_mb']:,.1f}", one["folder"])
         for one in found["caches"]
