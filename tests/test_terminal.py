@@ -96,6 +96,7 @@ class TestTables:
                 "pip install 'bneck[train]'",
             ),
             ("", "photos in HEIC", "-", "pip install 'bneck[heif]'"),
+            ("", "weights", "-", "bneck import timm/mobilenetv3_large_100.lamb_in1k"),
         ]
         print_table(new_table("not installed", columns, rows), console)
         assert CODES.sub("", file.getvalue()).splitlines() == [
@@ -106,7 +107,17 @@ class TestTables:
             "  install it with pip install 'bneck[train]'",
             "photos in HEIC",
             "  install it with pip install 'bneck[heif]'",
+            "weights",
+            "  install it with",
+            "  bneck import timm/mobilenetv3_large_100.lamb_in1k",
         ]
+
+    def test_help_cuts_nothing_off(self) -> None:
+        said = CODES.sub("", in_terminal("search", "--help", columns=60))
+        assert "…" not in said
+        assert "--target" in said
+        assert "docs/reference/data.md" in said
+        assert max(map(len, said.splitlines())) <= 60
 
     def test_sentences_end_between_words(self) -> None:
         lines = CODES.sub("", in_terminal("count", "v4-huge", columns=60)).splitlines()

@@ -25,7 +25,7 @@ from bneck.records.progress import about
 # A stage in a file says how far it is after so long, then ever more rarely.
 SAY_S, MOST_S = 60.0, 600.0
 LEAST_S = 10.0  # that a run still takes where this part of it is not the last
-WIDE = 80  # columns, from which a bar says more
+WIDE = 80  # columns, from which a bar says more and help has panels
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from importlib import metadata
 from io import TextIOWrapper
@@ -12,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from bneck.cli import choose, networks, overview, pages, search, ship, train, weights
+from bneck.cli.bars import WIDE
 from bneck.cli.generated import with_options
 from bneck.cli.options import Json, print_json, print_line
 from bneck.devices.installed import extra_of
@@ -53,6 +55,8 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     pretty_exceptions_enable=False,
+    # The columns of Typer's panels would cut words off in a terminal that is too narrow for them.
+    rich_markup_mode="rich" if shutil.get_terminal_size().columns >= WIDE else None,
     invoke_without_command=True,
     help="Find, train, shrink and ship the vision network that fits your data and your device.",
 )

@@ -99,12 +99,14 @@ def _print_rows(console: Console, table: Table) -> None:
         if others and not any(map(str.isalnum, head)):  # a mark, which says nothing by itself
             head = f"{head} {others.pop(0)[1]}"
         lines = [""]
-        for said in (f"{title} {cell}".strip() for title, cell in others):
+        for title, cell in others:
+            said = f"{title} {cell}".strip()
             longer = f"{lines[-1]}, {said}" if lines[-1] else said
             if len(longer) + 3 <= console.width:  # two spaces before it, a comma after it
                 lines[-1] = longer
-            else:
-                lines[-1:] = [f"{lines[-1]},", said] if lines[-1] else [said]
+                continue
+            lines[-1] += "," if lines[-1] else ""
+            lines += [said] if len(said) + 3 <= console.width else [title, cell]
         console.print(Text(head, style="bold"))
         for line in filter(None, lines):
             console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
