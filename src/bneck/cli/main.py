@@ -142,6 +142,11 @@ for command in (
 app.command("import")(weights.import_weights)
 
 
+def with_notes(error: InputError) -> str:
+    """The sentence of an error, and what was noted on the way, such as how to go on."""
+    return "; ".join([str(error), *getattr(error, "__notes__", ())])
+
+
 def run() -> None:
     """The entry point: errors of the user's making end in one sentence and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
@@ -153,7 +158,7 @@ def run() -> None:
     except Stopped as stop:
         code, said = STOPPED, "; ".join(["stopped", *stop.args])
     except InputError as error:
-        code, said = 2, "" if isinstance(error, RefusedElsewhere) else str(error)
+        code, said = 2, "" if isinstance(error, RefusedElsewhere) else with_notes(error)
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         extra = extra_of(module)
