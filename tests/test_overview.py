@@ -322,6 +322,16 @@ class TestGoingOn:
             raise TimingError("the times of v3-small spread by 50%")
         assert with_notes(caught.value) == "the times of v3-small spread by 50%"
 
+    def test_what_needs_the_weights_of_an_unfinished_search_names_bneck_search(
+        self, write: Callable[[str, Any], Path], call: Call
+    ) -> None:
+        folder = write("begun", BEGUN)
+        said = refusal(call("predict", folder, "photo.jpg"))
+        assert (
+            said
+            == f"{folder} has no trained weights; resume it with: bneck search --resume {folder}"
+        )
+
     def test_notes_of_an_error_are_part_of_its_sentence(self) -> None:
         error = InputError("the times of v3-small spread by 50%")
         error.add_note("resume it with: bneck search --resume runs/a")

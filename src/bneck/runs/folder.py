@@ -60,10 +60,18 @@ def resumable(path: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, TimingError, DeviceError) as stop:
-        if (kind := RunFolder(path).kind()) in _RESUMED:
+        if how := resumption(path):
             # A choice's trainings and searches are runs too: the outermost one is resumed.
-            stop.__notes__ = [f"resume it with: bneck {kind} --resume {shlex.quote(str(path))}"]
+            stop.__notes__ = [how]
         raise
+
+
+def resumption(path: Path) -> str | None:
+    """The command that resumes the run in a folder, in words; None where there is none to resume."""
+    kind = RunFolder(path).kind()
+    if kind not in _RESUMED:
+        return None
+    return f"resume it with: bneck {kind} --resume {shlex.quote(str(path))}"
 
 
 def begin(folder: RunFolder, spec: NetSpec, record: Record, carry: Carry) -> Record:
