@@ -183,6 +183,14 @@ class TestRun:
         assert boxes.shape == (len(scores), 4)
         assert set(labels.tolist()) <= {1, 2}
 
+    def test_a_file_that_decodes_does_not_replace_the_one_that_does_not(
+        self, run: Path, call: Call
+    ) -> None:
+        before = (run / "model.onnx").read_bytes()
+        found = json.loads(call("export", run, "--decode", "--json").out)
+        assert found["file"] == str(run / "model-boxes.onnx")
+        assert (run / "model.onnx").read_bytes() == before
+
     def test_a_file_beside_its_run_knows_its_data(self, run: Path, call: Call) -> None:
         before = (run / "run.json").read_bytes()
         by_file = json.loads(call("evaluate", run / "model.onnx", "--json").out)

@@ -416,7 +416,7 @@ class TestRepeats:
         source = file_source([tmp_path / f"{i}.bmp" for i in range(3)])
         assert repeated(source, source, most=5) is None
         line = sentence(("a",), {"train": 3, "val": 3}, Found(), None)
-        assert line.endswith("; images that stand in it twice were not looked for")
+        assert line.endswith("; repeated images were not looked for")
 
     def test_the_sentence(self) -> None:
         found = Found(
@@ -429,7 +429,7 @@ class TestRepeats:
         )
         assert line == (
             "3 classes (cup, pen, none); 144 train, 16 val (given), 7 test (left alone); left out: 60 .heic "
-            "(pip install 'bneck[heif]'), 10 without a suffix; 4 pictures stand in train and val; val is dev"
+            "(pip install 'bneck[heif]'), 10 without a suffix; 4 images are in train and val; val is dev"
         )
 
 
@@ -459,7 +459,7 @@ def test_a_training_says_records_and_reports_it(
     )
     line = (
         "2 classes (cup, pen); 12 train, 4 val (given), 6 test (left alone); "
-        "4 pictures stand in train and val"
+        "4 images are in train and val"
     )
     assert said.code == 0
     assert f"data: {line}" in said.err

@@ -374,7 +374,7 @@ def test_a_training_and_its_evaluations(
     said = call("train", tiny_file, "--data", data, *given)
     line = (
         "2 classes (cup, pen); 8 train, 8 val (given), 8 test (left alone); "
-        "4 pictures stand in train and val; classes by labels.csv"
+        "4 images are in train and val; classes by labels.csv"
     )
     assert said.code == 0, said.err
     assert json.loads((run / "run.json").read_text())["data"]["found"] == line

@@ -17,11 +17,15 @@ import pytest
 import typer
 
 import bneck
-from bneck.cli.main import Commands, Stopped
+from bneck.cli.main import Commands, Stopped, with_notes
 from bneck.cli.options import new_table, print_table
 from bneck.cli.overview import clocks, machine_lines
 from bneck.devices.doctor import caches, cores
 from bneck.devices.installed import EXTRAS, distribution, extra_of
+from bneck.devices.places import DeviceError
+from bneck.devices.protocol import TimingError
+from bneck.runs.folder import resumable
+from bneck.specs.errors import InputError
 from commands import Call, refusal
 from forked import Forked
 from forked import bneck as run_bneck
@@ -271,8 +275,9 @@ def test_without_a_command_it_says_what_to_do_first(call: Call) -> None:
     answer = call()
     assert (answer.code, answer.err) == (0, "")
     first = answer.out.splitlines()
-    assert first[0].startswith("bneck fits a vision network to your images and your device.")
-    assert first[2] == "  bneck doctor    see what this machine has and what is missing"
+    assert first[0] == "bneck fits a vision network to your images and your device."
+    assert first[3] == "  bneck doctor    see what this machine has and lacks"
+    assert max(map(len, first)) <= 60
     assert call("--version").out == f"bneck {metadata.version('bneck')}\n"
 
 
@@ -298,3 +303,38 @@ def test_ctrl_c_keeps_its_notes(notes: tuple[str, ...]) -> None:
     with pytest.raises(Stopped) as stopped:
         app(["long"], standalone_mode=False)
     assert stopped.value.args == notes
+
+
+class TestGoingOn:
+    @pytest.mark.parametrize(
+        "stop", [KeyboardInterrupt(), TimingError("a spreads"), DeviceError("gone")]
+    )
+    def test_what_ends_a_run_that_is_kept_names_the_command_that_goes_on(
+        self, write: Callable[[str, Any], Path], stop: BaseException
+    ) -> None:
+        folder = write("a b", BEGUN)
+        with pytest.raises(type(stop)) as caught, resumable(folder):
+            raise stop
+        assert caught.value.__notes__ == [f"resume it with: bneck search --resume '{folder}'"]
+
+    def test_without_a_run_there_is_nothing_to_resume(self, tmp_path: Path) -> None:
+        with pytest.raises(TimingError) as caught, resumable(tmp_path):
+            raise TimingError("the times of v3-small spread by 50%")
+        assert with_notes(caught.value) == "the times of v3-small spread by 50%"
+
+    def test_what_needs_the_weights_of_an_unfinished_search_names_bneck_search(
+        self, write: Callable[[str, Any], Path], call: Call
+    ) -> None:
+        folder = write("begun", BEGUN)
+        said = refusal(call("predict", folder, "photo.jpg"))
+        assert (
+            said
+            == f"{folder} has no trained weights; resume it with: bneck search --resume {folder}"
+        )
+
+    def test_notes_of_an_error_are_part_of_its_sentence(self) -> None:
+        error = InputError("the times of v3-small spread by 50%")
+        error.add_note("resume it with: bneck search --resume runs/a")
+        assert with_notes(error) == (
+            "the times of v3-small spread by 50%; resume it with: bneck search --resume runs/a"
+        )

@@ -19,7 +19,8 @@ import pytest
 from rich.console import Console
 
 from bneck.cli.bars import bars
-from bneck.cli.ending import print_search, print_training
+from bneck.cli.ending import print_search, print_shipped, print_training
+from bneck.cli.options import new_table, print_table
 from bneck.devices.protocol import Protocol
 from bneck.records.progress import Silent, about
 from bneck.runs.progress import Steps
@@ -73,7 +74,7 @@ class TestTables:
         lines = CODES.sub("", in_terminal("runs", str(folder), columns=60)).splitlines()
         told = [line for line in lines if str(folder)[:20] not in line]
         assert max(map(len, told)) <= 60
-        text = " ".join(line.strip() for line in told).replace("\xa0", " ")
+        text = " ".join(line.strip() for line in told)
         for words in (
             "kind train",
             "network v3-large-0.75+relu@192",
@@ -82,6 +83,41 @@ class TestTables:
         ):
             assert words in text
         assert " -" not in text  # no target, no latency: not even their names
+
+    def test_in_a_paragraph_lines_end_between_cells_and_a_mark_comes_with_its_row(self) -> None:
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=True, width=60, _environ={})
+        columns = ("", "for", "packages", "install it with")
+        rows = [
+            (
+                "*",
+                "several processes, fast JPEG",
+                "accelerate, pyarrow",
+                "pip install 'bneck[train]'",
+            ),
+            ("", "photos in HEIC", "-", "pip install 'bneck[heif]'"),
+            ("", "weights", "-", "bneck import timm/mobilenetv3_large_100.lamb_in1k"),
+        ]
+        print_table(new_table("not installed", columns, rows), console)
+        assert CODES.sub("", file.getvalue()).splitlines() == [
+            "",
+            "not installed",
+            "* several processes, fast JPEG",
+            "  packages accelerate, pyarrow,",
+            "  install it with pip install 'bneck[train]'",
+            "photos in HEIC",
+            "  install it with pip install 'bneck[heif]'",
+            "weights",
+            "  install it with",
+            "  bneck import timm/mobilenetv3_large_100.lamb_in1k",
+        ]
+
+    def test_help_cuts_nothing_off(self) -> None:
+        said = CODES.sub("", in_terminal("search", "--help", columns=60))
+        assert "…" not in said
+        assert "--target" in said
+        assert "docs/reference/data.md" in said
+        assert max(map(len, said.splitlines())) <= 60
 
     def test_sentences_end_between_words(self) -> None:
         lines = CODES.sub("", in_terminal("count", "v4-huge", columns=60)).splitlines()
@@ -123,7 +159,15 @@ class TestBars:
         with bars(Console(file=file)) as told:
             told.course(3, 8, 0.0)
             told.stage("measuring rows", 213)
-        assert file.getvalue() == "[3/8] measuring rows (213)\n"
+            told.course(4, 8, 9.0)  # for five parts
+            told.stage("training seed", 1)
+            told.course(8, 8, 9.0)
+            told.stage("scoring val", 100)
+        assert file.getvalue().splitlines() == [
+            "[3/8] measuring rows (213)",
+            "[4/8] training seed",
+            "[8/8] scoring val (100), under 10 s left in all",
+        ]
 
     def test_a_long_stage_in_a_file_says_how_far_it_is(self) -> None:
         file = io.StringIO()
@@ -302,6 +346,24 @@ class TestEndings:
         assert verdict.endswith("top-1 76.5%; the file is int8, top-1 76.0%")
         assert files.endswith("runs/a b/found/model-int8.tflite")
         assert then == "next:  bneck ship 'runs/a b'"
+
+    def test_ship_ends_with_what_ships(self, capsys: pytest.CaptureFixture[str]) -> None:
+        row = {
+            "runtime": "litert", "precision": "int8", "epochs": 2.0, "score": 0.769, "loss": 0.6,
+            "latency_ms": {"median": 0.194}, "size_mb": 0.71,
+        }  # fmt: skip
+        found = {
+            "rows": [{}, row], "picked": 1, "metric": "top-1", "file": "r/ship/m-int8.tflite",
+            "card": "r/ship/model-card.md",
+        }  # fmt: skip
+        print_shipped(found)
+        assert capsys.readouterr().out.splitlines() == [
+            "int8 QAT in litert ships: top-1 76.9%, +0.6 points lost to float; 0.194 ms, 0.71 MB",
+            "files: r/ship/m-int8.tflite, r/ship/model-card.md",
+            "next:  bneck predict r/ship/m-int8.tflite IMAGE.jpg",
+        ]
+        print_shipped({**found, "file": None, "picked": None})
+        assert capsys.readouterr().out == ""
 
     def test_a_training_is_narrowed_next_with_its_task_and_images(
         self, capsys: pytest.CaptureFixture[str]

@@ -154,7 +154,7 @@ class TestNarrowed:
         kept, said = self.begun(tiny, pictures, trained, tmp_path / "fisher")
         # Ten batches of nine of the 96 images.
         assert said == {"keep": "fisher", "images": 90, "new_head": False, "reconstructed_on": 90}
-        how = "measured on 90 training images, weights solved anew on 90: 0.5 epochs"
+        how = "measured on 90 training images, weights recomputed on 90: 0.5 epochs"
         assert how in (tmp_path / "fisher" / "report.md").read_text()
         assert kept == self.important(trained, pictures, tmp_path / "scratch")
         largest, said = self.begun(tiny, pictures, trained, tmp_path / "l2", keep="l2")

@@ -274,24 +274,27 @@ def command(*arguments: object) -> list[str]:
 
 @pytest.mark.slow
 class TestProcesses:
-    def test_accelerate_launch(self, tiny_file: Path, pictures: Path, tmp_path: Path) -> None:
-        """Two processes by the launcher's own command; the same run as one process gives."""
+    def test_two_processes_of_torchrun(
+        self, tiny_file: Path, pictures: Path, tmp_path: Path
+    ) -> None:
+        """By the launcher's own command; the same run as one process gives."""
         pytest.importorskip("accelerate")
         spec = tiny_file.read_text().replace("dropout: 0.2", "dropout: 0.0")
         (tmp_path / "still.yaml").write_text(spec)
-        records = []
+        records, said = [], []
         for name, launch in (
             ("one", [sys.executable]),
-            ("two", [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-                     "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]),
+            ("two", [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]),
         ):  # fmt: skip
             out = tmp_path / name
-            subprocess.run(
+            done = subprocess.run(
                 [*launch, "-m", "bneck.cli", "train", str(tmp_path / "still.yaml"), "--data", str(pictures),
                  "--epochs", "4", "--batch", "16", "--set", "sync_bn=true", "--out", str(out)],
-                check=True, capture_output=True, timeout=300,
+                check=True, capture_output=True, text=True, timeout=300,
             )  # fmt: skip
             records.append(json.loads((out / "run.json").read_text()))
+            said.append(done.stderr)
+        assert ["in batches of 16 in 2 processes, then" in one for one in said] == [False, True]
         assert [r["scores"]["val"]["images"] for r in records] == [30, 30]
         assert records[1]["scores"]["val"]["loss"] == pytest.approx(
             records[0]["scores"]["val"]["loss"], abs=0.03

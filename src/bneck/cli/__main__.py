@@ -1,4 +1,4 @@
-"""`python -m bneck.cli`, which `accelerate launch -m bneck.cli` starts on every process."""
+"""`python -m bneck.cli`, which `torchrun -m bneck.cli` starts on every process."""
 
 from bneck.cli.main import run
 

@@ -24,7 +24,8 @@ from bneck.records.progress import about
 
 # A stage in a file says how far it is after so long, then ever more rarely.
 SAY_S, MOST_S = 60.0, 600.0
-WIDE = 80  # columns, from which a bar says more
+LEAST_S = 10.0  # that a run still takes where this part of it is not the last
+WIDE = 80  # columns, from which a bar says more and help has panels
 
 
 @contextmanager
@@ -66,14 +67,15 @@ class _Live(Progress):
 
     def left(self) -> str:
         """How long the whole run takes from now."""
-        ends = self.course[2]
+        number, of, ends = self.course
         if ends is None:
             return ""
         # An estimate of the whole may be outrun by the one stage that is under way.
         stage_s = max((one.time_remaining or 0.0 for one in self.tasks), default=0.0)
         left_s = max(stage_s, ends - time.monotonic())
-        # Nothing where the estimate was too short.
-        return f"{about(left_s)} left in all" if left_s > 0 else ""
+        # Nothing where the estimate was too short, as it is where other parts are to come.
+        least_s = 0.0 if number == of else LEAST_S
+        return f"{about(left_s)} left in all" if left_s > least_s else ""
 
 
 class Bars:

@@ -172,3 +172,18 @@ def print_quantized(found: Mapping[str, Any], folder: Path) -> None:
         (folder / "quantize.json", best["file"]),
         command("predict", best["file"], IMAGE),
     )
+
+
+def print_shipped(found: Mapping[str, Any]) -> None:
+    """The ending of `bneck ship`: the file that is kept; nothing where none is good enough, as a note says."""
+    if found["file"] is None:
+        return
+    row, metric = found["rows"][found["picked"]], found["metric"]
+    form = f"{row['precision']}{' QAT' if row['epochs'] else ''}"
+    lost = "" if row["loss"] is None else f", {row['loss']:+.1f} points lost to float"
+    timed = "" if row["latency_ms"] is None else f"; {row['latency_ms']['median']:.3f} ms"
+    print_ending(
+        f"{form} in {row['runtime']} ships: {metric} {row['score']:.1%}{lost}{timed}, {row['size_mb']:.2f} MB",
+        (found["file"], found["card"]),
+        command("predict", found["file"], IMAGE),
+    )

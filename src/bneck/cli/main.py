@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from errno import ENAMETOOLONG
@@ -15,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from bneck.cli import choose, networks, overview, pages, search, ship, train, weights
+from bneck.cli.bars import WIDE
 from bneck.cli.generated import with_options
 from bneck.cli.options import Json, print_json, print_line
 from bneck.devices.installed import extra_of
@@ -24,15 +26,20 @@ from bneck.tasks.registry import tasks
 _EMPTY = re.compile(r"--[a-z-]+=\s*")
 STOPPED = 130  # what Ctrl-C ends in
 FIRST = """\
-bneck fits a vision network to your images and your device. What to do first:
+bneck fits a vision network to your images and your device.
+What to do first:
 
-  bneck doctor    see what this machine has and what is missing
-  bneck search    run a whole search on built-in images (about 5 minutes on two cores)
-  bneck search --data photos --target 50% --from timm/mobilenetv3_small_100.lamb_in1k
-                  from published weights to a network for your images (photos/CLASS/*.jpg)
+  bneck doctor    see what this machine has and lacks
+  bneck search    try a whole search on built-in images
+                  (5 to 7 minutes on two cores)
+  bneck search --data photos --target 50% \\
+    --from timm/mobilenetv3_small_100.lamb_in1k
+                  from published weights to a network for
+                  your images (photos/CLASS/*.jpg)
   bneck runs      list the runs in ./runs
 
-All commands: bneck --help. All options of one: bneck search --help."""
+All commands:         bneck --help
+Options of a command: bneck search --help"""
 
 
 class Stopped(Exception):
@@ -52,6 +59,8 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     pretty_exceptions_enable=False,
+    # The columns of Typer's panels would cut words off in a terminal that is too narrow for them.
+    rich_markup_mode="rich" if shutil.get_terminal_size().columns >= WIDE else None,
     invoke_without_command=True,
     help="Find, train, shrink and ship the vision network that fits your data and your device.",
 )
@@ -145,6 +154,11 @@ def _check_empty(given: Sequence[str]) -> None:
             raise InputError(f"the argument {where} is empty; give a value, or leave it out")
 
 
+def with_notes(error: InputError) -> str:
+    """The sentence of an error, and what was noted on the way, such as how to go on."""
+    return "; ".join([str(error), *getattr(error, "__notes__", ())])
+
+
 def run() -> None:
     """The entry point: errors of the user's making end in one sentence and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
@@ -157,7 +171,7 @@ def run() -> None:
     except Stopped as stop:
         code, said = STOPPED, "; ".join(["stopped", *stop.args])
     except InputError as error:
-        code, said = 2, "" if isinstance(error, RefusedElsewhere) else str(error)
+        code, said = 2, "" if isinstance(error, RefusedElsewhere) else with_notes(error)
     except OSError as error:
         if error.errno != ENAMETOOLONG:
             raise

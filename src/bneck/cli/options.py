@@ -40,7 +40,6 @@ RUNTIME = f"Runtime of the classifiers: {RUNTIMES}; default the device's."
 JSON_VERSION = (
     1  # goes up when a field that docs/json.md names is renamed, removed or means something else
 )
-NO_BREAK = "\u00a0"  # a space at which no line ends
 Json = Annotated[bool, Option("--json", help="Print json for programs.")]
 Device = Annotated[str, Option(help=WHERE)]
 Threads = Annotated[int, Option(help="Threads of the runtime.")]
@@ -66,12 +65,12 @@ def print_line(line: str, *, stderr: bool = False) -> None:
         print(line, file=sys.stderr if stderr else sys.stdout)
 
 
-def print_table(table: Table) -> None:
+def print_table(table: Table, console: Console | None = None) -> None:
     """Print a table; one that is wider than the terminal has a paragraph for each row, and nothing is cut off.
 
     In a file lines may get long.
     """
-    console = Console()
+    console = console or Console()
     wide = console.options.update(max_width=1_000)
     needed = console.measure(table, options=wide).maximum
     if console.is_terminal and needed > console.width:
@@ -84,9 +83,10 @@ def print_table(table: Table) -> None:
 def _print_rows(console: Console, table: Table) -> None:
     """A paragraph per row: its first words, then every other cell with the name of its column.
 
-    What a row lacks ("-") is left out.
+    What a row lacks ("-") is left out. Lines end between cells, so that a command can be copied.
     """
     if table.title:
+        console.print()
         console.print(table.title)
     titles = [str(column.header) for column in table.columns]
     for cells in zip(*(column.cells for column in table.columns), strict=True):
@@ -95,10 +95,21 @@ def _print_rows(console: Console, table: Table) -> None:
             for title, cell in zip(titles, cells, strict=True)
             if str(cell) not in ("", "-")
         ]
-        head, *others = named or [("", "")]
-        said = [f"{title} {cell}".strip().replace(" ", NO_BREAK, 1) for title, cell in others]
-        console.print(Text(head[1], style="bold"))
-        console.print(Padding(Text(", ".join(said)), (0, 0, 0, 2)))
+        (_, head), *others = named or [("", "")]
+        if others and not any(map(str.isalnum, head)):  # a mark, which says nothing by itself
+            head = f"{head} {others.pop(0)[1]}"
+        lines = [""]
+        for title, cell in others:
+            said = f"{title} {cell}".strip()
+            longer = f"{lines[-1]}, {said}" if lines[-1] else said
+            if len(longer) + 3 <= console.width:  # two spaces before it, a comma after it
+                lines[-1] = longer
+                continue
+            lines[-1] += "," if lines[-1] else ""
+            lines += [said] if len(said) + 3 <= console.width else [title, cell]
+        console.print(Text(head, style="bold"))
+        for line in filter(None, lines):
+            console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
 
 
 def new_table(

@@ -32,7 +32,7 @@ def runs(
         print_table(runs_table(found))
         for one in found:
             if one["problem"]:
-                print(f"- {one['run']}: {one['problem']}")
+                print_line(f"- {one['run']}: {one['problem']}")
     else:
         print(f"there are no runs in {folder or USUAL} yet; begin one with: bneck search")
 
@@ -106,17 +106,18 @@ def doctor_tables(found: Mapping[str, Any]) -> Iterator[Table]:
          one["install"] or one["problem"] or "ready")
         for one in found["runtimes"]
     ]  # fmt: skip
-    yield new_table("", ("runtime", "version", "precisions", "state"), runtimes, left=(0, 1, 2, 3))
+    titles = ("runtime", "version", "precisions", "state")
+    yield new_table("runtimes", titles, runtimes, left=(0, 1, 2, 3))
     if caches := [
         (one["what"], f"{one['files']:,}", f"{one['size_mb']:,.1f}", one["folder"])
         for one in found["caches"]
     ]:
-        yield new_table("", ("cache", "files", "MB", "folder"), caches, left=(0, 3))
+        yield new_table("caches", ("cache", "files", "MB", "folder"), caches, left=(0, 3))
     if missing := [
         (one["purpose"], ", ".join(one["packages"]), one["install"]) for one in found["missing"]
     ]:
-        columns = ("not installed, for", "packages", "install it with")
-        yield new_table("", columns, missing, left=(0, 1, 2))
+        columns = ("for", "packages", "install it with")
+        yield new_table("not installed", columns, missing, left=(0, 1, 2))
 
 
 def _clock(core: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from bneck.cli.bars import bars
 from bneck.cli.generated import together, with_options
-from bneck.cli.options import RUNTIME, WHERE, Json, print_json, print_table
+from bneck.cli.options import RUNTIME, WHERE, Json, print_json, print_line, print_table
 from bneck.cli.tables import exhibit_tables, subjects_table
 from bneck.tasks.options import option
 
@@ -72,7 +72,7 @@ def reproduce(
         for table in exhibit_tables(exhibit):
             print_table(table)
         for note in exhibit.notes:
-            print(f"- {note}")
+            print_line(f"- {note}")
         if exhibit.missing:
             print(f"Not here: {exhibit.missing_what}. What would fill it in:")
             print("\n".join(f"  {command}" for command in exhibit.missing))

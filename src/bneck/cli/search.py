@@ -26,7 +26,7 @@ class SearchOptions:
         "Latency target: 5ms, 800us, or 70% of the seed network's (default); several give a network each.",
     )
     lose: float | None = option(
-        None, "In place of --target: points of the score that the fastest network may lose at most."
+        None, "Instead of --target: points of the score that the fastest network may lose at most."
     )
     method: str | None = option(
         None,

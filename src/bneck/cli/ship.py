@@ -9,7 +9,14 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from bneck.cli.bars import bars
-from bneck.cli.ending import FOLDER, IMAGE, command, print_ending, print_quantized
+from bneck.cli.ending import (
+    FOLDER,
+    IMAGE,
+    command,
+    print_ending,
+    print_quantized,
+    print_shipped,
+)
 from bneck.cli.generated import together, with_options
 from bneck.cli.options import (
     NAMES,
@@ -19,6 +26,7 @@ from bneck.cli.options import (
     TaskName,
     Threads,
     print_json,
+    print_line,
     print_table,
 )
 from bneck.cli.tables import measurement_table, quantize_table, ship_table
@@ -103,9 +111,9 @@ def export(
         print_json(found)
         return
     for note in found["notes"]:
-        print(f"- {note}")
+        print_line(f"- {note}")
     if not found["trained"]:
-        print("- the weights are random: a name of the zoo or a spec file has none")
+        print_line("- the weights are random: a name of the zoo or a spec file has none")
     checked, file = task_named(found["task"]).check_line(found), found["file"]
     print_ending(
         f"{found['network']}, {found['precision']}, {found['size_mb']:.2f} MB for {found['runtime']} "
@@ -147,7 +155,7 @@ def quantize(
         return
     print_table(quantize_table(found))
     worst = ", ".join(f"{e['layer']} {e['alone']:.1%}" for e in found["layers"][:5])
-    print(f"rounding one layer alone changes the scores most in {worst}")
+    print_line(f"rounding one layer alone changes the scores most in {worst}")
     print_quantized(found, Path(found["rows"][0]["file"]).parent)
 
 
@@ -193,11 +201,10 @@ def ship(
     print_table(ship_table(found))
     for one in found["skipped"]:
         named = " ".join(part for part in (one["runtime"], one["precision"]) if part)
-        print(f"- skipped: {named}: {one['why']}")
+        print_line(f"- skipped: {named}: {one['why']}")
     for note in found["notes"]:
-        print(f"- {note}")
-    if found["file"] is not None:
-        print(f"{found['file']}\n{found['card']}")
+        print_line(f"- {note}")
+    print_shipped(found)
 
 
 @with_options("table")

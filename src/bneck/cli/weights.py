@@ -11,7 +11,7 @@ from typer import Argument, Option
 from bneck.cli.bars import bars
 from bneck.cli.ending import FOLDER, command, print_ending
 from bneck.cli.generated import with_options
-from bneck.cli.options import Json, new_table, print_json, print_table
+from bneck.cli.options import Json, new_table, print_json, print_line, print_table
 from bneck.cli.train import print_scores
 from bneck.specs.errors import InputError
 from bneck.tasks.options import option
@@ -124,9 +124,9 @@ def evaluate(
     print(f"{found['name']}, {found['precision']}:")
     print_scores(task_named(found["task"]), [found])
     if found.get("left_out"):
-        print(f"- {len(found['left_out'])} unreadable images left out")
+        print_line(f"- {len(found['left_out'])} unreadable images left out")
     for note in found["notes"]:
-        print(f"- {note}")
+        print_line(f"- {note}")
 
 
 def _print_known(as_json: bool) -> None:
@@ -149,7 +149,7 @@ def _print_known(as_json: bool) -> None:
             ("name", "network", "top-1 %", "params M", "MB", "license"), cells, left=(0, 1, 5),
         )
     )  # fmt: skip
-    print(
+    print_line(
         "timm/... is fetched by name, as in: bneck train --from NAME --data FOLDER; a .pth file is passed "
         "by its path"
     )
@@ -163,7 +163,7 @@ def _print_imported(record: dict[str, Any], as_json: bool) -> None:
         " ".join(f"{v:.4g}" for v in record["normalisation"][key]) for key in ("mean", "std")
     )
     for note in record["notes"]:
-        print(f"- {note}")
+        print_line(f"- {note}")
     print_ending(
         f"{record['name']} from {record['source']['layout']} weights, {record['class_count']} classes, "
         f"{record['padding']} padding, mean {mean}, std {std}",

@@ -116,6 +116,7 @@ ul { padding-left: 1.2rem; margin: 0 0 0.85rem; columns: 22rem; font-size: 0.85r
   h1 { font-size: 1.35rem; }
   .tiles { gap: 0.7rem; grid-template-columns: 1fr 1fr; }
   .tile { padding: 0.55rem 0.9rem 0.6rem; }
+  .tile:last-child:nth-child(odd) { grid-column: 1 / -1; }
   .panels { padding: 0.4rem; }
   table { font-size: 0.79rem; }
   thead th { font-size: 0.75rem; }

@@ -79,7 +79,7 @@ def export(
     if precision == "int8":
         drawn = samples.drawn("train", size, CALIBRATING)
         quantized, calibration = calibrated(run, drawn, engine, told), drawn.as_json()
-    path = Path(out) if out is not None else _next_to(run, precision, engine.suffix)
+    path = Path(out) if out is not None else _next_to(run, own, precision, engine.suffix)
     check_file(path, engine.suffix, replaces=engine.suffix != ".safetensors")
     check = write_file(
         run.task, run.net, path, samples.of("val", size, CHECKED), record=run.record, options=own,
@@ -140,8 +140,11 @@ def ending(precision: str) -> str:
     return "" if precision == "fp32" else f"-{precision}"
 
 
-def _next_to(run: Trained, precision: str, suffix: str) -> Path:
+def _next_to(run: Trained, options: Any, precision: str, suffix: str) -> Path:
     last = ending(precision) + suffix
     if run.folder is not None:
-        return run.folder.path / f"model{last}"
+        # Files whose outputs differ have different names, as those that a training writes.
+        finished = run.task.finished
+        stems = {finished(own): Path(name).stem for name, own in run.task.variants()}
+        return run.folder.path / f"{stems.get(finished(options), 'model')}{last}"
     return Path(run.spec.name.replace("/", "-") + last)

@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bneck.devices.places.contract import DeviceError
+from bneck.devices.protocol import TimingError
 from bneck.records.commit import commit
 from bneck.records.files import locked, write_json, write_text
 from bneck.records.run import FORMAT, RunFolder
@@ -54,14 +56,22 @@ def new_folder(path: Path, learned: Callable[[], bool]) -> Iterator[None]:
 
 @contextmanager
 def resumable(path: Path) -> Iterator[None]:
-    """Note on Ctrl-C which command resumes the run, once there is one."""
+    """Note which command resumes the run, once there is one, if it was stopped or could not measure."""
     try:
         yield
-    except KeyboardInterrupt as stop:
-        if (kind := RunFolder(path).kind()) in _RESUMED:
+    except (KeyboardInterrupt, TimingError, DeviceError) as stop:
+        if how := resumption(path):
             # A choice's trainings and searches are runs too: the outermost one is resumed.
-            stop.__notes__ = [f"resume it with: bneck {kind} --resume {shlex.quote(str(path))}"]
+            stop.__notes__ = [how]
         raise
+
+
+def resumption(path: Path) -> str | None:
+    """The command that resumes the run in a folder, in words; None where there is none to resume."""
+    kind = RunFolder(path).kind()
+    if kind not in _RESUMED:
+        return None
+    return f"resume it with: bneck {kind} --resume {shlex.quote(str(path))}"
 
 
 def begin(folder: RunFolder, spec: NetSpec, record: Record, carry: Carry) -> Record:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bneck.records.imported import normalisation
 from bneck.records.run import RunFolder, task_run
+from bneck.runs.folder import resumption
 from bneck.specs.errors import InputError, few
 from bneck.specs.network import NetSpec
 from bneck.specs.text import load
@@ -89,11 +90,7 @@ def trained(
     folder = RunFolder(task_run(path))
     begun = folder.run_json.is_file()
     if not folder.weights.is_file():
-        how = (
-            f"resume it with: bneck train --resume {path}"
-            if begun
-            else "pass the folder of a finished run or of bneck import"
-        )
+        how = resumption(Path(path)) or "pass the folder of a finished run or of bneck import"
         raise InputError(f"{without_weights(path)}; {how}")
     record = folder.read() if begun else {}
     chosen, spec = task_of(record), load(folder.spec)

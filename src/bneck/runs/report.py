@@ -106,7 +106,7 @@ def _kept(channels: dict[str, Any]) -> str:
         case "fisher":
             through = " through a new head" if channels["new_head"] else ""
             solved = channels.get("reconstructed_on")
-            through += f", weights solved anew on {solved}" if solved else ""
+            through += f", weights recomputed on {solved}" if solved else ""
             return f", the most important channels, measured on {channels['images']} training images{through}"
         case "l2":
             return ", the channels of the largest L2 norms"

@@ -219,7 +219,7 @@ def started(
             through = " through a new head" if new_head else ""
             progress.say(
                 f"keeping the start's most important channels, measured on {importance.images} training images"
-                f"{through}; their weights are solved anew by least squares"
+                f"{through}; their weights are recomputed by least squares"
             )
     if wrapper == PLAIN:
         net: Any = transferred(begin, spec, seed=settings.seed, importance=importance)

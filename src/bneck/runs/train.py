@@ -86,7 +86,7 @@ def train(
             check_empty(folder.path)
             told = progress or Silent()
             told.say(f"{plan.data['name']}: {plan.data['found']}")
-            told.say(plan.sentence(folder.path))
+            told.say(plan.sentence(folder.path, group.size))
         work = Work(plan.task, group, progress)
         if not group.first:
             return work.follow(folder)
@@ -123,15 +123,16 @@ class Plan:
         None  # of the input, where that is known before the training
     )
 
-    def sentence(self, folder: Path) -> str:
+    def sentence(self, folder: Path, processes: int = 1) -> str:
         """What the training will do; how long it takes, its first steps tell."""
         how, images = self.settings, self.data["splits"]["train"]
         epochs = f"{how.epochs:g} epoch{'' if how.epochs == 1 else 's'}"
         start = f"the weights of {self.common.start}" if self.common.start else "random weights"
         frozen = ", the backbone frozen" if how.frozen else ""
+        several = f" in {processes} processes" if processes > 1 else ""
         return (
             f"training {self.spec.name} from {start}{frozen}: {epochs} of {images} images in "
-            f"batches of {how.batch}, then scored and exported; files go to {folder}"
+            f"batches of {how.batch}{several}, then scored and exported; files go to {folder}"
         )
 
     def record(self) -> dict[str, Any]:

@@ -93,17 +93,17 @@ def _parts(
     if found.left:
         yield f"left out: {counted(dict(found.left))}"
     if repeats is None:
-        yield "images that stand in it twice were not looked for"
+        yield "repeated images were not looked for"
         repeats = Repeated()
     if repeats.leaked:
-        yield f"{_pictures(repeats.leaked)} in train and val"
+        yield f"{_images(repeats.leaked)} in train and val"
     if repeats.torn:
-        yield f"{_pictures(repeats.torn)} in two classes"
+        yield f"{_images(repeats.torn)} in two classes"
     yield from found.notes
 
 
-def _pictures(names: Sequence[str]) -> str:
-    return "1 picture stands" if len(names) == 1 else f"{len(names)} pictures stand"
+def _images(names: Sequence[str]) -> str:
+    return "1 image is" if len(names) == 1 else f"{len(names)} images are"
 
 
 def _size(source: Source, number: int) -> int:

@@ -165,7 +165,7 @@ class ImageData(Data):
     def classified(self, answers: Answers, split: str, progress: Progress) -> Classified:
         images = self._images(split)
         every = np.arange(len(images.labels))
-        progress.stage(f"comparing mistakes on {split}", len(every))
+        progress.stage(f"finding the mistakes of {answers.spec.name} on {split}", len(every))
         truths, guesses, shares = list[Any](), list[Any](), list[Any]()
         for batch, labels in eval_batches(
             images, every, resolution=answers.spec.resolution, batch=BATCH,
