@@ -143,6 +143,8 @@ def test_weights_are_not_exported_over(classifier: Path, call: Call) -> None:
 
 def test_a_file_has_its_own_precision(classifier: Path, call: Call, tmp_path: Path) -> None:
     bneck.export(classifier, out=tmp_path / "m.onnx")
+    said = refusal(call("measure", tmp_path / "m.onnx", "--task", "detect"))
+    assert "--task goes with names and spec files, and" in said
     said = refusal(call("measure", tmp_path / "m.onnx", "--precision", "int8"))
     assert (
         "a precision of int8 is asked for, and the files are measured as they are, in fp32" in said

@@ -106,13 +106,18 @@ def _refuse_ignored(
     options: Mapping[str, Any],
 ) -> None:
     """Raise InputError for options that a run or a file, which is measured as it is, would ignore."""
+    if task is not None and all(map(_is_file, networks)):
+        raise InputError(
+            f"--task goes with names and spec files, and {networks[0]} is measured as it was exported; "
+            "leave it out"
+        )
     for name in networks:
         if isinstance(name, NetSpec):
             continue
         folder = RunFolder(task_run(name))
         if folder.run_json.is_file():
             of_task(name, folder.read(), task)
-        elif not (Path(name).is_file() and file_runtimes(Path(name))):
+        elif not _is_file(name):
             continue
         kept = [
             one
@@ -124,6 +129,13 @@ def _refuse_ignored(
                 f"{', '.join(map(flag_of, kept))} goes with names and spec files, and {name} is measured as it "
                 "was trained or exported; leave it out"
             )
+
+
+def _is_file(name: str | Path | NetSpec) -> bool:
+    """Whether a network is named by a file of a runtime."""
+    return (
+        not isinstance(name, NetSpec) and Path(name).is_file() and bool(file_runtimes(Path(name)))
+    )
 
 
 def check_rounds(threads: int, rounds: int) -> None:
