@@ -2,7 +2,7 @@
 
     python benchmarks/odd_inputs.py [--work FOLDER] [--only WORD] [--list]
 
-Makes a few pictures, three small trained runs (a minute) and about 690 inputs: files, options, checkpoints,
+Makes a few pictures, three small trained runs (a minute) and about 770 inputs: files, options, checkpoints,
 labels, outputs, data layouts. Runs each through the command line's app in this process and counts
 
     sentences   exit code 2 and one line that begins with "bneck: ", where the input is wrong
