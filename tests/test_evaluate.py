@@ -413,8 +413,8 @@ class TestNormalisation:
             Normalisation.from_json(value)
 
     def test_it_decides_what_a_net_sees(self, tiny: NetSpec, images: Path, tmp_path: Path) -> None:
-        """With a mean above every pixel all inputs are negative, and h-swish lets nothing through."""
-        dark = {"mean": [5.0] * 3, "std": [0.5] * 3}
+        """With a mean of the brightest pixel all inputs are negative, and h-swish lets nothing through."""
+        dark = {"mean": [1.0] * 3, "std": [0.01] * 3}
         net = colour_net(
             tiny, tmp_path / "net", 3, {0: 0, 1: 1, 2: 2}, normalisation=dark, classes=[*COLOURS]
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from statistics import mean
 
 from bneck.runs.search.latency import Latencies
 from bneck.specs.network import NetSpec
 
 TRIES = 8
-CLOCKS = 5  # measurements of a choice at different times before it is trained
+CLOCKS = 3  # measurements of a choice at different times before it is trained
 # Shares of the target: a later measurement of a network near either end may come out beyond 0.97 or 1.
 LOW, AIM, HIGH = 0.976, 0.985, 0.992
 PUSH = 0.005  # of the aim, each time that a network comes again
@@ -50,10 +51,11 @@ def _by_clock(
         tried[spec.digest()] = (ms, spec)
         if LOW * limit_ms <= ms <= HIGH * limit_ms:
             break
-        # The estimate of this network is off by a ratio that its neighbours share; where networks come
-        # again, the step is made longer, in its own direction.
+        # Estimates here are off by a ratio that neighbours share, and measurements by chance: the mean of all
+        # finds it. Where networks come again, the step is made longer, in its own direction.
         push = again * (PUSH if ms < LOW * limit_ms else -PUSH)
-        aim_ms = latencies.table.estimate_ms(spec) * AIM * limit_ms / ms * (1 + push)
+        off = mean(ms / latencies.table.estimate_ms(one) for ms, one in tried.values())
+        aim_ms = AIM * limit_ms / off * (1 + push)
     within = [one for one in tried.values() if one[0] <= HIGH * limit_ms]
     chosen = (
         max(within, key=lambda one: one[0]) if within else min(tried.values(), key=lambda x: x[0])
