@@ -58,7 +58,7 @@ def test_an_estimate_that_is_off_is_corrected(off: float) -> None:
 
 
 def test_a_network_that_measures_faster_later_is_chosen_wider() -> None:
-    """The first measurement is 10 % too long, all later ones are right: 3 of 4 decide."""
+    """The first measurement is 10 % too long, all later ones are right: 4 of 5 decide."""
     clock = Clock(lambda channels, number: channels / 1000 * (1.1 if number < 0 else 1.0))
     found = clock.choose(1.0)
     assert clock.mean_ms(network(found), CLOCKS) <= HIGH

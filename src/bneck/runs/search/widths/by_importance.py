@@ -55,7 +55,7 @@ def search_by_importance(run: Run, seed: NetSpec) -> None:
         if given is None:
             check_targets(run, seed)
     # Some five tries of both networks, and each later time; at the end all are measured, with the seed network.
-    say_how_long(run, seed, given, {"widths": 4 * CLOCKS, "export and measure": 4})
+    say_how_long(run, seed, given, {"widths": 3 * CLOCKS, "export and measure": 4})
     with run.stage("latency table"):
         table = (
             table_for(run, seed, reference, given.reference_ms) if given else table_for(run, seed)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from statistics import mean
+from statistics import median
 
 from bneck.runs.search.latency import Latencies
 from bneck.specs.network import NetSpec
 
 TRIES = 8
-CLOCKS = 3  # measurements of a choice at different times before it is trained
+CLOCKS = 4  # measurements of a choice at different times before it is trained
 # Shares of the target: a later measurement of a network near either end may come out beyond 0.97 or 1.
 LOW, AIM, HIGH = 0.976, 0.985, 0.992
 PUSH = 0.005  # of the aim, each time that a network comes again
@@ -51,10 +51,10 @@ def _by_clock(
         tried[spec.digest()] = (ms, spec)
         if LOW * limit_ms <= ms <= HIGH * limit_ms:
             break
-        # Estimates here are off by a ratio that neighbours share, and measurements by chance: the mean of all
-        # finds it. Where networks come again, the step is made longer, in its own direction.
+        # Estimates here are off by a ratio that neighbours share, and measurements by chance, some by far: the
+        # median finds it. Where networks come again, the step is made longer, in its own direction.
         push = again * (PUSH if ms < LOW * limit_ms else -PUSH)
-        off = mean(ms / latencies.table.estimate_ms(one) for ms, one in tried.values())
+        off = median(ms / latencies.table.estimate_ms(one) for ms, one in tried.values())
         aim_ms = AIM * limit_ms / off * (1 + push)
     within = [one for one in tried.values() if one[0] <= HIGH * limit_ms]
     chosen = (
