@@ -346,6 +346,30 @@ def test_a_device_that_slows_down_at_the_end_gets_a_narrower_network(
     assert record["measured_latency_ms"] <= record["target_ms"]
 
 
+def test_a_disturbed_last_measurement_is_repeated_and_trains_nothing_again(
+    start: Path, pictures: Path, tmp_path: Path
+) -> None:
+    heard, out = Heard(), tmp_path / "run"
+    with plugged_in() as device:
+        seed_ms, shipped = (
+            device.network_ms(load(start / "spec.yaml")),
+            out / "found" / "model.onnx",
+        )
+
+        def work(model: bytes) -> float:
+            # Until it is measured once more, whatever is faster than the seed takes 8 % more at the end.
+            ms, repeated = work_ms(model), any("measured once more" in one for one in heard.said)
+            return 1.08 * ms if shipped.is_file() and not repeated and ms < 0.97 * seed_ms else ms
+
+        device.work = work
+        record = search(
+            pictures, "80%", start=str(start), device=device.name, out=out, progress=heard, **QUICK
+        )
+    assert sum("measured once more, which counts" in said for said in heard.said) == 1
+    assert not any(said.endswith("narrowing further") for said in heard.said)
+    assert record["measured_latency_ms"] <= record["target_ms"]
+
+
 def test_blocks_of_a_search_are_narrowed_by_importance_where_that_is_asked(
     simulated: SimulatedDevice, pictures: Path, tiny_file: Path, tmp_path: Path
 ) -> None:
