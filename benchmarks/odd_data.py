@@ -164,7 +164,21 @@ def _boxes_of_turned_photos(files: Files) -> Iterator[tuple[Path, int | None]]:
 
 def boxes(files: Files) -> Iterator[tuple[Path, int | None]]:
     """Annotated images, each with the number of boxes of train that are learned from; None: refused."""
+    yield from _yolo_labels(files)
+    yield from _boxes_of_turned_photos(files)
+    for name, edit in _edits().items():
+        yield _coco(files, name, edit[0]), edit[1]
+    yield from _voc_labels(files)
+    for name, text in {
+        "via.json": '{"_via_settings": {}}',
+        "boxes.csv": "filename,class\n0.jpg,cup\n",
+        "labelme.json": '{"shapes": []}',
+    }.items():
+        files.picture(f"boxes/{name} alone/0.jpg")
+        yield files.file(f"boxes/{name} alone/{name}", text).parent, None
 
+
+def _yolo_labels(files: Files) -> Iterator[tuple[Path, int | None]]:
     def yolo(
         name: str, line: str, *, names: str = "names: [cup, pen]", encoding: str = "utf-8"
     ) -> Path:
@@ -213,9 +227,9 @@ def boxes(files: Files) -> Iterator[tuple[Path, int | None]]:
         ("no names", "nc: 2", 4), ("as text", "names: cup, pen", None), ("tabs", "names:\t[cup, pen]", None),
     ):  # fmt: skip
         yield yolo(f"yaml {name}", box, names=listed), count
-    yield from _boxes_of_turned_photos(files)
-    for name, edit in _edits().items():
-        yield _coco(files, name, edit[0]), edit[1]
+
+
+def _voc_labels(files: Files) -> Iterator[tuple[Path, int | None]]:
     texts: dict[str, tuple[Callable[[str], bytes | str], int | None]] = {
         "plain xml": (str, 3),
         "namespace": (lambda t: t.replace("<annotation>", '<annotation xmlns="x">'), 3),
@@ -244,13 +258,6 @@ def boxes(files: Files) -> Iterator[tuple[Path, int | None]]:
             files.picture(f"boxes/{name} voc/{i}.jpg", side=64)
             files.file(f"boxes/{name} voc/{i}.xml", change(_XML))
         yield files.user / f"boxes/{name} voc", count
-    for name, text in {
-        "via.json": '{"_via_settings": {}}',
-        "boxes.csv": "filename,class\n0.jpg,cup\n",
-        "labelme.json": '{"shapes": []}',
-    }.items():
-        files.picture(f"boxes/{name} alone/0.jpg")
-        yield files.file(f"boxes/{name} alone/{name}", text).parent, None
 
 
 _XML = (
@@ -405,6 +412,13 @@ def masks(files: Files) -> Iterator[tuple[Path, int | None]]:
         if listed:
             files.file(f"masks/{name}/classes.txt", listed)
         yield root, wanted
+    yield from _masks_that_do_not_fit(files, half, names)
+
+
+def _masks_that_do_not_fit(
+    files: Files, half: Any, names: str
+) -> Iterator[tuple[Path, int | None]]:
+    """Of val other than of train, and of photos that are turned by their EXIF data."""
     for name, other in (("white", half * 255), ("one more", half * 2)):
         root = files.user / f"masks/val is {name}"
         for split, values in (("train", half), ("val", other)):
@@ -421,4 +435,4 @@ def masks(files: Files) -> Iterator[tuple[Path, int | None]]:
             _turned(root / f"images/{i}{suffix}", turn)
             Image.fromarray(half[:40].copy()).save(root / f"masks/{i}.png")
         files.file(f"masks/{root.name}/classes.txt", names)
-        yield root, count
+        yield root, 3 * 64 * 32
