@@ -124,7 +124,7 @@ class _Narrowing:
             with run.stage("train result"):
                 best = self._trained(candidates, allocation, (number + 1) * MEASURED - 1)
             chosen = candidates[best]
-            weights = next(iter(chosen.jobs(run).values())).weights
+            weights = chosen.first_job(run).weights
             result = Result(
                 found=chosen.spec, weights=weights, experiment=chosen.experiment,
                 reference=self.latencies.reference, limit_ms=self.limit_ms, folder=folder,
