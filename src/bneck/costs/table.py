@@ -184,9 +184,11 @@ class LatencyTable:
     def learn(self, spec: NetSpec, measured_ms: float) -> None:
         """Calibrate anew with a network that was measured, if every row of it can be answered."""
         if self.covers(spec):
-            self.learned[tuple(row_keys(spec, self.wrapper))] = measured_ms
-            self._cache.clear()
-            self._line = None
+            key = tuple(row_keys(spec, self.wrapper))
+            if self.learned.get(key) != measured_ms:
+                self.learned[key] = measured_ms
+                self._cache.clear()
+                self._line = None
 
     def uncalibrated(self) -> LatencyTable:
         """The measured rows alone: networks take as long as their rows add up to."""

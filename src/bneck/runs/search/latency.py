@@ -75,14 +75,17 @@ class Latencies:
         if self.run.ledger.find(**event) is None:
             self.run.ledger.append({**event, "measured_ms": ms})
 
-    def mean_ms(self, spec: NetSpec, before: int | None = None) -> float:
-        """The mean of all that was measured of a network, or of the times `before` one of a number."""
+    def times_ms(self, spec: NetSpec, before: int | None = None) -> list[float]:
+        """All that was measured of a network, or what was `before` the time of a number."""
         first, again = self.verified_ms(spec), self.run.ledger.all(event="measured again")
-        times = [
+        return [first] + [
             float(one["measured_ms"]) for one in again
             if one["digest"] == spec.digest() and (before is None or one["number"] < before)
         ]  # fmt: skip
-        return mean([first, *times])
+
+    def mean_ms(self, spec: NetSpec, before: int | None = None) -> float:
+        """The mean of `times_ms`."""
+        return mean(self.times_ms(spec, before))
 
     def verified_ms(self, spec: NetSpec) -> float:
         """Measured milliseconds, once per device and table: another run finds them in the cache folder.
