@@ -32,6 +32,7 @@ from bneck.runs.search.widths.lose import affordable_target
 from bneck.runs.search.widths.resolutions import at_lower_resolution
 from bneck.runs.search.widths.seed import keep_longer_seed, longer_seed, teacher_of, trained_seed
 from bneck.specs.network import NetSpec
+from bneck.specs.rows import Row
 from bneck.specs.text import from_text, to_text
 from bneck.specs.transforms import fix_skips, rename
 
@@ -190,20 +191,20 @@ class _Narrowing:
             "teacher": teacher_of(run, self.parent.spec),
         }  # fmt: skip
         with run.stage("widths"):
-            made = dict[str, Allocation]()
+            made = dict[tuple[Row, ...], Allocation]()  # at any resolution
 
             def by_importance(estimate_ms: float) -> NetSpec:
                 # The table has learned from what was measured since.
                 allocator = Allocator(self.parent.spec, importance.groups, table)
                 found = allocator.at(max(estimate_ms, allocator.fastest_ms()))
-                made[found.spec.digest()] = found
+                made[found.spec.rows] = found
                 return found.spec
 
             proposals = {"found": by_importance, "uniform": self._uniform}
             found, uniform = by_clocks(self.latencies, aim_ms, proposals, number * MEASURED)
-            cuts = [str(cut) for cut in made[found.digest()].cuts]
+            cuts = {"found": [str(cut) for cut in made[found.rows].cuts]}
             if not number:
-                run.progress.say(f"cut by importance: {'; '.join(cuts)}")
+                run.progress.say(f"cut by importance: {'; '.join(cuts['found'])}")
             name = self.parent.spec.name
             found, uniform = rename(found, f"{name}-narrowed"), rename(uniform, f"{name}-uniform")
             simpler = simpler_ways(run, self.parent, self.latencies, self.limit_ms, uniform)
@@ -214,6 +215,8 @@ class _Narrowing:
             lower, resolutions = at_lower_resolution(
                 run, self.latencies, aim_ms, both[0], by_importance
             )
+            if lower:
+                cuts["lower"] = [str(cut) for cut in made[lower.spec.rows].cuts]
         ways = {one.role: one for one in [*both, *([lower] if lower else []), *simpler]}
         return ways, {"cuts": cuts, "images": importance.images, "resolutions": resolutions}
 
@@ -269,7 +272,10 @@ class _Narrowing:
         # A copy: the measurement is that of the file that ships.
         run.record["found"] = copy(records[best])
         run.record["uniform"], run.record["others"] = records["uniform"], others
-        run.record["allocation"] = {**allocation, "shipped": best}
+        cuts = allocation["cuts"]
+        run.record["allocation"] = {
+            **allocation, "cuts": cuts.get(best, cuts["found"]), "shipped": best,
+        }  # fmt: skip
         run.record["steps"], run.record["overhead_seconds"] = [], 0.0
         if not self.further:
             write_text(run.folder.spec, to_text(candidates[best].spec))
