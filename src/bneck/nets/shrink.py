@@ -179,6 +179,16 @@ class Kept:
     expanded: dict[int, Tensor] = field(default_factory=dict)
     se: dict[int, Tensor] = field(default_factory=dict)
 
+    def within(self, wider: Kept) -> Kept:
+        """The same channels by their indices in a wider network, of which `wider` was kept before."""
+        rows = self.rows
+
+        def of(part: str) -> dict[int, Tensor]:
+            whole: dict[int, Tensor] = getattr(wider, part)
+            return {i: whole[rows[i]][chosen] for i, chosen in getattr(self, part).items()}
+
+        return Kept(tuple(wider.rows[i] for i in rows), of("out"), of("expanded"), of("se"))
+
     def behind(self, layer: str) -> Tensor:
         """The channels behind a layer of the rows: `rows.3`, `rows.4.expand`, `rows.4.project`."""
         _, row, *part = layer.split(".")

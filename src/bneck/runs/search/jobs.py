@@ -36,11 +36,15 @@ class Outcome(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A trained network, its weights, and the importance of its channels (a file), None for L2 norms."""
+    """A trained network, its weights, and the importance of its channels (a file), None for L2 norms.
+
+    `wider` is what it was narrowed from on the way to a deeper cut.
+    """
 
     spec: NetSpec
     weights: Path
     importance: Path | None
+    wider: Parent | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,18 +93,39 @@ def standing_job(job: TrainJob) -> Outcome:
 
 
 def _begun(job: TrainJob) -> tuple[nn.Module, Kept | None]:
-    """The network before its training, and the channels of its parent that it was narrowed to."""
-    experiment = job.experiment
+    """The network before its training, and the channels of the widest parent that it was narrowed to."""
     if job.parent is None:
-        return experiment.build(job.spec, job.settings.seed), None
-    parent = experiment.load(job.parent.spec, job.parent.weights)
-    importance = None if job.parent.importance is None else Importance.load(job.parent.importance)
-    net = experiment.shrink(parent, job.spec, importance)
-    kept = experiment.kept(parent, job.spec, importance)
+        return job.experiment.build(job.spec, job.settings.seed), None
     # A checkpoint holds the weights that the training goes on from.
-    if kept is not None and not job.checkpoint.is_file():
-        experiment.data.reconstruct(parent, net, kept, job.settings, heldout=job.heldout)
+    solve = None if job.checkpoint.is_file() else job.settings
+    net, kept = narrowed(job.experiment, job.parent, job.spec, solve, heldout=job.heldout)
+    parent = job.parent
+    while kept is not None and parent.wider is not None:
+        wide = job.experiment.load(parent.wider.spec, parent.wider.weights)
+        before = job.experiment.kept(wide, parent.spec, _importance(parent.wider))
+        assert before is not None
+        kept, parent = kept.within(before), parent.wider
     return net, kept
+
+
+def narrowed(
+    experiment: Experiment, parent: Parent, spec: NetSpec, solve: Settings | None, *,
+    heldout: bool = False,
+) -> tuple[nn.Module, Kept | None]:  # fmt: skip
+    """A narrower network with a parent's weights, and its channels that were kept; None if all were.
+
+    With the settings of a training they are solved anew on its images (`nets.reconstruct`).
+    """
+    wide, importance = experiment.load(parent.spec, parent.weights), _importance(parent)
+    net = experiment.shrink(wide, spec, importance)
+    kept = experiment.kept(wide, spec, importance)
+    if kept is not None and solve is not None:
+        experiment.data.reconstruct(wide, net, kept, solve, heldout=heldout)
+    return net, kept
+
+
+def _importance(parent: Parent) -> Importance | None:
+    return None if parent.importance is None else Importance.load(parent.importance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

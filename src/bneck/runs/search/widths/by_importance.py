@@ -7,9 +7,10 @@ whose channels are chosen by the same importance; the best of all ships.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from bneck.runs.search.widths.clocks import CLOCKS, by_clocks
 from bneck.runs.search.widths.lose import affordable_target
 from bneck.runs.search.widths.resolutions import at_lower_resolution
 from bneck.runs.search.widths.seed import keep_longer_seed, longer_seed, teacher_of, trained_seed
+from bneck.runs.search.widths.steps import joined, on_the_way
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Row
 from bneck.specs.text import from_text, to_text
@@ -183,42 +185,62 @@ class _Narrowing:
         self, number: int, aim_ms: float
     ) -> tuple[dict[str, Candidate], dict[str, Any]]:
         """All ways to the target in the `number`-th round, by role; how widths were chosen, for the record."""
-        run, table = self.run, self.latencies.table
-        assert self.parent.importance is not None
-        importance = Importance.load(self.parent.importance)
+        run, seed = self.run, self.parent.spec
         shared: dict[str, Any] = {
-            "parent": self.parent, "settings": run.settings.recovery, "experiment": run.experiment,
-            "teacher": teacher_of(run, self.parent.spec),
+            "settings": run.settings.recovery, "experiment": run.experiment, "teacher": teacher_of(run, seed),
         }  # fmt: skip
         with run.stage("widths"):
+            last, before = on_the_way(run, self.parent, self.latencies, self.limit_ms)
             made = dict[tuple[Row, ...], Allocation]()  # at any resolution
-
-            def by_importance(estimate_ms: float) -> NetSpec:
-                # The table has learned from what was measured since.
-                allocator = Allocator(self.parent.spec, importance.groups, table)
-                found = allocator.at(max(estimate_ms, allocator.fastest_ms()))
-                made[found.spec.rows] = found
-                return found.spec
-
-            proposals = {"found": by_importance, "uniform": self._uniform}
+            proposals = {"found": self._by_importance(last, made), "uniform": self._uniform}
             found, uniform = by_clocks(self.latencies, aim_ms, proposals, number * MEASURED)
-            cuts = {"found": [str(cut) for cut in made[found.rows].cuts]}
+            cuts = {
+                "found": list(map(str, joined([before, made[found.rows].cuts], len(seed.rows))))
+            }
             if not number:
                 run.progress.say(f"cut by importance: {'; '.join(cuts['found'])}")
-            name = self.parent.spec.name
-            found, uniform = rename(found, f"{name}-narrowed"), rename(uniform, f"{name}-uniform")
+            found = rename(found, f"{seed.name}-narrowed")
+            uniform = rename(uniform, f"{seed.name}-uniform")
             simpler = simpler_ways(run, self.parent, self.latencies, self.limit_ms, uniform)
             both = [
-                Candidate(role="found", title="by importance", spec=found, **shared),
-                Candidate(role="uniform", title="uniform width", spec=uniform, **shared),
+                Candidate(role="found", title="by importance", spec=found, parent=last, **shared),
+                Candidate(
+                    role="uniform",
+                    title="uniform width",
+                    spec=uniform,
+                    parent=self.parent,
+                    **shared,
+                ),
             ]
+            whole = self._by_importance(self.parent, made)
             lower, resolutions = at_lower_resolution(
-                run, self.latencies, aim_ms, both[0], by_importance
+                run, self.latencies, aim_ms, both[0], self.parent, whole
             )
             if lower:
                 cuts["lower"] = [str(cut) for cut in made[lower.spec.rows].cuts]
         ways = {one.role: one for one in [*both, *([lower] if lower else []), *simpler]}
-        return ways, {"cuts": cuts, "images": importance.images, "resolutions": resolutions}
+        images = Importance.load(self._importance(self.parent)).images
+        return ways, {"cuts": cuts, "images": images, "resolutions": resolutions}
+
+    def _by_importance(
+        self, parent: Parent, made: dict[tuple[Row, ...], Allocation]
+    ) -> Callable[[float], NetSpec]:
+        """(Estimated milliseconds) -> the best version of a network; `made` remembers how it was cut."""
+        importance, table = Importance.load(self._importance(parent)), self.latencies.table
+
+        def propose(estimate_ms: float) -> NetSpec:
+            # The table has learned from what was measured since.
+            allocator = Allocator(parent.spec, importance.groups, table)
+            found = allocator.at(max(estimate_ms, allocator.fastest_ms()))
+            made[found.spec.rows] = found
+            return found.spec
+
+        return propose
+
+    @staticmethod
+    def _importance(parent: Parent) -> Path:
+        assert parent.importance is not None
+        return parent.importance
 
     def _uniform(self, aim_ms: float) -> NetSpec:
         """The uniform width at a latency; where none is so fast, the narrowest."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from bneck.runs.search.jobs import Parent
 from bneck.runs.search.latency import Latencies
 from bneck.runs.search.run import Run
 from bneck.runs.search.trials import standing
@@ -45,7 +46,7 @@ def sides(seed: NetSpec, share: float) -> list[int]:
 
 
 def at_lower_resolution(
-    run: Run, latencies: Latencies, limit_ms: float, found: Candidate,
+    run: Run, latencies: Latencies, limit_ms: float, found: Candidate, parent: Parent,
     narrowed: Callable[[float], NetSpec],
 ) -> tuple[Candidate | None, dict[str, float]]:  # fmt: skip
     """A network by importance at a lower resolution, where that keeps more than `found` before training.
@@ -59,10 +60,10 @@ def at_lower_resolution(
         latencies: of its device.
         limit_ms: the target.
         found: the network by importance at the resolution of the seed network.
-        narrowed: (estimated milliseconds at that resolution) -> widths by importance.
+        parent: the seed network; with fewer pixels a cut is less deep, and needs no steps.
+        narrowed: (estimated milliseconds at that resolution) -> widths of the seed network by importance.
     """
-    assert found.parent is not None
-    seed = found.parent.spec
+    seed = parent.spec
     if not free(run, seed):
         return None, {}
     best, scores = found, dict[int, float]()
@@ -75,7 +76,7 @@ def at_lower_resolution(
         if not scores:
             scores[seed.resolution] = standing(run, found.name, found.first_job(run))
         way = replace(
-            found, role="lower", title=f"by importance at {side} px", spec=spec,
+            found, role="lower", title=f"by importance at {side} px", spec=spec, parent=parent,
             experiment=run.experiment_at(spec),
         )  # fmt: skip
         scores[side] = standing(run, way.name, way.first_job(run))

@@ -1,0 +1,93 @@
+"""A deep cut in steps: on the way weights are solved anew, and importance is measured on what is left.
+
+Importance tells what the loss of a channel costs while all others are there. After a deep cut that is no longer
+so (docs/lab-log.md has what steps gain).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bneck.nas.allocation.allocator import Allocator, Cut
+from bneck.nets.importance import Importance
+from bneck.nets.weights import save_weights
+from bneck.runs.search.jobs import Parent, narrowed
+from bneck.runs.search.latency import Latencies
+from bneck.runs.search.run import Run
+from bneck.specs.network import NetSpec
+from bneck.specs.text import from_text, to_text
+
+SHARES = (0.85, 0.7, 0.6, 0.5, 0.42)  # of the seed network's latency
+NEXT = 1.15  # times the target: a step nearer to it is left out
+
+
+def on_the_way(
+    run: Run, seed: Parent, latencies: Latencies, limit_ms: float
+) -> tuple[Parent, list[Cut]]:
+    """What the last step to a target is made from, and what was cut until there, by the seed network's rows.
+
+    The seed network itself where it began from random weights, which this was not measured with, or where
+    the target is near. Another target of the run finds the same steps.
+    """
+    share, parent, cuts = limit_ms / latencies.verified_ms(seed.spec), seed, list[list[Cut]]()
+    for step in SHARES if run.settings.start is not None else ():
+        if step < NEXT * share:
+            break
+        spec, made = _widths(run, parent, latencies, step, seed.spec)
+        if made:
+            parent = _made(run, parent, spec, f"step-{100 * step:.0f}")
+            cuts.append(made)
+    return parent, joined(cuts, len(seed.spec.rows))
+
+
+def joined(steps: Iterable[Sequence[Cut]], rows: int) -> list[Cut]:
+    """The cuts of successive steps as cuts of the first network, whose rows keep their numbers.
+
+    Args:
+        steps: of each its cuts, by the rows of the network that it began with.
+        rows: how many the first network has.
+    """
+    numbers, found = list(range(rows)), dict[str, Cut]()
+    for cuts in steps:
+        gone = set[int]()
+        for cut in cuts:
+            _, row, part = cut.key.split(".")
+            key = f"rows.{numbers[int(row)]}.{part}"
+            known = found.get(key, Cut(key, cut.before, cut.after, 0.0))
+            found[key] = Cut(key, known.before, cut.after, known.lost + cut.lost)
+            if not cut.after:
+                gone.add(int(row))
+                inside = f"rows.{numbers[int(row)]}.expanded"
+                found.pop(inside, None)  # all of it is gone
+        numbers = [number for at, number in enumerate(numbers) if at not in gone]
+    return sorted(found.values(), key=lambda cut: int(cut.key.split(".")[1]))
+
+
+def _widths(
+    run: Run, parent: Parent, latencies: Latencies, share: float, seed: NetSpec
+) -> tuple[NetSpec, list[Cut]]:
+    """The widths of a step and its cuts, chosen once per run: the table goes on learning."""
+    known = run.ledger.find(event="step", share=share)
+    if known is None:
+        assert parent.importance is not None
+        table = latencies.table
+        allocator = Allocator(parent.spec, Importance.load(parent.importance).groups, table)
+        found = allocator.at(max(share * table.estimate_ms(seed), allocator.fastest_ms()))
+        cuts = [(cut.key, cut.before, cut.after, cut.lost) for cut in found.cuts]
+        known = {"event": "step", "share": share, "spec": to_text(found.spec), "cuts": cuts}
+        run.ledger.append(known)
+    return from_text(known["spec"]), [Cut(*cut) for cut in known["cuts"]]
+
+
+def _made(run: Run, parent: Parent, spec: NetSpec, name: str) -> Parent:
+    """The network of a step: its weights are solved, and the importance of its channels is measured."""
+    weights = run.folder.scratch / f"{name}.safetensors"
+    importance = weights.with_suffix(".importance.safetensors")
+    data, training = run.experiment.data, run.settings.training
+    if not weights.is_file():
+        net, _ = narrowed(run.experiment, parent, spec, training)
+        save_weights(net.state_dict(), weights)
+    if not importance.is_file():
+        net = run.experiment.load(spec, weights)
+        data.importance(net, training, run.progress).save(importance)
+    return Parent(spec, weights, importance, parent)
