@@ -31,7 +31,7 @@ What to do first:
 
   bneck doctor    see what this machine has and lacks
   bneck search    try a whole search on built-in images
-                  (5 to 6 minutes on two cores)
+                  (4 to 7 minutes on two cores)
   bneck search --data photos --target 50% \\
     --from timm/mobilenetv3_small_100.lamb_in1k
                   from published weights to a network for

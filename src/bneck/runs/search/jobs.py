@@ -46,6 +46,11 @@ class Parent:
     importance: Path | None
     wider: Parent | None = None
 
+    def measured(self) -> Importance:
+        """The importance of its channels."""
+        assert self.importance is not None
+        return Importance.load(self.importance)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainJob:
@@ -102,7 +107,7 @@ def _begun(job: TrainJob) -> tuple[nn.Module, Kept | None]:
     parent = job.parent
     while kept is not None and parent.wider is not None:
         wide = job.experiment.load(parent.wider.spec, parent.wider.weights)
-        before = job.experiment.kept(wide, parent.spec, _importance(parent.wider))
+        before = job.experiment.kept(wide, parent.spec, parent.wider.measured())
         assert before is not None
         kept, parent = kept.within(before), parent.wider
     return net, kept
@@ -116,16 +121,13 @@ def narrowed(
 
     With the settings of a training they are solved anew on its images (`nets.reconstruct`).
     """
-    wide, importance = experiment.load(parent.spec, parent.weights), _importance(parent)
+    wide = experiment.load(parent.spec, parent.weights)
+    importance = None if parent.importance is None else parent.measured()
     net = experiment.shrink(wide, spec, importance)
     kept = experiment.kept(wide, spec, importance)
     if kept is not None and solve is not None:
         experiment.data.reconstruct(wide, net, kept, solve, heldout=heldout)
     return net, kept
-
-
-def _importance(parent: Parent) -> Importance | None:
-    return None if parent.importance is None else Importance.load(parent.importance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,14 +10,12 @@ import re
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
 
 from bneck.nas.allocation.allocator import NARROWEST, Allocation, Allocator, uniform_width
 from bneck.nas.fitting import fit_widths
 from bneck.nas.netadapt import Unreachable
-from bneck.nets.importance import Importance
 from bneck.records.files import write_text
 from bneck.runs.search.finals import handed_over
 from bneck.runs.search.jobs import Parent
@@ -205,13 +203,9 @@ class _Narrowing:
             both = [
                 Candidate(role="found", title="by importance", spec=found, parent=last, **shared),
                 Candidate(
-                    role="uniform",
-                    title="uniform width",
-                    spec=uniform,
-                    parent=self.parent,
-                    **shared,
+                    role="uniform", title="uniform width", spec=uniform, parent=self.parent, **shared
                 ),
-            ]
+            ]  # fmt: skip
             whole = self._by_importance(self.parent, made)
             lower, resolutions = at_lower_resolution(
                 run, self.latencies, aim_ms, both[0], self.parent, whole
@@ -219,14 +213,14 @@ class _Narrowing:
             if lower:
                 cuts["lower"] = [str(cut) for cut in made[lower.spec.rows].cuts]
         ways = {one.role: one for one in [*both, *([lower] if lower else []), *simpler]}
-        images = Importance.load(self._importance(self.parent)).images
+        images = self.parent.measured().images
         return ways, {"cuts": cuts, "images": images, "resolutions": resolutions}
 
     def _by_importance(
         self, parent: Parent, made: dict[tuple[Row, ...], Allocation]
     ) -> Callable[[float], NetSpec]:
         """(Estimated milliseconds) -> the best version of a network; `made` remembers how it was cut."""
-        importance, table = Importance.load(self._importance(parent)), self.latencies.table
+        importance, table = parent.measured(), self.latencies.table
 
         def propose(estimate_ms: float) -> NetSpec:
             # The table has learned from what was measured since.
@@ -236,11 +230,6 @@ class _Narrowing:
             return found.spec
 
         return propose
-
-    @staticmethod
-    def _importance(parent: Parent) -> Path:
-        assert parent.importance is not None
-        return parent.importance
 
     def _uniform(self, aim_ms: float) -> NetSpec:
         """The uniform width at a latency; where none is so fast, the narrowest."""

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from bneck.nas.allocation.allocator import Allocator
-from bneck.nets.importance import Importance
 from bneck.records.progress import Silent
 from bneck.runs.answers import ModuleAnswers
 from bneck.runs.search.experiment import Experiment
@@ -64,8 +63,7 @@ def affordable_target(run: Run, parent: Parent, latencies: Latencies, points: fl
 
 def _probed(run: Run, parent: Parent, latencies: Latencies, points: float) -> list[Probe]:
     table, seed = latencies.table, parent.spec
-    assert parent.importance is not None
-    allocator = Allocator(seed, Importance.load(parent.importance).groups, table)
+    allocator = Allocator(seed, parent.measured().groups, table)
     seed_ms = table.estimate_ms(seed)
     low, high = allocator.fastest_ms() / seed_ms, 1.0
     (longer,) = jobs = longer_seed(run, seed)

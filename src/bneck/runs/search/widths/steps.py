@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bneck.nas.allocation.allocator import Allocator, Cut
-from bneck.nets.importance import Importance
 from bneck.nets.weights import save_weights
 from bneck.runs.search.jobs import Parent, narrowed
 from bneck.runs.search.latency import Latencies
@@ -69,9 +68,8 @@ def _widths(
     """The widths of a step and its cuts, chosen once per run: the table goes on learning."""
     known = run.ledger.find(event="step", share=share)
     if known is None:
-        assert parent.importance is not None
         table = latencies.table
-        allocator = Allocator(parent.spec, Importance.load(parent.importance).groups, table)
+        allocator = Allocator(parent.spec, parent.measured().groups, table)
         found = allocator.at(max(share * table.estimate_ms(seed), allocator.fastest_ms()))
         cuts = [(cut.key, cut.before, cut.after, cut.lost) for cut in found.cuts]
         known = {"event": "step", "share": share, "spec": to_text(found.spec), "cuts": cuts}
