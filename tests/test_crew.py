@@ -10,8 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bneck.runs.search.workers import MAX_TRIES, WorkerPool, kept_workers, local_pool
+from bneck.runs.search.workers import (
+    MAX_TRIES,
+    WorkerPool,
+    earliest_end,
+    kept_workers,
+    local_pool,
+)
 from bneck.specs.errors import InputError
 from conftest import alive, gone
 from crew_work import PATIENCE, die_always, refuse, threads, wait_until, work, work_or_die_once
@@ -47,6 +55,34 @@ class TestResults:
             WorkerPool(1) as pool,
         ):
             pool.run(refuse, [()], lambda *at: None)
+
+
+class TestOrder:
+    """By hand: of 60, 60, 57, 45, 45, 41 and 41 seconds two workers need 177, three 120 and one all."""
+
+    SECONDS = (45, 45, 41, 41, 60, 60, 57)
+
+    def end(self, order: list[int], workers: int) -> int:
+        free = [0] * workers
+        for number in order:
+            free[free.index(min(free))] += self.SECONDS[number]
+        return max(free)
+
+    def test_two_workers_end_earlier_than_with_the_longest_first(self) -> None:
+        order = earliest_end(self.SECONDS, 2)
+        assert sorted(order) == list(range(7))
+        assert self.end([4, 5, 6, 0, 1, 2, 3], 2) == 191
+        assert self.end(order, 2) == 177
+
+    def test_where_no_order_is_better_it_is_as_given(self) -> None:
+        assert earliest_end(self.SECONDS, 1) == list(range(7))
+        assert earliest_end(self.SECONDS, 7) == list(range(7))
+        assert earliest_end([], 2) == []
+
+    @given(st.lists(st.floats(0, 100), max_size=12), st.integers(1, 5))
+    @settings(max_examples=50, deadline=None)
+    def test_no_job_is_lost_and_none_comes_twice(self, seconds: list[float], workers: int) -> None:
+        assert sorted(earliest_end(seconds, workers)) == list(range(len(seconds)))
 
 
 class TestDeath:

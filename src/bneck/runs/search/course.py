@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from bneck.nas.allocation.steps import steps_to
 from bneck.nets.importance import IMAGES
 from bneck.records.progress import Progress, about
 from bneck.runs.search.settings import SearchSettings, target_ms
@@ -119,13 +120,22 @@ class Course:
         if speed is None:
             return
         workers = self.settings.workers
+        # A pass of importance; to solve a narrowed network's weights takes twice as long.
+        pass_s, made = speed.training_s * min(images["train"], IMAGES), set[float]()
         for part in self.parts:
             sizes = [_sized(one, part.target, seed_ms) for one in part.trainings]
             work = sum(one.seconds(speed, images) for one in sizes)
             longest = max((one.seconds(speed, images) / one.count for one in sizes), default=0.0)
             side_by_side = max(longest, work / workers)
             if part.name == "importance":
-                side_by_side = speed.training_s * min(images["train"], IMAGES)
+                side_by_side = pass_s
+            elif (
+                part.name == "widths" and self.settings.start is not None and self.settings.targets
+            ):
+                target = part.target or self.settings.target
+                steps = set(steps_to(target_ms(target, seed_ms) / seed_ms)) - made
+                side_by_side += 3 * len(steps) * pass_s  # another target finds them
+                made |= steps
             part.seconds = None if part.unknown else side_by_side + others.get(part.name, 0.0)
         unknown = [SAID.get(p.name, p.name) for p in self.parts[self.now :] if p.unknown]
         besides = f", and the time to {', '.join(unknown)}" if unknown else ""

@@ -38,7 +38,7 @@ from bneck.specs.wrapper import PLAIN, Wrapper
 # rounds, and of 0.85 % with three of eight, in the same two seconds.
 CAREFUL = Protocol(rounds=4, loads=6, burst_ms=30.0)
 USUAL = Deployment()
-PATIENCE, PAUSE_S = 6, 10.0
+PAUSES_S = (2.0, 4.0, 8.0, 16.0, 30.0)  # until a busy device is quiet
 DISTURBED = 0.08  # median error; quiet tables have 0.01 to 0.03
 GLANCES, GLANCED_RUNS = 3, 4
 
@@ -363,7 +363,8 @@ def measured(
     Raises:
         TimingError: it still was after a minute.
     """
-    protocol, busy = replace(protocol, threads=on.threads), 0
+    protocol, pauses = replace(protocol, threads=on.threads), iter(PAUSES_S)
+    busy = False
     with opened(on.device) as device:
         while True:
             try:
@@ -371,10 +372,11 @@ def measured(
                     candidates, runtime_name=on.runtime, place=device, protocol=protocol,
                     reference=Candidate(reference, precision=on.precision, wrapper=wrapper),
                     # What another process times, or loads to time, may be what disturbs it.
-                    nominal_ms=nominal_ms, alone=busy > 0, on_round=on_round,
+                    nominal_ms=nominal_ms, alone=busy, on_round=on_round,
                 )  # fmt: skip
             except TimingError:
-                if busy == PATIENCE:
+                pause_s = next(pauses, None)
+                if pause_s is None:
                     raise
-                busy += 1
-                device.wait(PAUSE_S)
+                busy = True
+                device.wait(pause_s)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
+from bneck.costs.count import count
 from bneck.nas.netadapt import Proposal, Step, Trial
 from bneck.nets.importance import Importance
 from bneck.nets.shrink import importance_of_kept
@@ -27,6 +29,7 @@ from bneck.runs.search.jobs import (
     trial_job,
 )
 from bneck.runs.search.run import Run
+from bneck.runs.search.workers import earliest_end
 from bneck.specs.network import NetSpec
 from bneck.training.settings import Settings
 
@@ -60,6 +63,8 @@ def train_all(run: Run, jobs: dict[str, TrainJob]) -> dict[str, dict[str, Any]]:
     if wanted:
         roles = dict.fromkeys(name.partition("-")[0] for name in wanted)
         run.progress.stage(f"training {', '.join(roles)}", len(wanted))
+        order = earliest_end([_cost(jobs[name]) for name in wanted], run.pool.workers)
+        wanted = [wanted[number] for number in order]
 
     def done(index: int, outcome: Outcome) -> None:
         name = wanted[index]
@@ -74,6 +79,12 @@ def train_all(run: Run, jobs: dict[str, TrainJob]) -> dict[str, dict[str, Any]]:
     with Following(run.progress, [jobs[name].mark for name in wanted]):
         run.pool.run(train_job, [(jobs[name],) for name in wanted], done)
     return {entry["name"]: entry for entry in _trained(run, jobs)}
+
+
+def _cost(job: TrainJob) -> float:
+    """About how long a training takes next to others; docs/lab-log.md has how near that is."""
+    taught = 0.0 if job.teacher is None else sqrt(count(job.teacher.spec).madds) / 3
+    return job.settings.epochs * (sqrt(count(job.spec).madds) + taught)
 
 
 def standing(run: Run, name: str, job: TrainJob) -> float:

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bneck.nas.allocation.allocator import Allocator, Cut
+from bneck.nas.allocation.steps import steps_to
 from bneck.nets.weights import save_weights
 from bneck.runs.search.jobs import Parent, narrowed
 from bneck.runs.search.latency import Latencies
 from bneck.runs.search.run import Run
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
-
-SHARES = (0.85, 0.7, 0.6, 0.5, 0.42)  # of the seed network's latency
-NEXT = 1.15  # times the target: a step nearer to it is left out
 
 
 def on_the_way(
@@ -29,9 +27,7 @@ def on_the_way(
     the target is near. Another target of the run finds the same steps.
     """
     share, parent, cuts = limit_ms / latencies.verified_ms(seed.spec), seed, list[list[Cut]]()
-    for step in SHARES if run.settings.start is not None else ():
-        if step < NEXT * share:
-            break
+    for step in steps_to(share) if run.settings.start is not None else ():
         spec, made = _widths(run, parent, latencies, step, seed.spec)
         if made:
             parent = _made(run, parent, spec, f"step-{100 * step:.0f}")
