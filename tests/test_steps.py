@@ -12,15 +12,15 @@ import torch
 
 import bneck
 from bneck.nas.allocation.allocator import Cut
-from bneck.nets.build import Net
 from bneck.nets.ops import BneckRow, ConvBnAct
 from bneck.nets.shrink import kept_channels, shrink
+from bneck.records.ledger import Ledger
 from bneck.records.progress import Silent
 from bneck.runs.search.jobs import Parent
 from bneck.runs.search.main import resume_search, search
-from bneck.runs.search.widths.steps import joined, on_the_way
+from bneck.runs.search.widths.steps import Way, joined, on_the_way
 from bneck.specs.network import NetSpec
-from bneck.specs.text import from_text
+from bneck.specs.text import to_text
 from bneck.specs.transforms import fix_skips, with_expanded, with_out
 from bneck.specs.wrapper import PLAIN
 from simulated_device import SimulatedDevice
@@ -79,15 +79,15 @@ class Killed(BaseException):
     pass
 
 
-class UntilSecondStep(Silent):
-    """Ends a search where the importance is measured for the third time, as a kill does."""
+class UntilStep(Silent):
+    """Ends a search where the importance is measured for the second time, as a kill does."""
 
     def __init__(self) -> None:
         self.measured = 0
 
     def stage(self, name: str, total: int) -> None:
         self.measured += name.startswith("measuring the importance")
-        if self.measured == 3:
+        if self.measured == 2:
             raise Killed
 
 
@@ -96,23 +96,19 @@ def test_a_search_goes_by_steps_and_takes_them_once(
 ) -> None:
     given = {**QUICK, "start": str(start), "device": simulated.name}
     whole = search(pictures, "50%", out=tmp_path / "whole", **given)
-    assert [one["share"] for one in steps(tmp_path / "whole")] == [0.85, 0.7, 0.6]
+    assert [one["share"] for one in steps(tmp_path / "whole")] == [0.7]
     with pytest.raises(Killed):
-        search(pictures, "50%", out=tmp_path / "killed", progress=UntilSecondStep(), **given)
-    assert [one["share"] for one in steps(tmp_path / "killed")] == [0.85, 0.7]
+        search(pictures, "50%", out=tmp_path / "killed", progress=UntilStep(), **given)
+    assert [one["share"] for one in steps(tmp_path / "killed")] == [0.7]
+    assert not (tmp_path / "killed" / "scratch" / "step-70.importance.safetensors").exists()
     killed = resume_search(tmp_path / "killed")
     assert steps(tmp_path / "killed") == steps(tmp_path / "whole")
     assert killed["found"]["digest"] == whole["found"]["digest"]
     assert killed["allocation"] == whole["allocation"]
     assert killed["found"]["scores"] == whole["found"]["scores"]
-    by_importance = next(
-        one
-        for one in (whole["found"], *whole["others"].values())
-        if one["title"] == "by importance"
-    )
-    narrow = from_text(by_importance["spec"])
-    widths = [from_text(one["spec"]) for one in steps(tmp_path / "whole")]
-    assert all(params(a) > params(b) for a, b in zip(widths, [*widths[1:], narrow], strict=True))
+    scores = whole["allocation"]["steps"]
+    assert scores.keys() == {"0", "1"}
+    assert all(0 <= score <= 1 for score in scores.values())
 
 
 @pytest.mark.parametrize(("start", "limit_ms"), [(None, 1.0), ("weights", 1.6)])
@@ -122,13 +118,33 @@ def test_without_a_start_or_near_the_target_there_are_none(
     run: Any = SimpleNamespace(settings=SimpleNamespace(start=start))
     latencies: Any = SimpleNamespace(verified_ms=lambda spec: 2.0)
     seed = Parent(tiny, Path("seed"), None)
-    assert on_the_way(run, seed, latencies, limit_ms) == (seed, [])
+    assert on_the_way(run, seed, latencies, limit_ms) == Way(seed)
+
+
+@pytest.mark.parametrize(("scores", "steps"), [((0.6, 0.7, 0.5), 1), ((0.6, 0.6, 0.6), 0)])
+def test_the_way_that_keeps_most_goes_on_and_of_equals_the_shortest(
+    tmp_path: Path, tiny: NetSpec, scores: tuple[float, ...], steps: int
+) -> None:
+    # All that a resumed run finds of what was done.
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    cuts = {0.7: ["rows.1.out", 16, 8, 1.0], 0.5: ["rows.2.out", 24, 16, 2.0]}
+    for share, cut in cuts.items():
+        ledger.append({"event": "step", "share": share, "spec": to_text(tiny), "cuts": [cut]})
+        for ending in ("", ".importance"):
+            (tmp_path / f"step-{100 * share:.0f}{ending}.safetensors").touch()
+    for number, score in enumerate(scores):
+        ledger.append({"event": "standing", "name": f"{number} steps to 0.400", "score": score})
+    run: Any = SimpleNamespace(
+        settings=SimpleNamespace(start="weights", training=None), ledger=ledger,
+        folder=SimpleNamespace(scratch=tmp_path), experiment=SimpleNamespace(data=None),
+    )  # fmt: skip
+    latencies: Any = SimpleNamespace(verified_ms=lambda spec: 2.0)
+    way = on_the_way(run, Parent(tiny, Path("seed"), None), latencies, 0.8)
+    assert way.scores == dict(zip("012", scores, strict=True))
+    assert [str(cut) for cut in way.cuts] == ["rows.1.out: 16 -> 8"][:steps]
+    assert way.parent.weights == (tmp_path / "step-70.safetensors" if steps else Path("seed"))
 
 
 def steps(run: Path) -> list[dict[str, Any]]:
     lines = map(json.loads, (run / "ledger.jsonl").read_text().splitlines())
     return [one for one in lines if one["event"] == "step"]
-
-
-def params(spec: NetSpec) -> int:
-    return sum(one.numel() for one in Net(spec).parameters())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SHARES = (0.85, 0.7, 0.6, 0.5, 0.42)  # of the seed network's latency
+SHARES = (0.7, 0.5)  # of the seed network's latency
 NEXT = 1.15  # times the target: a step nearer to it is left out
 
 

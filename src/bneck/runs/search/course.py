@@ -120,7 +120,8 @@ class Course:
         if speed is None:
             return
         workers = self.settings.workers
-        # A pass of importance; to solve a narrowed network's weights takes twice as long.
+        # A pass of importance; to solve a narrowed network's weights takes twice as long, for each step
+        # and again for each way that is compared.
         pass_s, made = speed.training_s * min(images["train"], IMAGES), set[float]()
         for part in self.parts:
             sizes = [_sized(one, part.target, seed_ms) for one in part.trainings]
@@ -133,8 +134,9 @@ class Course:
                 part.name == "widths" and self.settings.start is not None and self.settings.targets
             ):
                 target = part.target or self.settings.target
-                steps = set(steps_to(target_ms(target, seed_ms) / seed_ms)) - made
-                side_by_side += 3 * len(steps) * pass_s  # another target finds them
+                steps = set(steps_to(target_ms(target, seed_ms) / seed_ms))
+                # Another target finds the steps.
+                side_by_side += (3 * len(steps - made) + 2 * (len(steps) + bool(steps))) * pass_s
                 made |= steps
             part.seconds = None if part.unknown else side_by_side + others.get(part.name, 0.0)
         unknown = [SAID.get(p.name, p.name) for p in self.parts[self.now :] if p.unknown]

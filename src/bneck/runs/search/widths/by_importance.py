@@ -188,12 +188,12 @@ class _Narrowing:
             "settings": run.settings.recovery, "experiment": run.experiment, "teacher": teacher_of(run, seed),
         }  # fmt: skip
         with run.stage("widths"):
-            last, before = on_the_way(run, self.parent, self.latencies, self.limit_ms)
+            way = on_the_way(run, self.parent, self.latencies, self.limit_ms)
             made = dict[tuple[Row, ...], Allocation]()  # at any resolution
-            proposals = {"found": self._by_importance(last, made), "uniform": self._uniform}
+            proposals = {"found": self._by_importance(way.parent, made), "uniform": self._uniform}
             found, uniform = by_clocks(self.latencies, aim_ms, proposals, number * MEASURED)
             cuts = {
-                "found": list(map(str, joined([before, made[found.rows].cuts], len(seed.rows))))
+                "found": list(map(str, joined([way.cuts, made[found.rows].cuts], len(seed.rows))))
             }
             if not number:
                 run.progress.say(f"cut by importance: {'; '.join(cuts['found'])}")
@@ -201,7 +201,7 @@ class _Narrowing:
             uniform = rename(uniform, f"{seed.name}-uniform")
             simpler = simpler_ways(run, self.parent, self.latencies, self.limit_ms, uniform)
             both = [
-                Candidate(role="found", title="by importance", spec=found, parent=last, **shared),
+                Candidate(role="found", title="by importance", spec=found, parent=way.parent, **shared),
                 Candidate(
                     role="uniform", title="uniform width", spec=uniform, parent=self.parent, **shared
                 ),
@@ -214,7 +214,9 @@ class _Narrowing:
                 cuts["lower"] = [str(cut) for cut in made[lower.spec.rows].cuts]
         ways = {one.role: one for one in [*both, *([lower] if lower else []), *simpler]}
         images = self.parent.measured().images
-        return ways, {"cuts": cuts, "images": images, "resolutions": resolutions}
+        return ways, {
+            "cuts": cuts, "images": images, "steps": dict(way.scores), "resolutions": resolutions,
+        }  # fmt: skip
 
     def _by_importance(
         self, parent: Parent, made: dict[tuple[Row, ...], Allocation]

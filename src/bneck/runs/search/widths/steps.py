@@ -1,38 +1,77 @@
 """A deep cut in steps: on the way weights are solved anew, and importance is measured on what is left.
 
-Importance tells what the loss of a channel costs while all others are there. After a deep cut that is no longer
-so (docs/lab-log.md has what steps gain).
+Importance tells what the loss of a channel costs while all others are there, which is no longer so after a deep
+cut. But steps leave out fewer rows, so what they keep is compared with what one cut keeps (docs/lab-log.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from bneck.nas.allocation.allocator import Allocator, Cut
+from bneck.nas.allocation.allocator import Allocation, Allocator, Cut
 from bneck.nas.allocation.steps import steps_to
 from bneck.nets.weights import save_weights
 from bneck.runs.search.jobs import Parent, narrowed
 from bneck.runs.search.latency import Latencies
 from bneck.runs.search.run import Run
+from bneck.runs.search.trials import job_for, standing
 from bneck.specs.network import NetSpec
 from bneck.specs.text import from_text, to_text
 
 
-def on_the_way(
-    run: Run, seed: Parent, latencies: Latencies, limit_ms: float
-) -> tuple[Parent, list[Cut]]:
-    """What the last step to a target is made from, and what was cut until there, by the seed network's rows.
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What the last cut to a target is made from, and what was cut until there, by the seed network's rows.
 
-    The seed network itself where it began from random weights, which this was not measured with, or where
+    `scores` are those of each way before any training, by its number of steps; empty where there is one way.
+    """
+
+    parent: Parent
+    cuts: tuple[Cut, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+def on_the_way(run: Run, seed: Parent, latencies: Latencies, limit_ms: float) -> Way:
+    """The way to a target that keeps most before training: in one cut, or in steps.
+
+    In one cut where the seed network began from random weights, which steps were not measured with, or where
     the target is near. Another target of the run finds the same steps.
     """
-    share, parent, cuts = limit_ms / latencies.verified_ms(seed.spec), seed, list[list[Cut]]()
+    share, ways, cuts = limit_ms / latencies.verified_ms(seed.spec), [Way(seed)], list[list[Cut]]()
     for step in steps_to(share) if run.settings.start is not None else ():
-        spec, made = _widths(run, parent, latencies, step, seed.spec)
+        spec, made = _widths(run, ways[-1].parent, latencies, step, seed.spec)
         if made:
-            parent = _made(run, parent, spec, f"step-{100 * step:.0f}")
+            parent = _made(run, ways[-1].parent, spec, f"step-{100 * step:.0f}")
             cuts.append(made)
-    return parent, joined(cuts, len(seed.spec.rows))
+            ways.append(Way(parent, tuple(joined(cuts, len(seed.spec.rows)))))
+    if len(ways) == 1:
+        return ways[0]
+    scores = _standing(run, ways, latencies, share)
+    best = max(range(len(ways)), key=lambda number: scores[str(number)])
+    return replace(ways[best], scores=scores)
+
+
+def _standing(
+    run: Run, ways: Sequence[Way], latencies: Latencies, share: float
+) -> dict[str, float]:
+    """What each way keeps before any training, by its number of steps; measured once and said then."""
+    scores, said = dict[str, float](), True
+    for number, way in enumerate(ways):
+        name = f"{number} steps to {share:.3f}"
+        known = run.ledger.find(event="standing", name=name)
+        if known is None:
+            spec, said = _cut(way.parent, latencies, share, ways[0].parent.spec).spec, False
+            job = job_for(run, spec, f"way-{spec.digest()[:8]}", 0, parent=way.parent)
+            scores[str(number)] = standing(run, name, job)
+        else:
+            scores[str(number)] = float(known["score"])
+    if not said:
+        told = ", ".join(f"{score:.1%} after {number}" for number, score in scores.items())
+        run.progress.say(
+            f"steps on the way, before any training: {run.metric} {told} (held-out images); the most goes on"
+        )
+    return scores
 
 
 def joined(steps: Iterable[Sequence[Cut]], rows: int) -> list[Cut]:
@@ -64,13 +103,18 @@ def _widths(
     """The widths of a step and its cuts, chosen once per run: the table goes on learning."""
     known = run.ledger.find(event="step", share=share)
     if known is None:
-        table = latencies.table
-        allocator = Allocator(parent.spec, parent.measured().groups, table)
-        found = allocator.at(max(share * table.estimate_ms(seed), allocator.fastest_ms()))
+        found = _cut(parent, latencies, share, seed)
         cuts = [(cut.key, cut.before, cut.after, cut.lost) for cut in found.cuts]
         known = {"event": "step", "share": share, "spec": to_text(found.spec), "cuts": cuts}
         run.ledger.append(known)
     return from_text(known["spec"]), [Cut(*cut) for cut in known["cuts"]]
+
+
+def _cut(parent: Parent, latencies: Latencies, share: float, seed: NetSpec) -> Allocation:
+    """The best widths at an estimated share of the seed network's latency."""
+    table = latencies.table
+    allocator = Allocator(parent.spec, parent.measured().groups, table)
+    return allocator.at(max(share * table.estimate_ms(seed), allocator.fastest_ms()))
 
 
 def _made(run: Run, parent: Parent, spec: NetSpec, name: str) -> Parent:
