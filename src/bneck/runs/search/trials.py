@@ -87,16 +87,16 @@ def _cost(job: TrainJob) -> float:
     return job.settings.epochs * (sqrt(count(job.spec).madds) + taught)
 
 
-def standing(run: Run, name: str, job: TrainJob) -> float:
-    """What a network scores on the held-out images before its training."""
-    keys = {"event": "standing", "name": name}
-    if run.ledger.find(**keys) is None:
-        run.pool.run(
-            standing_job, [(job,)], lambda _, outcome: run.ledger.append({**keys, **outcome})
-        )
-    known = run.ledger.find(**keys)
-    assert known is not None
-    return float(known["score"])
+def standing(run: Run, jobs: Mapping[str, TrainJob]) -> dict[str, float]:
+    """What networks score on the held-out images before their training, by name; each once per run."""
+    wanted = [name for name in jobs if run.ledger.find(event="standing", name=name) is None]
+
+    def done(index: int, outcome: Outcome) -> None:
+        run.ledger.append({"event": "standing", "name": wanted[index], **outcome})
+
+    run.pool.run(standing_job, [(jobs[name],) for name in wanted], done)
+    known = {one["name"]: float(one["score"]) for one in run.ledger.all(event="standing")}
+    return {name: known[name] for name in jobs}
 
 
 def _trained(run: Run, jobs: Mapping[str, TrainJob]) -> list[dict[str, Any]]:

@@ -74,12 +74,12 @@ def at_lower_resolution(
             run.progress.say(f"no resolution of {side} px and below is tried: {error}")
             break
         if not scores:
-            scores[seed.resolution] = standing(run, found.name, found.first_job(run))
+            scores[seed.resolution] = _score(run, found)
         way = replace(
             found, role="lower", title=f"by importance at {side} px", spec=spec, parent=parent,
             experiment=run.experiment_at(spec),
         )  # fmt: skip
-        scores[side] = standing(run, way.name, way.first_job(run))
+        scores[side] = _score(run, way)
         if scores[side] <= scores[best.spec.resolution]:
             break  # with still fewer pixels it would hardly get better again
         best = way
@@ -91,6 +91,10 @@ def at_lower_resolution(
         f"{best.spec.resolution} px"
     )
     return None if best is found else best, {str(side): score for side, score in scores.items()}
+
+
+def _score(run: Run, one: Candidate) -> float:
+    return standing(run, {one.name: one.first_job(run)})[one.name]
 
 
 def _widest_at(

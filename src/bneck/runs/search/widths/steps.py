@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from bneck.nas.allocation.allocator import Allocation, Allocator, Cut
 from bneck.nas.allocation.steps import steps_to
 from bneck.nets.weights import save_weights
-from bneck.runs.search.jobs import Parent, narrowed
+from bneck.runs.search.jobs import Parent, TrainJob, narrowed
 from bneck.runs.search.latency import Latencies
 from bneck.runs.search.run import Run
 from bneck.runs.search.trials import job_for, standing
@@ -56,22 +56,20 @@ def _standing(
     run: Run, ways: Sequence[Way], latencies: Latencies, share: float
 ) -> dict[str, float]:
     """What each way keeps before any training, by its number of steps; measured once and said then."""
-    scores, said = dict[str, float](), True
-    for number, way in enumerate(ways):
-        name = f"{number} steps to {share:.3f}"
-        known = run.ledger.find(event="standing", name=name)
-        if known is None:
-            spec, said = _cut(way.parent, latencies, share, ways[0].parent.spec).spec, False
-            job = job_for(run, spec, f"way-{spec.digest()[:8]}", 0, parent=way.parent)
-            scores[str(number)] = standing(run, name, job)
-        else:
-            scores[str(number)] = float(known["score"])
-    if not said:
-        told = ", ".join(f"{score:.1%} after {number}" for number, score in scores.items())
+    names = [f"{number} steps to {share:.3f}" for number in range(len(ways))]
+    known = {one["name"]: float(one["score"]) for one in run.ledger.all(event="standing")}
+    if missing := [number for number, name in enumerate(names) if name not in known]:
+        jobs, seed = dict[str, TrainJob](), ways[0].parent.spec
+        for number in missing:
+            parent = ways[number].parent
+            spec = _cut(parent, latencies, share, seed).spec
+            jobs[names[number]] = job_for(run, spec, f"way-{number}", 0, parent=parent)
+        known |= standing(run, jobs)
+        told = ", ".join(f"{known[name]:.1%} after {number}" for number, name in enumerate(names))
         run.progress.say(
             f"steps on the way, before any training: {run.metric} {told} (held-out images); the most goes on"
         )
-    return scores
+    return {str(number): known[name] for number, name in enumerate(names)}
 
 
 def joined(steps: Iterable[Sequence[Cut]], rows: int) -> list[Cut]:
