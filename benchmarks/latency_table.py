@@ -2,7 +2,7 @@
 
 Fills a fresh table on this machine as `bneck table` does. Then the allocator draws further networks with
 that table, of other importances than those that calibrate it, so that what the table flatters is
-chosen; each is measured as a search verifies it, three loads of eight rounds. Printed: the table's
+chosen; each is measured as a search verifies it. Printed: the table's
 own error on its held-out networks, then that of its estimates of the further ones, before any was
 measured ("fixed") and when it has learned from those measured before ("learning").
 

@@ -60,7 +60,8 @@ class SimulatedDevice:
     Args:
         name: as `--device` takes it; None makes up one that no other device has.
         seed: of the noise.
-        noise: standard deviation of a run's time, as a share of it.
+        noise: by how much a run is delayed, as a share of its time: the standard deviation of a normal
+            distribution, of which only the delays count. Nothing makes a run faster than it is.
         slowdown: the device's seconds -> how many times slower it runs then.
         disturbed: the number of a burst -> the share by which others made it wait.
         lost: the number of a request -> whether the connection breaks off there.
@@ -114,7 +115,7 @@ class SimulatedDevice:
         waits, wall, cpu = self.disturbed(self.bursts), [], []
         for _ in range(warmup + runs):
             ms = self.work(model) * self.slowdown(self.seconds)
-            ms *= math.exp(self.rng.gauss(0, self.noise)) if self.noise else 1.0
+            ms *= 1 + abs(self.rng.gauss(0, self.noise)) if self.noise else 1.0
             cpu.append(ms)
             wall.append(ms * (1 + waits))
             self.seconds += wall[-1] / 1e3

@@ -267,12 +267,10 @@ class TestAgainstTheTruth:
         assert slow.slowdown(slow.seconds) > 3
         assert max(self.errors(tiny, table, slow)) < 0.01
 
-    def test_noise_of_five_per_cent_a_run_is_averaged_out(
-        self, tiny: NetSpec, tmp_path: Path
-    ) -> None:
+    def test_delays_of_five_per_cent_a_run_do_not_show(self, tiny: NetSpec, tmp_path: Path) -> None:
         device = SimulatedDevice(noise=0.05, seed=3)
         table = filled(tiny, tmp_path / "t.jsonl", device)
-        assert max(self.errors(tiny, table, device)) < 0.06
+        assert max(self.errors(tiny, table, device)) < 0.03
 
     def test_no_row_takes_less_than_no_time(self, tiny: NetSpec, tmp_path: Path) -> None:
         """A row that hardly takes any comes out below the convolutions around it by noise alone."""

@@ -251,6 +251,24 @@ class TestPace:
         assert samples.pace == [2.0, 8.0, 2.0]
         assert samples.paced_ms == [15.0, 15.0, 15.0]
 
+    def test_what_slows_networks_differently_does_not_show_in_their_fastest_runs(
+        self, clock: Clock
+    ) -> None:
+        at = [0]
+        neighbour = [(3, 2), (1, 1), (5, 2)]  # slows the network and the reference so many times
+        samples = race(
+            {"a": lambda: clock.spend(30 * neighbour[min(at[0], 2)][0])},
+            lambda: clock.spend(10 * neighbour[min(at[0], 2)][1]),
+            plan(),
+            on_round=lambda done, total: at.__setitem__(0, done),
+            clock=clock,
+        )
+        assert samples["a"].beside_ms == [20.0, 10.0, 20.0]
+        assert samples["a"].undisturbed_ms(5.0) == 15.0
+        assert samples[REFERENCE].undisturbed_ms(5.0) == 5.0
+        samples["a"].extend(Samples(wall_ms=[24.0], beside_ms=[6.0]))
+        assert samples["a"].undisturbed_ms(5.0) == 20.0
+
     def test_a_round_counts_by_its_median(self, clock: Clock) -> None:
         times = iter([7, 1, 9, 2, 3, 8, 4])
         runs = {"a": lambda: clock.spend(next(times))}

@@ -324,7 +324,9 @@ def searched(**changed: Any) -> dict[str, Any]:
     return {
         "run": "runs/a b", "metric": "top-1", "measured_latency_ms": 0.298, "target_ms": 0.305,
         "meets_target": True, "score": 0.765, "baseline": {"score": 0.68, "latency_ms": 0.3},
-        "found": {"name": "v3-small-narrowed", "title": "by importance"}, **changed,
+        "found": {"name": "v3-small-narrowed", "title": "by importance"},
+        "seed_network": {"scores": [0.77, 0.772], "measured_ms": 0.61},
+        "settings": {"start": "v3-small", "training": {"epochs": 5.0}}, **changed,
     }  # fmt: skip
 
 
@@ -334,10 +336,25 @@ class TestEndings:
     ) -> None:
         print_search(searched())
         assert capsys.readouterr().out.splitlines() == [
+            "seed network: top-1 77.1% at 0.610 ms",
             "compared with uniform width: top-1 68.0% at 0.300 ms",
             "v3-small-narrowed (by importance): 0.298 ms measured, meets the target of 0.305 ms; top-1 76.5%",
             "files: runs/a b/report.html, runs/a b/found/model.onnx",
             "next:  bneck ship 'runs/a b'",
+        ]
+
+    def test_where_a_point_is_lost_longer_training_is_advised(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Not from random weights, where the seed network gains as much by it."""
+        print_search(searched(score=0.76))
+        random = {"start": None, "training": {"epochs": 5.0}}
+        print_search(searched(score=0.76, settings=random))
+        said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("seed ")]
+        assert said == [
+            "seed network: top-1 77.1% at 0.610 ms; of the 1.1 points lost, longer training may win some back "
+            "(--epochs 15)",
+            "seed network: top-1 77.1% at 0.610 ms",
         ]
 
     def test_one_that_misses_its_target_is_measured_again(

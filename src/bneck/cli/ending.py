@@ -34,6 +34,7 @@ def print_search(record: Mapping[str, Any]) -> None:
     """What a finished search found: what it was compared with, further targets, and the ending."""
     folder, shipped = Path(record["run"]), record.get("shipped")
     baseline, metric = record["baseline"], record.get("metric", "top-1")
+    print_line(_beside_seed(record, metric))
     compared = [("uniform width", baseline["score"], baseline["latency_ms"])]
     compared += [
         (one["title"], fmean(one["scores"]), one["measured_ms"])
@@ -61,6 +62,18 @@ def print_search(record: Mapping[str, Any]) -> None:
         (folder / "report.html", folder / file),
         _after_search(folder, record),
     )
+
+
+def _beside_seed(record: Mapping[str, Any], metric: str) -> str:
+    """The seed network's line; where much is lost from trained weights, what would narrow the gap."""
+    seed = record["seed_network"]
+    score = fmean(seed["scores"])
+    line = f"seed network: {metric} {score:.1%} at {seed['measured_ms']:.3f} ms"
+    lost, settings = 100 * (score - record["score"]), record["settings"]
+    if lost >= 1 and settings["start"] is not None:
+        more = 3 * settings["training"]["epochs"]
+        line += f"; of the {lost:.1f} points lost, longer training may win some back (--epochs {more:g})"
+    return line
 
 
 def _after_search(folder: Path, record: Mapping[str, Any]) -> str:

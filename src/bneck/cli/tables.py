@@ -66,13 +66,13 @@ def measurement_table(found: Sequence[Measurement], *, paper: bool = False) -> T
         rows.append([
             one.network, f"{one.resolution} x {one.width or one.resolution}",
             f"{one.runtime} {one.runtime_version}", one.precision, *_spread(one.latency_ms),
-            "-" if one.cpu_ms is None else f"{one.cpu_ms:.3f}", str(one.n), str(one.repeated),
+            *[f"{ms:.3f}" if ms else "-" for ms in (one.fastest_ms, one.cpu_ms)], str(one.n), str(one.repeated),
             *_spread(one.ratio(first)), *[f"{printed:.3f}" if printed else "-"] * paper,
         ])  # fmt: skip
     where = "" if first.device.place == "local" else f"{first.device.place}: "
     threads = f"{first.threads} thread{'s' if first.threads > 1 else ''}"
-    columns = ("network", "pixels", "runtime", "precision", "median ms", "p10", "p90", "cpu ms", "n",
-               "repeated", "ratio", "p10", "p90", *["paper"] * paper)  # fmt: skip
+    columns = ("network", "pixels", "runtime", "precision", "median ms", "p10", "p90", "fastest",
+               "cpu ms", "n", "repeated", "ratio", "p10", "p90", *["paper"] * paper)  # fmt: skip
     return new_table(
         f"{where}{first.device.processor}, {threads}, batch 1", columns, rows, left=(0, 2, 3)
     )

@@ -24,7 +24,7 @@ from bneck.costs.table_file import header_line, network_line, read_table, row_li
 from bneck.devices.measure import Candidate
 from bneck.devices.models import layers_model
 from bneck.devices.places import Place, opened
-from bneck.devices.protocol import REFERENCE, Protocol, race
+from bneck.devices.protocol import REFERENCE, Protocol, Samples, race
 from bneck.devices.runtimes import Runtime, runtime
 from bneck.devices.timing import Timer
 from bneck.records.ledger import Ledger
@@ -365,11 +365,11 @@ class _Filling:
         return table, file
 
     def nominal_ms(self, reference: Load) -> float:
-        """The reference's time, over several loads of it: all that is measured is divided by it."""
-        protocol, times = Protocol(threads=self.threads, rounds=4), list[float]()
+        """The reference's median in a quiet burst, over several loads: what all times are relative to."""
+        protocol, times = Protocol(threads=self.threads), list[float]()
         for _ in range(REFERENCE_LOADS):
             with closing(reference()) as timer:
-                times += race({}, timer, protocol)[REFERENCE].round_ms
+                times.append(min(race({}, timer, protocol)[REFERENCE].round_ms))
         return statistics.median(times)
 
     def fill_rows(self, table: LatencyTable, file: Ledger, reference: Load) -> None:
@@ -386,7 +386,7 @@ class _Filling:
         ]
         for batch, protocol in batches:
             loads = [partial(self.row, entry) for entry in batch]
-            times = self.paced_ms(table, loads, reference, protocol)
+            times = self.undisturbed_ms(table, loads, reference, protocol)
             lines = []
             for (shape, widths), ms in zip(batch, times, strict=True):
                 if shape.kind != "context":
@@ -410,7 +410,7 @@ class _Filling:
         while (done := len(table.networks)) < count:
             batch = specs[done : done + self.effort.batch // 2]
             loads = [self.network(spec) for spec in batch]
-            times = self.paced_ms(table, loads, reference, self.effort.networks)
+            times = self.undisturbed_ms(table, loads, reference, self.effort.networks)
             lines = []
             for i, (spec, ms) in enumerate(zip(batch, times, strict=True), done):
                 # Every other network is held out, so both see the same minutes.
@@ -421,13 +421,13 @@ class _Filling:
             if self.progress:
                 self.progress("networks", len(table.networks), count)
 
-    def paced_ms(
+    def undisturbed_ms(
         self, table: LatencyTable, loads: Sequence[Load], reference: Load, protocol: Protocol
     ) -> list[float]:  # fmt: skip
         """Load, race and drop again: each one's time in milliseconds at the table's slowdown factor."""
         nominal = float(table.header["reference_ms"])
         protocol = replace(protocol, threads=self.threads)
-        found: list[list[float]] = [[] for _ in loads]
+        found = [Samples() for _ in loads]
         for number in range(protocol.loads):
             with ExitStack() as stack:
                 stack.enter_context(self.place.timing())
@@ -436,9 +436,9 @@ class _Filling:
                 }
                 beside = stack.enter_context(closing(reference()))
                 samples = race(timers, beside, protocol, seed=number, nominal_ms=nominal)
-            for i, times in enumerate(found):
-                times += samples[str(i)].paced_ms
-        return [statistics.median(times) for times in found]
+            for i, sample in enumerate(found):
+                sample.extend(samples[str(i)])
+        return [sample.undisturbed_ms(nominal) for sample in found]
 
 
 def _said(runtime: str, precision: str, threads: int, place: str) -> str:

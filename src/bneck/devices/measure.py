@@ -135,7 +135,7 @@ def _record(
     candidate: Candidate, sample: Samples, protocol: Protocol, nominal_ms: float | None, *,
     reference_ms: float, **known: Any,
 ) -> Measurement:  # fmt: skip
-    raw, paced = Spread.of(sample.wall_ms), statistics.median(sample.paced_ms)
+    raw = Spread.of(sample.wall_ms)
     return Measurement(
         network=candidate.spec.name,
         digest=candidate.spec.digest(),
@@ -147,8 +147,9 @@ def _record(
         n=sample.runs,
         rounds=protocol.rounds * protocol.loads,
         repeated=sample.repeated,
-        latency_ms=_scaled(raw, paced) if nominal_ms else raw,
+        latency_ms=_scaled(raw, sample.undisturbed_ms(nominal_ms)) if nominal_ms else raw,
         raw_latency_ms=raw,
+        fastest_ms=min(sample.wall_ms),
         cpu_ms=statistics.median(sample.cpu_ms) if sample.cpu_ms else None,
         reference_ms=reference_ms,
         pace=reference_ms / nominal_ms if nominal_ms else 1.0,

@@ -6,6 +6,10 @@ what slows the machine (its clock, a neighbour on the same core or cache) apart 
 differ: each burst is divided by the slowdown factor, the reference's time just before and after over
 its nominal time.
 
+Networks feel a neighbour differently: on a shared machine a narrow one takes up to 7 % less of the wide
+reference's time than on a quiet one. Only what both take undisturbed compares between times of day. So what a
+search decides by is their fastest runs (`Samples.undisturbed_ms`), not medians.
+
 All this is the same for every device; only the `devices.timing.Timer` of a burst differs.
 """
 
@@ -64,7 +68,8 @@ class Protocol:
 class Samples:
     """Times of one model: every run's wall and CPU time, and their medians per burst, in milliseconds.
 
-    `runs` is how many runs they are of. There are no CPU times of a device that tells none.
+    `runs` is how many runs they are of. `beside_ms` has the reference's fastest run just before or after every
+    burst. There are no CPU times of a device that tells none.
     """
 
     runs: int = 0
@@ -73,6 +78,7 @@ class Samples:
     round_ms: list[float] = field(default_factory=list)
     round_cpu_ms: list[float] = field(default_factory=list)
     pace: list[float] = field(default_factory=list)
+    beside_ms: list[float] = field(default_factory=list)
     repeated: int = 0
 
     def extend(self, other: Samples) -> None:
@@ -84,6 +90,10 @@ class Samples:
     def paced_ms(self) -> list[float]:
         """Medians of bursts, each divided by its slowdown factor."""
         return [ms / pace for ms, pace in zip(self.round_ms, self.pace, strict=True)]
+
+    def undisturbed_ms(self, nominal_ms: float) -> float:
+        """Milliseconds of the fastest run, where the fastest run of the reference takes `nominal_ms`."""
+        return nominal_ms * min(self.wall_ms) / max(min(self.beside_ms), 1e-6)
 
 
 def race(
@@ -119,11 +129,13 @@ def race(
         for name in rng.sample(list(timers), len(timers)):
             _burst(timers[name], bursts[name], protocol, samples[name])
             after = _burst(reference, few, patient, samples[REFERENCE])
-            around[name].append((before + after) / 2)
+            around[name].append((_median(before) + _median(after)) / 2)
+            samples[name].beside_ms.append(min(*before.wall_ms, *after.wall_ms))
             before = after
         if on_round:
             on_round(number + 1, protocol.rounds)
     around[REFERENCE] = samples[REFERENCE].round_ms
+    samples[REFERENCE].beside_ms = [min(samples[REFERENCE].wall_ms)]
     nominal = nominal_ms or statistics.median(samples[REFERENCE].round_ms)
     for name, sample in samples.items():
         sample.pace = [ms / nominal for ms in around[name]]
@@ -133,12 +145,12 @@ def race(
 
 def _runs_in(timer: Timer, burst_ms: float, protocol: Protocol) -> int:
     """How many runs fill a burst."""
-    once_ms = statistics.median(timer.burst(1, protocol.first_warmup).wall_ms)
+    once_ms = _median(timer.burst(1, protocol.first_warmup))
     return max(protocol.least_runs, int(burst_ms / max(once_ms, 1e-3)))
 
 
-def _burst(timer: Timer, n: int, protocol: Protocol, samples: Samples) -> float:
-    """Time a burst, again while it is disturbed; its median in milliseconds."""
+def _burst(timer: Timer, n: int, protocol: Protocol, samples: Samples) -> Burst:
+    """Time a burst, again while it is disturbed; the least disturbed one."""
     tries: list[tuple[float, Burst]] = []
     while len(tries) <= protocol.max_repeats:
         burst = timer.burst(n, protocol.warmup)
@@ -153,10 +165,14 @@ def _burst(timer: Timer, n: int, protocol: Protocol, samples: Samples) -> float:
     samples.runs += burst.runs
     samples.wall_ms += burst.wall_ms
     samples.cpu_ms += burst.cpu_ms
-    samples.round_ms.append(statistics.median(burst.wall_ms))
+    samples.round_ms.append(_median(burst))
     if burst.cpu_ms:
         samples.round_cpu_ms.append(statistics.median(burst.cpu_ms))
-    return samples.round_ms[-1]
+    return burst
+
+
+def _median(burst: Burst) -> float:
+    return statistics.median(burst.wall_ms)
 
 
 def _check_spread(name: str, samples: Samples, protocol: Protocol) -> None:

@@ -39,9 +39,10 @@ class Device:
 class Measurement:
     """Latency of one network at batch 1.
 
-    `latency_ms` is wall time, `cpu_ms` process CPU time. `pace` is how slow the reference network
-    ran in the same rounds against its nominal time (1.0: as fast as then); where a nominal time
-    is known, `latency_ms` is divided by it, and `raw_latency_ms` is what the clock said.
+    `latency_ms` is wall time, `cpu_ms` process CPU time, `fastest_ms` the wall time of the fastest run.
+    `pace` is how slow the reference network ran in the same rounds against its nominal time (1.0: as fast
+    as then). Where a nominal time is known, `latency_ms` is scaled, and `raw_latency_ms` is what the clock
+    said: its median is then the nominal time, times the ratio of the fastest runs.
     `rounds_ms` has the median of every round, each divided by the reference's pace next to it;
     `rounds_cpu_ms` that of CPU time, as it was. Some devices tell no CPU time: then `cpu_ms` is None.
     The image is `resolution` pixels high and `width` wide, as high where that is None.
@@ -67,6 +68,7 @@ class Measurement:
     reference_ms: float
     pace: float
     commit: str
+    fastest_ms: float | None = None
     rounds_ms: tuple[float, ...] = ()
     rounds_cpu_ms: tuple[float, ...] = ()
     profile: str | None = None

@@ -25,8 +25,8 @@ def latencies(
 ) -> list[Measurement]:
     """Measure networks on a device, interleaved in groups, or take what an earlier choice measured.
 
-    A reference network runs in every round. All latencies are divided by its slowdown since the first
-    group on this device, so that groups of different minutes compare. What a group came to is kept in
+    A reference network runs in every round. All latencies are relative to its own on this device, measured
+    once before the first group, so that groups of different minutes compare. What a group came to is kept in
     the user's cache folder at once, so that a stopped choice goes on where it was.
 
     Args:
@@ -54,17 +54,23 @@ def latencies(
             def on_round(done: int, rounds: int, size: int = len(group)) -> None:
                 progress.advance(size / (QUICK.rounds * QUICK.loads))
 
-            begun = memory.find(event="begun")
-            nominal_ms = None if begun is None else float(begun["reference_ms"])
             candidates = [Candidate(spec, precision=on.precision) for spec in group]
-            found = measured(
-                candidates, reference, nominal_ms, on, PLAIN, QUICK, on_round
-            )  # fmt: skip
-            if begun is None:
-                memory.append({"event": "begun", "reference_ms": found[0].reference_ms})
+            nominal_ms = _nominal_ms(memory, reference, on)
+            found = measured(candidates, reference, nominal_ms, on, PLAIN, QUICK, on_round)
             memory.append(*(
                 {"event": "measured", "digest": one.digest, "measurement": one.as_json()}
                 for one in found
             ))  # fmt: skip
             known |= {one.digest: one.as_json() for one in found}
     return [Measurement.from_json(known[spec.digest()]) for spec in specs]
+
+
+def _nominal_ms(memory: Ledger, reference: NetSpec, on: Deployment) -> float:
+    """The reference's own latency, measured once."""
+    begun = memory.find(event="begun")
+    if begun is None:
+        alone = Candidate(reference, precision=on.precision)
+        (found,) = measured([alone], reference, None, on, PLAIN, QUICK)
+        begun = {"event": "begun", "reference_ms": found.reference_ms}
+        memory.append(begun)
+    return float(begun["reference_ms"])

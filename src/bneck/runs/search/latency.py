@@ -36,7 +36,7 @@ from bneck.specs.wrapper import PLAIN, Wrapper
 
 # Loads differ more than rounds: twelve measurements of a network had a spread of 0.5 % with six loads of four
 # rounds, and of 0.85 % with three of eight, in the same two seconds.
-CAREFUL = Protocol(rounds=4, loads=6, burst_ms=30.0)
+CAREFUL = Protocol(rounds=4, loads=6, burst_ms=30.0, max_spread=1.0)
 USUAL = Deployment()
 PAUSES_S = (2.0, 4.0, 8.0, 16.0, 30.0)  # until a busy device is quiet
 DISTURBED = 0.08  # median error; quiet tables have 0.01 to 0.03
