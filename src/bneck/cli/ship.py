@@ -61,8 +61,7 @@ def measure(
 ) -> None:
     """Measure latency on a device, batch 1, everything interleaved. Python: bneck.measure(...)
 
-    Ratios are to the first line, taken round by round. Where others use the device, compare the fastest runs:
-    a neighbor does not slow all networks alike.
+    Ratios are to the first line, taken round by round. On a device that others use, compare the fastest runs.
     """
     from bneck.runs.measure import measure as measure_networks
 

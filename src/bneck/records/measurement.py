@@ -41,8 +41,8 @@ class Measurement:
 
     `latency_ms` is wall time, `cpu_ms` process CPU time, `fastest_ms` the wall time of the fastest run.
     `pace` is how slow the reference network ran in the same rounds against its nominal time (1.0: as fast
-    as then). Where a nominal time is known, `latency_ms` is scaled, and `raw_latency_ms` is what the clock
-    said: its median is then the nominal time, times the ratio of the fastest runs.
+    as then). Where a nominal time is known, `latency_ms` is scaled: its median is the nominal time, times this
+    network's fastest run over that of the reference. `raw_latency_ms` is what the clock said.
     `rounds_ms` has the median of every round, each divided by the reference's pace next to it;
     `rounds_cpu_ms` that of CPU time, as it was. Some devices tell no CPU time: then `cpu_ms` is None.
     The image is `resolution` pixels high and `width` wide, as high where that is None.
