@@ -89,8 +89,8 @@ def _networks(record: SearchRecord) -> Iterator[Block]:
             _behind(record, role, scores),
         ))  # fmt: skip
     yield Table(
-        title="Measured: median, and 10th to 90th percentile. Error: estimate against measurement. Behind: "
-        "the found network's score minus this one, run by run; training run n of each has the same seed.",
+        title="Measured: by the fastest runs, next to the seed network's. Error: estimate against measurement. "
+        "Behind: the found network's score minus this one, run by run; training run n of each has the same seed.",
         columns=columns(
             "network", "params (M)", "MAdds (M)", "estimated (ms)", "measured (ms)", "p10 to p90 (ms)",
             "error (%)", f"{text.metric(record)} per training (%)", "mean (%)", "behind (points)",
