@@ -90,7 +90,7 @@ def _networks(record: SearchRecord) -> Iterator[Block]:
         ))  # fmt: skip
     yield Table(
         title="Measured: by the fastest runs, next to the seed network's. Error: estimate against measurement. "
-        "Behind: the found network's score minus this one, run by run; training run n of each has the same seed.",
+        "Behind: the found score minus this one, run by run; training run n of each has the same seed.",
         columns=columns(
             "network", "params (M)", "MAdds (M)", "estimated (ms)", "measured (ms)", "p10 to p90 (ms)",
             "error (%)", f"{text.metric(record)} per training (%)", "mean (%)", "behind (points)",
