@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bneck.costs.table import RowShape, row_keys
-from bneck.nas.allocation.allocator import Allocation, Allocator, uniform_width
+from bneck.nas.allocation.allocator import Allocation, Allocator
+from bneck.nas.allocation.uniform import uniform_width, width_multiplier
 from bneck.nas.netadapt import Unreachable
 from bneck.nets.build import Net, WrappedNet
 from bneck.nets.importance import Importance, channels
@@ -24,6 +25,7 @@ from bneck.specs.network import NetSpec
 from bneck.specs.rows import Bneck, Conv, Pool
 from bneck.specs.transforms import (
     fix_skips,
+    scale_width,
     squeezed_like,
     stages,
     with_classes,
@@ -31,7 +33,7 @@ from bneck.specs.transforms import (
     with_out,
 )
 from bneck.specs.wrapper import PLAIN, Wrapped, Wrapper
-from bneck.specs.zoo import V3_SMALL, network
+from bneck.specs.zoo import V3_SMALL, network, width_rule
 from bneck.tasks.detect.head import Ssdlite
 from bneck.tasks.detect.module import DetectorNet
 from bneck.tasks.segment.head import Aspp
@@ -364,3 +366,19 @@ def test_a_uniform_width_is_the_widest_at_the_target() -> None:
         assert 0.99 * target <= costs.estimate_ms(found) <= target
     with pytest.raises(Unreachable, match="by a uniform width"):
         uniform_width(spec, 1.0, costs.estimate_ms)
+
+
+def test_the_width_multiplier_keeps_the_layer_after_the_pool() -> None:
+    spec, costs = fix_skips(V3_SMALL), Steps()
+    for share in (0.5, 0.9):
+        target = share * costs.estimate_ms(spec)
+        found = width_multiplier(spec, target, costs.estimate_ms)
+        assert 0.98 * target <= costs.estimate_ms(found) <= target
+        assert found.rows[-1] == spec.rows[-1]
+        # The widest of the family's that is as fast, in hundredths, and no width of it is narrower.
+        scaled = [scale_width(spec, n / 100, width_rule("v3-small")) for n in range(5, 100)]
+        widest = max((s for s in scaled if costs.estimate_ms(s) <= target), key=costs.estimate_ms)
+        for mine, least in zip(found.rows, widest.rows, strict=True):
+            assert isinstance(mine, Pool) or mine.out >= least.out
+    with pytest.raises(Unreachable, match=r"^no width multiplier takes v3-small to 1.000 ms$"):
+        width_multiplier(spec, 1.0, costs.estimate_ms)

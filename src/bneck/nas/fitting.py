@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from bneck.costs.table import TableError
 from bneck.nas.netadapt import ALL, LEAST, Estimate, Place, places, width_at, with_widths
@@ -29,6 +29,7 @@ def fit_widths(
     *,
     widest: NetSpec | None = None,
     least: float = LEAST,
+    kept: Set[int] = frozenset(),
 ) -> NetSpec:
     """The version of `spec` whose estimated latency is next to `target_ms`, never above it.
 
@@ -38,13 +39,18 @@ def fit_widths(
         estimate: spec -> latency in milliseconds; widths for which it raises `TableError` are not taken.
         widest: the same rows with the greatest widths allowed; None: twice those of `spec`.
         least: no width falls below this fraction of its own.
+        kept: rows whose outputs stay as wide as they are.
 
     Returns:
         The network with residuals written down, under its own name. Where even the narrowest version is
         above the target that one comes back; where the widest is below, that one.
     """
     spec = fix_skips(spec)
-    options = {place: _options(spec, place, estimate, widest, least) for place in places(spec, ALL)}
+    options = {
+        place: _options(spec, place, estimate, widest, least)
+        for place in places(spec, ALL)
+        if place[0] == "expansion" or kept.isdisjoint(place[1])
+    }
     own = {place: width_at(spec, place) for place in options}
     tops = {place: known[-1] for place, known in options.items()}
 

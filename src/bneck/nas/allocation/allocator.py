@@ -25,8 +25,7 @@ from bneck.nas.allocation.narrowing import (
     find_terms,
     removable_rows,
 )
-from bneck.nas.fitting import fit_widths
-from bneck.nas.netadapt import Estimate, Unreachable, tail_rows
+from bneck.nas.netadapt import Unreachable, tail_rows
 from bneck.specs.network import NetSpec
 from bneck.specs.transforms import (
     fix_skips,
@@ -38,7 +37,6 @@ GRID = 8  # channels; also the floor
 BISECTIONS = 40
 TAIL = 16.0  # docs/lab-log.md has what 1 loses
 CLOSE = 0.002  # a share of the target; a price that comes nearer is not looked for
-NARROWEST = 0.01  # of a uniform width; the floor of channels is what stops it
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,23 +389,6 @@ class _Taken:
     key: str
     keys: Keys
     best: npt.NDArray[np.intp]
-
-
-def uniform_width(seed: NetSpec, target_ms: float, estimate: Estimate) -> NetSpec:
-    """All widths times one factor, at the target: what an allocation must be better than.
-
-    The factor is as large as the target allows; what it leaves goes into single widths, on the grid.
-
-    Raises:
-        Unreachable: the narrowest is slower.
-    """
-    found = fit_widths(seed, target_ms, estimate, widest=seed, least=NARROWEST)
-    if (ms := estimate(found)) > target_ms:
-        raise Unreachable(
-            f"{target_ms:.3f} ms cannot be reached from {seed.name} by a uniform width: its narrowest "
-            f"version is estimated at {ms:.3f} ms; choose a target above that"
-        )
-    return rename(found, f"{seed.name}-uniform")
 
 
 def _best_move(moves: Mapping[_Place, _Moves], missing_ms: float) -> tuple[_Place, int] | None:

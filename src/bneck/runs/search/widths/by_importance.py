@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any, Literal
 
-from bneck.nas.allocation.allocator import NARROWEST, Allocation, Allocator, uniform_width
-from bneck.nas.fitting import fit_widths
-from bneck.nas.netadapt import Unreachable
+from bneck.nas.allocation.allocator import Allocation, Allocator
 from bneck.records.files import write_text
 from bneck.runs.search.finals import handed_over
 from bneck.runs.search.jobs import Parent
@@ -31,6 +29,7 @@ from bneck.runs.search.widths.lose import affordable_target
 from bneck.runs.search.widths.resolutions import at_lower_resolution
 from bneck.runs.search.widths.seed import keep_longer_seed, longer_seed, teacher_of, trained_seed
 from bneck.runs.search.widths.steps import joined, on_the_way
+from bneck.runs.search.widths.uniform import uniform
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Row
 from bneck.specs.text import from_text, to_text
@@ -190,20 +189,21 @@ class _Narrowing:
         with run.stage("widths"):
             way = on_the_way(run, self.parent, self.latencies, self.limit_ms)
             made = dict[tuple[Row, ...], Allocation]()  # at any resolution
-            proposals = {"found": self._by_importance(way.parent, made), "uniform": self._uniform}
-            found, uniform = by_clocks(self.latencies, aim_ms, proposals, number * MEASURED)
+            even = uniform(run, self.parent, self.latencies, self.limit_ms)
+            proposals = {"found": self._by_importance(way.parent, made), "uniform": even.propose}
+            found, evenly = by_clocks(self.latencies, aim_ms, proposals, number * MEASURED)
             cuts = {
                 "found": list(map(str, joined([way.cuts, made[found.rows].cuts], len(seed.rows))))
             }
             if not number:
                 run.progress.say(f"cut by importance: {'; '.join(cuts['found'])}")
             found = rename(found, f"{seed.name}-narrowed")
-            uniform = rename(uniform, f"{seed.name}-uniform")
-            simpler = simpler_ways(run, self.parent, self.latencies, self.limit_ms, uniform)
+            evenly = rename(evenly, f"{seed.name}-uniform")
+            simpler = simpler_ways(run, self.parent, self.latencies, self.limit_ms, evenly)
             both = [
                 Candidate(role="found", title="by importance", spec=found, parent=way.parent, **shared),
                 Candidate(
-                    role="uniform", title="uniform width", spec=uniform, parent=self.parent, **shared
+                    role="uniform", title="uniform width", spec=evenly, parent=self.parent, **shared
                 ),
             ]  # fmt: skip
             whole = self._by_importance(self.parent, made)
@@ -215,7 +215,8 @@ class _Narrowing:
         ways = {one.role: one for one in [*both, *([lower] if lower else []), *simpler]}
         images = self.parent.measured().images
         return ways, {
-            "cuts": cuts, "images": images, "steps": dict(way.scores), "resolutions": resolutions,
+            "cuts": cuts, "images": images, "steps": dict(way.scores), "uniform": even.scores,
+            "resolutions": resolutions,
         }  # fmt: skip
 
     def _by_importance(
@@ -232,14 +233,6 @@ class _Narrowing:
             return found.spec
 
         return propose
-
-    def _uniform(self, aim_ms: float) -> NetSpec:
-        """The uniform width at a latency; where none is so fast, the narrowest."""
-        seed, estimate = self.parent.spec, self.latencies.table.estimate_ms
-        try:
-            return uniform_width(seed, aim_ms, estimate)
-        except Unreachable:
-            return fit_widths(seed, aim_ms, estimate, widest=seed, least=NARROWEST)
 
     def _trained(
         self, candidates: Mapping[str, Candidate], allocation: dict[str, Any], before: int
