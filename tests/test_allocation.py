@@ -33,7 +33,7 @@ from bneck.specs.transforms import (
     with_out,
 )
 from bneck.specs.wrapper import PLAIN, Wrapped, Wrapper
-from bneck.specs.zoo import V3_SMALL, network, width_rule
+from bneck.specs.zoo import V3_SMALL, WIDTH_RULES, network, width_rule
 from bneck.tasks.detect.head import Ssdlite
 from bneck.tasks.detect.module import DetectorNet
 from bneck.tasks.segment.head import Aspp
@@ -382,3 +382,11 @@ def test_the_width_multiplier_keeps_the_layer_after_the_pool() -> None:
             assert isinstance(mine, Pool) or mine.out >= least.out
     with pytest.raises(Unreachable, match=r"^no width multiplier takes v3-small to 1.000 ms$"):
         width_multiplier(spec, 1.0, costs.estimate_ms)
+
+
+@pytest.mark.parametrize("family", sorted(WIDTH_RULES))
+def test_every_family_has_a_width_multiplier(family: str) -> None:
+    """Also where the smallest multipliers make no network, as V4's."""
+    spec, costs = fix_skips(network(family)), Steps()
+    target = 0.6 * costs.estimate_ms(spec)
+    assert 0.97 * target <= costs.estimate_ms(width_multiplier(spec, target, costs.estimate_ms))
