@@ -45,7 +45,7 @@ def width_multiplier(seed: NetSpec, target_ms: float, estimate: Estimate) -> Net
 
     timed = list[tuple[float, int, NetSpec]]()
     for percent in range(5, 100):
-        # Of some networks, a tenth of all widths is none; of others, no table has the widths.
+        # The smallest multipliers of some families make no network, and a table may lack others.
         with suppress(SpecError, TableError):
             spec = fix_skips(scale_width(seed, percent / 100, rule))
             if (ms := estimate(spec)) <= target_ms:
