@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bneck.nets.convolution import conv2d
 from bneck.specs.network import Gate, Layer, NetSpec
 
 
@@ -36,6 +37,10 @@ class Conv2d(nn.Conv2d):
 
     def reset_parameters(self) -> None:
         """Leave the weights alone."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        stride, padding, dilation = self.stride, self.padding, self.dilation
+        return conv2d(input, weight, bias, stride, padding, dilation, self.groups)  # type: ignore[arg-type]
 
 
 class SameConv2d(Conv2d):

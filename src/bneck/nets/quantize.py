@@ -27,6 +27,7 @@ from bneck.graphs.quantization import (
 )
 from bneck.graphs.weights import pads
 from bneck.nets.build import SIZE, WrappedNet
+from bneck.nets.convolution import conv2d
 from bneck.specs.network import Gate, Layer
 from bneck.specs.normalisation import IMAGENET, Normalisation
 from bneck.specs.operators import Operators, Pair
@@ -169,13 +170,14 @@ class QuantizedNet(nn.Module, Operators[Tensor]):
         if self.convolved:
             self.convolved(name, x, weight)
         if around is None:
-            return F.conv2d(x, weight, bias)
+            return conv2d(x, weight, bias)
         top, left, bottom, right = around
         padding = (top, left)
         if (top, left) != (bottom, right):
             x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
         groups = layer.out if layer.kind == "depthwise" else 1
-        return F.conv2d(x, weight, bias, layer.stride, padding, layer.dilation, groups)
+        stride, dilation = (layer.stride, layer.stride), (layer.dilation, layer.dilation)
+        return conv2d(x, weight, bias, stride, padding, dilation, groups)
 
     def flat(self, name: str, x: Tensor) -> Tensor:
         return x.flatten(1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
+from operator import itemgetter
 
 from bneck.costs.table import TableError
 from bneck.nas.fitting import fit_widths
@@ -41,17 +43,22 @@ def width_multiplier(seed: NetSpec, target_ms: float, estimate: Estimate) -> Net
     Raises:
         Unreachable: the narrowest is slower.
     """
-    rule = width_rule(seed.name)
+    within = [(spec, ms) for _, spec, ms in multipliers(seed, estimate) if ms <= target_ms]
+    if not within:
+        raise Unreachable(f"no width multiplier takes {seed.name} to {target_ms:.3f} ms")
+    widest = max(within, key=itemgetter(1))[0]
+    kept = width_rule(seed.name).kept(seed, 0.5)
+    found = fit_widths(widest, target_ms, estimate, widest=seed, least=1, kept=kept)
+    return rename(found, f"{seed.name}-uniform")
 
-    timed = list[tuple[float, int, NetSpec]]()
+
+def multipliers(seed: NetSpec, estimate: Estimate) -> Iterator[tuple[int, NetSpec, float]]:
+    """The seed times 0.05 to 0.99, in hundredths: (percent, network, estimated milliseconds).
+
+    What makes no network, or is in no table, is left out.
+    """
+    rule = width_rule(seed.name)
     for percent in range(5, 100):
-        # The smallest multipliers of some families make no network, and a table may lack others.
         with suppress(SpecError, TableError):
             spec = fix_skips(scale_width(seed, percent / 100, rule))
-            if (ms := estimate(spec)) <= target_ms:
-                timed.append((ms, percent, spec))
-    if not timed:
-        raise Unreachable(f"no width multiplier takes {seed.name} to {target_ms:.3f} ms")
-    kept = rule.kept(seed, 0.5)
-    found = fit_widths(max(timed)[-1], target_ms, estimate, widest=seed, least=1, kept=kept)
-    return rename(found, f"{seed.name}-uniform")
+            yield percent, spec, estimate(spec)

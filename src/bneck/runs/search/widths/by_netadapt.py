@@ -7,6 +7,7 @@ from typing import Any
 
 from bneck.costs.table import LatencyTable
 from bneck.costs.table_file import read_table
+from bneck.nas.allocation.uniform import multipliers
 from bneck.nas.netadapt import Step, adapt, narrowest
 from bneck.records.files import write_text
 from bneck.records.run import StepRecord
@@ -23,8 +24,7 @@ from bneck.runs.search.widths.seed import keep_longer_seed, longer_seed, teacher
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
 from bneck.specs.text import to_text
-from bneck.specs.transforms import fix_skips, rename, scale_width
-from bneck.specs.zoo import width_rule
+from bneck.specs.transforms import fix_skips, rename
 
 MAX_CORRECTIONS = 5
 SURE = 0.99  # measured this far below the target, the final measurement will not undo it
@@ -177,16 +177,14 @@ def _uniform(run: Run, latencies: Latencies, limit_ms: float, given: Handover | 
         return _keep_uniform(run, given.baseline, given.width)
     seed, table = latencies.reference, latencies.table
     within: dict[str, tuple[float, int, NetSpec]] = {}
-    for percent in range(25, 100):
-        spec = scale_width(seed, percent / 100, width_rule(seed.name))
-        if table.covers(spec):
-            within.setdefault(spec.digest(), (table.estimate_ms(spec), percent, spec))
+    for percent, spec, ms in multipliers(seed, table.estimate_ms):
+        within.setdefault(spec.digest(), (ms, percent, spec))
     for ms, percent, spec in sorted(within.values(), key=lambda entry: -entry[0]):
         if ms <= limit_ms * 1.05 and latencies.verified_ms(spec) <= limit_ms * SURE:
             spec = rename(spec, f"{seed.name}-{percent / 100:g}")
             return _keep_uniform(run, spec, percent / 100, table)
     raise InputError(
-        f"no uniform width of {seed.name} from 0.25 to 0.99 runs in {limit_ms:.3f} ms; choose a higher target"
+        f"no uniform width of {seed.name} from 0.05 to 0.99 runs in {limit_ms:.3f} ms; choose a higher target"
     )
 
 

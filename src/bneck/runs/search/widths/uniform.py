@@ -27,7 +27,8 @@ FORMS = {"all widths": uniform_width, "width multiplier": width_multiplier}
 class Uniform:
     """(Estimated milliseconds) -> the uniform width of a form; where none is so fast, the narrowest.
 
-    `scores` are those of both forms at the target before any training; empty where one alone reaches it.
+    `scores` are those of both forms at the target before any training; empty where one alone reaches it, and
+    where they are one network.
     """
 
     propose: Callable[[float], NetSpec]
@@ -47,7 +48,7 @@ def uniform(run: Run, parent: Parent, latencies: Latencies, limit_ms: float) -> 
             spec, names[form] = make(seed, limit_ms, estimate), f"uniform to {share:.3f}, {form}"
             jobs[names[form]] = job_for(run, spec, f"uniform-form-{number}", 0, parent=parent)
     scores = dict[str, float]()
-    if len(jobs) > 1:
+    if len({job.spec.digest() for job in jobs.values()}) > 1:
         said = all(run.ledger.find(event="standing", name=name) for name in jobs)
         known = standing(run, jobs)
         scores = {form: known[name] for form, name in names.items()}
