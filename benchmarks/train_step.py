@@ -1,9 +1,9 @@
 """A training step on this machine, ours beside a plain PyTorch loop, interleaved.
 
-The plain loop is eager float32 with torch's own RMSprop and no weight average, on the same network,
-batch and threads; once more in the channels-last order. Variants of ours: as it trains by default, in
-bfloat16, compiled. Each variant is a process of its own, asked for one step at a time in turn; CPU
-time counts, so that a neighbour slows none.
+The plain loop is eager float32 with torch's own RMSprop and convolutions and no weight average, on the
+same network, batch and threads; once more in the channels-last order. Variants of ours: as it trains by
+default, with torch's convolutions, in bfloat16, compiled. Each variant is a process of its own, asked for
+one step at a time in turn; CPU time counts, so that a neighbour slows none.
 
     python benchmarks/train_step.py v3-small 32 224 [ROUNDS] [VARIANT ...]
 """
@@ -17,16 +17,22 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bneck.nets.build import build
+from bneck.nets.ops import Conv2d
 from bneck.specs.text import resolve
 from bneck.specs.transforms import with_resolution
 from bneck.training.loop import Settings, TrainingProblem, _Course
 from bneck.training.processes import ALONE
 
-VARIANTS = {"ours": {}, "bf16": {"precision": "bf16"}, "compiled": {"compile": True}}
+VARIANTS = {
+    "ours": {},
+    "torch-conv": {},
+    "bf16": {"precision": "bf16"},
+    "compiled": {"compile": True},
+}
 
 
 def plain(name: str, batch: int, side: int, *, last: bool) -> Callable[[], None]:
@@ -77,6 +83,8 @@ def examples(batch: int, side: int) -> tuple[Tensor, Tensor]:
 def child(variant: str, name: str, batch: int, side: int) -> None:
     """Take a step for every line that comes in; tell the seconds."""
     torch.set_num_threads(1)
+    if variant.startswith("plain") or variant == "torch-conv":
+        Conv2d._conv_forward = nn.Conv2d._conv_forward  # type: ignore[method-assign]
     if variant.startswith("plain"):
         step = plain(name, batch, side, last=variant == "plain-last")
     else:
