@@ -35,7 +35,8 @@ def print_search(record: Mapping[str, Any]) -> None:
     folder, shipped = Path(record["run"]), record.get("shipped")
     baseline, metric = record["baseline"], record.get("metric", "top-1")
     print_line(_beside_seed(record, metric))
-    compared = [("uniform width", baseline["score"], baseline["latency_ms"])]
+    uniform = record.get("uniform", {}).get("title", "uniform width")
+    compared = [(uniform, baseline["score"], baseline["latency_ms"])]
     compared += [
         (one["title"], fmean(one["scores"]), one["measured_ms"])
         for one in record.get("others", {}).values()

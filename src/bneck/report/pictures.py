@@ -20,6 +20,7 @@ MARKS: dict[str, tuple[Mark, int, str]] = {
     "seed": ("square", 5, "seed network"),
     "found": ("circle", 0, "found network"),
     "uniform": ("triangle", 1, "uniform width"),
+    "uniform-2": ("triangle", 7, "uniform width, other form"),
     "narrowed": ("circle", 2, "by importance"),
     "lower": ("circle", 6, "by importance, lower resolution"),
     "scratch": ("triangle", 3, "uniform width from random weights"),

@@ -42,7 +42,8 @@ def named(record: SearchRecord) -> Iterator[tuple[str, str, NetworkRecord]]:
         if network:
             name = network.get("name", "")
             if role == "uniform" and network.get("width") is not None:
-                name = f"width {network['width']:.3g}"
+                kind = "multiplier" if network.get("title") == "width multiplier" else "width"
+                name = f"{kind} {network['width']:.3g}"
             yield role, f"{role}: {name}" if name else role, network
     for role, network in record.get("others", {}).items():
         yield role, network.get("title", role), network

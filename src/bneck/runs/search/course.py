@@ -216,7 +216,8 @@ def _parts(how: SearchSettings) -> Iterator[Part]:
         yield Part("latency table")
     recovery, repeats = how.recovery.epochs, how.repeats
     taught = how.start is not None
-    narrows = [Trainings(2 * repeats, recovery, taught=taught, fits=True)]
+    # The network by importance, and one or two forms of the uniform width.
+    narrows = [Trainings((2 + taught) * repeats, recovery, taught=taught, fits=True)]
     if how.method == "netadapt":
         whole = how.training.epochs if how.retrain else recovery
         yield Part("train seed", (Trainings(2, how.training.epochs),))

@@ -29,7 +29,7 @@ from bneck.runs.search.widths.lose import affordable_target
 from bneck.runs.search.widths.resolutions import at_lower_resolution
 from bneck.runs.search.widths.seed import keep_longer_seed, longer_seed, teacher_of, trained_seed
 from bneck.runs.search.widths.steps import joined, on_the_way
-from bneck.runs.search.widths.uniform import uniform
+from bneck.runs.search.widths.uniform import FORMS, uniform_widths
 from bneck.specs.network import NetSpec
 from bneck.specs.rows import Row
 from bneck.specs.text import from_text, to_text
@@ -40,7 +40,7 @@ SAFER = 0.992  # of the limit, each time: a network that missed it must not be c
 NEAR = 0.97  # of the limit: below it, latency that the user grants is left unused
 DISTURBED = 0.04  # from what was measured before, either way: a last measurement is then repeated
 MEASURED = CLOCKS + 1  # times of measurement in a round: those of the choice, and the end
-FITTED = ("found", "uniform", "scratch")  # roles whose widths are fitted to the target
+FITTED = ("found", *FORMS, "scratch")  # roles whose widths are fitted to the target
 # What each target of a run has of its own in the record.
 OWN = (
     "target", "target_ms", "found", "uniform", "others", "allocation", "export", "shipped", "baseline",
@@ -189,21 +189,27 @@ class _Narrowing:
         with run.stage("widths"):
             way = on_the_way(run, self.parent, self.latencies, self.limit_ms)
             made = dict[tuple[Row, ...], Allocation]()  # at any resolution
-            even = uniform(run, self.parent, self.latencies, self.limit_ms)
-            proposals = {"found": self._by_importance(way.parent, made), "uniform": even.propose}
-            found, evenly = by_clocks(self.latencies, aim_ms, proposals, number * MEASURED)
+            even = uniform_widths(run, seed, self.latencies, self.limit_ms)
+            proposals = {"found": self._by_importance(way.parent, made), **even}
+            found, *evenly = by_clocks(self.latencies, aim_ms, proposals, number * MEASURED)
             cuts = {
                 "found": list(map(str, joined([way.cuts, made[found.rows].cuts], len(seed.rows))))
             }
             if not number:
                 run.progress.say(f"cut by importance: {'; '.join(cuts['found'])}")
             found = rename(found, f"{seed.name}-narrowed")
-            evenly = rename(evenly, f"{seed.name}-uniform")
-            simpler = simpler_ways(run, self.parent, self.latencies, self.limit_ms, evenly)
+            uniform = {
+                role: rename(spec, f"{seed.name}-{role}")
+                for role, spec in zip(even, evenly, strict=True)
+            }
+            simpler = simpler_ways(
+                run, self.parent, self.latencies, self.limit_ms, uniform["uniform"]
+            )
             both = [
                 Candidate(role="found", title="by importance", spec=found, parent=way.parent, **shared),
-                Candidate(
-                    role="uniform", title="uniform width", spec=evenly, parent=self.parent, **shared
+                *(
+                    Candidate(role=role, title=FORMS[role], spec=spec, parent=self.parent, **shared)
+                    for role, spec in uniform.items()
                 ),
             ]  # fmt: skip
             whole = self._by_importance(self.parent, made)
@@ -215,8 +221,7 @@ class _Narrowing:
         ways = {one.role: one for one in [*both, *([lower] if lower else []), *simpler]}
         images = self.parent.measured().images
         return ways, {
-            "cuts": cuts, "images": images, "steps": dict(way.scores), "uniform": even.scores,
-            "resolutions": resolutions,
+            "cuts": cuts, "images": images, "steps": dict(way.scores), "resolutions": resolutions,
         }  # fmt: skip
 
     def _by_importance(
@@ -258,12 +263,23 @@ class _Narrowing:
             repeats = [outcomes[name] for name in jobs[role]]
             record_outcomes(records[role], repeats)
             scores[role] = mean(repeat["score"] for repeat in repeats)
-        records["uniform"]["width"] = _share_of_widths(candidates["uniform"].spec, self.parent.spec)
-        slow = self.latencies.mean_ms(candidates["uniform"].spec, before) > 1.01 * self.limit_ms
-        eligible = [role for role in scores if not (slow and role in ("uniform", "scratch"))]
+        uniform = [role for role in FORMS if role in candidates]
+        for role in uniform:
+            records[role]["width"] = _share_of_widths(candidates[role].spec, self.parent.spec)
+        slow = {
+            role
+            for role in (*uniform, "scratch")
+            if role in candidates
+            and self.latencies.mean_ms(candidates[role].spec, before) > 1.01 * self.limit_ms
+        }
+        eligible = [role for role in scores if role not in slow]
         best = max(eligible, key=lambda role: scores[role])  # the first of equals: by importance
+        # The better form of the uniform width is that of the record, which a report compares with first.
+        even = max(uniform, key=lambda role: (role not in slow, scores[role]))
         others = {
-            role: record for role, record in records.items() if role not in ("found", "uniform")
+            "uniform-2" if role in uniform else role: record
+            for role, record in records.items()
+            if role not in ("found", even)
         }
         if best != "found":
             theirs, ours = (records[role]["scores"] for role in (best, "found"))
@@ -277,10 +293,11 @@ class _Narrowing:
             others = {"narrowed": records["found"]} | {k: v for k, v in others.items() if k != best}
         # A copy: the measurement is that of the file that ships.
         run.record["found"] = copy(records[best])
-        run.record["uniform"], run.record["others"] = records["uniform"], others
+        run.record["uniform"], run.record["others"] = records[even], others
         cuts = allocation["cuts"]
         run.record["allocation"] = {
-            **allocation, "cuts": cuts.get(best, cuts["found"]), "shipped": best,
+            **allocation, "cuts": cuts.get(best, cuts["found"]),
+            "shipped": "uniform" if best == even else best,
         }  # fmt: skip
         run.record["steps"], run.record["overhead_seconds"] = [], 0.0
         if not self.further:
