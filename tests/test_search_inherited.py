@@ -14,6 +14,7 @@ import bneck
 from bneck.nets.weights import load_weights
 from bneck.records.progress import Silent
 from bneck.runs.search.main import resume_search, search
+from bneck.runs.search.widths.by_importance import far_behind
 from bneck.runs.search.widths.lose import upper_bound
 from bneck.specs.errors import InputError
 from bneck.specs.network import NetSpec
@@ -198,6 +199,20 @@ class UntilResult(Silent):
     def stage(self, name: str, total: int) -> None:
         if name.startswith("training found, uniform"):
             raise Killed
+
+
+def test_only_ways_that_are_not_far_behind_are_trained_again(
+    simulated: SimulatedDevice, start: Path, pictures: Path, tmp_path: Path
+) -> None:
+    given = {**QUICK, "repeats": 2, "device": simulated.name, "out": tmp_path / "run"}
+    record = search(pictures, "60%", start=str(start), **given)
+    networks = [record["found"], record["uniform"], *record["others"].values()]
+    assert far_behind({"a": 0.8, "b": 0.76, "c": 0.74}) == {"c"}
+    firsts = [one["scores"][0] for one in networks]
+    assert {one["title"] for one in networks} >= {"by importance", "uniform width"}
+    for one in networks:
+        near = one["scores"][0] >= max(firsts) - 0.05
+        assert len(one["scores"]) == (2 if near or one["title"] == "by importance" else 1)
 
 
 def test_a_killed_search_ends_in_the_same_network(

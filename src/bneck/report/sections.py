@@ -129,9 +129,10 @@ def _family(record: SearchRecord) -> Iterator[Block]:
 
 def _behind(record: SearchRecord, role: str, scores: Sequence[float]) -> str:
     ours = record.get("found", {}).get("scores") or []
-    if role in ("seed", "found") or len(ours) != len(scores):
+    if role in ("seed", "found"):
         return NONE
-    return " / ".join(signed_percent(a - b) for a, b in zip(ours, scores, strict=True)) or NONE
+    # What is far behind was trained once.
+    return " / ".join(signed_percent(a - b) for a, b in zip(ours, scores, strict=False)) or NONE
 
 
 def _trials(record: SearchRecord, entries: Entries) -> Iterator[Block]:

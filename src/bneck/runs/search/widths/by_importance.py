@@ -16,7 +16,7 @@ from typing import Any, Literal
 from bneck.nas.allocation.allocator import Allocation, Allocator
 from bneck.records.files import write_text
 from bneck.runs.search.finals import handed_over
-from bneck.runs.search.jobs import Parent
+from bneck.runs.search.jobs import Parent, TrainJob
 from bneck.runs.search.latency import Latencies, table_for
 from bneck.runs.search.mistakes import compare_mistakes
 from bneck.runs.search.run import Run
@@ -37,6 +37,7 @@ from bneck.specs.transforms import fix_skips, rename
 
 ROUNDS = 3  # of training, where the measurement at the end misses the target
 SAFER = 0.992  # of the limit, each time: a network that missed it must not be chosen again
+FAR = 0.05  # of the score, behind the best: two runs of one network are at most 0.02 apart
 NEAR = 0.97  # of the limit: below it, latency that the user grants is left unused
 DISTURBED = 0.04  # from what was measured before, either way: a last measurement is then repeated
 MEASURED = CLOCKS + 1  # times of measurement in a round: those of the choice, and the end
@@ -99,6 +100,11 @@ def missed(ms: float, mean_ms: float, limit_ms: float) -> Literal["above", "belo
     if ms > limit_ms:
         return "above"
     return "below" if mean_ms < NEAR * limit_ms else None
+
+
+def far_behind(scores: Mapping[str, float]) -> set[str]:
+    """Keys of the scores that are over `FAR` below the best."""
+    return {key for key, score in scores.items() if score < max(scores.values()) - FAR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +245,33 @@ class _Narrowing:
 
         return propose
 
+    def _outcomes(self, candidates: Mapping[str, Candidate]) -> dict[str, list[dict[str, Any]]]:
+        """Those of all training runs, by role.
+
+        From trained weights, a simpler way that is `FAR` behind after its first run has no further ones: at
+        deep cuts they would be a third of all time. From random weights all end next to each other.
+        """
+        run = self.run
+        jobs = {role: one.jobs(run) for role, one in candidates.items()}
+        first = {role: dict([next(iter(one.items()))]) for role, one in jobs.items()}
+        begun = {
+            **jobs,
+            **(first if run.settings.start is not None else {}),
+            "found": jobs["found"],
+        }
+        untaught = {name: job for name, job in _joined(begun).items() if job.teacher is None}
+        outcomes = train_all(run, longer_seed(run, self.parent.spec) | untaught)
+        keep_longer_seed(run, outcomes)
+        outcomes |= train_all(run, _joined(begun))
+        far = far_behind({role: outcomes[next(iter(one))]["score"] for role, one in jobs.items()})
+        left = {role: begun[role] if role in far else one for role, one in jobs.items()}
+        if once := [candidates[role].title for role in jobs if len(left[role]) < len(jobs[role])]:
+            run.progress.say(
+                f"trained once, for they are over {100 * FAR:.0f} points behind: {', '.join(once)}"
+            )
+        outcomes |= train_all(run, _joined(left))
+        return {role: [outcomes[name] for name in one] for role, one in left.items()}
+
     def _trained(
         self, candidates: Mapping[str, Candidate], allocation: dict[str, Any], before: int
     ) -> str:
@@ -247,12 +280,7 @@ class _Narrowing:
         Latencies are those measured `before` the end of the round: a resumed run names the same one.
         """
         run = self.run
-        jobs = {role: one.jobs(run) for role, one in candidates.items()}
-        every = {name: job for one in jobs.values() for name, job in one.items()}
-        first = {name: job for name, job in every.items() if job.teacher is None}
-        outcomes = train_all(run, longer_seed(run, self.parent.spec) | first)
-        outcomes |= train_all(run, every)
-        keep_longer_seed(run, outcomes)
+        outcomes = self._outcomes(candidates)
         records, scores = dict[str, Any](), dict[str, float]()
         for role, one in candidates.items():
             estimated = role in FITTED
@@ -260,9 +288,8 @@ class _Narrowing:
                 one.spec, self.latencies.table if estimated else None
             )
             records[role]["title"] = one.title
-            repeats = [outcomes[name] for name in jobs[role]]
-            record_outcomes(records[role], repeats)
-            scores[role] = mean(repeat["score"] for repeat in repeats)
+            record_outcomes(records[role], outcomes[role])
+            scores[role] = mean(outcome["score"] for outcome in outcomes[role])
         uniform = [role for role in FORMS if role in candidates]
         for role in uniform:
             records[role]["width"] = _share_of_widths(candidates[role].spec, self.parent.spec)
@@ -304,6 +331,10 @@ class _Narrowing:
             write_text(run.folder.spec, to_text(candidates[best].spec))
         run.save()
         return best
+
+
+def _joined(jobs: Mapping[str, Mapping[str, TrainJob]]) -> dict[str, TrainJob]:
+    return {name: job for one in jobs.values() for name, job in one.items()}
 
 
 def _share_of_widths(narrow: NetSpec, seed: NetSpec) -> float:
