@@ -216,8 +216,9 @@ def _parts(how: SearchSettings) -> Iterator[Part]:
         yield Part("latency table")
     recovery, repeats = how.recovery.epochs, how.repeats
     taught = how.start is not None
-    # The network by importance, and one or two forms of the uniform width.
-    narrows = [Trainings((2 + taught) * repeats, recovery, taught=taught, fits=True)]
+    # The network by importance and a uniform width; from weights another form of it, and a lower resolution,
+    # which are mostly far behind, and then trained once.
+    narrows = [Trainings(2 * repeats + taught, recovery, taught=taught, fits=True)]
     if how.method == "netadapt":
         whole = how.training.epochs if how.retrain else recovery
         yield Part("train seed", (Trainings(2, how.training.epochs),))
@@ -232,7 +233,7 @@ def _parts(how: SearchSettings) -> Iterator[Part]:
     yield Part("importance")
     if how.lose is not None:
         yield Part("probe", unknown=True)
-    simpler = [Trainings(repeats, recovery, fits=True)]  # a lower resolution
+    simpler = [Trainings(1 if taught else repeats, recovery, fits=True)]
     if how.start is None:
         simpler.append(Trainings(repeats, how.whole.epochs, fits=True))
     simpler += [Trainings(repeats, how.whole.epochs, taught=taught, fits=True) for _ in how.also]
