@@ -74,6 +74,19 @@ def test_a_frozen_weight_or_input_gets_no_gradient(learnt: int) -> None:
     assert pair[1 - learnt].grad is None
 
 
+@pytest.mark.parametrize(
+    ("groups", "kernel", "size"), [(8, 5, 1), (8, 5, 12), (8, 3, 4), (1, 1, 1)]
+)
+def test_gradients_have_the_strides_of_their_weights(groups: int, kernel: int, size: int) -> None:
+    """Processes that train together exchange them as they lie in memory, and warn of others."""
+    conv = Conv2d(8, 8, kernel, padding=kernel // 2, groups=groups, bias=False)
+    torch.nn.init.normal_(conv.weight)
+    conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    conv(torch.randn(4, 8, size, size)).sum().backward()
+    assert conv.weight.grad is not None
+    assert conv.weight.grad.stride() == conv.weight.stride()
+
+
 @pytest.mark.parametrize("size", [1, 2, 12])
 def test_autocast_still_decides_the_precision(size: int) -> None:
     conv = Conv2d(8, 8, 5, padding=2, groups=8, bias=False)

@@ -124,7 +124,8 @@ class TestRun:
         assert "fp16" in answer.out
         pictures = sorted((scene / "images").glob("val-*.png"))[:2]
         pictures = pictures or sorted((scene / "images").iterdir())[:2]
-        ours, theirs = (bneck.predict(what, pictures, score=0.3) for what in (run, file))
+        # Boxes of lower scores tie, and rounding decides which of them NMS keeps.
+        ours, theirs = (bneck.predict(what, pictures, score=0.5) for what in (run, file))
         assert any(one["objects"] for one in ours)
         for one, other in zip(ours, theirs, strict=True):
             assert len(one["objects"]) == len(other["objects"])

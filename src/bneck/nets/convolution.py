@@ -26,7 +26,9 @@ def conv2d(
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     if x.shape[2:] == weight.shape[2:] == (1, 1) and groups == 1 and not any(padding):
-        return F.linear(x.flatten(1), weight.flatten(1), bias)[:, :, None, None]
+        # Permuted, for the gradient then has the strides of a weight with channels last.
+        matrix = weight.permute(0, 2, 3, 1).flatten(1)
+        return F.linear(x.flatten(1), matrix, bias)[:, :, None, None]
     if groups > 1 and groups == x.shape[1] == len(weight) and dilation == (1, 1):
         return _depthwise(x, weight, bias, stride, padding)
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
@@ -35,7 +37,6 @@ def conv2d(
 def _depthwise(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
 ) -> Tensor:
-    weight, padding = _cropped(weight, padding, (x.shape[2], x.shape[3]), stride)
     slow = weight.shape[3] > TAPS or min(x.shape[2:]) <= SMALL
     exact = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if not (slow and exact and torch.is_grad_enabled() and weight.requires_grad):
@@ -44,37 +45,48 @@ def _depthwise(
     return y if bias is None else y + bias[:, None, None]
 
 
-def _cropped(weight: Tensor, padding: Pair, size: Pair, stride: Pair) -> tuple[Tensor, Pair]:
-    """The weight without the outer taps that only ever see padding, and the padding left."""
+class _Depthwise(torch.autograd.Function):
+    """A depthwise convolution whose gradients are taken a few taps at a time.
+
+    Without the outer taps that only ever see padding.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.outer = stride, _outer(weight, padding, (x.shape[2], x.shape[3]), stride)
+        ctx.padding = padding[0] - ctx.outer[0], padding[1] - ctx.outer[1]
+        return F.conv2d(x, _inner(weight, ctx.outer), None, stride, ctx.padding, 1, len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weight = ctx.saved_tensors
+        inner = _inner(weight, ctx.outer)
+        above = above.contiguous(memory_format=torch.channels_last)
+        wanted, weight_wanted = ctx.needs_input_grad[:2]
+        of_input = of_weight = None
+        if wanted:
+            of_input = _of_input(above, x, inner, ctx.stride, ctx.padding)
+        if weight_wanted:
+            of_weight = torch.zeros_like(weight)  # with its strides
+            found = _of_weight(above, x, inner, ctx.stride, ctx.padding)
+            _inner(of_weight, ctx.outer).copy_(found)
+        return of_input, of_weight, None, None
+
+
+def _outer(weight: Tensor, padding: Pair, size: Pair, stride: Pair) -> Pair:
+    """How many rows and columns of taps, on each side, only ever see padding."""
     outer = list[int]()
     for side, step, pad, kernel in zip(size, stride, padding, weight.shape[2:], strict=True):
         out = (side + 2 * pad - kernel) // step + 1
         before, after = pad - (out - 1) * step, kernel - side - pad
         outer.append(max(0, min(before, after)))
-    high, wide = outer
-    inner = weight[:, :, high : weight.shape[2] - high, wide : weight.shape[3] - wide]
-    return (inner if any(outer) else weight), (padding[0] - high, padding[1] - wide)
+    return outer[0], outer[1]
 
 
-class _Depthwise(torch.autograd.Function):
-    """A depthwise convolution whose gradients are taken a few taps at a time."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(x, weight, None, stride, padding, 1, len(weight))
-
-    @staticmethod
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        x, weight = ctx.saved_tensors
-        above = above.contiguous(memory_format=torch.channels_last)
-        wanted, weight_wanted = ctx.needs_input_grad[:2]
-        return (
-            _of_input(above, x, weight, ctx.stride, ctx.padding) if wanted else None,
-            _of_weight(above, x, weight, ctx.stride, ctx.padding) if weight_wanted else None,
-            None, None,
-        )  # fmt: skip
+def _inner(weight: Tensor, outer: Pair) -> Tensor:
+    (high, wide), (rows, columns) = weight.shape[2:], outer
+    return weight[:, :, rows : high - rows, columns : wide - columns]
 
 
 def _of_input(above: Tensor, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
