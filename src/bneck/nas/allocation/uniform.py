@@ -18,20 +18,11 @@ NARROWEST = 0.01  # of a uniform width; the floor of channels is what stops it
 
 
 def uniform_width(seed: NetSpec, target_ms: float, estimate: Estimate) -> NetSpec:
-    """All widths times one factor, at the target: what an allocation must be better than.
+    """All widths times one factor, at the target; where none is so fast, the narrowest.
 
     The factor is as large as the target allows; what it leaves goes into single widths, on the grid.
-
-    Raises:
-        Unreachable: the narrowest is slower.
     """
-    found = fit_widths(seed, target_ms, estimate, widest=seed, least=NARROWEST)
-    if (ms := estimate(found)) > target_ms:
-        raise Unreachable(
-            f"{target_ms:.3f} ms cannot be reached from {seed.name} by a uniform width: its narrowest "
-            f"version is estimated at {ms:.3f} ms; choose a target above that"
-        )
-    return rename(found, f"{seed.name}-uniform")
+    return fit_widths(seed, target_ms, estimate, widest=seed, least=NARROWEST)
 
 
 def width_multiplier(seed: NetSpec, target_ms: float, estimate: Estimate) -> NetSpec:
@@ -49,7 +40,7 @@ def width_multiplier(seed: NetSpec, target_ms: float, estimate: Estimate) -> Net
     widest = max(within, key=itemgetter(1))[0]
     kept = width_rule(seed.name).kept(seed, 0.5)
     found = fit_widths(widest, target_ms, estimate, widest=seed, least=1, kept=kept)
-    return rename(found, f"{seed.name}-uniform")
+    return rename(found, f"{seed.name}-multiplier")
 
 
 def multipliers(seed: NetSpec, estimate: Estimate) -> Iterator[tuple[int, NetSpec, float]]:

@@ -195,9 +195,9 @@ class _Narrowing:
         with run.stage("widths"):
             way = on_the_way(run, self.parent, self.latencies, self.limit_ms)
             made = dict[tuple[Row, ...], Allocation]()  # at any resolution
-            even = uniform_widths(run, seed, self.latencies, self.limit_ms)
-            proposals = {"found": self._by_importance(way.parent, made), **even}
-            found, *evenly = by_clocks(self.latencies, aim_ms, proposals, number * MEASURED)
+            forms = uniform_widths(run, seed, self.latencies, self.limit_ms)
+            proposals = {"found": self._by_importance(way.parent, made), **forms}
+            found, *scaled = by_clocks(self.latencies, aim_ms, proposals, number * MEASURED)
             cuts = {
                 "found": list(map(str, joined([way.cuts, made[found.rows].cuts], len(seed.rows))))
             }
@@ -206,7 +206,7 @@ class _Narrowing:
             found = rename(found, f"{seed.name}-narrowed")
             uniform = {
                 role: rename(spec, f"{seed.name}-{role}")
-                for role, spec in zip(even, evenly, strict=True)
+                for role, spec in zip(forms, scaled, strict=True)
             }
             simpler = simpler_ways(
                 run, self.parent, self.latencies, self.limit_ms, uniform["uniform"]
@@ -302,11 +302,11 @@ class _Narrowing:
         eligible = [role for role in scores if role not in slow]
         best = max(eligible, key=lambda role: scores[role])  # the first of equals: by importance
         # The better form of the uniform width is that of the record, which a report compares with first.
-        even = max(uniform, key=lambda role: (role not in slow, scores[role]))
+        better = max(uniform, key=lambda role: (role not in slow, scores[role]))
         others = {
             "uniform-2" if role in uniform else role: record
             for role, record in records.items()
-            if role not in ("found", even)
+            if role not in ("found", better)
         }
         if best != "found":
             theirs, ours = (records[role]["scores"] for role in (best, "found"))
@@ -320,11 +320,11 @@ class _Narrowing:
             others = {"narrowed": records["found"]} | {k: v for k, v in others.items() if k != best}
         # A copy: the measurement is that of the file that ships.
         run.record["found"] = copy(records[best])
-        run.record["uniform"], run.record["others"] = records[even], others
+        run.record["uniform"], run.record["others"] = records[better], others
         cuts = allocation["cuts"]
         run.record["allocation"] = {
             **allocation, "cuts": cuts.get(best, cuts["found"]),
-            "shipped": "uniform" if best == even else best,
+            "shipped": "uniform" if best == better else best,
         }  # fmt: skip
         run.record["steps"], run.record["overhead_seconds"] = [], 0.0
         if not self.further:

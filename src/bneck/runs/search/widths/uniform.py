@@ -12,13 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
 
-from bneck.nas.allocation.uniform import (
-    NARROWEST,
-    multipliers,
-    uniform_width,
-    width_multiplier,
-)
-from bneck.nas.fitting import fit_widths
+from bneck.nas.allocation.uniform import multipliers, uniform_width, width_multiplier
 from bneck.nas.netadapt import Estimate, Unreachable
 from bneck.runs.search.latency import Latencies
 from bneck.runs.search.run import Run
@@ -33,7 +27,9 @@ def uniform_widths(
 ) -> dict[str, Callable[[float], NetSpec]]:
     """By role, (estimated milliseconds) -> a uniform width; where none is so fast, the narrowest."""
     estimate = latencies.table.estimate_ms
-    found: dict[str, Callable[[float], NetSpec]] = {"uniform": partial(_all, seed, estimate)}
+    found: dict[str, Callable[[float], NetSpec]] = {
+        "uniform": partial(uniform_width, seed, estimate=estimate)
+    }
     if run.settings.start is None:
         return found
     try:
@@ -42,18 +38,11 @@ def uniform_widths(
         run.progress.say(f"{error}; the uniform width narrows all layers")
         return found
     if multiplied.digest() != found["uniform"](limit_ms).digest():
-        found["multiplier"] = partial(_multiplied, seed, estimate)
+        found["multiplier"] = partial(_multiplied, seed, estimate=estimate)
     return found
 
 
-def _all(seed: NetSpec, estimate: Estimate, aim_ms: float) -> NetSpec:
-    try:
-        return uniform_width(seed, aim_ms, estimate)
-    except Unreachable:
-        return fit_widths(seed, aim_ms, estimate, widest=seed, least=NARROWEST)
-
-
-def _multiplied(seed: NetSpec, estimate: Estimate, aim_ms: float) -> NetSpec:
+def _multiplied(seed: NetSpec, aim_ms: float, estimate: Estimate) -> NetSpec:
     try:
         return width_multiplier(seed, aim_ms, estimate)
     except Unreachable:
