@@ -42,11 +42,16 @@ def named(record: SearchRecord) -> Iterator[tuple[str, str, NetworkRecord]]:
         if network:
             name = network.get("name", "")
             if role == "uniform" and network.get("width") is not None:
-                kind = "multiplier" if network.get("title") == "width multiplier" else "width"
-                name = f"{kind} {network['width']:.3g}"
+                name = _width(network)
             yield role, f"{role}: {name}" if name else role, network
     for role, network in record.get("others", {}).items():
         yield role, network.get("title", role), network
+
+
+def _width(uniform: NetworkRecord) -> str:
+    """The mean ratio of its widths, by which form it has."""
+    kind = "multiplier" if uniform.get("title") == "width multiplier" else "width"
+    return f"{kind} {uniform['width']:.3g}"
 
 
 def best_baseline(record: SearchRecord) -> tuple[str, NetworkRecord] | None:
@@ -230,7 +235,7 @@ def baseline_sentence(record: SearchRecord) -> str:
     if verdict is None or not ours or not scores:
         return "The comparison with a uniform-width baseline of equal latency is still missing."
     width, latency = uniform.get("width"), uniform.get("measured_ms")
-    which = "" if width is None else f" (width {width:.3g})"
+    which = "" if width is None else f" ({_width(uniform)})"
     text = f"The uniform-width baseline{which} reaches {spread_text(scores)} ({repeats(scores)})"
     text += f" at {ms(latency)} ms measured" if latency is not None else ", not yet measured"
     gap = fmean(ours) - fmean(scores)
